@@ -1,0 +1,1 @@
+"""The detector: arrays and artefacts; knows neither HTTP nor Redis."""

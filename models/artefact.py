@@ -1,0 +1,189 @@
+"""A trained detector on disk: manifest, one-step graph, weights and model card; save, load, verify.
+
+    model.onnx            the network's step, state in and state out
+    weights.safetensors   the same parameters by name, for further training and for reading
+    manifest.json         everything the service needs to know, and the SHA-256 of the files beside it
+    MODEL_CARD.md         the same for people
+
+Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from models.errors import ArtefactError
+
+FORMAT_VERSION = 1
+GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"
+LARGEST_FILE = 256 * 2**20
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return value
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
+Positive = Annotated[Finite, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Channel(_Part):
+    """One channel, with its place in physical units and what is normal for it."""
+
+    name: str = Field(min_length=1)
+    unit: str = Field("", description="physical unit, for people")
+    center: Finite = Field(description="mean, physical units")
+    spread: Positive = Field(description="standard deviation, physical units")
+    error_scale: Positive = Field(description="root mean square of the forecast error, standardised units")
+    still_limit: Annotated[float, Field(gt=0)] | None = Field(description="readings without a change; null: no limit")
+    absent_limit: Positive = Field(description="readings without a value that are still normal")
+
+
+class Calibration(_Part):
+    """The thresholds, the rate of false alarms they were learned for, and how far to trust them."""
+
+    event_threshold: Positive
+    level_threshold: Positive
+    false_alarm_rate: Positive = Field(description="share of normal readings meant to be judged anomalous")
+    confidence: Literal["high", "low"] = Field(description="low: fewer held-out readings than the rate needs")
+    effective_readings: Positive = Field(description="independent readings the calibration was worth")
+    warm_up: int = Field(ge=0, description="a stream's first readings: scored, not judged")
+    restart_gap_s: Positive = Field(description="a longer gap restarts the network state and the warm-up")
+    rebuild_readings: int = Field(ge=1, description="history that brings a state from nothing to what it was")
+
+
+class Manifest(_Part):
+    """What an artefact says of itself."""
+
+    format_version: Literal[1]
+    architecture: str
+    architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
+    state: dict[str, list[int]] = Field(description="shape of each state tensor of a stream, float32")
+    channels: list[Channel] = Field(min_length=1)
+    interval_s: Positive = Field(description="typical time between two readings")
+    calibration: Calibration
+    training: dict[str, Any] = Field(description="summary of the training: recordings, losses, seconds, seed")
+    files: dict[str, str] = Field(description="SHA-256 of each file of the artefact but this one")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A verified artefact in memory.
+
+    Attributes:
+        manifest: what it says of itself.
+        graph: the ONNX graph of one step.
+        digest: 8 bytes that identify it: the beginning of the manifest's SHA-256, which covers all files.
+    """
+
+    manifest: Manifest
+    graph: bytes
+    digest: bytes
+
+    @property
+    def name(self) -> str:
+        """How replies and metrics call the model: the digest in hexadecimal."""
+        return self.digest.hex()
+
+
+def save_artefact(folder: Path, manifest: Manifest, graph: bytes, weights: bytes, card: str) -> None:
+    """Write an artefact beside its place and rename it there, so that no half of one is ever seen.
+
+    `manifest.files` is filled in here. An artefact already at `folder` is replaced; anything else there is an error.
+
+    Raises:
+        ArtefactError: `folder` is something else than an artefact, or cannot be written.
+    """
+    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtefactError(f"{folder} exists and is not an artefact; name another folder")
+    contents = {GRAPH: graph, WEIGHTS: weights, CARD: card.encode()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    complete = manifest.model_copy(update={"files": hashes})
+    contents[MANIFEST] = (json.dumps(complete.model_dump(), indent=1, allow_nan=False) + "\n").encode()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            made.chmod(0o755)
+            for name, content in contents.items():
+                with (made / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if folder.exists():
+                replaced = made.with_name(made.name + "-replaced")
+                folder.rename(replaced)
+                made.rename(folder)
+                shutil.rmtree(replaced)
+            else:
+                made.rename(folder)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ArtefactError(f"{folder}: the artefact cannot be written: {error}") from error
+
+
+def load_artefact(folder: Path) -> Artefact:
+    """Read an artefact and verify it: sizes, format version, manifest, hashes.
+
+    Raises:
+        ArtefactError: names the file, what was found and what was expected.
+    """
+    raw = _read(folder / MANIFEST)
+    try:
+        content = json.loads(raw)
+        version = content.get("format_version") if isinstance(content, dict) else None
+    except ValueError as error:
+        raise ArtefactError(f"{folder / MANIFEST}: not JSON: {error}; train or copy the artefact again") from error
+    if version != FORMAT_VERSION:
+        raise ArtefactError(
+            f"{folder / MANIFEST}: format version {version!r}; this gatewatch reads {FORMAT_VERSION}: train again"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtefactError(f"{folder / MANIFEST}: {where}: {first['msg']} (found {first['input']!r:.60})") from error
+    names = [channel.name for channel in manifest.channels]
+    if len(set(names)) != len(names):
+        raise ArtefactError(f"{folder / MANIFEST}: channel names must differ; found {names}")
+    files = {}
+    for name in (GRAPH, WEIGHTS, CARD):
+        files[name] = _read(folder / name)
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != manifest.files.get(name):
+            raise ArtefactError(
+                f"{folder / name}: SHA-256 is {found[:12]}…, the manifest says {str(manifest.files.get(name))[:12]}…: "
+                "the file is damaged or from another artefact; copy or train it again"
+            )
+    return Artefact(manifest, files[GRAPH], hashlib.sha256(raw).digest()[:8])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ArtefactError(f"{path}: {path.stat().st_size} bytes; an artefact's file has at most {LARGEST_FILE}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(
+            f"{path}: cannot be read ({error.strerror}); expected an artefact made by gatewatch train"
+        ) from error

@@ -1,0 +1,77 @@
+"""Physical units to standardised units and back, per channel; seconds to the network's elapsed time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recordings import Recording
+
+Floats = NDArray[np.float32]
+
+STANDARDISED_LIMIT = 10.0
+"""Largest standardised value the network is shown, so that an outlier cannot drag its state along (contract 12)."""
+
+ELAPSED_LIMITS = (-4.0, 8.0)
+"""Bounds of log(seconds / typical interval): from 1/55 of the interval to 3,000 intervals."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Where each channel lies and how far it spreads, in physical units, learned from normal recordings.
+
+    Attributes:
+        center: (C,) mean of each channel.
+        spread: (C,) standard deviation, with a floor so that a constant channel has one.
+        interval_s: the typical time between two readings, the median over the recordings, in seconds.
+    """
+
+    center: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    interval_s: float
+
+    @classmethod
+    def fit(cls, recordings: Sequence[Recording]) -> Scaling:
+        """Learn the scaling of recordings that share their channels.
+
+        A channel without any observed value gets center 0 and spread 1. The floor of the spread is one part in a
+        million of the channel's magnitude: what float32 can still resolve.
+        """
+        values = np.concatenate([recording.values for recording in recordings]).astype(np.float64)  # (N, C)
+        observed = np.isfinite(values)
+        count = np.maximum(observed.sum(axis=0), 1)
+        center = np.where(observed, values, 0.0).sum(axis=0) / count
+        variance = np.where(observed, (values - center) ** 2, 0.0).sum(axis=0) / count
+        floor = np.maximum(1e-6 * np.abs(center), 1e-9)
+        spread = np.sqrt(variance)
+        spread = np.where(
+            spread > floor, spread, np.maximum(floor, np.where(center == 0.0, 1.0, 1e-3 * np.abs(center)))
+        )
+        steps = np.concatenate([np.diff(recording.timestamps_ms) for recording in recordings])
+        steps = steps[steps > 0]
+        interval_s = float(np.median(steps)) / 1000 if len(steps) else 1.0
+        return cls(center, spread, interval_s)
+
+    def standardise(self, values: Floats) -> Floats:
+        """(..., C) physical units to standardised units within ±STANDARDISED_LIMIT; NaN (missing) stays NaN."""
+        standardised = (values.astype(np.float64) - self.center) / self.spread
+        return np.clip(standardised, -STANDARDISED_LIMIT, STANDARDISED_LIMIT).astype(np.float32)
+
+    def deviation(self, values: Floats) -> NDArray[np.float64]:
+        """(..., C) physical units to standardised units without the bound: what is judged, not what is learned."""
+        return (values.astype(np.float64) - self.center) / self.spread
+
+    def restore(self, standardised: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(..., C) standardised units back to physical units."""
+        return standardised * self.spread + self.center
+
+    def elapsed(self, delta_ms: NDArray[np.int64]) -> Floats:
+        """Milliseconds since the reading before to the network's input, log(delta / interval) within ELAPSED_LIMITS.
+
+        Zero and negative differences (a clock that stands still or steps back) count as the shortest time.
+        """
+        ratio = np.maximum(delta_ms, 1) / (1000.0 * self.interval_s)
+        return np.clip(np.log(ratio), *ELAPSED_LIMITS).astype(np.float32)

@@ -1,0 +1,137 @@
+"""Run a detector over a recording, reading by reading, as the service would; scores to CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector
+from models.errors import RecordingError
+from models.recordings import Recording
+from models.residual import REASONS
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a detector says of the N readings of a recording; see detector.Step for the fields."""
+
+    recording: Recording
+    score: NDArray[np.float32]
+    status: NDArray[np.uint8]
+    reason: NDArray[np.uint8]
+    alert: NDArray[np.bool_]
+    expected: NDArray[np.float32]
+    attribution: NDArray[np.float32]
+    residual: NDArray[np.float32]
+    states: NDArray[Any]
+
+    def incidents(self) -> list[tuple[int, str, str, float]]:
+        """Row, reason, channel with the largest share, and score of each alert."""
+        rows = np.flatnonzero(self.alert)
+        channels = self.recording.channels
+        return [
+            (int(r), REASONS[self.reason[r]], channels[int(self.attribution[r].argmax())], float(self.score[r]))
+            for r in rows
+        ]
+
+
+def scan(
+    detector: Detector,
+    recording: Recording,
+    states: NDArray[Any] | None = None,
+    on_row: Callable[[int], None] | None = None,
+) -> Scan:
+    """Score every row of a recording in its order.
+
+    Args:
+        states: (1,) the state to begin with, for instance from the end of the training part; a fresh one if None.
+        on_row: told the number of rows done, every 1,000 rows.
+
+    Raises:
+        RecordingError: the recording's channels are not the model's.
+    """
+    recording = _in_model_order(recording, detector)
+    states = detector.initial(1) if states is None else states
+    n, channels = recording.values.shape
+    found = Scan(
+        recording,
+        score=np.empty(n, np.float32),
+        status=np.empty(n, np.uint8),
+        reason=np.empty(n, np.uint8),
+        alert=np.empty(n, np.bool_),
+        expected=np.empty((n, channels, 3), np.float32),
+        attribution=np.empty((n, channels), np.float32),
+        residual=np.empty((n, channels), np.float32),
+        states=states.copy(),
+    )
+    for row in range(n):
+        step = detector.step(recording.values[row : row + 1], recording.timestamps_ms[row : row + 1], states)
+        states = step.states
+        for name in ("score", "status", "reason", "alert", "expected", "attribution", "residual"):
+            getattr(found, name)[row] = getattr(step, name)[0]
+        if on_row and row % 1000 == 999:
+            on_row(row + 1)
+    found.states[:] = states
+    return found
+
+
+def not_judged(found: Scan, rows: int) -> Scan:
+    """The same scan with its first rows as warm-up: those that the detector was trained on."""
+    found.status[:rows] = WARMING_UP
+    found.alert[:rows] = False
+    return found
+
+
+def write_scores(found: Scan, path: Path) -> None:
+    """Write a CSV with one row per row of the recording, in its order.
+
+    Columns: timestamp, score, status, alert, and `<channel>.expected` (physical units) and `<channel>.residual`
+    (reading minus forecast, in error scales; empty where missing) of each channel.
+    """
+    recording = found.recording
+    header = ["timestamp", "score", "status", "alert"]
+    header += [f"{channel}.{what}" for channel in recording.channels for what in ("expected", "residual")]
+    observed = np.isfinite(recording.values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(header)
+        for row in range(len(recording)):
+            cells: list[object] = [_iso(int(recording.timestamps_ms[row])), repr(float(found.score[row]))]
+            cells += [STATUSES[found.status[row]], int(found.alert[row])]
+            for channel in range(len(recording.channels)):
+                residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
+                cells += [f"{found.expected[row, channel, 1]:.7g}", residual]
+            rows.writerow(cells)
+
+
+def summary(found: Scan) -> str:
+    """One line: readings, how many anomalous, how many alerts."""
+    return (
+        f"{len(found.recording)} readings, {int((found.status == ANOMALOUS).sum())} anomalous, "
+        f"{int(found.alert.sum())} alerts"
+    )
+
+
+def _in_model_order(recording: Recording, detector: Detector) -> Recording:
+    missing = [channel for channel in detector.channels if channel not in recording.channels]
+    unknown = [channel for channel in recording.channels if channel not in detector.channels]
+    if missing or unknown:
+        raise RecordingError(
+            f"{recording.stream}: channels {', '.join(recording.channels)} are not the model's "
+            f"({', '.join(detector.channels)})"
+        )
+    order = [recording.channels.index(channel) for channel in detector.channels]
+    return Recording(recording.stream, detector.channels, recording.timestamps_ms, recording.values[:, order])
+
+
+def _iso(timestamp_ms: int) -> str:
+    moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds" if timestamp_ms % 1000 else "seconds").replace("+00:00", "Z")

@@ -1,0 +1,136 @@
+"""Recordings to an artefact: scale, fit, export, calibrate, describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.training.config import TrainConfig
+from models.training.export import export_step, weights
+from models.training.loop import EpochReport, fit
+
+from models.artefact import FORMAT_VERSION, Manifest, save_artefact
+from models.errors import RecordingError
+from models.recordings import Recording
+from models.scaling import Scaling
+from models.training.calibration import Split, calibrate_manifest, neutral
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained and calibrated detector, ready to be saved."""
+
+    manifest: Manifest
+    graph: bytes
+    weights: bytes
+    card: str
+
+    def save(self, folder: Path) -> None:
+        """Write the artefact. Raises ArtefactError."""
+        save_artefact(folder, self.manifest, self.graph, self.weights, self.card)
+
+
+def train(
+    recordings: Sequence[Recording],
+    config: TrainConfig,
+    *,
+    units: Mapping[str, str] | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochReport], None] = lambda _: None,
+) -> Trained:
+    """Train a detector on normal recordings that share their channels, and calibrate its thresholds on held-out parts.
+
+    Args:
+        recordings: normal operation; a few anomalies in them do little harm, many make the thresholds high.
+        units: channel to physical unit, for people.
+        checkpoint: a folder to resume from and to save to after each epoch.
+
+    Raises:
+        RecordingError: the recordings' channels differ.
+        TrainingError: too little data, or the loss is not a number.
+        CalibrationError: no threshold can be learned.
+    """
+    recordings = _same_channels(recordings)
+    scaling = Scaling.fit(recordings)
+    fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch)
+    graph = export_step(fitted.network)
+    names = recordings[0].channels
+    channels, calibration = neutral(scaling, names, [(units or {}).get(name, "") for name in names])
+    provisional = Manifest(
+        format_version=FORMAT_VERSION,
+        architecture=config.architecture,
+        architecture_settings=config.model_dump(mode="json"),
+        state={name: list(shape) for name, shape in fitted.network.state_shapes().items()},
+        channels=channels,
+        interval_s=scaling.interval_s,
+        calibration=calibration,
+        training={
+            "recordings": len(recordings),
+            "readings": sum(map(len, recordings)),
+            "epochs": len(fitted.history),
+            "best_epoch": fitted.best_epoch,
+            "held_out_loss": fitted.history[fitted.best_epoch - 1].held_out_loss,
+            "stopped_because": fitted.stopped_because,
+        },
+        files={},
+    )
+    splits = [Split(recording, int(len(recording) * (1 - config.held_out))) for recording in recordings]
+    manifest = calibrate_manifest(provisional, graph, splits, config.false_alarm_rate)
+    return Trained(manifest, graph, weights(fitted.network), model_card(manifest))
+
+
+def model_card(manifest: Manifest) -> str:
+    """The artefact for people: what it is, what it was trained on, how far to trust it."""
+    calibration, training = manifest.calibration, manifest.training
+    rows = "\n".join(
+        f"| {c.name} | {c.unit or '-'} | {c.center:.6g} | {c.spread:.6g} | {c.error_scale * c.spread:.6g} |"
+        for c in manifest.channels
+    )
+    trust = (
+        "The held-out readings were enough for this rate."
+        if calibration.confidence == "high"
+        else "**The held-out readings were too few for this rate: the threshold was extrapolated. Train on more.**"
+    )
+    return f"""# Model card
+
+A {manifest.architecture} forecaster ({manifest.architecture_settings.get("layers")} layers of
+{manifest.architecture_settings.get("hidden")} units) with its calibrated anomaly score; 1.0 is the threshold.
+
+Trained on {training.get("readings")} readings of {training.get("recordings")} recordings, typically one every
+{manifest.interval_s:g} s, for {training.get("epochs")} epochs ({training.get("stopped_because")}); held-out loss
+{training.get("held_out_loss", float("nan")):.4f} nats a value.
+
+| channel | unit | mean | spread | error of a forecast |
+|---|---|---|---|---|
+{rows}
+
+False-alarm rate aimed at: {calibration.false_alarm_rate:g} of normal readings, on calibration readings worth
+{calibration.effective_readings:.0f} independent ones. {trust}
+
+The first {calibration.warm_up} readings of a stream are scored, not judged. A gap of more than
+{calibration.restart_gap_s:g} s starts a stream afresh. A lost state comes back from {calibration.rebuild_readings}
+readings of history.
+
+Meant for streams of the same kind as the recordings, in the same units. It says that a reading is unusual for them,
+not what is broken.
+"""
+
+
+def _same_channels(recordings: Sequence[Recording]) -> list[Recording]:
+    """The recordings with their channels in the first one's order."""
+    if not recordings:
+        raise RecordingError("no recording to train on")
+    names = recordings[0].channels
+    aligned = []
+    for recording in recordings:
+        if set(recording.channels) != set(names):
+            differing = sorted(set(recording.channels) ^ set(names))
+            raise RecordingError(
+                f"{recording.stream}: its channels differ from those of {recordings[0].stream} in "
+                f"{', '.join(differing)}; "
+                "recordings of one model have the same channels"
+            )
+        order = [recording.channels.index(name) for name in names]
+        aligned.append(Recording(recording.stream, names, recording.timestamps_ms, recording.values[:, order]))
+    return aligned

@@ -1,0 +1,131 @@
+"""create_app: builds every part once and joins them; start and stop; errors as problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from models.artefact import FORMAT_VERSION, SHIPPED
+from models.detector import Detector
+from service.batcher import Batcher
+from service.errors import ServiceError, StoreUnavailable
+from service.logs import configure_logs
+from service.metrics import Metrics
+from service.routes import SCHEMAS, Parts, router
+from service.scoring import Scorer
+from service.settings import Settings
+from service.store import StateStore
+
+log = structlog.get_logger(__name__)
+
+
+def model_folder(model: str) -> Path:
+    """Where the artefact of GATEWATCH_MODEL lies."""
+    return SHIPPED / "pump-station" if model == "demo" else Path(model)
+
+
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "description": "RFC 9457 problem document",
+    "properties": {name: {"type": "string"} for name in ("type", "title", "detail")} | {"status": {"type": "integer"}},
+    "required": ["type", "title", "status", "detail"],
+}
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the service. Without `settings` they are read from the environment, and Redis must be given there.
+
+    Raises:
+        ArtefactError: the model cannot be used.
+        ValueError: no Redis URL, or not one.
+    """
+    settings = settings or Settings()
+    if settings.redis_url is None:
+        raise ValueError(
+            "GATEWATCH_REDIS_URL is not set; `gatewatch serve` starts a private server, an app alone does not"
+        )
+    configure_logs(settings.log_level)
+    detector = Detector.load(model_folder(settings.model))
+    metrics = Metrics()
+    metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
+    store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)
+    scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts)
+    batcher = Batcher(scorer, metrics, settings.batch_readings, settings.waiting_readings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        try:
+            await store.check()
+        except StoreUnavailable as error:
+            log.warning("started without Redis; readings get 503 until it is back", error=str(error))
+        log.info("started", model=detector.name, channels=list(detector.channels))
+        yield
+        await batcher.stop()
+        await store.close()
+        log.info("stopped")
+
+    app = FastAPI(
+        title="Gatewatch",
+        version="0.1.0",
+        description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
+        lifespan=lifespan,
+    )
+    app.state.parts = Parts(settings, detector, store, scorer, batcher, metrics)
+    app.include_router(router)
+    _answer_problems(app)
+    _document(app)
+    return app
+
+
+def _answer_problems(app: FastAPI) -> None:
+    """Every error leaves as application/problem+json; none shows a traceback or a name from inside."""
+
+    @app.exception_handler(ServiceError)
+    async def service_error(_: Request, error: ServiceError) -> JSONResponse:
+        return _problem(error.status, error.title, str(error), error.retry_after_s)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+        return _problem(error.status_code, str(error.detail), str(error.detail), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return _problem(422, "Invalid request", f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})")
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        log.error("unexpected error", exc_info=error)
+        return _problem(500, "Internal error", "an error of the service, not of the request; it is in the log")
+
+
+def _problem(
+    status: int, title: str, detail: str, retry_after_s: int | None = None, headers: Any = None
+) -> JSONResponse:
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    headers = dict(headers or {})
+    if retry_after_s is not None:
+        headers["Retry-After"] = str(retry_after_s)
+    return JSONResponse(content, status, headers, media_type="application/problem+json")
+
+
+def _document(app: FastAPI) -> None:
+    """Add the schemas of readings, results and problems to the OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(Problem=_PROBLEM_SCHEMA, **SCHEMAS)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

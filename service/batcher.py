@@ -1,0 +1,142 @@
+"""Batcher: gathers waiting readings of all requests into batches, and hands each request its own results."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from service.errors import StoreUnavailable, TooManyWaiting
+from service.metrics import Metrics
+from service.schemas import Reading, Result
+from service.scoring import Scorer
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Submission:
+    """One request's readings, the results it has so far, and the future it waits for."""
+
+    readings: Sequence[Reading]
+    done: asyncio.Future[list[Result]]
+    since: float
+    results: list[Result] = field(default_factory=list)
+    taken: int = 0
+
+
+class Batcher:
+    """One batch is under way at a time; what arrives meanwhile is the next one. There is no waiting window."""
+
+    def __init__(self, scorer: Scorer, metrics: Metrics, batch_readings: int, waiting_readings: int) -> None:
+        self._scorer = scorer
+        self._metrics = metrics
+        self._batch_readings = batch_readings
+        self._waiting_readings = waiting_readings
+        self._queue: deque[_Submission] = deque()
+        self._waiting = 0
+        self._arrived = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to score; needs a running event loop."""
+        self._task = asyncio.create_task(self._run(), name="batcher")
+
+    async def stop(self) -> None:
+        """Finish what was taken, then end."""
+        self._stopping = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+
+    async def submit(self, readings: Sequence[Reading]) -> list[Result]:
+        """Score a request's readings; they may share batches with others. Results come in the order given.
+
+        A caller that hangs up leaves its readings in the batch: they are applied, and answered again when sent again.
+
+        Raises:
+            TooManyWaiting: the readings that wait already leave no room for these.
+            StoreUnavailable: Redis failed; some of the readings may have been applied.
+        """
+        if not readings:
+            return []
+        if self._waiting + len(readings) > self._waiting_readings:
+            raise TooManyWaiting(
+                f"{self._waiting} readings wait to be scored and these are {len(readings)}; at most "
+                f"{self._waiting_readings} may wait: send again after the time in Retry-After"
+            )
+        submission = _Submission(readings, asyncio.get_running_loop().create_future(), time.perf_counter())
+        self._queue.append(submission)
+        self._count_waiting(len(readings))
+        self._arrived.set()
+        return await submission.done
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._stopping:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            taken = self._take()
+            batch = [reading for submission, start, stop in taken for reading in submission.readings[start:stop]]
+            self._metrics.batch(len(batch))
+            try:
+                results = await self._scorer.score_batch(batch)
+            except Exception as error:
+                self._fail([submission for submission, _, _ in taken], error)
+                continue
+            self._hand_out(taken, results)
+
+    def _take(self) -> list[tuple[_Submission, int, int]]:
+        """The next batch: which part of which submissions."""
+        taken, room, now = [], self._batch_readings, time.perf_counter()
+        while self._queue and room:
+            submission = self._queue[0]
+            if not submission.taken:
+                self._metrics.waited(now - submission.since)
+            start = submission.taken
+            stop = min(start + room, len(submission.readings))
+            submission.taken = stop
+            room -= stop - start
+            taken.append((submission, start, stop))
+            if stop == len(submission.readings):
+                self._queue.popleft()
+        self._count_waiting(-sum(stop - start for _, start, stop in taken))
+        return taken
+
+    def _hand_out(self, taken: list[tuple[_Submission, int, int]], results: list[Result]) -> None:
+        at = 0
+        for submission, start, stop in taken:
+            submission.results += results[at : at + stop - start]
+            at += stop - start
+            if len(submission.results) == len(submission.readings) and not submission.done.done():
+                submission.done.set_result(submission.results)
+
+    def _fail(self, submissions: list[_Submission], error: Exception) -> None:
+        """Fail every request of a batch and, when it was the store, all that wait: they would wait as long in vain."""
+        if isinstance(error, StoreUnavailable):
+            self._metrics.store_error("score")
+            log.warning("batch not scored", error=str(error))
+            submissions = [*submissions, *self._queue]
+            self._queue.clear()
+            self._count_waiting(-self._waiting)
+        else:
+            log.error("batch not scored", exc_info=error)
+            partly = [submission for submission in submissions if submission in self._queue]
+            for submission in partly:
+                self._queue.remove(submission)
+                self._count_waiting(submission.taken - len(submission.readings))
+        for submission in submissions:
+            if not submission.done.done():
+                submission.done.set_exception(error)
+
+    def _count_waiting(self, change: int) -> None:
+        self._waiting += change
+        self._metrics.waiting.set(self._waiting)

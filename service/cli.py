@@ -1,0 +1,328 @@
+"""The command gatewatch: serve, train, scan, replay, demo."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from models.detector import Detector
+from models.errors import GatewatchError, RecordingError
+from models.recordings import Recording, read_recordings, recording_files, stem
+from models.scan import Scan, not_judged, scan, summary, write_scores
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from models.training.config import TrainConfig
+    from models.training.loop import EpochReport
+
+    from models.training.train import Trained
+
+BAD_INPUT = 2
+
+app = typer.Typer(
+    help="Gatewatch: an anomaly score for every reading of every sensor stream.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Files = Annotated[list[Path], typer.Argument(help="CSV or Parquet files, also gzipped, or folders of them")]
+
+
+def main() -> None:
+    """Run the command; what a user can mend becomes one line on standard error and exit status 2."""
+    try:
+        app()
+    except GatewatchError as error:
+        errors.print(f"gatewatch: {error}", markup=False)
+        sys.exit(BAD_INPUT)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="address to listen on [GATEWATCH_HOST]")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on [GATEWATCH_PORT]")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes [GATEWATCH_WORKERS]")] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="print the settings, redacted, and end")
+    ] = False,
+) -> None:
+    """Answer HTTP. Without GATEWATCH_REDIS_URL a private Redis is started, with its data in GATEWATCH_DATA_DIR."""
+    import uvicorn
+
+    from service.private_redis import PrivateRedisError, start_private_redis
+
+    given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    settings = _settings()
+    if show_settings:
+        print(json.dumps(settings.redacted(), indent=1))
+        return
+    from service.app import model_folder
+
+    Detector.load(model_folder(settings.model))  # a bad artefact is reported before anything is started
+    with contextlib.ExitStack() as stack:
+        if settings.redis_url is None:
+            try:
+                private = stack.enter_context(start_private_redis(settings.data_dir))
+            except PrivateRedisError as error:
+                raise GatewatchError(str(error)) from error
+            os.environ["GATEWATCH_REDIS_URL"] = private.url
+        if settings.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="gatewatch-")
+            )
+        uvicorn.run(
+            "service.app:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.shutdown_grace_s,
+        )
+
+
+@app.command()
+def train(
+    files: Files,
+    out: Annotated[Path, typer.Option(help="folder of the artefact to write")],
+    layers: Annotated[int, typer.Option(help="LSTM layers")] = 2,
+    hidden: Annotated[int, typer.Option(help="units a layer")] = 64,
+    dropout: Annotated[float, typer.Option(help="share of units dropped between layers in training")] = 0.1,
+    epochs: Annotated[int, typer.Option(help="most passes over the recordings")] = 60,
+    time_limit_s: Annotated[float | None, typer.Option(help="end training after so many seconds")] = None,
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="share of normal readings that may be judged anomalous")
+    ] = 0.001,
+    held_out: Annotated[float, typer.Option(help="share of each recording, its end, kept for calibration")] = 0.25,
+    seed: Annotated[int, typer.Option(help="the same seed and data give the same artefact")] = 0,
+    unit: Annotated[list[str] | None, typer.Option(help="channel=unit, for people; may be repeated")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="folder to save to after each epoch, and to resume from")
+    ] = None,
+) -> None:
+    """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
+    recordings = [recording for path in recording_files(files) for recording in read_recordings(path)]
+    config = _config(
+        layers=layers, hidden=hidden, dropout=dropout, epochs=epochs, time_limit_s=time_limit_s,
+        false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
+    )  # fmt: skip
+    console = Console(stderr=True)
+    trained = _train(recordings, config, console, dict(_unit(text) for text in unit or []), checkpoint)
+    trained.save(out)
+    calibration = trained.manifest.calibration
+    print(
+        f"{out}: {sum(map(len, recordings))} readings of {len(recordings)} recordings, held-out loss "
+        f"{trained.manifest.training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
+        f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"
+    )
+
+
+@app.command("scan")
+def scan_files(
+    files: Files,
+    out: Annotated[Path, typer.Option(help="CSV to write, or a folder when several files or a folder are scanned")],
+    model: Annotated[Path | None, typer.Option(help="folder of an artefact")] = None,
+    train_on: Annotated[
+        Path | None, typer.Option("--train", help="train on this file first; folders pair by name")
+    ] = None,
+    train_rows: Annotated[int | None, typer.Option(help="train on the first rows of each file", min=1)] = None,
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="with training: share of normal readings judged anomalous")
+    ] = 0.001,
+    epochs: Annotated[int, typer.Option(help="with training: most passes over the recording")] = 60,
+    seed: Annotated[int, typer.Option(help="with training")] = 0,
+) -> None:
+    """Score every row of recordings with the detector that serves, and write one row of scores for each."""
+    if sum(source is not None for source in (model, train_on, train_rows)) != 1:
+        raise RecordingError(
+            "expected one of --model DIR, --train FILE, --train-rows N (a general model is not shipped yet)"
+        )
+    console = Console(stderr=True)
+    detector = None if model is None else Detector.load(model)
+    paths = recording_files(files)
+    one = len(files) == 1 and files[0].is_file()
+    for path in paths:
+        (recording,) = _one_stream(path)
+        if detector is not None:
+            found = scan(detector, recording)
+        else:
+            config = _config(false_alarm_rate=false_alarm_rate, epochs=epochs, seed=seed)
+            found = _train_and_scan(path, recording, files, train_on, train_rows, config, console)
+        target = out if one else out / _below(path, files).with_name(stem(path) + ".csv")
+        write_scores(found, target)
+        print(f"{target}: {summary(found)}")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="a CSV or Parquet recording")],
+    url: Annotated[str, typer.Option(help="the service")] = "http://127.0.0.1:8000",
+    stream: Annotated[str | None, typer.Option(help="stream to post to; default: the recording's name")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV for timestamp, score and status of each reading")] = None,
+    batch: Annotated[int, typer.Option(help="readings a request", min=1)] = 500,
+    start_seq: Annotated[int, typer.Option(help="seq of the first reading", min=0)] = 0,
+) -> None:
+    """Post a recording to a running service, every row a reading numbered by `seq`."""
+    from service.replay import replay_recording
+
+    for recording in read_recordings(file):
+        counts = replay_recording(recording, url, stream or recording.stream, out, batch, start_seq)
+        print(f"{recording.stream}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="end after the table")] = False,
+    write_recordings: Annotated[
+        Path | None, typer.Option(help="only write the station's normal recordings into this folder, to train on")
+    ] = None,
+) -> None:
+    """Watch a simulated pump station: faults injected at known times against what was detected."""
+    from service.demo import run, station
+
+    if write_recordings is not None:
+        station.write_recordings(write_recordings)
+        return
+    raise typer.Exit(run.run_demo(once=once))
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = f"GATEWATCH_{'_'.join(str(part) for part in problem['loc']).upper()}"
+            found = "is not set" if problem["type"] == "missing" else f"is {problem['input']!r:.80}: {problem['msg']}"
+            hint = ": expected the folder of an artefact, or `demo`" if name == "GATEWATCH_MODEL" else ""
+            lines.append(f"{name} {found}{hint}")
+        raise GatewatchError("; ".join(lines)) from error
+
+
+def _config(**settings: object) -> TrainConfig:
+    try:
+        from models.training.config import TrainConfig
+    except ImportError as error:
+        raise GatewatchError(f"training needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
+        raise GatewatchError(f"--{name} is {problem['input']!r}: {problem['msg']}") from error
+
+
+def _train(
+    recordings: Sequence[Recording],
+    config: TrainConfig,
+    console: Console,
+    units: dict[str, str] | None = None,
+    checkpoint: Path | None = None,
+) -> Trained:
+    try:
+        from models.training.train import train as train_detector
+    except ImportError as error:
+        raise GatewatchError(f"training needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
+    with _epochs(config.epochs, console) as show:
+        return train_detector(recordings, config, units=units, checkpoint=checkpoint, on_epoch=show.on_epoch)
+
+
+class _Epochs:
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("training", total=total, losses="")
+
+    def on_epoch(self, report: EpochReport) -> None:
+        losses = f"loss {report.train_loss:.4f}, held out {report.held_out_loss:.4f}"
+        self._progress.update(self._task, completed=report.epoch, losses=losses)
+
+
+@contextlib.contextmanager
+def _epochs(total: int, console: Console) -> Iterator[_Epochs]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        yield _Epochs(progress, total)
+
+
+def _train_and_scan(
+    path: Path,
+    recording: Recording,
+    files: Sequence[Path],
+    train_on: Path | None,
+    train_rows: int | None,
+    config: TrainConfig,
+    console: Console,
+) -> Scan:
+    """Train on a paired file, or on a recording's own beginning, and carry the state on into what is scored."""
+    from models.artefact import Artefact
+
+    if train_rows is not None:
+        if train_rows >= len(recording):
+            raise RecordingError(f"{path}: --train-rows {train_rows}, but the file has {len(recording)} rows")
+        normal = recording.rows(0, train_rows)
+    else:
+        (normal,) = _one_stream(_paired(path, files, train_on or path))
+    trained = _train([normal], config, console)
+    detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
+    if train_rows is not None:
+        return not_judged(scan(detector, recording), train_rows)
+    return scan(detector, recording, scan(detector, normal).states)
+
+
+def _paired(path: Path, files: Sequence[Path], train_on: Path) -> Path:
+    """The training file for `path`: the one given, or that of the same name in the folder given."""
+    if not train_on.is_dir():
+        return train_on
+    beside = train_on / _below(path, files)
+    candidates = [p for p in recording_files([train_on]) if stem(p) == stem(path)]
+    if beside.is_file():
+        return beside
+    if len(candidates) != 1:
+        raise RecordingError(
+            f"{path}: found {len(candidates)} recordings named {stem(path)} in {train_on}; expected one"
+        )
+    return candidates[0]
+
+
+def _below(path: Path, files: Sequence[Path]) -> Path:
+    """Where a file stands below the folder it was found in."""
+    for folder in files:
+        if folder.is_dir() and path.is_relative_to(folder):
+            return path.relative_to(folder)
+    return Path(path.name)
+
+
+def _one_stream(path: Path) -> list[Recording]:
+    recordings = read_recordings(path)
+    if len(recordings) != 1:
+        raise RecordingError(f"{path}: {len(recordings)} streams in one file; scan takes one stream a file")
+    return recordings
+
+
+def _unit(text: str) -> tuple[str, str]:
+    channel, equals, unit = text.partition("=")
+    if not equals:
+        raise GatewatchError(f"--unit {text!r}: expected channel=unit, as pressure=bar")
+    return channel, unit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What a client can run into as a whole request, and its HTTP status. A single bad reading is a result, not an error.
+
+ServiceError
+├── BadRequest          400  not JSON, or not readings at all
+├── UnknownStream       404
+├── TooLarge            413  body or number of readings over the limit
+├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
+├── TooManyWaiting      429  with Retry-After
+└── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
+                             sending them again is safe
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Base; answered as a problem document (RFC 9457) with the class's status and title."""
+
+    status = 500
+    title = "Internal error"
+    retry_after_s: int | None = None
+
+
+class BadRequest(ServiceError):
+    """The body is not what the route takes."""
+
+    status = 400
+    title = "Bad request"
+
+
+class UnknownStream(ServiceError):
+    """No reading of this stream has been applied yet."""
+
+    status = 404
+    title = "Unknown stream"
+
+
+class TooLarge(ServiceError):
+    """More bytes or readings than one request may carry."""
+
+    status = 413
+    title = "Too large"
+
+
+class UnsupportedMedia(ServiceError):
+    """A content type or encoding that is not taken."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class TooManyWaiting(ServiceError):
+    """More readings wait than may; send again later."""
+
+    status = 429
+    title = "Too many readings waiting"
+    retry_after_s = 1
+
+
+class StoreUnavailable(ServiceError):
+    """Redis did not take or give the states; sending the readings again is safe."""
+
+    status = 503
+    title = "Store unavailable"
+    retry_after_s = 1

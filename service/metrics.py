@@ -1,0 +1,131 @@
+"""Every Prometheus series of the service, declared in one place. No label ever carries a stream's name."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """The series of one process; with several worker processes prometheus-client adds them up from files."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self._readings = Counter("gatewatch_readings", "Readings answered, by status.", ["status"], registry=registry)
+        self._replays = Counter(
+            "gatewatch_replays", "Readings sent again and answered from the record.", registry=registry
+        )
+        self._score = Histogram(
+            "gatewatch_score", "Anomaly scores; 1 is the threshold.", buckets=SCORES, registry=registry
+        )
+        self._alerts = Counter(
+            "gatewatch_alerts",
+            "Incidents begun, by the part of the score that was largest.",
+            ["reason"],
+            registry=registry,
+        )
+        self._stage = Histogram(
+            "gatewatch_stage_seconds",
+            "Time spent by stage: of a request or of a batch.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "gatewatch_batch_readings", "Readings scored together.", buckets=BATCHES, registry=registry
+        )
+        self._store_errors = Counter(
+            "gatewatch_store_errors", "Failed operations on Redis.", ["operation"], registry=registry
+        )
+        self._rebuilt = Counter(
+            "gatewatch_states_rebuilt", "States rebuilt from history, by what was wrong.", ["cause"], registry=registry
+        )
+        self._model = Gauge(
+            "gatewatch_model_info",
+            "1 for the model in use.",
+            ["model", "architecture", "format"],
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        self.store_up = Gauge(
+            "gatewatch_store_up", "1 while Redis answers and keeps states.", multiprocess_mode="min", registry=registry
+        )
+        self.open_anomalies = Gauge(
+            "gatewatch_open_anomalies",
+            "Streams with an open anomaly, over all processes.",
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "gatewatch_waiting_readings",
+            "Readings waiting to be scored.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        for status in ("warming_up", "normal", "anomalous", "late", "conflict", "rejected"):
+            self._readings.labels(status)
+        for operation in ("score", "check", "mark_open"):
+            self._store_errors.labels(operation)
+
+    def model_in_use(self, model: str, architecture: str, format_version: int) -> None:
+        """Name the model that scores."""
+        self._model.labels(model, architecture, str(format_version)).set(1)
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[None]:
+        """Time a stage: parse, wait, load, step, save or reply."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stage.labels(stage).observe(time.perf_counter() - started)
+
+    def waited(self, seconds: float) -> None:
+        """A request's first reading waited so long for its batch."""
+        self._stage.labels("wait").observe(seconds)
+
+    def answered(self, status: str, replayed: bool) -> None:
+        """One reading was answered."""
+        if replayed:
+            self._replays.inc()
+        else:
+            self._readings.labels(status).inc()
+
+    def scored(self, score: float, alert: str | None) -> None:
+        """One reading was applied; `alert` is the reason of the incident it began, if it did."""
+        self._score.observe(score)
+        if alert:
+            self._alerts.labels(alert).inc()
+
+    def batch(self, readings: int) -> None:
+        """So many readings were taken together."""
+        self._batch.observe(readings)
+
+    def store_error(self, operation: str) -> None:
+        """An operation on Redis failed."""
+        self._store_errors.labels(operation).inc()
+
+    def rebuilt(self, cause: str) -> None:
+        """A state was rebuilt: missing, corrupt, format, model or history."""
+        self._rebuilt.labels(cause).inc()
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes, of all worker processes."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

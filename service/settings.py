@@ -1,0 +1,64 @@
+"""Every knob of the service: its unit, its default. Read once, in create_app, from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings from environment variables GATEWATCH_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWATCH_", frozen=True, extra="ignore")
+
+    model: str = Field(description="folder of the artefact, or `demo` for the shipped pump-station model")
+    redis_url: str | None = Field(
+        None, description="redis://, rediss:// or unix://; without it a private server is started"
+    )
+    data_dir: Path = Field(Path("gatewatch-data"), description="where the private server keeps its append-only file")
+    tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="prefix of all Redis keys")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    workers: int = Field(1, ge=1, le=64, description="processes")
+    shutdown_grace_s: int = Field(10, ge=1, description="how long a stop waits for requests in flight, seconds")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
+
+    history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
+    batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
+    waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")
+    request_readings: int = Field(10_000, ge=1, description="most readings in one request; more get 413")
+    request_bytes: int = Field(
+        8 * 2**20, ge=1024, description="largest body, also after decompression; larger gets 413"
+    )
+    future_s: float = Field(60.0, ge=0, description="how far ahead of the service's clock a timestamp may be, seconds")
+
+    store_timeout_ms: int = Field(
+        250, ge=10, description="longest wait for a connection to Redis or an answer of it, milliseconds"
+    )
+    save_attempts: int = Field(
+        20, ge=1, description="compare-and-set attempts when other processes write the same stream"
+    )
+    open_anomaly_s: float = Field(
+        3600.0, gt=0, description="a silent stream's open anomaly stops counting after this, seconds"
+    )
+
+    def redacted(self) -> dict[str, object]:
+        """The settings as environment variables, without the password in the URL."""
+        shown = {f"GATEWATCH_{name.upper()}": value for name, value in self.model_dump(mode="json").items()}
+        if self.redis_url:
+            shown["GATEWATCH_REDIS_URL"] = redact(self.redis_url)
+        return shown
+
+
+def redact(url: str) -> str:
+    """A URL without its password."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = f"{parts.username}:***@" if parts.username else ":***@"
+    return urlunsplit(parts._replace(netloc=user + parts.netloc.rpartition("@")[2]))
