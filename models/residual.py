@@ -146,7 +146,7 @@ def judge(
 def _pool(strangeness: Floats) -> Floats:
     """(B, C) to (B,): the fourth root of the sum of fourth powers."""
     squared = strangeness * strangeness
-    return np.sqrt(np.sqrt((squared * squared).sum(axis=1)))
+    return np.asarray(np.sqrt(np.sqrt((squared * squared).sum(axis=1))))
 
 
 def _shares(strangeness: Floats) -> Floats:
@@ -154,4 +154,4 @@ def _shares(strangeness: Floats) -> Floats:
     largest = strangeness.max(axis=1, keepdims=True)
     relative = np.divide(strangeness, largest, out=np.ones_like(strangeness), where=largest > 0)
     powers = relative**4
-    return powers / powers.sum(axis=1, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -446,4 +446,4 @@ def _significant(values: NDArray[np.float32]) -> NDArray[np.float64]:
     exact = values.astype(np.float64)
     magnitude = np.floor(np.log10(np.maximum(np.abs(np.where(np.isfinite(exact), exact, 1.0)), 1e-30)))
     shift = 10.0 ** np.abs(6 - magnitude)  # a power of ten is exact, its inverse is not
-    return np.where(magnitude <= 6, np.round(exact * shift) / shift, np.round(exact / shift) * shift)
+    return np.asarray(np.where(magnitude <= 6, np.round(exact * shift) / shift, np.round(exact / shift) * shift))

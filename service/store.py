@@ -64,8 +64,8 @@ class StateStore:
     async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
         """The streams' history rings as bytes, empty for a stream without one. One round trip."""
         async with _translated(f"load {len(streams)} histories"):
-            rings = await self._redis.mget([self.key(stream, "history") for stream in streams])
-            return [ring or b"" for ring in rings]
+            keys = [self.key(stream, "history") for stream in streams]
+            return [ring or b"" for ring in cast("list[bytes | None]", await self._redis.mget(keys))]
 
     async def save(self, writes: Sequence[Write]) -> list[bool]:
         """Save each stream whose record is still the one that was loaded; say which were. One round trip."""
@@ -87,7 +87,7 @@ class StateStore:
                 return cast("list[int]", await self._redis.evalsha(self._save_sha, keys, *arguments))
         except NoScriptError:
             pass
-        self._save_sha = cast(str, await self._redis.script_load(_SAVE))
+        self._save_sha = await self._redis.script_load(_SAVE)
         return cast("list[int]", await self._redis.evalsha(self._save_sha, keys, *arguments))
 
     async def mark_open(self, opened: Sequence[str], closed: Sequence[str]) -> None:
