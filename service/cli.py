@@ -25,7 +25,6 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
     from models.training.loop import EpochReport
-
     from models.training.train import Trained
 
 BAD_INPUT = 2

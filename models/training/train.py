@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.training.config import TrainConfig
-from models.training.export import export_step, weights
-from models.training.loop import EpochReport, fit
-
 from models.artefact import FORMAT_VERSION, Manifest, save_artefact
 from models.errors import RecordingError
 from models.recordings import Recording
 from models.scaling import Scaling
 from models.training.calibration import Split, calibrate_manifest, neutral
+from models.training.config import TrainConfig
+from models.training.export import export_step, weights
+from models.training.loop import EpochReport, fit
+from models.training.windows import held_out_row, usable
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def train(
         TrainingError: too little data, or the loss is not a number.
         CalibrationError: no threshold can be learned.
     """
-    recordings = _same_channels(recordings)
+    recordings = usable(_same_channels(recordings), config.held_out)
     scaling = Scaling.fit(recordings)
     fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch)
     graph = export_step(fitted.network)
@@ -75,7 +75,7 @@ def train(
         },
         files={},
     )
-    splits = [Split(recording, int(len(recording) * (1 - config.held_out))) for recording in recordings]
+    splits = [Split(recording, held_out_row(recording, config.held_out)) for recording in recordings]
     manifest = calibrate_manifest(provisional, graph, splits, config.false_alarm_rate)
     return Trained(manifest, graph, weights(fitted.network), model_card(manifest))
 

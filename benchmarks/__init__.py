@@ -1,0 +1,1 @@
+"""Speed and detection quality, side by side with peers; never part of the tests."""

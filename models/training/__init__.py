@@ -1,0 +1,1 @@
+"""The trainer: torch, offline; recordings in, an artefact out. Nothing of the service imports it."""

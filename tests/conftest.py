@@ -1,0 +1,111 @@
+"""A tiny detector, a real Redis, a client."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from models.artefact import FORMAT_VERSION, Manifest, load_artefact, save_artefact
+from models.detector import Detector
+from models.scaling import Scaling
+from models.training.architectures import build
+from models.training.calibration import neutral
+from models.training.config import TrainConfig
+from models.training.export import export_step, weights
+from service.app import create_app
+from service.private_redis import start_private_redis
+from service.settings import Settings
+
+CHANNELS = ("pressure", "flow")
+START_MS = 1_700_000_000_000
+_tenants = itertools.count()
+
+
+def make_artefact(folder: Path, seed: int = 0, channels: tuple[str, ...] = CHANNELS, **calibration: Any) -> Path:
+    """An untrained network of H = 3 with thresholds of 4: forecasts of nothing much, deterministic all the same."""
+    torch.manual_seed(seed)
+    config = TrainConfig(layers=2, hidden=3)
+    network = build(config, len(channels)).eval()
+    scaling = Scaling(np.full(len(channels), 3.0), np.full(len(channels), 1.0), 60.0)
+    described, neutral_calibration = neutral(scaling, channels, ["bar"] * len(channels))
+    settings = {"event_threshold": 4.0, "level_threshold": 4.0, "warm_up": 4, **calibration}
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        architecture="lstm",
+        architecture_settings=config.model_dump(mode="json"),
+        state={name: list(shape) for name, shape in network.state_shapes().items()},
+        channels=[channel.model_copy(update={"still_limit": 50.0, "absent_limit": 20.0}) for channel in described],
+        interval_s=60.0,
+        calibration=neutral_calibration.model_copy(update=settings),
+        training={},
+        files={},
+    )
+    save_artefact(folder, manifest, export_step(network), weights(network), "# Model card\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_artefact(tmp_path_factory.mktemp("artefact") / "tiny")
+
+
+@pytest.fixture
+def detector(artefact: Path) -> Detector:
+    return Detector(load_artefact(artefact))
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with start_private_redis(tmp_path_factory.mktemp("redis")) as private:
+        yield private.url
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant nobody else uses: an empty corner of the shared Redis."""
+    return f"test-{next(_tenants)}-{time.time_ns()}"
+
+
+@pytest.fixture
+def settings(artefact: Path, redis_url: str, tenant: str) -> Callable[..., Settings]:
+    def make(**changes: Any) -> Settings:
+        return Settings(**{"model": str(artefact), "redis_url": redis_url, "tenant": tenant, **changes})
+
+    return make
+
+
+@pytest.fixture
+def client(settings: Callable[..., Settings]) -> Iterator[TestClient]:
+    with TestClient(create_app(settings())) as client:
+        yield client
+
+
+def readings(stream: str, count: int, seed: int = 0, start: int = 0) -> list[dict[str, Any]]:
+    """`count` readings of a stream, one a minute, numbered from `start`, some values missing."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(3, 1, (count, len(CHANNELS))).round(3)
+    missing = rng.random(values.shape) < 0.1
+    return [
+        {
+            "stream": stream,
+            "timestamp": START_MS / 1000 + 60 * (start + row),
+            "seq": start + row,
+            "values": {c: None if missing[row, at] else values[row, at] for at, c in enumerate(CHANNELS)},
+        }
+        for row in range(count)
+    ]
+
+
+def post(client: TestClient, sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    reply = client.post("/v1/readings", json=sent)
+    assert reply.status_code == 200, reply.text
+    results: list[dict[str, Any]] = reply.json()
+    return results

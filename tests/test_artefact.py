@@ -1,0 +1,86 @@
+"""An artefact survives its round trip, and nothing else passes for one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact, save_artefact
+from models.detector import Detector
+from models.errors import ArtefactError
+from tests.conftest import CHANNELS, make_artefact
+
+
+@pytest.fixture
+def copy(artefact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(artefact, tmp_path / "copy"))
+
+
+def change_manifest(folder: Path, **changes: object) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, **changes}))
+
+
+def test_an_artefact_survives_its_round_trip(artefact: Path) -> None:
+    loaded = load_artefact(artefact)
+    assert [channel.name for channel in loaded.manifest.channels] == list(CHANNELS)
+    assert loaded.graph == (artefact / GRAPH).read_bytes()
+    assert Detector(loaded).name == loaded.digest.hex()
+
+
+@pytest.mark.parametrize("name", [GRAPH, WEIGHTS, CARD])
+def test_a_flipped_bit_in_any_file_is_noticed(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(ArtefactError, match=f"{name}: SHA-256 is .*damaged"):
+        load_artefact(copy)
+
+
+def test_another_format_is_refused_with_both_versions(copy: Path) -> None:
+    change_manifest(copy, format_version=0)
+    with pytest.raises(ArtefactError, match="format version 0; this gatewatch reads 1"):
+        load_artefact(copy)
+
+
+def test_a_manifest_that_makes_no_sense_is_refused_by_field(copy: Path) -> None:
+    change_manifest(copy, interval_s=-1)
+    with pytest.raises(ArtefactError, match=r"interval_s: .*greater than 0"):
+        load_artefact(copy)
+    (copy / MANIFEST).write_text("{")
+    with pytest.raises(ArtefactError, match="not JSON"):
+        load_artefact(copy)
+
+
+def test_missing_files_and_folders_are_named(copy: Path, tmp_path: Path) -> None:
+    (copy / WEIGHTS).unlink()
+    with pytest.raises(ArtefactError, match=f"{WEIGHTS}: cannot be read"):
+        load_artefact(copy)
+    with pytest.raises(ArtefactError, match="made by gatewatch train"):
+        load_artefact(tmp_path / "nowhere")
+
+
+def test_a_graph_that_does_not_fit_the_manifest_is_refused(artefact: Path, tmp_path: Path) -> None:
+    loaded = load_artefact(artefact)
+    wrong = loaded.manifest.model_copy(update={"state": {"h": [2, 4], "c": [2, 4]}})
+    save_artefact(tmp_path / "wrong", wrong, loaded.graph, b"", "")
+    with pytest.raises(ArtefactError, match="does not step as the manifest says"):
+        Detector.load(tmp_path / "wrong")
+    save_artefact(tmp_path / "wrong", loaded.manifest, b"no graph", b"", "")
+    with pytest.raises(ArtefactError, match="cannot be loaded"):
+        Detector.load(tmp_path / "wrong")
+
+
+def test_saving_replaces_an_artefact_and_nothing_else(tmp_path: Path) -> None:
+    folder = make_artefact(tmp_path / "a", seed=0)
+    before = load_artefact(folder).digest
+    make_artefact(folder, seed=1)
+    assert load_artefact(folder).digest != before
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("")
+    with pytest.raises(ArtefactError, match="is not an artefact"):
+        make_artefact(tmp_path / "photos")

@@ -1,0 +1,149 @@
+"""What holds for every input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from models.detector import Detector
+from models.recordings import Recording
+from models.scan import scan
+from models.threshold import calibrate
+from service import history, state
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import CHANNELS, START_MS, post, readings
+
+with_fixtures = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+values = st.one_of(
+    st.none(), st.floats(-1e3, 1e3, width=32), st.sampled_from([0.0, -0.0, 1e-42, 3.4e38, -3.4e38, 1e30, 3.0])
+)
+
+
+@with_fixtures
+@given(rows=st.lists(st.tuples(values, values), min_size=1, max_size=40), seed=st.integers(0, 99))
+def test_a_score_is_finite_whatever_the_reading(detector: Detector, rows: list[Any], seed: int) -> None:
+    states = detector.initial(1)
+    moments = np.cumsum(np.random.default_rng(seed).integers(-1000, 10**9, len(rows)))
+    for row, moment in zip(rows, moments, strict=True):
+        x = np.array([[np.nan if value is None else value for value in row]], np.float32)
+        step = detector.step(x, np.array([START_MS + moment]), states)
+        states = step.states
+        assert np.isfinite(step.score).all()
+        assert (step.score >= 0).all()
+        assert np.isfinite(step.expected).all()
+        assert np.isclose(step.attribution.sum(), 1)
+        for name in ("h", "c", "level", "baseline", "event"):
+            assert np.isfinite(states[name]).all(), name
+
+
+@with_fixtures
+@given(streams=st.integers(2, 70), row=st.integers(0, 69), seed=st.integers(0, 99))
+def test_a_stream_scores_alike_alone_and_in_company(detector: Detector, streams: int, row: int, seed: int) -> None:
+    """To the bit, at every batch size and place: onnxruntime and numpy compute a row without its neighbours."""
+    row %= streams
+    rng = np.random.default_rng(seed)
+    together, alone = detector.initial(streams), detector.initial(1)
+    for moment in range(3):
+        x = rng.normal(3, 2, (streams, len(CHANNELS))).astype(np.float32)
+        times = np.full(streams, START_MS + 60_000 * moment)
+        company = detector.step(x, times, together)
+        single = detector.step(x[row : row + 1], times[:1], alone)
+        together, alone = company.states, single.states
+        assert company.score[row] == single.score[0]
+        assert together[row].tobytes() == alone[0].tobytes()
+
+
+@with_fixtures
+@given(chunks=st.lists(st.integers(1, 9), min_size=1, max_size=6), seed=st.integers(0, 99))
+def test_bulk_single_and_scan_score_alike(client: TestClient, detector: Detector, chunks: list[int], seed: int) -> None:
+    """Contract 2: the same readings by HTTP in chunks of any size and by scan have the same scores."""
+    stream = f"s{seed}-" + "-".join(map(str, chunks))
+    sent = readings(stream, sum(chunks), seed)
+    results, start = [], 0
+    for chunk in chunks:
+        results += post(client, sent[start : start + chunk])
+        start += chunk
+    table = [[np.nan if v is None else v for v in reading["values"].values()] for reading in sent]
+    times = np.array([int(reading["timestamp"] * 1000) for reading in sent])
+    found = scan(detector, Recording(stream, CHANNELS, times, np.array(table, np.float32)))
+    assert [r["score"] for r in results] == found.score.tolist()
+
+
+@with_fixtures
+@given(seed=st.integers(0, 99), cut=st.integers(1, 19))
+def test_stopping_storing_and_resuming_changes_no_score(settings: Callable[..., Settings], seed: int, cut: int) -> None:
+    sent = readings(f"resumed-{seed}-{cut}", 20, seed)
+    with TestClient(create_app(settings())) as first:
+        results = post(first, sent[:cut])
+    with TestClient(create_app(settings())) as second:
+        results += post(second, sent[cut:])
+        unbroken = post(second, [{**reading, "stream": f"unbroken-{seed}-{cut}"} for reading in sent])
+        tags = [second.get(f"/v1/streams/{kind}-{seed}-{cut}").json()["tag"] for kind in ("resumed", "unbroken")]
+    assert [r["score"] for r in results] == [r["score"] for r in unbroken]
+    assert tags[0] == tags[1]
+
+
+@given(
+    scores=st.lists(st.floats(0, 1e6), min_size=1, max_size=300), low=st.floats(1e-6, 0.5), high=st.floats(1e-6, 0.5)
+)
+def test_tolerating_more_false_alarms_never_raises_the_threshold(scores: list[float], low: float, high: float) -> None:
+    low, high = sorted((low, high))
+    array = [np.array(scores)]
+    few, many = calibrate(array, low), calibrate(array, high)
+    if few.confidence == many.confidence:
+        assert many.value <= few.value * (1 + 1e-9)
+
+
+@with_fixtures
+@given(seed=st.integers(0, 2**32 - 1), flip=st.integers(0, 10**9))
+def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: Detector, seed: int, flip: int) -> None:
+    dtype = state.state_dtype(detector.state_dtype)
+    records = state.fresh(dtype, detector.initial(1), detector.digest, 128)
+    records["tag"] = np.void(np.random.default_rng(seed).bytes(16))
+    packed = state.pack(records)[0]
+    assert state.flaw(packed, dtype, detector.digest, 128) is None
+    assert state.pack(state.unpack([packed], dtype))[0] == packed
+    damaged = bytearray(packed)
+    damaged[flip // 8 % len(packed)] ^= 1 << flip % 8
+    assert state.flaw(bytes(damaged), dtype, detector.digest, 128) is not None
+    cut = packed[: flip % len(packed)]
+    assert state.flaw(cut, dtype, detector.digest, 128) is not None
+
+
+@given(count=st.integers(0, 40), slots=st.integers(1, 12), damaged=st.integers(0, 11))
+def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, damaged: int) -> None:
+    dtype, seed = history.entry_dtype(2), history.channels_seed(CHANNELS)
+    ring = bytearray()
+    for n in range(count):
+        entry = np.zeros(1, dtype)
+        entry["n"] = n
+        at = n % slots * dtype.itemsize
+        ring[at : at + dtype.itemsize] = history.pack_entries(entry, seed)[0]
+    assert history.unpack_entries(bytes(ring), dtype, seed)["n"].tolist() == list(range(max(0, count - slots), count))
+    assert len(history.unpack_entries(bytes(ring), dtype, seed + 1)) == 0
+    if damaged < min(count, slots):
+        ring[damaged * dtype.itemsize + 9] ^= 1
+        kept = history.unpack_entries(bytes(ring), dtype, seed)["n"].tolist()
+        assert kept == list(range(kept[0], kept[-1] + 1)) if kept else True
+        assert all(n % slots != damaged for n in kept)
+
+
+def test_importing_the_service_loads_no_torch() -> None:
+    code = "import service.app, service.cli, sys; print(sorted({'torch', 'models.training'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_models_never_imports_the_service() -> None:
+    sources = Path(__file__).parent.parent.joinpath("models").rglob("*.py")
+    assert [path.name for path in sources if "from service" in path.read_text()] == []

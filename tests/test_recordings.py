@@ -1,0 +1,85 @@
+"""Files to recordings: what is read, and what is refused with which words."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+
+from models.errors import RecordingError
+from models.recordings import read_recordings, recording_files
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_every_row_is_a_reading_whatever_its_timestamp(tmp_path: Path) -> None:
+    """Unsorted rows and rows with one and the same timestamp are readings, in the order of the file."""
+    path = write(
+        tmp_path / "r.csv", "timestamp,a\n2020-01-01 00:01:00,1\n2020-01-01 00:00:00,2\n2020-01-01 00:00:00,3\n"
+    )
+    (recording,) = read_recordings(path)
+    assert recording.stream == "r"
+    assert recording.values[:, 0].tolist() == [1, 2, 3]
+    assert np.diff(recording.timestamps_ms).tolist() == [-60_000, 0]
+
+
+def test_csv_gzip_and_parquet_read_alike(tmp_path: Path) -> None:
+    text = "timestamp,a,b\n1577836800,1.5,\n1577836860.25,nan,2\n"
+    plain = read_recordings(write(tmp_path / "x.csv", text))[0]
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(text.encode()))
+    polars.DataFrame({"timestamp": [1577836800.0, 1577836860.25], "a": [1.5, None], "b": [None, 2.0]}).write_parquet(
+        tmp_path / "x.parquet"
+    )
+    for name in ("x.csv.gz", "x.parquet"):
+        other = read_recordings(tmp_path / name)[0]
+        assert other.stream == plain.stream == "x"
+        assert other.timestamps_ms.tolist() == plain.timestamps_ms.tolist() == [1577836800000, 1577836860250]
+        np.testing.assert_array_equal(other.values, plain.values)
+
+
+def test_a_stream_column_separates_streams(tmp_path: Path) -> None:
+    path = write(tmp_path / "all.csv", "timestamp,stream,a\n1,p,1\n1,q,2\n2,p,3\n")
+    assert [(r.stream, r.values[:, 0].tolist()) for r in read_recordings(path)] == [("p", [1, 3]), ("q", [2])]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the file is empty"),
+        ("timestamp,a\n", "a header and no reading"),
+        ("time,a\n1,2\n", "no column `timestamp`; the header has time, a"),
+        ("timestamp\n1\n", "no channel"),
+        ("timestamp,a,a\n1,2,3\n", "column a stands twice"),
+        ("timestamp,a,\n1,2,3\n", "column 3 has no name"),
+        ("timestamp,a\n1,2\n2,off\n", "row 3, column a: 'off' is not a number"),
+        ("timestamp,a\n1,1e39\n", "row 2, column a: '1e39' is larger than a float32"),
+        ("timestamp,a\n1,inf\n", "row 2, column a: 'inf' is larger"),
+        ("timestamp,a\nyesterday,1\n", "row 2, column timestamp: 'yesterday' is not a time"),
+        ("timestamp,a\n1e300,1\n", "column timestamp: '1e300' is not a time"),
+        ("timestamp,a\n1\n", "line 2: 1 cells; the header has 2"),
+    ],
+)
+def test_a_file_that_is_no_recording_is_refused_by_row_and_column(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(RecordingError, match=words.replace("(", r"\(").replace("`", "`")):
+        read_recordings(write(tmp_path / "bad.csv", text))
+
+
+def test_broken_files_and_paths_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "b.csv.gz").write_bytes(b"not gzip")
+    (tmp_path / "b.parquet").write_bytes(b"not parquet")
+    (tmp_path / "b.csv").write_bytes(b"timestamp,a\n\xff\xfe,1\n")
+    (tmp_path / "b.txt").write_text("timestamp,a\n1,2\n")
+    for name in ("b.csv.gz", "b.parquet", "b.csv", "b.txt"):
+        with pytest.raises(RecordingError, match=name):
+            read_recordings(tmp_path / name)
+    with pytest.raises(RecordingError, match="no such file"):
+        recording_files([tmp_path / "absent.csv"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecordingError, match="no recording in this folder"):
+        recording_files([tmp_path / "empty"])

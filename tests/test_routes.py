@@ -1,0 +1,189 @@
+"""The service over HTTP, on a real Redis."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import START_MS, post, readings
+
+
+def test_a_stream_warms_up_and_then_finds_the_anomaly_and_its_channel(client: TestClient) -> None:
+    sent = readings("pump-7", 12)
+    for reading in sent:
+        reading["values"] = {"pressure": 3.0, "flow": 3.0 + reading["seq"] / 100}
+    sent[-1]["values"] = {"pressure": 3.0, "flow": 80.0}
+    results = post(client, sent)
+    assert [r["status"] for r in results] == ["warming_up"] * 4 + ["normal"] * 7 + ["anomalous"]
+    last = results[-1]
+    assert last["score"] > 1
+    assert last["reason"] == "event"
+    assert last["attribution"]["flow"] > 0.99
+    low, mid, high = last["expected"]["flow"]
+    assert low < mid < high < 80
+    assert "gatewatch_open_anomalies 1.0" in client.get("/metrics").text
+    assert 'gatewatch_alerts_total{reason="event"} 1.0' in client.get("/metrics").text
+
+
+def test_a_reading_sent_again_gets_its_first_answer(client: TestClient) -> None:
+    sent = readings("r", 40)
+    first = post(client, sent)
+    again = post(client, sent)
+    assert [r["status"] for r in again[:8]] == ["late"] * 8
+    assert again[8:] == [{**r, "replayed": True} for r in first[8:]]
+    assert client.get("/v1/streams/r").json()["readings"] == 40
+    twice_in_one = post(client, [*readings("r", 1, start=40), *readings("r", 1, start=40)])
+    assert twice_in_one[1] == {**twice_in_one[0], "replayed": True}
+
+
+def test_the_same_identity_with_other_values_is_a_conflict_and_older_is_late(client: TestClient) -> None:
+    def reading(second: int, value: float) -> dict[str, object]:
+        return {"stream": "c", "timestamp": START_MS / 1000 + second, "values": {"pressure": value}}
+
+    post(client, [reading(0, 1), reading(10, 2)])
+    results = post(client, [reading(10, 3), reading(5, 1), reading(10, 2)])
+    assert [r["status"] for r in results] == ["late", "conflict", "warming_up"] or [r["status"] for r in results] == [
+        "conflict",
+        "late",
+        "warming_up",
+    ]
+    assert results[2]["replayed"]
+    assert client.get("/v1/streams/c").json()["readings"] == 2
+
+
+def test_readings_of_a_batch_are_applied_in_order_of_seq(client: TestClient) -> None:
+    sent = readings("o", 10)
+    shuffled = [sent[i] for i in (3, 1, 0, 2, 9, 4, 8, 5, 7, 6)]
+    results = post(client, shuffled)
+    assert [r["seq"] for r in results] == [r["seq"] for r in shuffled]
+    post(client, [{**reading, "stream": "p"} for reading in sent])
+    assert client.get("/v1/streams/o").json()["tag"] == client.get("/v1/streams/p").json()["tag"]
+
+
+def test_readings_without_time_or_seq_are_all_applied(client: TestClient) -> None:
+    results = post(client, [{"stream": "n", "values": {"pressure": 1}} for _ in range(5)])
+    assert {r["status"] for r in results} <= {"warming_up", "normal"}
+    assert len({r["timestamp"] for r in results}) == 5
+
+
+def test_a_stream_that_numbers_its_readings_keeps_to_it(client: TestClient) -> None:
+    post(client, readings("q", 2))
+    (result,) = post(client, [{"stream": "q", "values": {"pressure": 1}}])
+    assert result["status"] == "rejected"
+    assert "seq is absent" in result["error"]
+
+
+def test_bad_neighbours_change_no_score(client: TestClient) -> None:
+    alone = post(client, readings("alone", 6))
+    sent = readings("beside", 6)
+    mixed = [
+        x for good in sent for x in (good, {"stream": "bad/name", "values": 1}, {"stream": "beside", "values": {}})
+    ]
+    results = post(client, mixed)
+    assert [r["score"] for r in results[::3]] == [r["score"] for r in alone]
+    assert {r["status"] for r in results[1::3] + results[2::3]} == {"rejected"}
+
+
+def test_null_is_missing_and_a_missing_channel_is_not_judged(client: TestClient) -> None:
+    results = post(client, [{"stream": "m", "seq": n, "values": {"pressure": None, "flow": 3.0}} for n in range(3)])
+    assert all(r["attribution"]["pressure"] == 0 for r in results)
+
+
+def test_silence_of_a_channel_is_reported_as_such(client: TestClient) -> None:
+    sent = [{"stream": "s", "seq": n, "values": {"pressure": None, "flow": 3 + n / 100}} for n in range(30)]
+    last = post(client, sent)[-1]
+    assert last["status"] == "anomalous"
+    assert last["reason"] == "absent"
+    assert last["attribution"]["pressure"] == 1
+
+
+def test_forms_of_a_request(client: TestClient) -> None:
+    one, two = readings("f", 2)
+    single = client.post("/v1/streams/f/readings", json={k: one[k] for k in ("seq", "values")})
+    assert single.json()["stream"] == "f"
+    lines = "\n".join(json.dumps(r) for r in (one, two))
+    reply = client.post(
+        "/v1/readings",
+        content=gzip.compress(lines.encode()),
+        headers={"content-type": "application/x-ndjson", "content-encoding": "gzip"},
+    )
+    assert reply.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line)["seq"] for line in reply.text.splitlines()] == [0, 1]
+    assert client.post("/v1/readings", json=[]).json() == []
+    other = client.post("/v1/streams/g/readings", json=[one]).json()
+    assert "the path says 'g'" in other[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "words"),
+    [
+        (b"", {}, 400, "the body is empty"),
+        (b"nope", {}, 400, "not JSON"),
+        (b"[]", {"content-type": "text/xml"}, 415, "text/xml"),
+        (b"[]", {"content-encoding": "br"}, 415, "'br'; expected gzip"),
+        (b"plain", {"content-encoding": "gzip"}, 400, "not gzip"),
+        (gzip.compress(b"[]" * 100)[:-9], {"content-encoding": "gzip"}, 400, "ends too early"),
+        (b" " * 3000, {}, 413, "at most 2048"),
+        (gzip.compress(b" " * 3000), {"content-encoding": "gzip"}, 413, "once decompressed"),
+        (b"[" + b",".join([b"{}"] * 6) + b"]", {}, 413, "6 readings in one request; at most 5"),
+    ],
+)
+def test_a_request_that_is_none_gets_a_problem_document(
+    settings: Callable[..., Settings], content: bytes, headers: dict[str, str], status: int, words: str
+) -> None:
+    with TestClient(create_app(settings(request_bytes=2048, request_readings=5))) as client:
+        reply = client.post("/v1/readings", content=content, headers={"content-type": "application/json", **headers})
+    assert reply.status_code == status
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem = reply.json()
+    assert problem["status"] == status
+    assert words in problem["detail"]
+
+
+def test_unknown_paths_methods_and_streams_are_problems_too(client: TestClient) -> None:
+    for reply in (client.get("/nowhere"), client.put("/v1/readings"), client.get("/v1/streams/none")):
+        assert reply.status_code in (404, 405)
+        assert reply.headers["content-type"] == "application/problem+json"
+    assert client.get("/v1/streams/a%0Ab").status_code == 422
+
+
+def test_history_holds_the_last_readings_with_their_answers(settings: Callable[..., Settings]) -> None:
+    with TestClient(create_app(settings(history_readings=32))) as client:
+        sent = readings("h", 50)
+        answers = post(client, sent)
+        kept = client.get("/v1/streams/h/history").json()
+    assert [entry["n"] for entry in kept] == list(range(18, 50))
+    assert [entry["values"] for entry in kept] == [reading["values"] for reading in sent[18:]]
+    assert [{**entry["result"], "replayed": False} for entry in kept] == answers[18:]
+
+
+def test_more_readings_than_may_wait_get_429(settings: Callable[..., Settings]) -> None:
+    with TestClient(create_app(settings(waiting_readings=3))) as client:
+        reply = client.post("/v1/readings", json=readings("w", 4))
+    assert reply.status_code == 429
+    assert reply.headers["retry-after"] == "1"
+
+
+def test_redis_away_is_503_with_retry_after_and_the_process_stays_alive(settings: Callable[..., Settings]) -> None:
+    with TestClient(create_app(settings(redis_url="redis://127.0.0.1:1/0"))) as client:
+        started = time.monotonic()
+        for reply in (client.post("/v1/readings", json=readings("a", 1)), client.get("/readyz")):
+            assert reply.status_code == 503
+            assert reply.headers["retry-after"] == "1"
+            assert reply.json()["title"] == "Store unavailable"
+        assert time.monotonic() - started < 10
+        assert client.get("/livez").status_code == 200
+        assert "gatewatch_store_up 0.0" in client.get("/metrics").text
+
+
+def test_the_document_describes_readings_and_results(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert {"SentReading", "Result", "Problem"} <= set(document["components"]["schemas"])
+    assert client.get("/docs").status_code == 200

@@ -1,0 +1,149 @@
+"""Bodies to readings: what is taken, and what is rejected with which words, reading by reading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import BadRequest, TooLarge
+from service.schemas import Reading, Result, SentReading, accept, decode_readings, encode_results, format_time
+
+CHANNELS = ("pressure", "flow")
+NOW_MS = 1_800_000_000_000
+
+
+def checked(body: bytes | str, lines: bool = False) -> list[Reading | Result]:
+    raw = body if isinstance(body, bytes) else body.encode()
+    sent, _ = decode_readings(raw, lines, 100)
+    return [accept(s, CHANNELS, NOW_MS, 60_000) if isinstance(s, SentReading) else s for s in sent]
+
+
+def error_of(reading: str) -> str:
+    """The rejection of a reading that stands between two good ones, which must stay unharmed."""
+    good = '{"stream": "a", "values": {"pressure": 1}}'
+    before, result, after = checked(f"[{good}, {reading}, {good}]")
+    assert isinstance(before, Reading)
+    assert isinstance(after, Reading)
+    assert isinstance(result, Result)
+    assert result.status == "rejected"
+    assert result.error
+    encode_results([result], "array")
+    return result.error
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        ('{"stream": "a", "values": {"pressure": NaN}}', "values.pressure is NaN, which is no number in JSON"),
+        ('{"stream": "a", "values": {"pressure": -Infinity}}', "values.pressure is -Infinity, which is no number"),
+        ('{"stream": "a", "values": {"pressure": 1e400}}', "values.pressure is 1e400, which is no number"),
+        ('{"stream": "a", "values": {"pressure": 1e39}}', "values.pressure is 1e+39, more than a float32 can hold"),
+        ('{"stream": "a", "values": {"pressure": 1%s}}' % ("0" * 400), "values.pressure is more than a float32"),
+        ('{"stream": "a", "values": {"pressure": true}}', "values.pressure is true or false (True); expected a number"),
+        ('{"stream": "a", "values": {"pressure": "3"}}', "values.pressure is text ('3'); expected a number or null"),
+        ('{"stream": "a", "values": {"pressure": [1]}}', "values.pressure is an array; expected a number or null"),
+        (
+            '{"stream": "a", "values": {"speed": 1}}',
+            "values.speed is not a channel of this model; expected pressure, flow",
+        ),
+        ('{"stream": "a", "values": {}}', "values is empty; expected at least one of pressure, flow"),
+        ('{"stream": "a", "values": 5}', "values is one number; this model has 2 channels"),
+        ('{"stream": "a", "values": null}', "values is null"),
+        ('{"stream": "a"}', "values is absent"),
+        ('{"stream": "a", "value": 5, "values": {"flow": 1}}', "'value' is not a field of a reading"),
+        ('{"values": {"flow": 1}}', "stream is ''; expected 1 to 128 letters"),
+        ('{"stream": "a/b", "values": {"flow": 1}}', "stream is 'a/b'; expected"),
+        ('{"stream": "a\\u0000b", "values": {"flow": 1}}', "stream is 'a\\x00b'; expected"),
+        ('{"stream": "\\ud800", "values": {"flow": 1}}', "stream is '\\ud800'; expected"),
+        ('{"stream": "%s", "values": {"flow": 1}}' % ("x" * 10_000), "expected 1 to 128 letters"),
+        ('{"stream": 7, "values": {"flow": 1}}', "stream is a number (7); expected text"),
+        (
+            '{"stream": "a", "values": {"flow": 1}, "timestamp": "yesterday"}',
+            "timestamp is 'yesterday'; expected RFC 3339",
+        ),
+        ('{"stream": "a", "values": {"flow": 1}, "timestamp": "2026-05-04T10:00:00"}', "expected RFC 3339 with zone"),
+        ('{"stream": "a", "values": {"flow": 1}, "timestamp": "2026-13-04T10:00:00Z"}', "there is no such time"),
+        (
+            '{"stream": "a", "values": {"flow": 1}, "timestamp": 1800000000000}',
+            "s ahead of this service's clock; at most 60 s",
+        ),
+        ('{"stream": "a", "values": {"flow": 1}, "timestamp": -1}', "expected Unix seconds, 0 or later"),
+        ('{"stream": "a", "values": {"flow": 1}, "timestamp": NaN}', "timestamp is NaN"),
+        ('{"stream": "a", "values": {"flow": 1}, "timestamp": false}', "timestamp is true or false"),
+        ('{"stream": "a", "values": {"flow": 1}, "seq": -1}', "seq is -1; expected 0 to 2^53"),
+        ('{"stream": "a", "values": {"flow": 1}, "seq": 1.5}', "seq is a number (1.5); expected a whole number"),
+        ('{"stream": "a", "values": {"flow": 1}, "seq": 99999999999999999999999}', "expected 0 to 2^53"),
+        ("17", "a reading is an object; this is a number (17)"),
+        ("[]", "a reading is an object; this is an array"),
+    ],
+)
+def test_a_bad_reading_is_rejected_by_name_and_its_neighbours_are_not(reading: str, words: str) -> None:
+    assert words in error_of(reading)
+
+
+def test_values_come_in_the_models_order_with_gaps_as_nan() -> None:
+    (reading,) = checked('{"stream": "a", "values": {"flow": 2, "pressure": null}, "seq": 3, "timestamp": 1.25}')
+    assert isinstance(reading, Reading)
+    np.testing.assert_array_equal(reading.values, np.array([np.nan, 2], np.float32))
+    assert (reading.seq, reading.timestamp_ms) == (3, 1250)
+
+
+def test_minus_zero_is_zero_and_denormals_stay_finite() -> None:
+    minus, plus = checked('[{"stream": "a", "values": {"flow": -0.0}}, {"stream": "a", "values": {"flow": 0}}]')
+    assert isinstance(minus, Reading)
+    assert isinstance(plus, Reading)
+    assert minus.values.tobytes() == plus.values.tobytes()
+    (tiny,) = checked('[{"stream": "a", "values": {"flow": 1e-310}}]')
+    assert isinstance(tiny, Reading)
+    assert tiny.values[1] == 0
+
+
+@pytest.mark.parametrize("text", ["2026-05-04T10:00:00Z", "2026-05-04t12:00:00.000+02:00", "2026-05-04 10:00:00z"])
+def test_rfc_3339_in_its_forms(text: str) -> None:
+    (reading,) = checked(f'[{{"stream": "a", "values": {{"flow": 1}}, "timestamp": "{text}"}}]')
+    assert isinstance(reading, Reading)
+    assert reading.timestamp_ms is not None
+    assert format_time(reading.timestamp_ms) == "2026-05-04T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "the body is empty"),
+        (b"  \n", "the body is empty"),
+        (b"hello", "the body is not JSON"),
+        (b"[1, 2", "the body is not JSON"),
+        (b'"text"', "the body is text ('text'); expected an array of readings"),
+        (b"\xff\xfe", "the body is not JSON"),
+        (b"[" * 100_000, "the body is"),
+        (b"9" * 10_000, "the body is"),
+    ],
+)
+def test_a_body_that_is_none_is_refused_as_a_whole(body: bytes, words: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        decode_readings(body, False, 10)
+    assert words in str(caught.value)
+
+
+def test_a_bad_line_of_ndjson_is_rejected_alone() -> None:
+    good = '{"stream": "a", "values": {"flow": 1}}'
+    first, bad, last = checked(f"{good}\n{{oops\n\n{good}\n", lines=True)
+    assert isinstance(first, Reading)
+    assert isinstance(last, Reading)
+    assert isinstance(bad, Result)
+    assert bad.error is not None
+    assert bad.error.startswith("line 2: ")
+
+
+def test_too_many_readings_are_refused() -> None:
+    with pytest.raises(TooLarge, match="11 readings in one request; at most 10"):
+        decode_readings(b"[" + b",".join([b'{"stream":"a","values":1}'] * 11) + b"]", False, 10)
+
+
+def test_results_go_out_in_the_form_of_the_request() -> None:
+    result: Any = Result("a", None, None, "normal", score=0.1)
+    assert encode_results([result], "array").startswith(b'[{"stream":"a"')
+    assert encode_results([result, result], "lines").count(b"\n") == 2
+    assert encode_results([result], "object").startswith(b'{"stream":"a"')

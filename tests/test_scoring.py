@@ -1,0 +1,152 @@
+"""The core loop between processes, models and damage, on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from models.detector import Detector
+from service.app import create_app
+from service.metrics import Metrics
+from service.schemas import SentReading, accept
+from service.scoring import Scorer
+from service.settings import Settings
+from service.store import StateStore
+from tests.conftest import make_artefact, post, readings
+
+
+def state_key(tenant: str, stream: str, what: str = "state") -> str:
+    return StateStore("redis://unused", tenant, 100).key(stream, what)
+
+
+def test_two_services_in_turn_score_like_one(settings: Callable[..., Settings]) -> None:
+    sent, undisturbed = readings("shared", 30), readings("alone", 30)
+    with TestClient(create_app(settings())) as a, TestClient(create_app(settings())) as b:
+        results = [post(a if n % 2 else b, [reading])[0] for n, reading in enumerate(sent)]
+        expected = post(a, undisturbed)
+        tags = [a.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("shared", "alone")]
+    assert [r["score"] for r in results] == [r["score"] for r in expected]
+    assert tags[0] == tags[1]
+
+
+def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, redis_url: str, tenant: str) -> None:
+    """Four scorers with connections of their own, every reading sent by two of them, in random order of arrival."""
+    asyncio.run(_write_at_once(detector, redis_url, tenant))
+
+
+async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
+    stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
+    scorers = [Scorer(detector, store, Metrics(), 128, 1000) for store in stores]
+    sent = [SentReading(**reading) for reading in readings("hot", 60)]
+    accepted = [accept(reading, detector.channels, 2_000_000_000_000, 0) for reading in sent]
+    order = random.Random(0)
+    applied = 0
+
+    async def send(scorer: Scorer, reading: object) -> None:
+        nonlocal applied
+        (result,) = await scorer.score_batch([reading])  # type: ignore[list-item]
+        applied += result.status in ("warming_up", "normal", "anomalous") and not result.replayed
+
+    for start in range(0, 60, 4):
+        jobs = [(scorer, reading) for reading in accepted[start : start + 4] for scorer in order.sample(scorers, 2)]
+        order.shuffle(jobs)
+        await asyncio.gather(*(send(scorer, reading) for scorer, reading in jobs))
+    known = await scorers[0].describe("hot")
+    assert known is not None
+    assert known["readings"] == applied
+    history = await scorers[0].recent("hot")
+    seqs = [entry["result"].seq for entry in history]
+    assert seqs == sorted(set(seqs))
+    for store in stores:
+        await store.close()
+
+
+@pytest.mark.parametrize("damage", ["delete", "flip", "cut", "foreign"])
+def test_a_lost_or_damaged_state_is_rebuilt_from_history_and_counted(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, damage: str
+) -> None:
+    sent = readings("d", 40)
+    with TestClient(create_app(settings())) as client:
+        post(client, sent[:30])
+        before = client.get("/v1/streams/d").json()
+        database, key = redis.Redis.from_url(redis_url), state_key(tenant, "d")
+        packed = bytearray(database.get(key) or b"")
+        packed[300] ^= 4
+        if damage == "delete":
+            database.delete(key)
+        else:
+            database.set(key, {"flip": bytes(packed), "cut": bytes(packed[:100]), "foreign": b"hello"}[damage])
+        database.close()
+        results = post(client, [sent[29], *sent[30:]])
+        after = client.get("/v1/streams/d").json()
+        counted = client.get("/metrics").text
+        post(client, [{**reading, "stream": "whole"} for reading in sent])
+        whole = client.get("/v1/streams/whole").json()
+    assert results[0]["replayed"]
+    assert before["readings"] == 30
+    assert after["readings"] == 40
+    assert after["tag"] == whole["tag"]
+    assert after["score"] == pytest.approx(whole["score"], rel=1e-5)
+    cause = "missing" if damage == "delete" else "corrupt"
+    assert f'gatewatch_states_rebuilt_total{{cause="{cause}"}} 1.0' in counted
+
+
+def test_another_model_takes_over_without_a_fresh_warm_up(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    sent = readings("t", 40)
+    with TestClient(create_app(settings())) as old:
+        post(old, sent[:30])
+    other = str(make_artefact(tmp_path / "other", seed=1))
+    with TestClient(create_app(settings(model=other))) as new:
+        results = post(new, sent[30:])
+        post(new, [{**reading, "stream": "always"} for reading in sent])
+        always = new.get("/v1/streams/always/history").json()[30:]
+    assert {r["status"] for r in results} <= {"normal", "anomalous"}
+    assert [r["score"] for r in results] == pytest.approx([entry["result"]["score"] for entry in always], rel=1e-5)
+
+
+def test_readings_of_other_channels_are_no_history_for_a_model(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    with TestClient(create_app(settings())) as client:
+        post(client, readings("x", 10))
+    swapped = str(make_artefact(tmp_path / "swapped", channels=("flow", "pressure")))
+    with TestClient(create_app(settings(model=swapped))) as client:
+        (result,) = post(client, readings("x", 1, start=10))
+        assert result["status"] == "warming_up"
+        assert client.get("/v1/streams/x").json()["readings"] == 1
+
+
+def test_a_record_stays_within_two_kibibytes() -> None:
+    """2 x 64 units, 8 channels, ring of 32 results: what is promised per stream in Redis."""
+    from models.residual import state_fields
+    from service import state
+
+    detector_state = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), *state_fields(8)]
+    detector_state += [("h", "<f4", (2, 64)), ("c", "<f4", (2, 64))]  # type: ignore[list-item]
+    import numpy as np
+
+    assert state.state_dtype(np.dtype(detector_state)).itemsize <= 2048
+
+
+def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url: str, tenant: str) -> None:
+    """A save that another process overtook is refused by the fence, whatever the caller believes."""
+
+    async def run() -> tuple[list[bool], bytes | None]:
+        from service.store import Write
+
+        store = StateStore(redis_url, tenant, 2000)
+        await store.save([Write("f", b"", b"first" + bytes(60))])
+        saved = await store.save([Write("f", b"", b"second"), Write("g", b"", b"other")])
+        packed = (await store.load(["f"]))[0]
+        await store.close()
+        return saved, packed
+
+    saved, packed = asyncio.run(run())
+    assert saved == [False, True]
+    assert packed == b"first" + bytes(60)
