@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -28,13 +28,13 @@ def replay_recording(
         GatewatchError: the service does not answer, or refuses a whole request.
     """
     results: list[dict[str, Any]] = []
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx2.Client(base_url=url, timeout=60) as client:
         starts = range(0, len(recording), batch)
         for start in track(starts, f"posting {stream}", console=Console(stderr=True), transient=True):
             readings = [_reading(recording, row, start_seq) for row in range(start, min(start + batch, len(recording)))]
             try:
                 reply = client.post(f"/v1/streams/{stream}/readings", json=readings)
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 raise GatewatchError(f"{url} does not answer: {error}") from error
             if reply.status_code != 200:
                 raise GatewatchError(f"{url} answered {reply.status_code}: {reply.text[:300]}")

@@ -92,8 +92,11 @@ def test_bad_neighbours_change_no_score(client: TestClient) -> None:
 
 
 def test_null_is_missing_and_a_missing_channel_is_not_judged(client: TestClient) -> None:
-    results = post(client, [{"stream": "m", "seq": n, "values": {"pressure": None, "flow": 3.0}} for n in range(3)])
-    assert all(r["attribution"]["pressure"] == 0 for r in results)
+    sent = [{"stream": "m", "seq": n, "values": {"pressure": None, "flow": 3 + n / 10}} for n in range(6)]
+    *calm, spike = post(client, [*sent, {"stream": "m", "seq": 6, "values": {"flow": 90.0}}])
+    assert all(r["score"] < 1 for r in calm)
+    assert spike["score"] > 1
+    assert spike["attribution"] == {"pressure": 0.0, "flow": 1.0}
 
 
 def test_silence_of_a_channel_is_reported_as_such(client: TestClient) -> None:

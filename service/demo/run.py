@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -56,7 +56,7 @@ def run_demo(once: bool) -> int:
     recordings = simulate(start_ms, DAYS * DAY_MINUTES, LIVE_SEED, faults)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left running
     try:
-        with _service(once) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        with _service(once) as url, httpx2.Client(base_url=url, timeout=30, trust_env=False) as client:
             scored = _post_all(client, recordings, console)
             evaluation = evaluate(scored, faults)
             again = _repeat(client, recordings, scored)
@@ -69,7 +69,7 @@ def run_demo(once: bool) -> int:
                 with contextlib.suppress(KeyboardInterrupt):
                     signal.pause()
                 console.print("Stopping.")
-    except (DemoError, httpx.HTTPError) as error:
+    except (DemoError, httpx2.HTTPError) as error:
         console.print(f"The demo failed: {error}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
@@ -126,8 +126,8 @@ def _free_port(wanted: int) -> int:
 def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz", trust_env=False, timeout=2).status_code == httpx.codes.OK:
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(f"{url}/readyz", trust_env=False, timeout=2).status_code == httpx2.codes.OK:
                 return
         time.sleep(0.05)
     state = "is not ready" if process.poll() is None else f"ended with status {process.returncode}"
@@ -135,7 +135,7 @@ def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise DemoError("\n".join([f"the service {state}; its last lines:", *lines]))
 
 
-def _post_all(client: httpx.Client, recordings: Sequence[Recording], console: Console) -> list[Scored]:
+def _post_all(client: httpx2.Client, recordings: Sequence[Recording], console: Console) -> list[Scored]:
     """Post every reading, minute by minute across the streams."""
     minutes = len(recordings[0])
     scored: list[Scored] = []
@@ -167,7 +167,7 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:,.0f} readings/s")
 
 
-def _post(client: httpx.Client, recordings: Sequence[Recording], start: int, stop: int) -> tuple[list[Scored], int]:
+def _post(client: httpx2.Client, recordings: Sequence[Recording], start: int, stop: int) -> tuple[list[Scored], int]:
     """Post rows `start` to `stop` of all streams; their results in the order sent, and how many were replayed."""
     sent = [
         {
@@ -179,7 +179,7 @@ def _post(client: httpx.Client, recordings: Sequence[Recording], start: int, sto
         for recording in recordings
     ]
     response = client.post("/v1/readings", json=sent)
-    if response.status_code != httpx.codes.OK:
+    if response.status_code != httpx2.codes.OK:
         raise DemoError(f"POST /v1/readings answered {response.status_code}: {response.text[:500]}")
     results: list[dict[str, Any]] = response.json()
     if len(results) != len(sent):
@@ -209,7 +209,7 @@ def _values(recording: Recording, row: int) -> dict[str, float | None]:
     }
 
 
-def _repeat(client: httpx.Client, recordings: Sequence[Recording], scored: Sequence[Scored]) -> str:
+def _repeat(client: httpx2.Client, recordings: Sequence[Recording], scored: Sequence[Scored]) -> str:
     """Post the last readings again, as after a lost reply; returns what is wrong with the answers, or ''."""
     minutes = len(recordings[0])
     again, replayed = _post(client, recordings, minutes - REPEATED_MINUTES, minutes)
