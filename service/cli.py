@@ -257,7 +257,9 @@ class _Epochs:
 @contextlib.contextmanager
 def _epochs(total: int, console: Console) -> Iterator[_Epochs]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         yield _Epochs(progress, total)
 
 

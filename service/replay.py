@@ -30,7 +30,10 @@ def replay_recording(
     results: list[dict[str, Any]] = []
     with httpx2.Client(base_url=url, timeout=60) as client:
         starts = range(0, len(recording), batch)
-        for start in track(starts, f"posting {stream}", console=Console(stderr=True), transient=True):
+        console = Console(stderr=True)
+        for start in track(
+            starts, f"posting {stream}", console=console, transient=True, disable=not console.is_terminal
+        ):
             readings = [_reading(recording, row, start_seq) for row in range(start, min(start + batch, len(recording)))]
             try:
                 reply = client.post(f"/v1/streams/{stream}/readings", json=readings)

@@ -18,7 +18,7 @@ class TrainConfig(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1, description="share of units dropped between layers in training")
 
     window: int = Field(64, ge=2, le=4096, description="readings through which errors are propagated back")
-    lanes: int = Field(16, ge=1, le=4096, description="pieces of recordings trained side by side")
+    lanes: int = Field(64, ge=1, le=4096, description="most pieces of recordings trained side by side")
     epochs: int = Field(60, ge=1, le=10_000, description="most passes over the recordings")
     patience: int = Field(10, ge=1, description="epochs without a better held-out loss before training stops")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="of AdamW at the start; falls to a tenth as a cosine")

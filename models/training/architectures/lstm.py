@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,32 +48,47 @@ class LSTMForecaster(Forecaster):
         return self._read(state["h"][:, -1], elapsed)
 
     def advance(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> State:
-        """One step of every layer, spelled out so that it exports to few nodes; see Forecaster."""
-        below = torch.cat([x, observed, elapsed], dim=-1)
+        """One step of every layer; see Forecaster."""
+        h, c = self._cells(torch.cat([x, observed, elapsed], dim=-1), state["h"].unbind(1), state["c"].unbind(1))
+        return {"h": torch.stack(h, dim=1), "c": torch.stack(c, dim=1)}
+
+    def _cells(self, below: Tensor, h: Sequence[Tensor], c: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """One step of every layer, each h and c (B, H), spelled out so that it exports to few nodes."""
         next_h, next_c = [], []
         for layer in range(self.layers):
-            h, c = state["h"][:, layer], state["c"][:, layer]
-            w, r, b, d = (
-                getattr(self.cells, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            gates = functional.linear(torch.cat([below, h], dim=-1), torch.cat([w, r], dim=1), b + d)
+            w, r, b, d = self.cells.all_weights[layer]
+            gates = functional.linear(below, w, b + d) + functional.linear(h[layer], r)
             i, f, g, o = gates.chunk(4, dim=-1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            next_h.append(h)
-            next_c.append(c)
-            below = functional.dropout(h, self.dropout, self.training) if layer + 1 < self.layers else h
-        return {"h": torch.stack(next_h, dim=1), "c": torch.stack(next_c, dim=1)}
+            next_c.append(torch.sigmoid(f) * c[layer] + torch.sigmoid(i) * torch.tanh(g))
+            next_h.append(torch.sigmoid(o) * torch.tanh(next_c[-1]))
+            below = functional.dropout(next_h[-1], self.dropout, self.training and layer + 1 < self.layers)
+        return next_h, next_c
 
     def unroll(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """torch's fused kernel where every value is observed; else reading by reading, since a forecast fills a gap."""
         if not bool(observed.all()):
-            return super().unroll(x, observed, elapsed, state)
+            return self._unroll_with_gaps(x, observed, elapsed, state)
         h0, c0 = state["h"].transpose(0, 1).contiguous(), state["c"].transpose(0, 1).contiguous()
         top, (h, c) = self.cells(torch.cat([x, observed, elapsed], dim=-1), (h0, c0))  # top (T, B, H)
         before = torch.cat([h0[-1:], top[:-1]])
         mean, scale = self._read(before, elapsed)
         return mean, scale, {"h": h.transpose(0, 1), "c": c.transpose(0, 1)}
+
+    def _unroll_with_gaps(
+        self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State
+    ) -> tuple[Tensor, Tensor, State]:
+        h, c = list(state["h"].unbind(1)), list(state["c"].unbind(1))
+        location = slice(0, self.channels)
+        tops = []
+        for now in range(len(x)):
+            tops.append(h[-1])
+            mean = functional.linear(
+                torch.cat([h[-1], elapsed[now]], dim=-1), self.head.weight[location], self.head.bias[location]
+            )
+            filled = torch.where(observed[now] > 0, x[now], mean)
+            h, c = self._cells(torch.cat([filled, observed[now], elapsed[now]], dim=-1), h, c)
+        mean, scale = self._read(torch.stack(tops), elapsed)
+        return mean, scale, {"h": torch.stack(h, dim=1), "c": torch.stack(c, dim=1)}
 
     def _read(self, h: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_scale = self.head(torch.cat([h, elapsed], dim=-1)).chunk(2, dim=-1)
