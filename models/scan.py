@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,8 @@ from models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector
 from models.errors import RecordingError
 from models.recordings import Recording
 from models.residual import REASONS
+
+ROW_FIELDS = ("score", "status", "reason", "alert", "expected", "attribution", "residual", "parts")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Scan:
     expected: NDArray[np.float32]
     attribution: NDArray[np.float32]
     residual: NDArray[np.float32]
+    parts: NDArray[np.float64]
     states: NDArray[Any]
 
     def incidents(self) -> list[tuple[int, str, str, float]]:
@@ -42,44 +45,51 @@ class Scan:
         ]
 
 
-def scan(
-    detector: Detector,
-    recording: Recording,
-    states: NDArray[Any] | None = None,
-    on_row: Callable[[int], None] | None = None,
-) -> Scan:
+def scan(detector: Detector, recording: Recording, states: NDArray[Any] | None = None) -> Scan:
     """Score every row of a recording in its order.
 
     Args:
         states: (1,) the state to begin with, for instance from the end of the training part; a fresh one if None.
-        on_row: told the number of rows done, every 1,000 rows.
 
     Raises:
         RecordingError: the recording's channels are not the model's.
     """
-    recording = _in_model_order(recording, detector)
-    states = detector.initial(1) if states is None else states
-    n, channels = recording.values.shape
-    found = Scan(
-        recording,
-        score=np.empty(n, np.float32),
-        status=np.empty(n, np.uint8),
-        reason=np.empty(n, np.uint8),
-        alert=np.empty(n, np.bool_),
-        expected=np.empty((n, channels, 3), np.float32),
-        attribution=np.empty((n, channels), np.float32),
-        residual=np.empty((n, channels), np.float32),
-        states=states.copy(),
-    )
-    for row in range(n):
-        step = detector.step(recording.values[row : row + 1], recording.timestamps_ms[row : row + 1], states)
-        states = step.states
-        for name in ("score", "status", "reason", "alert", "expected", "attribution", "residual"):
-            getattr(found, name)[row] = getattr(step, name)[0]
-        if on_row and row % 1000 == 999:
-            on_row(row + 1)
-    found.states[:] = states
-    return found
+    return scan_together(detector, [recording], states)[0]
+
+
+def scan_together(
+    detector: Detector, recordings: Sequence[Recording], states: NDArray[Any] | None = None
+) -> list[Scan]:
+    """Score recordings side by side, one row of each at a time: the same scores as one by one, sooner.
+
+    Args:
+        states: (B,) the states to begin with; fresh ones if None.
+
+    Raises:
+        RecordingError: a recording's channels are not the model's.
+    """
+    ordered = [_in_model_order(recording, detector) for recording in recordings]
+    states = detector.initial(len(ordered)) if states is None else states.copy()
+    lengths = np.array([len(recording) for recording in ordered])
+    values = np.full((lengths.max(), len(ordered), len(detector.channels)), np.nan, np.float32)
+    times = np.zeros((lengths.max(), len(ordered)), np.int64)
+    for at, recording in enumerate(ordered):
+        values[: lengths[at], at] = recording.values
+        times[: lengths[at], at] = recording.timestamps_ms
+    rows: dict[str, NDArray[Any]] = {}
+    for now in range(len(values)):
+        running = np.flatnonzero(lengths > now)
+        step = detector.step(values[now, running], times[now, running], states[running])
+        states[running] = step.states
+        for name in ROW_FIELDS:
+            column = getattr(step, name)
+            if name not in rows:
+                rows[name] = np.zeros((len(values), len(ordered), *column.shape[1:]), column.dtype)
+            rows[name][now, running] = column
+    return [
+        Scan(recording, **{name: rows[name][: lengths[at], at] for name in ROW_FIELDS}, states=states[at : at + 1])
+        for at, recording in enumerate(ordered)
+    ]
 
 
 def not_judged(found: Scan, rows: int) -> Scan:

@@ -12,7 +12,7 @@ from models.artefact import Artefact, Calibration, Channel, Manifest
 from models.detector import Detector
 from models.recordings import Recording
 from models.scaling import Scaling
-from models.scan import Scan, scan
+from models.scan import Scan, scan, scan_together
 from models.threshold import calibrate
 
 ERROR_FLOOR = 0.02
@@ -56,12 +56,13 @@ def calibrate_manifest(
     Raises:
         CalibrationError: the forecasts are not finite, or the rate is out of range.
     """
-    scans = [scan(_detector(provisional, graph), split.recording) for split in splits]
+    recordings = [split.recording for split in splits]
+    scans = scan_together(_detector(provisional, graph), recordings)
     held_out = np.concatenate([s.residual[split.held_out_from :] for s, split in zip(scans, splits, strict=True)])
     observed = np.concatenate([np.isfinite(split.recording.values[split.held_out_from :]) for split in splits])
     squares = np.where(observed, held_out.astype(np.float64) ** 2, 0.0).sum(axis=0)
     error_scale = np.maximum(np.sqrt(squares / np.maximum(observed.sum(axis=0), 1)), ERROR_FLOOR)
-    still, absent = _run_limits([split.recording for split in splits])
+    still, absent = _run_limits(recordings)
     channels = [
         channel.model_copy(
             update={
@@ -74,7 +75,7 @@ def calibrate_manifest(
     ]
     scaled = provisional.model_copy(update={"channels": channels})
 
-    parts = [_parts(scaled, graph, split.recording) for split in splits]
+    parts = [found.parts for found in scan_together(_detector(scaled, graph), recordings)]
     event = calibrate([p[s.held_out_from :, 0] for p, s in zip(parts, splits, strict=True)], false_alarm_rate / 2)
     level = calibrate([p[:, 1] for p in parts], false_alarm_rate / 2)
     calibration = scaled.calibration.model_copy(
@@ -119,16 +120,6 @@ def neutral(scaling: Scaling, names: Sequence[str], units: Sequence[str]) -> tup
 
 def _detector(manifest: Manifest, graph: bytes) -> Detector:
     return Detector(Artefact(manifest, graph, bytes(8)))
-
-
-def _parts(manifest: Manifest, graph: bytes, recording: Recording) -> NDArray[np.float64]:
-    """(N, 4) the parts of the score over a recording, in units of thresholds that are 1."""
-    detector = _detector(manifest, graph)
-    states, parts = detector.initial(1), np.empty((len(recording), 4))
-    for row in range(len(recording)):
-        step = detector.step(recording.values[row : row + 1], recording.timestamps_ms[row : row + 1], states)
-        states, parts[row] = step.states, step.parts[0]
-    return parts
 
 
 def _run_limits(recordings: Sequence[Recording]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
