@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,8 @@ def serve(
     from service.app import model_folder
 
     Detector.load(model_folder(settings.model))  # a bad artefact is reported before anything is started
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
+        signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
         if settings.redis_url is None:
             try:

@@ -108,7 +108,6 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
         "unixsocket": socket,
         "unixsocketperm": 600,
         "dir": data_dir,
-        "logfile": log,
         "appendonly": "yes",
         "appendfsync": appendfsync,
         "save": "",
@@ -117,7 +116,10 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
     command = [str(_server())]
     for name, value in settings.items():
         command += (f"--{name}", str(value))
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     deadline = time.monotonic() + START_S
     while not _answers(url):
         if process.poll() is not None or time.monotonic() > deadline:

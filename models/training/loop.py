@@ -186,8 +186,8 @@ def _stopped(run: _Run, config: TrainConfig, seconds: float) -> str | None:
 
 
 def _identity(recordings: Sequence[Recording], config: TrainConfig) -> str:
-    """What a checkpoint must agree in: the settings, but for when to stop, and every value of the recordings."""
-    digest = hashlib.sha256(config.model_dump_json(exclude={"time_limit_s"}).encode())
+    """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings."""
+    digest = hashlib.sha256(config.model_dump_json(exclude={"time_limit_s", "false_alarm_rate"}).encode())
     for recording in recordings:
         digest.update(recording.timestamps_ms.tobytes() + recording.values.tobytes())
     return digest.hexdigest()

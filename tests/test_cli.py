@@ -1,0 +1,151 @@
+"""The command as a user runs it: what it writes, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import CHANNELS
+
+
+def gatewatch(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
+    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**kept, **environment}, timeout=120, check=False
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], words: str) -> bool:
+    """Status 2 and one line on standard error; no traceback, nothing on standard output."""
+    assert done.returncode == 2, done
+    assert words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    return not done.stdout
+
+
+def recording(path: Path, rows: int = 60, seed: int = 0) -> Path:
+    values = np.random.default_rng(seed).normal(3, 1, (rows, len(CHANNELS)))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("timestamp", *CHANNELS))
+        writer.writerows((1_700_000_000 + 60 * row, *map(float, values[row])) for row in range(rows))
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scan_writes_one_row_of_scores_for_each_row(artefact: Path, tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv")
+    done = gatewatch("scan", path, "--model", artefact, "--out", tmp_path / "s.csv")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "s.csv")
+    assert len(rows) == 60
+    assert list(rows[0]) == [
+        "timestamp", "score", "status", "alert",
+        "pressure.expected", "pressure.residual", "flow.expected", "flow.residual",
+    ]  # fmt: skip
+    assert rows[0]["timestamp"] == "2023-11-14T22:13:20Z"
+    assert [row["status"] for row in rows[:4]] == ["warming_up"] * 4
+
+
+def test_scan_trains_on_a_paired_file_and_carries_the_state_on(tmp_path: Path) -> None:
+    for folder in ("train", "test"):
+        (tmp_path / folder).mkdir()
+        recording(tmp_path / folder / "pump.csv", 80, seed=len(folder))
+    done = gatewatch(
+        "scan", tmp_path / "test", "--train", tmp_path / "train", "--out", tmp_path / "scores", "--epochs", "2"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "scores" / "pump.csv")
+    assert len(rows) == 80
+    assert rows[0]["status"] != "warming_up"
+
+
+def test_scan_on_its_own_first_rows_does_not_judge_them(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv", 80)
+    done = gatewatch("scan", path, "--train-rows", "50", "--out", tmp_path / "s.csv", "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    statuses = [row["status"] for row in rows_of(tmp_path / "s.csv")]
+    assert statuses[:50] == ["warming_up"] * 50
+    assert "warming_up" not in statuses[50:]
+
+
+def test_the_same_seed_gives_the_same_artefact(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv")
+    for name in ("a", "b"):
+        done = gatewatch(
+            "train", path, "--out", tmp_path / name, "--epochs", "2", "--hidden", "3", "--unit", "flow=l/min"
+        )
+        assert done.returncode == 0, done.stderr
+    for file in ("model.onnx", "weights.safetensors", "manifest.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert [channel["unit"] for channel in manifest["channels"]] == ["", "l/min"]
+
+
+def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path) -> None:
+    short, out = recording(tmp_path / "short.csv", 20), tmp_path / "out"
+    assert refused(gatewatch("train", short, "--out", out), "20 readings in the longest of 1 recordings; at least 43")
+    bad = tmp_path / "bad.csv"
+    bad.write_text("timestamp,a\n1,on\n")
+    assert refused(gatewatch("train", bad, "--out", out), "row 2, column a: 'on' is not a number")
+    assert refused(gatewatch("train", tmp_path / "no.csv", "--out", out), "no such file or folder")
+    good = recording(tmp_path / "good.csv")
+    assert refused(gatewatch("train", good, "--out", out, "--hidden", "0"), "--hidden is 0")
+    assert refused(gatewatch("train", good, "--out", out, "--unit", "bar"), "expected channel=unit")
+    other = tmp_path / "other.csv"
+    other.write_text("timestamp,speed\n" + "".join(f"{n},{n}\n" for n in range(60)))
+    assert refused(gatewatch("train", good, other, "--out", out), "its channels differ")
+    assert not out.exists()
+
+
+def test_a_constant_channel_can_be_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("timestamp,a,b\n" + "".join(f"{60 * n},5,{n % 7}\n" for n in range(80)))
+    done = gatewatch("scan", path, "--train-rows", "60", "--out", tmp_path / "s.csv", "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    assert all(float(row["score"]) < 1e6 for row in rows_of(tmp_path / "s.csv"))
+
+
+def test_what_cannot_be_scanned_is_refused_in_one_line(artefact: Path, tmp_path: Path) -> None:
+    good, out = recording(tmp_path / "good.csv"), tmp_path / "s.csv"
+    assert refused(gatewatch("scan", good, "--out", out), "expected one of --model DIR, --train FILE, --train-rows N")
+    assert refused(gatewatch("scan", good, "--model", tmp_path, "--out", out), "manifest.json: cannot be read")
+    assert refused(gatewatch("scan", good, "--train-rows", "60", "--out", out), "but the file has 60 rows")
+    other = tmp_path / "other.csv"
+    other.write_text("timestamp,speed\n1,2\n")
+    assert refused(gatewatch("scan", other, "--model", artefact, "--out", out), "are not the model's (pressure, flow)")
+    assert not out.exists()
+
+
+def test_serve_says_which_setting_is_wrong(artefact: Path, tmp_path: Path) -> None:
+    assert refused(gatewatch("serve"), "GATEWATCH_MODEL is not set: expected the folder of an artefact, or `demo`")
+    assert refused(gatewatch("serve", GATEWATCH_MODEL=str(artefact), GATEWATCH_PORT="http"), "GATEWATCH_PORT is 'http'")
+    assert refused(gatewatch("serve", GATEWATCH_MODEL=str(tmp_path)), "made by gatewatch train")
+
+
+def test_settings_are_shown_without_the_password(artefact: Path) -> None:
+    done = gatewatch(
+        "serve", "--show-settings", "--port", "9000",
+        GATEWATCH_MODEL=str(artefact), GATEWATCH_REDIS_URL="rediss://ops:hunter2@db.example:6380/1",
+    )  # fmt: skip
+    shown = json.loads(done.stdout)
+    assert shown["GATEWATCH_REDIS_URL"] == "rediss://ops:***@db.example:6380/1"
+    assert shown["GATEWATCH_PORT"] == 9000
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "train", "scan", "replay", "demo"])
+def test_every_command_explains_itself(command: str) -> None:
+    assert gatewatch(command, "--help").returncode == 0

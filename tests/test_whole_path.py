@@ -1,0 +1,117 @@
+"""Train a tiny model, save it, serve it as a user would, post to it, stop it in the middle, go on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.test_cli import gatewatch, recording, rows_of
+
+
+@contextmanager
+def serving(
+    artefact: Path, data: Path, *options: str, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
+    kept |= {
+        "GATEWATCH_MODEL": str(artefact),
+        "GATEWATCH_DATA_DIR": str(data),
+        "GATEWATCH_PORT": str(port),
+        **environment,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "serve", *options], env=kept, stderr=subprocess.PIPE
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if httpx2.get(f"{url}/readyz").status_code == 200:
+                    break
+            except httpx2.TransportError:
+                time.sleep(0.05)
+        else:
+            pytest.fail("the service is not ready after 30 s")
+        yield url, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log.decode()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    normal = recording(folder / "normal.csv", 300)
+    done = gatewatch("train", normal, "--out", folder / "artefact", "--hidden", "4", "--epochs", "3")
+    assert done.returncode == 0, done.stderr
+    return folder / "artefact"
+
+
+def test_scan_and_service_agree_through_a_restart(trained: Path, tmp_path: Path) -> None:
+    """Contracts 2 and 5: the same scores by file and by HTTP, though the service and its Redis stop in the middle."""
+    path = recording(tmp_path / "live.csv", 120, seed=5)
+    with path.open() as file:
+        lines = list(csv.reader(file))
+    lines[100][1] = "60"
+    for name, rows in {"live": lines, "a": lines[:61], "b": [lines[0], *lines[61:]]}.items():
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    assert gatewatch("scan", path, "--model", trained, "--out", tmp_path / "scan.csv").returncode == 0
+    scanned = rows_of(tmp_path / "scan.csv")
+    replayed: list[dict[str, str]] = []
+    for part, start in (("a", 0), ("b", 60)):
+        with serving(trained, tmp_path / "data") as (url, _):
+            out = tmp_path / f"{part}-scores.csv"
+            done = gatewatch(
+                "replay", tmp_path / f"{part}.csv", "--url", url, "--stream", "live", "--start-seq", str(start),
+                "--batch", "7", "--out", out,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            replayed += rows_of(out)
+    assert [row["score"] for row in replayed] == [row["score"] for row in scanned]
+    assert [row["status"] for row in replayed] == [row["status"] for row in scanned]
+    assert scanned[99]["status"] == "anomalous"
+
+
+def test_two_processes_share_one_stream(trained: Path, tmp_path: Path) -> None:
+    path = recording(tmp_path / "live.csv", 60, seed=6)
+    assert gatewatch("scan", path, "--model", trained, "--out", tmp_path / "scan.csv").returncode == 0
+    with serving(trained, tmp_path / "data", "--workers", "2") as (url, _):
+        done = gatewatch("replay", path, "--url", url, "--batch", "1", "--out", tmp_path / "out.csv")
+        assert done.returncode == 0, done.stderr
+        metrics = httpx2.get(f"{url}/metrics").text
+    assert [r["score"] for r in rows_of(tmp_path / "out.csv")] == [r["score"] for r in rows_of(tmp_path / "scan.csv")]
+    counted = sum(
+        float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("gatewatch_readings_total")
+    )
+    assert counted == 60
+
+
+def test_a_stop_finishes_what_was_taken(trained: Path, tmp_path: Path) -> None:
+    sent = [{"stream": "s", "seq": n, "values": {"pressure": 3.0, "flow": 3.0}} for n in range(2000)]
+    with serving(trained, tmp_path / "data") as (url, process), httpx2.Client(base_url=url, timeout=30) as client:
+        stopper = threading.Timer(0.1, process.send_signal, [signal.SIGTERM])
+        stopper.start()
+        reply = client.post("/v1/readings", json=sent)
+        stopper.join()
+    assert reply.status_code == 200
+    assert len(reply.json()) == 2000
+    with serving(trained, tmp_path / "data") as (url, _):
+        assert httpx2.get(f"{url}/v1/streams/s").json()["readings"] == 2000
