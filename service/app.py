@@ -20,6 +20,7 @@ from service.errors import ServiceError, StoreUnavailable
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.routes import SCHEMAS, Parts, router
+from service.schemas import Wire
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
@@ -57,7 +58,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics = Metrics()
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)
-    scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts)
+    wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
+    scorer = Scorer(detector, store, metrics, wire, settings.history_readings, settings.save_attempts)
     batcher = Batcher(scorer, metrics, settings.batch_readings, settings.waiting_readings)
 
     @asynccontextmanager
@@ -79,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
         lifespan=lifespan,
     )
-    app.state.parts = Parts(settings, detector, store, scorer, batcher, metrics)
+    app.state.parts = Parts(settings, detector, store, scorer, batcher, metrics, wire)
     app.include_router(router)
     _answer_problems(app)
     _document(app)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from service.errors import StoreUnavailable, TooManyWaiting
 from service.metrics import Metrics
-from service.schemas import Reading, Result
+from service.schemas import Readings, Result
 from service.scoring import Scorer
 
 log = structlog.get_logger(__name__)
@@ -22,7 +21,7 @@ log = structlog.get_logger(__name__)
 class _Submission:
     """One request's readings, the results it has so far, and the future it waits for."""
 
-    readings: Sequence[Reading]
+    readings: Readings
     done: asyncio.Future[list[Result]]
     since: float
     results: list[Result] = field(default_factory=list)
@@ -54,7 +53,7 @@ class Batcher:
         if self._task is not None:
             await self._task
 
-    async def submit(self, readings: Sequence[Reading]) -> list[Result]:
+    async def submit(self, readings: Readings) -> list[Result]:
         """Score a request's readings; they may share batches with others. Results come in the order given.
 
         A caller that hangs up leaves its readings in the batch: they are applied, and answered again when sent again.
@@ -63,7 +62,7 @@ class Batcher:
             TooManyWaiting: the readings that wait already leave no room for these.
             StoreUnavailable: Redis failed; some of the readings may have been applied.
         """
-        if not readings:
+        if not len(readings):
             return []
         if self._waiting + len(readings) > self._waiting_readings:
             raise TooManyWaiting(
@@ -85,7 +84,7 @@ class Batcher:
                 await self._arrived.wait()
                 continue
             taken = self._take()
-            batch = [reading for submission, start, stop in taken for reading in submission.readings[start:stop]]
+            batch = Readings.join([submission.readings.part(start, stop) for submission, start, stop in taken])
             self._metrics.batch(len(batch))
             try:
                 results = await self._scorer.score_batch(batch)

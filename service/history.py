@@ -45,7 +45,7 @@ def channels_seed(channels: Sequence[str]) -> int:
 
 def pack_entries(entries: Entries, seed: int) -> list[bytes]:
     """Slots to bytes, each with its checksum."""
-    raw, size = entries.tobytes(), entries.dtype.itemsize
+    raw, size = entries.tobytes(), entries.dtype.itemsize  # whatever stands in the checksum field is written over
     slots = []
     for start in range(0, len(raw), size):
         body = raw[start + _CHECKED : start + size]

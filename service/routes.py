@@ -14,16 +14,7 @@ from models.detector import Detector
 from service.batcher import Batcher
 from service.errors import BadRequest, StoreUnavailable, TooLarge, UnknownStream, UnsupportedMedia
 from service.metrics import Metrics
-from service.schemas import (
-    STREAM_NAME,
-    Reading,
-    Result,
-    SentReading,
-    accept,
-    decode_readings,
-    encode_results,
-    rejected,
-)
+from service.schemas import STREAM_NAME, Result, SentReading, Wire, encode_results
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
@@ -44,6 +35,7 @@ class Parts:
     scorer: Scorer
     batcher: Batcher
     metrics: Metrics
+    wire: Wire
 
 
 def _problem(description: str) -> dict[str, Any]:
@@ -110,7 +102,7 @@ async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) ->
     entries = await _parts(request).scorer.recent(stream)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
-    return [{**entry, "result": msgspec.to_builtins(entry["result"])} for entry in entries]
+    return entries
 
 
 @router.get("/livez", summary="The process runs")
@@ -151,51 +143,14 @@ async def _score(request: Request, stream: str | None) -> Response:
     lines = _is_lines(request.headers.get("content-type", ""))
     body = await _body(request, parts.settings.request_bytes)
     with parts.metrics.stage("parse"):
-        sent, form = decode_readings(body, lines, parts.settings.request_readings)
-        results, readings = _accept_all(sent, stream, parts)
+        results, readings, form = parts.wire.read(body, lines, stream, int(time.time() * 1000))
     scored = iter(await parts.batcher.submit(readings))
     with parts.metrics.stage("reply"):
         replies = [next(scored) if result is None else result for result in results]
-        for reply in replies:
-            parts.metrics.answered(reply.status, reply.replayed)
+        parts.metrics.answered((reply.status, reply.replayed) for reply in replies)
         return Response(
             encode_results(replies, form), media_type="application/x-ndjson" if form == "lines" else "application/json"
         )
-
-
-def _accept_all(
-    sent: list[SentReading | Result], stream: str | None, parts: Parts
-) -> tuple[list[Result | None], list[Reading]]:
-    """Separate what can be scored (None in the first list) from what is rejected already."""
-    now_ms, future_ms = int(time.time() * 1000), int(parts.settings.future_s * 1000)
-    results: list[Result | None] = []
-    readings = []
-    for reading in sent:
-        if isinstance(reading, SentReading):
-            checked = _in_stream(reading, stream) or accept(reading, parts.detector.channels, now_ms, future_ms)
-        else:
-            checked = reading
-        if isinstance(checked, Reading):
-            readings.append(checked)
-            results.append(None)
-        else:
-            results.append(checked)
-    return results, readings
-
-
-def _in_stream(reading: SentReading, stream: str | None) -> Result | None:
-    """Give a reading the stream of the path; a rejection if it names another."""
-    if stream is None:
-        return None
-    if reading.stream not in ("", stream):
-        return rejected(
-            reading.stream,
-            None,
-            reading.seq,
-            f"stream is '{reading.stream:.64}' but the path says '{stream:.64}'; expected the same or none",
-        )
-    reading.stream = stream
-    return None
 
 
 def _is_lines(content_type: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
 from service import history, state
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
-from service.schemas import Reading, Result, format_time, rejected
+from service.schemas import NO_SEQ, NO_TIME, Readings, Result, Wire, format_time, rejected
 from service.store import StateStore, Write
 
 log = structlog.get_logger(__name__)
@@ -25,22 +26,22 @@ Records = NDArray[Any]
 
 
 @dataclass
-class Lane:
-    """One stream's readings within a batch, in order, and its state before them.
+class Lanes:
+    """The B streams of a batch: their readings, in order, and their states before them.
 
     Attributes:
-        stream: its name.
-        places: where its readings stand in the batch.
-        fence: what Redis held when the state was loaded.
-        record: (1,) the state before, changed to the state after.
-        recovered: the history to be written anew because the state had to be rebuilt, else None.
+        streams: their names.
+        places: where each one's readings stand in the batch.
+        fences: what Redis held of each when it was loaded.
+        records: (B,) the states before.
+        recovered: stream's index to the history to be written anew, for states that had to be rebuilt.
     """
 
-    stream: str
-    places: list[int]
-    fence: bytes
-    record: Records
-    recovered: history.Entries | None = None
+    streams: list[str]
+    places: list[list[int]]
+    fences: list[bytes]
+    records: Records
+    recovered: dict[int, history.Entries]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class Applied:
         results: place in the batch to result, for readings that were applied, or late, or in conflict.
         replays: place in the batch to the applied reading that it repeats.
         writes: what to save, one for each stream that changed.
-        entries: stream to its new history entries.
+        scores: stream to the score of each new reading, and the reason of the incident it began, if it did.
         opened, closed: streams whose incident is open after an anomalous reading; streams whose incident ended.
     """
 
     results: dict[int, Result] = field(default_factory=dict)
     replays: dict[int, Repeat] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
-    entries: dict[str, list[history.Entries]] = field(default_factory=dict)
+    scores: dict[str, list[tuple[float, str | None]]] = field(default_factory=dict)
     opened: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
 
@@ -75,18 +76,26 @@ class Scorer:
     """Scores batches with one detector over one store."""
 
     def __init__(
-        self, detector: Detector, store: StateStore, metrics: Metrics, history_readings: int, save_attempts: int
+        self,
+        detector: Detector,
+        store: StateStore,
+        metrics: Metrics,
+        wire: Wire,
+        history_readings: int,
+        save_attempts: int,
     ) -> None:
         self._detector = detector
         self._store = store
         self._metrics = metrics
+        self._wire = wire
         self._slots = history_readings
         self._attempts = save_attempts
         self._record = state.state_dtype(detector.state_dtype)
         self._entry = history.entry_dtype(len(detector.channels))
         self._seed = history.channels_seed(detector.channels)
+        self._decimals = _decimals(detector)
 
-    async def score_batch(self, batch: Sequence[Reading]) -> list[Result]:
+    async def score_batch(self, batch: Readings) -> list[Result]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
 
         A stream that another process wrote meanwhile is loaded and scored again, without the others.
@@ -105,32 +114,30 @@ class Scorer:
             lost = {write.stream for write, ok in zip(applied.writes, saved, strict=True) if not ok}
             await self._replay(applied, lost)
             for place, result in applied.results.items():
-                results[place] = result if batch[place].stream not in lost else None
+                results[place] = result if not lost or batch.streams[place] not in lost else None
             await self._mark_open(applied.opened - lost, applied.closed - lost)
             self._count(applied, lost)
-            waiting = [place for lane in lanes if lane.stream in lost for place in lane.places]
-            if not waiting:
+            if not lost:
                 return [result for result in results if result is not None]
+            again = zip(lanes.streams, lanes.places, strict=True)
+            waiting = [place for stream, places in again if stream in lost for place in places]
         raise StoreUnavailable(f"other processes kept writing {len(lost)} of the streams; send the readings again")
 
     async def describe(self, stream: str) -> dict[str, Any] | None:
         """What is known of a stream, or None if no reading of it was ever applied."""
-        packed = (await self._store.load([stream]))[0]
-        if packed is None or state.flaw(packed, self._record, self._detector.digest, self._slots):
-            lane = (await self._recover([(stream, [], packed)]))[0]
-        else:
-            lane = Lane(stream, [], b"", state.unpack([packed], self._record))
-        record = lane.record[0]
+        lanes = await self._load_streams([stream], [[]])
+        record = lanes.records[0]
         readings = int(record["readings"])
         if readings == 0:
             return None
+        slot = (readings - 1) % state.RESULTS
         return {
             "stream": stream,
             "readings": readings,
             "last_timestamp": format_time(int(record["detector"]["last_ms"])),
             "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
-            "status": STATUSES[record["status"][(readings - 1) % state.RESULTS] & state.STATUS_BITS],
-            "score": float(record["score"][(readings - 1) % state.RESULTS]),
+            "status": STATUSES[record["status"][slot] & state.STATUS_BITS],
+            "score": float(record["score"][slot]),
             "model": self._detector.name,
             "tag": bytes(record["tag"]).hex(),
         }
@@ -140,140 +147,125 @@ class Scorer:
         ring = (await self._store.load_histories([stream]))[0]
         entries = history.unpack_entries(ring, self._entry, self._seed)
         answers = self._answers([stream] * len(entries), entries, replayed=True)
+        values = entries["values"].astype(str).astype(np.float64).tolist()  # the shortest decimals that mean the same
         return [
             {
                 "n": n,
-                "values": {
-                    c: None if value != value else value
-                    for c, value in zip(self._detector.channels, values, strict=True)
-                },
-                "result": answer,
+                "values": {c: None if v != v else v for c, v in zip(self._detector.channels, row, strict=True)},
+                "result": msgspec.to_builtins(answer),
             }
-            for n, values, answer in zip(
-                entries["n"].tolist(), _significant(entries["values"]).tolist(), answers, strict=True
-            )
+            for n, row, answer in zip(entries["n"].tolist(), values, answers, strict=True)
         ]
 
-    async def _load(self, batch: Sequence[Reading], places: Iterable[int]) -> list[Lane]:
+    async def _load(self, batch: Readings, places: Iterable[int]) -> Lanes:
         """Group readings by stream, in each stream's order, and load or recover the streams' states."""
         by_stream: dict[str, list[int]] = {}
+        streams = batch.streams
         for place in places:
-            by_stream.setdefault(batch[place].stream, []).append(place)
-        streams = list(by_stream)
+            by_stream.setdefault(streams[place], []).append(place)
+        for queue in by_stream.values():
+            if len(queue) > 1:
+                queue.sort(key=lambda place: _order(batch.seqs[place], batch.timestamps_ms[place]))
+        return await self._load_streams(list(by_stream), list(by_stream.values()))
+
+    async def _load_streams(self, streams: list[str], places: list[list[int]]) -> Lanes:
         with self._metrics.stage("load"):
             packed = await self._store.load(streams)
-        flaws = [
-            "missing" if p is None else state.flaw(p, self._record, self._detector.digest, self._slots) for p in packed
-        ]
-        intact = [p for p, bad in zip(packed, flaws, strict=True) if p is not None and bad is None]
-        records = iter(state.unpack(intact, self._record).reshape(-1, 1)) if intact else iter(())
-        broken = [(s, by_stream[s], p) for s, p, bad in zip(streams, packed, flaws, strict=True) if bad is not None]
-        recovered = iter(await self._recover(broken) if broken else [])
-        lanes = [
-            next(recovered) if bad else Lane(stream, by_stream[stream], (p or b"")[state.FENCE], next(records))
-            for stream, p, bad in zip(streams, packed, flaws, strict=True)
-        ]
-        for lane in lanes:
-            lane.places.sort(key=lambda place: _order(batch[place]))
+            records, flaws = state.unpack(packed, self._record, self._detector.digest, self._slots)
+        lanes = Lanes(streams, places, [p[state.FENCE] if p else b"" for p in packed], records, {})
+        if flaws:
+            rings = await self._store.load_histories([streams[at] for at in flaws])
+            await asyncio.to_thread(self._recover, lanes, flaws, rings)
         return lanes
 
-    async def _recover(self, broken: Sequence[tuple[str, list[int], bytes | None]]) -> list[Lane]:
+    def _recover(self, lanes: Lanes, flaws: dict[int, str], rings: Sequence[bytes]) -> None:
         """Give streams whose record is absent or unusable a state: rebuilt from history, or a fresh one."""
-        rings = await self._store.load_histories([stream for stream, _, _ in broken])
-        return await asyncio.to_thread(self._rebuild_all, broken, rings)
-
-    def _rebuild_all(self, broken: Sequence[tuple[str, list[int], bytes | None]], rings: Sequence[bytes]) -> list[Lane]:
-        lanes = []
-        for (stream, places, packed), ring in zip(broken, rings, strict=True):
-            entries = history.unpack_entries(ring, self._entry, self._seed)[-self._slots :]
-            flaw = packed and state.flaw(packed, self._record, self._detector.digest, self._slots)
-            if flaw == "history" and packed is not None:
-                record = state.unpack([packed], self._record)
-                record["history"] = self._slots
+        for (at, flaw), ring in zip(flaws.items(), rings, strict=True):
+            entries = history.unpack_entries(ring, self._entry, self._seed)[-self._slots :] if ring else None
+            if flaw == "history":
+                lanes.records["history"][at] = self._slots
             else:
-                record = self._rebuild(entries)
-            if flaw or len(entries):
-                cause = flaw or "missing"
-                self._metrics.rebuilt(cause)
-                log.warning("state rebuilt from history", stream=stream, cause=cause, readings=len(entries))
-            lanes.append(Lane(stream, places, (packed or b"")[state.FENCE], record, entries))
-        return lanes
+                lanes.records[at] = self._rebuild(entries)[0]
+            lanes.recovered[at] = np.empty(0, self._entry) if entries is None else entries
+            if flaw != "missing" or entries is not None:
+                self._metrics.rebuilt(flaw)
+                readings = len(lanes.recovered[at])
+                log.warning("state rebuilt from history", stream=lanes.streams[at], cause=flaw, readings=readings)
 
-    def _rebuild(self, entries: history.Entries) -> Records:
+    def _rebuild(self, entries: history.Entries | None) -> Records:
         """(1,) the state after the readings of a history, stepped from nothing by this model."""
         detector = self._detector
         states = detector.initial(1)
+        if entries is None or not len(entries):
+            return state.fresh(self._record, states, detector.digest, self._slots)
         for at in range(len(entries)):
             states = detector.step(entries["values"][at : at + 1], entries["timestamp_ms"][at : at + 1], states).states
         record = state.fresh(self._record, states, detector.digest, self._slots)
-        if len(entries):
-            record["readings"] = entries["n"][-1] + 1
-            record["tag"] = entries["tag"][-1]
-            record["last_seq"] = entries["seq"][-1]
-            for entry in entries[-state.RESULTS :]:
-                _remember(record, np.zeros(1, np.intp), entry.reshape(1))
+        record["readings"] = entries["n"][-1] + 1
+        record["tag"] = entries["tag"][-1]
+        record["last_seq"] = entries["seq"][-1]
+        last = entries[-state.RESULTS :]
+        chained = state.payloads(last["seq"].tolist(), last["timestamp_ms"].tolist(), last["values"])
+        _remember(record, np.zeros(len(last), np.intp), last, chained)
         return record
 
-    def _apply(self, batch: Sequence[Reading], lanes: list[Lane], now_ms: int) -> Applied:
-        """Run a batch through the detector, in rounds of at most one reading of each stream. Pure but for `lanes`."""
+    def _apply(self, batch: Readings, lanes: Lanes, now_ms: int) -> Applied:
+        """Run a batch through the detector, in rounds of at most one reading of each stream."""
         applied = Applied()
-        records = np.concatenate([lane.record for lane in lanes])
-        heads = [_Head(records, row) for row in range(len(lanes))]
-        was_open = self._open(records)
-        pending = [iter(lane.places) for lane in lanes]
-        active = list(range(len(lanes)))
-        entries_of: list[list[history.Entries]] = [[] for _ in lanes]
+        heads = _Heads(lanes.records, lanes.streams)
+        was_open = self._detector.is_open(lanes.records["detector"])
+        anomalous: set[int] = set()
+        slots: list[list[tuple[int, bytes]]] = [[] for _ in lanes.streams]
+        pending = [iter(places) for places in lanes.places]
+        active = list(range(len(lanes.streams)))
         while active:
-            rows, places, moments = [], [], []
+            rows: list[int] = []
+            places: list[int] = []
             for row in active:
                 for place in pending[row]:
-                    decided = heads[row].decide(batch[place], now_ms, records, row)
+                    decided = heads.decide(row, batch, place, now_ms)
                     if decided is None:
                         rows.append(row)
                         places.append(place)
-                        moments.append(heads[row].last_ms)
                         break
                     if isinstance(decided, Repeat):
                         applied.replays[place] = decided
                     else:
                         applied.results[place] = decided
             if rows:
-                entries = self._round(batch, records, heads, rows, places, moments)
-                answers = self._answers([lanes[row].stream for row in rows], entries, replayed=False)
-                applied.results.update(zip(places, answers, strict=True))
-                for at, row in enumerate(rows):
-                    entries_of[row].append(entries[at : at + 1])
+                entries = self._round(batch, lanes.records, heads, rows, places)
+                names = [lanes.streams[row] for row in rows]
+                applied.results.update(zip(places, self._answers(names, entries, replayed=False), strict=True))
+                self._collect(applied, entries, rows, names, slots, anomalous)
             active = rows
-        is_open = self._open(records)
-        packed = state.pack(records)
-        for row, lane in enumerate(lanes):
-            if not entries_of[row]:
-                continue
-            applied.entries[lane.stream] = entries_of[row]
-            applied.writes.append(self._write(lane, packed[row], entries_of[row]))
-            if is_open[row] and any(e["status"][0] & state.STATUS_BITS == ANOMALOUS for e in entries_of[row]):
-                applied.opened.add(lane.stream)
+        is_open = self._detector.is_open(lanes.records["detector"])
+        changed = [row for row, new in enumerate(slots) if new]
+        packed = state.pack(lanes.records if len(changed) == len(slots) else lanes.records[changed])
+        for row, record in zip(changed, packed, strict=True):
+            stream, recovered = lanes.streams[row], lanes.recovered.get(row)
+            kept = [] if recovered is None else self._slots_of(recovered)
+            applied.writes.append(Write(stream, lanes.fences[row], record, recovered is not None, kept + slots[row]))
+            if is_open[row] and row in anomalous:
+                applied.opened.add(stream)
             elif was_open[row] and not is_open[row]:
-                applied.closed.add(lane.stream)
+                applied.closed.add(stream)
         return applied
 
     def _round(
-        self,
-        batch: Sequence[Reading],
-        records: Records,
-        heads: list[_Head],
-        rows: list[int],
-        places: list[int],
-        moments: list[int],
+        self, batch: Readings, records: Records, heads: _Heads, rows: list[int], places: list[int]
     ) -> history.Entries:
         """Step one reading of each of several streams; write states and results into `records`."""
-        values = np.stack([batch[place].values for place in places])  # (B, C)
-        timestamps_ms = np.array(moments, np.int64)
-        step = self._detector.step(values, timestamps_ms, records["detector"][rows])
+        at = np.array(rows, np.intp)
+        values = batch.values[places]  # (B, C)
+        moments = [heads.last_ms[row] for row in rows]
+        seqs = [heads.last_seq[row] for row in rows]
+        step = self._detector.step(values, np.array(moments, np.int64), records["detector"][at])
+        chained = state.payloads(seqs, moments, values)
         entries = np.zeros(len(rows), self._entry)
-        entries["n"] = [heads[row].readings for row in rows]
-        entries["timestamp_ms"] = timestamps_ms
-        entries["seq"] = [batch[place].seq for place in places]
+        entries["n"] = [heads.readings[row] for row in rows]
+        entries["timestamp_ms"] = moments
+        entries["seq"] = seqs
+        entries["tag"] = np.array(heads.advance(rows, chained), "V16")
         entries["model"] = np.void(self._detector.digest)
         entries["score"] = step.score
         entries["status"] = step.status | np.where(step.alert, state.ALERT, 0).astype(np.uint8)
@@ -281,56 +273,74 @@ class Scorer:
         entries["values"] = values
         entries["expected"] = step.expected
         entries["attribution"] = step.attribution
-        for at, row in enumerate(rows):
-            heads[row].advance(values[at].tobytes())
-        entries["tag"] = np.array([heads[row].tag for row in rows], "V16")
-        at_rows = np.array(rows)
-        records["detector"][at_rows] = step.states
-        records["readings"][at_rows] = entries["n"] + 1
-        records["tag"][at_rows] = entries["tag"]
-        records["last_seq"][at_rows] = [heads[row].last_seq for row in rows]
-        _remember(records, at_rows, entries)
+        records["detector"][at] = step.states
+        records["readings"][at] = entries["n"] + 1
+        records["tag"][at] = entries["tag"]
+        records["last_seq"][at] = seqs
+        _remember(records, at, entries, chained)
         return entries
 
-    def _write(self, lane: Lane, packed: bytes, entries: list[history.Entries]) -> Write:
-        kept = [] if lane.recovered is None else [lane.recovered]
-        new = np.concatenate([*kept, *entries])[-self._slots :]
-        size = self._entry.itemsize
-        offsets = (new["n"].astype(np.int64) % self._slots * size).tolist()
-        slots = list(zip(offsets, history.pack_entries(new, self._seed), strict=True))
-        return Write(lane.stream, lane.fence, packed, lane.recovered is not None, slots)
+    def _collect(
+        self,
+        applied: Applied,
+        entries: history.Entries,
+        rows: list[int],
+        names: list[str],
+        slots: list[list[tuple[int, bytes]]],
+        anomalous: set[int],
+    ) -> None:
+        """Note what is to be written and counted of one round."""
+        for row, slot in zip(rows, self._slots_of(entries), strict=True):
+            slots[row].append(slot)
+        statuses = entries["status"].tolist()
+        columns = zip(rows, names, statuses, entries["score"].tolist(), entries["reason"].tolist(), strict=True)
+        for row, name, status, score, reason in columns:
+            if status & state.STATUS_BITS == ANOMALOUS:
+                anomalous.add(row)
+            alert = REASONS[reason] if status & state.ALERT else None
+            applied.scores.setdefault(name, []).append((score, alert))
+
+    def _slots_of(self, entries: history.Entries) -> list[tuple[int, bytes]]:
+        """Offset in the ring and bytes of each entry."""
+        offsets = entries["n"].astype(np.int64) % self._slots * self._entry.itemsize
+        return list(zip(offsets.tolist(), history.pack_entries(entries, self._seed), strict=True))
 
     def _answers(self, streams: Sequence[str], entries: history.Entries, replayed: bool) -> list[Result]:
         """The results of applied readings, from their entries in the history."""
-        channels = self._detector.channels
-        statuses = (entries["status"] & state.STATUS_BITS).tolist()
-        columns = zip(
+        bands, shares, anomalous = self._wire.bands, self._wire.shares, ANOMALOUS
+        expected = np.rint(entries["expected"] * self._decimals[:, None]) / self._decimals[:, None]
+        attribution = np.rint(entries["attribution"].astype(np.float64) * 1e6) / 1e6
+        times: dict[int, str] = {}
+        answers = []
+        for stream, moment, seq, status, score, band, share, reason, model in zip(
             streams,
             entries["timestamp_ms"].tolist(),
             entries["seq"].tolist(),
-            statuses,
+            (entries["status"] & state.STATUS_BITS).tolist(),
             entries["score"].tolist(),
-            _significant(entries["expected"]).tolist(),
-            _significant(entries["attribution"]).tolist(),
+            expected.tolist(),
+            attribution.tolist(),
             entries["reason"].tolist(),
-            entries["model"],
+            entries["model"].tolist(),
             strict=True,
-        )
-        return [
-            Result(
-                stream=stream,
-                timestamp=format_time(timestamp_ms),
-                seq=None if seq < 0 else seq,
-                status=STATUSES[status],
-                score=score,
-                expected=dict(zip(channels, expected, strict=True)),
-                attribution=dict(zip(channels, attribution, strict=True)),
-                reason=REASONS[reason] if status == ANOMALOUS else None,
-                model=bytes(model).hex(),
-                replayed=replayed,
+        ):
+            if moment not in times:
+                times[moment] = format_time(moment)
+            answers.append(
+                Result(
+                    stream,
+                    times[moment],
+                    None if seq < 0 else seq,
+                    STATUSES[status],
+                    score,
+                    bands(*band),
+                    shares(*share),
+                    REASONS[reason] if status == anomalous else None,
+                    model.hex(),
+                    replayed,
+                )
             )
-            for stream, timestamp_ms, seq, status, score, expected, attribution, reason, model in columns
-        ]
+        return answers
 
     async def _replay(self, applied: Applied, lost: set[str]) -> None:
         """Answer readings sent again with their first answer, from this batch or from the history in Redis."""
@@ -357,93 +367,95 @@ class Scorer:
             log.warning("open anomalies not marked", error=str(error))
 
     def _count(self, applied: Applied, lost: set[str]) -> None:
-        for stream, entries in applied.entries.items():
-            if stream not in lost:
-                for entry in entries:
-                    alert = bool(entry["status"][0] & state.ALERT)
-                    self._metrics.scored(float(entry["score"][0]), REASONS[entry["reason"][0]] if alert else None)
-                    if alert:
-                        log.info("anomaly opened", stream=stream, score=float(entry["score"][0]))
-
-    def _open(self, records: Records) -> NDArray[np.bool_]:
-        return self._detector.is_open(records["detector"])
+        kept = [(stream, scores) for stream, scores in applied.scores.items() if stream not in lost]
+        self._metrics.scored([score for _, scores in kept for score, _ in scores])
+        for stream, scores in kept:
+            for score, alert in scores:
+                if alert:
+                    self._metrics.alerted(alert)
+                    log.info("anomaly opened", stream=stream, score=score, reason=alert)
 
 
-class _Head:
-    """The end of a stream as plain Python values: what decides whether a reading is applied."""
+class _Heads:
+    """The ends of B streams as plain Python values: what decides whether a reading is applied."""
 
-    def __init__(self, records: Records, row: int) -> None:
-        record = records[row]
-        self.readings = int(record["readings"])
-        self.last_seq = int(record["last_seq"])
-        self.last_ms = int(record["detector"]["last_ms"])
-        self.tag = bytes(record["tag"])
+    def __init__(self, records: Records, streams: list[str]) -> None:
+        self.readings: list[int] = records["readings"].tolist()
+        self.last_seq: list[int] = records["last_seq"].tolist()
+        self.last_ms: list[int] = records["detector"]["last_ms"].tolist()
+        self._tags: list[bytes] = records["tag"].tolist()
+        self._records = records
+        self._streams = streams
 
-    def decide(self, reading: Reading, now_ms: int, records: Records, row: int) -> Result | Repeat | None:
-        """None: apply it; `last_ms` and `last_seq` are already moved to it. Else what it repeats, or its result."""
-        if reading.seq < 0 and self.last_seq >= 0:
-            return rejected(
-                reading.stream,
-                None,
-                None,
-                f"seq is absent; this stream numbers its readings, the last was {self.last_seq}",
-            )
-        timestamp_ms = reading.timestamp_ms
-        if timestamp_ms is None:
-            timestamp_ms = now_ms if reading.seq >= 0 else max(now_ms, self.last_ms + 1)
-        new = reading.seq > self.last_seq if reading.seq >= 0 else self.readings == 0 or timestamp_ms > self.last_ms
+    def decide(self, row: int, batch: Readings, place: int, now_ms: int) -> Result | Repeat | None:
+        """None: apply it; the head is already moved to it. Else what it repeats, or its result."""
+        seq, moment = batch.seqs[place], batch.timestamps_ms[place]
+        if seq != NO_SEQ:
+            if moment == NO_TIME:
+                moment = now_ms
+            new = seq > self.last_seq[row]
+        elif self.last_seq[row] != NO_SEQ:
+            last = self.last_seq[row]
+            error = f"seq is absent; this stream numbers its readings, the last was {last}"
+            return rejected(self._streams[row], None, None, error)
+        else:
+            if moment == NO_TIME:
+                moment = max(now_ms, self.last_ms[row] + 1)
+            new = moment > self.last_ms[row] or not self.readings[row]
         if new:
-            self.last_seq, self.last_ms = reading.seq, timestamp_ms
+            self.last_seq[row], self.last_ms[row] = seq, moment
             return None
-        return self._seen(reading, timestamp_ms, records, row)
+        return self._seen(row, seq, moment, batch.values[place])
 
-    def _seen(self, reading: Reading, timestamp_ms: int, records: Records, row: int) -> Result | Repeat:
-        numbered = reading.seq >= 0
-        record = records[row]
+    def advance(self, rows: list[int], payloads: list[bytes]) -> list[bytes]:
+        """Chain one applied reading of each of several streams; returns the tags after them."""
+        tags = [state.chain(self._tags[row], payload) for row, payload in zip(rows, payloads, strict=True)]
+        for row, tag in zip(rows, tags, strict=True):
+            self._tags[row] = tag
+            self.readings[row] += 1
+        return tags
+
+    def _seen(self, row: int, seq: int, moment: int, values: NDArray[np.float32]) -> Result | Repeat:
+        numbered = seq != NO_SEQ
+        record = self._records[row]
         same_kind = (record["status"] & state.SEQ_KIND > 0) == numbered
-        found = np.flatnonzero(same_kind & (record["identity"] == (reading.seq if numbered else timestamp_ms)))
-        answer = Result(reading.stream, format_time(timestamp_ms), reading.seq if numbered else None, "late")
+        found = np.flatnonzero(same_kind & (record["identity"] == (seq if numbered else moment)))
+        answer = Result(self._streams[row], format_time(moment), seq if numbered else None, "late")
         if not len(found):
-            last = f"seq {self.last_seq}" if numbered else format_time(self.last_ms)
+            last = f"seq {self.last_seq[row]}" if numbered else format_time(self.last_ms[row])
             answer.error = f"older than what the stream has seen; its last reading is {last}"
             return answer
         slot = int(found[0])
-        if record["digest"][slot] != state.values_digest(reading.values.tobytes()):
+        (payload,) = state.payloads([seq], [moment], values[None])
+        if record["digest"][slot] != state.values_digest(payload):
             answer.status = "conflict"
             answer.error = "a reading with this identity and other values was applied before"
             return answer
-        newest = self.readings - 1
+        newest = self.readings[row] - 1
         answer.status = STATUSES[record["status"][slot] & state.STATUS_BITS]
         answer.score = float(record["score"][slot])
         answer.replayed = True
         return Repeat(newest - (newest - slot) % state.RESULTS, answer)
 
-    def advance(self, values: bytes) -> None:
-        """Chain one applied reading."""
-        self.tag = state.chain(self.tag, self.last_seq, self.last_ms, values)
-        self.readings += 1
 
-
-def _order(reading: Reading) -> tuple[int, int]:
+def _order(seq: int, timestamp_ms: int) -> tuple[int, int]:
     """A stream's readings within a batch: by seq, or else by timestamp; those without either last, as they came."""
-    if reading.seq >= 0:
-        return 0, reading.seq
-    return (1, reading.timestamp_ms) if reading.timestamp_ms is not None else (2, 0)
+    if seq != NO_SEQ:
+        return 0, seq
+    return (1, timestamp_ms) if timestamp_ms != NO_TIME else (2, 0)
 
 
-def _remember(records: Records, rows: NDArray[np.intp], entries: history.Entries) -> None:
-    """Write the results of one reading of each of several streams into the records' rings."""
+def _remember(records: Records, rows: NDArray[np.intp], entries: history.Entries, payloads: list[bytes]) -> None:
+    """Write the results of readings, at most one a slot, into the records' rings."""
     slots = (entries["n"] % state.RESULTS).astype(np.intp)
     numbered = entries["seq"] >= 0
     records["identity"][rows, slots] = np.where(numbered, entries["seq"], entries["timestamp_ms"])
-    records["digest"][rows, slots] = [state.values_digest(values.tobytes()) for values in entries["values"]]
+    records["digest"][rows, slots] = [state.values_digest(payload) for payload in payloads]
     records["score"][rows, slots] = entries["score"]
     records["status"][rows, slots] = entries["status"] | np.where(numbered, state.SEQ_KIND, 0).astype(np.uint8)
 
 
-def _significant(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Float32 to the seven digits it means: 2.4778827, not 2.4778826236724854."""
-    exact = values.astype(np.float64)
-    magnitude = np.floor(np.log10(np.maximum(np.abs(np.where(np.isfinite(exact), exact, 1.0)), 1e-30)))
-    shift = 10.0 ** np.abs(6 - magnitude)  # a power of ten is exact, its inverse is not
-    return np.asarray(np.where(magnitude <= 6, np.round(exact * shift) / shift, np.round(exact / shift) * shift))
+def _decimals(detector: Detector) -> NDArray[np.float64]:
+    """(C,) a power of ten for each channel: `expected` is answered to 1/10,000 of what a forecast is usually off by."""
+    error = detector.calibration.error_scale * detector.scaling.spread
+    return np.asarray(10.0 ** np.clip(4 - np.floor(np.log10(error)), 0, 15))

@@ -18,7 +18,6 @@ A record is one item of a fixed numpy dtype, so that a batch of B records is one
 from __future__ import annotations
 
 import hashlib
-import struct
 import zlib
 from collections.abc import Sequence
 from typing import Any, Final
@@ -40,8 +39,6 @@ FENCE: Final = slice(8, 32)
 FRESH_TAG: Final = bytes(16)
 SEQ_KIND, ALERT, STATUS_BITS = 0x80, 0x40, 0x0F
 """Bits of a result's status: identified by seq; began an incident; index into STATUSES."""
-
-_READING = struct.Struct("<qq")
 
 
 def state_dtype(detector_state: np.dtype[Any]) -> np.dtype[Any]:
@@ -80,18 +77,42 @@ def fresh(dtype: np.dtype[Any], detector_states: Records, model: bytes, history:
 
 def pack(records: Records) -> list[bytes]:
     """Records to bytes, each with its checksum."""
-    raw = bytearray(records.tobytes())
     size = records.dtype.itemsize
-    packed = []
-    for start in range(0, len(raw), size):
-        checksum = zlib.crc32(memoryview(raw)[start + CHECKED_FROM : start + size])
-        raw[start + 4 : start + CHECKED_FROM] = checksum.to_bytes(4, "little")
-        packed.append(bytes(raw[start : start + size]))
-    return packed
+    records = np.ascontiguousarray(records)
+    raw = memoryview(records.view(np.uint8))  # type: ignore[arg-type]
+    starts = range(0, len(raw), size)
+    records["checksum"] = [zlib.crc32(raw[start + CHECKED_FROM : start + size]) for start in starts]
+    whole = raw.tobytes()
+    return [whole[start : start + size] for start in starts]
 
 
-def flaw(packed: bytes, dtype: np.dtype[Any], model: bytes, history: int) -> str | None:
-    """Why bytes cannot be scored on by this model, or None if they can: `corrupt`, `format`, `model` or `history`."""
+def unpack(
+    packed: Sequence[bytes | None], dtype: np.dtype[Any], model: bytes, history: int
+) -> tuple[Records, dict[int, str]]:
+    """(B,) records from bytes, and which of them cannot be scored on by this model, with the reason.
+
+    Reasons: `missing`, `corrupt`, `format`, `model`, or `history` (another length of the ring). A record that cannot be
+    used is zero, but for `history`, which is otherwise sound.
+    """
+    size = dtype.itemsize
+    flaws: dict[int, str] = {}
+    blank = bytes(size)
+    whole = bytearray(b"".join([p if p is not None and len(p) == size else blank for p in packed]))
+    records = np.frombuffer(whole, dtype)
+    raw = memoryview(whole)
+    checksums = [zlib.crc32(raw[start + CHECKED_FROM : start + size]) for start in range(0, len(raw), size)]
+    sound = (records["checksum"] == checksums) & (records["magic"] == MAGIC) & (records["format"] == FORMAT)
+    sound &= (records["model"] == np.void(model)) & (records["history"] == history)
+    for at in np.flatnonzero(~sound).tolist():
+        flaws[at] = _flaw(packed[at], size, model)
+        if flaws[at] != "history":
+            raw[at * size : (at + 1) * size] = blank
+    return records, flaws
+
+
+def _flaw(packed: bytes | None, size: int, model: bytes) -> str:
+    if packed is None:
+        return "missing"
     if len(packed) < FENCE.stop or packed[:2] != MAGIC:
         return "corrupt"
     if int.from_bytes(packed[2:4], "little") != FORMAT:
@@ -100,27 +121,32 @@ def flaw(packed: bytes, dtype: np.dtype[Any], model: bytes, history: int) -> str
         return "corrupt"
     if packed[8:16] != model:
         return "model"
-    if len(packed) != dtype.itemsize:
-        return "format"
-    if int(np.frombuffer(packed, dtype)["history"][0]) != history:
-        return "history"
-    return None
+    return "history" if len(packed) == size else "format"
 
 
-def unpack(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
-    """(B,) records from bytes without a flaw."""
-    return np.frombuffer(bytearray(b"".join(packed)), dtype)
+def chain(tag: bytes, payload: bytes) -> bytes:
+    """The tag after one more reading: BLAKE2b-128 over the tag before and the reading's payload.
 
-
-def chain(tag: bytes, seq: int, timestamp_ms: int, values: bytes) -> bytes:
-    """The tag after one more reading: BLAKE2b-128 over tag before, seq (-1 without), Unix ms and float32 values.
-
-    All little-endian, values in the model's order of channels, missing ones as the canonical NaN (00 00 c0 7f).
     Equal tags prove that exactly the same readings were applied in the same order.
     """
-    return hashlib.blake2b(tag + _READING.pack(seq, timestamp_ms) + values, digest_size=16).digest()
+    return hashlib.blake2b(tag + payload, digest_size=16).digest()
 
 
-def values_digest(values: bytes) -> int:
-    """What a retry is compared by: CRC-32 of the float32 values."""
-    return zlib.crc32(values)
+def payloads(seqs: Sequence[int], timestamps_ms: Sequence[int], values: NDArray[np.float32]) -> list[bytes]:
+    """What is chained of each of B readings: seq (-1 without) and Unix ms as int64, then the float32 values.
+
+    All little-endian, values in the model's order of channels, missing ones as the canonical NaN (00 00 c0 7f).
+    """
+    rows = np.zeros(len(seqs), [("seq", "<i8"), ("timestamp_ms", "<i8"), ("values", "<f4", values.shape[1:])])
+    rows["seq"], rows["timestamp_ms"], rows["values"] = seqs, timestamps_ms, values
+    whole, size = rows.tobytes(), rows.dtype.itemsize
+    return [whole[start : start + size] for start in range(0, len(whole), size)]
+
+
+VALUES_FROM: Final = 16
+"""Where the values stand in a payload; their CRC-32 is what a retry is compared by."""
+
+
+def values_digest(payload: bytes) -> int:
+    """CRC-32 of a payload's values."""
+    return zlib.crc32(payload[VALUES_FROM:])

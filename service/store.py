@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from redis.exceptions import NoScriptError
 
 from service.errors import StoreUnavailable
 
+REMEMBERED_KEYS = 65_536
 _SAVE = Path(__file__).with_name("save.lua").read_text()
 
 
@@ -51,10 +53,11 @@ class StateStore:
         self._tenant = _encode(tenant)
         self._open_key = f"gatewatch:{{{self._tenant}}}:open"
         self._save_sha = ""
+        self._prefix = lru_cache(REMEMBERED_KEYS)(lambda stream: f"gatewatch:{{{self._tenant}.{_encode(stream)}}}")
 
     def key(self, stream: str, what: str) -> str:
         """`gatewatch:{base64url(tenant).base64url(stream)}:what`: unambiguous, one cluster slot for a stream."""
-        return f"gatewatch:{{{self._tenant}.{_encode(stream)}}}:{what}"
+        return f"{self._prefix(stream)}:{what}"
 
     async def load(self, streams: Sequence[str]) -> list[bytes | None]:
         """The streams' records as bytes, None for a stream without one. One round trip."""

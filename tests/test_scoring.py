@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 from models.detector import Detector
 from service.app import create_app
 from service.metrics import Metrics
-from service.schemas import SentReading, accept
+from service.schemas import Readings, Wire
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
@@ -42,15 +43,16 @@ def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, re
 
 async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
-    scorers = [Scorer(detector, store, Metrics(), 128, 1000) for store in stores]
-    sent = [SentReading(**reading) for reading in readings("hot", 60)]
-    accepted = [accept(reading, detector.channels, 2_000_000_000_000, 0) for reading in sent]
+    wire = Wire(detector.channels, 0, 100)
+    scorers = [Scorer(detector, store, Metrics(), wire, 128, 1000) for store in stores]
+    _, sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None, 2_000_000_000_000)
+    accepted = [sent.part(row, row + 1) for row in range(60)]
     order = random.Random(0)
     applied = 0
 
-    async def send(scorer: Scorer, reading: object) -> None:
+    async def send(scorer: Scorer, reading: Readings) -> None:
         nonlocal applied
-        (result,) = await scorer.score_batch([reading])  # type: ignore[list-item]
+        (result,) = await scorer.score_batch(reading)
         applied += result.status in ("warming_up", "normal", "anomalous") and not result.replayed
 
     for start in range(0, 60, 4):
@@ -61,7 +63,7 @@ async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> Non
     assert known is not None
     assert known["readings"] == applied
     history = await scorers[0].recent("hot")
-    seqs = [entry["result"].seq for entry in history]
+    seqs = [entry["result"]["seq"] for entry in history]
     assert seqs == sorted(set(seqs))
     for store in stores:
         await store.close()
