@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ class Load:
     seconds: float
     latencies: list[float]
     statuses: dict[str, int]
+    cpu_s: list[float] = field(default_factory=list)
 
     def percentile(self, share: float) -> float:
         """Milliseconds."""
@@ -113,7 +115,14 @@ async def connection(port: int, requests: Iterator[bytes], size: int, until: flo
 
 
 def drive(
-    port: int, path: str, connections: int, bulk: int, seconds: float, seed: int, one_stream: bool = False
+    port: int,
+    pids: tuple[int, int],
+    path: str,
+    connections: int,
+    bulk: int,
+    seconds: float,
+    seed: int,
+    one_stream: bool = False,
 ) -> Load:
     """Load the service from `connections` connections; requests are made before the clock starts."""
     rng = np.random.default_rng(seed)
@@ -137,12 +146,16 @@ def drive(
     load = Load(0, 0.0, [], {})
 
     async def run() -> None:
-        until = time.perf_counter() + seconds
-        await asyncio.gather(*(connection(port, iter(requests), bulk, until, load) for requests in made))
+        for requests in made:  # every stream exists before the clock starts
+            await connection(port, iter(requests[:1]), bulk, math.inf, Load(0, 0.0, [], {}))
+        cpu_before = [cpu_s(pid) for pid in pids]
+        began = time.perf_counter()
+        rest = (iter(requests[1:]) for requests in made)
+        await asyncio.gather(*(connection(port, requests, bulk, began + seconds, load) for requests in rest))
+        load.seconds = time.perf_counter() - began
+        load.cpu_s = [cpu_s(pid) - before for pid, before in zip(pids, cpu_before, strict=True)]
 
-    began = time.perf_counter()
     asyncio.run(run())
-    load.seconds = time.perf_counter() - began
     return load
 
 
@@ -184,11 +197,9 @@ def server(command: list[str], environment: dict[str, str]) -> Iterator[tuple[in
 
 
 def measured(table: Table, what: str, port: int, pids: tuple[int, int], load_options: dict[str, object]) -> float:
-    """Warm up, drive, add a row; returns readings a second."""
-    drive(port, **{**load_options, "seconds": 0.5, "seed": 1000 + int(load_options["seed"])})  # type: ignore[arg-type]
-    before = [cpu_s(pid) for pid in pids]
-    load = drive(port, **load_options)  # type: ignore[arg-type]
-    service, redis = ((cpu_s(pid) - b) / max(load.readings, 1) * 1e6 for pid, b in zip(pids, before, strict=True))
+    """Drive, add a row; returns readings a second."""
+    load = drive(port, pids, **load_options)  # type: ignore[arg-type]
+    service, redis = (seconds / max(load.readings, 1) * 1e6 for seconds in load.cpu_s)
     rate = load.readings / load.seconds
     table.add_row(
         what, f"{rate:,.0f}", f"{load.percentile(0.5):.1f} / {load.percentile(0.99):.1f}",

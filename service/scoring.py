@@ -93,7 +93,6 @@ class Scorer:
         self._record = state.state_dtype(detector.state_dtype)
         self._entry = history.entry_dtype(len(detector.channels))
         self._seed = history.channels_seed(detector.channels)
-        self._decimals = _decimals(detector)
 
     async def score_batch(self, batch: Readings) -> list[Result]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
@@ -152,7 +151,7 @@ class Scorer:
             {
                 "n": n,
                 "values": {c: None if v != v else v for c, v in zip(self._detector.channels, row, strict=True)},
-                "result": msgspec.to_builtins(answer),
+                "result": msgspec.json.decode(msgspec.json.encode(answer)),
             }
             for n, row, answer in zip(entries["n"].tolist(), values, answers, strict=True)
         ]
@@ -180,23 +179,28 @@ class Scorer:
 
     def _recover(self, lanes: Lanes, flaws: dict[int, str], rings: Sequence[bytes]) -> None:
         """Give streams whose record is absent or unusable a state: rebuilt from history, or a fresh one."""
+        new = [at for (at, flaw), ring in zip(flaws.items(), rings, strict=True) if flaw == "missing" and not ring]
+        if new:
+            initial = self._detector.initial(len(new))
+            lanes.records[new] = state.fresh(self._record, initial, self._detector.digest, self._slots)
+            lanes.recovered.update(dict.fromkeys(new, np.empty(0, self._entry)))
         for (at, flaw), ring in zip(flaws.items(), rings, strict=True):
-            entries = history.unpack_entries(ring, self._entry, self._seed)[-self._slots :] if ring else None
+            if at in lanes.recovered:
+                continue
+            entries = history.unpack_entries(ring, self._entry, self._seed)[-self._slots :]
             if flaw == "history":
                 lanes.records["history"][at] = self._slots
             else:
                 lanes.records[at] = self._rebuild(entries)[0]
-            lanes.recovered[at] = np.empty(0, self._entry) if entries is None else entries
-            if flaw != "missing" or entries is not None:
-                self._metrics.rebuilt(flaw)
-                readings = len(lanes.recovered[at])
-                log.warning("state rebuilt from history", stream=lanes.streams[at], cause=flaw, readings=readings)
+            lanes.recovered[at] = entries
+            self._metrics.rebuilt(flaw)
+            log.warning("state rebuilt from history", stream=lanes.streams[at], cause=flaw, readings=len(entries))
 
-    def _rebuild(self, entries: history.Entries | None) -> Records:
+    def _rebuild(self, entries: history.Entries) -> Records:
         """(1,) the state after the readings of a history, stepped from nothing by this model."""
         detector = self._detector
         states = detector.initial(1)
-        if entries is None or not len(entries):
+        if not len(entries):
             return state.fresh(self._record, states, detector.digest, self._slots)
         for at in range(len(entries)):
             states = detector.step(entries["values"][at : at + 1], entries["timestamp_ms"][at : at + 1], states).states
@@ -243,7 +247,7 @@ class Scorer:
         packed = state.pack(lanes.records if len(changed) == len(slots) else lanes.records[changed])
         for row, record in zip(changed, packed, strict=True):
             stream, recovered = lanes.streams[row], lanes.recovered.get(row)
-            kept = [] if recovered is None else self._slots_of(recovered)
+            kept = self._slots_of(recovered) if recovered is not None and len(recovered) else []
             applied.writes.append(Write(stream, lanes.fences[row], record, recovered is not None, kept + slots[row]))
             if is_open[row] and row in anomalous:
                 applied.opened.add(stream)
@@ -307,9 +311,8 @@ class Scorer:
 
     def _answers(self, streams: Sequence[str], entries: history.Entries, replayed: bool) -> list[Result]:
         """The results of applied readings, from their entries in the history."""
-        bands, shares, anomalous = self._wire.bands, self._wire.shares, ANOMALOUS
-        expected = np.rint(entries["expected"] * self._decimals[:, None]) / self._decimals[:, None]
-        attribution = np.rint(entries["attribution"].astype(np.float64) * 1e6) / 1e6
+        if not len(entries):
+            return []
         times: dict[int, str] = {}
         answers = []
         for stream, moment, seq, status, score, band, share, reason, model in zip(
@@ -318,8 +321,8 @@ class Scorer:
             entries["seq"].tolist(),
             (entries["status"] & state.STATUS_BITS).tolist(),
             entries["score"].tolist(),
-            expected.tolist(),
-            attribution.tolist(),
+            self._wire.bands(entries["expected"]),
+            self._wire.shares(entries["attribution"]),
             entries["reason"].tolist(),
             entries["model"].tolist(),
             strict=True,
@@ -333,9 +336,9 @@ class Scorer:
                     None if seq < 0 else seq,
                     STATUSES[status],
                     score,
-                    bands(*band),
-                    shares(*share),
-                    REASONS[reason] if status == anomalous else None,
+                    band,
+                    share,
+                    REASONS[reason] if status == ANOMALOUS else None,
                     model.hex(),
                     replayed,
                 )
@@ -453,9 +456,3 @@ def _remember(records: Records, rows: NDArray[np.intp], entries: history.Entries
     records["digest"][rows, slots] = [state.values_digest(payload) for payload in payloads]
     records["score"][rows, slots] = entries["score"]
     records["status"][rows, slots] = entries["status"] | np.where(numbered, state.SEQ_KIND, 0).astype(np.uint8)
-
-
-def _decimals(detector: Detector) -> NDArray[np.float64]:
-    """(C,) a power of ten for each channel: `expected` is answered to 1/10,000 of what a forecast is usually off by."""
-    error = detector.calibration.error_scale * detector.scaling.spread
-    return np.asarray(10.0 ** np.clip(4 - np.floor(np.log10(error)), 0, 15))

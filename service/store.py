@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -50,6 +51,8 @@ class StateStore:
             health_check_interval=0,
             decode_responses=False,
         )
+        pool = self._redis.connection_pool
+        pool.connection_class = type("PackedInC", (_PackedInC, pool.connection_class), {})
         self._tenant = _encode(tenant)
         self._open_key = f"gatewatch:{{{self._tenant}}}:open"
         self._save_sha = ""
@@ -126,6 +129,17 @@ class StateStore:
     async def close(self) -> None:
         """Close all connections."""
         await self._redis.aclose()
+
+
+class _PackedInC:
+    """A connection that packs its commands with hiredis: redis-py's asyncio connections do it in Python, for half of
+    the CPU time of a batch's save (8,000 arguments)."""
+
+    def pack_command(self, *arguments: Any) -> list[bytes]:
+        """Name and arguments in the Redis protocol; a name of two words is two arguments."""
+        name, *rest = arguments
+        words = name.encode().split() if isinstance(name, str) else name.split()
+        return [hiredis.pack_command((*words, *rest))]
 
 
 def _encode(name: str) -> str:

@@ -35,6 +35,7 @@ def export_step(network: Forecaster) -> bytes:
     torch's older exporter is used on purpose: it takes 0.4 s where the one over torch.export takes 7.7 s, needs no
     package beside onnx, and the graphs are equally fast. torch is pinned, so its deprecation can wait.
     """
+    training = network.training
     step = _Step(network).eval()
     streams = 2
     state = network.initial(streams)
@@ -42,9 +43,9 @@ def export_step(network: Forecaster) -> bytes:
     inputs = ["x", "observed", "elapsed", *step.names]
     outputs = ["mean", "scale", *(f"{name}_next" for name in step.names)]
     buffer = io.BytesIO()
-    training = network.training
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
+        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
         torch.onnx.export(
             step,
             (0.5 * ones, ones, torch.zeros(streams, 1), *state.values()),

@@ -8,7 +8,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from models.scaling import Scaling
 from models.training.architectures import Forecaster, build
 from models.training.architectures.base import State
 from models.training.config import TrainConfig
-from models.training.windows import Window, held_out_windows, train_windows
+from models.training.windows import Window, held_out_windows, train_windows, usable
 
 FREEDOM = 4.0
 """Degrees of freedom of the Student-t likelihood: an outlier among the recordings pulls little."""
@@ -48,12 +49,23 @@ class EpochReport:
 
 @dataclass
 class Fitted:
-    """A trained network, with the weights of its best epoch."""
+    """A trained network, with the weights of its best epoch.
+
+    Attributes:
+        network: in evaluation mode.
+        history: every epoch, also those before a resumption.
+        best_epoch: the one with the lowest held-out loss, counted from 1.
+        seconds: time spent in epochs, also before a resumption.
+        stopped_because: for people.
+        left_out: streams of the recordings that were too short to train on.
+    """
 
     network: Forecaster
     history: list[EpochReport]
     best_epoch: int
+    seconds: float
     stopped_because: str
+    left_out: list[str]
 
 
 @dataclass
@@ -79,18 +91,51 @@ def fit(
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda _: None,
 ) -> Fitted:
-    """Train a network on recordings that are all long enough.
+    """Train a network to forecast the next reading, on the beginning of each recording.
+
+    The weights kept are those of the epoch that forecast the held-out ends best. The same recordings, scaling and
+    config give the same weights, to the bit, on the same machine.
 
     Args:
+        recordings: with the same channels. Those too short are left out, and named in the result.
         checkpoint: a folder; saved to after each epoch and resumed from. An interrupted and resumed training ends
             with the same weights as an uninterrupted one.
         on_epoch: told of each epoch.
 
     Raises:
-        TrainingError: the loss is not a number, or the checkpoint is of another training.
+        TrainingError: no recording is long enough or has values, a loss is not a number, or the checkpoint is of
+            another training or cannot be written.
     """
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(config.seed)
+    used = usable(recordings, config.held_out)
+    left_out = [recording.stream for recording in recordings if not any(recording is one for one in used)]
+    with _torch_set(config.seed):
+        run, stopped = _fit(used, scaling, config, checkpoint, on_epoch)
+    run.network.load_state_dict(run.best)
+    seconds = sum(report.seconds for report in run.history)
+    return Fitted(run.network.eval(), run.history, run.best_epoch, seconds, stopped, left_out)
+
+
+@contextmanager
+def _torch_set(seed: int) -> Iterator[None]:
+    """Threads and random state for one training; the caller's are put back."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(THREADS)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _fit(
+    recordings: Sequence[Recording],
+    scaling: Scaling,
+    config: TrainConfig,
+    checkpoint: Path | None,
+    on_epoch: Callable[[EpochReport], None],
+) -> tuple[_Run, str]:
+    """Epochs until something stops them, and what did."""
     network = build(config, len(recordings[0].channels))
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     run = _Run(network, optimiser)
@@ -107,16 +152,15 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = rate
         train_loss = _train(run, training, config, epoch)
-        loss = _evaluate(network, held_out)
+        loss = _evaluate(network, held_out, epoch)
         report = EpochReport(epoch, train_loss, loss, rate, time.monotonic() - started)
         run.history.append(report)
-        if loss < (run.best_loss if run.best_epoch else math.inf):
+        if loss < run.best_loss:
             run.best_epoch, run.best = epoch, copy.deepcopy(network.state_dict())
         if checkpoint is not None:
             _save(run, checkpoint, identity)
         on_epoch(report)
-    network.load_state_dict(run.best)
-    return Fitted(network.eval(), run.history, run.best_epoch, stopped)
+    return run, stopped
 
 
 def negative_log_likelihood(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -150,11 +194,14 @@ def _train(run: _Run, windows: Sequence[Window], config: TrainConfig, epoch: int
         run.optimiser.step()
         total += loss.item() * values
         count += values
-    return total / max(count, 1.0)
+    if not count:
+        raise TrainingError("no value in the training parts of the recordings; at least one channel needs some")
+    return total / count
 
 
 @torch.no_grad()
-def _evaluate(network: Forecaster, windows: Sequence[Window]) -> float:
+def _evaluate(network: Forecaster, windows: Sequence[Window], epoch: int) -> float:
+    """The mean loss over the held-out parts."""
     network.eval()
     total = count = 0.0
     state: State = {}
@@ -164,7 +211,11 @@ def _evaluate(network: Forecaster, windows: Sequence[Window]) -> float:
         mean, scale, state = network.unroll(window.x, window.observed, window.elapsed, state)
         total += float((negative_log_likelihood(window.x, mean, scale) * window.counted).sum())
         count += float(window.counted.sum())
-    return total / max(count, 1.0)
+    if not count:
+        raise TrainingError("no value in the held-out parts of the recordings; raise held_out, or record longer")
+    if not math.isfinite(total):
+        raise TrainingError(f"the held-out loss is {total} after epoch {epoch}; lower the learning rate")
+    return total / count
 
 
 def _learning_rate(config: TrainConfig, epoch: int) -> float:

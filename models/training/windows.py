@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -50,7 +51,16 @@ class _Lane:
 
 def held_out_row(recording: Recording, held_out: float) -> int:
     """The row at which a recording's held-out part begins."""
-    return int(len(recording) * (1 - held_out))
+    return _cut_at(len(recording), held_out)
+
+
+def _cut_at(length: int, held_out: float) -> int:
+    return int(length * (1 - held_out))
+
+
+def _is_enough(length: int, held_out: float) -> bool:
+    row = _cut_at(length, held_out)
+    return row >= LEAST_TRAIN and length - row >= LEAST_HELD_OUT
 
 
 def usable(recordings: Sequence[Recording], held_out: float) -> list[Recording]:
@@ -59,12 +69,12 @@ def usable(recordings: Sequence[Recording], held_out: float) -> list[Recording]:
     Raises:
         TrainingError: none is; says how long they are and how long they must be.
     """
-    least = max(np.ceil(LEAST_TRAIN / (1 - held_out)), np.ceil(LEAST_HELD_OUT / held_out))
-    fitting = [recording for recording in recordings if len(recording) >= least]
+    least = next(length for length in count(1) if _is_enough(length, held_out))
+    fitting = [recording for recording in recordings if _is_enough(len(recording), held_out)]
     if not fitting:
         longest = max(map(len, recordings), default=0)
         raise TrainingError(
-            f"{longest} readings in the longest of {len(recordings)} recordings; at least {least:.0f} are needed, "
+            f"{longest} readings in the longest of {len(recordings)} recordings; at least {least} are needed, "
             f"{LEAST_TRAIN} to train on and {LEAST_HELD_OUT} to calibrate with"
         )
     return fitting
