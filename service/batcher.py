@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -16,6 +16,9 @@ from service.scoring import Scorer
 
 log = structlog.get_logger(__name__)
 
+UNDER_WAY = 2
+"""Batches at a time: a third gains nothing, since scoring is what there is to do."""
+
 
 @dataclass
 class _Submission:
@@ -24,12 +27,14 @@ class _Submission:
     readings: Readings
     done: asyncio.Future[list[Result]]
     since: float
-    results: list[Result] = field(default_factory=list)
+    results: list[Result | None]
+    missing: int
     taken: int = 0
 
 
 class Batcher:
-    """One batch is under way at a time; what arrives meanwhile is the next one. There is no waiting window."""
+    """Two batches are under way at a time, never with a stream in common: while one waits for Redis the other is
+    scored. What arrives meanwhile is the next one. There is no waiting window."""
 
     def __init__(self, scorer: Scorer, metrics: Metrics, batch_readings: int, waiting_readings: int) -> None:
         self._scorer = scorer
@@ -69,28 +74,44 @@ class Batcher:
                 f"{self._waiting} readings wait to be scored and these are {len(readings)}; at most "
                 f"{self._waiting_readings} may wait: send again after the time in Retry-After"
             )
-        submission = _Submission(readings, asyncio.get_running_loop().create_future(), time.perf_counter())
+        count, done = len(readings), asyncio.get_running_loop().create_future()
+        submission = _Submission(readings, done, time.perf_counter(), [None] * count, count)
         self._queue.append(submission)
         self._count_waiting(len(readings))
         self._arrived.set()
         return await submission.done
 
     async def _run(self) -> None:
+        under_way: dict[asyncio.Task[None], set[str]] = {}
         while True:
             if not self._queue:
                 if self._stopping:
-                    return
+                    break
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
+            if len(under_way) == UNDER_WAY:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                under_way = {task: streams for task, streams in under_way.items() if not task.done()}
+                continue
             taken = self._take()
             batch = Readings.join([submission.readings.part(start, stop) for submission, start, stop in taken])
-            self._metrics.batch(len(batch))
-            try:
-                results = await self._scorer.score_batch(batch)
-            except Exception as error:
-                self._fail([submission for submission, _, _ in taken], error)
-                continue
+            streams = set(batch.streams)
+            shared = [task for task, theirs in under_way.items() if not theirs.isdisjoint(streams)]
+            if shared:
+                await asyncio.wait(shared)
+            under_way = {task: theirs for task, theirs in under_way.items() if not task.done()}
+            under_way[asyncio.create_task(self._score(taken, batch))] = streams
+        if under_way:
+            await asyncio.wait(under_way)
+
+    async def _score(self, taken: list[tuple[_Submission, int, int]], batch: Readings) -> None:
+        self._metrics.batch(len(batch))
+        try:
+            results = await self._scorer.score_batch(batch)
+        except Exception as error:
+            self._fail([submission for submission, _, _ in taken], error)
+        else:
             self._hand_out(taken, results)
 
     def _take(self) -> list[tuple[_Submission, int, int]]:
@@ -113,10 +134,11 @@ class Batcher:
     def _hand_out(self, taken: list[tuple[_Submission, int, int]], results: list[Result]) -> None:
         at = 0
         for submission, start, stop in taken:
-            submission.results += results[at : at + stop - start]
+            submission.results[start:stop] = results[at : at + stop - start]
+            submission.missing -= stop - start
             at += stop - start
-            if len(submission.results) == len(submission.readings) and not submission.done.done():
-                submission.done.set_result(submission.results)
+            if not submission.missing and not submission.done.done():
+                submission.done.set_result([result for result in submission.results if result is not None])
 
     def _fail(self, submissions: list[_Submission], error: Exception) -> None:
         """Fail every request of a batch and, when it was the store, all that wait: they would wait as long in vain."""
