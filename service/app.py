@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from starlette.exceptions import HTTPException
 from models.artefact import FORMAT_VERSION, SHIPPED
 from models.detector import Detector
 from service.batcher import Batcher
-from service.errors import ServiceError, StoreUnavailable
+from service.errors import ServiceError, StoreUnavailable, problem
+from service.ingest import PROBLEM_JSON, SCHEMAS, Ingest, Receive, Scope, Send, openapi_paths
 from service.logs import configure_logs
 from service.metrics import Metrics
-from service.routes import SCHEMAS, Parts, router
+from service.routes import Parts, router
 from service.schemas import Wire
 from service.scoring import Scorer
 from service.settings import Settings
@@ -40,6 +41,21 @@ _PROBLEM_SCHEMA = {
     "properties": {name: {"type": "string"} for name in ("type", "title", "detail")} | {"status": {"type": "integer"}},
     "required": ["type", "title", "status", "detail"],
 }
+
+
+class Service(FastAPI):
+    """The FastAPI app, past which readings go straight to Ingest."""
+
+    def __init__(self, ingest: Ingest, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._ingest = ingest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route a request: readings to Ingest, all else to FastAPI."""
+        if scope["type"] == "http" and Ingest.takes(scope["path"]):
+            await self._ingest(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -79,13 +95,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await store.close()
         log.info("stopped")
 
-    app = FastAPI(
+    app = Service(
+        Ingest(wire, batcher, metrics, settings.request_bytes),
         title="Gatewatch",
         version="0.1.0",
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
         lifespan=lifespan,
     )
-    app.state.parts = Parts(settings, detector, store, scorer, batcher, metrics, wire)
+    app.state.parts = Parts(settings, detector, store, scorer, metrics)
     app.include_router(router)
     _answer_problems(app)
     _document(app)
@@ -97,32 +114,30 @@ def _answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def service_error(_: Request, error: ServiceError) -> JSONResponse:
-        return _problem(error.status, error.title, str(error), error.retry_after_s)
+        return JSONResponse(problem(error), error.status, error.headers, media_type=MEDIA)
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return _problem(error.status_code, str(error.detail), str(error.detail), headers=error.headers)
+        return _other(error.status_code, str(error.detail), str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return _problem(422, "Invalid request", f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})")
+        return _other(422, "Invalid request", f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})")
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", exc_info=error)
-        return _problem(500, "Internal error", "an error of the service, not of the request; it is in the log")
+        return JSONResponse(problem(error), 500, media_type=MEDIA)
 
 
-def _problem(
-    status: int, title: str, detail: str, retry_after_s: int | None = None, headers: Any = None
-) -> JSONResponse:
+MEDIA = PROBLEM_JSON.decode()
+
+
+def _other(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    headers = dict(headers or {})
-    if retry_after_s is not None:
-        headers["Retry-After"] = str(retry_after_s)
-    return JSONResponse(content, status, headers, media_type="application/problem+json")
+    return JSONResponse(content, status, headers, media_type=MEDIA)
 
 
 def _document(app: FastAPI) -> None:
@@ -132,6 +147,7 @@ def _document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         document.setdefault("components", {}).setdefault("schemas", {}).update(Problem=_PROBLEM_SCHEMA, **SCHEMAS)
+        document["paths"] = {**openapi_paths(), **document["paths"]}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

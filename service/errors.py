@@ -3,6 +3,7 @@
 ServiceError
 ├── BadRequest          400  not JSON, or not readings at all
 ├── UnknownStream       404
+├── MethodNotAllowed    405
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
 ├── TooManyWaiting      429  with Retry-After
@@ -12,13 +13,15 @@ ServiceError
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 
 class ServiceError(Exception):
     """Base; answered as a problem document (RFC 9457) with the class's status and title."""
 
     status = 500
     title = "Internal error"
-    retry_after_s: int | None = None
+    headers: ClassVar[dict[str, str]] = {}
 
 
 class BadRequest(ServiceError):
@@ -33,6 +36,14 @@ class UnknownStream(ServiceError):
 
     status = 404
     title = "Unknown stream"
+
+
+class MethodNotAllowed(ServiceError):
+    """Readings are posted."""
+
+    status = 405
+    title = "Method not allowed"
+    headers: ClassVar[dict[str, str]] = {"Allow": "POST"}
 
 
 class TooLarge(ServiceError):
@@ -54,7 +65,7 @@ class TooManyWaiting(ServiceError):
 
     status = 429
     title = "Too many readings waiting"
-    retry_after_s = 1
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
 
 
 class StoreUnavailable(ServiceError):
@@ -62,4 +73,12 @@ class StoreUnavailable(ServiceError):
 
     status = 503
     title = "Store unavailable"
-    retry_after_s = 1
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+def problem(error: Exception) -> dict[str, Any]:
+    """An error as a problem document (RFC 9457); of one that is not ours, no word leaves the service."""
+    if isinstance(error, ServiceError):
+        return {"type": "about:blank", "title": error.title, "status": error.status, "detail": str(error)}
+    detail = "an error of the service, not of the request; it is in the log"
+    return {"type": "about:blank", "title": ServiceError.title, "status": ServiceError.status, "detail": detail}

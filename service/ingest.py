@@ -1,0 +1,199 @@
+"""Ingest: the two POST routes as one plain ASGI app, body in, reply out.
+
+They are the hot ones: FastAPI's routing, dependency and middleware layers cost more CPU than scoring a reading does.
+The OpenAPI document describes them all the same, and what they take is checked by the types in schemas.py.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from service.batcher import Batcher
+from service.errors import BadRequest, MethodNotAllowed, ServiceError, TooLarge, UnsupportedMedia, problem
+from service.metrics import Metrics
+from service.schemas import Result, SentReading, Wire, encode_results
+
+log = structlog.get_logger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+READINGS: Final = "/v1/readings"
+STREAM, OF_STREAM = "/v1/streams/", "/readings"
+JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+PROBLEM_JSON: Final = b"application/problem+json"
+
+
+class ClientGone(Exception):
+    """The caller hung up before its body was whole; there is nobody to answer."""
+
+
+class Ingest:
+    """Answers POST /v1/readings and POST /v1/streams/{stream}/readings."""
+
+    def __init__(self, wire: Wire, batcher: Batcher, metrics: Metrics, request_bytes: int) -> None:
+        self._wire = wire
+        self._batcher = batcher
+        self._metrics = metrics
+        self._request_bytes = request_bytes
+
+    @staticmethod
+    def takes(path: str) -> bool:
+        """Whether a path is one of the two."""
+        return path == READINGS or (path.startswith(STREAM) and path.endswith(OF_STREAM) and len(path) > 20)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; every error leaves as a problem document."""
+        headers: list[tuple[bytes, bytes]]
+        try:
+            body, form = await self._score(scope, receive)
+            status, headers = (
+                200,
+                [(b"content-type", b"application/x-ndjson" if form == "lines" else b"application/json")],
+            )
+        except ClientGone:
+            return
+        except Exception as error:
+            if not isinstance(error, ServiceError):
+                log.error("unexpected error", exc_info=error)
+            content = problem(error)
+            status, body = content["status"], msgspec.json.encode(content)
+            headers = [(b"content-type", PROBLEM_JSON)]
+            headers += [(name.encode(), value.encode()) for name, value in getattr(error, "headers", {}).items()]
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _score(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{scope['method']} is not taken here; expected POST")
+        path: str = scope["path"]
+        stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        lines = _is_lines(headers.get(b"content-type", ""))
+        body = await _body(headers, receive, self._request_bytes)
+        with self._metrics.stage("parse"):
+            results, readings, form = self._wire.read(body, lines, stream, int(time.time() * 1000))
+        scored = await self._batcher.submit(readings)
+        with self._metrics.stage("reply"):
+            if len(scored) == len(results):
+                replies = scored
+            else:
+                rest = iter(scored)
+                replies = [next(rest) if result is None else result for result in results]
+            self._metrics.answered((reply.status, reply.replayed) for reply in replies)
+            return encode_results(replies, form), form
+
+
+def _is_lines(content_type: str) -> bool:
+    media = content_type.partition(";")[0].strip().lower()
+    if media in JSON_LINES:
+        return True
+    if media in (
+        "",
+        "application/json",
+        "text/json",
+        "application/x-www-form-urlencoded",
+    ):  # curl -d sends the last one
+        return False
+    raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json or application/x-ndjson")
+
+
+async def _body(headers: dict[bytes, str], receive: Receive, most: int) -> bytes:
+    """The whole body, decompressed, never more than `most` bytes of it in memory."""
+    encoding = headers.get(b"content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise UnsupportedMedia(f"content encoding is {encoding[:64]!r}; expected gzip or none")
+    announced = headers.get(b"content-length", "0")
+    if announced.isdigit() and int(announced) > most:
+        raise TooLarge(
+            f"the body has {announced} bytes; at most {most} are taken: send the readings in several requests"
+        )
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > most:
+            raise TooLarge(f"the body has more than {most} bytes; send the readings in several requests")
+        more = message.get("more_body", False)
+    received = b"".join(chunks)
+    return _gunzip(received, most) if encoding == "gzip" else received
+
+
+def _gunzip(compressed: bytes, most: int) -> bytes:
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        body = stream.decompress(compressed, most + 1)
+    except zlib.error as error:
+        raise BadRequest(f"the body is not gzip, though content-encoding says so: {error}") from error
+    if len(body) > most:
+        raise TooLarge(f"the body has more than {most} bytes once decompressed; send the readings in several requests")
+    if not stream.eof:
+        raise BadRequest("the gzip body ends too early")
+    return body
+
+
+SCHEMAS = msgspec.json.schema_components((SentReading, Result), ref_template="#/components/schemas/{name}")[1]
+
+
+def openapi_paths() -> dict[str, Any]:
+    """The two routes for the OpenAPI document."""
+    one, result = {"$ref": "#/components/schemas/SentReading"}, {"$ref": "#/components/schemas/Result"}
+    operation = {
+        "requestBody": {"required": True, "content": _either(one)},
+        "responses": {
+            "200": {
+                "description": "One result for each reading, in the order and form sent",
+                "content": _either(result),
+            },
+            **{str(status): described(text) for status, text in _PROBLEMS.items()},
+        },
+    }
+    stream = {"name": "stream", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 128}}
+    many = "Send a JSON array of readings, or NDJSON (one a line), gzipped or not. Each reading gets its own result."
+    single = "The same for one stream, whose name stands in the path and may be left out of the readings."
+    return {
+        READINGS: {"post": {**operation, "summary": "Score readings of many streams", "description": many}},
+        f"{STREAM}{{stream}}{OF_STREAM}": {
+            "post": {
+                **operation,
+                "summary": "Score readings of one stream",
+                "description": single,
+                "parameters": [stream],
+            }
+        },
+    }
+
+
+def described(text: str) -> dict[str, Any]:
+    """A problem document in the OpenAPI document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": text, "content": {"application/problem+json": {"schema": schema}}}
+
+
+def _either(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "application/json": {"schema": {"anyOf": [{"type": "array", "items": item}, item]}},
+        "application/x-ndjson": {"schema": item},
+    }
+
+
+_PROBLEMS = {
+    400: "The body is not JSON, or not readings",
+    405: "Another method than POST",
+    413: "The body or the number of readings is over the limit",
+    415: "Neither JSON nor NDJSON, or an unknown content encoding",
+    429: "Too many readings wait; see Retry-After",
+    503: "Redis is away; sending the readings again is safe; see Retry-After",
+}
