@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,9 +16,6 @@ from service.scoring import Scorer
 
 log = structlog.get_logger(__name__)
 
-UNDER_WAY = 2
-"""Batches at a time: a third gains nothing, since scoring is what there is to do."""
-
 
 @dataclass
 class _Submission:
@@ -27,14 +24,12 @@ class _Submission:
     readings: Readings
     done: asyncio.Future[list[Result]]
     since: float
-    results: list[Result | None]
-    missing: int
+    results: list[Result] = field(default_factory=list)
     taken: int = 0
 
 
 class Batcher:
-    """Two batches are under way at a time, never with a stream in common: while one waits for Redis the other is
-    scored. What arrives meanwhile is the next one. There is no waiting window."""
+    """One batch is under way at a time; what arrives meanwhile is the next one. There is no waiting window."""
 
     def __init__(self, scorer: Scorer, metrics: Metrics, batch_readings: int, waiting_readings: int) -> None:
         self._scorer = scorer
@@ -74,44 +69,28 @@ class Batcher:
                 f"{self._waiting} readings wait to be scored and these are {len(readings)}; at most "
                 f"{self._waiting_readings} may wait: send again after the time in Retry-After"
             )
-        count, done = len(readings), asyncio.get_running_loop().create_future()
-        submission = _Submission(readings, done, time.perf_counter(), [None] * count, count)
+        submission = _Submission(readings, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._queue.append(submission)
         self._count_waiting(len(readings))
         self._arrived.set()
         return await submission.done
 
     async def _run(self) -> None:
-        under_way: dict[asyncio.Task[None], set[str]] = {}
         while True:
             if not self._queue:
                 if self._stopping:
-                    break
+                    return
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            if len(under_way) == UNDER_WAY:
-                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                under_way = {task: streams for task, streams in under_way.items() if not task.done()}
-                continue
             taken = self._take()
             batch = Readings.join([submission.readings.part(start, stop) for submission, start, stop in taken])
-            streams = set(batch.streams)
-            shared = [task for task, theirs in under_way.items() if not theirs.isdisjoint(streams)]
-            if shared:
-                await asyncio.wait(shared)
-            under_way = {task: theirs for task, theirs in under_way.items() if not task.done()}
-            under_way[asyncio.create_task(self._score(taken, batch))] = streams
-        if under_way:
-            await asyncio.wait(under_way)
-
-    async def _score(self, taken: list[tuple[_Submission, int, int]], batch: Readings) -> None:
-        self._metrics.batch(len(batch))
-        try:
-            results = await self._scorer.score_batch(batch)
-        except Exception as error:
-            self._fail([submission for submission, _, _ in taken], error)
-        else:
+            self._metrics.batch(len(batch))
+            try:
+                results = await self._scorer.score_batch(batch)
+            except Exception as error:
+                self._fail([submission for submission, _, _ in taken], error)
+                continue
             self._hand_out(taken, results)
 
     def _take(self) -> list[tuple[_Submission, int, int]]:
@@ -134,11 +113,10 @@ class Batcher:
     def _hand_out(self, taken: list[tuple[_Submission, int, int]], results: list[Result]) -> None:
         at = 0
         for submission, start, stop in taken:
-            submission.results[start:stop] = results[at : at + stop - start]
-            submission.missing -= stop - start
+            submission.results += results[at : at + stop - start]
             at += stop - start
-            if not submission.missing and not submission.done.done():
-                submission.done.set_result([result for result in submission.results if result is not None])
+            if len(submission.results) == len(submission.readings) and not submission.done.done():
+                submission.done.set_result(submission.results)
 
     def _fail(self, submissions: list[_Submission], error: Exception) -> None:
         """Fail every request of a batch and, when it was the store, all that wait: they would wait as long in vain."""
