@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         try:
-            await store.check()
+            await store.check(settings.durability == "strict")
         except StoreUnavailable as error:
             log.warning("started without Redis; readings get 503 until it is back", error=str(error))
         gc.collect()

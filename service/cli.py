@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import ValidationError
@@ -77,8 +77,9 @@ def serve(
         signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
         if settings.redis_url is None:
+            appendfsync: Literal["always", "everysec"] = "always" if settings.durability == "strict" else "everysec"
             try:
-                private = stack.enter_context(start_private_redis(settings.data_dir))
+                private = stack.enter_context(start_private_redis(settings.data_dir, appendfsync))
             except PrivateRedisError as error:
                 raise GatewatchError(str(error)) from error
             os.environ["GATEWATCH_REDIS_URL"] = private.url

@@ -66,7 +66,7 @@ async def readyz(request: Request) -> dict[str, str]:
     """200 when Redis answers and keeps states, else 503 with the reason."""
     parts = _parts(request)
     try:
-        await parts.store.check()
+        await parts.store.check(parts.settings.durability == "strict")
     except StoreUnavailable:
         parts.metrics.store_up.set(0)
         parts.metrics.store_error("check")

@@ -20,6 +20,10 @@ class Settings(BaseSettings):
         None, description="redis://, rediss:// or unix://; without it a private server is started"
     )
     data_dir: Path = Field(Path("gatewatch-data"), description="where the private server keeps its append-only file")
+    durability: Literal["fast", "strict"] = Field(
+        "fast",
+        description="strict: an answer leaves after Redis has it on disk; fast: a power cut may cost two seconds",
+    )
     tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="prefix of all Redis keys")
 
     host: str = Field("127.0.0.1", description="address to listen on")

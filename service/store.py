@@ -111,19 +111,27 @@ class StateStore:
         async with _translated("count open anomalies"):
             return int(await self._redis.zcount(self._open_key, time.time() - within_s, "+inf"))
 
-    async def check(self) -> None:
-        """Ask Redis whether it can keep states: it answers, and it never evicts them.
+    async def check(self, strict: bool) -> None:
+        """Ask Redis whether it keeps states: it answers, never evicts, and has an append-only file if `strict`.
 
         Raises:
             StoreUnavailable: says what Redis answered and what to change.
         """
         async with _translated("check Redis"):
             memory: dict[str, Any] = await self._redis.info("memory")
+            persistence: dict[str, Any] = await self._redis.info("persistence") if strict else {}
+            fsync: dict[Any, Any] = await self._redis.config_get("appendfsync") if strict else {}
         policy = str(memory.get("maxmemory_policy", "noeviction"))
         if int(memory.get("maxmemory", 0)) and policy != "noeviction":
             raise StoreUnavailable(
                 f"Redis may evict stream states: maxmemory-policy is {policy}; expected noeviction "
                 "(redis-cli CONFIG SET maxmemory-policy noeviction)"
+            )
+        if strict and not (persistence.get("aof_enabled") and _text(fsync.get("appendfsync")) == "always"):
+            raise StoreUnavailable(
+                "durability is strict, but Redis has "
+                f"appendonly {'yes' if persistence.get('aof_enabled') else 'no'} and "
+                f"appendfsync {_text(fsync.get('appendfsync'))}; expected yes and always"
             )
 
     async def close(self) -> None:
@@ -140,6 +148,10 @@ class _PackedInC:
         name, *rest = arguments
         words = name.encode().split() if isinstance(name, str) else name.split()
         return [hiredis.pack_command((*words, *rest))]
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _encode(name: str) -> str:

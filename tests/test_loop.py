@@ -36,6 +36,15 @@ def waves(
     return Recording(stream, ("a", "b"), t.astype(np.int64) * 60_000, values.astype(np.float32))
 
 
+def noise() -> Recording:
+    """Nothing to learn but its scale: a network soon knows the training part by heart."""
+    values = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
+    return Recording("noise", ("a", "b"), np.arange(120, dtype=np.int64) * 1000, values)
+
+
+RESTLESS = TINY.model_copy(update={"hidden": 16, "epochs": 200, "patience": 3, "learning_rate": 5e-2})
+
+
 def trained(
     config: TrainConfig = TINY,
     recordings: list[Recording] | None = None,
@@ -81,9 +90,13 @@ def test_training_leaves_the_callers_random_numbers_and_threads_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    trained(TINY.model_copy(update={"epochs": 1}))
+    torch.set_num_threads(3)
+    try:
+        trained(TINY.model_copy(update={"epochs": 1}))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
     assert torch.equal(torch.rand(3), expected)
-    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("interrupted_after", [1, 3])
@@ -107,9 +120,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, interrupte
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
-    first = trained(checkpoint=tmp_path)
+    """Its best epoch is not its last: the best weights are in the checkpoint too."""
+    first = trained(RESTLESS, [noise()], tmp_path)
+    assert first.best_epoch < len(first.history)
     told: list[EpochReport] = []
-    again = trained(checkpoint=tmp_path, on_epoch=told.append)
+    again = trained(RESTLESS, [noise()], tmp_path, told.append)
     assert told == []
     assert same_weights(first, again)
     assert again.seconds == first.seconds > 0
@@ -151,10 +166,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 
 
 def test_training_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights() -> None:
-    """Noise has nothing to learn but its scale; the network soon knows the training part by heart."""
-    noise = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
-    recording = Recording("noise", ("a", "b"), np.arange(120, dtype=np.int64) * 1000, noise)
-    config = TINY.model_copy(update={"hidden": 16, "epochs": 200, "patience": 3, "learning_rate": 5e-2})
+    recording, config = noise(), RESTLESS
     fitted = trained(config, [recording])
     held_out = [report.held_out_loss for report in fitted.history]
     assert fitted.stopped_because == "no better held-out loss for 3 epochs"

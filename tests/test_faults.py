@@ -1,0 +1,81 @@
+"""The contract under faults, in short; `python -m tests.faults` is the long form."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.private_redis import start_private_redis
+from service.settings import Settings
+from tests import faults
+from tests.conftest import post, readings
+
+
+def test_every_reading_is_applied_once_and_in_order_through_faults(artefact: Path) -> None:
+    """Two services over one Redis, broken connections on all sides, Redis killed, readings sent twice at once."""
+    ledger = asyncio.run(faults.run(artefact, readings=1200, streams=8, seed=1, kills=True))
+    assert ledger.wrong == []
+    assert sum(ledger.faults.values()) >= 100  # a run without faults proves nothing
+    assert ledger.kills >= 1
+    assert ledger.answers["replayed"] > 0
+
+
+def test_a_hung_redis_is_503_and_goes_on_where_it_was(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    with start_private_redis(tmp_path) as private, redis.Redis.from_url(private.url) as database:
+        pid = int(database.info("server")["process_id"])  # type: ignore[index]
+        sent = readings("hung", 30)
+        with TestClient(create_app(settings(redis_url=private.url))) as client:
+            before = post(client, sent[:10])
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                reply = client.post("/v1/readings", json=sent[10:20])
+                ready = client.get("/readyz")
+                alive = client.get("/livez")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert (reply.status_code, ready.status_code, alive.status_code) == (503, 503, 200)
+            assert reply.headers["retry-after"] == "1"
+            after = post(client, sent[10:])
+            assert client.get("/readyz").status_code == 200
+            undisturbed = post(client, [{**reading, "stream": "undisturbed"} for reading in sent])
+    assert [r["score"] for r in before + after] == [r["score"] for r in undisturbed]
+
+
+def test_a_redis_that_may_evict_or_forget_is_not_ready(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    with start_private_redis(tmp_path) as private, redis.Redis.from_url(private.url) as database:
+        with TestClient(create_app(settings(redis_url=private.url))) as client:
+            assert client.get("/readyz").status_code == 200
+            database.config_set("maxmemory", "100mb")
+            database.config_set("maxmemory-policy", "allkeys-lru")
+            evicting = client.get("/readyz")
+            database.config_set("maxmemory-policy", "noeviction")
+        with TestClient(create_app(settings(redis_url=private.url, durability="strict"))) as client:
+            everysec = client.get("/readyz")
+            database.config_set("appendfsync", "always")
+            assert client.get("/readyz").status_code == 200
+    assert evicting.status_code == 503
+    assert "maxmemory-policy is allkeys-lru; expected noeviction" in evicting.json()["detail"]
+    assert everysec.status_code == 503
+    assert "appendfsync everysec; expected yes and always" in everysec.json()["detail"]
+
+
+def test_a_full_redis_is_503_and_nothing_is_lost(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    with start_private_redis(tmp_path) as private, redis.Redis.from_url(private.url) as database:
+        sent = readings("full", 20)
+        with TestClient(create_app(settings(redis_url=private.url))) as client:
+            post(client, sent[:10])
+            database.config_set("maxmemory", "1")
+            assert client.post("/v1/readings", json=sent[10:]).status_code == 503
+            database.config_set("maxmemory", "0")
+            assert all(not result["replayed"] for result in post(client, sent[10:]))
+            assert client.get("/v1/streams/full").json()["readings"] == 20
+            database.script_flush()
+            (again,) = post(client, sent[-1:])
+            assert again["replayed"]
