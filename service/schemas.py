@@ -29,6 +29,8 @@ NO_TIME: Final = -1
 NO_SEQ: Final = -1
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _SHOWN: Final = 64
+_LATEST_S: Final = 1e15
+"""Unix seconds that can still be milliseconds in 64 bits; the clock's own bound is far below."""
 
 _BAND = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
 
@@ -230,7 +232,11 @@ class Wire:
         """One decoded item to a reading, or to a Result that says which field is wrong and what was expected."""
         problem = _problem(content, self._channels)
         if problem is None:
-            return msgspec.convert({name: value for name, value in content.items() if value is not None}, self._reading)
+            given = {name: value for name, value in content.items() if value is not None}
+            try:
+                return msgspec.convert(given, self._reading)
+            except msgspec.ValidationError as error:
+                problem = str(error)
         fields = content if isinstance(content, dict) else {}
         stream, seq = fields.get("stream"), fields.get("seq")
         stream = stream if isinstance(stream, str) else None
@@ -363,6 +369,9 @@ def _problem(content: Any, channels: tuple[str, ...]) -> str | None:
         or _field_problem("seq", seq, (int, type(None)), "a whole number or null")
         or _values_problem(content["values"], channels)
     )
+    timestamp = content.get("timestamp")
+    if problem is None and isinstance(timestamp, int) and not 0 <= timestamp < _LATEST_S:
+        return f"timestamp is {_show(timestamp)}; expected Unix seconds, 0 or later"
     if problem is None and seq is not None and not 0 <= seq <= LARGEST_SEQ:
         return f"seq is {seq!s:.64}; expected 0 to 2^53"
     return problem
@@ -413,7 +422,7 @@ def _timestamp_ms(timestamp: str | float) -> int | str:
             return f"timestamp is {_show(timestamp)}; there is no such time"
     else:
         seconds = timestamp
-    if not 0 <= seconds < 1e15:
+    if not 0 <= seconds < _LATEST_S:
         return f"timestamp is {_show(timestamp)}; expected Unix seconds, 0 or later"
     return round(seconds * 1000)
 

@@ -72,6 +72,7 @@ def error_of(reading: str) -> str:
         ),
         ('{"stream": "a", "values": {"flow": 1}, "timestamp": -1}', "expected Unix seconds, 0 or later"),
         ('{"stream": "a", "values": {"flow": 1}, "timestamp": NaN}', "timestamp is NaN"),
+        ('{"stream": "a", "values": {"flow": 1}, "timestamp": %s}' % ("9" * 400), "expected Unix seconds, 0 or later"),
         ('{"stream": "a", "values": {"flow": 1}, "timestamp": false}', "timestamp is true or false"),
         ('{"stream": "a", "values": {"flow": 1}, "seq": -1}', "seq is -1; expected 0 to 2^53"),
         ('{"stream": "a", "values": {"flow": 1}, "seq": 1.5}', "seq is a number (1.5); expected a whole number"),
