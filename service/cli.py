@@ -130,10 +130,12 @@ def train(
     console = Console(stderr=True)
     trained = _train(recordings, config, console, dict(_unit(text) for text in unit or []), checkpoint)
     trained.save(out)
-    calibration = trained.manifest.calibration
+    calibration, training = trained.manifest.calibration, trained.manifest.training
+    if training["too_short_and_left_out"]:
+        errors.print(f"too short, left out: {', '.join(training['too_short_and_left_out'])}", markup=False)
     print(
-        f"{out}: {sum(map(len, recordings))} readings of {len(recordings)} recordings, held-out loss "
-        f"{trained.manifest.training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
+        f"{out}: {training['readings']} readings of {training['recordings']} recordings, held-out loss "
+        f"{training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
         f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"
     )
 

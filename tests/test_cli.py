@@ -110,6 +110,14 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path) -> Non
     assert not out.exists()
 
 
+def test_a_recording_too_short_is_left_out_by_name(tmp_path: Path) -> None:
+    files = (recording(tmp_path / "long.csv", 60), recording(tmp_path / "brief.csv", 20))
+    done = gatewatch("train", *files, "--out", tmp_path / "out", "--epochs", "1", "--hidden", "3")
+    assert done.returncode == 0, done.stderr
+    assert "too short, left out: brief" in done.stderr
+    assert "60 readings of 1 recordings" in done.stdout
+
+
 def test_a_constant_channel_can_be_trained_on(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     path.write_text("timestamp,a,b\n" + "".join(f"{60 * n},5,{n % 7}\n" for n in range(80)))

@@ -150,6 +150,13 @@ def test_a_spike_lasts_as_long_as_stated(normal, live):
         assert not change[inside.stop : inside.stop + 60].any()
 
 
+def test_a_spike_is_never_hidden_by_a_missing_value():
+    """A fault that no reading shows could not be detected; over two hours some values would be missing."""
+    fault = Fault("pump-1", "spike", ("flow",), START_MS, START_MS + 120 * MINUTE_MS, value=30.0)
+    (seen,) = (r.values[:, FLOW] for r in simulate(START_MS, 120, seed=7, faults=[fault]) if r.stream == fault.stream)
+    assert not np.isnan(seen).any()
+
+
 def test_a_drop_out_is_missing_or_zero(live):
     silent, zero = the("drop-out", "temperature"), the("drop-out", "flow")
     assert np.isnan(live[silent.stream][rows(silent), TEMPERATURE]).all()

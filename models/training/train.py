@@ -51,7 +51,9 @@ def train(
         TrainingError: too little data, or the loss is not a number.
         CalibrationError: no threshold can be learned.
     """
-    recordings = usable(_same_channels(recordings), config.held_out)
+    given = _same_channels(recordings)
+    recordings = usable(given, config.held_out)
+    left_out = [recording.stream for recording in given if not any(recording is one for one in recordings)]
     scaling = Scaling.fit(recordings)
     fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch)
     graph = export_step(fitted.network)
@@ -67,6 +69,7 @@ def train(
         calibration=calibration,
         training={
             "recordings": len(recordings),
+            "too_short_and_left_out": left_out,
             "readings": sum(map(len, recordings)),
             "epochs": len(fitted.history),
             "best_epoch": fitted.best_epoch,

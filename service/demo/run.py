@@ -277,10 +277,10 @@ def _print_next_steps(console: Console, url: str, recording: Recording) -> None:
     post = f"curl -s {url}/v1/readings -H 'content-type: application/json' -d"
     lines = [
         f"\nStill serving on {url} (API: {url}/docs). Try in another terminal:\n",
-        "# a reading, and its score",
-        f"{post} {_shell_body(recording.stream, normal)}",
+        "# a reading of this moment, and its score",
+        f"{post} {_body(recording.stream, normal)}",
         "# the same with a pressure 1.5 bar too low",
-        f"{post} {_shell_body(recording.stream, strange)}",
+        f"{post} {_body(recording.stream, strange)}",
         "# what the service knows of the stream; its metrics",
         f"curl -s {url}/v1/streams/{recording.stream}",
         f"curl -s {url}/metrics | grep ^gatewatch_readings",
@@ -289,9 +289,9 @@ def _print_next_steps(console: Console, url: str, recording: Recording) -> None:
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 
-def _shell_body(stream: str, values: dict[str, float | None]) -> str:
-    """A reading of this moment, quoted for a shell; the clock is read when the line is run."""
-    return f"""'[{{"stream": "{stream}", "timestamp": '$(date +%s)', "values": {json.dumps(values)}}}]'"""
+def _body(stream: str, values: dict[str, float | None]) -> str:
+    """A reading without a timestamp: that of its arrival, so that the line may be run again at once."""
+    return f"'{json.dumps({'stream': stream, 'values': values})}'"
 
 
 def _moment(time_ms: int, start_ms: int) -> str:
