@@ -14,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+STAGES = ("parse", "wait", "load", "step", "save", "reply")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -77,6 +78,7 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self._stages = {name: self._stage.labels(name) for name in STAGES}
         self._bounds = np.array([*SCORES, np.inf])
         for status in ("warming_up", "normal", "anomalous", "late", "conflict", "rejected"):
             self._readings.labels(status)
@@ -94,11 +96,11 @@ class Metrics:
         try:
             yield
         finally:
-            self._stage.labels(stage).observe(time.perf_counter() - started)
+            self._stages[stage].observe(time.perf_counter() - started)
 
     def waited(self, seconds: float) -> None:
         """A request's first reading waited so long for its batch."""
-        self._stage.labels("wait").observe(seconds)
+        self._stages["wait"].observe(seconds)
 
     def answered(self, results: Iterable[tuple[str, bool]]) -> None:
         """Readings were answered, each with a status, or replayed."""

@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 Records = NDArray[Any]
 
+SMALL_BATCH = 32
+"""Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
+
 
 @dataclass
 class Lanes:
@@ -107,7 +110,11 @@ class Scorer:
         for _ in range(self._attempts):
             lanes = await self._load(batch, waiting)
             with self._metrics.stage("step"):
-                applied = await asyncio.to_thread(self._apply, batch, lanes, int(time.time() * 1000))
+                now_ms = int(time.time() * 1000)
+                if len(batch) <= SMALL_BATCH:
+                    applied = self._apply(batch, lanes, now_ms)
+                else:
+                    applied = await asyncio.to_thread(self._apply, batch, lanes, now_ms)
             with self._metrics.stage("save"):
                 saved = await self._store.save(applied.writes) if applied.writes else []
             lost = {write.stream for write, ok in zip(applied.writes, saved, strict=True) if not ok}
