@@ -71,6 +71,9 @@ def serve(
         print(json.dumps(settings.redacted(), indent=1))
         return
     from service.app import model_folder
+    from service.logs import configure_logs
+
+    configure_logs(settings.log_level)
 
     Detector.load(model_folder(settings.model))  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
@@ -82,6 +85,7 @@ def serve(
                 private = stack.enter_context(start_private_redis(settings.data_dir, appendfsync))
             except PrivateRedisError as error:
                 raise GatewatchError(str(error)) from error
+            private.keep_running()
             os.environ["GATEWATCH_REDIS_URL"] = private.url
         if settings.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(

@@ -6,20 +6,26 @@ import fcntl
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
 
+import structlog
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+log = structlog.get_logger(__name__)
+
 LONGEST_SOCKET_PATH = 100
 """Bytes; the kernel takes 107."""
 
-START_S, STOP_S = 20.0, 10.0
+START_S, STOP_S, WATCH_S = 20.0, 10.0, 0.5
 
 
 class PrivateRedisError(RuntimeError):
@@ -29,14 +35,33 @@ class PrivateRedisError(RuntimeError):
 class PrivateRedis:
     """A running private server; stops it, if it is still there, at the end of the `with` block."""
 
-    def __init__(self, url: str, process: subprocess.Popen[bytes] | None, lock: IO[str], scratch: Path | None) -> None:
+    def __init__(
+        self, url: str, launch: Callable[[], subprocess.Popen[bytes]] | None, lock: IO[str], scratch: Path | None
+    ) -> None:
+        """`launch` starts the server and waits until it answers; None for one that runs already."""
         self.url = url
-        self._process = process
+        self._launch = launch
+        self._process = launch() if launch is not None else None
         self._lock = lock
         self._scratch = scratch
+        self._stopping = threading.Event()
+
+    def keep_running(self) -> None:
+        """Start the server again whenever it ends by itself, on the same append-only file, until `stop`."""
+        threading.Thread(target=self._watch, name="private-redis", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(WATCH_S):
+            if self._launch is not None and self._process is not None and self._process.poll() is not None:
+                log.error("the private Redis ended; starting it again", status=self._process.returncode)
+                try:
+                    self._process = self._launch()
+                except PrivateRedisError as error:
+                    log.error("the private Redis does not start", error=str(error))
 
     def stop(self) -> None:
         """Have the server write its file and end; kill it if it does not."""
+        self._stopping.set()
         try:
             with _client(self.url) as client:
                 client.shutdown(nosave=True)
@@ -98,11 +123,9 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
         scratch = Path(tempfile.mkdtemp(prefix="gatewatch-"))
         socket = scratch / "redis.sock"
     url = f"unix://{socket}"
-    socket.unlink(missing_ok=True)
     lock.truncate(0)
     lock.write(url)
     lock.flush()
-    log = data_dir / "redis.log"
     settings: dict[str, Any] = {
         "port": 0,
         "unixsocket": socket,
@@ -116,19 +139,26 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
     command = [str(_server())]
     for name, value in settings.items():
         command += (f"--{name}", str(value))
-    with log.open("ab") as output:
+    return PrivateRedis(url, partial(_launch, command, socket, data_dir), lock, scratch)
+
+
+def _launch(command: list[str], socket: Path, data_dir: Path) -> subprocess.Popen[bytes]:
+    """Start the server and wait until it has read its file and answers."""
+    socket.unlink(missing_ok=True)
+    journal = data_dir / "redis.log"
+    with journal.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     deadline = time.monotonic() + START_S
-    while not _answers(url):
+    while not _answers(f"unix://{socket}"):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()
-            last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            last = journal.read_text(errors="replace").splitlines()[-5:]
             raise PrivateRedisError(f"the private server in {data_dir} did not start; its log ends: {' | '.join(last)}")
         time.sleep(0.02)
-    return PrivateRedis(url, process, lock, scratch)
+    return process
 
 
 def _server() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,23 @@ def test_data_survives_a_kill_of_the_server(tmp_path: Path) -> None:
     first.stop()
     with start_private_redis(tmp_path) as second, redis.Redis.from_url(second.url) as client:
         assert client.get("state") == b"1"
+
+
+def test_a_server_that_dies_is_started_again_with_its_data(tmp_path: Path) -> None:
+    with start_private_redis(tmp_path, appendfsync="always") as private:
+        private.keep_running()
+        with redis.Redis.from_url(private.url) as client:
+            client.set("state", b"1")
+        first = pid(private.url)
+        os.kill(first, signal.SIGKILL)
+        for _ in range(200):
+            try:
+                with redis.Redis.from_url(private.url, socket_timeout=1) as client:
+                    if client.get("state") == b"1":
+                        break
+            except redis.RedisError:
+                time.sleep(0.05)
+        assert pid(private.url) != first
 
 
 def test_it_never_evicts_and_listens_on_no_port(tmp_path: Path) -> None:
