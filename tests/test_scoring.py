@@ -152,3 +152,17 @@ def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url
     saved, packed = asyncio.run(run())
     assert saved == [False, True]
     assert packed == b"first" + bytes(60)
+
+
+@pytest.mark.parametrize(("before", "after"), [(128, 40), (40, 128)])
+def test_another_length_of_history_costs_no_state(settings: Callable[..., Settings], before: int, after: int) -> None:
+    sent = readings("w", 160)
+    with TestClient(create_app(settings(history_readings=before))) as client:
+        results = post(client, sent[:100])
+    with TestClient(create_app(settings(history_readings=after))) as client:
+        results += post(client, sent[100:])
+        assert len(client.get("/v1/streams/w/history").json()) == min(after, before + 60)
+        undisturbed = post(client, [{**reading, "stream": "undisturbed"} for reading in sent])
+        tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("w", "undisturbed")]
+    assert [r["score"] for r in results] == [r["score"] for r in undisturbed]
+    assert tags[0] == tags[1]
