@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from models.artefact import Artefact, load_artefact
 from models.errors import ArtefactError, ShapeError
-from models.residual import REASONS, Judged, ResidualCalibration, judge, state_fields
-from models.scaling import Scaling
+from models.residual import REASONS, ResidualCalibration, judge, state_fields
+from models.scaling import Scaling, shown
 
 Records = NDArray[Any]
 
@@ -40,11 +40,8 @@ class Step:
         status: (B,) index into STATUSES.
         reason: (B,) index into models.residual.REASONS: which part of the score was largest.
         alert: (B,) true for the reading with which an incident begins.
-        open: (B,) true while an incident is open.
-        expected: (B, C, 3) float32, low, mid and high in physical units. A channel that stays outside [low, high]
-            is by itself enough for an alarm.
+        forecast: (B, C) float32, standardised units; `Detector.expected` has it in physical ones.
         attribution: (B, C) float32 shares of the channels in the score; each row sums to 1.
-        residual: (B, C) float32 reading minus forecast in error scales, signed; 0 where missing.
         parts: (B, 4) the parts of the score, in the order of REASONS.
         states: (B,) records: the streams' states after the reading.
     """
@@ -53,10 +50,8 @@ class Step:
     status: NDArray[np.uint8]
     reason: NDArray[np.uint8]
     alert: NDArray[np.bool_]
-    open: NDArray[np.bool_]
-    expected: NDArray[np.float32]
+    forecast: NDArray[np.float32]
     attribution: NDArray[np.float32]
-    residual: NDArray[np.float32]
     parts: NDArray[np.float64]
     states: Records
 
@@ -91,6 +86,7 @@ class Detector:
             still_limit=np.array([channel.still_limit or np.inf for channel in manifest.channels]),
             absent_limit=np.array([channel.absent_limit for channel in manifest.channels]),
         )
+        self._band = self.calibration.event_threshold * self.calibration.error_scale * self.scaling.spread
         self.warm_up = manifest.calibration.warm_up
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
@@ -131,6 +127,11 @@ class Detector:
             values: (B, C) physical units, NaN where missing.
             timestamps_ms: (B,) Unix time.
             states: (B,) states before the reading; left as they are.
+        """
+        return self.advance(values, timestamps_ms, states.copy())
+
+    def advance(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+        """Feed one reading of each of B streams, as `step` does, and write the states after it into `states`.
 
         Raises:
             ShapeError: the shapes do not fit each other or the model's channels.
@@ -140,19 +141,45 @@ class Detector:
                 f"values {values.shape}, timestamps {timestamps_ms.shape}, states {states.shape}; "
                 f"expected ({len(states)}, {len(self.channels)}) and ({len(states)},)"
             )
-        states = states.copy()
         elapsed = self._restart_after_gaps(timestamps_ms, states)
-        mean = self._advance(values, elapsed, states)
         deviation = self.scaling.deviation(values)
-        judged = judge(values, deviation, mean, states, self.calibration)
+        forecast = self._advance(deviation, elapsed, states)
+        judged = judge(values, deviation, forecast, states, self.calibration)
 
-        states["last_ms"] = timestamps_ms
-        warm = states["readings"] >= self.warm_up
-        states["readings"] += states["readings"] < np.iinfo(np.uint32).max
+        readings, calm = states["readings"], states["calm"]
+        warm = readings >= self.warm_up
         anomalous = warm & (judged.score > 1.0)
-        alert = anomalous & (states["calm"] >= JOIN_READINGS)
-        states["calm"] = np.where(anomalous, 0, np.minimum(states["calm"] + 1, JOIN_READINGS))
-        return self._report(judged, values, deviation, mean, warm, anomalous, alert, states)
+        alert = anomalous & (calm >= JOIN_READINGS)
+        states["last_ms"] = timestamps_ms
+        states["readings"] = readings + (readings < np.iinfo(np.uint32).max)
+        states["calm"] = np.minimum(calm + 1, JOIN_READINGS) * ~anomalous
+        return Step(
+            score=_float32(judged.score),
+            status=warm.view(np.uint8) + anomalous,  # WARMING_UP 0, NORMAL 1, ANOMALOUS 2
+            reason=judged.reason.astype(np.uint8),
+            alert=alert,
+            forecast=forecast,
+            attribution=judged.attribution.astype(np.float32),
+            parts=judged.parts,
+            states=states,
+        )
+
+    def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., C) forecasts to (..., C, 3) low, mid and high in physical units.
+
+        A channel that stays outside [low, high] is by itself enough for an alarm.
+        """
+        mid = self.scaling.restore(forecast.astype(np.float64))
+        expected = np.empty((*mid.shape, 3))
+        expected[..., 0] = mid - self._band
+        expected[..., 1] = mid
+        expected[..., 2] = mid + self._band
+        return _float32(expected)
+
+    def residual(self, values: NDArray[np.float32], forecast: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., C) reading minus forecast in error scales, signed; 0 where missing."""
+        residual = (self.scaling.deviation(values) - forecast) / self.calibration.error_scale
+        return _float32(np.where(np.isfinite(values), residual, 0.0))
 
     def _restart_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
         """(B, 1) the network's elapsed input; after a gap longer than restart_gap_s a stream starts afresh."""
@@ -162,58 +189,30 @@ class Detector:
         if restart.any():
             for name in (*self._tensors, "event", "readings"):
                 states[name][restart] = 0
-        return np.where(first | restart, np.float32(0), self.scaling.elapsed(delta_ms))[:, None]
+        elapsed = self.scaling.elapsed(delta_ms)
+        elapsed[first | restart] = 0
+        return elapsed[:, None]
 
     def _advance(
-        self, values: NDArray[np.float32], elapsed: NDArray[np.float32], states: Records
-    ) -> NDArray[np.float64]:
+        self, deviation: NDArray[np.float64], elapsed: NDArray[np.float32], states: Records
+    ) -> NDArray[np.float32]:
         """Run the network's step on all streams; returns the forecast (B, C) in standardised units."""
-        x = self.scaling.standardise(values)
+        x = shown(deviation)
         observed = np.isfinite(x)
-        feed = {
-            "x": np.where(observed, x, np.float32(0)),
-            "observed": observed.astype(np.float32),
-            "elapsed": elapsed,
-            **{name: np.ascontiguousarray(states[name]) for name in self._tensors},
-        }
-        mean, *tensors = self._session.run(self._outputs, feed)
+        feed = {"x": np.where(observed, x, np.float32(0)), "observed": observed.astype(np.float32), "elapsed": elapsed}
+        for name in self._tensors:
+            feed[name] = np.ascontiguousarray(states[name])
+        forecast, *tensors = self._session.run(self._outputs, feed)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor
-        return np.asarray(mean, np.float64)
-
-    def _report(
-        self,
-        judged: Judged,
-        values: NDArray[np.float32],
-        deviation: NDArray[np.float64],
-        mean: NDArray[np.float64],
-        warm: NDArray[np.bool_],
-        anomalous: NDArray[np.bool_],
-        alert: NDArray[np.bool_],
-        states: Records,
-    ) -> Step:
-        band = self.calibration.event_threshold * self.calibration.error_scale
-        expected = self.scaling.restore(np.stack([mean - band, mean, mean + band], axis=1)).transpose(0, 2, 1)
-        residual = np.where(np.isfinite(values), (deviation - mean) / self.calibration.error_scale, 0.0)
-        return Step(
-            score=_float32(judged.score),
-            status=np.where(anomalous, ANOMALOUS, np.where(warm, NORMAL, WARMING_UP)).astype(np.uint8),
-            reason=judged.reason.astype(np.uint8),
-            alert=alert,
-            open=self.is_open(states),
-            expected=_float32(expected),
-            attribution=judged.attribution.astype(np.float32),
-            residual=_float32(residual),
-            parts=judged.parts,
-            states=states,
-        )
+        return cast("NDArray[np.float32]", forecast)
 
     def _check_graph(self) -> None:
         """One step of one fresh stream: finds wrong names, wrong shapes and forecasts that are not finite."""
         states = self.initial(1)
         zeros = np.zeros((1, len(self.channels)), np.float32)
         try:
-            mean = self._advance(zeros + self.scaling.center.astype(np.float32), np.zeros((1, 1), np.float32), states)
+            mean = self._advance(zeros.astype(np.float64), np.zeros((1, 1), np.float32), states)
         except Exception as error:  # onnxruntime raises its own, undocumented classes
             raise ArtefactError(f"model.onnx does not step as the manifest says: {error}") from error
         if mean.shape != zeros.shape or not np.isfinite(mean).all():
@@ -235,7 +234,7 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
 
 def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """Float64 to float32, with what float32 cannot hold at its largest value instead of infinity."""
-    return np.clip(values, -LARGEST_SCORE, LARGEST_SCORE).astype(np.float32)
+    return np.minimum(np.maximum(values, -LARGEST_SCORE), LARGEST_SCORE).astype(np.float32)
 
 
 __all__ = ["ANOMALOUS", "NORMAL", "REASONS", "STATUSES", "WARMING_UP", "Detector", "Step"]

@@ -93,7 +93,7 @@ def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
 def judge(
     values: NDArray[np.float32],
     deviation: Floats,
-    forecast: Floats,
+    forecast: Floats | NDArray[np.float32],
     states: Records,
     calibration: ResidualCalibration,
 ) -> Judged:
@@ -107,40 +107,43 @@ def judge(
         calibration: of the model that made the forecast.
     """
     observed = np.isfinite(values)
+    strange = np.empty((len(REASONS), *values.shape))  # (4, B, C): each part's view of each channel
+    z, q, still, absent = strange
     x = np.where(observed, deviation, 0.0)
 
-    z = np.where(observed, np.abs(x - forecast) / calibration.error_scale, 0.0)
+    np.abs(x - forecast, out=z)
+    z /= calibration.error_scale
+    z *= observed
     event = states["event"].astype(np.float64)
-    event = event + EVENT_GAIN * (_pool(z) - event)
+    event += EVENT_GAIN * (_pool(z) - event)
     states["event"] = np.minimum(event, EVENT_MEMORY * calibration.event_threshold)
 
     level = states["level"].astype(np.float64)
-    level = np.where(observed, level + LEVEL_GAIN * (np.clip(x, -LEVEL_LIMIT, LEVEL_LIMIT) - level), level)
+    towards = np.minimum(np.maximum(x, -LEVEL_LIMIT), LEVEL_LIMIT) - level
+    towards *= observed
+    level += LEVEL_GAIN * towards
     baseline = states["baseline"].astype(np.float64)
-    q = np.abs(level - baseline)
+    away = level - baseline
+    np.abs(away, out=q)
     states["level"] = level
-    states["baseline"] = baseline + np.clip(level - baseline, -BASELINE_STEP, BASELINE_STEP) / BASELINE_READINGS
+    states["baseline"] = baseline + np.minimum(np.maximum(away, -BASELINE_STEP), BASELINE_STEP) / BASELINE_READINGS
 
     same = observed & (values == states["value"])
-    states["still"] = np.where(same, states["still"] + 1, np.where(observed, 0, states["still"]))
+    readings_still = (states["still"] + same) * (same | ~observed)
+    readings_absent = (states["absent"] + 1) * ~observed
+    states["still"] = readings_still
+    states["absent"] = readings_absent
     states["value"] = np.where(observed, values, states["value"])
-    states["absent"] = np.where(observed, 0, states["absent"] + 1)
-    still = states["still"] / calibration.still_limit
-    absent = states["absent"] / calibration.absent_limit
+    np.divide(readings_still, calibration.still_limit, out=still)
+    np.divide(readings_absent, calibration.absent_limit, out=absent)
 
-    shares = np.stack([z, q, still, absent], axis=1)  # (B, 4, C)
-    parts = np.stack(
-        [
-            event / calibration.event_threshold,
-            _pool(q) / calibration.level_threshold,
-            still.max(axis=1),
-            absent.max(axis=1),
-        ],
-        axis=1,
-    )  # (B, 4)
+    parts = np.empty((len(values), len(REASONS)))
+    parts[:, 0] = event / calibration.event_threshold
+    parts[:, 1] = _pool(q) / calibration.level_threshold
+    parts[:, 2] = still.max(axis=1)
+    parts[:, 3] = absent.max(axis=1)
     reason = parts.argmax(axis=1)
-    rows = np.arange(len(values))
-    return Judged(parts[rows, reason], reason, _shares(shares[rows, reason]), parts)
+    return Judged(parts.max(axis=1), reason, _shares(strange[reason, np.arange(len(values))]), parts)
 
 
 def _pool(strangeness: Floats) -> Floats:
@@ -153,5 +156,6 @@ def _shares(strangeness: Floats) -> Floats:
     """(B, C) to shares of the fourth powers, each row summing to 1; equal shares where nothing is strange."""
     largest = strangeness.max(axis=1, keepdims=True)
     relative = np.divide(strangeness, largest, out=np.ones_like(strangeness), where=largest > 0)
-    powers = relative**4
+    powers = relative * relative
+    powers *= powers
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -57,8 +57,7 @@ class Scaling:
 
     def standardise(self, values: Floats) -> Floats:
         """(..., C) physical units to standardised units within ±STANDARDISED_LIMIT; NaN (missing) stays NaN."""
-        standardised = (values.astype(np.float64) - self.center) / self.spread
-        return np.clip(standardised, -STANDARDISED_LIMIT, STANDARDISED_LIMIT).astype(np.float32)
+        return shown(self.deviation(values))
 
     def deviation(self, values: Floats) -> NDArray[np.float64]:
         """(..., C) physical units to standardised units without the bound: what is judged, not what is learned."""
@@ -73,5 +72,11 @@ class Scaling:
 
         Zero and negative differences (a clock that stands still or steps back) count as the shortest time.
         """
+        least, most = ELAPSED_LIMITS
         ratio = np.maximum(delta_ms, 1) / (1000.0 * self.interval_s)
-        return np.clip(np.log(ratio), *ELAPSED_LIMITS).astype(np.float32)
+        return np.minimum(np.maximum(np.log(ratio), least), most).astype(np.float32)
+
+
+def shown(deviation: NDArray[np.float64]) -> Floats:
+    """Standardised units within ±STANDARDISED_LIMIT: what the network is shown of a deviation."""
+    return np.minimum(np.maximum(deviation, -STANDARDISED_LIMIT), STANDARDISED_LIMIT).astype(np.float32)

@@ -17,20 +17,20 @@ from models.errors import RecordingError
 from models.recordings import Recording
 from models.residual import REASONS
 
-ROW_FIELDS = ("score", "status", "reason", "alert", "expected", "attribution", "residual", "parts")
+ROW_FIELDS = ("score", "status", "reason", "alert", "forecast", "attribution", "parts")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a detector says of the N readings of a recording; see detector.Step for the fields."""
+    """What a detector says of the N readings of a recording; see detector.Step and Detector for the fields."""
 
     recording: Recording
     score: NDArray[np.float32]
     status: NDArray[np.uint8]
     reason: NDArray[np.uint8]
     alert: NDArray[np.bool_]
-    expected: NDArray[np.float32]
     attribution: NDArray[np.float32]
+    expected: NDArray[np.float32]
     residual: NDArray[np.float32]
     parts: NDArray[np.float64]
     states: NDArray[Any]
@@ -79,17 +79,20 @@ def scan_together(
     rows: dict[str, NDArray[Any]] = {}
     for now in range(len(values)):
         running = np.flatnonzero(lengths > now)
-        step = detector.step(values[now, running], times[now, running], states[running])
+        step = detector.advance(values[now, running], times[now, running], states[running])
         states[running] = step.states
         for name in ROW_FIELDS:
             column = getattr(step, name)
             if name not in rows:
                 rows[name] = np.zeros((len(values), len(ordered), *column.shape[1:]), column.dtype)
             rows[name][now, running] = column
-    return [
-        Scan(recording, **{name: rows[name][: lengths[at], at] for name in ROW_FIELDS}, states=states[at : at + 1])
-        for at, recording in enumerate(ordered)
-    ]
+    found = []
+    for at, recording in enumerate(ordered):
+        own = {name: rows[name][: lengths[at], at] for name in ROW_FIELDS}
+        forecast = own.pop("forecast")
+        expected, residual = detector.expected(forecast), detector.residual(recording.values, forecast)
+        found.append(Scan(recording, **own, expected=expected, residual=residual, states=states[at : at + 1]))
+    return found
 
 
 def not_judged(found: Scan, rows: int) -> Scan:

@@ -11,7 +11,7 @@ import structlog
 
 from service.errors import StoreUnavailable, TooManyWaiting
 from service.metrics import Metrics
-from service.schemas import Readings, Result
+from service.schemas import Readings
 from service.scoring import Scorer
 
 log = structlog.get_logger(__name__)
@@ -22,9 +22,9 @@ class _Submission:
     """One request's readings, the results it has so far, and the future it waits for."""
 
     readings: Readings
-    done: asyncio.Future[list[Result]]
+    done: asyncio.Future[list[str]]
     since: float
-    results: list[Result] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
     taken: int = 0
 
 
@@ -53,8 +53,8 @@ class Batcher:
         if self._task is not None:
             await self._task
 
-    async def submit(self, readings: Readings) -> list[Result]:
-        """Score a request's readings; they may share batches with others. Results come in the order given.
+    async def submit(self, readings: Readings) -> list[str]:
+        """Score a request's readings; they may share batches with others. Answers come in the order given.
 
         A caller that hangs up leaves its readings in the batch: they are applied, and answered again when sent again.
 
@@ -110,7 +110,7 @@ class Batcher:
         self._count_waiting(-sum(stop - start for _, start, stop in taken))
         return taken
 
-    def _hand_out(self, taken: list[tuple[_Submission, int, int]], results: list[Result]) -> None:
+    def _hand_out(self, taken: list[tuple[_Submission, int, int]], results: list[str]) -> None:
         at = 0
         for submission, start, stop in taken:
             submission.results += results[at : at + stop - start]

@@ -1,7 +1,7 @@
 """A stream's last W readings with their answers, as a ring in one Redis string.
 
-The ring rebuilds a state after loss or under another model, answers retries in full, and feeds the page. Slot
-n mod W holds reading n (counted from 0); a slot is written in the same script as the state it belongs to.
+The ring answers readings that are sent again, rebuilds a state after loss or under another model, and feeds the page.
+Slot n mod W holds reading n (counted from 0); a slot is written in one transaction with the state it belongs to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CHECKED: Final = 4
 
 
 def entry_dtype(channels: int) -> np.dtype[Any]:
-    """One slot: 62 bytes and 20 a channel."""
+    """One slot: 58 bytes and 12 a channel."""
     return np.dtype(
         [
             ("checksum", "<u4"),
@@ -32,7 +32,7 @@ def entry_dtype(channels: int) -> np.dtype[Any]:
             ("status", "u1"),
             ("reason", "u1"),
             ("values", "<f4", (channels,)),
-            ("expected", "<f4", (channels, 3)),
+            ("forecast", "<f4", (channels,)),
             ("attribution", "<f4", (channels,)),
         ]
     )

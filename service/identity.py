@@ -1,96 +1,122 @@
 """What a reading is to its stream: new, a repeat, late, or in conflict with one applied before.
 
-A reading's identity is its `seq`, or else its timestamp. Readings are applied in its order; the record's ring of the
-last results answers for those that were applied already.
+A reading's identity is its `seq`, or else its timestamp. Readings are applied in its order, in rounds of at most one
+reading of each stream; the history of the stream answers for those that were applied already.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detector import STATUSES
-from service import state
-from service.schemas import NO_SEQ, NO_TIME, Readings, Result, format_time, rejected
+from service.answers import Result, format_time, rejected
+from service.history import Entries
+from service.schemas import NO_SEQ, NO_TIME, Readings
+from service.state import Records
 
-Records = NDArray[Any]
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Repeat:
-    """A reading sent again: which one it repeats, and what the record remembers of its answer."""
+class Round:
+    """At most one reading of each stream.
 
-    n: int
-    answer: Result
+    Attributes:
+        rows: (R,) which streams, ascending.
+        places: (R,) where their readings stand in the batch.
+    """
 
-
-class Heads:
-    """The ends of B streams as plain Python values: what decides whether a reading is applied."""
-
-    def __init__(self, records: Records, streams: list[str]) -> None:
-        self.readings: list[int] = records["readings"].tolist()
-        self.last_seq: list[int] = records["last_seq"].tolist()
-        self.last_ms: list[int] = records["detector"]["last_ms"].tolist()
-        self._tags: list[bytes] = records["tag"].tolist()
-        self._records = records
-        self._streams = streams
-
-    def decide(self, row: int, batch: Readings, place: int, now_ms: int) -> Result | Repeat | None:
-        """None: apply it; the head is already moved to it. Else what it repeats, or its result."""
-        seq, moment = batch.seqs[place], batch.timestamps_ms[place]
-        if seq != NO_SEQ:
-            if moment == NO_TIME:
-                moment = now_ms
-            new = seq > self.last_seq[row]
-        elif self.last_seq[row] != NO_SEQ:
-            last = self.last_seq[row]
-            error = f"seq is absent; this stream numbers its readings, the last was {last}"
-            return rejected(self._streams[row], None, None, error)
-        else:
-            if moment == NO_TIME:
-                moment = max(now_ms, self.last_ms[row] + 1)
-            new = moment > self.last_ms[row] or not self.readings[row]
-        if new:
-            self.last_seq[row], self.last_ms[row] = seq, moment
-            return None
-        return self._seen(row, seq, moment, batch.values[place])
-
-    def advance(self, rows: list[int], payloads: list[bytes]) -> list[bytes]:
-        """Chain one applied reading of each of several streams; returns the tags after them."""
-        tags = [state.chain(self._tags[row], payload) for row, payload in zip(rows, payloads, strict=True)]
-        for row, tag in zip(rows, tags, strict=True):
-            self._tags[row] = tag
-            self.readings[row] += 1
-        return tags
-
-    def _seen(self, row: int, seq: int, moment: int, values: NDArray[np.float32]) -> Result | Repeat:
-        numbered = seq != NO_SEQ
-        record = self._records[row]
-        same_kind = (record["status"] & state.SEQ_KIND > 0) == numbered
-        found = np.flatnonzero(same_kind & (record["identity"] == (seq if numbered else moment)))
-        answer = Result(self._streams[row], format_time(moment), seq if numbered else None, "late")
-        if not len(found):
-            last = f"seq {self.last_seq[row]}" if numbered else format_time(self.last_ms[row])
-            answer.error = f"older than what the stream has seen; its last reading is {last}"
-            return answer
-        slot = int(found[0])
-        (payload,) = state.payloads([seq], [moment], values[None])
-        if record["digest"][slot] != state.values_digest(payload):
-            answer.status = "conflict"
-            answer.error = "a reading with this identity and other values was applied before"
-            return answer
-        newest = self.readings[row] - 1
-        answer.status = STATUSES[record["status"][slot] & state.STATUS_BITS]
-        answer.score = float(record["score"][slot])
-        answer.replayed = True
-        return Repeat(newest - (newest - slot) % state.RESULTS, answer)
+    rows: Places
+    places: Places
 
 
-def order(seq: int, timestamp_ms: int) -> tuple[int, int]:
-    """A stream's readings within a batch: by seq, or else by timestamp; those without either last, as they came."""
+def rounds_of(batch: Readings, places: Sequence[int] | None) -> tuple[list[str], list[Round]]:
+    """The streams of a batch, each once, and their readings in rounds, each stream's in its order.
+
+    Args:
+        places: the readings that count; None for all.
+    """
+    if places is None and len(set(batch.streams)) == len(batch):
+        every = np.arange(len(batch))
+        return batch.streams, [Round(every, every)]
+    by_stream: dict[str, list[int]] = {}
+    for place in range(len(batch)) if places is None else places:
+        by_stream.setdefault(batch.streams[place], []).append(place)
+    for queue in by_stream.values():
+        if len(queue) > 1:
+            queue.sort(key=lambda place: _order(int(batch.seqs[place]), int(batch.timestamps_ms[place])))
+    queues = list(by_stream.values())
+    rounds = []
+    for depth in range(max(map(len, queues))):
+        rows = [row for row, queue in enumerate(queues) if len(queue) > depth]
+        rounds.append(Round(np.array(rows), np.array([queues[row][depth] for row in rows])))
+    return list(by_stream), rounds
+
+
+def _order(seq: int, timestamp_ms: int) -> tuple[int, int]:
+    """By seq, or else by timestamp; readings without either last, as they came."""
     if seq != NO_SEQ:
         return 0, seq
     return (1, timestamp_ms) if timestamp_ms != NO_TIME else (2, 0)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the readings of a round are to their streams.
+
+    Attributes:
+        times_ms: (R,) their times; that of arrival where the sender gave none.
+        new: (R,) whether to apply them.
+        refused: index in the round to the result of a reading that cannot be applied.
+    """
+
+    times_ms: NDArray[np.int64]
+    new: NDArray[np.bool_]
+    refused: dict[int, Result]
+
+
+def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Decision:
+    """Compare one reading of each of R streams with the (R,) records before them."""
+    seqs, times_ms = batch.seqs[places], batch.timestamps_ms[places]
+    last_seq, last_ms, fresh = heads["last_seq"], heads["detector"]["last_ms"], heads["readings"] == 0
+    numbered = seqs != NO_SEQ
+    arrival = np.where(numbered, now_ms, np.maximum(last_ms + 1, now_ms))
+    times_ms = np.where(times_ms == NO_TIME, arrival, times_ms)
+    new = np.where(numbered, seqs > last_seq, (times_ms > last_ms) | fresh)
+    unnumbered = ~numbered & (last_seq != NO_SEQ)
+    gap = new & (heads["hold"] > 0) & numbered & (last_seq != NO_SEQ) & (seqs != last_seq + 1)
+    refused = {}
+    for at in np.flatnonzero(unnumbered | gap).tolist():
+        last = int(last_seq[at])
+        if gap[at]:
+            error = f"seq is {seqs[at]}, but this stream waits at gaps (on_gap is hold); expected {last + 1}"
+        else:
+            error = f"seq is absent; this stream numbers its readings, the last was {last}"
+        seq = None if seqs[at] == NO_SEQ else int(seqs[at])
+        refused[at] = rejected(batch.streams[places[at]], format_time(int(times_ms[at])), seq, error)
+    new[list(refused)] = False
+    return Decision(times_ms, new, refused)
+
+
+def applied_before(batch: Readings, place: int, entries: Entries) -> int | Result:
+    """Which entry of its stream's history a reading that is not new repeats; or that it is late, or in conflict."""
+    stream, seq, moment = batch.streams[place], int(batch.seqs[place]), int(batch.timestamps_ms[place])
+    numbered = seq != NO_SEQ
+    same = entries["seq"] == seq if numbered else (entries["seq"] == NO_SEQ) & (entries["timestamp_ms"] == moment)
+    found = np.flatnonzero(same)
+    time = None if moment == NO_TIME else format_time(moment)
+    if not len(found):
+        last = "unknown"
+        if len(entries):
+            newest = entries[-1]
+            last = f"seq {newest['seq']}" if numbered else format_time(int(newest["timestamp_ms"]))
+        error = f"older than what the stream has seen; its last reading is {last}"
+        return Result(stream, time, seq if numbered else None, "late", error=error)
+    at = int(found[0])
+    if entries["values"][at].tobytes() == batch.values[place].tobytes():
+        return at
+    error = "a reading with this identity and other values was applied before"
+    return Result(stream, time, seq if numbered else None, "conflict", error=error)

@@ -14,10 +14,11 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from service.answers import Result, answer, join
 from service.batcher import Batcher
 from service.errors import BadRequest, MethodNotAllowed, ServiceError, TooLarge, UnsupportedMedia, problem
 from service.metrics import Metrics
-from service.schemas import Result, SentReading, Wire, encode_results
+from service.schemas import SentReading, Wire
 
 log = structlog.get_logger(__name__)
 
@@ -83,13 +84,11 @@ class Ingest:
             results, readings, form = self._wire.read(body, lines, stream, int(time.time() * 1000))
         scored = await self._batcher.submit(readings)
         with self._metrics.stage("reply"):
-            if len(scored) == len(results):
-                replies = scored
-            else:
+            if len(scored) < len(results):
+                self._metrics.answered("rejected", len(results) - len(scored))
                 rest = iter(scored)
-                replies = [next(rest) if result is None else result for result in results]
-            self._metrics.answered((reply.status, reply.replayed) for reply in replies)
-            return encode_results(replies, form), form
+                scored = [next(rest) if result is None else answer(result) for result in results]
+            return join(scored, form), form
 
 
 def _is_lines(content_type: str) -> bool:

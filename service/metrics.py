@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -21,6 +19,23 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
+class Stage:
+    """A stopwatch that is running; it stops at the end of a `with`, or when told to."""
+
+    def __init__(self, series: Histogram) -> None:
+        self._series = series
+        self._began = time.perf_counter()
+
+    def done(self) -> None:
+        """Stop it and note the time."""
+        self._series.observe(time.perf_counter() - self._began)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.done()
+
+
 class Metrics:
     """The series of one process; with several worker processes prometheus-client adds them up from files."""
 
@@ -29,7 +44,7 @@ class Metrics:
         registry = self._registry
         self._readings = Counter("gatewatch_readings", "Readings answered, by status.", ["status"], registry=registry)
         self._replays = Counter(
-            "gatewatch_replays", "Readings sent again and answered from the record.", registry=registry
+            "gatewatch_replays", "Readings sent again and answered as they were the first time.", registry=registry
         )
         self._score = Histogram(
             "gatewatch_score", "Anomaly scores; 1 is the threshold.", buckets=SCORES, registry=registry
@@ -89,33 +104,29 @@ class Metrics:
         """Name the model that scores."""
         self._model.labels(model, architecture, str(format_version)).set(1)
 
-    @contextmanager
-    def stage(self, stage: str) -> Iterator[None]:
+    def stage(self, stage: str) -> Stage:
         """Time a stage: parse, wait, load, step, save or reply."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stages[stage].observe(time.perf_counter() - started)
+        return Stage(self._stages[stage])
 
     def waited(self, seconds: float) -> None:
         """A request's first reading waited so long for its batch."""
         self._stages["wait"].observe(seconds)
 
-    def answered(self, results: Iterable[tuple[str, bool]]) -> None:
-        """Readings were answered, each with a status, or replayed."""
-        for (status, replayed), count in Tally(results).items():
-            if replayed:
-                self._replays.inc(count)
-            else:
-                self._readings.labels(status).inc(count)
+    def answered(self, status: str, readings: int) -> None:
+        """So many readings got an answer with this status."""
+        self._readings.labels(status).inc(readings)
 
-    def scored(self, scores: Sequence[float]) -> None:
+    def replayed(self, readings: int) -> None:
+        """So many readings had been applied before and got their first answer again."""
+        self._replays.inc(readings)
+
+    def scored(self, scores: NDArray[np.float32]) -> None:
         """Readings were applied, with these scores.
 
         prometheus-client observes one value at a time (1.5 µs); a batch is counted bucket by bucket.
         """
-        if not scores:
+        if len(scores) == 1:
+            self._score.observe(float(scores[0]))
             return
         counts = np.bincount(np.searchsorted(self._bounds, scores), minlength=len(self._bounds))
         for bucket, count in zip(self._score._buckets, counts.tolist(), strict=True):

@@ -7,7 +7,7 @@
 local answers, at = {}, 1
 for i = 1, #KEYS, 2 do
   local fence, pieces = ARGV[at], tonumber(ARGV[at + 3])
-  if redis.call('GETRANGE', KEYS[i], 8, 31) == fence then
+  if redis.call('GETRANGE', KEYS[i], 8, 36) == fence then
     redis.call('SET', KEYS[i], ARGV[at + 1])
     if ARGV[at + 2] == '1' then redis.call('DEL', KEYS[i + 1]) end
     for piece = at + 4, at + 2 + 2 * pieces, 2 do

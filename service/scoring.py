@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
 from service import history, state
+from service.answers import Answers, answer, format_time
 from service.errors import StoreUnavailable
-from service.identity import Heads, Repeat, order
+from service.history import Entries
+from service.identity import Round, applied_before, decide, rounds_of
 from service.metrics import Metrics
-from service.schemas import Readings, Result, Wire, format_time
-from service.store import StateStore, Write
+from service.schemas import Readings
+from service.state import Records
+from service.store import StateStore, Writes
 
 log = structlog.get_logger(__name__)
-
-Records = NDArray[Any]
 
 SMALL_BATCH = 32
 """Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
@@ -31,21 +32,19 @@ SMALL_BATCH = 32
 
 @dataclass
 class Lanes:
-    """The B streams of a batch: their readings, in order, and their states before them.
+    """The B streams of a batch and their states before it.
 
     Attributes:
         streams: their names.
-        places: where each one's readings stand in the batch.
         fences: what Redis held of each when it was loaded.
-        records: (B,) the states before.
-        recovered: stream's index to the history to be written anew, for states that had to be rebuilt.
+        records: (B,) the states before; moved forward in place.
+        recovered: row of a stream whose state had to be rebuilt, to the history to be written anew.
     """
 
     streams: list[str]
-    places: list[list[int]]
     fences: list[bytes]
     records: Records
-    recovered: dict[int, history.Entries]
+    recovered: dict[int, Entries]
 
 
 @dataclass
@@ -53,17 +52,17 @@ class Applied:
     """What a batch came to, before it is saved.
 
     Attributes:
-        results: place in the batch to result, for readings that were applied, or late, or in conflict.
-        replays: place in the batch to the applied reading that it repeats.
-        writes: what to save, one for each stream that changed.
-        scores: stream to the score of each new reading, and the reason of the incident it began, if it did.
+        rounds: the readings that were applied, and their entries in the history.
+        seen: place and row of readings that are not new.
+        refused: place to the answer of a reading that cannot be applied.
+        writes: what to save of each stream that changed.
         opened, closed: streams whose incident is open after an anomalous reading; streams whose incident ended.
     """
 
-    results: dict[int, Result] = field(default_factory=dict)
-    replays: dict[int, Repeat] = field(default_factory=dict)
-    writes: list[Write] = field(default_factory=list)
-    scores: dict[str, list[tuple[float, str | None]]] = field(default_factory=dict)
+    rounds: list[tuple[Round, Entries]] = field(default_factory=list)
+    seen: list[tuple[int, int]] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    writes: Writes = field(default_factory=Writes)
     opened: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
 
@@ -72,292 +71,245 @@ class Scorer:
     """Scores batches with one detector over one store."""
 
     def __init__(
-        self,
-        detector: Detector,
-        store: StateStore,
-        metrics: Metrics,
-        wire: Wire,
-        history_readings: int,
-        save_attempts: int,
+        self, detector: Detector, store: StateStore, metrics: Metrics, history_readings: int, save_attempts: int
     ) -> None:
         self._detector = detector
         self._store = store
         self._metrics = metrics
-        self._wire = wire
+        self._answers = Answers(detector)
         self._slots = history_readings
         self._attempts = save_attempts
         self._record = state.state_dtype(detector.state_dtype)
         self._entry = history.entry_dtype(len(detector.channels))
         self._seed = history.channels_seed(detector.channels)
 
-    async def score_batch(self, batch: Readings) -> list[Result]:
+    async def score_batch(self, batch: Readings) -> list[str]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
 
         A stream that another process wrote meanwhile is loaded and scored again, without the others.
 
+        Returns:
+            Each reading's answer as JSON, in the order given.
+
         Raises:
             StoreUnavailable: Redis did not answer, or a stream was contended for `save_attempts` times.
         """
-        results: list[Result | None] = [None] * len(batch)
-        waiting: Iterable[int] = range(len(batch))
+        answers: list[str] = [""] * len(batch)
+        waiting: list[int] | None = None
         for _ in range(self._attempts):
-            lanes = await self._load(batch, waiting)
-            with self._metrics.stage("step"):
-                now_ms = int(time.time() * 1000)
-                if len(batch) <= SMALL_BATCH:
-                    applied = self._apply(batch, lanes, now_ms)
-                else:
-                    applied = await asyncio.to_thread(self._apply, batch, lanes, now_ms)
-            with self._metrics.stage("save"):
-                saved = await self._store.save(applied.writes) if applied.writes else []
-            lost = {write.stream for write, ok in zip(applied.writes, saved, strict=True) if not ok}
-            await self._replay(applied, lost)
-            for place, result in applied.results.items():
-                results[place] = result if not lost or batch.streams[place] not in lost else None
+            streams, rounds = rounds_of(batch, waiting)
+            load = self._metrics.stage("load")
+            async with self._store.hold(streams) as held:
+                lanes = await self._lanes(streams, held.packed)
+                load.done()
+                with self._metrics.stage("step"):
+                    now_ms = int(time.time() * 1000)
+                    if len(batch) <= SMALL_BATCH:
+                        applied = self._apply(batch, rounds, lanes, now_ms)
+                    else:
+                        applied = await asyncio.to_thread(self._apply, batch, rounds, lanes, now_ms)
+                with self._metrics.stage("save"):
+                    if applied.writes.streams:
+                        await held.send(applied.writes)
+                    self._write_answers(answers, applied, lanes)
+                    saved = await held.saved()
+            lost = {stream for stream, ok in zip(applied.writes.streams, saved, strict=True) if not ok}
+            await self._answer_seen(answers, batch, applied, lanes, lost)
             await self._mark_open(applied.opened - lost, applied.closed - lost)
-            self._count(applied, lost)
+            self._count(batch, applied, lanes, lost)
             if not lost:
-                return [result for result in results if result is not None]
-            again = zip(lanes.streams, lanes.places, strict=True)
-            waiting = [place for stream, places in again if stream in lost for place in places]
+                return answers
+            places = range(len(batch)) if waiting is None else waiting
+            waiting = [place for place in places if batch.streams[place] in lost]
         raise StoreUnavailable(f"other processes kept writing {len(lost)} of the streams; send the readings again")
 
     async def describe(self, stream: str) -> dict[str, Any] | None:
         """What is known of a stream, or None if no reading of it was ever applied."""
-        lanes = await self._load_streams([stream], [[]])
+        lanes = await self._lanes([stream], await self._store.load([stream]))
         record = lanes.records[0]
         readings = int(record["readings"])
         if readings == 0:
             return None
-        slot = (readings - 1) % state.RESULTS
         return {
             "stream": stream,
             "readings": readings,
             "last_timestamp": format_time(int(record["detector"]["last_ms"])),
             "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
-            "status": STATUSES[record["status"][slot] & state.STATUS_BITS],
-            "score": float(record["score"][slot]),
+            "status": STATUSES[record["status"] & state.STATUS_BITS],
+            "score": float(record["score"]),
             "model": self._detector.name,
             "tag": bytes(record["tag"]).hex(),
         }
 
     async def recent(self, stream: str) -> list[dict[str, Any]]:
         """The stream's last readings, oldest first, each with its values and its answer."""
-        ring = (await self._store.load_histories([stream]))[0]
-        entries = history.unpack_entries(ring, self._entry, self._seed)
-        answers = self._answers([stream] * len(entries), entries, replayed=True)
+        entries = (await self._histories([stream]))[0]
+        answers = self._answers.texts([stream] * len(entries), entries, replayed=True)
         values = entries["values"].astype(str).astype(np.float64).tolist()  # the shortest decimals that mean the same
         return [
             {
                 "n": n,
                 "values": {c: None if v != v else v for c, v in zip(self._detector.channels, row, strict=True)},
-                "result": msgspec.json.decode(msgspec.json.encode(answer)),
+                "result": msgspec.json.decode(text),
             }
-            for n, row, answer in zip(entries["n"].tolist(), values, answers, strict=True)
+            for n, row, text in zip(entries["n"].tolist(), values, answers, strict=True)
         ]
 
-    async def _load(self, batch: Readings, places: Iterable[int]) -> Lanes:
-        """Group readings by stream, in each stream's order, and load or recover the streams' states."""
-        by_stream: dict[str, list[int]] = {}
-        streams = batch.streams
-        for place in places:
-            by_stream.setdefault(streams[place], []).append(place)
-        for queue in by_stream.values():
-            if len(queue) > 1:
-                queue.sort(key=lambda place: order(batch.seqs[place], batch.timestamps_ms[place]))
-        return await self._load_streams(list(by_stream), list(by_stream.values()))
-
-    async def _load_streams(self, streams: list[str], places: list[list[int]]) -> Lanes:
-        with self._metrics.stage("load"):
-            packed = await self._store.load(streams)
-            records, flaws = state.unpack(packed, self._record, self._detector.digest, self._slots)
-        lanes = Lanes(streams, places, [p[state.FENCE] if p else b"" for p in packed], records, {})
+    async def _lanes(self, streams: list[str], packed: Sequence[bytes | None]) -> Lanes:
+        """Records from what Redis held; those that are absent or unusable are recovered."""
+        records, flaws = state.unpack(packed, self._record, self._detector.digest, self._slots)
+        lanes = Lanes(streams, [p[state.FENCE] if p else b"" for p in packed], records, {})
         if flaws:
-            rings = await self._store.load_histories([streams[at] for at in flaws])
-            await asyncio.to_thread(self._recover, lanes, flaws, rings)
+            histories = await self._histories([streams[row] for row in flaws])
+            await asyncio.to_thread(self._recover, lanes, flaws, histories)
         return lanes
 
-    def _recover(self, lanes: Lanes, flaws: dict[int, str], rings: Sequence[bytes]) -> None:
+    async def _histories(self, streams: Sequence[str]) -> list[Entries]:
+        rings = await self._store.load_histories(streams)
+        return [history.unpack_entries(ring, self._entry, self._seed)[-self._slots :] for ring in rings]
+
+    def _recover(self, lanes: Lanes, flaws: dict[int, str], histories: list[Entries]) -> None:
         """Give streams whose record is absent or unusable a state: rebuilt from history, or a fresh one."""
-        new = [at for (at, flaw), ring in zip(flaws.items(), rings, strict=True) if flaw == "missing" and not ring]
+        paired = list(zip(flaws.items(), histories, strict=True))
+        new = [row for (row, flaw), entries in paired if flaw == "missing" and not len(entries)]
         if new:
             initial = self._detector.initial(len(new))
             lanes.records[new] = state.fresh(self._record, initial, self._detector.digest, self._slots)
-            lanes.recovered.update(dict.fromkeys(new, np.empty(0, self._entry)))
-        for (at, flaw), ring in zip(flaws.items(), rings, strict=True):
-            if at in lanes.recovered:
+        for (row, flaw), entries in paired:
+            lanes.recovered[row] = entries
+            if flaw == "missing" and not len(entries):
                 continue
-            entries = history.unpack_entries(ring, self._entry, self._seed)[-self._slots :]
             if flaw == "history":
-                lanes.records["history"][at] = self._slots
+                lanes.records["history"][row] = self._slots
             else:
-                lanes.records[at] = self._rebuild(entries)[0]
-            lanes.recovered[at] = entries
+                lanes.records[row] = self._rebuild(entries)[0]
             self._metrics.rebuilt(flaw)
-            log.warning("state rebuilt from history", stream=lanes.streams[at], cause=flaw, readings=len(entries))
+            log.warning("state rebuilt from history", stream=lanes.streams[row], cause=flaw, readings=len(entries))
 
-    def _rebuild(self, entries: history.Entries) -> Records:
+    def _rebuild(self, entries: Entries) -> Records:
         """(1,) the state after the readings of a history, stepped from nothing by this model."""
         detector = self._detector
-        states = detector.initial(1)
-        if not len(entries):
-            return state.fresh(self._record, states, detector.digest, self._slots)
+        record = state.fresh(self._record, detector.initial(1), detector.digest, self._slots)
         for at in range(len(entries)):
-            states = detector.step(entries["values"][at : at + 1], entries["timestamp_ms"][at : at + 1], states).states
-        record = state.fresh(self._record, states, detector.digest, self._slots)
-        record["readings"] = entries["n"][-1] + 1
-        record["tag"] = entries["tag"][-1]
-        record["last_seq"] = entries["seq"][-1]
-        last = entries[-state.RESULTS :]
-        chained = state.payloads(last["seq"].tolist(), last["timestamp_ms"].tolist(), last["values"])
-        _remember(record, np.zeros(len(last), np.intp), last, chained)
+            one = entries[at : at + 1]
+            step = detector.advance(one["values"], one["timestamp_ms"], record["detector"])
+            record["score"], record["status"] = step.score, step.status
+        if len(entries):
+            record["readings"] = entries["n"][-1] + 1
+            record["tag"] = entries["tag"][-1]
+            record["last_seq"] = entries["seq"][-1]
         return record
 
-    def _apply(self, batch: Readings, lanes: Lanes, now_ms: int) -> Applied:
+    def _apply(self, batch: Readings, rounds: list[Round], lanes: Lanes, now_ms: int) -> Applied:
         """Run a batch through the detector, in rounds of at most one reading of each stream."""
         applied = Applied()
-        heads = Heads(lanes.records, lanes.streams)
-        was_open = self._detector.is_open(lanes.records["detector"])
-        anomalous: set[int] = set()
-        slots: list[list[tuple[int, bytes]]] = [[] for _ in lanes.streams]
-        pending = [iter(places) for places in lanes.places]
-        active = list(range(len(lanes.streams)))
-        while active:
-            rows: list[int] = []
-            places: list[int] = []
-            for row in active:
-                for place in pending[row]:
-                    decided = heads.decide(row, batch, place, now_ms)
-                    if decided is None:
-                        rows.append(row)
-                        places.append(place)
-                        break
-                    if isinstance(decided, Repeat):
-                        applied.replays[place] = decided
-                    else:
-                        applied.results[place] = decided
-            if rows:
-                entries = self._round(batch, lanes.records, heads, rows, places)
-                names = [lanes.streams[row] for row in rows]
-                applied.results.update(zip(places, self._answers(names, entries, replayed=False), strict=True))
-                self._collect(applied, entries, rows, names, slots, anomalous)
-            active = rows
-        is_open = self._detector.is_open(lanes.records["detector"])
-        changed = [row for row, new in enumerate(slots) if new]
-        packed = state.pack(lanes.records if len(changed) == len(slots) else lanes.records[changed])
-        for row, record in zip(changed, packed, strict=True):
-            stream, recovered = lanes.streams[row], lanes.recovered.get(row)
-            kept = self._slots_of(recovered) if recovered is not None and len(recovered) else []
-            applied.writes.append(Write(stream, lanes.fences[row], record, recovered is not None, kept + slots[row]))
-            if is_open[row] and row in anomalous:
-                applied.opened.add(stream)
-            elif was_open[row] and not is_open[row]:
-                applied.closed.add(stream)
+        detector, records = self._detector, lanes.records
+        was_open = detector.is_open(records["detector"])
+        for round_ in rounds:
+            self._apply_round(applied, batch, records, round_, now_ms)
+        if not applied.rounds:
+            return applied
+        changed = applied.rounds[0][0].rows
+        if len(applied.rounds) > 1:
+            changed = np.unique(np.concatenate([round_.rows for round_, _ in applied.rounds]))
+        whole = len(changed) == len(records)
+        row_of = dict(zip(changed.tolist(), range(len(changed)), strict=True))
+        writes = applied.writes
+        writes.records = state.pack(records if whole else records[changed])
+        writes.streams = lanes.streams if whole else [lanes.streams[row] for row in row_of]
+        writes.fences = lanes.fences if whole else [lanes.fences[row] for row in row_of]
+        for row, entries in lanes.recovered.items():
+            if row in row_of:
+                writes.anew.append(row_of[row])
+                self._write_slots(writes, [row_of[row]] * len(entries), entries)
+        for round_, entries in applied.rounds:
+            self._write_slots(writes, [row_of[row] for row in round_.rows.tolist()], entries)
+        self._note_incidents(applied, lanes, was_open)
         return applied
 
-    def _round(
-        self, batch: Readings, records: Records, heads: Heads, rows: list[int], places: list[int]
-    ) -> history.Entries:
-        """Step one reading of each of several streams; write states and results into `records`."""
-        at = np.array(rows, np.intp)
-        values = batch.values[places]  # (B, C)
-        moments = [heads.last_ms[row] for row in rows]
-        seqs = [heads.last_seq[row] for row in rows]
-        step = self._detector.step(values, np.array(moments, np.int64), records["detector"][at])
-        chained = state.payloads(seqs, moments, values)
-        entries = np.zeros(len(rows), self._entry)
-        entries["n"] = [heads.readings[row] for row in rows]
-        entries["timestamp_ms"] = moments
+    def _apply_round(self, applied: Applied, batch: Readings, records: Records, round_: Round, now_ms: int) -> None:
+        """Step one reading of each of several streams; moves `records` forward."""
+        rows, places = round_.rows, round_.places
+        heads = records if len(rows) == len(records) else records[rows]
+        decision = decide(batch, places, heads, now_ms)
+        times_ms = decision.times_ms
+        if not decision.new.all():
+            for at in np.flatnonzero(~decision.new).tolist():
+                if at in decision.refused:
+                    applied.refused[int(places[at])] = answer(decision.refused[at])
+                else:
+                    applied.seen.append((int(places[at]), int(rows[at])))
+            rows, places, times_ms = rows[decision.new], places[decision.new], times_ms[decision.new]
+            heads = records[rows]
+            if not len(rows):
+                return
+        entries = self._step(heads, batch.seqs[places], times_ms, batch.values[places])
+        if heads is not records:
+            records[rows] = heads
+        applied.rounds.append((Round(rows, places), entries))
+
+    def _step(self, heads: Records, seqs: Any, times_ms: Any, values: Any) -> Entries:
+        """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories."""
+        step = self._detector.advance(values, times_ms, heads["detector"])
+        entries = np.empty(len(heads), self._entry)
+        entries["n"] = heads["readings"]
+        entries["timestamp_ms"] = times_ms
         entries["seq"] = seqs
-        entries["tag"] = np.array(heads.advance(rows, chained), "V16")
+        entries["tag"] = state.chain(heads["tag"], seqs, times_ms, values)
         entries["model"] = np.void(self._detector.digest)
         entries["score"] = step.score
-        entries["status"] = step.status | np.where(step.alert, state.ALERT, 0).astype(np.uint8)
+        entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["reason"] = step.reason
         entries["values"] = values
-        entries["expected"] = step.expected
+        entries["forecast"] = step.forecast
         entries["attribution"] = step.attribution
-        records["detector"][at] = step.states
-        records["readings"][at] = entries["n"] + 1
-        records["tag"][at] = entries["tag"]
-        records["last_seq"][at] = seqs
-        _remember(records, at, entries, chained)
+        heads["readings"] += 1
+        heads["tag"] = entries["tag"]
+        heads["last_seq"] = seqs
+        heads["score"] = step.score
+        heads["status"] = entries["status"]
         return entries
 
-    def _collect(
-        self,
-        applied: Applied,
-        entries: history.Entries,
-        rows: list[int],
-        names: list[str],
-        slots: list[list[tuple[int, bytes]]],
-        anomalous: set[int],
-    ) -> None:
-        """Note what is to be written and counted of one round."""
-        for row, slot in zip(rows, self._slots_of(entries), strict=True):
-            slots[row].append(slot)
-        statuses = entries["status"].tolist()
-        columns = zip(rows, names, statuses, entries["score"].tolist(), entries["reason"].tolist(), strict=True)
-        for row, name, status, score, reason in columns:
-            if status & state.STATUS_BITS == ANOMALOUS:
-                anomalous.add(row)
-            alert = REASONS[reason] if status & state.ALERT else None
-            applied.scores.setdefault(name, []).append((score, alert))
+    def _write_slots(self, writes: Writes, rows: list[int], entries: Entries) -> None:
+        offsets = (entries["n"] % np.uint64(self._slots) * np.uint64(self._entry.itemsize)).tolist()
+        writes.slots += zip(rows, offsets, history.pack_entries(entries, self._seed), strict=True)
 
-    def _slots_of(self, entries: history.Entries) -> list[tuple[int, bytes]]:
-        """Offset in the ring and bytes of each entry."""
-        offsets = entries["n"].astype(np.int64) % self._slots * self._entry.itemsize
-        return list(zip(offsets.tolist(), history.pack_entries(entries, self._seed), strict=True))
-
-    def _answers(self, streams: Sequence[str], entries: history.Entries, replayed: bool) -> list[Result]:
-        """The results of applied readings, from their entries in the history."""
-        if not len(entries):
-            return []
-        times: dict[int, str] = {}
-        answers = []
-        for stream, moment, seq, status, score, band, share, reason, model in zip(
-            streams,
-            entries["timestamp_ms"].tolist(),
-            entries["seq"].tolist(),
-            (entries["status"] & state.STATUS_BITS).tolist(),
-            entries["score"].tolist(),
-            self._wire.bands(entries["expected"]),
-            self._wire.shares(entries["attribution"]),
-            entries["reason"].tolist(),
-            entries["model"].tolist(),
-            strict=True,
-        ):
-            if moment not in times:
-                times[moment] = format_time(moment)
-            answers.append(
-                Result(
-                    stream,
-                    times[moment],
-                    None if seq < 0 else seq,
-                    STATUSES[status],
-                    score,
-                    band,
-                    share,
-                    REASONS[reason] if status == ANOMALOUS else None,
-                    model.hex(),
-                    replayed,
-                )
-            )
-        return answers
-
-    async def _replay(self, applied: Applied, lost: set[str]) -> None:
-        """Answer readings sent again with their first answer, from this batch or from the history in Redis."""
-        wanted = {place: repeat for place, repeat in applied.replays.items() if repeat.answer.stream not in lost}
-        if not wanted:
+    def _note_incidents(self, applied: Applied, lanes: Lanes, was_open: Any) -> None:
+        is_open = self._detector.is_open(lanes.records["detector"])
+        if not (was_open | is_open).any():
             return
-        streams = sorted({str(repeat.answer.stream) for repeat in wanted.values()})
-        known: dict[tuple[str | None, int], Result] = {}
-        for stream, ring in zip(streams, await self._store.load_histories(streams), strict=True):
-            entries = history.unpack_entries(ring, self._entry, self._seed)[-state.RESULTS :]
-            answers = self._answers([stream] * len(entries), entries, replayed=True)
-            known.update(((stream, n), answer) for n, answer in zip(entries["n"].tolist(), answers, strict=True))
-        for place, repeat in wanted.items():
-            applied.results[place] = known.get((repeat.answer.stream, repeat.n), repeat.answer)
+        applied.closed = {lanes.streams[row] for row in np.flatnonzero(was_open & ~is_open)}
+        for round_, entries in applied.rounds:
+            rows = round_.rows[entries["status"] & state.STATUS_BITS == ANOMALOUS]
+            applied.opened |= {lanes.streams[row] for row in rows if is_open[row]}
+
+    def _write_answers(self, answers: list[str], applied: Applied, lanes: Lanes) -> None:
+        for place, text in applied.refused.items():
+            answers[place] = text
+        for round_, entries in applied.rounds:
+            streams = [lanes.streams[row] for row in round_.rows]
+            texts = self._answers.texts(streams, entries, replayed=False)
+            for place, text in zip(round_.places.tolist(), texts, strict=True):
+                answers[place] = text
+
+    async def _answer_seen(
+        self, answers: list[str], batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]
+    ) -> None:
+        """Answer readings that are not new from their streams' histories: with their first answer, if it is there."""
+        seen = [(place, lanes.streams[row]) for place, row in applied.seen if lanes.streams[row] not in lost]
+        if not seen:
+            return
+        streams = sorted({stream for _, stream in seen})
+        histories = dict(zip(streams, await self._histories(streams), strict=True))
+        for place, stream in seen:
+            entries = histories[stream]
+            found = applied_before(batch, place, entries)
+            if isinstance(found, int):
+                (answers[place],) = self._answers.texts([stream], entries[found : found + 1], replayed=True)
+                self._metrics.replayed(1)
+            else:
+                answers[place] = answer(found)
+                self._metrics.answered(found.status, 1)
 
     async def _mark_open(self, opened: set[str], closed: set[str]) -> None:
         """Tell the store which streams have an open anomaly; the readings are saved, so trouble is only logged."""
@@ -369,21 +321,22 @@ class Scorer:
             self._metrics.store_error("mark_open")
             log.warning("open anomalies not marked", error=str(error))
 
-    def _count(self, applied: Applied, lost: set[str]) -> None:
-        kept = [(stream, scores) for stream, scores in applied.scores.items() if stream not in lost]
-        self._metrics.scored([score for _, scores in kept for score, _ in scores])
-        for stream, scores in kept:
-            for score, alert in scores:
-                if alert:
-                    self._metrics.alerted(alert)
-                    log.info("anomaly opened", stream=stream, score=score, reason=alert)
-
-
-def _remember(records: Records, rows: NDArray[np.intp], entries: history.Entries, payloads: list[bytes]) -> None:
-    """Write the results of readings, at most one a slot, into the records' rings."""
-    slots = (entries["n"] % state.RESULTS).astype(np.intp)
-    numbered = entries["seq"] >= 0
-    records["identity"][rows, slots] = np.where(numbered, entries["seq"], entries["timestamp_ms"])
-    records["digest"][rows, slots] = [state.values_digest(payload) for payload in payloads]
-    records["score"][rows, slots] = entries["score"]
-    records["status"][rows, slots] = entries["status"] | np.where(numbered, state.SEQ_KIND, 0).astype(np.uint8)
+    def _count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
+        """Count what was applied and saved, and what was refused."""
+        refused = sum(batch.streams[place] not in lost for place in applied.refused)
+        if refused:
+            self._metrics.answered("rejected", refused)
+        for round_, entries in applied.rounds:
+            rows = round_.rows
+            if lost:
+                kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
+                rows, entries = rows[kept], entries[kept]
+            status = entries["status"]
+            self._metrics.scored(entries["score"])
+            for at, count in Counter((status & state.STATUS_BITS).tolist()).items():
+                self._metrics.answered(STATUSES[at], count)
+            for at in np.flatnonzero(status & state.ALERT).tolist():
+                reason = REASONS[entries["reason"][at]]
+                self._metrics.alerted(reason)
+                score = float(entries["score"][at])
+                log.info("anomaly opened", stream=lanes.streams[rows[at]], score=score, reason=reason)

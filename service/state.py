@@ -6,12 +6,14 @@ A record is one item of a fixed numpy dtype, so that a batch of B records is one
     2       magic       "GW"
     2       format      version of this layout
     4       checksum    CRC-32 over everything behind it
-    8       model       digest of the model that produced the state   ┐ the fence: what the compare-and-set
-    16      tag         chain over the readings applied, in order     ┘ compares
+    8       model       digest of the model that produced the state   ┐ the fence: what the
+    16      tag         chain over the readings applied, in order     │ compare-and-set
+    1       hold        1 if the stream waits at gaps in seq          │ compares
+    4       reorder_ms  how late a reading may still take its place   ┘
     8       readings    how many were applied
     8       last_seq    sequence number of the last one, -1 without
     4       history     slots of the stream's history ring
-    17 x K  results     of the last K readings: identity, digest of the values, score, status; answers for retries
+    4, 1    score, status   of the last reading
     ...     detector    network state and residual memory, see Detector.state_dtype
 """
 
@@ -28,17 +30,14 @@ from numpy.typing import NDArray
 Records = NDArray[Any]
 
 MAGIC: Final = b"GW"
-FORMAT: Final = 1
-RESULTS: Final = 32
-"""K: how many of a stream's last readings are answered again when they are sent again."""
+FORMAT: Final = 2
 
 CHECKED_FROM: Final = 8
-FENCE: Final = slice(8, 32)
+FENCE: Final = slice(8, 37)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
 
-FRESH_TAG: Final = bytes(16)
-SEQ_KIND, ALERT, STATUS_BITS = 0x80, 0x40, 0x0F
-"""Bits of a result's status: identified by seq; began an incident; index into STATUSES."""
+ALERT, STATUS_BITS = 0x40, 0x0F
+"""Bits of a reading's status: began an incident; index into STATUSES."""
 
 
 def state_dtype(detector_state: np.dtype[Any]) -> np.dtype[Any]:
@@ -50,13 +49,13 @@ def state_dtype(detector_state: np.dtype[Any]) -> np.dtype[Any]:
             ("checksum", "<u4"),
             ("model", "V8"),
             ("tag", "V16"),
+            ("hold", "u1"),
+            ("reorder_ms", "<u4"),
             ("readings", "<u8"),
             ("last_seq", "<i8"),
             ("history", "<u4"),
-            ("identity", "<i8", (RESULTS,)),
-            ("digest", "<u4", (RESULTS,)),
-            ("score", "<f4", (RESULTS,)),
-            ("status", "u1", (RESULTS,)),
+            ("score", "<f4"),
+            ("status", "u1"),
             ("detector", detector_state),
         ]
     )
@@ -70,7 +69,6 @@ def fresh(dtype: np.dtype[Any], detector_states: Records, model: bytes, history:
     records["model"] = np.void(model)
     records["last_seq"] = -1
     records["history"] = history
-    records["identity"] = -1
     records["detector"] = detector_states
     return records
 
@@ -95,19 +93,24 @@ def unpack(
     used is zero, but for `history`, which is otherwise sound.
     """
     size = dtype.itemsize
+    begin = MAGIC + FORMAT.to_bytes(2, "little")
+    slots_at = dtype.fields["history"][1]  # type: ignore[index]
+    slots = history.to_bytes(4, "little")
     flaws: dict[int, str] = {}
-    blank = bytes(size)
-    whole = bytearray(b"".join([p if p is not None and len(p) == size else blank for p in packed]))
-    records = np.frombuffer(whole, dtype)
-    raw = memoryview(whole)
-    checksums = [zlib.crc32(raw[start + CHECKED_FROM : start + size]) for start in range(0, len(raw), size)]
-    sound = (records["checksum"] == checksums) & (records["magic"] == MAGIC) & (records["format"] == FORMAT)
-    sound &= (records["model"] == np.void(model)) & (records["history"] == history)
-    for at in np.flatnonzero(~sound).tolist():
-        flaws[at] = _flaw(packed[at], size, model)
-        if flaws[at] != "history":
-            raw[at * size : (at + 1) * size] = blank
-    return records, flaws
+    sound: list[bytes] = []
+    for at, p in enumerate(packed):
+        if (
+            p is None
+            or len(p) != size
+            or p[:4] != begin
+            or p[8:16] != model
+            or zlib.crc32(memoryview(p)[CHECKED_FROM:]) != int.from_bytes(p[4:CHECKED_FROM], "little")
+            or p[slots_at : slots_at + 4] != slots
+        ):
+            flaws[at] = _flaw(p, size, model)
+            p = p if p and flaws[at] == "history" else bytes(size)
+        sound.append(p)
+    return np.frombuffer(bytearray(b"".join(sound)), dtype), flaws
 
 
 def _flaw(packed: bytes | None, size: int, model: bytes) -> str:
@@ -124,29 +127,17 @@ def _flaw(packed: bytes | None, size: int, model: bytes) -> str:
     return "history" if len(packed) == size else "format"
 
 
-def chain(tag: bytes, payload: bytes) -> bytes:
-    """The tag after one more reading: BLAKE2b-128 over the tag before and the reading's payload.
+def chain(tags: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float32]) -> Records:
+    """(B,) tags after one more reading of each of B streams: BLAKE2b-128 over the tag before and the reading.
 
-    Equal tags prove that exactly the same readings were applied in the same order.
+    Chained are the tag (16 bytes), seq (-1 without) and Unix ms as int64, and the values as float32 in the model's
+    order of channels, missing ones as the canonical NaN (00 00 c0 7f), all little-endian. A stream begins with a tag
+    of zeros. Equal tags prove that exactly the same readings were applied in the same order.
     """
-    return hashlib.blake2b(tag + payload, digest_size=16).digest()
-
-
-def payloads(seqs: Sequence[int], timestamps_ms: Sequence[int], values: NDArray[np.float32]) -> list[bytes]:
-    """What is chained of each of B readings: seq (-1 without) and Unix ms as int64, then the float32 values.
-
-    All little-endian, values in the model's order of channels, missing ones as the canonical NaN (00 00 c0 7f).
-    """
-    rows = np.zeros(len(seqs), [("seq", "<i8"), ("timestamp_ms", "<i8"), ("values", "<f4", values.shape[1:])])
-    rows["seq"], rows["timestamp_ms"], rows["values"] = seqs, timestamps_ms, values
-    whole, size = rows.tobytes(), rows.dtype.itemsize
-    return [whole[start : start + size] for start in range(0, len(whole), size)]
-
-
-VALUES_FROM: Final = 16
-"""Where the values stand in a payload; their CRC-32 is what a retry is compared by."""
-
-
-def values_digest(payload: bytes) -> int:
-    """CRC-32 of a payload's values."""
-    return zlib.crc32(payload[VALUES_FROM:])
+    dtype = [("tag", "V16"), ("seq", "<i8"), ("time_ms", "<i8"), ("values", "<f4", values.shape[1:])]
+    links = np.empty(len(tags), dtype)
+    links["tag"], links["seq"], links["time_ms"], links["values"] = tags, seqs, times_ms, values
+    whole, size = links.tobytes(), links.dtype.itemsize
+    blake2b = hashlib.blake2b
+    hashed = [blake2b(whole[at : at + size], digest_size=16).digest() for at in range(0, len(whole), size)]
+    return np.frombuffer(b"".join(hashed), "V16")

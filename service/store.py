@@ -1,18 +1,19 @@
-"""StateStore: stream states and histories in Redis; load, compare-and-set, recover. No command is ever sent twice."""
+"""StateStore over Redis: load, compare-and-set, history. Knows bytes and keys, nothing of what is in them."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
@@ -21,17 +22,26 @@ from service.errors import StoreUnavailable
 
 REMEMBERED_KEYS = 65_536
 _SAVE = Path(__file__).with_name("save.lua").read_text()
+_SET_SLOTS = b"for i=1,#KEYS do redis.call('SETRANGE',KEYS[i],ARGV[2*i-1],ARGV[2*i]) end"
 
 
 @dataclass
-class Write:
-    """What is to be saved of one stream: its record, if Redis still holds `fence`, and the new slots of its history."""
+class Writes:
+    """What is to be saved of several streams, in columns.
 
-    stream: str
-    fence: bytes
-    record: bytes = b""
-    new_history: bool = False
-    slots: list[tuple[int, bytes]] = field(default_factory=list)
+    Attributes:
+        streams: their names, each once.
+        fences: what the record must still begin with, see state.FENCE; b"" where there was none.
+        records: the new records.
+        slots: row in the columns above, offset and bytes of each new piece of history.
+        anew: rows whose history is begun anew.
+    """
+
+    streams: list[str] = field(default_factory=list)
+    fences: list[bytes] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    slots: list[tuple[int, int, bytes]] = field(default_factory=list)
+    anew: list[int] = field(default_factory=list)
 
 
 class StateStore:
@@ -43,48 +53,70 @@ class StateStore:
 
     def __init__(self, url: str, tenant: str, timeout_ms: int) -> None:
         """Raises ValueError when `url` is not a Redis URL; connects with the first command."""
+        self._timeout_s = timeout_ms / 1000
+        no_retry: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
         self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=timeout_ms / 1000,
-            socket_connect_timeout=timeout_ms / 1000,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-            decode_responses=False,
+            url, socket_timeout=self._timeout_s, socket_connect_timeout=self._timeout_s, **no_retry
         )
-        pool = self._redis.connection_pool
-        pool.connection_class = type("PackedInC", (_PackedInC, pool.connection_class), {})
+        # a link carries whole batches under one time-out of ours; redis-py's own costs a task for each command
+        links = Redis.from_url(
+            url, socket_timeout=None, socket_connect_timeout=self._timeout_s, **no_retry
+        ).connection_pool
+        self._new_link: Callable[[], Connection] = links.make_connection
+        self._idle_links: list[Connection] = []
         self._tenant = _encode(tenant)
         self._open_key = f"gatewatch:{{{self._tenant}}}:open"
         self._save_sha = ""
-        self._prefix = lru_cache(REMEMBERED_KEYS)(lambda stream: f"gatewatch:{{{self._tenant}.{_encode(stream)}}}")
+        self._keys = lru_cache(REMEMBERED_KEYS)(self._new_keys)
+
+    def _new_keys(self, stream: str) -> tuple[bytes, bytes]:
+        return self.key(stream, "state").encode(), self.key(stream, "history").encode()
 
     def key(self, stream: str, what: str) -> str:
         """`gatewatch:{base64url(tenant).base64url(stream)}:what`: unambiguous, one cluster slot for a stream."""
-        return f"{self._prefix(stream)}:{what}"
+        return f"gatewatch:{{{self._tenant}.{_encode(stream)}}}:{what}"
 
     async def load(self, streams: Sequence[str]) -> list[bytes | None]:
         """The streams' records as bytes, None for a stream without one. One round trip."""
         async with _translated(f"load {len(streams)} states"):
-            return cast("list[bytes | None]", await self._redis.mget([self.key(stream, "state") for stream in streams]))
+            return cast("list[bytes | None]", await self._redis.mget([self._keys(stream)[0] for stream in streams]))
 
     async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
         """The streams' history rings as bytes, empty for a stream without one. One round trip."""
         async with _translated(f"load {len(streams)} histories"):
-            keys = [self.key(stream, "history") for stream in streams]
-            return [ring or b"" for ring in cast("list[bytes | None]", await self._redis.mget(keys))]
+            rings = await self._redis.mget([self._keys(stream)[1] for stream in streams])
+            return [ring or b"" for ring in cast("list[bytes | None]", rings)]
 
-    async def save(self, writes: Sequence[Write]) -> list[bool]:
-        """Save each stream whose record is still the one that was loaded; say which were. One round trip."""
-        keys: list[str] = []
+    @contextlib.asynccontextmanager
+    async def hold(self, streams: Sequence[str]) -> AsyncIterator[Held]:
+        """Load the records of streams, each named once, and watch them until they are saved.
+
+        The save is then one plain transaction for the whole batch, at half of the cost of a script that compares
+        every stream (Redis: 7 against 14 µs a stream, measured).
+        """
+        link = self._idle_links.pop() if self._idle_links else self._new_link()
+        held = Held(self, link, self._timeout_s)
+        try:
+            async with _translated(f"load {len(streams)} states", self._timeout_s):
+                await held.load([self._keys(stream)[0] for stream in streams])
+            yield held
+        except BaseException:
+            await link.disconnect(nowait=True)  # with it go the watch and whatever answer is still on its way
+            raise
+        self._idle_links.append(link)
+
+    async def save(self, writes: Writes) -> list[bool]:
+        """Save each stream whose record still carries its fence; say which did. One round trip."""
+        keys: list[bytes] = []
         arguments: list[bytes | int] = []
-        for write in writes:
-            keys += (self.key(write.stream, "state"), self.key(write.stream, "history"))
-            arguments += (write.fence, write.record, int(write.new_history), len(write.slots))
-            for offset, slot in write.slots:
-                arguments += (offset, slot)
-        async with _translated(f"save {len(writes)} states"):
-            answers = await self._run_save(len(keys), [*keys, *arguments])
-            return [answer == 1 for answer in answers]
+        pieces: list[list[bytes | int]] = [[] for _ in writes.streams]
+        for row, offset, slot in writes.slots:
+            pieces[row] += (offset, slot)
+        for row, (stream, fence, record) in enumerate(zip(writes.streams, writes.fences, writes.records, strict=True)):
+            keys += self._keys(stream)
+            arguments += (fence, record, int(row in writes.anew), len(pieces[row]) // 2, *pieces[row])
+        async with _translated(f"save {len(keys) // 2} states"):
+            return [answer == 1 for answer in await self._run_save(len(keys), [*keys, *arguments])]
 
     async def _run_save(self, keys: int, arguments: list[Any]) -> list[int]:
         """Run save.lua by its hash. A server that does not know it has done nothing, so sending it whole is safe."""
@@ -95,6 +127,21 @@ class StateStore:
             pass
         self._save_sha = await self._redis.script_load(_SAVE)
         return cast("list[int]", await self._redis.evalsha(self._save_sha, keys, *arguments))
+
+    def transaction(self, writes: Writes) -> tuple[list[bytes], int]:
+        """The commands that save `writes` in one transaction, packed, and how many they are.
+
+        History goes first: should a foreign value under its key make that fail, the state is not moved either.
+        """
+        keys = [self._keys(stream) for stream in writes.streams]
+        commands: list[tuple[Any, ...]] = [(b"MULTI",)]
+        if writes.anew:
+            commands.append((b"DEL", *(keys[row][1] for row in writes.anew)))
+        slots = [argument for _, offset, slot in writes.slots for argument in (offset, slot)]
+        commands.append((b"EVAL", _SET_SLOTS, len(writes.slots), *(keys[row][1] for row, _, _ in writes.slots), *slots))
+        records = [part for (key, _), record in zip(keys, writes.records, strict=True) for part in (key, record)]
+        commands += [(b"MSET", *records), (b"EXEC",)]
+        return [hiredis.pack_command(command) for command in commands], len(commands)
 
     async def mark_open(self, opened: Sequence[str], closed: Sequence[str]) -> None:
         """Keep the set of streams with an open anomaly, by the time of their last reading."""
@@ -136,18 +183,57 @@ class StateStore:
 
     async def close(self) -> None:
         """Close all connections."""
+        for link in self._idle_links:
+            await link.disconnect()
         await self._redis.aclose()
 
 
-class _PackedInC:
-    """A connection that packs its commands with hiredis: redis-py's asyncio connections do it in Python, for half of
-    the CPU time of a batch's save (8,000 arguments)."""
+class Held:
+    """Records that were loaded and are watched, on a connection of their own.
 
-    def pack_command(self, *arguments: Any) -> list[bytes]:
-        """Name and arguments in the Redis protocol; a name of two words is two arguments."""
-        name, *rest = arguments
-        words = name.encode().split() if isinstance(name, str) else name.split()
-        return [hiredis.pack_command((*words, *rest))]
+    Attributes:
+        packed: the records as bytes, None for a stream without one.
+    """
+
+    def __init__(self, store: StateStore, link: Connection, timeout_s: float) -> None:
+        self.packed: list[bytes | None] = []
+        self._store = store
+        self._link = link
+        self._timeout_s = timeout_s
+        self._sent: tuple[Writes, int] | None = None
+
+    async def load(self, keys: Sequence[bytes]) -> None:
+        """Watch, then read. What the batch before left watched is forgotten first."""
+        if self._link.is_connected and await self._link.can_read():  # closed by Redis since, or not clean
+            await self._link.disconnect(nowait=True)
+        commands: tuple[tuple[Any, ...], ...] = ((b"UNWATCH",), (b"WATCH", *keys), (b"MGET", *keys))
+        await self._link.send_packed_command([hiredis.pack_command(c) for c in commands], check_health=False)
+        *_, self.packed = await self._answers(3)
+
+    async def send(self, writes: Writes) -> None:
+        """Send what is to be saved; `saved` waits for the answer, and meanwhile there is time for other things."""
+        commands, count = self._store.transaction(writes)
+        async with _translated(f"save {len(writes.streams)} states", self._timeout_s):
+            await self._link.send_packed_command(commands, check_health=False)
+        self._sent = writes, count
+
+    async def saved(self) -> list[bool]:
+        """Which of the streams sent were saved: all, unless another process wrote one of them since the load."""
+        if self._sent is None:
+            return []
+        writes, count = self._sent
+        async with _translated(f"save {len(writes.streams)} states", self._timeout_s):
+            done = (await self._answers(count))[-1]
+            for answer in done or ():
+                if isinstance(answer, Exception):
+                    raise answer
+        if done is not None:
+            return [True] * len(writes.streams)
+        return await self._store.save(writes)  # stream by stream, to find out whose it was
+
+    async def _answers(self, count: int) -> list[Any]:
+        read = self._link.read_response
+        return [await read(disconnect_on_error=False) for _ in range(count)]
 
 
 def _text(value: object) -> str:
@@ -159,12 +245,13 @@ def _encode(name: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _translated(what: str) -> AsyncIterator[None]:
+async def _translated(what: str, timeout_s: float | None = None) -> AsyncIterator[None]:
     """Whatever goes wrong with the store becomes StoreUnavailable.
 
     Beside RedisError and OSError, uvloop raises a bare RuntimeError out of redis-py when a transport closes under it.
     """
     try:
-        yield
+        async with asyncio.timeout(timeout_s):
+            yield
     except Exception as error:
         raise StoreUnavailable(f"could not {what}: {type(error).__name__}: {error}; send the readings again") from error

@@ -257,9 +257,10 @@ async def _check_stream(
     order = [("pressure", "flow").index(channel) for channel in detector.channels]
     values = values[:, order]
     times = 1_700_000_000_000 + 60_000 * np.arange(len(values))
-    tag = state.FRESH_TAG
-    for payload in state.payloads(list(range(len(values))), times.tolist(), values):
-        tag = state.chain(tag, payload)
+    tags = np.zeros(1, "V16")
+    for seq in range(len(values)):
+        tags = state.chain(tags, np.array([seq]), times[seq : seq + 1], values[seq : seq + 1])
+    tag = bytes(tags[0])
     for _ in range(100):
         request = f"GET /v1/streams/{name} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         status, known = await _request(ports[0], request.encode())

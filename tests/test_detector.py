@@ -34,7 +34,7 @@ def test_an_incident_gives_one_alert_and_ends_after_calm_readings(detector: Dete
     rows = [*calm(10), *[(3.0, 90.0)] * 3, *calm(20), (3.0, 90.0), *calm(JOIN_READINGS + 20), (3.0, 90.0)]
     steps = feed(detector, rows)
     assert [n for n, step in enumerate(steps) if step.alert[0]] == [10, len(rows) - 1]
-    opened = [bool(step.open[0]) for step in steps]
+    opened = [bool(Detector.is_open(step.states)[0]) for step in steps]
     assert opened[10 : 33 + OPEN_READINGS] == [True] * (23 + OPEN_READINGS)
     assert not any(opened[40 + OPEN_READINGS : -1])
 

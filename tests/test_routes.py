@@ -33,13 +33,13 @@ def test_a_stream_warms_up_and_then_finds_the_anomaly_and_its_channel(client: Te
 
 
 def test_a_reading_sent_again_gets_its_first_answer(client: TestClient) -> None:
-    sent = readings("r", 40)
+    sent = readings("r", 140)
     first = post(client, sent)
     again = post(client, sent)
-    assert [r["status"] for r in again[:8]] == ["late"] * 8
-    assert again[8:] == [{**r, "replayed": True} for r in first[8:]]
-    assert client.get("/v1/streams/r").json()["readings"] == 40
-    twice_in_one = post(client, [*readings("r", 1, start=40), *readings("r", 1, start=40)])
+    assert [r["status"] for r in again[:12]] == ["late"] * 12  # the history keeps 128
+    assert again[12:] == [{**r, "replayed": True} for r in first[12:]]
+    assert client.get("/v1/streams/r").json()["readings"] == 140
+    twice_in_one = post(client, [*readings("r", 1, start=140), *readings("r", 1, start=140)])
     assert twice_in_one[1] == {**twice_in_one[0], "replayed": True}
 
 

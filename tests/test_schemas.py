@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
+from service.answers import Result, answer, format_time, join
 from service.errors import BadRequest, TooLarge
-from service.schemas import Readings, Result, Wire, encode_results, format_time
+from service.schemas import Readings, Wire
 
 CHANNELS = ("pressure", "flow")
 NOW_MS = 1_800_000_000_000
@@ -31,7 +30,7 @@ def error_of(reading: str) -> str:
     assert isinstance(result, Result)
     assert result.status == "rejected"
     assert result.error
-    encode_results([result], "array")
+    answer(result)
     return result.error
 
 
@@ -144,7 +143,7 @@ def test_too_many_readings_are_refused() -> None:
 
 
 def test_results_go_out_in_the_form_of_the_request() -> None:
-    result: Any = Result("a", None, None, "normal", score=0.1)
-    assert encode_results([result], "array").startswith(b'[{"stream":"a"')
-    assert encode_results([result, result], "lines").count(b"\n") == 2
-    assert encode_results([result], "object").startswith(b'{"stream":"a"')
+    text = answer(Result("a", None, None, "normal", score=0.1))
+    assert join([text, text], "array") == f"[{text},{text}]".encode()
+    assert join([text, text], "lines") == f"{text}\n{text}\n".encode()
+    assert join([text], "object").startswith(b'{"stream":"a"')

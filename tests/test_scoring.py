@@ -44,7 +44,7 @@ def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, re
 async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
     wire = Wire(detector.channels, 0, 100)
-    scorers = [Scorer(detector, store, Metrics(), wire, 128, 1000) for store in stores]
+    scorers = [Scorer(detector, store, Metrics(), 128, 1000) for store in stores]
     _, sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None, 2_000_000_000_000)
     accepted = [sent.part(row, row + 1) for row in range(60)]
     order = random.Random(0)
@@ -52,8 +52,8 @@ async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> Non
 
     async def send(scorer: Scorer, reading: Readings) -> None:
         nonlocal applied
-        (result,) = await scorer.score_batch(reading)
-        applied += result.status in ("warming_up", "normal", "anomalous") and not result.replayed
+        result = json.loads((await scorer.score_batch(reading))[0])
+        applied += result["status"] in ("warming_up", "normal", "anomalous") and not result["replayed"]
 
     for start in range(0, 60, 4):
         jobs = [(scorer, reading) for reading in accepted[start : start + 4] for scorer in order.sample(scorers, 2)]
@@ -79,7 +79,7 @@ def test_a_lost_or_damaged_state_is_rebuilt_from_history_and_counted(
         before = client.get("/v1/streams/d").json()
         database, key = redis.Redis.from_url(redis_url), state_key(tenant, "d")
         packed = bytearray(database.get(key) or b"")
-        packed[300] ^= 4
+        packed[90] ^= 4
         if damage == "delete":
             database.delete(key)
         else:
@@ -140,11 +140,11 @@ def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url
     """A save that another process overtook is refused by the fence, whatever the caller believes."""
 
     async def run() -> tuple[list[bool], bytes | None]:
-        from service.store import Write
+        from service.store import Writes
 
         store = StateStore(redis_url, tenant, 2000)
-        await store.save([Write("f", b"", b"first" + bytes(60))])
-        saved = await store.save([Write("f", b"", b"second"), Write("g", b"", b"other")])
+        await store.save(Writes(["f"], [b""], [b"first" + bytes(60)]))
+        saved = await store.save(Writes(["f", "g"], [b"", b""], [b"second", b"other"]))
         packed = (await store.load(["f"]))[0]
         await store.close()
         return saved, packed

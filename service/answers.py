@@ -1,0 +1,158 @@
+"""Answers: what a sender gets back for each reading, as JSON text.
+
+An answer is written once, where its reading was scored, and handed on as text: a request's reply is its answers joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
+from service.history import Entries
+from service.state import STATUS_BITS
+
+LARGEST_SEQ: Final = 2**53
+SHOWN: Final = 64
+"""Characters of a rejected name that are echoed."""
+
+_BAND = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+
+
+class Result(msgspec.Struct):
+    """What became of one reading."""
+
+    stream: str | None
+    timestamp: str | None
+    seq: int | None
+    status: str
+    score: float | None = None
+    expected: Annotated[
+        Any,
+        msgspec.Meta(
+            description="channel to [low, mid, high]",
+            extra_json_schema={"type": ["object", "null"], "additionalProperties": _BAND},
+        ),
+    ] = None
+    attribution: Annotated[
+        Any,
+        msgspec.Meta(
+            description="channel to its share in the score",
+            extra_json_schema={"type": ["object", "null"], "additionalProperties": {"type": "number"}},
+        ),
+    ] = None
+    reason: str | None = None
+    model: str | None = None
+    replayed: bool = False
+    error: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def answer(result: Result) -> str:
+    """A result that no score came of, as text."""
+    return _encoder.encode(result).decode()
+
+
+def join(answers: Sequence[str], form: str) -> bytes:
+    """Answers in the form of the request: `array`, `lines` (NDJSON) or `object`."""
+    if form == "object":
+        return answers[0].encode()
+    if form == "lines":
+        return ("\n".join(answers) + "\n").encode()
+    return f"[{','.join(answers)}]".encode()
+
+
+class Answers:
+    """Writes the answers of readings that were applied, from their entries in the history."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._model = detector.name
+        names = [_encoder.encode(channel).decode() for channel in detector.channels]
+        pieces = ['{"stream":"', '","timestamp":"', '","seq":', ',"status":"', '","score":', ',"expected":{']
+        pieces[-1] += f"{names[0]}:["
+        pieces += [f"],{name}:[" for name in names[1:]]
+        pieces.append(f']}},"attribution":{{{names[0]}:')
+        pieces += [f",{name}:" for name in names[1:]]
+        pieces += ['},"reason":', ',"model":"', '","replayed":', ',"error":null}']
+        self._pieces: list[str] = [""] * (2 * len(pieces) - 1)
+        self._pieces[::2] = pieces
+
+    def texts(self, streams: Sequence[str], entries: Entries, replayed: bool) -> list[str]:
+        """The answers of B applied readings: numbers are the shortest decimals that mean the same float32.
+
+        The score alone is written as the float64 that equals it, as `gatewatch scan` does.
+        """
+        if not len(entries):
+            return []
+        texts, pieces, times = [], self._pieces.copy(), _Times()
+        again = "true" if replayed else "false"
+        for stream, moment, seq, status, score, bands, shares, reason, model in zip(
+            streams,
+            entries["timestamp_ms"].tolist(),
+            entries["seq"].tolist(),
+            (entries["status"] & STATUS_BITS).tolist(),
+            entries["score"].tolist(),
+            _numbers(self._detector.expected(entries["forecast"]))[3:-3].split("]],[["),
+            _numbers(entries["attribution"])[2:-2].split("],["),
+            entries["reason"].tolist(),
+            entries["model"].tolist(),
+            strict=True,
+        ):
+            pieces[1::2] = (
+                stream,
+                times[moment],
+                "null" if seq < 0 else str(seq),
+                STATUSES[status],
+                repr(score),
+                *bands.split("],["),
+                *shares.split(","),
+                f'"{REASONS[reason]}"' if status == ANOMALOUS else "null",
+                model.hex(),
+                again,
+            )
+            texts.append("".join(pieces))
+        return texts
+
+
+class _Times(dict[int, str]):
+    """Unix milliseconds to text, each written once."""
+
+    def __missing__(self, moment: int) -> str:
+        self[moment] = text = format_time(moment)
+        return text
+
+
+def _numbers(values: NDArray[np.float32]) -> str:
+    """An array as JSON, written by orjson straight from memory: no Python number for any of them."""
+    return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def format_time(timestamp_ms: int) -> str:
+    """Unix milliseconds as RFC 3339 in UTC, with milliseconds where there are any."""
+    moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds" if timestamp_ms % 1000 else "seconds").replace("+00:00", "Z")
+
+
+def rejected(stream: str | None, timestamp: str | None, seq: int | None, error: str) -> Result:
+    """The result of a reading that cannot be scored; nothing of its stream has changed."""
+    if seq is not None and not 0 <= seq <= LARGEST_SEQ:
+        seq = None  # JSON readers elsewhere would round it
+    return Result(clip(stream), clip(timestamp), seq, "rejected", error=error)
+
+
+def clip(text: str | None) -> str | None:
+    """At most 64 characters, printable ASCII: a rejected name is echoed, never trusted."""
+    if text is None:
+        return None
+    plain = text[: SHOWN + 1].encode("ascii", "backslashreplace").decode()
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in plain)
+    return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"

@@ -1,0 +1,142 @@
+"""What is wrong with a reading: the slow path, taken only for bodies that the types in schemas.py do not accept.
+
+Every message names the field, what came, and what was expected.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+
+from service.answers import LARGEST_SEQ, SHOWN, clip
+from service.errors import BadRequest
+
+LARGEST_VALUE: Final = float(np.finfo(np.float32).max)
+LATEST_S: Final = 1e15
+"""Unix seconds that can still be milliseconds in 64 bits; the clock's own bound is far below."""
+
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+TOO_LARGE = "more than a float32 can hold; expected at most 3.4e38"
+
+
+class _NotJson(float):
+    """A number JSON does not have (NaN, Infinity, or 1e400), kept by name so that the reading can say so."""
+
+    name: str
+
+
+def _constant(name: str) -> _NotJson:
+    number = _NotJson(math.nan)
+    number.name = name
+    return number
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _constant(text[:SHOWN])
+
+
+def lenient_json(body: bytes) -> Any:
+    """JSON as Python reads it, with NaN and infinities kept apart, so that only their readings are rejected."""
+    try:
+        return json.loads(body, parse_constant=_constant, parse_float=_number)
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply; expected an array of readings") from None
+    except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
+        raise BadRequest(f"the body is not JSON: {error}") from None
+
+
+def problem_of(content: Any, channels: tuple[str, ...]) -> str | None:
+    """What is wrong with one decoded item, or None if it is a reading."""
+    if not isinstance(content, dict):
+        return f"a reading is an object; this is {kind(content)}"
+    if "values" not in content:
+        return "values is absent; expected an object of channels, or a number"
+    unknown = sorted(set(content) - {"stream", "timestamp", "seq", "values"})
+    if unknown:
+        return f"{show(unknown[0])} is not a field of a reading; expected stream, timestamp, seq, values"
+    seq = content.get("seq")
+    problem = (
+        _field_problem("stream", content.get("stream"), (str,), "text")
+        or _field_problem(
+            "timestamp", content.get("timestamp"), (str, int, float, type(None)), "RFC 3339 text or Unix seconds"
+        )
+        or _field_problem("seq", seq, (int, type(None)), "a whole number or null")
+        or _values_problem(content["values"], channels)
+    )
+    timestamp = content.get("timestamp")
+    if problem is None and isinstance(timestamp, int) and not 0 <= timestamp < LATEST_S:
+        return f"timestamp is {show(timestamp)}; expected Unix seconds, 0 or later"
+    if problem is None and seq is not None and not 0 <= seq <= LARGEST_SEQ:
+        return f"seq is {seq!s:.64}; expected 0 to 2^53"
+    return problem
+
+
+def _field_problem(name: str, value: Any, types: tuple[type, ...], expected: str) -> str | None:
+    if name == "stream" and value is None:
+        return None
+    if isinstance(value, _NotJson):
+        return f"{name} is {value.name}, which is no number in JSON; expected {expected}"
+    if isinstance(value, bool) or not isinstance(value, types):
+        return f"{name} is {kind(value)}; expected {expected}"
+    return None
+
+
+def _values_problem(values: Any, channels: tuple[str, ...]) -> str | None:
+    named = values.items() if isinstance(values, dict) else [("", values)]
+    for channel, value in named:
+        name = f"values.{clip(channel)}" if channel else "values"
+        if isinstance(values, dict) and channel not in channels:
+            return f"{name} is not a channel of this model; expected {listed(channels)}"
+        types = (int, float, type(None)) if channel else (int, float)
+        problem = _field_problem(name, value, types, "a number or null")
+        if problem is None and isinstance(value, int) and abs(value) > LARGEST_VALUE:
+            problem = f"{name} is {TOO_LARGE}"
+        if problem:
+            return problem
+    return None
+
+
+def too_far(moment: object, moment_ms: Any, now_ms: int, future_ms: int) -> str:
+    return (
+        f"timestamp is {show(moment)}, {(moment_ms - now_ms) / 1000:.0f} s ahead of this service's clock; at most "
+        f"{future_ms / 1000:g} s are taken (milliseconds sent as seconds, or a wrong clock?)"
+    )
+
+
+def unix_ms(timestamp: str | float) -> int | str:
+    """Unix milliseconds, or what is wrong with the timestamp."""
+    if isinstance(timestamp, str):
+        if not _TIMESTAMP.fullmatch(timestamp):
+            return f"timestamp is {show(timestamp)}; expected RFC 3339 with zone (2026-05-04T10:00:00Z) or Unix seconds"
+        try:
+            seconds = datetime.fromisoformat(timestamp.upper()).timestamp()
+        except (ValueError, OverflowError):
+            return f"timestamp is {show(timestamp)}; there is no such time"
+    else:
+        seconds = timestamp
+    if not 0 <= seconds < LATEST_S:
+        return f"timestamp is {show(timestamp)}; expected Unix seconds, 0 or later"
+    return round(seconds * 1000)
+
+
+def show(value: object) -> str:
+    return f"'{clip(value)}'" if isinstance(value, str) else str(value)[:SHOWN]
+
+
+def listed(channels: Sequence[str]) -> str:
+    shown = ", ".join(channels[:12])
+    return shown if len(channels) <= 12 else f"{shown}, … ({len(channels)} in all)"
+
+
+def kind(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "text", bool: "true or false", type(None): "null"}
+    shown = "" if isinstance(value, dict | list) or value is None else f" ({show(value)})"
+    return names.get(type(value), "a number") + shown
