@@ -94,10 +94,13 @@ class Batcher:
             self._hand_out(taken, results)
 
     def _take(self) -> list[tuple[_Submission, int, int]]:
-        """The next batch: which part of which submissions."""
-        taken, room, now = [], self._batch_readings, time.perf_counter()
-        while self._queue and room:
+        """The next batch: whole submissions as long as they fit, or a part of one that is larger than a batch."""
+        taken: list[tuple[_Submission, int, int]] = []
+        room, now = self._batch_readings, time.perf_counter()
+        while self._queue:
             submission = self._queue[0]
+            if taken and len(submission.readings) > room:
+                break
             if not submission.taken:
                 self._metrics.waited(now - submission.since)
             start = submission.taken

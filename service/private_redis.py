@@ -133,6 +133,7 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
         "dir": data_dir,
         "appendonly": "yes",
         "appendfsync": appendfsync,
+        "auto-aof-rewrite-min-size": "256mb",  # a reading writes 1.5 kB: with 64 MB, Redis rewrites every few seconds
         "save": "",
         "maxmemory-policy": "noeviction",
     }
