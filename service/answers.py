@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
 from service.history import Entries
-from service.state import STATUS_BITS
+from service.state import CORRECTED, STATUS_BITS
 
 LARGEST_SEQ: Final = 2**53
 SHOWN: Final = 64
@@ -50,6 +50,7 @@ class Result(msgspec.Struct):
     reason: str | None = None
     model: str | None = None
     replayed: bool = False
+    corrected: bool = False
     error: str | None = None
 
 
@@ -82,7 +83,7 @@ class Answers:
         pieces += [f"],{name}:[" for name in names[1:]]
         pieces.append(f']}},"attribution":{{{names[0]}:')
         pieces += [f",{name}:" for name in names[1:]]
-        pieces += ['},"reason":', ',"model":"', '","replayed":', ',"error":null}']
+        pieces += ['},"reason":', ',"model":"', '","replayed":', ',"corrected":', ',"error":null}']
         self._pieces: list[str] = [""] * (2 * len(pieces) - 1)
         self._pieces[::2] = pieces
 
@@ -99,7 +100,7 @@ class Answers:
             streams,
             entries["timestamp_ms"].tolist(),
             entries["seq"].tolist(),
-            (entries["status"] & STATUS_BITS).tolist(),
+            entries["status"].tolist(),
             entries["score"].tolist(),
             _numbers(self._detector.expected(entries["forecast"]))[3:-3].split("]],[["),
             _numbers(entries["attribution"])[2:-2].split("],["),
@@ -111,13 +112,14 @@ class Answers:
                 stream,
                 times[moment],
                 "null" if seq < 0 else str(seq),
-                STATUSES[status],
+                STATUSES[status & STATUS_BITS],
                 repr(score),
                 *bands.split("],["),
                 *shares.split(","),
-                f'"{REASONS[reason]}"' if status == ANOMALOUS else "null",
+                f'"{REASONS[reason]}"' if status & STATUS_BITS == ANOMALOUS else "null",
                 model.hex(),
                 again,
+                "true" if status & CORRECTED else "false",
             )
             texts.append("".join(pieces))
         return texts

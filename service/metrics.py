@@ -71,6 +71,10 @@ class Metrics:
         self._rebuilt = Counter(
             "gatewatch_states_rebuilt", "States rebuilt from history, by what was wrong.", ["cause"], registry=registry
         )
+        self._corrections = Counter("gatewatch_corrections", "Late readings applied in their place.", registry=registry)
+        self._rescored = Counter(
+            "gatewatch_rescored", "Readings scored anew after a late one before them.", registry=registry
+        )
         self._model = Gauge(
             "gatewatch_model_info",
             "1 for the model in use.",
@@ -149,6 +153,11 @@ class Metrics:
     def rebuilt(self, cause: str) -> None:
         """A state was rebuilt: missing, corrupt, format, model or history."""
         self._rebuilt.labels(cause).inc()
+
+    def corrected(self, rescored: int) -> None:
+        """A late reading was applied in its place, and so many after it were scored anew."""
+        self._corrections.inc()
+        self._rescored.inc(rescored)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes, of all worker processes."""

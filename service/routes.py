@@ -15,6 +15,7 @@ from service.schemas import STREAM_NAME
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
+from service.stream_settings import StreamSettings
 
 router = APIRouter()
 
@@ -40,6 +41,28 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return known
+
+
+@router.put("/v1/streams/{stream}", summary="Change a stream's settings")
+async def put_stream(
+    request: Request, stream: Annotated[str, _STREAM_PATH], settings: StreamSettings
+) -> dict[str, Any]:
+    """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
+    scorer = _parts(request).scorer
+    await scorer.configure(stream, settings)
+    return await get_stream(request, stream)
+
+
+@router.delete(
+    "/v1/streams/{stream}",
+    status_code=204,
+    summary="Forget a stream",
+    responses={404: described("No such stream")},
+)
+async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> None:
+    """Its state, history and settings are gone; a reading that comes later begins a new stream."""
+    if not await _parts(request).store.delete(stream):
+        raise UnknownStream(f"nothing is known of stream {stream}")
 
 
 @router.get(

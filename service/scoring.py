@@ -14,15 +14,17 @@ import numpy as np
 import structlog
 
 from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
-from service import history, state
+from service import corrections, state
 from service.answers import Answers, answer, format_time
 from service.errors import StoreUnavailable
 from service.history import Entries
 from service.identity import Round, applied_before, decide, rounds_of
 from service.metrics import Metrics
-from service.schemas import Readings
+from service.schemas import NO_TIME, Readings
 from service.state import Records
+from service.stepper import Stepper
 from service.store import StateStore, Writes
+from service.stream_settings import StreamSettings
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,7 @@ class Applied:
         rounds: the readings that were applied, and their entries in the history.
         seen: place and row of readings that are not new.
         refused: place to the answer of a reading that cannot be applied.
+        earlier: row and slot to an earlier record to be kept, of streams with a reorder window.
         writes: what to save of each stream that changed.
         opened, closed: streams whose incident is open after an anomalous reading; streams whose incident ended.
     """
@@ -62,6 +65,7 @@ class Applied:
     rounds: list[tuple[Round, Entries]] = field(default_factory=list)
     seen: list[tuple[int, int]] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
+    earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
     writes: Writes = field(default_factory=Writes)
     opened: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
@@ -77,11 +81,8 @@ class Scorer:
         self._store = store
         self._metrics = metrics
         self._answers = Answers(detector)
-        self._slots = history_readings
+        self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
-        self._record = state.state_dtype(detector.state_dtype)
-        self._entry = history.entry_dtype(len(detector.channels))
-        self._seed = history.channels_seed(detector.channels)
 
     async def score_batch(self, batch: Readings) -> list[str]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
@@ -124,22 +125,37 @@ class Scorer:
         raise StoreUnavailable(f"other processes kept writing {len(lost)} of the streams; send the readings again")
 
     async def describe(self, stream: str) -> dict[str, Any] | None:
-        """What is known of a stream, or None if no reading of it was ever applied."""
-        lanes = await self._lanes([stream], await self._store.load([stream]))
-        record = lanes.records[0]
+        """What is known of a stream, or None for one that has neither readings nor settings."""
+        packed = await self._store.load([stream])
+        record = (await self._lanes([stream], packed)).records[0]
         readings = int(record["readings"])
-        if readings == 0:
+        if packed[0] is None and readings == 0:
             return None
         return {
             "stream": stream,
             "readings": readings,
-            "last_timestamp": format_time(int(record["detector"]["last_ms"])),
+            "last_timestamp": format_time(int(record["detector"]["last_ms"])) if readings else None,
             "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
             "status": STATUSES[record["status"] & state.STATUS_BITS],
-            "score": float(record["score"]),
+            "score": float(record["score"]) if readings else None,
+            **StreamSettings.of(record).model_dump(),
             "model": self._detector.name,
             "tag": bytes(record["tag"]).hex(),
         }
+
+    async def configure(self, stream: str, settings: StreamSettings) -> None:
+        """Give a stream its settings, whether it has seen a reading or not."""
+        await self._store.save_settings(stream, settings.encode())
+        for _ in range(self._attempts):
+            async with self._store.hold([stream]) as held:
+                lanes = await self._lanes([stream], held.packed)
+                settings.write(lanes.records)
+                slots = [(0, *slot) for entries in lanes.recovered.values() for slot in self._stepper.slots_of(entries)]
+                anew = list(lanes.recovered)
+                await held.send(Writes([stream], lanes.fences, state.pack(lanes.records), slots, anew))
+                if (await held.saved())[0]:
+                    return
+        raise StoreUnavailable(f"other processes kept writing stream {stream}; send the settings again")
 
     async def recent(self, stream: str) -> list[dict[str, Any]]:
         """The stream's last readings, oldest first, each with its values and its answer."""
@@ -157,48 +173,40 @@ class Scorer:
 
     async def _lanes(self, streams: list[str], packed: Sequence[bytes | None]) -> Lanes:
         """Records from what Redis held; those that are absent or unusable are recovered."""
-        records, flaws = state.unpack(packed, self._record, self._detector.digest, self._slots)
+        stepper = self._stepper
+        records, flaws = state.unpack(packed, stepper.record, self._detector.digest, stepper.slots)
         lanes = Lanes(streams, [p[state.FENCE] if p else b"" for p in packed], records, {})
         if flaws:
-            histories = await self._histories([streams[row] for row in flaws])
+            names = [streams[row] for row in flaws]
+            histories, settings = await self._histories(names), await self._store.load_settings(names)
+            for row, flaw in flaws.items():
+                if flaw == "corrupt":
+                    await self._store.quarantine(streams[row], packed[row] or b"")
             await asyncio.to_thread(self._recover, lanes, flaws, histories)
+            for row, content in zip(flaws, settings, strict=True):
+                if content and flaws[row] != "history":
+                    StreamSettings.decode(content).write(lanes.records[row : row + 1])
         return lanes
 
     async def _histories(self, streams: Sequence[str]) -> list[Entries]:
-        rings = await self._store.load_histories(streams)
-        return [history.unpack_entries(ring, self._entry, self._seed)[-self._slots :] for ring in rings]
+        return [self._stepper.read_history(ring) for ring in await self._store.load_histories(streams)]
 
     def _recover(self, lanes: Lanes, flaws: dict[int, str], histories: list[Entries]) -> None:
         """Give streams whose record is absent or unusable a state: rebuilt from history, or a fresh one."""
         paired = list(zip(flaws.items(), histories, strict=True))
         new = [row for (row, flaw), entries in paired if flaw == "missing" and not len(entries)]
         if new:
-            initial = self._detector.initial(len(new))
-            lanes.records[new] = state.fresh(self._record, initial, self._detector.digest, self._slots)
+            lanes.records[new] = self._stepper.fresh(len(new))
         for (row, flaw), entries in paired:
             lanes.recovered[row] = entries
             if flaw == "missing" and not len(entries):
                 continue
             if flaw == "history":
-                lanes.records["history"][row] = self._slots
+                lanes.records["history"][row] = self._stepper.slots
             else:
-                lanes.records[row] = self._rebuild(entries)[0]
+                lanes.records[row] = self._stepper.rebuild(entries)[0]
             self._metrics.rebuilt(flaw)
             log.warning("state rebuilt from history", stream=lanes.streams[row], cause=flaw, readings=len(entries))
-
-    def _rebuild(self, entries: Entries) -> Records:
-        """(1,) the state after the readings of a history, stepped from nothing by this model."""
-        detector = self._detector
-        record = state.fresh(self._record, detector.initial(1), detector.digest, self._slots)
-        for at in range(len(entries)):
-            one = entries[at : at + 1]
-            step = detector.advance(one["values"], one["timestamp_ms"], record["detector"])
-            record["score"], record["status"] = step.score, step.status
-        if len(entries):
-            record["readings"] = entries["n"][-1] + 1
-            record["tag"] = entries["tag"][-1]
-            record["last_seq"] = entries["seq"][-1]
-        return record
 
     def _apply(self, batch: Readings, rounds: list[Round], lanes: Lanes, now_ms: int) -> Applied:
         """Run a batch through the detector, in rounds of at most one reading of each stream."""
@@ -221,9 +229,11 @@ class Scorer:
         for row, entries in lanes.recovered.items():
             if row in row_of:
                 writes.anew.append(row_of[row])
-                self._write_slots(writes, [row_of[row]] * len(entries), entries)
+                writes.slots += ((row_of[row], *slot) for slot in self._stepper.slots_of(entries))
         for round_, entries in applied.rounds:
-            self._write_slots(writes, [row_of[row] for row in round_.rows.tolist()], entries)
+            slots = zip(round_.rows.tolist(), self._stepper.slots_of(entries), strict=True)
+            writes.slots += ((row_of[row], *slot) for row, slot in slots)
+        writes.earlier = {(row_of[row], slot): record for (row, slot), record in applied.earlier.items()}
         self._note_incidents(applied, lanes, was_open)
         return applied
 
@@ -243,36 +253,13 @@ class Scorer:
             heads = records[rows]
             if not len(rows):
                 return
-        entries = self._step(heads, batch.seqs[places], times_ms, batch.values[places])
+        kept = corrections.due(heads, times_ms)
+        for row, (slot, record) in zip(rows[kept].tolist(), corrections.keep(heads, kept), strict=True):
+            applied.earlier[row, slot] = record
+        entries = self._stepper.step(heads, batch.seqs[places], times_ms, batch.values[places])
         if heads is not records:
             records[rows] = heads
         applied.rounds.append((Round(rows, places), entries))
-
-    def _step(self, heads: Records, seqs: Any, times_ms: Any, values: Any) -> Entries:
-        """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories."""
-        step = self._detector.advance(values, times_ms, heads["detector"])
-        entries = np.empty(len(heads), self._entry)
-        entries["n"] = heads["readings"]
-        entries["timestamp_ms"] = times_ms
-        entries["seq"] = seqs
-        entries["tag"] = state.chain(heads["tag"], seqs, times_ms, values)
-        entries["model"] = np.void(self._detector.digest)
-        entries["score"] = step.score
-        entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
-        entries["reason"] = step.reason
-        entries["values"] = values
-        entries["forecast"] = step.forecast
-        entries["attribution"] = step.attribution
-        heads["readings"] += 1
-        heads["tag"] = entries["tag"]
-        heads["last_seq"] = seqs
-        heads["score"] = step.score
-        heads["status"] = entries["status"]
-        return entries
-
-    def _write_slots(self, writes: Writes, rows: list[int], entries: Entries) -> None:
-        offsets = (entries["n"] % np.uint64(self._slots) * np.uint64(self._entry.itemsize)).tolist()
-        writes.slots += zip(rows, offsets, history.pack_entries(entries, self._seed), strict=True)
 
     def _note_incidents(self, applied: Applied, lanes: Lanes, was_open: Any) -> None:
         is_open = self._detector.is_open(lanes.records["detector"])
@@ -308,8 +295,45 @@ class Scorer:
                 (answers[place],) = self._answers.texts([stream], entries[found : found + 1], replayed=True)
                 self._metrics.replayed(1)
             else:
-                answers[place] = answer(found)
-                self._metrics.answered(found.status, 1)
+                corrected = await self._correct(batch, place) if found.status == "late" else None
+                answers[place] = corrected or answer(found)
+                if not corrected:
+                    self._metrics.answered(found.status, 1)
+
+    async def _correct(self, batch: Readings, place: int) -> str | None:
+        """Apply a late reading in its place, if its stream has a window for that; returns its answer."""
+        stream, time_ms, stepper = batch.streams[place], int(batch.timestamps_ms[place]), self._stepper
+        late = np.zeros(1, stepper.entry)
+        late["seq"], late["timestamp_ms"], late["values"] = batch.seqs[place], time_ms, batch.values[place]
+        for _ in range(self._attempts):
+            async with self._store.hold([stream]) as held:
+                lanes = await self._lanes([stream], held.packed)
+                if time_ms == NO_TIME or not corrections.within_window(lanes.records[0], time_ms):
+                    return None
+                packed, (entries,) = await self._store.load_earlier(stream), (await self._histories([stream]))
+                found = applied_before(batch, place, entries)
+                if isinstance(found, int):  # by another process, meanwhile
+                    return self._answers.texts([stream], entries[found : found + 1], replayed=True)[0]
+                earlier, flaws = state.unpack(packed, stepper.record, self._detector.digest, stepper.slots)
+                sound = {slot: earlier[slot : slot + 1] for slot in range(len(packed)) if slot not in flaws}
+                correction = corrections.insert(stepper, lanes.records, sound, entries, late)
+                if correction is None:
+                    return None
+                slots = [(0, *slot) for slot in stepper.slots_of(correction.entries)]
+                kept = {(0, slot): record for slot, record in correction.earlier.items()}
+                record = state.pack(correction.record)
+                await held.send(Writes([stream], lanes.fences, record, slots, earlier=kept))
+                (saved,) = await held.saved()
+            if saved:
+                await self._note_correction(stream, lanes.records, correction)
+                return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
+        raise StoreUnavailable(f"other processes kept writing stream {stream}; send the readings again")
+
+    async def _note_correction(self, stream: str, before: Records, correction: corrections.Correction) -> None:
+        self._metrics.corrected(len(correction.entries) - 1)
+        self._count_entries([stream], correction.entries[:1])
+        was_open, is_open = (bool(self._detector.is_open(r["detector"])[0]) for r in (before, correction.record))
+        await self._mark_open({stream} if is_open else set(), {stream} if was_open and not is_open else set())
 
     async def _mark_open(self, opened: set[str], closed: set[str]) -> None:
         """Tell the store which streams have an open anomaly; the readings are saved, so trouble is only logged."""
@@ -331,12 +355,13 @@ class Scorer:
             if lost:
                 kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
                 rows, entries = rows[kept], entries[kept]
-            status = entries["status"]
-            self._metrics.scored(entries["score"])
-            for at, count in Counter((status & state.STATUS_BITS).tolist()).items():
-                self._metrics.answered(STATUSES[at], count)
-            for at in np.flatnonzero(status & state.ALERT).tolist():
-                reason = REASONS[entries["reason"][at]]
-                self._metrics.alerted(reason)
-                score = float(entries["score"][at])
-                log.info("anomaly opened", stream=lanes.streams[rows[at]], score=score, reason=reason)
+            self._count_entries([lanes.streams[row] for row in rows], entries)
+
+    def _count_entries(self, streams: Sequence[str], entries: Entries) -> None:
+        self._metrics.scored(entries["score"])
+        for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
+            self._metrics.answered(STATUSES[at], count)
+        for at in np.flatnonzero(entries["status"] & state.ALERT).tolist():
+            reason, score = REASONS[entries["reason"][at]], float(entries["score"][at])
+            self._metrics.alerted(reason)
+            log.info("anomaly opened", stream=streams[at], score=score, reason=reason)

@@ -14,6 +14,7 @@ A record is one item of a fixed numpy dtype, so that a batch of B records is one
     8       last_seq    sequence number of the last one, -1 without
     4       history     slots of the stream's history ring
     4, 1    score, status   of the last reading
+    4, 8    earlier, earlier_ms   earlier records kept, and the time of the newest of them, see corrections.py
     ...     detector    network state and residual memory, see Detector.state_dtype
 """
 
@@ -36,8 +37,8 @@ CHECKED_FROM: Final = 8
 FENCE: Final = slice(8, 37)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
 
-ALERT, STATUS_BITS = 0x40, 0x0F
-"""Bits of a reading's status: began an incident; index into STATUSES."""
+CORRECTED, ALERT, STATUS_BITS = 0x80, 0x40, 0x0F
+"""Bits of a reading's status: scored after a later one, or anew; began an incident; index into STATUSES."""
 
 
 def state_dtype(detector_state: np.dtype[Any]) -> np.dtype[Any]:
@@ -56,6 +57,8 @@ def state_dtype(detector_state: np.dtype[Any]) -> np.dtype[Any]:
             ("history", "<u4"),
             ("score", "<f4"),
             ("status", "u1"),
+            ("earlier", "<u4"),
+            ("earlier_ms", "<i8"),
             ("detector", detector_state),
         ]
     )

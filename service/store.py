@@ -35,6 +35,7 @@ class Writes:
         records: the new records.
         slots: row in the columns above, offset and bytes of each new piece of history.
         anew: rows whose history is begun anew.
+        earlier: row and slot (0 or 1) to an earlier record that is kept.
     """
 
     streams: list[str] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Writes:
     records: list[bytes] = field(default_factory=list)
     slots: list[tuple[int, int, bytes]] = field(default_factory=list)
     anew: list[int] = field(default_factory=list)
+    earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
 
 class StateStore:
@@ -72,6 +74,9 @@ class StateStore:
     def _new_keys(self, stream: str) -> tuple[bytes, bytes]:
         return self.key(stream, "state").encode(), self.key(stream, "history").encode()
 
+    def _earlier_keys(self, stream: str) -> tuple[bytes, bytes]:
+        return self.key(stream, "earlier:0").encode(), self.key(stream, "earlier:1").encode()
+
     def key(self, stream: str, what: str) -> str:
         """`gatewatch:{base64url(tenant).base64url(stream)}:what`: unambiguous, one cluster slot for a stream."""
         return f"gatewatch:{{{self._tenant}.{_encode(stream)}}}:{what}"
@@ -83,9 +88,36 @@ class StateStore:
 
     async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
         """The streams' history rings as bytes, empty for a stream without one. One round trip."""
-        async with _translated(f"load {len(streams)} histories"):
-            rings = await self._redis.mget([self._keys(stream)[1] for stream in streams])
-            return [ring or b"" for ring in cast("list[bytes | None]", rings)]
+        return await self._load_values([self._keys(stream)[1] for stream in streams], "histories")
+
+    async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
+        """What was saved as the streams' settings, empty for a stream without any. One round trip."""
+        return await self._load_values([self.key(stream, "settings").encode() for stream in streams], "settings")
+
+    async def load_earlier(self, stream: str) -> list[bytes]:
+        """The two earlier records of a stream with a reorder window, empty where there is none."""
+        return await self._load_values(self._earlier_keys(stream), "earlier records")
+
+    async def _load_values(self, keys: Sequence[bytes], what: str) -> list[bytes]:
+        async with _translated(f"load {len(keys)} {what}"):
+            return [value or b"" for value in cast("list[bytes | None]", await self._redis.mget(keys))]
+
+    async def save_settings(self, stream: str, settings: bytes) -> None:
+        """Keep a stream's settings, for the day its record is lost."""
+        async with _translated("save settings"):
+            await self._redis.set(self.key(stream, "settings"), settings)
+
+    async def quarantine(self, stream: str, record: bytes) -> None:
+        """Keep a copy of a record that cannot be read, for a look later; the last one of a stream stays."""
+        async with _translated("quarantine a record"):
+            await self._redis.set(self.key(stream, "quarantine"), record)
+
+    async def delete(self, stream: str) -> bool:
+        """Forget a stream; says whether there was anything of it."""
+        whats = ("state", "history", "earlier:0", "earlier:1", "settings", "quarantine")
+        async with _translated("delete a stream"):
+            await self._redis.zrem(self._open_key, _encode(stream))
+            return bool(await self._redis.delete(*(self.key(stream, what) for what in whats)))
 
     @contextlib.asynccontextmanager
     async def hold(self, streams: Sequence[str]) -> AsyncIterator[Held]:
@@ -113,9 +145,10 @@ class StateStore:
         for row, offset, slot in writes.slots:
             pieces[row] += (offset, slot)
         for row, (stream, fence, record) in enumerate(zip(writes.streams, writes.fences, writes.records, strict=True)):
-            keys += self._keys(stream)
-            arguments += (fence, record, int(row in writes.anew), len(pieces[row]) // 2, *pieces[row])
-        async with _translated(f"save {len(keys) // 2} states"):
+            keys += (*self._keys(stream), *self._earlier_keys(stream))
+            arguments += (fence, record, *(writes.earlier.get((row, slot), b"") for slot in (0, 1)))
+            arguments += (int(row in writes.anew), len(pieces[row]) // 2, *pieces[row])
+        async with _translated(f"save {len(writes.streams)} states"):
             return [answer == 1 for answer in await self._run_save(len(keys), [*keys, *arguments])]
 
     async def _run_save(self, keys: int, arguments: list[Any]) -> list[int]:
@@ -140,6 +173,8 @@ class StateStore:
         slots = [argument for _, offset, slot in writes.slots for argument in (offset, slot)]
         commands.append((b"EVAL", _SET_SLOTS, len(writes.slots), *(keys[row][1] for row, _, _ in writes.slots), *slots))
         records = [part for (key, _), record in zip(keys, writes.records, strict=True) for part in (key, record)]
+        for (row, slot), record in writes.earlier.items():
+            records += (self._earlier_keys(writes.streams[row])[slot], record)
         commands += [(b"MSET", *records), (b"EXEC",)]
         return [hiredis.pack_command(command) for command in commands], len(commands)
 

@@ -1,0 +1,116 @@
+"""Corrections: a late reading takes its place, and the readings after it are scored anew.
+
+A stream with a reorder window keeps two earlier records beside its record, in turn: when a reading comes more than a
+window after the newest of them, the record before that reading replaces the older one. So one of the two is always
+older than any reading that may still come late, and the history since then, with the late reading in its place, is
+replayed from there: state, tag and scores are those of a stream that had seen everything in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import state
+from service.history import Entries
+from service.identity import Places
+from service.schemas import NO_SEQ
+from service.state import Records
+from service.stepper import Stepper
+
+
+def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
+    """Which of R records are to be kept as earlier ones before their next readings."""
+    window = heads["reorder_ms"]
+    if not window.any():
+        return np.empty(0, np.intp)
+    old = (heads["earlier"] == 0) | (times_ms - heads["earlier_ms"] > window)
+    return np.flatnonzero((window > 0) & old)
+
+
+def keep(heads: Records, rows: Places) -> list[tuple[int, bytes]]:
+    """Note in the records that they were kept; returns the slot, 0 or 1, and the bytes of each."""
+    kept = state.pack(heads[rows])
+    heads["earlier"][rows] += 1
+    heads["earlier_ms"][rows] = heads["detector"]["last_ms"][rows]
+    return list(zip((heads["earlier"][rows] % 2).tolist(), kept, strict=True))
+
+
+def within_window(record: Records, time_ms: int) -> bool:
+    """Whether a late reading of a stream may still take its place."""
+    window = int(record["reorder_ms"])
+    return window > 0 and time_ms >= int(record["detector"]["last_ms"]) - window
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A late reading in its place, as it is to be saved.
+
+    Attributes:
+        record: (1,) the stream's record: what it would be had the reading come in time.
+        entries: the late reading's and those of all readings after it, with flag CORRECTED.
+        earlier: slot to an earlier record that has now seen the late reading too.
+    """
+
+    record: Records
+    entries: Entries
+    earlier: dict[int, bytes]
+
+
+def insert(
+    stepper: Stepper, record: Records, earlier: dict[int, Records], entries: Entries, late: Entries
+) -> Correction | None:
+    """Apply a late reading in its place.
+
+    Args:
+        stepper: steps the model.
+        record: (1,) the stream's record.
+        earlier: slot to (1,) sound earlier record of the stream.
+        entries: the stream's history.
+        late: (1,) the reading, as an entry with seq, time and values.
+
+    Returns:
+        None if no earlier record is early enough, or the readings since then are no longer all in the history.
+    """
+    numbered = late["seq"][0] != NO_SEQ
+    order, mine = ("seq", late["seq"][0]) if numbered else ("timestamp_ms", late["timestamp_ms"][0])
+    newest_first = sorted(earlier.items(), key=lambda kept: int(kept[1]["readings"][0]), reverse=True)
+    outdated: list[tuple[int, Records]] = []
+    for slot, start in newest_first:
+        first = int(start["readings"][0])
+        since = entries[entries["n"] >= first]
+        if not _leads_to(start, since, record):
+            continue
+        before = start["last_seq"][0] if numbered else start["detector"]["last_ms"][0]
+        if first and before >= mine:
+            outdated.append((slot, start))
+            continue
+        moved = record.copy()
+        for name in ("readings", "tag", "last_seq", "score", "status", "detector"):
+            moved[name] = start[name]
+        place = int(np.searchsorted(since[order], mine))
+        readings = np.concatenate([since[:place], late, since[place:]])
+        done, rescored, kept = 0, [], {}
+        for old_slot, old in reversed(outdated):
+            upto = int(old["readings"][0]) - first + 1
+            rescored.append(stepper.replay(moved, readings[done:upto]))
+            kept[old_slot] = state.pack(moved)[0]
+            done = upto
+        rescored.append(stepper.replay(moved, readings[done:]))
+        corrected = np.concatenate(rescored)[place:]
+        corrected["status"] |= state.CORRECTED
+        moved["status"] |= state.CORRECTED
+        return Correction(moved, corrected, kept)
+    return None
+
+
+def _leads_to(start: Records, since: Entries, record: Records) -> bool:
+    """Whether `since` are all readings between an earlier record and the present one."""
+    if len(since) != int(record["readings"][0]) - int(start["readings"][0]):
+        return False
+    if not len(since):
+        return bool(start["tag"][0] == record["tag"][0])
+    first = since[:1]
+    return bool(state.chain(start["tag"], first["seq"], first["timestamp_ms"], first["values"])[0] == first["tag"][0])

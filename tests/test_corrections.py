@@ -1,0 +1,154 @@
+"""Gaps in seq, late readings that take their place, and the settings that say so for a stream."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import post, readings
+from tests.test_scoring import state_key
+
+
+def configure(client: TestClient, stream: str, **settings: Any) -> dict[str, Any]:
+    reply = client.put(f"/v1/streams/{stream}", json=settings)
+    assert reply.status_code == 200, reply.text
+    known: dict[str, Any] = reply.json()
+    return known
+
+
+def without_seq(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in reading.items() if name != "seq"} for reading in sent]
+
+
+def shuffled(sent: list[dict[str, Any]], within: int, seed: int) -> list[dict[str, Any]]:
+    """Each reading up to `within` places later than its turn."""
+    order = random.Random(seed)
+    return [r for _, r in sorted(((n + order.uniform(0, within), r) for n, r in enumerate(sent)), key=lambda at: at[0])]
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_late_readings_take_their_place(client: TestClient, numbered: bool, seed: int) -> None:
+    """In any order of arrival within the window: the tag, score and history of a stream that saw all in order."""
+    sent = readings("late", 90, seed)
+    sent = sent if numbered else without_seq(sent)
+    configure(client, "late", reorder_window_s=600)
+    results = []
+    for reading in shuffled(sent, 9, seed):
+        results += post(client, [reading])
+    expected = post(client, [{**reading, "stream": "sorted"} for reading in sent])
+    assert {r["status"] for r in results} <= {"warming_up", "normal", "anomalous"}
+    late, in_order = (client.get(f"/v1/streams/{stream}").json() for stream in ("late", "sorted"))
+    for name in ("readings", "tag", "score", "last_timestamp", "last_seq", "status"):
+        assert late[name] == in_order[name], name
+    history = [entry["result"] for entry in client.get("/v1/streams/late/history").json()]
+    assert [r["score"] for r in history] == [r["score"] for r in expected]
+    assert any(r["corrected"] for r in results)
+    assert any(r["corrected"] for r in history)
+    counted = sum(r["corrected"] for r in results)
+    assert f"gatewatch_corrections_total {counted}.0" in client.get("/metrics").text
+
+
+def test_a_late_reading_sent_again_is_answered_again(client: TestClient) -> None:
+    sent = readings("again", 20)
+    configure(client, "again", reorder_window_s=600)
+    post(client, [reading for reading in sent if reading["seq"] != 15])
+    (first,) = post(client, [sent[15]])
+    (again,) = post(client, [sent[15]])
+    (other,) = post(client, [{**sent[15], "values": {"pressure": 9.5}}])
+    assert first["corrected"]
+    assert again == {**first, "replayed": True}
+    assert other["status"] == "conflict"
+    assert client.get("/v1/streams/again").json()["readings"] == 20
+
+
+def test_a_reading_later_than_the_window_stays_late(client: TestClient) -> None:
+    sent = readings("old", 40)
+    configure(client, "old", reorder_window_s=300)
+    post(client, [reading for reading in sent if reading["seq"] not in (30, 36)])
+    results = post(client, [sent[30], sent[36]])
+    assert results[0]["status"] == "late"
+    assert results[1]["corrected"]
+    assert client.get("/v1/streams/old").json()["readings"] == 39
+
+
+def test_without_a_window_a_late_reading_changes_nothing(client: TestClient) -> None:
+    sent = readings("none", 20)
+    post(client, [reading for reading in sent if reading["seq"] != 18])
+    before = client.get("/v1/streams/none").json()
+    (result,) = post(client, [sent[18]])
+    assert result["status"] == "late"
+    assert client.get("/v1/streams/none").json() == before
+
+
+def test_a_stream_that_holds_waits_at_a_gap(client: TestClient) -> None:
+    sent = readings("held", 12)
+    configure(client, "held", on_gap="hold")
+    post(client, sent[:5])
+    results = post(client, [sent[6], sent[7]])
+    assert [r["status"] for r in results] == ["rejected"] * 2
+    assert results[0]["error"] == "seq is 6, but this stream waits at gaps (on_gap is hold); expected 5"
+    assert [r["status"] for r in post(client, [sent[7], sent[5], sent[6]])] == ["normal"] * 3
+    assert [r["status"] for r in post(client, sent[8:])] == ["normal"] * 4
+    post(client, [{**reading, "stream": "free"} for reading in sent])
+    tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("held", "free")]
+    assert tags[0] == tags[1]
+
+
+def test_settings_change_no_score_and_outlive_a_lost_record(
+    settings: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    sent = readings("s", 30)
+    with TestClient(create_app(settings())) as client:
+        post(client, sent[:10])
+        tag = client.get("/v1/streams/s").json()["tag"]
+        known = configure(client, "s", on_gap="hold", reorder_window_s=120)
+        assert (known["tag"], known["readings"]) == (tag, 10)
+        results = post(client, sent[10:])
+        expected = post(client, [{**reading, "stream": "plain"} for reading in sent])
+        assert [r["score"] for r in results] == [r["score"] for r in expected[10:]]
+        with redis.Redis.from_url(redis_url) as database:
+            database.delete(state_key(tenant, "s"))
+        known = client.get("/v1/streams/s").json()
+        assert (known["on_gap"], known["reorder_window_s"], known["readings"]) == ("hold", 120.0, 30)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"on_gap": "wait"}, "on_gap"),
+        ({"reorder_window_s": -1}, "reorder_window_s"),
+        ({"reorder_window_s": "soon"}, "reorder_window_s"),
+        ({"window": 3}, "window"),
+    ],
+)
+def test_wrong_settings_name_the_field(client: TestClient, body: dict[str, Any], field: str) -> None:
+    reply = client.put("/v1/streams/w", json=body)
+    assert reply.status_code == 422
+    assert field in reply.json()["detail"]
+    assert client.get("/v1/streams/w").status_code == 404
+
+
+def test_a_deleted_stream_begins_anew(client: TestClient) -> None:
+    sent = readings("gone", 10)
+    first = post(client, sent)
+    assert client.delete("/v1/streams/gone").status_code == 204
+    assert client.get("/v1/streams/gone").status_code == 404
+    assert client.delete("/v1/streams/gone").status_code == 404
+    assert post(client, sent) == first
+
+
+def test_a_corrupt_record_is_kept_aside(settings: Callable[..., Settings], redis_url: str, tenant: str) -> None:
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, readings("q", 10))
+        database.setrange(state_key(tenant, "q"), 60, b"\xff\xff")
+        damaged = database.get(state_key(tenant, "q"))
+        post(client, readings("q", 1, start=10))
+        assert database.get(state_key(tenant, "q", "quarantine")) == damaged
