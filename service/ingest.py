@@ -131,15 +131,21 @@ async def _body(headers: dict[bytes, str], receive: Receive, most: int) -> bytes
 
 
 def _gunzip(compressed: bytes, most: int) -> bytes:
-    stream = zlib.decompressobj(wbits=31)
-    try:
-        body = stream.decompress(compressed, most + 1)
-    except zlib.error as error:
-        raise BadRequest(f"the body is not gzip, though content-encoding says so: {error}") from error
-    if len(body) > most:
-        raise TooLarge(f"the body has more than {most} bytes once decompressed; send the readings in several requests")
-    if not stream.eof:
-        raise BadRequest("the gzip body ends too early")
+    """All members of a gzip body (RFC 1952 allows several, as log shippers write), at most `most` bytes of it."""
+    body = b""
+    while compressed:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            body += member.decompress(compressed, most + 1 - len(body))
+        except zlib.error as error:
+            raise BadRequest(f"the body is not gzip, though content-encoding says so: {error}") from error
+        if len(body) > most:
+            raise TooLarge(
+                f"the body has more than {most} bytes once decompressed; send the readings in several requests"
+            )
+        if not member.eof:
+            raise BadRequest("the gzip body ends too early")
+        compressed = member.unused_data
     return body
 
 

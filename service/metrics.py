@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -83,12 +84,15 @@ class Metrics:
             registry=registry,
         )
         self.store_up = Gauge(
-            "gatewatch_store_up", "1 while Redis answers and keeps states.", multiprocess_mode="min", registry=registry
+            "gatewatch_store_up",
+            "1 while Redis answers and keeps states.",
+            multiprocess_mode="mostrecent",
+            registry=registry,
         )
         self.open_anomalies = Gauge(
             "gatewatch_open_anomalies",
             "Streams with an open anomaly, over all processes.",
-            multiprocess_mode="max",
+            multiprocess_mode="mostrecent",
             registry=registry,
         )
         self.waiting = Gauge(
@@ -101,7 +105,7 @@ class Metrics:
         self._bounds = np.array([*SCORES, np.inf])
         for status in ("warming_up", "normal", "anomalous", "late", "conflict", "rejected"):
             self._readings.labels(status)
-        for operation in ("score", "check", "mark_open"):
+        for operation in ("score", "check"):
             self._store_errors.labels(operation)
 
     def model_in_use(self, model: str, architecture: str, format_version: int) -> None:
@@ -161,8 +165,12 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes, of all worker processes."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder is None:
             return generate_latest(self._registry)
+        for pid in {int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*_*.db")}:
+            if not Path(f"/proc/{pid}").exists():
+                mark_process_dead(pid)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

@@ -23,6 +23,9 @@ LATEST_S: Final = 1e15
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
+_MOST_DIGITS = 400
+"""Of an integer; 3.4e38 has 39, and Python refuses to read more than 4,300."""
+
 TOO_LARGE = "more than a float32 can hold; expected at most 3.4e38"
 
 
@@ -43,13 +46,17 @@ def _number(text: str) -> float:
     return number if math.isfinite(number) else _constant(text[:SHOWN])
 
 
+def _integer(text: str) -> int | _NotJson:
+    return int(text) if len(text) <= _MOST_DIGITS else _constant(f"a number of {len(text)} digits")
+
+
 def lenient_json(body: bytes) -> Any:
     """JSON as Python reads it, with NaN and infinities kept apart, so that only their readings are rejected."""
     try:
-        return json.loads(body, parse_constant=_constant, parse_float=_number)
+        return json.loads(body, parse_constant=_constant, parse_float=_number, parse_int=_integer)
     except RecursionError:
         raise BadRequest("the body is nested too deeply; expected an array of readings") from None
-    except ValueError as error:  # also UnicodeDecodeError, and integers of thousands of digits
+    except ValueError as error:  # also UnicodeDecodeError
         raise BadRequest(f"the body is not JSON: {error}") from None
 
 
@@ -90,6 +97,8 @@ def _field_problem(name: str, value: Any, types: tuple[type, ...], expected: str
 
 
 def _values_problem(values: Any, channels: tuple[str, ...]) -> str | None:
+    if values is None:
+        return "values is null; expected an object of channels, or a number"
     named = values.items() if isinstance(values, dict) else [("", values)]
     for channel, value in named:
         name = f"values.{clip(channel)}" if channel else "values"

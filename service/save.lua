@@ -4,6 +4,12 @@
 -- ARGV: for each stream: fence ('' = there was no record), record, two earlier records ('' = leave as it is),
 --       '1' to begin the history anew, number of pieces of history, then offset and bytes of each piece.
 -- Answers 1 (saved) or 0 (another process was first) for each stream.
+local function write(key, offset, piece)
+  if type(redis.pcall('SETRANGE', key, offset, piece)) == 'table' then -- a foreign value under our key
+    redis.call('DEL', key)
+    redis.call('SETRANGE', key, offset, piece)
+  end
+end
 local answers, at = {}, 1
 for i = 1, #KEYS, 4 do
   local fence, pieces = ARGV[at], tonumber(ARGV[at + 5])
@@ -14,7 +20,7 @@ for i = 1, #KEYS, 4 do
     end
     if ARGV[at + 4] == '1' then redis.call('DEL', KEYS[i + 1]) end
     for piece = at + 6, at + 4 + 2 * pieces, 2 do
-      redis.call('SETRANGE', KEYS[i + 1], ARGV[piece], ARGV[piece + 1])
+      write(KEYS[i + 1], ARGV[piece], ARGV[piece + 1])
     end
     answers[#answers + 1] = 1
   else

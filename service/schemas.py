@@ -146,13 +146,17 @@ class Wire:
         if not body.strip():
             raise BadRequest("the body is empty; expected a JSON array of readings, or NDJSON")
         if lines:
+            self._check_count(body.count(b"\n") // 2)  # half of the lines may be blank
             sent = [self._line(number, line) for number, line in enumerate(body.splitlines(), 1) if line.strip()]
             form = "lines"
         else:
             sent, form = self._json(body)
-        if len(sent) > self._most:
-            raise TooLarge(f"{len(sent)} readings in one request; at most {self._most} are taken: send them in several")
+        self._check_count(len(sent))
         return *self._columns(sent, stream, now_ms), form
+
+    def _check_count(self, readings: int) -> None:
+        if readings > self._most:
+            raise TooLarge(f"{readings} readings in one request; at most {self._most} are taken: send them in several")
 
     def _json(self, body: bytes) -> tuple[list[Any], str]:
         is_array = body.lstrip()[:1] == b"["
@@ -164,6 +168,7 @@ class Wire:
             pass
         content = lenient_json(body)
         if isinstance(content, list):
+            self._check_count(len(content))
             return [self._convert(item) for item in content], "array"
         if isinstance(content, dict):
             return [self._convert(content)], "object"

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
+from models.detector import REASONS, STATUSES, Detector
 from service import corrections, state
 from service.answers import Answers, answer, format_time
 from service.errors import StoreUnavailable
@@ -41,12 +41,14 @@ class Lanes:
         fences: what Redis held of each when it was loaded.
         records: (B,) the states before; moved forward in place.
         recovered: row of a stream whose state had to be rebuilt, to the history to be written anew.
+        causes: row of such a stream to what was wrong with its record; not of new streams.
     """
 
     streams: list[str]
     fences: list[bytes]
     records: Records
-    recovered: dict[int, Entries]
+    recovered: dict[int, Entries] = field(default_factory=dict)
+    causes: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,7 +61,6 @@ class Applied:
         refused: place to the answer of a reading that cannot be applied.
         earlier: row and slot to an earlier record to be kept, of streams with a reorder window.
         writes: what to save of each stream that changed.
-        opened, closed: streams whose incident is open after an anomalous reading; streams whose incident ended.
     """
 
     rounds: list[tuple[Round, Entries]] = field(default_factory=list)
@@ -67,8 +68,6 @@ class Applied:
     refused: dict[int, str] = field(default_factory=dict)
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
     writes: Writes = field(default_factory=Writes)
-    opened: set[str] = field(default_factory=set)
-    closed: set[str] = field(default_factory=set)
 
 
 class Scorer:
@@ -116,7 +115,6 @@ class Scorer:
                     saved = await held.saved()
             lost = {stream for stream, ok in zip(applied.writes.streams, saved, strict=True) if not ok}
             await self._answer_seen(answers, batch, applied, lanes, lost)
-            await self._mark_open(applied.opened - lost, applied.closed - lost)
             self._count(batch, applied, lanes, lost)
             if not lost:
                 return answers
@@ -175,7 +173,7 @@ class Scorer:
         """Records from what Redis held; those that are absent or unusable are recovered."""
         stepper = self._stepper
         records, flaws = state.unpack(packed, stepper.record, self._detector.digest, stepper.slots)
-        lanes = Lanes(streams, [p[state.FENCE] if p else b"" for p in packed], records, {})
+        lanes = Lanes(streams, [p[state.FENCE] if p else b"" for p in packed], records)
         if flaws:
             names = [streams[row] for row in flaws]
             histories, settings = await self._histories(names), await self._store.load_settings(names)
@@ -205,8 +203,7 @@ class Scorer:
                 lanes.records["history"][row] = self._stepper.slots
             else:
                 lanes.records[row] = self._stepper.rebuild(entries)[0]
-            self._metrics.rebuilt(flaw)
-            log.warning("state rebuilt from history", stream=lanes.streams[row], cause=flaw, readings=len(entries))
+            lanes.causes[row] = flaw
 
     def _apply(self, batch: Readings, rounds: list[Round], lanes: Lanes, now_ms: int) -> Applied:
         """Run a batch through the detector, in rounds of at most one reading of each stream."""
@@ -234,7 +231,7 @@ class Scorer:
             slots = zip(round_.rows.tolist(), self._stepper.slots_of(entries), strict=True)
             writes.slots += ((row_of[row], *slot) for row, slot in slots)
         writes.earlier = {(row_of[row], slot): record for (row, slot), record in applied.earlier.items()}
-        self._note_incidents(applied, lanes, was_open)
+        writes.opened, writes.closed = self._incidents(lanes.streams, was_open, records)
         return applied
 
     def _apply_round(self, applied: Applied, batch: Readings, records: Records, round_: Round, now_ms: int) -> None:
@@ -261,14 +258,13 @@ class Scorer:
             records[rows] = heads
         applied.rounds.append((Round(rows, places), entries))
 
-    def _note_incidents(self, applied: Applied, lanes: Lanes, was_open: Any) -> None:
-        is_open = self._detector.is_open(lanes.records["detector"])
+    def _incidents(self, streams: list[str], was_open: Any, records: Records) -> tuple[set[str], set[str]]:
+        """Streams that are in an incident, and those whose incident ended."""
+        is_open = self._detector.is_open(records["detector"])
         if not (was_open | is_open).any():
-            return
-        applied.closed = {lanes.streams[row] for row in np.flatnonzero(was_open & ~is_open)}
-        for round_, entries in applied.rounds:
-            rows = round_.rows[entries["status"] & state.STATUS_BITS == ANOMALOUS]
-            applied.opened |= {lanes.streams[row] for row in rows if is_open[row]}
+            return set(), set()
+        opened, closed = np.flatnonzero(is_open), np.flatnonzero(was_open & ~is_open)
+        return {streams[row] for row in opened}, {streams[row] for row in closed}
 
     def _write_answers(self, answers: list[str], applied: Applied, lanes: Lanes) -> None:
         for place, text in applied.refused.items():
@@ -322,34 +318,27 @@ class Scorer:
                 slots = [(0, *slot) for slot in stepper.slots_of(correction.entries)]
                 kept = {(0, slot): record for slot, record in correction.earlier.items()}
                 record = state.pack(correction.record)
-                await held.send(Writes([stream], lanes.fences, record, slots, earlier=kept))
+                was_open = self._detector.is_open(lanes.records["detector"])
+                incidents = self._incidents([stream], was_open, correction.record)
+                await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents))
                 (saved,) = await held.saved()
             if saved:
-                await self._note_correction(stream, lanes.records, correction)
+                self._metrics.corrected(len(correction.entries) - 1)
+                self._count_entries([stream], correction.entries[:1])
                 return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
         raise StoreUnavailable(f"other processes kept writing stream {stream}; send the readings again")
-
-    async def _note_correction(self, stream: str, before: Records, correction: corrections.Correction) -> None:
-        self._metrics.corrected(len(correction.entries) - 1)
-        self._count_entries([stream], correction.entries[:1])
-        was_open, is_open = (bool(self._detector.is_open(r["detector"])[0]) for r in (before, correction.record))
-        await self._mark_open({stream} if is_open else set(), {stream} if was_open and not is_open else set())
-
-    async def _mark_open(self, opened: set[str], closed: set[str]) -> None:
-        """Tell the store which streams have an open anomaly; the readings are saved, so trouble is only logged."""
-        if not opened and not closed:
-            return
-        try:
-            await self._store.mark_open(sorted(opened), sorted(closed))
-        except StoreUnavailable as error:
-            self._metrics.store_error("mark_open")
-            log.warning("open anomalies not marked", error=str(error))
 
     def _count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
         """Count what was applied and saved, and what was refused."""
         refused = sum(batch.streams[place] not in lost for place in applied.refused)
         if refused:
             self._metrics.answered("rejected", refused)
+        saved = set(applied.writes.streams) - lost if lanes.causes else set()
+        for row, cause in lanes.causes.items():
+            if lanes.streams[row] in saved:
+                self._metrics.rebuilt(cause)
+                readings = len(lanes.recovered[row])
+                log.warning("state rebuilt from history", stream=lanes.streams[row], cause=cause, readings=readings)
         for round_, entries in applied.rounds:
             rows = round_.rows
             if lost:

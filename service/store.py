@@ -22,7 +22,14 @@ from service.errors import StoreUnavailable
 
 REMEMBERED_KEYS = 65_536
 _SAVE = Path(__file__).with_name("save.lua").read_text()
-_SET_SLOTS = b"for i=1,#KEYS do redis.call('SETRANGE',KEYS[i],ARGV[2*i-1],ARGV[2*i]) end"
+_SET_SLOTS = b"""
+for i = 1, #KEYS do
+  if type(redis.pcall('SETRANGE', KEYS[i], ARGV[2 * i - 1], ARGV[2 * i])) == 'table' then
+    redis.call('DEL', KEYS[i])
+    redis.call('SETRANGE', KEYS[i], ARGV[2 * i - 1], ARGV[2 * i])
+  end
+end"""
+"""Write pieces of histories; a foreign value under one of the keys gives way, and costs no neighbour anything."""
 
 
 @dataclass
@@ -36,6 +43,7 @@ class Writes:
         slots: row in the columns above, offset and bytes of each new piece of history.
         anew: rows whose history is begun anew.
         earlier: row and slot (0 or 1) to an earlier record that is kept.
+        opened, closed: streams that are in an incident; streams whose incident ended.
     """
 
     streams: list[str] = field(default_factory=list)
@@ -44,6 +52,8 @@ class Writes:
     slots: list[tuple[int, int, bytes]] = field(default_factory=list)
     anew: list[int] = field(default_factory=list)
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)
 
 
 class StateStore:
@@ -149,7 +159,11 @@ class StateStore:
             arguments += (fence, record, *(writes.earlier.get((row, slot), b"") for slot in (0, 1)))
             arguments += (int(row in writes.anew), len(pieces[row]) // 2, *pieces[row])
         async with _translated(f"save {len(writes.streams)} states"):
-            return [answer == 1 for answer in await self._run_save(len(keys), [*keys, *arguments])]
+            saved = [answer == 1 for answer in await self._run_save(len(keys), [*keys, *arguments])]
+            mine = {stream for stream, ok in zip(writes.streams, saved, strict=True) if ok}
+            for command in self._open_commands(writes.opened & mine, writes.closed & mine):
+                await cast(Any, self._redis).execute_command(*command)
+            return saved
 
     async def _run_save(self, keys: int, arguments: list[Any]) -> list[int]:
         """Run save.lua by its hash. A server that does not know it has done nothing, so sending it whole is safe."""
@@ -162,10 +176,7 @@ class StateStore:
         return cast("list[int]", await self._redis.evalsha(self._save_sha, keys, *arguments))
 
     def transaction(self, writes: Writes) -> tuple[list[bytes], int]:
-        """The commands that save `writes` in one transaction, packed, and how many they are.
-
-        History goes first: should a foreign value under its key make that fail, the state is not moved either.
-        """
+        """The commands that save `writes` in one transaction, packed, and how many they are."""
         keys = [self._keys(stream) for stream in writes.streams]
         commands: list[tuple[Any, ...]] = [(b"MULTI",)]
         if writes.anew:
@@ -175,18 +186,20 @@ class StateStore:
         records = [part for (key, _), record in zip(keys, writes.records, strict=True) for part in (key, record)]
         for (row, slot), record in writes.earlier.items():
             records += (self._earlier_keys(writes.streams[row])[slot], record)
-        commands += [(b"MSET", *records), (b"EXEC",)]
+        commands.append((b"MSET", *records))
+        commands += self._open_commands(writes.opened, writes.closed)
+        commands.append((b"EXEC",))
         return [hiredis.pack_command(command) for command in commands], len(commands)
 
-    async def mark_open(self, opened: Sequence[str], closed: Sequence[str]) -> None:
+    def _open_commands(self, opened: set[str], closed: set[str]) -> list[tuple[Any, ...]]:
         """Keep the set of streams with an open anomaly, by the time of their last reading."""
-        async with _translated("mark open anomalies"), self._redis.pipeline(transaction=False) as pipeline:
-            if opened:
-                now = time.time()
-                pipeline.zadd(self._open_key, {_encode(stream): now for stream in opened})
-            if closed:
-                pipeline.zrem(self._open_key, *map(_encode, closed))
-            await pipeline.execute()
+        now, commands = time.time(), []
+        if opened:
+            members = [part for stream in sorted(opened) for part in (str(now), _encode(stream))]
+            commands.append(("ZADD", self._open_key, *members))
+        if closed:
+            commands.append(("ZREM", self._open_key, *map(_encode, sorted(closed))))
+        return commands
 
     async def count_open(self, within_s: float) -> int:
         """How many streams have an open anomaly and sent a reading within the last `within_s` seconds."""

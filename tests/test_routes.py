@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.schemas import Wire
 from service.settings import Settings
 from tests.conftest import START_MS, post, readings
 
@@ -186,3 +187,48 @@ def test_the_document_describes_readings_and_results(client: TestClient) -> None
     document = client.get("/openapi.json").json()
     assert {"SentReading", "Result", "Problem"} <= set(document["components"]["schemas"])
     assert client.get("/docs").status_code == 200
+
+
+def test_every_member_of_a_gzip_body_is_read(client: TestClient) -> None:
+    lines = [json.dumps(reading).encode() for reading in readings("members", 6)]
+    body = gzip.compress(lines[0]) + gzip.compress(b"\n" + b"\n".join(lines[1:4])) + gzip.compress(b"\n" + lines[4])
+    headers = {"content-type": "application/x-ndjson", "content-encoding": "gzip"}
+    reply = client.post("/v1/readings", content=body, headers=headers)
+    assert len(reply.text.splitlines()) == 5
+    assert client.get("/v1/streams/members").json()["readings"] == 5
+    spoilt = client.post("/v1/readings", content=body + b"rest", headers=headers)
+    assert spoilt.status_code == 400
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_too_many_items_are_refused_before_any_is_looked_at(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, lines: bool
+) -> None:
+    """A kilobyte of gzip held the event loop for six seconds."""
+    monkeypatch.setattr(Wire, "_convert", lambda *_: pytest.fail("looked at an item"))
+    count = 400_000
+    body = b"1\n" * count if lines else b"[" + b",".join([b"1"] * count) + b"]"
+    headers = {"content-type": "application/x-ndjson" if lines else "application/json", "content-encoding": "gzip"}
+    reply = client.post("/v1/readings", content=gzip.compress(body), headers=headers)
+    assert reply.status_code == 413
+    assert "at most 10000 are taken" in reply.json()["detail"]
+
+
+def test_a_number_of_thousands_of_digits_harms_no_neighbour(client: TestClient) -> None:
+    good, other = readings("n", 2)
+    text = json.dumps([good, {**other, "values": {"pressure": "DIGITS"}}]).replace('"DIGITS"', "9" * 5000)
+    reply = client.post("/v1/readings", content=text, headers={"content-type": "application/json"})
+    assert [r["status"] for r in reply.json()] == ["warming_up", "rejected"]
+    assert "values.pressure is a number of 5000 digits" in reply.json()[1]["error"]
+
+
+def test_an_incident_stays_counted_while_its_stream_sends(settings: Callable[..., Settings]) -> None:
+    with TestClient(create_app(settings(open_anomaly_s=0.5))) as client:
+        sent = readings("open", 40)
+        post(client, [*sent[:20], {**sent[20], "values": {"pressure": 900, "flow": 3}}])
+        for reading in sent[21:27]:
+            time.sleep(0.15)
+            post(client, [reading])
+        assert "gatewatch_open_anomalies 1.0" in client.get("/metrics").text
+        time.sleep(0.6)
+        assert "gatewatch_open_anomalies 0.0" in client.get("/metrics").text

@@ -166,3 +166,32 @@ def test_another_length_of_history_costs_no_state(settings: Callable[..., Settin
         tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("w", "undisturbed")]
     assert [r["score"] for r in results] == [r["score"] for r in undisturbed]
     assert tags[0] == tags[1]
+
+
+def test_a_foreign_value_under_a_key_costs_no_neighbour_anything(
+    settings: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    names = ("aa", "mm", "zz")
+    sent = [{**reading, "stream": name} for reading in readings("any", 3) for name in names]
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, sent[:3])
+        database.delete(state_key(tenant, "aa", "history"))
+        database.lpush(state_key(tenant, "aa", "history"), "foreign")
+        results = post(client, sent[3:6])
+        again = post(client, sent[3:6])
+        assert {r["status"] for r in results} == {"warming_up"}
+        assert again == [{**r, "replayed": True} for r in results]
+        assert {r["status"] for r in post(client, sent[6:])} == {"warming_up"}
+        assert [len(client.get(f"/v1/streams/{name}/history").json()) for name in names] == [2, 3, 3]
+
+
+def test_looking_at_a_stream_rebuilds_nothing(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    with TestClient(create_app(settings())) as client:
+        post(client, readings("look", 20))
+    other = str(make_artefact(tmp_path / "other", seed=1))
+    with TestClient(create_app(settings(model=other))) as client:
+        for _ in range(3):
+            client.get("/v1/streams/look")
+        assert "gatewatch_states_rebuilt_total{" not in client.get("/metrics").text
+        post(client, readings("look", 1, start=20))
+        assert 'gatewatch_states_rebuilt_total{cause="model"} 1.0' in client.get("/metrics").text

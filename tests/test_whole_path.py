@@ -97,6 +97,8 @@ def test_two_processes_share_one_stream(trained: Path, tmp_path: Path) -> None:
         done = gatewatch("replay", path, "--url", url, "--batch", "1", "--out", tmp_path / "out.csv")
         assert done.returncode == 0, done.stderr
         metrics = httpx2.get(f"{url}/metrics").text
+        with httpx2.Client(base_url=url) as scraper:  # one connection, so one worker: what the other knows counts too
+            assert all("gatewatch_store_up 1.0" in scraper.get("/metrics").text for _ in range(3))
     assert [r["score"] for r in rows_of(tmp_path / "out.csv")] == [r["score"] for r in rows_of(tmp_path / "scan.csv")]
     counted = sum(
         float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("gatewatch_readings_total")

@@ -1,0 +1,97 @@
+"""How waiting requests share batches."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from service.batcher import DEPTH, Batcher
+from service.errors import TooManyWaiting
+from service.metrics import Metrics
+from service.schemas import Readings
+from service.scoring import Scorer
+
+
+class Recorder(Scorer):
+    """A scorer that notes its batches, and answers each reading with its seq."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[str, int]]] = []
+
+    async def score_batch(self, batch: Readings) -> list[str]:
+        await asyncio.sleep(0)
+        self.batches.append(list(zip(batch.streams, batch.seqs.tolist(), strict=True)))
+        return [str(seq) for seq in batch.seqs.tolist()]
+
+
+def request(*streams: str, first: int = 0) -> Readings:
+    """One reading for each name, numbered within the request."""
+    count = len(streams)
+    seqs = np.arange(first, first + count)
+    return Readings(list(streams), seqs * 1000, seqs, np.zeros((count, 1), np.float32))
+
+
+def gather(requests: list[Readings], batch_readings: int = 100, waiting: int = 10_000) -> tuple[Recorder, list[object]]:
+    """Submit requests in order, all before the first batch begins; the batches, and each request's answers."""
+
+    async def run() -> list[object]:
+        batcher = Batcher(recorder, Metrics(), batch_readings, waiting)
+        jobs = [asyncio.create_task(batcher.submit(readings)) for readings in requests]
+        await asyncio.sleep(0)
+        batcher.start()
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        await batcher.stop()
+        return list(results)
+
+    recorder = Recorder()
+    return recorder, asyncio.run(run())
+
+
+def test_requests_share_a_batch_and_get_their_own_answers() -> None:
+    recorder, answers = gather([request("a", "b"), request("c", first=7), request("d", "e", first=9)])
+    assert len(recorder.batches) == 1
+    assert answers == [["0", "1"], ["7"], ["9", "10"]]
+
+
+def test_a_request_is_not_cut_to_fill_a_batch() -> None:
+    recorder, answers = gather([request(*"abcdefg"), request(*"hijklmn"), request("z")], batch_readings=10)
+    assert [len(batch) for batch in recorder.batches] == [7, 8]
+    assert answers[1] == list("0123456")
+
+
+def test_many_readings_of_one_stream_keep_nobody_waiting() -> None:
+    deep, other = request(*["deep"] * (3 * DEPTH)), request("other", first=500)
+    recorder, answers = gather([deep, other], batch_readings=1000)
+    assert ("other", 500) in recorder.batches[0]
+    assert all(len(batch) <= DEPTH + 1 for batch in recorder.batches)
+    assert answers == [[str(n) for n in range(3 * DEPTH)], ["500"]]
+
+
+def test_what_comes_later_of_a_stream_does_not_overtake() -> None:
+    deep, same, after = request(*["s"] * (DEPTH + 5)), request("s", "t", first=900), request("t", first=950)
+    recorder, _ = gather([deep, same, after], batch_readings=1000)
+    in_order = [reading for batch in recorder.batches for reading in batch]
+    assert [seq for stream, seq in in_order if stream == "s"] == [*range(DEPTH + 5), 900]
+    assert [seq for stream, seq in in_order if stream == "t"] == [901, 950]
+
+
+def test_more_than_may_wait_is_refused_at_once_and_the_others_are_not() -> None:
+    _, answers = gather([request(*"abcd"), request(*"efgh"), request("i")], waiting=5)
+    assert answers[0] == list("0123")
+    assert isinstance(answers[1], TooManyWaiting)
+    assert answers[2] == ["0"]
+
+
+def test_an_empty_request_waits_for_nothing() -> None:
+    recorder, answers = gather([request()])
+    assert answers == [[]]
+    assert recorder.batches == []
+
+
+@pytest.mark.parametrize("count", [DEPTH - 1, DEPTH, DEPTH + 1])
+def test_all_of_a_deep_request_is_answered(count: int) -> None:
+    recorder, answers = gather([request(*["s"] * count)])
+    assert answers == [[str(n) for n in range(count)]]
+    assert len(recorder.batches) == (1 if count <= DEPTH else 2)
