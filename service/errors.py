@@ -4,9 +4,11 @@ ServiceError
 ├── BadRequest          400  not JSON, or not readings at all
 ├── UnknownStream       404
 ├── MethodNotAllowed    405
+├── TooSlow             408  head or body not whole in time; the connection is closed
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
 ├── TooManyWaiting      429  with Retry-After
+├── HeadTooLarge        431  the connection is closed
 └── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
                              sending them again is safe
 """
@@ -46,6 +48,13 @@ class MethodNotAllowed(ServiceError):
     headers: ClassVar[dict[str, str]] = {"Allow": "POST"}
 
 
+class TooSlow(ServiceError):
+    """The request was not whole in time; sending it again is safe: nothing of it was applied."""
+
+    status = 408
+    title = "Request timeout"
+
+
 class TooLarge(ServiceError):
     """More bytes or readings than one request may carry."""
 
@@ -66,6 +75,13 @@ class TooManyWaiting(ServiceError):
     status = 429
     title = "Too many readings waiting"
     headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+class HeadTooLarge(ServiceError):
+    """URL and headers together have more bytes than a head may."""
+
+    status = 431
+    title = "Request header fields too large"
 
 
 class StoreUnavailable(ServiceError):

@@ -197,8 +197,10 @@ def _either(item: dict[str, Any]) -> dict[str, Any]:
 _PROBLEMS = {
     400: "The body is not JSON, or not readings",
     405: "Another method than POST",
+    408: "The head or the body was not whole in time; the connection is closed",
     413: "The body or the number of readings is over the limit",
     415: "Neither JSON nor NDJSON, or an unknown content encoding",
     429: "Too many readings wait; see Retry-After",
+    431: "URL and headers are over the limit; the connection is closed",
     503: "Redis is away; sending the readings again is safe; see Retry-After",
 }
