@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from pydantic import ValidationError
@@ -62,6 +62,7 @@ def serve(
     """Answer HTTP. Without GATEWATCH_REDIS_URL a private Redis is started, with its data in GATEWATCH_DATA_DIR."""
     import uvicorn
 
+    from service.edge import Edge, allow_files
     from service.private_redis import PrivateRedisError, start_private_redis
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
@@ -91,6 +92,9 @@ def serve(
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="gatewatch-")
             )
+        edge = Edge(
+            settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)
+        )
         uvicorn.run(
             "service.app:create_app",
             factory=True,
@@ -98,7 +102,8 @@ def serve(
             port=settings.port,
             workers=settings.workers,
             loop="uvloop",
-            http="httptools",
+            http=cast(Any, edge),  # uvicorn only calls it; each worker gets a copy
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

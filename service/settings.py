@@ -39,6 +39,18 @@ class Settings(BaseSettings):
     request_bytes: int = Field(
         8 * 2**20, ge=1024, description="largest body, also after decompression; larger gets 413"
     )
+    head_deadline_s: float = Field(
+        5.0, gt=0, description="time for a request's head to arrive, seconds; later gets 408"
+    )
+    body_deadline_s: float = Field(
+        30.0, gt=0, description="time for a body to arrive, or for an answer to be read, seconds; later gets 408"
+    )
+    head_bytes: int = Field(32_768, ge=1024, description="largest head: URL and headers; larger gets 431")
+    connections: int = Field(
+        4096,
+        ge=1,
+        description="most open connections of a process; over it the oldest without a whole request is closed",
+    )
     future_s: float = Field(60.0, ge=0, description="how far ahead of the service's clock a timestamp may be, seconds")
 
     store_timeout_ms: int = Field(
