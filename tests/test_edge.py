@@ -1,0 +1,307 @@
+"""Connections that do not finish what they begin are answered and closed; nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import resource
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from service.edge import SPARE_FILES, allow_files
+from tests.conftest import readings
+from tests.slowloris import Held, dribble, open_files, rss_mb
+from tests.test_whole_path import serving
+
+SHORT = {"GATEWATCH_HEAD_DEADLINE_S": "1", "GATEWATCH_BODY_DEADLINE_S": "1"}
+POST = b"POST /v1/readings HTTP/1.1\r\nhost: gatewatch\r\n"
+GET = b"GET /livez HTTP/1.1\r\nhost: gatewatch\r\n"
+GROWTH_MB = 16
+
+
+@dataclass
+class Service:
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=15)
+
+    def send(self, *pieces: bytes) -> tuple[int | None, dict[str, Any]]:
+        """Send pieces and be silent; the status and problem of the answer, or None if it closes without one."""
+        with self.connect() as connection:
+            with contextlib.suppress(ConnectionError):
+                for piece in pieces:
+                    connection.sendall(piece)
+            return answer(until_closed(connection))
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes; a reset counts as closed."""
+    came = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := connection.recv(65536):
+            came += chunk
+    return came
+
+
+def one_answer(connection: socket.socket) -> bytes:
+    """What comes until an answer is whole."""
+    came = b""
+    while chunk := connection.recv(65536):
+        came += chunk
+        head, end, body = came.partition(b"\r\n\r\n")
+        if end and len(body) >= int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]):
+            break
+    return came
+
+
+def answer(came: bytes) -> tuple[int | None, dict[str, Any]]:
+    if not came:
+        return None, {}
+    head, _, body = came.partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    status = int(lines[0].split()[1])
+    if status >= 400:
+        assert "content-type: application/problem+json" in lines, came
+        assert f"content-length: {len(body)}" in lines, came
+        assert json.loads(body)["status"] == status
+    return status, json.loads(body)
+
+
+@contextlib.contextmanager
+def edge(artefact: Path, data: Path, *options: str, **environment: str) -> Iterator[Service]:
+    with serving(artefact, data, *options, **SHORT, **environment) as (url, process):
+        yield Service(url, urlsplit(url).port or 0, process)
+
+
+@pytest.fixture(scope="module")
+def service(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with edge(artefact, tmp_path_factory.mktemp("edge")) as service:
+        yield service
+
+
+def in_background(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    return thread, results
+
+
+def test_three_hundred_that_dribble_are_closed_and_a_good_client_is_answered(service: Service) -> None:
+    """Half of them never end a head, half never a body; each byte they send buys them nothing."""
+    all_open, stop = threading.Event(), threading.Event()
+    thread, results = in_background(lambda: asyncio.run(dribble(service.port, 300, all_open, stop, 20)))
+    with httpx2.Client(base_url=service.url) as client:
+        for number in range(20):
+            assert client.post("/v1/readings", json=readings("good", 1, start=number)).status_code == 200
+            assert httpx2.get(f"{service.url}/livez").status_code == 200
+        assert all_open.wait(20)
+        stop.set()
+        thread.join(60)
+        assert client.post("/v1/readings", json=readings("good", 1, start=20)).status_code == 200
+    held: Held = results[0]
+    assert held.opened == 300
+    assert held.left == 0
+
+
+def test_a_head_that_does_not_end_gets_408(service: Service) -> None:
+    status, problem = service.send(GET + b"x-slow: ")
+    assert (status, problem["title"]) == (408, "Request timeout")
+    assert "the head was not whole after 1 s" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (POST + b"content-length: 100\r\n\r\n", b"[1"),
+        (POST + b"content-length: 100\r\n\r\n",),
+        (POST + b"transfer-encoding: chunked\r\n\r\n", b"5\r\n[1,2,\r\n", b"5"),
+        (POST + b"transfer-encoding: chunked\r\n\r\n", b"2\r\n[]\r\n0\r\n", b"x-trailer: "),
+    ],
+    ids=["a beginning", "nothing", "chunks", "a trailer"],
+)
+def test_a_body_that_does_not_end_gets_408(service: Service, pieces: tuple[bytes, ...]) -> None:
+    status, problem = service.send(*pieces)
+    assert status == 408
+    assert "the body was not whole after 1 s" in problem["detail"]
+
+
+@pytest.mark.parametrize("pieces", [(), (b"\r\n",), (b"\r\n", b"\r\n" * 100)], ids=["silent", "a blank line", "many"])
+def test_a_connection_without_a_request_is_closed_without_an_answer(service: Service, pieces: tuple[bytes]) -> None:
+    assert service.send(*pieces) == (None, {})
+
+
+def test_an_idle_connection_is_kept_beyond_the_deadline_of_a_head(service: Service) -> None:
+    with service.connect() as connection:
+        connection.sendall(GET + b"\r\n")
+        assert b"200 OK" in one_answer(connection)
+        time.sleep(2.5)  # more than the deadline and a sweep; keep-alive is 5 s
+        connection.sendall(GET + b"connection: close\r\n\r\n")
+        assert b"200 OK" in until_closed(connection)
+
+
+def test_a_second_request_has_deadlines_of_its_own(service: Service) -> None:
+    with service.connect() as connection:
+        connection.sendall(GET + b"\r\n" + GET)  # the second head comes with the first and does not end
+        came = until_closed(connection)
+    assert came.count(b"HTTP/1.1 200") == 1
+    assert came.count(b"HTTP/1.1 408") == 1
+
+
+def test_a_request_in_small_pieces_is_answered(service: Service) -> None:
+    body = json.dumps(readings("pieces", 3)).encode()
+    whole = POST + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with service.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(whole), 11):
+            connection.sendall(whole[at : at + 11])
+        came = until_closed(connection)
+    assert came.startswith(b"HTTP/1.1 200")
+
+
+def test_requests_sent_without_waiting_are_all_answered(service: Service) -> None:
+    """Bodies and heads that share a read count for themselves."""
+    requests = []
+    for number in range(12):
+        body = json.dumps(readings("pipelined", 100, start=100 * number)).encode()
+        requests.append(POST + b"x-padding: " + b"p" * 20_000 + b"\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    with service.connect() as connection:
+        connection.sendall(b"".join(requests) + GET + b"connection: close\r\n\r\n")
+        assert until_closed(connection).count(b"HTTP/1.1 200") == 13
+
+
+def test_a_head_may_be_just_as_large_as_the_bound(service: Service) -> None:
+    fits = GET + b"connection: close\r\nx-large: " + b"a" * 32_000 + b"\r\n\r\n"
+    assert service.send(fits)[0] == 200
+    assert service.send(fits[:20_000], fits[20_000:])[0] == 200
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (GET + b"x-large: " + b"a" * 33_000 + b"\r\n\r\n",),
+        (GET + b"x-large: " + b"a" * 33_000,),
+        (GET + b"".join(b"x-%d: a\r\n" % number for number in range(4000)) + b"\r\n",),
+        (b"GET /" + b"a" * 40_000,),
+        (GET + b"\r\n" + GET + b"x-large: " + b"a" * 33_000 + b"\r\n\r\n",),
+    ],
+    ids=["one header", "half a header", "many headers", "URL", "second request"],
+)
+def test_a_head_that_is_too_large_gets_431_or_is_cut_off(service: Service, pieces: tuple[bytes, ...]) -> None:
+    status, problem = service.send(*pieces)
+    if b"\r\n\r\nGET" in pieces[0]:
+        assert status == 200  # the first is answered, then the connection ends
+    else:
+        assert (status, problem["title"]) == (431, "Request header fields too large")
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [GET + b"x-large: ", POST + b"transfer-encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\nx-trailer: "],
+    ids=["head", "trailer"],
+)
+def test_a_header_without_end_costs_no_memory(service: Service, beginning: bytes) -> None:
+    most = rss_mb(service.process.pid, "VmHWM")
+    status, _ = service.send(beginning, *(b"a" * 2**20 for _ in range(100)))
+    assert status in (431, None)  # None: reset while still sending
+    assert rss_mb(service.process.pid, "VmHWM") - most < GROWTH_MB
+
+
+def test_what_is_not_http_gets_a_problem_document(service: Service) -> None:
+    status, problem = service.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    assert (status, problem["title"]) == (400, "Bad request")
+
+
+@pytest.mark.parametrize(
+    ("headers", "make"),
+    [
+        (b"content-length: 209715200\r\n", lambda: b""),
+        (b"content-length: 209715200\r\nexpect: 100-continue\r\n", lambda: b""),
+        (b"transfer-encoding: chunked\r\n", lambda: b"9000000\r\n" + b"[" * 9_000_000),
+        (b"content-length: 4000000\r\n", lambda: b"[" * 4_000_000),
+        (b"content-length: %d\r\ncontent-encoding: gzip\r\n", lambda: gzip.compress(b" " * 200 * 2**20, 1)),
+    ],
+    ids=["announced", "asked for", "chunked", "nested", "gzipped"],
+)
+def test_a_body_that_asks_too_much_gets_4xx_and_costs_no_memory(
+    service: Service, headers: bytes, make: Callable[[], bytes]
+) -> None:
+    """Without waiting for the rest of the body; the connection ends by its deadline."""
+    body = make()
+    if b"%d" in headers:
+        headers %= len(body)
+    for attempt in range(3):
+        with service.connect() as connection:
+            connection.sendall(POST + headers + b"\r\n" + body)
+            status, _ = answer(one_answer(connection))
+        assert status in (400, 413)
+        if attempt == 0:  # once, the buffers of 8 MiB may grow
+            most = rss_mb(service.process.pid, "VmHWM")
+    assert rss_mb(service.process.pid, "VmHWM") - most < GROWTH_MB
+
+
+def test_who_does_not_read_the_answers_is_cut_off(service: Service) -> None:
+    before = open_files(service.process.pid)
+    with service.connect() as connection:
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: gatewatch\r\n\r\n" * 2000)
+        deadline = time.monotonic() + 20
+        while open_files(service.process.pid) > before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert open_files(service.process.pid) <= before
+
+
+def test_over_the_bound_those_without_a_whole_request_give_way(artefact: Path, tmp_path: Path) -> None:
+    long = {"GATEWATCH_HEAD_DEADLINE_S": "60", "GATEWATCH_BODY_DEADLINE_S": "60", "GATEWATCH_CONNECTIONS": "10"}
+    with serving(artefact, tmp_path, **long) as (url, process), contextlib.ExitStack() as stack:
+        service = Service(url, urlsplit(url).port or 0, process)
+        client = stack.enter_context(httpx2.Client(base_url=url))
+        assert client.get("/livez").status_code == 200
+        before = open_files(process.pid)
+        slow = [stack.enter_context(service.connect()) for _ in range(30)]
+        for number, connection in enumerate(slow):
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(GET if number % 2 else POST + b"content-length: 9\r\n\r\n")
+        assert client.get("/livez").status_code == 200
+        assert httpx2.get(f"{url}/livez").status_code == 200
+        assert open_files(process.pid) - before < 10
+        still_open = 0
+        for connection in slow:
+            connection.settimeout(0.2)
+            try:
+                assert answer(until_closed(connection))[0] in (408, None)  # None: a reset was faster
+            except TimeoutError:
+                still_open += 1
+        assert still_open < 10
+
+
+def test_every_worker_keeps_the_deadlines(artefact: Path, tmp_path: Path) -> None:
+    with edge(artefact, tmp_path, "--workers", "2") as service:
+        threads = [in_background(lambda: service.send(GET)) for _ in range(20)]
+        for thread, results in threads:
+            thread.join(30)
+            assert results[0][0] == 408
+
+
+def test_the_limit_of_open_files_bounds_the_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+        assert allow_files(1000) == 1000
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 1000 + SPARE_FILES
+        assert allow_files(hard) == hard - SPARE_FILES
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
