@@ -101,11 +101,11 @@ class Answers:
             entries["timestamp_ms"].tolist(),
             entries["seq"].tolist(),
             entries["status"].tolist(),
-            entries["score"].tolist(),
+            _numbers(entries["score"].astype(np.float64))[1:-1].split(","),
             _numbers(self._detector.expected(entries["forecast"]))[3:-3].split("]],[["),
             _numbers(entries["attribution"])[2:-2].split("],["),
             entries["reason"].tolist(),
-            entries["model"].tolist(),
+            _names(entries["model"]),
             strict=True,
         ):
             pieces[1::2] = (
@@ -113,11 +113,11 @@ class Answers:
                 times[moment],
                 "null" if seq < 0 else str(seq),
                 STATUSES[status & STATUS_BITS],
-                repr(score),
+                score,
                 *bands.split("],["),
                 *shares.split(","),
                 f'"{REASONS[reason]}"' if status & STATUS_BITS == ANOMALOUS else "null",
-                model.hex(),
+                model,
                 again,
                 "true" if status & CORRECTED else "false",
             )
@@ -133,7 +133,13 @@ class _Times(dict[int, str]):
         return text
 
 
-def _numbers(values: NDArray[np.float32]) -> str:
+def _names(models: NDArray[np.void]) -> list[str]:
+    """Model digests as text; mostly they are all one."""
+    digests = models.tolist()
+    return [digests[0].hex()] * len(digests) if len(set(digests)) == 1 else [digest.hex() for digest in digests]
+
+
+def _numbers(values: NDArray[Any]) -> str:
     """An array as JSON, written by orjson straight from memory: no Python number for any of them."""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 

@@ -5,7 +5,6 @@ A record is one item of a fixed numpy dtype, so that a batch of B records is one
     bytes   field       what for
     2       magic       "GW"
     2       format      version of this layout
-    4       checksum    CRC-32 over everything behind it
     8       model       digest of the model that produced the state   ┐ the fence: what the
     16      tag         chain over the readings applied, in order     │ compare-and-set
     1       hold        1 if the stream waits at gaps in seq          │ compares
@@ -16,6 +15,7 @@ A record is one item of a fixed numpy dtype, so that a batch of B records is one
     4, 1    score, status   of the last reading
     4, 8    earlier, earlier_ms   earlier records kept, and the time of the newest of them, see corrections.py
     ...     detector    network state and residual memory, see Detector.state_dtype
+    4       checksum    CRC-32 over everything before it
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ Records = NDArray[Any]
 MAGIC: Final = b"GW"
 FORMAT: Final = 2
 
-CHECKED_FROM: Final = 8
-FENCE: Final = slice(8, 37)
+WHOLE: Final = 0x2144DF1C
+"""The CRC-32 of anything that ends in its own CRC-32."""
+
+FENCE: Final = slice(4, 33)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
 
 CORRECTED, ALERT, STATUS_BITS = 0x80, 0x40, 0x0F
@@ -47,7 +49,6 @@ def state_dtype(detector_state: np.dtype[Any]) -> np.dtype[Any]:
         [
             ("magic", "S2"),
             ("format", "<u2"),
-            ("checksum", "<u4"),
             ("model", "V8"),
             ("tag", "V16"),
             ("hold", "u1"),
@@ -60,6 +61,7 @@ def state_dtype(detector_state: np.dtype[Any]) -> np.dtype[Any]:
             ("earlier", "<u4"),
             ("earlier_ms", "<i8"),
             ("detector", detector_state),
+            ("checksum", "<u4"),
         ]
     )
 
@@ -82,7 +84,7 @@ def pack(records: Records) -> list[bytes]:
     records = np.ascontiguousarray(records)
     raw = memoryview(records.view(np.uint8))  # type: ignore[arg-type]
     starts = range(0, len(raw), size)
-    records["checksum"] = [zlib.crc32(raw[start + CHECKED_FROM : start + size]) for start in starts]
+    records["checksum"] = [zlib.crc32(raw[start : start + size - 4]) for start in starts]
     whole = raw.tobytes()
     return [whole[start : start + size] for start in starts]
 
@@ -96,7 +98,7 @@ def unpack(
     used is zero, but for `history`, which is otherwise sound.
     """
     size = dtype.itemsize
-    begin = MAGIC + FORMAT.to_bytes(2, "little")
+    begin = MAGIC + FORMAT.to_bytes(2, "little") + model
     slots_at = dtype.fields["history"][1]  # type: ignore[index]
     slots = history.to_bytes(4, "little")
     flaws: dict[int, str] = {}
@@ -105,9 +107,8 @@ def unpack(
         if (
             p is None
             or len(p) != size
-            or p[:4] != begin
-            or p[8:16] != model
-            or zlib.crc32(memoryview(p)[CHECKED_FROM:]) != int.from_bytes(p[4:CHECKED_FROM], "little")
+            or p[:12] != begin
+            or zlib.crc32(p) != WHOLE
             or p[slots_at : slots_at + 4] != slots
         ):
             flaws[at] = _flaw(p, size, model)
@@ -123,9 +124,9 @@ def _flaw(packed: bytes | None, size: int, model: bytes) -> str:
         return "corrupt"
     if int.from_bytes(packed[2:4], "little") != FORMAT:
         return "format"
-    if zlib.crc32(memoryview(packed)[CHECKED_FROM:]) != int.from_bytes(packed[4:CHECKED_FROM], "little"):
+    if zlib.crc32(packed) != WHOLE:
         return "corrupt"
-    if packed[8:16] != model:
+    if packed[4:12] != model:
         return "model"
     return "history" if len(packed) == size else "format"
 
