@@ -76,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
-    scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts)
+    scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams)
     batcher = Batcher(scorer, metrics, settings.batch_readings, settings.waiting_readings)
 
     @asynccontextmanager
@@ -84,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         batcher.start()
         try:
             await store.check(settings.durability == "strict")
+            await store.lost_everything()
         except StoreUnavailable as error:
             log.warning("started without Redis; readings get 503 until it is back", error=str(error))
         gc.collect()

@@ -72,6 +72,9 @@ class Metrics:
         self._rebuilt = Counter(
             "gatewatch_states_rebuilt", "States rebuilt from history, by what was wrong.", ["cause"], registry=registry
         )
+        self._losses = Counter(
+            "gatewatch_store_losses", "Times that Redis was found to have forgotten all streams.", registry=registry
+        )
         self._corrections = Counter("gatewatch_corrections", "Late readings applied in their place.", registry=registry)
         self._rescored = Counter(
             "gatewatch_rescored", "Readings scored anew after a late one before them.", registry=registry
@@ -157,6 +160,10 @@ class Metrics:
     def rebuilt(self, cause: str) -> None:
         """A state was rebuilt: missing, corrupt, format, model or history."""
         self._rebuilt.labels(cause).inc()
+
+    def lost_everything(self) -> None:
+        """Redis has forgotten all streams."""
+        self._losses.inc()
 
     def corrected(self, rescored: int) -> None:
         """A late reading was applied in its place, and so many after it were scored anew."""

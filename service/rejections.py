@@ -23,8 +23,8 @@ LATEST_S: Final = 1e15
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
-_MOST_DIGITS = 400
-"""Of an integer; 3.4e38 has 39, and Python refuses to read more than 4,300."""
+_MOST_DIGITS = 4000
+"""Of an integer; Python refuses to read more than 4,300."""
 
 TOO_LARGE = "more than a float32 can hold; expected at most 3.4e38"
 

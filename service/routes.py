@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+import structlog
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from models.detector import Detector
 from service.errors import StoreUnavailable, UnknownStream
@@ -17,6 +18,7 @@ from service.settings import Settings
 from service.store import StateStore
 from service.stream_settings import StreamSettings
 
+log = structlog.get_logger(__name__)
 router = APIRouter()
 
 
@@ -32,6 +34,19 @@ class Parts:
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
+
+
+@router.get("/v1/streams", summary="The names of all streams")
+async def list_streams(
+    request: Request,
+    after: Annotated[str, Query(description="names that come behind this one; `next` of the page before")] = "",
+    limit: Annotated[int, Query(ge=1, le=1000, description="most names in the reply")] = 100,
+) -> dict[str, Any]:
+    """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`."""
+    store = _parts(request).store
+    names, total = await store.list_streams(after, limit + 1), await store.count_streams()
+    page = names[:limit]
+    return {"streams": page, "next": page[-1] if len(names) > limit else None, "total": total}
 
 
 @router.get("/v1/streams/{stream}", summary="What is known of a stream", responses={404: described("No such stream")})
@@ -90,6 +105,7 @@ async def readyz(request: Request) -> dict[str, str]:
     parts = _parts(request)
     try:
         await parts.store.check(parts.settings.durability == "strict")
+        await _note_loss(parts)
     except StoreUnavailable:
         parts.metrics.store_up.set(0)
         parts.metrics.store_error("check")
@@ -103,12 +119,19 @@ async def metrics(request: Request) -> Response:
     """The series of the README's table, of all worker processes."""
     parts = _parts(request)
     try:
+        await _note_loss(parts)
         parts.metrics.open_anomalies.set(await parts.store.count_open(parts.settings.open_anomaly_s))
         parts.metrics.store_up.set(1)
     except StoreUnavailable:
         parts.metrics.store_up.set(0)
         parts.metrics.store_error("check")
     return Response(parts.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _note_loss(parts: Parts) -> None:
+    if await parts.store.lost_everything():
+        parts.metrics.lost_everything()
+        log.error("Redis has forgotten all streams: it was emptied, or is another server; all streams begin anew")
 
 
 def _parts(request: Request) -> Parts:

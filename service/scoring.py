@@ -15,12 +15,12 @@ import structlog
 
 from models.detector import REASONS, STATUSES, Detector
 from service import corrections, state
-from service.answers import Answers, answer, format_time
-from service.errors import StoreUnavailable
+from service.answers import Answers, answer, format_time, rejected
+from service.errors import BadRequest, StoreUnavailable
 from service.history import Entries
 from service.identity import Round, applied_before, decide, rounds_of
 from service.metrics import Metrics
-from service.schemas import NO_TIME, Readings
+from service.schemas import NO_SEQ, NO_TIME, Readings
 from service.state import Records
 from service.stepper import Stepper
 from service.store import StateStore, Writes
@@ -42,6 +42,7 @@ class Lanes:
         records: (B,) the states before; moved forward in place.
         recovered: row of a stream whose state had to be rebuilt, to the history to be written anew.
         causes: row of such a stream to what was wrong with its record; not of new streams.
+        excess: rows of new streams that are more than there may be.
     """
 
     streams: list[str]
@@ -49,6 +50,7 @@ class Lanes:
     records: Records
     recovered: dict[int, Entries] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
+    excess: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -74,7 +76,13 @@ class Scorer:
     """Scores batches with one detector over one store."""
 
     def __init__(
-        self, detector: Detector, store: StateStore, metrics: Metrics, history_readings: int, save_attempts: int
+        self,
+        detector: Detector,
+        store: StateStore,
+        metrics: Metrics,
+        history_readings: int,
+        save_attempts: int,
+        most_streams: int,
     ) -> None:
         self._detector = detector
         self._store = store
@@ -82,6 +90,7 @@ class Scorer:
         self._answers = Answers(detector)
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
+        self._most_streams = most_streams
 
     async def score_batch(self, batch: Readings) -> list[str]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
@@ -143,13 +152,15 @@ class Scorer:
 
     async def configure(self, stream: str, settings: StreamSettings) -> None:
         """Give a stream its settings, whether it has seen a reading or not."""
-        await self._store.save_settings(stream, settings.encode())
         for _ in range(self._attempts):
             async with self._store.hold([stream]) as held:
                 lanes = await self._lanes([stream], held.packed)
+                if lanes.excess:
+                    raise BadRequest(self._one_too_many())
                 settings.write(lanes.records)
                 slots = [(0, *slot) for entries in lanes.recovered.values() for slot in self._stepper.slots_of(entries)]
                 anew = list(lanes.recovered)
+                await self._store.save_settings(stream, settings.encode())
                 await held.send(Writes([stream], lanes.fences, state.pack(lanes.records), slots, anew))
                 if (await held.saved())[0]:
                     return
@@ -181,6 +192,9 @@ class Scorer:
                 if flaw == "corrupt":
                     await self._store.quarantine(streams[row], packed[row] or b"")
             await asyncio.to_thread(self._recover, lanes, flaws, histories)
+            new = [row for row in flaws if row not in lanes.causes]
+            if new:
+                lanes.excess = set(new[max(0, self._most_streams - await self._store.count_streams()) :])
             for row, content in zip(flaws, settings, strict=True):
                 if content and flaws[row] != "history":
                     StreamSettings.decode(content).write(lanes.records[row : row + 1])
@@ -211,7 +225,10 @@ class Scorer:
         detector, records = self._detector, lanes.records
         was_open = detector.is_open(records["detector"])
         for round_ in rounds:
-            self._apply_round(applied, batch, records, round_, now_ms)
+            if lanes.excess:
+                round_ = self._without_excess(applied, batch, lanes, round_)
+            if len(round_.rows):
+                self._apply_round(applied, batch, records, round_, now_ms)
         if not applied.rounds:
             return applied
         changed = applied.rounds[0][0].rows
@@ -233,6 +250,18 @@ class Scorer:
         writes.earlier = {(row_of[row], slot): record for (row, slot), record in applied.earlier.items()}
         writes.opened, writes.closed = self._incidents(lanes.streams, was_open, records)
         return applied
+
+    def _one_too_many(self) -> str:
+        return f"this would be a new stream, and there are {self._most_streams} already (GATEWATCH_STREAMS)"
+
+    def _without_excess(self, applied: Applied, batch: Readings, lanes: Lanes, round_: Round) -> Round:
+        """Refuse readings that would begin one stream too many."""
+        excess = np.isin(round_.rows, list(lanes.excess))
+        error = self._one_too_many()
+        for place in round_.places[excess].tolist():
+            seq = None if batch.seqs[place] == NO_SEQ else int(batch.seqs[place])
+            applied.refused[place] = answer(rejected(batch.streams[place], None, seq, error))
+        return Round(round_.rows[~excess], round_.places[~excess])
 
     def _apply_round(self, applied: Applied, batch: Readings, records: Records, round_: Round, now_ms: int) -> None:
         """Step one reading of each of several streams; moves `records` forward."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,9 @@ class StateStore:
         self._idle_links: list[Connection] = []
         self._tenant = _encode(tenant)
         self._open_key = f"gatewatch:{{{self._tenant}}}:open"
+        self._streams_key = f"gatewatch:{{{self._tenant}}}:streams"
+        self._epoch_key = f"gatewatch:{{{self._tenant}}}:epoch"
+        self._epoch: bytes | None = None
         self._save_sha = ""
         self._keys = lru_cache(REMEMBERED_KEYS)(self._new_keys)
 
@@ -125,7 +129,8 @@ class StateStore:
         """Forget a stream; says whether there was anything of it."""
         whats = ("state", "history", "earlier:0", "earlier:1", "settings", "quarantine")
         async with _translated("delete a stream"):
-            await self._redis.zrem(self._open_key, _encode(stream))
+            await self._redis.zrem(self._open_key, stream)
+            await self._redis.zrem(self._streams_key, stream)
             return bool(await self._redis.delete(*(self.key(stream, what) for what in whats)))
 
     @contextlib.asynccontextmanager
@@ -160,7 +165,7 @@ class StateStore:
         async with _translated(f"save {len(writes.streams)} states"):
             saved = [answer == 1 for answer in await self._run_save(len(keys), [*keys, *arguments])]
             mine = {stream for stream, ok in zip(writes.streams, saved, strict=True) if ok}
-            for command in self._open_commands(writes.opened & mine, writes.closed & mine):
+            for command in self._set_commands(writes, mine):
                 await cast(Any, self._redis).execute_command(*command)
             return saved
 
@@ -189,17 +194,34 @@ class StateStore:
             set_records += (key, record)
         for (row, earlier), record in writes.earlier.items():
             set_records += (self._earlier_keys(writes.streams[row])[earlier], record)
-        commands += (set_slots, set_records, *self._open_commands(writes.opened, writes.closed), [b"EXEC"])
+        commands += (set_slots, set_records, *self._set_commands(writes, set(writes.streams)), [b"EXEC"])
         return [_packed(command) for command in commands], len(commands)
 
-    def _open_commands(self, opened: set[str], closed: set[str]) -> list[list[bytes]]:
-        """Keep the set of streams with an open anomaly, by the time of their last reading."""
+    def _set_commands(self, writes: Writes, saved: set[str]) -> list[list[bytes]]:
+        """Keep the set of all streams, and that of streams with an open anomaly by the time of their last reading."""
         now, key, commands = b"%.3f" % time.time(), self._open_key.encode(), []
+        new = [s for s, fence in zip(writes.streams, writes.fences, strict=True) if not fence and s in saved]
+        if new:
+            commands.append([b"ZADD", self._streams_key.encode(), *(p for s in new for p in (b"0", s.encode()))])
+        opened, closed = sorted(writes.opened & saved), sorted(writes.closed & saved)
         if opened:
-            commands.append([b"ZADD", key, *(p for stream in sorted(opened) for p in (now, _encode(stream).encode()))])
+            commands.append([b"ZADD", key, *(part for stream in opened for part in (now, stream.encode()))])
         if closed:
-            commands.append([b"ZREM", key, *(_encode(stream).encode() for stream in sorted(closed))])
+            commands.append([b"ZREM", key, *(stream.encode() for stream in closed)])
         return commands
+
+    async def count_streams(self) -> int:
+        """How many streams there are."""
+        async with _translated("count streams"):
+            return int(await self._redis.zcard(self._streams_key))
+
+    async def list_streams(self, after: str, most: int) -> list[str]:
+        """Up to `most` names in alphabetical order, those that come behind `after`."""
+        async with _translated("list streams"):
+            found = await self._redis.zrange(
+                self._streams_key, f"({after}" if after else "-", "+", bylex=True, offset=0, num=most
+            )
+            return [name.decode() for name in cast("list[bytes]", found)]
 
     async def count_open(self, within_s: float) -> int:
         """How many streams have an open anomaly and sent a reading within the last `within_s` seconds."""
@@ -228,6 +250,17 @@ class StateStore:
                 f"appendonly {'yes' if persistence.get('aof_enabled') else 'no'} and "
                 f"appendfsync {_text(fsync.get('appendfsync'))}; expected yes and always"
             )
+
+    async def lost_everything(self) -> bool:
+        """Whether Redis has forgotten all streams since the last time: emptied, or another server.
+
+        Told by a random word that is written when there is none, and must stay.
+        """
+        async with _translated("check for lost states"):
+            await self._redis.set(self._epoch_key, os.urandom(8).hex(), nx=True)
+            epoch = await self._redis.get(self._epoch_key)
+        before, self._epoch = self._epoch, cast("bytes | None", epoch)
+        return before not in (None, self._epoch)
 
     async def close(self) -> None:
         """Close all connections."""

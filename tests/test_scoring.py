@@ -44,7 +44,7 @@ def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, re
 async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
     wire = Wire(detector.channels, 0, 100)
-    scorers = [Scorer(detector, store, Metrics(), 128, 1000) for store in stores]
+    scorers = [Scorer(detector, store, Metrics(), 128, 1000, 100) for store in stores]
     _, sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None, 2_000_000_000_000)
     accepted = [sent.part(row, row + 1) for row in range(60)]
     order = random.Random(0)
