@@ -55,3 +55,9 @@ async def post_reading(reading: Reading) -> dict[str, object]:
 async def echo(reading: Reading) -> Reading:
     """The ceiling of a FastAPI route: parse and send back."""
     return reading
+
+
+@app.post("/echo-many")
+async def echo_many(readings: list[Reading]) -> list[Reading]:
+    """The same for a bulk of readings."""
+    return readings
