@@ -31,7 +31,7 @@ from service.private_redis import start_private_redis
 BULK = 1000
 SERVE = [sys.executable, "-m", "service.cli", "serve"]
 NAIVE = [sys.executable, "-m", "uvicorn", "benchmarks.naive:app", "--no-access-log", "--log-level", "error"]
-STAGES = ("parse", "load", "step", "save", "reply")
+STAGES = ("parse", "load", "step", "save")
 
 
 class Report:

@@ -77,7 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams)
-    batcher = Batcher(scorer, metrics, settings.batch_readings, settings.waiting_readings)
+    batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,7 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         log.info("stopped")
 
     app = Service(
-        Ingest(wire, batcher, metrics, settings.request_bytes),
+        Ingest(wire, batcher, settings.request_bytes),
         title="Gatewatch",
         version="0.1.0",
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",

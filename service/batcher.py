@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from service.answers import answer
 from service.errors import StoreUnavailable, TooManyWaiting
 from service.metrics import Metrics
-from service.schemas import Readings
+from service.schemas import Sent, Wire
 from service.scoring import Scorer
 
 log = structlog.get_logger(__name__)
@@ -22,19 +23,22 @@ DEPTH = 32
 
 @dataclass
 class _Submission:
-    """One request's readings, the results it has so far, and the future it waits for."""
+    """What one request sent, the answers it has so far, and the future it waits for."""
 
-    readings: Readings
+    sent: list[Sent]
     done: asyncio.Future[list[str]]
     since: float
-    results: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
     taken: int = 0
 
 
 class Batcher:
     """One batch is under way at a time; what arrives meanwhile is the next one. There is no waiting window."""
 
-    def __init__(self, scorer: Scorer, metrics: Metrics, batch_readings: int, waiting_readings: int) -> None:
+    def __init__(
+        self, wire: Wire, scorer: Scorer, metrics: Metrics, batch_readings: int, waiting_readings: int
+    ) -> None:
+        self._wire = wire
         self._scorer = scorer
         self._metrics = metrics
         self._batch_readings = batch_readings
@@ -56,8 +60,8 @@ class Batcher:
         if self._task is not None:
             await self._task
 
-    async def submit(self, readings: Readings) -> list[str]:
-        """Score a request's readings; they may share batches with others. Answers come in the order given.
+    async def submit(self, sent: list[Sent]) -> list[str]:
+        """Score what a request sent; it may share batches with others. Answers come in the order given.
 
         A caller that hangs up leaves its readings in the batch: they are applied, and answered again when sent again.
 
@@ -65,21 +69,22 @@ class Batcher:
             TooManyWaiting: the readings that wait already leave no room for these.
             StoreUnavailable: Redis failed; some of the readings may have been applied.
         """
-        if not len(readings):
+        if not sent:
             return []
-        if self._waiting + len(readings) > self._waiting_readings:
+        if self._waiting + len(sent) > self._waiting_readings:
             raise TooManyWaiting(
-                f"{self._waiting} readings wait to be scored and these are {len(readings)}; at most "
+                f"{self._waiting} readings wait to be scored and these are {len(sent)}; at most "
                 f"{self._waiting_readings} may wait: send again after the time in Retry-After"
             )
-        submission = _Submission(readings, asyncio.get_running_loop().create_future(), time.perf_counter())
+        submission = _Submission(sent, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._queue.append(submission)
-        self._count_waiting(len(readings))
+        self._waiting += len(sent)
         self._arrived.set()
         return await submission.done
 
     async def _run(self) -> None:
         while True:
+            self._metrics.waiting.set(self._waiting)
             if not self._queue:
                 if self._stopping:
                     return
@@ -87,14 +92,25 @@ class Batcher:
                 await self._arrived.wait()
                 continue
             taken = self._take()
-            batch = Readings.join([submission.readings.part(start, stop) for submission, start, stop in taken])
-            self._metrics.batch(len(batch))
+            sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
+            self._metrics.batch(len(sent))
             try:
-                results = await self._scorer.score_batch(batch)
+                answers = await self._score(sent)
             except Exception as error:
                 self._fail([submission for submission, _, _ in taken], error)
                 continue
-            self._hand_out(taken, results)
+            self._hand_out(taken, answers)
+
+    async def _score(self, sent: list[Sent]) -> list[str]:
+        """The answers of a batch: those of its readings, and those of what is none."""
+        with self._metrics.stage("parse"):
+            results, readings = self._wire.columns(sent, int(time.time() * 1000))
+        scored = await self._scorer.score_batch(readings) if len(readings) else []
+        if len(scored) == len(results):
+            return scored
+        self._metrics.answered("rejected", len(results) - len(scored))
+        rest = iter(scored)
+        return [next(rest) if result is None else answer(result) for result in results]
 
     def _take(self) -> list[tuple[_Submission, int, int]]:
         """The next batch: whole submissions as long as they fit, or a part of one that is large or deep.
@@ -104,10 +120,10 @@ class Batcher:
         taken: list[tuple[_Submission, int, int]] = []
         left: deque[_Submission] = deque()
         waiting_streams: set[str] = set()
-        room, now = self._batch_readings, time.perf_counter()
+        room = self._batch_readings
         while self._queue and room > 0:
             submission = self._queue.popleft()
-            streams, start = submission.readings.streams, submission.taken
+            streams, start = [item.stream for item in submission.sent], submission.taken
             if not waiting_streams.isdisjoint(streams):
                 waiting_streams.update(streams)
                 left.append(submission)
@@ -115,8 +131,6 @@ class Batcher:
             if taken and len(streams) - start > room:
                 left.append(submission)
                 break
-            if not start:
-                self._metrics.waited(now - submission.since)
             stop = submission.taken = _end_of_part(streams, start, room)
             room -= stop - start
             taken.append((submission, start, stop))
@@ -124,16 +138,17 @@ class Batcher:
                 waiting_streams.update(streams[stop:])
                 left.append(submission)
         self._queue.extendleft(reversed(left))
-        self._count_waiting(-sum(stop - start for _, start, stop in taken))
+        self._waiting -= sum(stop - start for _, start, stop in taken)
+        self._metrics.waited(time.perf_counter() - min(submission.since for submission, _, _ in taken))
         return taken
 
-    def _hand_out(self, taken: list[tuple[_Submission, int, int]], results: list[str]) -> None:
+    def _hand_out(self, taken: list[tuple[_Submission, int, int]], answers: list[str]) -> None:
         at = 0
         for submission, start, stop in taken:
-            submission.results += results[at : at + stop - start]
+            submission.answers += answers[at : at + stop - start]
             at += stop - start
-            if len(submission.results) == len(submission.readings) and not submission.done.done():
-                submission.done.set_result(submission.results)
+            if len(submission.answers) == len(submission.sent) and not submission.done.done():
+                submission.done.set_result(submission.answers)
 
     def _fail(self, submissions: list[_Submission], error: Exception) -> None:
         """Fail every request of a batch and, when it was the store, all that wait: they would wait as long in vain."""
@@ -142,20 +157,16 @@ class Batcher:
             log.warning("batch not scored", error=str(error))
             submissions = [*submissions, *self._queue]
             self._queue.clear()
-            self._count_waiting(-self._waiting)
+            self._waiting = 0
         else:
             log.error("batch not scored", exc_info=error)
             partly = [submission for submission in submissions if submission in self._queue]
             for submission in partly:
                 self._queue.remove(submission)
-                self._count_waiting(submission.taken - len(submission.readings))
+                self._waiting -= len(submission.sent) - submission.taken
         for submission in submissions:
             if not submission.done.done():
                 submission.done.set_exception(error)
-
-    def _count_waiting(self, change: int) -> None:
-        self._waiting += change
-        self._metrics.waiting.set(self._waiting)
 
 
 def _end_of_part(streams: list[str], start: int, room: int) -> int:

@@ -6,7 +6,6 @@ The OpenAPI document describes them all the same, and what they take is checked 
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -14,10 +13,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from service.answers import Result, answer, join
+from service.answers import Result, join
 from service.batcher import Batcher
 from service.errors import BadRequest, MethodNotAllowed, ServiceError, TooLarge, UnsupportedMedia, problem
-from service.metrics import Metrics
 from service.schemas import SentReading, Wire
 
 log = structlog.get_logger(__name__)
@@ -39,10 +37,9 @@ class ClientGone(Exception):
 class Ingest:
     """Answers POST /v1/readings and POST /v1/streams/{stream}/readings."""
 
-    def __init__(self, wire: Wire, batcher: Batcher, metrics: Metrics, request_bytes: int) -> None:
+    def __init__(self, wire: Wire, batcher: Batcher, request_bytes: int) -> None:
         self._wire = wire
         self._batcher = batcher
-        self._metrics = metrics
         self._request_bytes = request_bytes
 
     @staticmethod
@@ -80,15 +77,8 @@ class Ingest:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         lines = _is_lines(headers.get(b"content-type", ""))
         body = await _body(headers, receive, self._request_bytes)
-        with self._metrics.stage("parse"):
-            results, readings, form = self._wire.read(body, lines, stream, int(time.time() * 1000))
-        scored = await self._batcher.submit(readings)
-        with self._metrics.stage("reply"):
-            if len(scored) < len(results):
-                self._metrics.answered("rejected", len(results) - len(scored))
-                rest = iter(scored)
-                scored = [next(rest) if result is None else answer(result) for result in results]
-            return join(scored, form), form
+        sent, form = self._wire.read(body, lines, stream)
+        return join(await self._batcher.submit(sent), form), form
 
 
 def _is_lines(content_type: str) -> bool:

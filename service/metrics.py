@@ -13,7 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-STAGES = ("parse", "wait", "load", "step", "save", "reply")
+STAGES = ("wait", "parse", "load", "step", "save")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -58,7 +58,7 @@ class Metrics:
         )
         self._stage = Histogram(
             "gatewatch_stage_seconds",
-            "Time spent by stage: of a request or of a batch.",
+            "Time spent by stage of a batch; wait: its oldest reading's.",
             ["stage"],
             buckets=SECONDS,
             registry=registry,
@@ -116,11 +116,11 @@ class Metrics:
         self._model.labels(model, architecture, str(format_version)).set(1)
 
     def stage(self, stage: str) -> Stage:
-        """Time a stage: parse, wait, load, step, save or reply."""
+        """Time a stage: parse, load, step or save."""
         return Stage(self._stages[stage])
 
     def waited(self, seconds: float) -> None:
-        """A request's first reading waited so long for its batch."""
+        """The reading of a batch that had waited longest had waited so long."""
         self._stages["wait"].observe(seconds)
 
     def answered(self, status: str, readings: int) -> None:

@@ -8,7 +8,6 @@ reason and its neighbours are scored.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -30,6 +29,9 @@ from service.rejections import (
     too_far,
     unix_ms,
 )
+
+Sent = Any
+"""One item of a body: a reading, of the type that Wire makes for its channels; or the Result that rejects it."""
 
 STREAM_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 NO_TIME: Final = -1
@@ -70,25 +72,6 @@ class Readings:
     def __len__(self) -> int:
         return len(self.streams)
 
-    def part(self, start: int, stop: int) -> Readings:
-        """The readings from `start` up to, not including, `stop`."""
-        if start == 0 and stop == len(self):
-            return self
-        cut = slice(start, stop)
-        return Readings(self.streams[cut], self.timestamps_ms[cut], self.seqs[cut], self.values[cut])
-
-    @staticmethod
-    def join(parts: Sequence[Readings]) -> Readings:
-        """Several requests' readings as one batch, in order."""
-        if len(parts) == 1:
-            return parts[0]
-        return Readings(
-            [stream for part in parts for stream in part.streams],
-            np.concatenate([part.timestamps_ms for part in parts]),
-            np.concatenate([part.seqs for part in parts]),
-            np.concatenate([part.values for part in parts]),
-        )
-
 
 astuple = msgspec.structs.astuple
 
@@ -125,19 +108,15 @@ class Wire:
         self._many = msgspec.json.Decoder(list[self._reading])  # type: ignore[name-defined]
         self._names: set[str] = set()
 
-    def read(
-        self, body: bytes, lines: bool, stream: str | None, now_ms: int
-    ) -> tuple[list[Result | None], Readings, str]:
-        """Decode and check a body.
+    def read(self, body: bytes, lines: bool, stream: str | None) -> tuple[list[Sent], str]:
+        """Decode a body.
 
         Args:
             body: JSON (an array of readings, or one) or, with `lines`, NDJSON.
             stream: that of the path, for readings that name none; a reading that names another is rejected.
-            now_ms: the service's clock.
 
         Returns:
-            A rejection, or None for a reading that can be scored, in the order sent; those readings; and the form of
-            the body, for `answers.join`.
+            What was sent, in order, for `columns`; and the form of the body, for `answers.join`.
 
         Raises:
             BadRequest: not JSON at all, or empty.
@@ -152,13 +131,39 @@ class Wire:
         else:
             sent, form = self._json(body)
         self._check_count(len(sent))
-        return *self._columns(sent, stream, now_ms), form
+        if stream is not None:
+            sent = [self._of_stream(reading, stream) for reading in sent]
+        return sent, form
+
+    def columns(self, sent: list[Sent], now_ms: int) -> tuple[list[Result | None], Readings]:
+        """Lay what was sent out in columns, apart from what cannot be scored.
+
+        Args:
+            sent: of any number of requests.
+            now_ms: the service's clock.
+
+        Returns:
+            A rejection, or None for a reading that can be scored, in the order sent; and those readings.
+        """
+        readings = self._all_good(sent, now_ms)
+        if readings is not None:
+            return [None] * len(sent), readings
+        return self._one_by_one(sent, now_ms)
+
+    @staticmethod
+    def _of_stream(reading: Sent, stream: str) -> Sent:
+        if type(reading) is not Result:
+            if reading.stream and reading.stream != stream:
+                error = f"stream is {show(reading.stream)} but the path says {show(stream)}; expected the same or none"
+                return rejected(stream, None, reading.seq, error)
+            reading.stream = stream
+        return reading
 
     def _check_count(self, readings: int) -> None:
         if readings > self._most:
             raise TooLarge(f"{readings} readings in one request; at most {self._most} are taken: send them in several")
 
-    def _json(self, body: bytes) -> tuple[list[Any], str]:
+    def _json(self, body: bytes) -> tuple[list[Sent], str]:
         is_array = body.lstrip()[:1] == b"["
         try:
             if is_array:
@@ -174,7 +179,7 @@ class Wire:
             return [self._convert(content)], "object"
         raise BadRequest(f"the body is {kind(content)}; expected an array of readings, or one reading as an object")
 
-    def _line(self, number: int, line: bytes) -> Any:
+    def _line(self, number: int, line: bytes) -> Sent:
         try:
             return self._one.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -184,7 +189,7 @@ class Wire:
         except BadRequest as error:
             return rejected(None, None, None, f"line {number}: {error}")
 
-    def _convert(self, content: Any) -> Any:
+    def _convert(self, content: Any) -> Sent:
         """One decoded item to a reading, or to a Result that says which field is wrong and what was expected."""
         problem = problem_of(content, self._channels)
         if problem is None:
@@ -199,15 +204,8 @@ class Wire:
         seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else None
         return rejected(stream, None, seq, problem)
 
-    def _columns(self, sent: list[Any], path: str | None, now_ms: int) -> tuple[list[Result | None], Readings]:
-        """Lay readings out in columns, apart from those that cannot be scored."""
-        readings = self._all_good(sent, path, now_ms)
-        if readings is not None:
-            return [None] * len(sent), readings
-        return self._one_by_one(sent, path, now_ms)
-
-    def _all_good(self, sent: list[Any], path: str | None, now_ms: int) -> Readings | None:
-        """The readings of a body without a flaw, checked column by column; None where a closer look is needed."""
+    def _all_good(self, sent: list[Sent], now_ms: int) -> Readings | None:
+        """Readings without a flaw, checked column by column; None where a closer look is needed."""
         if not sent:
             return None
         try:
@@ -216,10 +214,6 @@ class Wire:
             rows = [astuple(reading.values) for reading in sent]
         except (AttributeError, TypeError):  # a rejection among them; or one number instead of named values
             return None
-        if path is not None:
-            if not {"", path}.issuperset(streams):
-                return None
-            streams = [path] * len(sent)
         if moments.dtype != np.float64 or not self._are_names(streams):
             return None
         table = np.array(rows, np.float64)  # None becomes NaN
@@ -239,7 +233,7 @@ class Wire:
             self._names.update(streams)
         return True
 
-    def _one_by_one(self, sent: list[Any], path: str | None, now_ms: int) -> tuple[list[Result | None], Readings]:
+    def _one_by_one(self, sent: list[Sent], now_ms: int) -> tuple[list[Result | None], Readings]:
         """Separate what can be scored from what cannot, and lay it out in columns."""
         results: list[Result | None] = [None] * len(sent)
         streams: list[str] = []
@@ -254,11 +248,7 @@ class Wire:
                 continue
             stream, moment, seq, values = reading.stream, reading.timestamp, reading.seq, reading.values
             error = None
-            if path is not None:
-                if stream and stream != path:
-                    error = f"stream is {show(stream)} but the path says {show(path)}; expected the same or none"
-                stream = path
-            if error is None and not is_name(stream):
+            if not is_name(stream):
                 error = (
                     f"stream is {show(stream)}; expected 1 to 128 letters, digits, '.', '_' or '-', "
                     "the first a letter or digit"

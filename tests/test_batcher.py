@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
-import numpy as np
 import pytest
 
 from service.batcher import DEPTH, Batcher
 from service.errors import TooManyWaiting
 from service.metrics import Metrics
-from service.schemas import Readings
+from service.schemas import Readings, Sent, Wire
 from service.scoring import Scorer
 
 
@@ -26,19 +26,23 @@ class Recorder(Scorer):
         return [str(seq) for seq in batch.seqs.tolist()]
 
 
-def request(*streams: str, first: int = 0) -> Readings:
+WIRE = Wire(("pressure",), 60_000, 10_000)
+
+
+def request(*streams: str, first: int = 0) -> list[Sent]:
     """One reading for each name, numbered within the request."""
-    count = len(streams)
-    seqs = np.arange(first, first + count)
-    return Readings(list(streams), seqs * 1000, seqs, np.zeros((count, 1), np.float32))
+    content = [{"stream": name, "seq": first + at, "values": 1.5} for at, name in enumerate(streams)]
+    return WIRE.read(json.dumps(content).encode(), False, None)[0]
 
 
-def gather(requests: list[Readings], batch_readings: int = 100, waiting: int = 10_000) -> tuple[Recorder, list[object]]:
+def gather(
+    requests: list[list[Sent]], batch_readings: int = 100, waiting: int = 10_000
+) -> tuple[Recorder, list[object]]:
     """Submit requests in order, all before the first batch begins; the batches, and each request's answers."""
 
     async def run() -> list[object]:
-        batcher = Batcher(recorder, Metrics(), batch_readings, waiting)
-        jobs = [asyncio.create_task(batcher.submit(readings)) for readings in requests]
+        batcher = Batcher(WIRE, recorder, Metrics(), batch_readings, waiting)
+        jobs = [asyncio.create_task(batcher.submit(sent)) for sent in requests]
         await asyncio.sleep(0)
         batcher.start()
         results = await asyncio.gather(*jobs, return_exceptions=True)
@@ -95,3 +99,13 @@ def test_all_of_a_deep_request_is_answered(count: int) -> None:
     recorder, answers = gather([request(*["s"] * count)])
     assert answers == [[str(n) for n in range(count)]]
     assert len(recorder.batches) == (1 if count <= DEPTH else 2)
+
+
+def test_a_rejection_gets_its_place_among_the_answers_of_a_shared_batch() -> None:
+    spoilt = WIRE.read(b'[{"stream": "a", "seq": 3, "values": 1}, {"stream": "/", "values": 1}, 7]', False, None)[0]
+    recorder, answers = gather([request("b", "c"), spoilt, request("d", first=9)])
+    assert len(recorder.batches) == 1
+    assert (answers[0], answers[2]) == (["0", "1"], ["9"])
+    first, *rest = answers[1]  # type: ignore[misc, attr-defined]
+    assert first == "3"
+    assert [json.loads(text)["status"] for text in rest] == ["rejected", "rejected"]

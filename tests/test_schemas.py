@@ -16,9 +16,13 @@ NOW_MS = 1_800_000_000_000
 def checked(body: bytes | str, lines: bool = False) -> list[Readings | Result]:
     """Each reading of a body: accepted (one row), or its rejection."""
     raw = body if isinstance(body, bytes) else body.encode()
-    results, readings, _ = Wire(CHANNELS, 60_000, 100).read(raw, lines, None, NOW_MS)
-    rows = iter(range(len(readings)))
-    return [readings.part(row := next(rows), row + 1) if result is None else result for result in results]
+    wire = Wire(CHANNELS, 60_000, 100)
+    sent, _ = wire.read(raw, lines, None)
+    alone = [wire.columns([item], NOW_MS) for item in sent]
+    results, readings = wire.columns(sent, NOW_MS)
+    assert results == [result for (result,), _ in alone]
+    assert len(readings) == results.count(None)
+    return [one if result is None else result for (result,), one in alone]
 
 
 def error_of(reading: str) -> str:

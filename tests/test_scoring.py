@@ -45,8 +45,8 @@ async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> Non
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
     wire = Wire(detector.channels, 0, 100)
     scorers = [Scorer(detector, store, Metrics(), 128, 1000, 100) for store in stores]
-    _, sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None, 2_000_000_000_000)
-    accepted = [sent.part(row, row + 1) for row in range(60)]
+    sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None)
+    accepted = [wire.columns([item], 2_000_000_000_000)[1] for item in sent]
     order = random.Random(0)
     applied = 0
 
