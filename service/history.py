@@ -69,3 +69,16 @@ def unpack_entries(ring: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
     entries = entries[np.argsort(entries["n"], kind="stable")]
     gaps = np.flatnonzero(np.diff(entries["n"].astype(np.int64)) != 1)
     return entries[gaps[-1] + 1 :] if len(gaps) else entries
+
+
+def find(ring: bytes, dtype: np.dtype[Any], seed: int, seq: int, timestamp_ms: int) -> Entries:
+    """(0 or 1,) the sound entry with this seq, or, where `seq` is -1, with none and this time."""
+    size = dtype.itemsize
+    entries = np.frombuffer(ring, dtype, len(ring) // size)
+    same = entries["seq"] == seq
+    if seq < 0:
+        same &= entries["timestamp_ms"] == timestamp_ms
+    for at in np.flatnonzero(same).tolist():
+        if zlib.crc32(ring[at * size + _CHECKED : (at + 1) * size], seed) == entries["checksum"][at]:
+            return entries[at : at + 1]
+    return entries[:0]

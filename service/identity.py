@@ -101,22 +101,20 @@ def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Deci
     return Decision(times_ms, new, refused)
 
 
-def applied_before(batch: Readings, place: int, entries: Entries) -> int | Result:
-    """Which entry of its stream's history a reading that is not new repeats; or that it is late, or in conflict."""
+def unanswered(batch: Readings, place: int, known: Entries, head: Records) -> Result | None:
+    """Why a reading that is not new gets no first answer again: it is late, or in conflict; None if it does.
+
+    Args:
+        known: (0 or 1,) the entry of its stream's history with its identity.
+        head: the stream's record.
+    """
     stream, seq, moment = batch.streams[place], int(batch.seqs[place]), int(batch.timestamps_ms[place])
-    numbered = seq != NO_SEQ
-    same = entries["seq"] == seq if numbered else (entries["seq"] == NO_SEQ) & (entries["timestamp_ms"] == moment)
-    found = np.flatnonzero(same)
-    time = None if moment == NO_TIME else format_time(moment)
-    if not len(found):
-        last = "unknown"
-        if len(entries):
-            newest = entries[-1]
-            last = f"seq {newest['seq']}" if numbered else format_time(int(newest["timestamp_ms"]))
+    shown_seq, time = (None if seq == NO_SEQ else seq), (None if moment == NO_TIME else format_time(moment))
+    if not len(known):
+        last = format_time(int(head["detector"]["last_ms"])) if seq == NO_SEQ else f"seq {head['last_seq']}"
         error = f"older than what the stream has seen; its last reading is {last}"
-        return Result(stream, time, seq if numbered else None, "late", error=error)
-    at = int(found[0])
-    if entries["values"][at].tobytes() == batch.values[place].tobytes():
-        return at
-    error = "a reading with this identity and other values was applied before"
-    return Result(stream, time, seq if numbered else None, "conflict", error=error)
+        return Result(stream, time, shown_seq, "late", error=error)
+    if known["values"][0].tobytes() != batch.values[place].tobytes():
+        error = "a reading with this identity and other values was applied before"
+        return Result(stream, time, shown_seq, "conflict", error=error)
+    return None

@@ -18,7 +18,7 @@ from service import corrections, state
 from service.answers import Answers, answer, format_time, rejected
 from service.errors import BadRequest, StoreUnavailable
 from service.history import Entries
-from service.identity import Round, applied_before, decide, rounds_of
+from service.identity import Round, decide, rounds_of, unanswered
 from service.metrics import Metrics
 from service.schemas import NO_SEQ, NO_TIME, Readings
 from service.state import Records
@@ -308,22 +308,29 @@ class Scorer:
         self, answers: list[str], batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]
     ) -> None:
         """Answer readings that are not new from their streams' histories: with their first answer, if it is there."""
-        seen = [(place, lanes.streams[row]) for place, row in applied.seen if lanes.streams[row] not in lost]
+        seen = [(place, row) for place, row in applied.seen if lanes.streams[row] not in lost]
         if not seen:
             return
-        streams = sorted({stream for _, stream in seen})
-        histories = dict(zip(streams, await self._histories(streams), strict=True))
-        for place, stream in seen:
-            entries = histories[stream]
-            found = applied_before(batch, place, entries)
-            if isinstance(found, int):
-                (answers[place],) = self._answers.texts([stream], entries[found : found + 1], replayed=True)
-                self._metrics.replayed(1)
-            else:
-                corrected = await self._correct(batch, place) if found.status == "late" else None
-                answers[place] = corrected or answer(found)
-                if not corrected:
-                    self._metrics.answered(found.status, 1)
+        rows = sorted({row for _, row in seen})
+        loaded = await self._store.load_histories([lanes.streams[row] for row in rows])
+        rings = dict(zip(rows, loaded, strict=True))
+        repeats: list[tuple[int, Entries]] = []
+        for place, row in seen:
+            known = self._stepper.find(rings[row], int(batch.seqs[place]), int(batch.timestamps_ms[place]))
+            result = unanswered(batch, place, known, lanes.records[row])
+            if result is None:
+                repeats.append((place, known))
+                continue
+            corrected = await self._correct(batch, place) if result.status == "late" else None
+            answers[place] = corrected or answer(result)
+            if not corrected:
+                self._metrics.answered(result.status, 1)
+        if repeats:
+            streams = [batch.streams[place] for place, _ in repeats]
+            texts = self._answers.texts(streams, np.concatenate([known for _, known in repeats]), replayed=True)
+            for (place, _), text in zip(repeats, texts, strict=True):
+                answers[place] = text
+            self._metrics.replayed(len(repeats))
 
     async def _correct(self, batch: Readings, place: int) -> str | None:
         """Apply a late reading in its place, if its stream has a window for that; returns its answer."""
@@ -335,10 +342,12 @@ class Scorer:
                 lanes = await self._lanes([stream], held.packed)
                 if time_ms == NO_TIME or not corrections.within_window(lanes.records[0], time_ms):
                     return None
-                packed, (entries,) = await self._store.load_earlier(stream), (await self._histories([stream]))
-                found = applied_before(batch, place, entries)
-                if isinstance(found, int):  # by another process, meanwhile
-                    return self._answers.texts([stream], entries[found : found + 1], replayed=True)[0]
+                packed, (ring,) = await self._store.load_earlier(stream), await self._store.load_histories([stream])
+                known = stepper.find(ring, int(batch.seqs[place]), time_ms)
+                if len(known):  # another process was first, or it stands twice in this batch
+                    result = unanswered(batch, place, known, lanes.records[0])
+                    return answer(result) if result else self._answers.texts([stream], known, replayed=True)[0]
+                entries = stepper.read_history(ring)
                 earlier, flaws = state.unpack(packed, stepper.record, self._detector.digest, stepper.slots)
                 sound = {slot: earlier[slot : slot + 1] for slot in range(len(packed)) if slot not in flaws}
                 correction = corrections.insert(stepper, lanes.records, sound, entries, late)

@@ -70,6 +70,10 @@ class Stepper:
         """A stream's last readings, oldest first."""
         return history.unpack_entries(ring, self.entry, self._seed)[-self.slots :]
 
+    def find(self, ring: bytes, seq: int, timestamp_ms: int) -> Entries:
+        """(0 or 1,) the entry of a stream's history that a reading repeats."""
+        return history.find(ring, self.entry, self._seed, seq, timestamp_ms)
+
     def slots_of(self, entries: Entries) -> list[tuple[int, bytes]]:
         """Where in the ring each entry belongs, and its bytes."""
         offsets = entries["n"] % np.uint64(self.slots) * np.uint64(self.entry.itemsize)

@@ -128,11 +128,14 @@ def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, da
     ring = bytearray()
     for n in range(count):
         entry = np.zeros(1, dtype)
-        entry["n"] = n
+        entry["n"], entry["seq"] = n, 7 * n
         at = n % slots * dtype.itemsize
         ring[at : at + dtype.itemsize] = history.pack_entries(entry, seed)[0]
     assert history.unpack_entries(bytes(ring), dtype, seed)["n"].tolist() == list(range(max(0, count - slots), count))
     assert len(history.unpack_entries(bytes(ring), dtype, seed + 1)) == 0
+    for n in range(count):
+        found = history.find(bytes(ring), dtype, seed, 7 * n, 0)["n"].tolist()
+        assert found == ([n] if n >= count - slots else [])
     if damaged < min(count, slots):
         ring[damaged * dtype.itemsize + 9] ^= 1
         kept = history.unpack_entries(bytes(ring), dtype, seed)["n"].tolist()
