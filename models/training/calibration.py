@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from models.artefact import Artefact, Calibration, Channel, Manifest
 from models.detector import Detector
 from models.recordings import Recording
+from models.residual import EVENT_MEMORY
 from models.scaling import Scaling
 from models.scan import Scan, scan, scan_together
-from models.threshold import calibrate
+from models.threshold import Threshold, calibrate
 
 ERROR_FLOOR = 0.02
 """Least error scale, in spreads: what a channel that hardly ever moves is allowed to."""
@@ -23,6 +24,16 @@ RUN_MARGIN, RUN_ALLOWANCE = 3, 30
 
 RESTART_INTERVALS = 1000
 """A gap of more typical intervals restarts a stream."""
+
+OUT_OF_REACH = 1e6
+"""Event threshold of the scan from which one is learned. The memory of events is capped at twice the threshold: a cap
+of 2, with thresholds at 1, cut the event part of 20 channels short, and 0.127 of live readings lay above the
+threshold learned for 0.01 (0.5 with 38 channels)."""
+
+LEAST_THRESHOLD = 1e-3
+"""Of recordings in which nothing ever happens."""
+
+MOST_PASSES, PASS_TOLERANCE = 10, 0.01
 
 WARM_UP = 32
 REBUILD_CHOICES = (32, 64, 128, 256, 512, 1024)
@@ -75,13 +86,12 @@ def calibrate_manifest(
     ]
     scaled = provisional.model_copy(update={"channels": channels})
 
-    parts = [found.parts for found in scan_together(_detector(scaled, graph), recordings)]
-    event = calibrate([p[s.held_out_from :, 0] for p, s in zip(parts, splits, strict=True)], false_alarm_rate / 2)
+    event, parts = _event_threshold(scaled, graph, splits, false_alarm_rate / 2)
     level = calibrate([p[:, 1] for p in parts], false_alarm_rate / 2)
     calibration = scaled.calibration.model_copy(
         update={
-            "event_threshold": max(event.value, 1e-3),
-            "level_threshold": max(level.value, 1e-3),
+            "event_threshold": event.value,
+            "level_threshold": max(level.value, LEAST_THRESHOLD),
             "false_alarm_rate": false_alarm_rate,
             "confidence": "high" if event.confidence == level.confidence == "high" else "low",
             "effective_readings": min(event.effective_readings, level.effective_readings),
@@ -89,6 +99,29 @@ def calibrate_manifest(
         }
     )
     return scaled.model_copy(update={"calibration": calibration})
+
+
+def _event_threshold(
+    scaled: Manifest, graph: bytes, splits: Sequence[Split], false_alarm_rate: float
+) -> tuple[Threshold, list[NDArray[np.float64]]]:
+    """The threshold of events, learned with the memory that it will have in service; and the parts of all scores.
+
+    The first scan remembers events whole. Where the cap that belongs to the threshold found would have cut a memory
+    short (after a wild reading, say), the recordings are scanned again with that threshold, until it stays.
+    """
+    tried = OUT_OF_REACH
+    for _ in range(MOST_PASSES):
+        calibration = scaled.calibration.model_copy(update={"event_threshold": tried})
+        detector = _detector(scaled.model_copy(update={"calibration": calibration}), graph)
+        parts = [found.parts for found in scan_together(detector, [split.recording for split in splits])]
+        events = [part[:, 0] * tried for part in parts]
+        found = calibrate([e[s.held_out_from :] for e, s in zip(events, splits, strict=True)], false_alarm_rate)
+        found = replace(found, value=max(found.value, LEAST_THRESHOLD))
+        cut_short = max(event.max() for event in events) > EVENT_MEMORY * found.value
+        if not cut_short or found.value > (1 - PASS_TOLERANCE) * tried:
+            break
+        tried = found.value
+    return found, parts
 
 
 def neutral(scaling: Scaling, names: Sequence[str], units: Sequence[str]) -> tuple[list[Channel], Calibration]:
