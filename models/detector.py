@@ -120,6 +120,13 @@ class Detector:
         """(B,) whether each stream's incident is open."""
         return np.asarray(states["calm"] < OPEN_READINGS)
 
+    @staticmethod
+    def with_incidents_ended(states: Records) -> Records:
+        """(B,) the same states with no incident to join: the next anomalous reading raises an alert."""
+        ended = states.copy()
+        ended["calm"] = JOIN_READINGS
+        return ended
+
     def step(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams.
 

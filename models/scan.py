@@ -18,6 +18,7 @@ from models.recordings import Recording
 from models.residual import REASONS
 
 ROW_FIELDS = ("score", "status", "reason", "alert", "forecast", "attribution", "parts")
+JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected", "residual", "parts")
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,29 @@ def scan_together(
     return found
 
 
-def not_judged(found: Scan, rows: int) -> Scan:
-    """The same scan with its first rows as warm-up: those that the detector was trained on."""
-    found.status[:rows] = WARMING_UP
-    found.alert[:rows] = False
-    return found
+def scan_after(detector: Detector, normal: Recording, recording: Recording) -> Scan:
+    """Score a recording with the state carried on from the end of what the detector was trained on.
+
+    An incident of the training part ends with it: its alert went to nobody, and must not stand in for the next one.
+
+    Raises:
+        RecordingError: a recording's channels are not the model's.
+    """
+    return scan(detector, recording, detector.with_incidents_ended(scan(detector, normal).states))
+
+
+def scan_trained_on_beginning(detector: Detector, recording: Recording, rows: int) -> Scan:
+    """Score a recording whose first rows the detector was trained on: scored as all, but as warm-up, never judged.
+
+    Raises:
+        RecordingError: the recording's channels are not the model's.
+    """
+    normal = scan(detector, recording.rows(0, rows))
+    normal.status[:] = WARMING_UP
+    normal.alert[:] = False
+    rest = scan(detector, recording.rows(rows), detector.with_incidents_ended(normal.states))
+    joined = {name: np.concatenate([getattr(normal, name), getattr(rest, name)]) for name in JOINED_FIELDS}
+    return Scan(_in_model_order(recording, detector), **joined, states=rest.states)
 
 
 def write_scores(found: Scan, path: Path) -> None:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from models.detector import Detector
 from models.errors import GatewatchError, RecordingError
 from models.recordings import Recording, read_recordings, recording_files, stem
-from models.scan import Scan, not_judged, scan, summary, write_scores
+from models.scan import Scan, scan, scan_after, scan_trained_on_beginning, summary, write_scores
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -299,8 +299,8 @@ def _train_and_scan(
     trained = _train([normal], config, console)
     detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
     if train_rows is not None:
-        return not_judged(scan(detector, recording), train_rows)
-    return scan(detector, recording, scan(detector, normal).states)
+        return scan_trained_on_beginning(detector, recording, train_rows)
+    return scan_after(detector, normal, recording)
 
 
 def _paired(path: Path, files: Sequence[Path], train_on: Path) -> Path:
