@@ -62,7 +62,7 @@ class Calibration(_Part):
     event_threshold: Positive
     level_threshold: Positive
     false_alarm_rate: Positive = Field(description="share of normal readings meant to be judged anomalous")
-    confidence: Literal["high", "low"] = Field(description="low: fewer held-out readings than the rate needs")
+    confidence: Literal["high", "low"] = Field(description="low: fewer independent readings than the rate needs")
     effective_readings: Positive = Field(description="independent readings the calibration was worth")
     warm_up: int = Field(ge=0, description="a stream's first readings: scored, not judged")
     restart_gap_s: Positive = Field(description="a longer gap restarts the network state and the warm-up")

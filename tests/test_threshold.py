@@ -25,6 +25,15 @@ def test_with_few_readings_the_tail_is_extrapolated_and_said_so() -> None:
     assert 5 < threshold.value < 12  # the true quantile is 7.6
 
 
+def test_confidence_counts_independent_readings_not_rows() -> None:
+    rng = np.random.default_rng(3)
+    white = rng.normal(size=20_000)
+    smooth = np.convolve(rng.normal(size=20_049), np.ones(50) / 50, "valid")
+    assert len(white) == len(smooth)
+    assert calibrate([white], 0.001).confidence == "high"
+    assert calibrate([smooth], 0.001).confidence == "low"
+
+
 def test_correlated_readings_are_worth_less() -> None:
     rng = np.random.default_rng(2)
     white = rng.normal(size=4000)

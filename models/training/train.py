@@ -91,9 +91,9 @@ def model_card(manifest: Manifest) -> str:
         for c in manifest.channels
     )
     trust = (
-        "The held-out readings were enough for this rate."
+        "They were enough for this rate."
         if calibration.confidence == "high"
-        else "**The held-out readings were too few for this rate: the threshold was extrapolated. Train on more.**"
+        else "**They were too few for this rate, which may be missed by far, mostly by fewer alarms. Train on more.**"
     )
     return f"""# Model card
 
