@@ -2,7 +2,7 @@
 
     model.onnx            the network's step, state in and state out
     weights.safetensors   the same parameters by name, for further training and for reading
-    manifest.json         everything the service needs to know, and the SHA-256 of the files beside it
+    manifest.json         everything the service needs to know, the SHA-256 of the files beside it, and its own
     MODEL_CARD.md         the same for people
 
 Nothing in it is ever unpickled.
@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from models.errors import ArtefactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"
 LARGEST_FILE = 256 * 2**20
 SHIPPED = Path(__file__).parent / "shipped"
@@ -72,7 +72,7 @@ class Calibration(_Part):
 class Manifest(_Part):
     """What an artefact says of itself."""
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     architecture: str
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
     state: dict[str, list[int]] = Field(description="shape of each state tensor of a stream, float32")
@@ -81,6 +81,7 @@ class Manifest(_Part):
     calibration: Calibration
     training: dict[str, Any] = Field(description="summary of the training: recordings, losses, seconds, seed")
     files: dict[str, str] = Field(description="SHA-256 of each file of the artefact but this one")
+    manifest_sha256: str = Field("", description="SHA-256 of this manifest without this field, see manifest_hash")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Artefact:
     Attributes:
         manifest: what it says of itself.
         graph: the ONNX graph of one step.
-        digest: 8 bytes that identify it: the beginning of the manifest's SHA-256, which covers all files.
+        digest: 8 bytes that identify it: the beginning of `manifest_hash`, which covers all files.
     """
 
     manifest: Manifest
@@ -106,7 +107,8 @@ class Artefact:
 def save_artefact(folder: Path, manifest: Manifest, graph: bytes, weights: bytes, card: str) -> None:
     """Write an artefact beside its place and rename it there, so that no half of one is ever seen.
 
-    `manifest.files` is filled in here. An artefact already at `folder` is replaced; anything else there is an error.
+    The manifest's hashes are filled in here. An artefact already at `folder` is replaced; anything else there is an
+    error.
 
     Raises:
         ArtefactError: `folder` is something else than an artefact, or cannot be written.
@@ -115,8 +117,9 @@ def save_artefact(folder: Path, manifest: Manifest, graph: bytes, weights: bytes
         raise ArtefactError(f"{folder} exists and is not an artefact; name another folder")
     contents = {GRAPH: graph, WEIGHTS: weights, CARD: card.encode()}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    complete = manifest.model_copy(update={"files": hashes})
-    contents[MANIFEST] = (json.dumps(complete.model_dump(), indent=1, allow_nan=False) + "\n").encode()
+    complete = manifest.model_copy(update={"files": hashes}).model_dump()
+    complete["manifest_sha256"] = manifest_hash(complete)
+    contents[MANIFEST] = (json.dumps(complete, indent=1, allow_nan=False) + "\n").encode()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -141,8 +144,14 @@ def save_artefact(folder: Path, manifest: Manifest, graph: bytes, weights: bytes
         raise ArtefactError(f"{folder}: the artefact cannot be written: {error}") from error
 
 
+def manifest_hash(content: dict[str, Any]) -> str:
+    """SHA-256 of a manifest in canonical JSON (sorted keys, no spaces, ASCII), without the field that holds it."""
+    hashed = {name: value for name, value in content.items() if name != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def load_artefact(folder: Path) -> Artefact:
-    """Read an artefact and verify it: sizes, format version, manifest, hashes.
+    """Read an artefact and verify it: sizes, format version, hashes, manifest.
 
     Raises:
         ArtefactError: names the file, what was found and what was expected.
@@ -151,11 +160,17 @@ def load_artefact(folder: Path) -> Artefact:
     try:
         content = json.loads(raw)
         version = content.get("format_version") if isinstance(content, dict) else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{folder / MANIFEST}: not JSON: {error}; train or copy the artefact again") from error
     if version != FORMAT_VERSION:
         raise ArtefactError(
             f"{folder / MANIFEST}: format version {version!r}; this gatewatch reads {FORMAT_VERSION}: train again"
+        )
+    own, said = manifest_hash(content), str(content.get("manifest_sha256"))
+    if own != said:
+        raise ArtefactError(
+            f"{folder / MANIFEST}: its SHA-256 is {own[:12]}…, it says {said[:12]}…: "
+            "the manifest is damaged or was edited; copy or train the artefact again"
         )
     try:
         manifest = Manifest.model_validate(content)
@@ -175,7 +190,7 @@ def load_artefact(folder: Path) -> Artefact:
                 f"{folder / name}: SHA-256 is {found[:12]}…, the manifest says {str(manifest.files.get(name))[:12]}…: "
                 "the file is damaged or from another artefact; copy or train it again"
             )
-    return Artefact(manifest, files[GRAPH], hashlib.sha256(raw).digest()[:8])
+    return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8])
 
 
 def _read(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact, save_artefact
+from models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact, manifest_hash, save_artefact
 from models.detector import Detector
 from models.errors import ArtefactError
 from tests.conftest import CHANNELS, make_artefact
@@ -20,8 +20,9 @@ def copy(artefact: Path, tmp_path: Path) -> Path:
 
 
 def change_manifest(folder: Path, **changes: object) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**manifest, **changes}))
+    """Change fields of a manifest and its hash with them."""
+    manifest = {**json.loads((folder / MANIFEST).read_text()), **changes}
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "manifest_sha256": manifest_hash(manifest)}))
 
 
 def test_an_artefact_survives_its_round_trip(artefact: Path) -> None:
@@ -40,9 +41,36 @@ def test_a_flipped_bit_in_any_file_is_noticed(copy: Path, name: str) -> None:
         load_artefact(copy)
 
 
+def test_a_flipped_bit_in_the_manifest_is_noticed_or_changes_nothing(copy: Path) -> None:
+    """Nothing: white space."""
+    raw, artefact = (copy / MANIFEST).read_bytes(), load_artefact(copy)
+    noticed, unnoticed = 0, []
+    for at in range(len(raw)):
+        flipped = bytearray(raw)
+        flipped[at] ^= 1 << at % 7
+        (copy / MANIFEST).write_bytes(flipped)
+        try:
+            assert load_artefact(copy) == artefact
+            unnoticed.append(raw[at : at + 1])
+        except ArtefactError as error:
+            noticed += MANIFEST in str(error)
+    assert noticed + len(unnoticed) == len(raw)
+    assert not b"".join(unnoticed).strip(), unnoticed
+
+
+def test_an_edited_manifest_is_refused_with_both_hashes(copy: Path) -> None:
+    text = (copy / MANIFEST).read_text()
+    (copy / MANIFEST).write_text(text.replace('"event_threshold": 4.0', '"event_threshold": 9.0'))
+    said = json.loads(text)["manifest_sha256"][:12]
+    with pytest.raises(ArtefactError, match=f"manifest.json: its SHA-256 is .{{12}}…, it says {said}…: .* edited"):
+        load_artefact(copy)
+    (copy / MANIFEST).write_text(json.dumps(json.loads(text), indent=7))
+    assert load_artefact(copy).manifest.calibration.event_threshold == 4
+
+
 def test_another_format_is_refused_with_both_versions(copy: Path) -> None:
-    change_manifest(copy, format_version=0)
-    with pytest.raises(ArtefactError, match="format version 0; this gatewatch reads 1"):
+    change_manifest(copy, format_version=1)
+    with pytest.raises(ArtefactError, match="format version 1; this gatewatch reads 2"):
         load_artefact(copy)
 
 
