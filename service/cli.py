@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -172,15 +173,14 @@ def scan_files(
     console = Console(stderr=True)
     detector = None if model is None else Detector.load(model)
     paths = recording_files(files)
-    one = len(files) == 1 and files[0].is_file()
-    for path in paths:
+    targets = _targets(paths, files, out, recording_files([train_on]) if train_on is not None else [])
+    for path, target in zip(paths, targets, strict=True):
         (recording,) = _one_stream(path)
         if detector is not None:
             found = scan(detector, recording)
         else:
             config = _config(false_alarm_rate=false_alarm_rate, epochs=epochs, seed=seed)
             found = _train_and_scan(path, recording, files, train_on, train_rows, config, console)
-        target = out if one else out / _below(path, files).with_name(stem(path) + ".csv")
         write_scores(found, target)
         print(f"{target}: {summary(found)}")
 
@@ -189,17 +189,43 @@ def scan_files(
 def replay(
     file: Annotated[Path, typer.Argument(help="a CSV or Parquet recording")],
     url: Annotated[str, typer.Option(help="the service")] = "http://127.0.0.1:8000",
-    stream: Annotated[str | None, typer.Option(help="stream to post to; default: the recording's name")] = None,
-    out: Annotated[Path | None, typer.Option(help="CSV for timestamp, score and status of each reading")] = None,
-    batch: Annotated[int, typer.Option(help="readings a request", min=1)] = 500,
+    stream: Annotated[
+        str | None, typer.Option(help="stream to post to, for a file of one; default: the recording's name")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="CSV for timestamp, score and status of each reading, and its stream if there are several"),
+    ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(
+            help="readings a request; no more than the service's history, so that all can be sent again", min=1
+        ),
+    ] = 128,
     start_seq: Annotated[int, typer.Option(help="seq of the first reading", min=0)] = 0,
 ) -> None:
-    """Post a recording to a running service, every row a reading numbered by `seq`."""
-    from service.replay import replay_recording
+    """Post a recording to a running service, every row a reading numbered by `seq`.
 
-    for recording in read_recordings(file):
-        counts = replay_recording(recording, url, stream or recording.stream, out, batch, start_seq)
-        print(f"{recording.stream}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    Exit status 1 if a reading was rejected or in conflict with what the service has.
+    """
+    from service.replay import replay_recordings
+
+    recordings = read_recordings(file)
+    if stream is not None:
+        if len(recordings) > 1:
+            raise RecordingError(
+                f"{file}: --stream {stream} names one stream, the file holds {len(recordings)}; without --stream each "
+                "is posted under its own name"
+            )
+        recordings = [replace(recordings[0], stream=stream)]
+    if out is not None and out.resolve() == file.resolve():
+        raise RecordingError(f"{out}: would be written over the recording; name another file")
+    found = replay_recordings(recordings, url, out, batch, start_seq)
+    for name, counts in found.counts.items():
+        print(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    if found.refused:
+        errors.print(f"{found.refused} readings were rejected or in conflict; the first: {found.first}", markup=False)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -316,6 +342,25 @@ def _paired(path: Path, files: Sequence[Path], train_on: Path) -> Path:
             f"{path}: found {len(candidates)} recordings named {stem(path)} in {train_on}; expected one"
         )
     return candidates[0]
+
+
+def _targets(paths: Sequence[Path], files: Sequence[Path], out: Path, train_on: Sequence[Path]) -> list[Path]:
+    """Where the scores of each file go, before anything is scanned: no two to one place, and none over a recording."""
+    one = len(files) == 1 and files[0].is_file()
+    targets = [out if one else out / _below(path, files).with_name(stem(path) + ".csv") for path in paths]
+    read = {path.resolve() for path in (*paths, *train_on)}
+    taken: dict[Path, Path] = {}
+    for path, target in zip(paths, targets, strict=True):
+        place = target.resolve()
+        if place in taken:
+            raise RecordingError(
+                f"{taken[place]} and {path} would both be written to {target}; scan them into different folders, or "
+                "the folder above theirs"
+            )
+        if place in read:
+            raise RecordingError(f"{path}: its scores would be written over the recording {target}; name another --out")
+        taken[place] = path
+    return targets
 
 
 def _below(path: Path, files: Sequence[Path]) -> Path:

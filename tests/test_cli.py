@@ -137,6 +137,32 @@ def test_what_cannot_be_scanned_is_refused_in_one_line(artefact: Path, tmp_path:
     assert not out.exists()
 
 
+def test_scores_are_never_written_over_other_scores_or_a_recording(artefact: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        recording(tmp_path / folder / "x.csv", seed=len(folder))
+    a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "scores"
+    before = (a / "x.csv").read_bytes()
+    model = ("--model", artefact, "--out")
+    both = f"{a / 'x.csv'} and {b / 'x.csv'} would both be written to {out / 'x.csv'}"
+    assert refused(gatewatch("scan", a / "x.csv", b / "x.csv", *model, out), both)
+    assert refused(gatewatch("scan", a, b, *model, out), both)
+    assert refused(gatewatch("scan", a, *model, a), "would be written over the recording")
+    assert refused(gatewatch("scan", b, "--train", a, "--out", a), "would be written over the recording")
+    assert not out.exists()
+    assert (a / "x.csv").read_bytes() == before
+    done = gatewatch("scan", tmp_path, *model, out)
+    assert done.returncode == 0, done.stderr
+    assert len(rows_of(out / "a" / "x.csv")) == len(rows_of(out / "b" / "x.csv")) == 60
+
+
+def test_replay_takes_one_name_for_one_stream(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    path.write_text("timestamp,stream,pressure,flow\n1,p,1,2\n1,q,1,2\n")
+    assert refused(gatewatch("replay", path, "--stream", "live"), "--stream live names one stream, the file holds 2")
+    assert refused(gatewatch("replay", path, "--out", path), "would be written over the recording")
+
+
 def test_serve_says_which_setting_is_wrong(artefact: Path, tmp_path: Path) -> None:
     assert refused(gatewatch("serve"), "GATEWATCH_MODEL is not set: expected the folder of an artefact, or `demo`")
     assert refused(gatewatch("serve", GATEWATCH_MODEL=str(artefact), GATEWATCH_PORT="http"), "GATEWATCH_PORT is 'http'")

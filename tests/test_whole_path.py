@@ -117,3 +117,21 @@ def test_a_stop_finishes_what_was_taken(trained: Path, tmp_path: Path) -> None:
     assert len(reply.json()) == 2000
     with serving(trained, tmp_path / "data") as (url, _):
         assert httpx2.get(f"{url}/v1/streams/s").json()["readings"] == 2000
+
+
+def test_replay_keeps_every_stream_apart_and_says_what_was_refused(artefact: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "two.csv", tmp_path / "out.csv"
+    rows = [(1_700_000_000 + 60 * at // 2, "pq"[at % 2], 3 + at % 5, 3 - at % 3) for at in range(300)]
+    path.write_text("timestamp,stream,pressure,flow\n" + "".join(f"{t},{s},{a},{b}\n" for t, s, a, b in rows))
+    odd = tmp_path / "p.csv"
+    odd.write_text("timestamp,pressure,flow\n" + "".join(f"{1_700_000_000 + 60 * n},7,7\n" for n in range(140, 160)))
+    with serving(artefact, tmp_path / "data") as (url, _):
+        done = gatewatch("replay", path, "--url", url, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["p", "q"]
+        again = gatewatch("replay", odd, "--url", url, "--start-seq", "140")
+    assert [row["stream"] for row in rows_of(out)] == ["p"] * 150 + ["q"] * 150
+    assert list(rows_of(out)[0]) == ["stream", "timestamp", "score", "status"]
+    assert again.returncode == 1
+    assert "10 conflict" in again.stdout
+    assert "10 readings were rejected or in conflict; the first: p, seq 140: conflict: " in again.stderr
