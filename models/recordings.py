@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ from models.errors import RecordingError
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 MISSING = frozenset({"", "nan", "null", "none", "na", "n/a"})
 LARGEST = float(np.finfo(np.float32).max)
+
+LATEST_S = 1e11
+"""In the year 5138; a larger number is in milliseconds, and what is not before it can be written as a date."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def read_recordings(path: Path) -> list[Recording]:
         opener = gzip.open if path.name.endswith(".gz") else open
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             return _assemble(path, *_csv_table(path, file))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise RecordingError(f"{path}: cannot be read: {error}") from error
 
 
@@ -168,23 +172,34 @@ def _value(cell: object, where: str, column: str) -> float:
 
 
 def _time_ms(cell: object, where: str) -> int:
-    if isinstance(cell, datetime):
-        return _datetime_ms(cell)
-    try:
-        seconds = float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        try:
-            return _datetime_ms(datetime.fromisoformat(str(cell).strip()))
-        except (ValueError, OverflowError):
-            raise RecordingError(
-                f"{where}, column timestamp: {cell!r:.80} is not a time; expected RFC 3339 or Unix seconds"
-            ) from None
-    if not abs(seconds) < 1e11:
-        raise RecordingError(f"{where}, column timestamp: {cell!r:.80} is not a time in Unix seconds")
+    seconds = _seconds(cell)
+    if seconds is None:
+        raise RecordingError(
+            f"{where}, column timestamp: {cell!r:.80} is not a time; expected RFC 3339 or Unix seconds"
+        )
+    if not 0 <= seconds < LATEST_S:
+        raise RecordingError(
+            f"{where}, column timestamp: {cell!r:.80} is not a time between 1970 and 5138; expected RFC 3339 or Unix "
+            "seconds"
+        )
     return round(seconds * 1000)
 
 
-def _datetime_ms(moment: datetime) -> int:
+def _seconds(cell: object) -> float | None:
+    """Unix seconds of a number, a date and time, or the text of either; None for anything else."""
+    try:
+        if isinstance(cell, datetime):
+            return _unix_s(cell)
+        return float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        return _unix_s(datetime.fromisoformat(str(cell).strip()))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unix_s(moment: datetime) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+    return moment.timestamp()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector
-from models.errors import RecordingError
+from models.errors import GatewatchError, RecordingError
 from models.recordings import Recording
 from models.residual import REASONS
 
@@ -126,12 +126,22 @@ def write_scores(found: Scan, path: Path) -> None:
 
     Columns: timestamp, score, status, alert, and `<channel>.expected` (physical units) and `<channel>.residual`
     (reading minus forecast, in error scales; empty where missing) of each channel.
+
+    Raises:
+        GatewatchError: the file cannot be written.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_rows(found, path)
+    except OSError as error:
+        raise GatewatchError(f"{path}: the scores cannot be written: {error.strerror}") from error
+
+
+def _write_rows(found: Scan, path: Path) -> None:
     recording = found.recording
     header = ["timestamp", "score", "status", "alert"]
     header += [f"{channel}.{what}" for channel in recording.channels for what in ("expected", "residual")]
     observed = np.isfinite(recording.values)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(header)

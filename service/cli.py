@@ -352,6 +352,8 @@ def _targets(paths: Sequence[Path], files: Sequence[Path], out: Path, train_on: 
     taken: dict[Path, Path] = {}
     for path, target in zip(paths, targets, strict=True):
         place = target.resolve()
+        if place.is_dir():
+            raise RecordingError(f"{target} is a folder; the scores of {path} need the name of a file")
         if place in taken:
             raise RecordingError(
                 f"{taken[place]} and {path} would both be written to {target}; scan them into different folders, or "

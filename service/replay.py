@@ -59,7 +59,7 @@ def replay_recordings(
     """
     found = Replayed()
     console = Console(stderr=True)
-    with httpx2.Client(base_url=url, timeout=60) as client, _answers(out, len(recordings) > 1) as write:
+    with _client(url) as client, _answers(out, len(recordings) > 1) as write:
         for recording in recordings:
             starts = range(0, len(recording), batch)
             described = f"posting {recording.stream}"
@@ -71,11 +71,18 @@ def replay_recordings(
     return found
 
 
+def _client(url: str) -> httpx2.Client:
+    try:
+        return httpx2.Client(base_url=url, timeout=60)
+    except httpx2.InvalidURL as error:
+        raise GatewatchError(f"--url {url}: {error}; expected http://host:port") from error
+
+
 def _post(client: httpx2.Client, recording: Recording, rows: range, start_seq: int, url: str) -> list[dict[str, Any]]:
     readings = [_reading(recording, row, start_seq) for row in rows]
     try:
         reply = client.post(f"/v1/streams/{quote(recording.stream, safe='')}/readings", json=readings)
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise GatewatchError(f"{url} does not answer: {error}") from error
     if reply.status_code != 200:
         raise GatewatchError(f"{url} answered {reply.status_code}: {reply.text[:300]}")
@@ -89,22 +96,25 @@ def _answers(out: Path | None, several: bool) -> Iterator[Callable[[str, Sequenc
     if out is None:
         yield lambda _stream, _results: None
         return
-    with out.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow((*(("stream",) if several else ()), "timestamp", "score", "status"))
+    try:
+        with out.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow((*(("stream",) if several else ()), "timestamp", "score", "status"))
 
-        def write(stream: str, results: Sequence[Mapping[str, Any]]) -> None:
-            rows.writerows(
-                (
-                    *((stream,) if several else ()),
-                    result["timestamp"],
-                    "" if result["score"] is None else repr(result["score"]),
-                    result["status"],
+            def write(stream: str, results: Sequence[Mapping[str, Any]]) -> None:
+                rows.writerows(
+                    (
+                        *((stream,) if several else ()),
+                        result["timestamp"],
+                        "" if result["score"] is None else repr(result["score"]),
+                        result["status"],
+                    )
+                    for result in results
                 )
-                for result in results
-            )
 
-        yield write
+            yield write
+    except OSError as error:
+        raise GatewatchError(f"{out}: the answers cannot be written: {error.strerror}") from error
 
 
 def _reading(recording: Recording, row: int, start_seq: int) -> dict[str, Any]:

@@ -137,6 +137,18 @@ def test_what_cannot_be_scanned_is_refused_in_one_line(artefact: Path, tmp_path:
     assert not out.exists()
 
 
+def test_what_cannot_be_written_is_said_in_one_line(artefact: Path, tmp_path: Path) -> None:
+    path, file = recording(tmp_path / "r.csv"), tmp_path / "file"
+    file.write_text("")
+    assert refused(gatewatch("scan", path, "--model", artefact, "--out", tmp_path), "is a folder; the scores of")
+    assert refused(
+        gatewatch("scan", path, "--model", artefact, "--out", file / "s.csv"), "the scores cannot be written"
+    )
+    assert refused(gatewatch("replay", path, "--out", tmp_path), "the answers cannot be written: Is a directory")
+    assert refused(gatewatch("replay", path, "--url", "http://[::1"), "--url http://[::1: ")
+    assert refused(gatewatch("demo", "--write-recordings", file), "the recordings cannot be written")
+
+
 def test_scores_are_never_written_over_other_scores_or_a_recording(artefact: Path, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,12 @@ def test_a_stream_column_separates_streams(tmp_path: Path) -> None:
         ("timestamp,a\n1,inf\n", "row 2, column a: 'inf' is larger"),
         ("timestamp,a\nyesterday,1\n", "row 2, column timestamp: 'yesterday' is not a time"),
         ("timestamp,a\n1e300,1\n", "column timestamp: '1e300' is not a time"),
+        ("timestamp,a\n1,1\n-99999999999,1\n", "row 3, column timestamp: '-99999999999' is not a time between 1970"),
+        ("timestamp,a\n-1,1\n", "column timestamp: '-1' is not a time between 1970"),
+        ("timestamp,a\n1700000000000,1\n", "column timestamp: '1700000000000' is not a time between 1970"),
+        ("timestamp,a\n0001-01-01T00:00:00+05:00,1\n", "column timestamp: '0001-.*' is not a time between 1970"),
+        ("timestamp,a\n9999-01-01,1\n", "column timestamp: '9999-01-01' is not a time between 1970"),
+        ("timestamp,a\nnan,1\n", "column timestamp: 'nan' is not a time"),
         ("timestamp,a\n1\n", "line 2: 1 cells; the header has 2"),
     ],
 )
@@ -72,10 +79,13 @@ def test_a_file_that_is_no_recording_is_refused_by_row_and_column(tmp_path: Path
 
 def test_broken_files_and_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.csv.gz").write_bytes(b"not gzip")
+    damaged = bytearray(gzip.compress(b"timestamp,a\n1,2\n"))
+    damaged[10] ^= 0xFF  # the first byte behind the header
+    (tmp_path / "damaged.csv.gz").write_bytes(damaged)
     (tmp_path / "b.parquet").write_bytes(b"not parquet")
     (tmp_path / "b.csv").write_bytes(b"timestamp,a\n\xff\xfe,1\n")
     (tmp_path / "b.txt").write_text("timestamp,a\n1,2\n")
-    for name in ("b.csv.gz", "b.parquet", "b.csv", "b.txt"):
+    for name in ("b.csv.gz", "damaged.csv.gz", "b.parquet", "b.csv", "b.txt"):
         with pytest.raises(RecordingError, match=name):
             read_recordings(tmp_path / name)
     with pytest.raises(RecordingError, match="no such file"):
@@ -83,3 +93,10 @@ def test_broken_files_and_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordingError, match="no recording in this folder"):
         recording_files([tmp_path / "empty"])
+
+
+def test_times_of_parquet_are_bounded_too(tmp_path: Path) -> None:
+    early = polars.DataFrame({"timestamp": [datetime(1969, 7, 20, tzinfo=UTC)], "a": [1.0]})
+    early.write_parquet(tmp_path / "early.parquet")
+    with pytest.raises(RecordingError, match="row 2, column timestamp: .* is not a time between 1970 and 5138"):
+        read_recordings(tmp_path / "early.parquet")

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import GatewatchError
 from models.recordings import Recording
 
 Floats = NDArray[np.float64]
@@ -145,8 +146,18 @@ def write_recordings(folder: Path, days: int = 14, seed: int = 1) -> list[Path]:
 
     Returns:
         The files, in the order of STREAMS.
+
+    Raises:
+        GatewatchError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _write_files(folder, days, seed)
+    except OSError as error:
+        raise GatewatchError(f"{folder}: the recordings cannot be written: {error.strerror}") from error
+
+
+def _write_files(folder: Path, days: int, seed: int) -> list[Path]:
     paths = []
     for recording in simulate(RECORDINGS_START_MS, days * DAY_MINUTES, seed):
         path = folder / f"{recording.stream}.csv"
