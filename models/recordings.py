@@ -163,12 +163,19 @@ def _value(cell: object, where: str, column: str) -> float:
     if cell is None or (isinstance(cell, str) and cell.strip().lower() in MISSING):
         return math.nan
     try:
-        value = float(cell)  # type: ignore[arg-type]
+        value = _number(cell)
     except (TypeError, ValueError):
         raise RecordingError(f"{where}, column {column}: {cell!r:.80} is not a number") from None
     if abs(value) > LARGEST:
         raise RecordingError(f"{where}, column {column}: {cell!r:.80} is larger than a float32 can hold (3.4e38)")
     return value
+
+
+def _number(cell: object) -> float:
+    """Raises TypeError or ValueError for what is no number, also for what only Python takes for one: 1_000, １."""
+    if isinstance(cell, str) and ("_" in cell or not cell.isascii()):
+        raise ValueError
+    return float(cell)  # type: ignore[arg-type]
 
 
 def _time_ms(cell: object, where: str) -> int:
@@ -190,7 +197,7 @@ def _seconds(cell: object) -> float | None:
     try:
         if isinstance(cell, datetime):
             return _unix_s(cell)
-        return float(cell)  # type: ignore[arg-type]
+        return _number(cell)
     except (TypeError, ValueError, OverflowError):
         pass
     try:
