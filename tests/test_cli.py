@@ -104,6 +104,8 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path) -> Non
     good = recording(tmp_path / "good.csv")
     assert refused(gatewatch("train", good, "--out", out, "--hidden", "0"), "--hidden is 0")
     assert refused(gatewatch("train", good, "--out", out, "--unit", "bar"), "expected channel=unit")
+    typo = gatewatch("train", good, "--out", out, "--unit", "presure=bar")
+    assert refused(typo, "a unit is given for presure; the recordings have pressure, flow")
     other = tmp_path / "other.csv"
     other.write_text("timestamp,speed\n" + "".join(f"{n},{n}\n" for n in range(60)))
     assert refused(gatewatch("train", good, other, "--out", out), "its channels differ")

@@ -47,11 +47,16 @@ def train(
         checkpoint: a folder to resume from and to save to after each epoch.
 
     Raises:
-        RecordingError: the recordings' channels differ.
+        RecordingError: the recordings' channels differ, or a unit is for a channel that they do not have.
         TrainingError: too little data, or the loss is not a number.
         CalibrationError: no threshold can be learned.
     """
     given = _same_channels(recordings)
+    unknown = [channel for channel in units or {} if channel not in given[0].channels]
+    if unknown:
+        raise RecordingError(
+            f"a unit is given for {', '.join(unknown)}; the recordings have {', '.join(given[0].channels)}"
+        )
     recordings = usable(given, config.held_out)
     left_out = [recording.stream for recording in given if not any(recording is one for one in recordings)]
     scaling = Scaling.fit(recordings)
