@@ -22,7 +22,7 @@ from models.detector import Detector
 from models.errors import GatewatchError, RecordingError
 from models.recordings import Recording, read_recordings, recording_files, stem
 from models.scan import Scan, scan, scan_after, scan_trained_on_beginning, summary, write_scores
-from service.settings import Settings
+from service.settings import Settings, redact
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
@@ -251,7 +251,9 @@ def _settings() -> Settings:
         lines = []
         for problem in error.errors():
             name = f"GATEWATCH_{'_'.join(str(part) for part in problem['loc']).upper()}"
-            found = "is not set" if problem["type"] == "missing" else f"is {problem['input']!r:.80}: {problem['msg']}"
+            value = redact(problem["input"]) if name == "GATEWATCH_REDIS_URL" else problem["input"]
+            message = problem["msg"].removeprefix("Value error, ")
+            found = "is not set" if problem["type"] == "missing" else f"is {value!r:.80}: {message}"
             hint = ": expected the folder of an artefact, or `demo`" if name == "GATEWATCH_MODEL" else ""
             lines.append(f"{name} {found}{hint}")
         raise GatewatchError("; ".join(lines)) from error

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Settings from environment variables GATEWATCH_<NAME>."""
+    """Settings from environment variables GATEWATCH_<NAME>; an empty one, usual in compose files, is not set."""
 
-    model_config = SettingsConfigDict(env_prefix="GATEWATCH_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWATCH_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # a URL may hold a password
+    )
 
     model: str = Field(description="folder of the artefact, or `demo` for the shipped pump-station model")
     redis_url: str | None = Field(
@@ -29,7 +35,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     workers: int = Field(1, ge=1, le=64, description="processes")
-    shutdown_grace_s: int = Field(10, ge=1, description="how long a stop waits for requests in flight, seconds")
+    shutdown_grace_s: int = Field(
+        10, ge=1, le=86_400, description="how long a stop waits for requests in flight, seconds"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
@@ -52,17 +60,37 @@ class Settings(BaseSettings):
         ge=1,
         description="most open connections of a process; over it the oldest without a whole request is closed",
     )
-    future_s: float = Field(60.0, ge=0, description="how far ahead of the service's clock a timestamp may be, seconds")
+    future_s: float = Field(
+        60.0,
+        ge=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="how far ahead of the service's clock a timestamp may be, seconds",
+    )
 
     store_timeout_ms: int = Field(
-        250, ge=10, description="longest wait for a connection to Redis or an answer of it, milliseconds"
+        250, ge=10, le=600_000, description="longest wait for a connection to Redis or an answer of it, milliseconds"
     )
     save_attempts: int = Field(
         20, ge=1, description="compare-and-set attempts when other processes write the same stream"
     )
     open_anomaly_s: float = Field(
-        3600.0, gt=0, description="a silent stream's open anomaly stops counting after this, seconds"
+        3600.0,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="a silent stream's open anomaly stops counting after this, seconds",
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, url: str | None) -> str | None:
+        if url is not None and not _can_be_used(url):
+            raise ValueError(
+                "expected redis://[user:password@]host:port/db, rediss://... or unix://path, with options of redis-py; "
+                "@ : / ? # in a password are written %40 %3A %2F %3F %23"
+            )
+        return url
 
     def redacted(self) -> dict[str, object]:
         """The settings as environment variables, without the password in the URL."""
@@ -72,10 +100,38 @@ class Settings(BaseSettings):
         return shown
 
 
+def _can_be_used(url: str) -> bool:
+    """Whether redis-py can make a connection of it; nothing is connected here."""
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("redis", "rediss", "unix"):
+        return False
+    from redis import ConnectionPool, RedisError  # an import of 0.1 s, which only a service needs
+
+    try:
+        ConnectionPool.from_url(url).make_connection()
+    except (ValueError, TypeError, RedisError):
+        return False
+    return True
+
+
+def _split(url: str) -> SplitResult | None:
+    """A URL's parts; None where it has none, or where an unescaped character may have cut a password in two."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError where it is no number
+    except ValueError:
+        return None
+    stray = parts.fragment or (parts.scheme != "unix" and "@" in parts.path)
+    options = parts.query.split("&") if parts.query else []
+    return None if stray or not all("=" in option for option in options) else parts
+
+
 def redact(url: str) -> str:
-    """A URL without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = f"{parts.username}:***@" if parts.username else ":***@"
-    return urlunsplit(parts._replace(netloc=user + parts.netloc.rpartition("@")[2]))
+    """A URL without its password; without all of it where a password may stand out of place."""
+    parts = _split(url)
+    if parts is None:
+        return f"{url.partition('://')[0]}://***" if "://" in url else "***"
+    if parts.password is not None:
+        user = f"{parts.username}:***@" if parts.username else ":***@"
+        parts = parts._replace(netloc=user + parts.netloc.rpartition("@")[2])
+    return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")

@@ -181,6 +181,11 @@ def test_serve_says_which_setting_is_wrong(artefact: Path, tmp_path: Path) -> No
     assert refused(gatewatch("serve"), "GATEWATCH_MODEL is not set: expected the folder of an artefact, or `demo`")
     assert refused(gatewatch("serve", GATEWATCH_MODEL=str(artefact), GATEWATCH_PORT="http"), "GATEWATCH_PORT is 'http'")
     assert refused(gatewatch("serve", GATEWATCH_MODEL=str(tmp_path)), "made by gatewatch train")
+    url = gatewatch("serve", "--show-settings", GATEWATCH_MODEL="demo", GATEWATCH_REDIS_URL="redis://:hunter2@[::1")
+    assert refused(url, "GATEWATCH_REDIS_URL is 'redis://***': expected redis://")
+    assert "hunter2" not in url.stderr
+    future = gatewatch("serve", GATEWATCH_MODEL="demo", GATEWATCH_FUTURE_S="inf")
+    assert refused(future, "GATEWATCH_FUTURE_S is 'inf': Input should be a finite number")
 
 
 def test_settings_are_shown_without_the_password(artefact: Path) -> None:

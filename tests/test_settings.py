@@ -1,0 +1,76 @@
+"""Settings that cannot be used are refused where they are read, and a password is never shown."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, redact
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
+    monkeypatch.setenv("GATEWATCH_MODEL", "demo")
+    for name, value in environment.items():
+        monkeypatch.setenv(f"GATEWATCH_{name}", value)
+    return Settings()
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = settings(monkeypatch, REDIS_URL="", PORT="", FUTURE_S="")
+    assert read.redis_url is None
+    assert read.port == 8000
+    assert read.future_s == 60
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost:6379/0",
+        "redis://h",
+        "rediss://ops:pa%40ss@db.example:6380/1?ssl_cert_reqs=none",
+        "redis://h:1/0?password=a%26b&socket_timeout=3",
+        "unix:///run/redis.sock",
+        "unix://:secret@/run/a@b.sock?db=1",
+    ],
+)
+def test_a_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    read = settings(monkeypatch, REDIS_URL=url)
+    assert read.redis_url == url
+    assert str(read.redacted()["GATEWATCH_REDIS_URL"]).startswith(url.partition("/")[0] + "//")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://[::1",
+        "http://:hunter2@h",
+        "hunter2@h:6379",
+        "redis://h:port",
+        "redis://:hunter2#x@h",
+        "redis://:12/hunter2@h",
+        "redis://h:12?hunter2@h",
+        "redis://h/0?socket_timeout=soon",
+        "redis://h/0?no_option=1",
+    ],
+)
+def test_what_is_no_redis_url_is_refused_without_showing_a_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with pytest.raises(ValidationError, match="expected redis://") as refused:
+        settings(monkeypatch, REDIS_URL=url)
+    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in redact(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FUTURE_S", "inf"),
+        ("FUTURE_S", "nan"),
+        ("FUTURE_S", "1e300"),
+        ("OPEN_ANOMALY_S", "inf"),
+        ("STORE_TIMEOUT_MS", "1" + "0" * 30),
+        ("SHUTDOWN_GRACE_S", "1" + "0" * 30),
+    ],
+)
+def test_what_no_clock_can_count_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=name.lower()):
+        settings(monkeypatch, **{name: value})
