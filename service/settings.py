@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote_plus, urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -134,4 +134,9 @@ def redact(url: str) -> str:
     if parts.password is not None:
         user = f"{parts.username}:***@" if parts.username else ":***@"
         parts = parts._replace(netloc=user + parts.netloc.rpartition("@")[2])
-    return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+    options = [option.partition("=") for option in parts.query.split("&")]
+    shown = [
+        f"{name}=***" if equals and "pas" in unquote_plus(name).lower() else f"{name}{equals}{value}"
+        for name, equals, value in options
+    ]
+    return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{'&'.join(shown)}" if parts.query else "")

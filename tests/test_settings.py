@@ -49,6 +49,8 @@ def test_a_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None
         "redis://:hunter2#x@h",
         "redis://:12/hunter2@h",
         "redis://h:12?hunter2@h",
+        "redis://h/0?pasword=hunter2",
+        "redis://h/0?password=hunter2&socket_timeout=soon",
         "redis://h/0?socket_timeout=soon",
         "redis://h/0?no_option=1",
     ],
@@ -74,3 +76,13 @@ def test_what_is_no_redis_url_is_refused_without_showing_a_password(monkeypatch:
 def test_what_no_clock_can_count_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ValidationError, match=name.lower()):
         settings(monkeypatch, **{name: value})
+
+
+def test_a_password_among_the_options_is_not_shown() -> None:
+    assert redact("redis://h:1/0?db=2&password=SECRET") == "redis://h:1/0?db=2&password=***"
+    assert (
+        redact("rediss://h:1/0?p%61ssword=SECRET&ssl_password=SECRET")
+        == "rediss://h:1/0?p%61ssword=***&ssl_password=***"
+    )
+    assert redact("redis://ops:SECRET@h:1/0?ssl_cert_reqs=none") == "redis://ops:***@h:1/0?ssl_cert_reqs=none"
+    assert redact("unix:///run/redis.sock") == "unix:///run/redis.sock"
