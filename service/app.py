@@ -81,6 +81,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        needed = detector.manifest.calibration.rebuild_readings
+        if needed > settings.history_readings:
+            log.warning(
+                f"a lost state does not come back whole: set GATEWATCH_HISTORY_READINGS to {needed} or more",
+                history_readings=settings.history_readings,
+                rebuild_readings=needed,
+            )
         batcher.start()
         try:
             await store.check(settings.durability == "strict")
