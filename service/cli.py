@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
-Files = Annotated[list[Path], typer.Argument(help="CSV or Parquet files, also gzipped, or folders of them")]
+Files = Annotated[list[Path], typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")]
 
 
 def main() -> None:
