@@ -60,6 +60,14 @@ class Batcher:
         if self._task is not None:
             await self._task
 
+    def check_room(self, readings: int = 1) -> None:
+        """Raise TooManyWaiting if so many readings may not wait; asked before a body is decoded, and again after."""
+        if self._waiting + readings > self._waiting_readings:
+            raise TooManyWaiting(
+                f"{self._waiting} readings wait to be scored; at most {self._waiting_readings} may wait: "
+                "send again after the time in Retry-After"
+            )
+
     async def submit(self, sent: list[Sent]) -> list[str]:
         """Score what a request sent; it may share batches with others. Answers come in the order given.
 
@@ -71,11 +79,7 @@ class Batcher:
         """
         if not sent:
             return []
-        if self._waiting + len(sent) > self._waiting_readings:
-            raise TooManyWaiting(
-                f"{self._waiting} readings wait to be scored and these are {len(sent)}; at most "
-                f"{self._waiting_readings} may wait: send again after the time in Retry-After"
-            )
+        self.check_room(len(sent))
         submission = _Submission(sent, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._queue.append(submission)
         self._waiting += len(sent)

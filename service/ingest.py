@@ -77,6 +77,7 @@ class Ingest:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         lines = _is_lines(headers.get(b"content-type", ""))
         body = await _body(headers, receive, self._request_bytes)
+        self._batcher.check_room()
         sent, form = self._wire.read(body, lines, stream)
         return join(await self._batcher.submit(sent), form), form
 
