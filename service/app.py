@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from models.artefact import FORMAT_VERSION, SHIPPED
 from models.detector import Detector
 from service.batcher import Batcher
-from service.errors import ServiceError, StoreUnavailable, problem
+from service.errors import ServiceError, StoreUnavailable, first_of, problem
 from service.ingest import PROBLEM_JSON, SCHEMAS, Ingest, Receive, Scope, Send, openapi_paths
 from service.logs import configure_logs
 from service.metrics import Metrics
@@ -26,6 +26,7 @@ from service.schemas import Wire
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
+from service.stream_settings import StreamSettings
 
 log = structlog.get_logger(__name__)
 
@@ -130,9 +131,7 @@ def _answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return _other(422, "Invalid request", f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})")
+        return _other(422, "Invalid request", first_of(error.errors()))
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
@@ -154,7 +153,9 @@ def _document(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        document.setdefault("components", {}).setdefault("schemas", {}).update(Problem=_PROBLEM_SCHEMA, **SCHEMAS)
+        document.setdefault("components", {}).setdefault("schemas", {}).update(
+            Problem=_PROBLEM_SCHEMA, StreamSettings=StreamSettings.model_json_schema(), **SCHEMAS
+        )
         document["paths"] = {**openapi_paths(), **document["paths"]}
         return document
 

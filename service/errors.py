@@ -7,6 +7,7 @@ ServiceError
 ├── TooSlow             408  head or body not whole in time; the connection is closed
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
+├── InvalidSettings     422  JSON, but not a stream's settings
 ├── TooManyWaiting      429  with Retry-After
 ├── HeadTooLarge        431  the connection is closed
 └── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
@@ -15,6 +16,7 @@ ServiceError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -69,6 +71,13 @@ class UnsupportedMedia(ServiceError):
     title = "Unsupported media type"
 
 
+class InvalidSettings(ServiceError):
+    """What was sent as a stream's settings are none."""
+
+    status = 422
+    title = "Invalid settings"
+
+
 class TooManyWaiting(ServiceError):
     """More readings wait than may; send again later."""
 
@@ -90,6 +99,13 @@ class StoreUnavailable(ServiceError):
     status = 503
     title = "Store unavailable"
     headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+def first_of(errors: Sequence[Any]) -> str:
+    """The first of pydantic's errors, in words: where, what, and what was found there."""
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"]) or "body"
+    return f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})"
 
 
 def problem(error: Exception) -> dict[str, Any]:

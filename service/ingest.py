@@ -74,7 +74,7 @@ class Ingest:
             raise MethodNotAllowed(f"{scope['method']} is not taken here; expected POST")
         path: str = scope["path"]
         stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         lines = _is_lines(headers.get(b"content-type", ""))
         body = await _body(headers, receive, self._request_bytes)
         self._batcher.check_room()
@@ -94,6 +94,21 @@ def _is_lines(content_type: str) -> bool:
     ):  # curl -d sends the last one
         return False
     raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json or application/x-ndjson")
+
+
+async def json_body(scope: Scope, receive: Receive, most: int) -> bytes:
+    """The body of a request that takes one JSON value; no more than `most` bytes of it are ever in memory."""
+    headers = _headers(scope)
+    if _is_lines(headers.get(b"content-type", "")):
+        raise UnsupportedMedia("content type is that of JSON lines; expected application/json")
+    try:
+        return await _body(headers, receive, most)
+    except ClientGone:
+        raise BadRequest("the connection was closed before the body was whole") from None
+
+
+def _headers(scope: Scope) -> dict[bytes, str]:
+    return {name: value.decode("latin-1") for name, value in scope["headers"]}
 
 
 async def _body(headers: dict[bytes, str], receive: Receive, most: int) -> bytes:

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import ValidationError
 
 from models.detector import Detector
-from service.errors import StoreUnavailable, UnknownStream
-from service.ingest import described
+from service.errors import BadRequest, InvalidSettings, StoreUnavailable, UnknownStream, first_of
+from service.ingest import described, json_body
 from service.metrics import Metrics
 from service.schemas import STREAM_NAME
 from service.scoring import Scorer
@@ -58,14 +59,29 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     return known
 
 
-@router.put("/v1/streams/{stream}", summary="Change a stream's settings")
-async def put_stream(
-    request: Request, stream: Annotated[str, _STREAM_PATH], settings: StreamSettings
-) -> dict[str, Any]:
+_SETTINGS_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/StreamSettings"}}},
+}
+
+
+@router.put("/v1/streams/{stream}", summary="Change a stream's settings", openapi_extra={"requestBody": _SETTINGS_BODY})
+async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
-    scorer = _parts(request).scorer
-    await scorer.configure(stream, settings)
+    parts = _parts(request)
+    body = await json_body(request.scope, request.receive, parts.settings.request_bytes)
+    await parts.scorer.configure(stream, _settings_in(body))
     return await get_stream(request, stream)
+
+
+def _settings_in(body: bytes) -> StreamSettings:
+    try:
+        return StreamSettings.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise BadRequest(f"the body is not JSON: {first['msg']}") from error
+        raise InvalidSettings(first_of([first])) from error
 
 
 @router.delete(

@@ -12,7 +12,7 @@ LONGEST_WINDOW_S = 7 * 86_400
 class StreamSettings(BaseModel):
     """How a stream's readings are taken."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     on_gap: Literal["accept", "hold"] = Field(
         "accept",

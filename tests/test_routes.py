@@ -232,3 +232,35 @@ def test_an_incident_stays_counted_while_its_stream_sends(settings: Callable[...
         assert "gatewatch_open_anomalies 1.0" in client.get("/metrics").text
         time.sleep(0.6)
         assert "gatewatch_open_anomalies 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "words"),
+    [
+        (b"", {}, 400, "not JSON"),
+        (b"{", {}, 400, "not JSON"),
+        (b"\xff", {}, 400, "not JSON"),
+        (b'{"\\ud800": 1}', {}, 400, "not JSON"),
+        (b"[" * 100_000, {}, 400, "not JSON"),
+        (b'{"on_gap": "never"}', {}, 422, "on_gap: Input should be 'accept' or 'hold' (found 'never')"),
+        (b'{"reorder_window_s": NaN}', {}, 422, "reorder_window_s"),
+        (b'{"reorder_window_s": 1e400}', {}, 422, "reorder_window_s"),
+        (b'{"reorder_window_s": true}', {}, 422, "reorder_window_s: Input should be a valid number"),
+        (b'{"reorder_window_s": "5"}', {}, 422, "reorder_window_s: Input should be a valid number"),
+        (b'{"gap": "hold"}', {}, 422, "gap: Extra inputs are not permitted"),
+        (b"null", {}, 422, "body: Input should be an object"),
+        (b"{}", {"content-type": "text/plain"}, 415, "text/plain"),
+        (b"{}", {"content-type": "application/x-ndjson"}, 415, "expected application/json"),
+        (b" " * 300_000 + b"{}", {}, 413, "at most 262144"),
+        (gzip.compress(b" " * 300_000), {"content-encoding": "gzip"}, 413, "once decompressed"),
+    ],
+)
+def test_settings_that_are_none_change_nothing(
+    settings: Callable[..., Settings], content: bytes, headers: dict[str, str], status: int, words: str
+) -> None:
+    with TestClient(create_app(settings(request_bytes=2**18))) as client:
+        reply = client.put("/v1/streams/s", content=content, headers={"content-type": "application/json", **headers})
+        assert client.get("/v1/streams/s").status_code == 404
+    assert reply.status_code == status
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert words in reply.json()["detail"]
