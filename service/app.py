@@ -13,11 +13,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from models.artefact import FORMAT_VERSION, SHIPPED
 from models.detector import Detector
 from service.batcher import Batcher
-from service.errors import ServiceError, StoreUnavailable, first_of, problem
+from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable, first_of, problem
 from service.ingest import PROBLEM_JSON, SCHEMAS, Ingest, Receive, Scope, Send, openapi_paths
 from service.logs import configure_logs
 from service.metrics import Metrics
@@ -110,6 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
         lifespan=lifespan,
+        redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
     app.state.parts = Parts(settings, detector, store, scorer, metrics)
     app.include_router(router)
@@ -126,7 +128,9 @@ def _answer_problems(app: FastAPI) -> None:
         return JSONResponse(problem(error), error.status, error.headers, media_type=MEDIA)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == MethodNotAllowed.status:
+            return await service_error(request, _not_allowed(app, request))
         return _other(error.status_code, str(error.detail), str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -140,6 +144,13 @@ def _answer_problems(app: FastAPI) -> None:
 
 
 MEDIA = PROBLEM_JSON.decode()
+
+
+def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
+    """With every method that the path has; the router names those of one route only."""
+    found = [route for route in (*router.routes, *app.router.routes) if isinstance(route, Route)]
+    fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
+    return MethodNotAllowed(request.method, sorted({method for route in fitting for method in route.methods or ()}))
 
 
 def _other(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -16,8 +16,8 @@ ServiceError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class ServiceError(Exception):
@@ -25,7 +25,7 @@ class ServiceError(Exception):
 
     status = 500
     title = "Internal error"
-    headers: ClassVar[dict[str, str]] = {}
+    headers: Mapping[str, str] = {}
 
 
 class BadRequest(ServiceError):
@@ -43,11 +43,14 @@ class UnknownStream(ServiceError):
 
 
 class MethodNotAllowed(ServiceError):
-    """Readings are posted."""
+    """The path has other methods."""
 
     status = 405
     title = "Method not allowed"
-    headers: ClassVar[dict[str, str]] = {"Allow": "POST"}
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method[:64]} is not taken here; expected {' or '.join(allowed)}")
+        self.headers = {"Allow": ", ".join(allowed)}
 
 
 class TooSlow(ServiceError):
@@ -83,7 +86,7 @@ class TooManyWaiting(ServiceError):
 
     status = 429
     title = "Too many readings waiting"
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 class HeadTooLarge(ServiceError):
@@ -98,7 +101,7 @@ class StoreUnavailable(ServiceError):
 
     status = 503
     title = "Store unavailable"
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 def first_of(errors: Sequence[Any]) -> str:

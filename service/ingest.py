@@ -71,7 +71,7 @@ class Ingest:
 
     async def _score(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
         if scope["method"] != "POST":
-            raise MethodNotAllowed(f"{scope['method']} is not taken here; expected POST")
+            raise MethodNotAllowed(scope["method"], ["POST"])
         path: str = scope["path"]
         stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
         headers = _headers(scope)

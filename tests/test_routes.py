@@ -154,6 +154,30 @@ def test_unknown_paths_methods_and_streams_are_problems_too(client: TestClient) 
     assert client.get("/v1/streams/a%0Ab").status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/readings", "POST"),
+        ("/v1/streams/a/readings", "POST"),
+        ("/v1/streams/a", "DELETE, GET, PUT"),
+        ("/v1/streams/a/history", "GET"),
+        ("/livez", "GET"),
+    ],
+)
+def test_another_method_is_told_which_there_are(client: TestClient, path: str, allowed: str) -> None:
+    for method in ("PATCH", "OPTIONS", "TRACE", "X" * 100):
+        reply = client.request(method, path)
+        assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+        assert reply.json()["detail"] == f"{method[:64]} is not taken here; expected {allowed.replace(', ', ' or ')}"
+
+
+def test_a_slash_too_many_is_another_path(client: TestClient) -> None:
+    """A redirect would name the host that the request named."""
+    reply = client.get("/livez/", headers={"host": "elsewhere.example"}, follow_redirects=False)
+    assert reply.status_code == 404
+    assert "location" not in reply.headers
+
+
 def test_history_holds_the_last_readings_with_their_answers(settings: Callable[..., Settings]) -> None:
     with TestClient(create_app(settings(history_readings=32))) as client:
         sent = readings("h", 50)
