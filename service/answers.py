@@ -31,8 +31,8 @@ class Result(msgspec.Struct):
     stream: str | None
     timestamp: str | None
     seq: int | None
-    status: str
-    score: float | None = None
+    status: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*STATUSES, "late", "conflict", "rejected"]})]
+    score: Annotated[float | None, msgspec.Meta(description="0 or more; above 1 is anomalous")] = None
     expected: Annotated[
         Any,
         msgspec.Meta(
@@ -47,7 +47,7 @@ class Result(msgspec.Struct):
             extra_json_schema={"type": ["object", "null"], "additionalProperties": {"type": "number"}},
         ),
     ] = None
-    reason: str | None = None
+    reason: Annotated[str | None, msgspec.Meta(extra_json_schema={"enum": [*REASONS, None]})] = None
     model: str | None = None
     replayed: bool = False
     corrected: bool = False

@@ -18,8 +18,9 @@ from starlette.routing import Match, Route
 from models.artefact import FORMAT_VERSION, SHIPPED
 from models.detector import Detector
 from service.batcher import Batcher
+from service.document import complete
 from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable, first_of, problem
-from service.ingest import PROBLEM_JSON, SCHEMAS, Ingest, Receive, Scope, Send, openapi_paths
+from service.ingest import PROBLEM_JSON, Ingest, Receive, Scope, Send
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.routes import Parts, router
@@ -27,7 +28,6 @@ from service.schemas import Wire
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
-from service.stream_settings import StreamSettings
 
 log = structlog.get_logger(__name__)
 
@@ -35,14 +35,6 @@ log = structlog.get_logger(__name__)
 def model_folder(model: str) -> Path:
     """Where the artefact of GATEWATCH_MODEL lies."""
     return SHIPPED / "pump-station" if model == "demo" else Path(model)
-
-
-_PROBLEM_SCHEMA = {
-    "type": "object",
-    "description": "RFC 9457 problem document",
-    "properties": {name: {"type": "string"} for name in ("type", "title", "detail")} | {"status": {"type": "integer"}},
-    "required": ["type", "title", "status", "detail"],
-}
 
 
 class Service(FastAPI):
@@ -111,12 +103,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
     app.state.parts = Parts(settings, detector, store, scorer, metrics)
     app.include_router(router)
     _answer_problems(app)
-    _document(app)
+    generate = app.openapi
+    app.openapi = lambda: complete(generate())  # type: ignore[method-assign]
     return app
 
 
@@ -156,18 +150,3 @@ def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
 def _other(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return JSONResponse(content, status, headers, media_type=MEDIA)
-
-
-def _document(app: FastAPI) -> None:
-    """Add the schemas of readings, results and problems to the OpenAPI document."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        document.setdefault("components", {}).setdefault("schemas", {}).update(
-            Problem=_PROBLEM_SCHEMA, StreamSettings=StreamSettings.model_json_schema(), **SCHEMAS
-        )
-        document["paths"] = {**openapi_paths(), **document["paths"]}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -13,10 +13,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from service.answers import Result, join
+from service.answers import join
 from service.batcher import Batcher
 from service.errors import BadRequest, MethodNotAllowed, ServiceError, TooLarge, UnsupportedMedia, problem
-from service.schemas import SentReading, Wire
+from service.schemas import Wire
 
 log = structlog.get_logger(__name__)
 
@@ -153,60 +153,3 @@ def _gunzip(compressed: bytes, most: int) -> bytes:
             raise BadRequest("the gzip body ends too early")
         compressed = member.unused_data
     return body
-
-
-SCHEMAS = msgspec.json.schema_components((SentReading, Result), ref_template="#/components/schemas/{name}")[1]
-
-
-def openapi_paths() -> dict[str, Any]:
-    """The two routes for the OpenAPI document."""
-    one, result = {"$ref": "#/components/schemas/SentReading"}, {"$ref": "#/components/schemas/Result"}
-    operation = {
-        "requestBody": {"required": True, "content": _either(one)},
-        "responses": {
-            "200": {
-                "description": "One result for each reading, in the order and form sent",
-                "content": _either(result),
-            },
-            **{str(status): described(text) for status, text in _PROBLEMS.items()},
-        },
-    }
-    stream = {"name": "stream", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 128}}
-    many = "Send a JSON array of readings, or NDJSON (one a line), gzipped or not. Each reading gets its own result."
-    single = "The same for one stream, whose name stands in the path and may be left out of the readings."
-    return {
-        READINGS: {"post": {**operation, "summary": "Score readings of many streams", "description": many}},
-        f"{STREAM}{{stream}}{OF_STREAM}": {
-            "post": {
-                **operation,
-                "summary": "Score readings of one stream",
-                "description": single,
-                "parameters": [stream],
-            }
-        },
-    }
-
-
-def described(text: str) -> dict[str, Any]:
-    """A problem document in the OpenAPI document."""
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": text, "content": {"application/problem+json": {"schema": schema}}}
-
-
-def _either(item: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "application/json": {"schema": {"anyOf": [{"type": "array", "items": item}, item]}},
-        "application/x-ndjson": {"schema": item},
-    }
-
-
-_PROBLEMS = {
-    400: "The body is not JSON, or not readings",
-    405: "Another method than POST",
-    408: "The head or the body was not whole in time; the connection is closed",
-    413: "The body or the number of readings is over the limit",
-    415: "Neither JSON nor NDJSON, or an unknown content encoding",
-    429: "Too many readings wait; see Retry-After",
-    431: "URL and headers are over the limit; the connection is closed",
-    503: "Redis is away; sending the readings again is safe; see Retry-After",
-}

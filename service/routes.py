@@ -10,8 +10,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from models.detector import Detector
+from service.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from service.errors import BadRequest, InvalidSettings, StoreUnavailable, UnknownStream, first_of
-from service.ingest import described, json_body
+from service.ingest import json_body
 from service.metrics import Metrics
 from service.schemas import STREAM_NAME
 from service.scoring import Scorer
@@ -37,7 +38,17 @@ class Parts:
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
 
 
-@router.get("/v1/streams", summary="The names of all streams")
+@router.get(
+    "/v1/streams",
+    summary="The names of all streams",
+    response_model=None,
+    responses={
+        200: found("One page of names", ref("Page")),
+        405: OTHER_METHOD,
+        422: problem_with("Not a number of names"),
+        503: AWAY,
+    },
+)
 async def list_streams(
     request: Request,
     after: Annotated[str, Query(description="names that come behind this one; `next` of the page before")] = "",
@@ -50,7 +61,16 @@ async def list_streams(
     return {"streams": page, "next": page[-1] if len(names) > limit else None, "total": total}
 
 
-@router.get("/v1/streams/{stream}", summary="What is known of a stream", responses={404: described("No such stream")})
+_UNKNOWN = problem_with("No such stream")
+_KNOWN = {**found("What is known of the stream", ref("Stream")), "links": links()}
+
+
+@router.get(
+    "/v1/streams/{stream}",
+    summary="What is known of a stream",
+    response_model=None,
+    responses={200: _KNOWN, 404: _UNKNOWN, **OF_A_STREAM},
+)
 async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
     known = await _parts(request).scorer.describe(stream)
@@ -59,13 +79,15 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     return known
 
 
-_SETTINGS_BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/StreamSettings"}}},
-}
-
-
-@router.put("/v1/streams/{stream}", summary="Change a stream's settings", openapi_extra={"requestBody": _SETTINGS_BODY})
+@router.put(
+    "/v1/streams/{stream}",
+    summary="Change a stream's settings",
+    response_model=None,
+    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": ref("StreamSettings")}}}
+    },
+)
 async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
     parts = _parts(request)
@@ -88,7 +110,7 @@ def _settings_in(body: bytes) -> StreamSettings:
     "/v1/streams/{stream}",
     status_code=204,
     summary="Forget a stream",
-    responses={404: described("No such stream")},
+    responses={404: _UNKNOWN, **OF_A_STREAM},
 )
 async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> None:
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
@@ -97,7 +119,14 @@ async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) 
 
 
 @router.get(
-    "/v1/streams/{stream}/history", summary="A stream's last readings", responses={404: described("No such stream")}
+    "/v1/streams/{stream}/history",
+    summary="A stream's last readings",
+    response_model=None,
+    responses={
+        200: found("The readings, oldest first", {"type": "array", "items": ref("Kept")}),
+        404: _UNKNOWN,
+        **OF_A_STREAM,
+    },
 )
 async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) -> list[dict[str, Any]]:
     """The last readings, oldest first, each with its values and the answer it got."""
@@ -107,14 +136,16 @@ async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) ->
     return entries
 
 
-@router.get("/livez", summary="The process runs")
+@router.get("/livez", summary="The process runs", responses={405: OTHER_METHOD})
 async def livez() -> dict[str, str]:
     """200 as long as the process answers, whatever Redis does."""
     return {"status": "alive"}
 
 
 @router.get(
-    "/readyz", summary="Readings can be scored", responses={503: described("Redis is away, or may evict states")}
+    "/readyz",
+    summary="Readings can be scored",
+    responses={405: OTHER_METHOD, 503: problem_with("Redis is away, or may evict states", "Retry-After")},
 )
 async def readyz(request: Request) -> dict[str, str]:
     """200 when Redis answers and keeps states, else 503 with the reason."""
@@ -130,7 +161,12 @@ async def readyz(request: Request) -> dict[str, str]:
     return {"status": "ready", "model": parts.detector.name}
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: found("The series", {"type": "string"}, "text/plain"), 405: OTHER_METHOD},
+)
 async def metrics(request: Request) -> Response:
     """The series of the README's table, of all worker processes."""
     parts = _parts(request)

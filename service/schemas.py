@@ -46,11 +46,14 @@ class SentReading(msgspec.Struct, forbid_unknown_fields=True):
         dict[str, float | None] | float,
         msgspec.Meta(description="channel to value, null = missing; or one number for one channel"),
     ]
-    stream: Annotated[str, msgspec.Meta(description="letters, digits, . _ -; at most 128")] = ""
+    stream: Annotated[str | None, msgspec.Meta(description="letters, digits, . _ -; at most 128")] = None
     timestamp: Annotated[
         str | float | None, msgspec.Meta(description="RFC 3339 with zone, or Unix seconds; absent: time of arrival")
     ] = None
-    seq: Annotated[int | None, msgspec.Meta(description="the sender's own count from 0; identifies the reading")] = None
+    seq: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SEQ)] | None,
+        msgspec.Meta(description="the sender's own count from 0; identifies the reading"),
+    ] = None
 
 
 @dataclass(frozen=True)
