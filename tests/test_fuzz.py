@@ -1,40 +1,93 @@
-"""Mutated bodies: whatever comes, no 5xx, an answer that is JSON, and a stream that stays sound."""
+"""Mutated requests: whatever comes, no 5xx, an answer that is what it says, and a stream that stays sound."""
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import os
 import random
 import re
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import pytest
+import uvloop
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from service.app import create_app
+from service.settings import Settings
 from tests.conftest import post, readings
 
-REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "20000"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
+TOGETHER = 64
+"""Requests in flight at once."""
 
-PATHS = ("/v1/readings", "/v1/streams/a/readings", "/v1/streams/%00/readings")
+ALLOWED = {200, 204, 400, 404, 405, 413, 415, 422}
+JSON, LINES, PROBLEM = "application/json", "application/x-ndjson", "application/problem+json"
+
+
+class Request(NamedTuple):
+    """What an HTTP server hands to the app."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    chunks: list[bytes]
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+POSTED = ("/v1/readings", "/v1/readings", "/v1/streams/a/readings", "/v1/streams/b/readings")
+PATHS = (
+    *POSTED, "/v1/streams/\0/readings", "/v1/streams/a\r\nb/readings", "/v1/streams//readings",
+    "/v1/streams/../readings", "/v1/streams/a/b/readings", "/v1/streams/\ufffd/readings",
+    "/v1/streams/" + "n" * 5000 + "/readings", "/v1/streams", "/v1/streams/a", "/v1/streams/b", "/v1/streams/\0",
+    "/v1/streams/*", "/v1/streams/a/history", "/v1/streams/{a}/history", "/v1/readings/", "/v1", "/livez", "/readyz",
+    "//livez", "/nowhere",
+)  # fmt: skip
+METHODS = ("POST", "POST", "PUT", "PUT", "GET", "GET", "DELETE", "HEAD", "OPTIONS", "PATCH", "post", "\x7f")
 BODIES = (
     b'[{"stream":"a","timestamp":1700000000,"seq":1,"values":{"pressure":3.1,"flow":null}},'
     b'{"stream":"b","values":{"pressure":1}}]',
     b'{"stream":"c","values":{"flow":-0.0},"timestamp":"2023-01-01T00:00:00Z"}',
     b'{"stream":"a","values":{}}\n{"stream":"b","seq":3,"values":{"flow":1e30}}\n',
+    b'{"on_gap":"hold","reorder_window_s":60}',
 )
 TOKENS = (
-    b"NaN", b"-Infinity", b"1e400", b"1e39", b"-1e39", b"null",
-    b"true", b"[]", b"{}", b'""', b'"\\ud800"', b'"\\u0000"',
-    b"-0", b"9" * 400, b"1e-400", b"\xff", b"\x00", b'"a/b"', b'"' + b"x" * 10_000 + b'"', b"[[[[[[", b"1.5", b"-1",
-    b"9007199254740993", b"18446744073709551616", b'"2026-02-30T00:00:00Z"', b'"9999-12-31T23:59:59Z"', b"1e15",
-    b'"0001-01-01T00:00:00+14:00"', b"4102444800", b'"values"', b'"stream"', b'{"pressure":"1"}', b"1" * 25,
+    b"NaN", b"-Infinity", b"1e400", b"1e39", b"-1e39", b"null", b'"nan"', b'"inf"', b"\xef\xbb\xbf", b"\xff\xfe",
+    b"true", b"[]", b"{}", b'""', b'"\\ud800"', b'"\\udc00\\ud800"', b'"\\u0000"', b"\xed\xa0\x80", b"\xc0\x80",
+    b"-0", b"9" * 400, b"9" * 5000, b"1e-400", b"\xff", b"\x00", b'"a/b"', b'"a\\r\\nSET x y"', b'"a\r\nb"', b'"*"',
+    b'"' + b"x" * 10_000 + b'"', b"[[[[[[", b"[" * 5000, b'{"values":' * 2000, b"1.5", b"-1", b"1e15", b"253402300800",
+    b"9007199254740993", b"18446744073709551616", b"9223372036854775807", b'"2026-02-30T00:00:00Z"',
+    b'"9999-12-31T23:59:59Z"', b'"0001-01-01T00:00:00+14:00"', b'"2016-12-31T23:59:60Z"', b"4102444800",
+    b'"values"', b'"stream"', b'"stream":"z",', b'"values":{"flow":1},', b'"seq":0,"seq":1,', b'{"pressure":"1"}',
+    b'{"pressure":1,"pressure":2}', b"1" * 25, b"\r\n", b"\n", b"\x0b", b"\xe2\x80\xa8", b"\x1e", b",", b"}", b"]",
 )  # fmt: skip
+TYPES = (
+    b"application/json", b"application/json", b"application/x-ndjson", b"application/x-ndjson", b"application/jsonl",
+    b"application/json; charset=utf-16", b"APPLICATION/JSON ;", b"text/json", b"", b"application/x-www-form-urlencoded",
+    b"text/plain", b"\xff\xfe", b"application/json\r\nx: y", b"a" * 5000, b"multipart/form-data",
+)  # fmt: skip
+ENCODINGS = (b"gzip", b"GZIP ", b"identity", b"br", b"gzip, gzip", b"", b"\xff")
+LENGTHS = (b"0", b"5", b"-1", b"99999999999999999999", b"9" * 5000, b"1e3", b"\xb2", b"0x10", b"")
+QUERIES = (b"", b"", b"limit=0", b"limit=5&after=%ff%00", b"after=" + b"a" * 5000, b"limit=" + b"9" * 5000, b"&=&;")
 TOKEN = re.compile(rb'"[^"]*"|-?[\d.e+]+|null|true|\{|\}|\[|\]')
 
 
 def mutated(body: bytes, rng: random.Random) -> bytes:
     changed = bytearray(body)
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 4))):
         at, kind = rng.randrange(len(changed) + 1), rng.random()
         if kind < 0.4:
             spans = [match.span() for match in TOKEN.finditer(changed)]
@@ -44,29 +97,248 @@ def mutated(body: bytes, rng: random.Random) -> bytes:
             changed[at:at] = rng.choice(TOKENS)
         elif kind < 0.8:
             del changed[at : at + rng.randint(1, 5)]
-        else:
+        elif kind < 0.98:
             changed[at : at + 1] = bytes([rng.randrange(256)])
+        else:
+            changed *= 2
     return bytes(changed)
+
+
+def compressed(body: bytes, rng: random.Random) -> bytes:
+    """Gzip of a body, in one member or two, sometimes damaged."""
+    cut = rng.randrange(len(body) + 1)
+    members = gzip.compress(body, 1) if rng.random() < 0.7 else gzip.compress(body[:cut], 1) + gzip.compress(body[cut:])
+    return members if rng.random() < 0.6 else mutated(members, rng)
+
+
+def made(rng: random.Random) -> Request:
+    """A request with something wrong in it, or nothing."""
+    body = mutated(rng.choice(BODIES), rng)
+    headers = [(b"content-type", rng.choice(TYPES) if rng.random() < 0.2 else rng.choice((JSON, LINES)).encode())]
+    if rng.random() < 0.1:
+        body = compressed(body, rng)
+        headers.append((b"content-encoding", b"gzip"))
+    elif rng.random() < 0.05:
+        headers.append((b"content-encoding", rng.choice(ENCODINGS)))
+    if rng.random() < 0.05:
+        headers.append((b"content-length", rng.choice(LENGTHS)))
+    if rng.random() < 0.05:
+        headers.append((rng.choice((b"host", b"accept", b"x\xff", b"transfer-encoding")), mutated(b"a:1", rng)))
+    if rng.random() < 0.03:
+        headers = []
+    rng.shuffle(headers)
+    cut = rng.randrange(len(body) + 1) if rng.random() < 0.2 else len(body)
+    chunks = [body[:cut], body[cut:]]
+    if rng.random() < 0.85:
+        return Request("POST", rng.choice(POSTED), b"", headers, chunks)
+    return Request(rng.choice(METHODS), rng.choice(PATHS), rng.choice(QUERIES), headers, chunks)
+
+
+async def answered(app: FastAPI, request: Request) -> Reply:
+    """Hand a request to the app as an HTTP server does."""
+    sent = [
+        {"type": "http.request", "body": chunk, "more_body": at + 1 < len(request.chunks)}
+        for at, chunk in enumerate(request.chunks)
+    ]
+    messages: list[Any] = []
+    coming = iter(sent)
+
+    async def receive() -> Any:
+        return next(coming, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
+        "method": request.method, "path": request.path, "raw_path": request.path.encode(),
+        "query_string": request.query,
+        "headers": request.headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "state": {},
+    }  # fmt: skip
+    await app(scope, receive, send)
+    start, *bodies = messages
+    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Reply(start["status"], headers, b"".join(message.get("body", b"") for message in bodies))
+
+
+def flaw(request: Request, reply: Reply) -> str | None:
+    """What is wrong with an answer, or None."""
+    if reply.status not in ALLOWED:
+        return "not one of the statuses allowed"
+    media = reply.headers.get("content-type", "")
+    texts = reply.body.splitlines() if media == LINES else [reply.body]
+    if reply.status == 204:
+        return None if reply.body == b"" else "204 with a body"
+    try:
+        contents = [json.loads(text, parse_constant=refuse) for text in texts]
+    except ValueError:
+        return "not JSON"
+    if reply.status >= 400:
+        (content,) = contents
+        fields = ("type", "title", "status", "detail")
+        sound = media == PROBLEM and set(content) == set(fields) and content["status"] == reply.status
+        return None if sound and len(reply.body) < 1000 else "not a short problem document"
+    if request.method == "POST":
+        for result in contents[0] if isinstance(contents[0], list) else contents:
+            refused = result["status"] in ("rejected", "late", "conflict")
+            if refused != (result["score"] is None) or refused != (result["error"] is not None):
+                return f"an odd result: {result}"
+    return None
 
 
 def refuse(name: str) -> Any:
     raise ValueError(name)
 
 
-def test_no_body_is_a_server_error_and_none_harms_a_stream(client: TestClient) -> None:
-    """The long form: FUZZ_REQUESTS=1000000 FUZZ_SEED=1 python -m pytest tests/test_fuzz.py"""
-    rng = random.Random(SEED)
-    before = post(client, readings("witness", 10))
-    for number in range(REQUESTS):
-        body = mutated(rng.choice(BODIES), rng)
-        headers = {"content-type": rng.choice(("application/json", "application/x-ndjson"))}
-        if rng.random() < 0.03:
-            headers["content-encoding"] = "gzip"
-        reply = client.post(rng.choice(PATHS), content=body, headers=headers)
-        where = f"FUZZ_SEED={SEED}, request {number}: {body[:300]!r}"
-        assert reply.status_code in (200, 400, 413, 415), where
-        texts = reply.text.splitlines() if "ndjson" in reply.headers["content-type"] else [reply.text]
-        for text in texts:
-            json.loads(text, parse_constant=refuse)
-    again = post(client, readings("witness", 10))
-    assert again == [{**result, "replayed": True} for result in before]
+async def fuzz(app: FastAPI) -> tuple[Counter[int], list[str]]:
+    """Send mutated requests; returns how often each status came, and what was wrong."""
+    rng, statuses, wrong = random.Random(SEED), Counter[int](), []
+    until = time.monotonic() + SECONDS
+    async with app.router.lifespan_context(app):
+        for first in range(0, REQUESTS, TOGETHER):
+            requests = [made(rng) for _ in range(min(TOGETHER, REQUESTS - first))]
+            replies = await asyncio.gather(*(answered(app, request) for request in requests), return_exceptions=True)
+            for number, (request, reply) in enumerate(zip(requests, replies, strict=True), first):
+                if isinstance(reply, BaseException):
+                    problem: str | None = repr(reply)
+                else:
+                    statuses[reply.status] += 1
+                    problem = flaw(request, reply)
+                if problem:
+                    wrong.append(
+                        f"FUZZ_SEED={SEED}, request {number}: {problem}: {str(request)[:600]} {str(reply)[:300]}"
+                    )
+            if time.monotonic() > until or len(wrong) > 50:
+                break
+    return statuses, wrong
+
+
+def test_no_request_is_a_server_error_and_none_harms_a_stream(settings: Callable[..., Settings]) -> None:
+    """The long form: FUZZ_REQUESTS=1000000 FUZZ_SECONDS=900 FUZZ_SEED=1 python -m pytest -s tests/test_fuzz.py"""
+    with TestClient(create_app(settings())) as client:
+        before = post(client, readings("witness", 10))
+    began = time.monotonic()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        statuses, wrong = runner.run(fuzz(create_app(settings(log_level="error"))))
+    print(f"FUZZ_SEED={SEED}: {statuses.total()} requests in {time.monotonic() - began:.0f} s, {dict(statuses)}")
+    assert wrong == []
+    assert statuses[200] > statuses.total() / 4  # requests that are all refused at the door prove little
+    with TestClient(create_app(settings())) as client:
+        again = post(client, readings("witness", 10))
+        assert again == [{**result, "replayed": True} for result in before]
+        assert client.get("/readyz").status_code == 200
+
+
+GOOD = '{"stream": "a", "values": {"flow": 1}}'
+NASTY = {
+    "nan": '{"stream": "a", "values": {"flow": NaN}}',
+    "infinity": '{"stream": "a", "values": {"flow": Infinity}}',
+    "-infinity": '{"stream": "a", "values": {"flow": -Infinity}}',
+    "1e400": '{"stream": "a", "values": {"flow": 1e400}}',
+    "1e39": '{"stream": "a", "values": {"flow": 1e39}}',
+    "huge integer": '{"stream": "a", "values": {"flow": %s}}' % ("9" * 5000),
+    "nan as text": '{"stream": "a", "values": {"flow": "nan"}}',
+    "infinity as text": '{"stream": "a", "values": {"flow": "Infinity"}}',
+    "nan time": '{"stream": "a", "values": {"flow": 1}, "timestamp": NaN}',
+    "infinite time": '{"stream": "a", "values": {"flow": 1}, "timestamp": 1e400}',
+    "overflowing time": '{"stream": "a", "values": {"flow": 1}, "timestamp": 1e300}',
+    "no such time": '{"stream": "a", "values": {"flow": 1}, "timestamp": "9999-99-99T99:99:99Z"}',
+    "time before time": '{"stream": "a", "values": {"flow": 1}, "timestamp": "0001-01-01T00:00:00+14:00"}',
+    "time of nan as text": '{"stream": "a", "values": {"flow": 1}, "timestamp": "nan"}',
+    "true": '{"stream": "a", "values": {"flow": true}}',
+    "overflowing seq": '{"stream": "a", "values": {"flow": 1}, "seq": 18446744073709551616}',
+    "huge seq": '{"stream": "a", "values": {"flow": 1}, "seq": %s}' % ("9" * 5000),
+    "seq of nan": '{"stream": "a", "values": {"flow": 1}, "seq": NaN}',
+    "lone surrogate as name": '{"stream": "\\ud800", "values": {"flow": 1}}',
+    "lone surrogate as channel": '{"stream": "a", "values": {"\\udfff": 1}}',
+    "lone surrogate as field": '{"stream": "a", "values": {"flow": 1}, "\\ud800": 1}',
+    "lone surrogate as time": '{"stream": "a", "values": {"flow": 1}, "timestamp": "\\ud800"}',
+    "nul in a name": '{"stream": "a\\u0000", "values": {"flow": 1}}',
+    "line end in a name": '{"stream": "a\\r\\nDEL x", "values": {"flow": 1}}',
+    "line end behind a name": '{"stream": "a\\n", "values": {"flow": 1}}',
+    "folder in a name": '{"stream": "../a", "values": {"flow": 1}}',
+    "pattern as name": '{"stream": "*", "values": {"flow": 1}}',
+    "brace in a name": '{"stream": "{a}", "values": {"flow": 1}}',
+    "long name": '{"stream": "%s", "values": {"flow": 1}}' % ("a" * 129),
+    "long channel": '{"stream": "a", "values": {"%s": 1}}' % ("a" * 100_000),
+    "deep value": '{"stream": "a", "values": {"flow": ' + "[" * 500 + "1" + "]" * 500 + "}}",
+    "second time of a key wrong": '{"stream": "a", "values": {"flow": 1}, "values": null}',
+    "not an object": "[]",
+    "number": "1e400",
+    "text": '"\\ud800"',
+    "null": "null",
+    "surrogate in utf-8": '{"stream": "\ud800", "values": {"flow": 1}}',
+}
+"""One reading each, that cannot be scored."""
+NOT_JSON = {
+    "nul": b"\0",
+    "overlong utf-8": b'["\xc0\x80"]',
+    "line end in text": b'["a\r\nb"]',
+    "very deep": b"[" * 100_000,
+    "very deep and whole": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"values":' * 50_000,
+    "two values": b"{} {}",
+    "open": b'[{"stream": "a"',
+    "comment": b"[] // x",
+    "text": b'"a"',
+    "number": b"1e400",
+}
+"""Bodies that are no JSON, or JSON that is no reading."""
+
+
+@pytest.mark.parametrize("path", ["/v1/readings", "/v1/streams/a/readings"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_reading_that_is_none_is_rejected_and_its_neighbours_are_not(
+    client: TestClient, path: str, zipped: bool
+) -> None:
+    for name, nasty in NASTY.items():
+        for media, body in ((JSON, f"[{GOOD}, {nasty}, {GOOD}]"), (LINES, f"{GOOD}\n{nasty}\n{GOOD}")):
+            raw = body.encode("utf-8", "surrogatepass")
+            headers = {"content-type": media} | ({"content-encoding": "gzip"} if zipped else {})
+            reply = client.post(path, content=gzip.compress(raw) if zipped else raw, headers=headers)
+            assert reply.status_code == 200, name
+            results = reply.json() if media == JSON else [json.loads(line) for line in reply.text.splitlines()]
+            assert [result["status"] == "rejected" for result in results] == [False, True, False], name
+            assert results[1]["error"], name
+            assert max(map(len, reply.text.split('"'))) < 500, name
+            json.loads(reply.text.splitlines()[0], parse_constant=refuse)
+    streams = client.get("/v1/streams").json()["streams"]
+    assert streams == ["a"]
+    assert client.get("/v1/streams/a").json()["readings"] == len(NASTY) * 4
+
+
+@pytest.mark.parametrize("path", ["/v1/readings", "/v1/streams/a/readings"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_body_that_is_none_is_refused(client: TestClient, path: str, zipped: bool) -> None:
+    for name, body in NOT_JSON.items():
+        headers = {"content-type": JSON} | ({"content-encoding": "gzip"} if zipped else {})
+        reply = client.post(path, content=gzip.compress(body) if zipped else body, headers=headers)
+        assert (reply.status_code, reply.headers["content-type"]) == (400, PROBLEM), name
+        assert len(reply.content) < 500, name
+    assert client.get("/v1/streams").json()["total"] == 0
+
+
+def test_of_a_key_that_comes_twice_the_last_counts(client: TestClient) -> None:
+    body = b'{"stream":"x","stream":"a","values":{"flow":1,"flow":2},"seq":7,"seq":8}'
+    result = client.post("/v1/readings", content=body, headers={"content-type": JSON}).json()
+    assert (result["stream"], result["seq"]) == ("a", 8)
+    assert client.get("/v1/streams/a/history").json()[0]["values"] == {"pressure": None, "flow": 2}
+
+
+def test_a_byte_order_mark_is_read_past(client: TestClient) -> None:
+    reply = client.post("/v1/readings", content=b"\xef\xbb\xbf" + GOOD.encode(), headers={"content-type": JSON})
+    assert reply.json()["status"] == "warming_up"
+
+
+@pytest.mark.parametrize(("length", "status"), [(b"\xb2", 200), (b"9" * 5000, 413), (b"-1", 200), (b"1e9", 200)])
+def test_a_content_length_that_is_none_is_no_server_error(
+    settings: Callable[..., Settings], length: bytes, status: int
+) -> None:
+    """Most HTTP servers refuse it themselves. Python calls a superscript two a digit, and reads 4,300 of them."""
+
+    async def sent() -> Reply:
+        app = create_app(settings())
+        async with app.router.lifespan_context(app):
+            return await answered(app, Request("POST", "/v1/readings", b"", [(b"content-length", length)], [b"[]"]))
+
+    assert asyncio.run(sent()).status == status
