@@ -1,0 +1,104 @@
+"""Every error that the OpenAPI document names, on every route: each is a problem document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import readings
+
+JSON = {"content-type": "application/json"}
+STREAM = "/v1/streams/{stream}"
+POSTS = ("post /v1/readings", f"post {STREAM}/readings")
+OF_A_STREAM = (f"get {STREAM}", f"put {STREAM}", f"delete {STREAM}", f"get {STREAM}/history")
+BOUNDS: dict[str, Any] = {"request_bytes": 1024, "request_readings": 5, "waiting_readings": 3}
+AWAY = {"redis_url": "redis://127.0.0.1:1/0"}
+
+Way = tuple[dict[str, Any], dict[str, Any]]
+"""Settings of the service, and what to change in a request that would be fine."""
+
+WAYS: dict[tuple[str, int], Way] = {
+    **{(route, 400): ({}, {"content": b"{"}) for route in (*POSTS, f"put {STREAM}")},
+    **{(route, 413): (BOUNDS, {"content": b" " * 2000}) for route in (*POSTS, f"put {STREAM}")},
+    **{(route, 415): ({}, {"headers": {"content-type": "text/xml"}}) for route in (*POSTS, f"put {STREAM}")},
+    **{(route, 429): (BOUNDS, {"json": readings("s", 4)}) for route in POSTS},
+    **{(route, 404): ({}, {"stream": "unknown"}) for route in OF_A_STREAM if not route.startswith("put")},
+    **{(route, 422): ({}, {"stream": "%00"}) for route in OF_A_STREAM},
+    **{(route, 503): (AWAY, {}) for route in (*POSTS, *OF_A_STREAM, "get /v1/streams", "get /readyz")},
+    **{
+        (route, 405): ({}, {"method": "PATCH"})
+        for route in (*POSTS, *OF_A_STREAM, "get /v1/streams", "get /livez", "get /readyz", "get /metrics")
+    },
+    ("get /v1/streams", 422): ({}, {"params": {"limit": "many"}}),
+}
+BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}
+"""Answered before there is a request, see test_edge.py."""
+
+
+def sent(client: TestClient, route: str, **changes: Any) -> Any:
+    """A request of a route that is fine but for the changes."""
+    method, path = route.split(" ")
+    request: dict[str, Any] = {"method": method, "headers": JSON}
+    if method == "post":
+        request["json"] = readings("s", 1)
+    elif method == "put":
+        request["json"] = {}
+    if "content" in changes:
+        request.pop("json")
+    stream = changes.pop("stream", "s")
+    return client.request(url=path.replace("{stream}", stream), **{**request, **changes})
+
+
+def is_problem(reply: Any, status: int) -> bool:
+    content = reply.json()
+    return bool(
+        reply.status_code == status
+        and reply.headers["content-type"] == "application/problem+json"
+        and set(content) == {"type", "title", "status", "detail"}
+        and content["status"] == status
+        and content["type"] == "about:blank"
+        and content["title"]
+        and content["detail"]
+        and ("retry-after" in reply.headers) == (status in (429, 503))
+        and ("allow" in reply.headers) == (status == 405)
+        and not any(word in reply.text for word in ("Traceback", ".py", "pydantic", "fastapi", "starlette"))
+    )
+
+
+def test_every_error_in_the_document_has_a_way_here(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    named = {
+        (f"{method} {path}", int(status))
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        for status in operation["responses"]
+        if int(status) >= 400
+    }
+    assert named == set(WAYS) | BY_THE_SERVER
+
+
+@pytest.mark.parametrize(("route", "status"), WAYS)
+def test_an_error_is_a_problem_document(settings: Callable[..., Settings], route: str, status: int) -> None:
+    changed, changes = WAYS[route, status]
+    with TestClient(create_app(settings(**changed))) as client:
+        if not changed:
+            assert sent(client, POSTS[0]).status_code == 200
+            fine = sent(client, route).status_code
+            assert fine in (200, 204), fine
+            sent(client, POSTS[0])
+        reply = sent(client, route, **changes)
+    assert is_problem(reply, status), (reply.status_code, reply.headers, reply.text)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/v1", "/v1/streams/", "/v1/streams/a/b", "/v1/readings/", "//", "/livez/"]
+)
+def test_a_path_that_is_none_is_a_problem_document(client: TestClient, method: str, path: str) -> None:
+    reply = client.request(method, path)
+    assert is_problem(reply, 404), (reply.status_code, reply.text)
