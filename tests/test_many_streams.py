@@ -1,0 +1,114 @@
+"""Many stream names: neither /metrics nor the service's memory grows with them."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Final
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from models.artefact import FORMAT_VERSION
+from models.residual import REASONS
+from service.metrics import BATCHES, SCORES, SECONDS, STAGES
+from tests.conftest import post, readings
+from tests.slowloris import rss_mb
+from tests.test_whole_path import serving
+
+STREAMS = int(os.environ.get("STREAMS", "5000"))
+SEED = int(os.environ.get("STREAMS_SEED", "0"))
+AT_ONCE = 1000
+
+
+def bounds(buckets: tuple[float, ...]) -> set[str]:
+    return {str(float(bound)) for bound in buckets} | {"+Inf"}
+
+
+LABELS: Final[dict[str, dict[str, set[str]]]] = {
+    "gatewatch_readings_total": {"status": {"warming_up", "normal", "anomalous", "late", "conflict", "rejected"}},
+    "gatewatch_replays_total": {},
+    "gatewatch_score": {"le": bounds(SCORES)},
+    "gatewatch_alerts_total": {"reason": set(REASONS)},
+    "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},
+    "gatewatch_batch_readings": {"le": bounds(BATCHES)},
+    "gatewatch_store_errors_total": {"operation": {"score", "check"}},
+    "gatewatch_states_rebuilt_total": {"cause": {"missing", "corrupt", "format", "model", "history"}},
+    "gatewatch_store_losses_total": {},
+    "gatewatch_corrections_total": {},
+    "gatewatch_rescored_total": {},
+    "gatewatch_model_info": {"architecture": {"lstm"}, "format": {str(FORMAT_VERSION)}},
+    "gatewatch_store_up": {},
+    "gatewatch_open_anomalies": {},
+    "gatewatch_waiting_readings": {},
+}
+"""Every series and every value its labels may have; `model` has one value, the digest of the model in use."""
+
+
+def series(text: str) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Every series of /metrics, each held against the list."""
+    found = set()
+    for family in text_string_to_metric_families(text):
+        for name, labels, *_ in family.samples:
+            found.add((name, tuple(sorted(labels.items()))))
+            listed = next((LABELS[n] for n in (name, family.name) if n in LABELS), None)
+            assert listed is not None, f"{name} is not in the list"
+            for label, value in labels.items():
+                if label == "model":
+                    assert len(value) == 16, value
+                else:
+                    assert value in listed[label], f"{name}: {label}={value}"
+    return found
+
+
+def test_the_series_and_their_labels_are_those_listed(client: TestClient) -> None:
+    """After readings of every kind, and an incident; the README has a line for each."""
+    sent = readings("l", 40)
+    post(client, [*sent[:20], {**sent[20], "values": {"pressure": 900, "flow": 3}}, *sent[21:]])
+    post(client, [sent[5], {**sent[5], "values": {"flow": 9}}, {"stream": "\n", "values": 1}, {"stream": "k"}])
+    found = {name for name, _ in series(client.get("/metrics").text)}
+    readme = Path(__file__).parent.parent.joinpath("README.md").read_text()
+    for name in LABELS:
+        assert {name, f"{name}_bucket"} & found or name in ("gatewatch_states_rebuilt_total",), name
+        assert f"`{name}" in readme, name
+
+
+def many(rng: random.Random) -> list[dict[str, object]]:
+    """Readings of new streams; one in fifty with a name that is none, or a channel there is not."""
+    sent: list[dict[str, object]] = []
+    for _ in range(AT_ONCE):
+        name = f"{rng.getrandbits(64):x}-{rng.getrandbits(64):x}"
+        kind = rng.randrange(100)
+        stream = f"bad/{name}" if kind == 0 else name
+        sent.append({"stream": stream, "values": {name if kind == 1 else "flow": rng.random()}})
+    return sent
+
+
+def test_metrics_and_memory_stay_flat_whatever_the_number_of_streams(artefact: Path, tmp_path: Path) -> None:
+    """The long form: STREAMS=1000000 python -m pytest -s tests/test_many_streams.py
+
+    Names and keys of 65,536 streams are remembered, so memory grows until then; from half of the streams on it is flat.
+    """
+    rng, rss = random.Random(SEED), {}
+    with serving(artefact, tmp_path) as (url, service), httpx2.Client(base_url=url, timeout=30) as client:
+        client.post("/v1/readings", json=many(rng)).raise_for_status()
+        first = client.get("/metrics").text
+        for done in range(AT_ONCE, STREAMS, AT_ONCE):
+            results = client.post("/v1/readings", json=many(rng)).raise_for_status().json()
+            assert len(results) == AT_ONCE
+            if done * 10 % STREAMS < 10 * AT_ONCE:
+                rss[done] = rss_mb(service.pid)
+        last = client.get("/metrics").text
+        rss[STREAMS] = rss_mb(service.pid)
+        streams = client.get("/v1/streams", params={"limit": 1}).json()["total"]
+    print(
+        f"STREAMS_SEED={SEED}: {streams} streams; /metrics {len(first)} bytes after {AT_ONCE}, {len(last)} at the end"
+    )
+    print("resident MB: " + ", ".join(f"{mb:.0f} after {done}" for done, mb in sorted(rss.items())))
+    assert streams > 0.9 * STREAMS
+    assert series(first) == series(last)
+    assert len(last) < len(first) + 1000  # numbers have grown, nothing else
+    assert max(rss.values()) - min(rss[done] for done in rss if done >= STREAMS // 2) < 24
+    assert max(rss.values()) - min(rss.values()) < 64
