@@ -346,13 +346,19 @@ class Scorer:
                 known = stepper.find(ring, int(batch.seqs[place]), time_ms)
                 if len(known):  # another process was first, or it stands twice in this batch
                     result = unanswered(batch, place, known, lanes.records[0])
-                    return answer(result) if result else self._answers.texts([stream], known, replayed=True)[0]
+                    if result is None:
+                        self._metrics.replayed(1)
+                        return self._answers.texts([stream], known, replayed=True)[0]
+                    self._metrics.answered(result.status, 1)
+                    return answer(result)
                 entries = stepper.read_history(ring)
                 earlier, flaws = state.unpack(packed, stepper.record, self._detector.digest, stepper.slots)
                 sound = {slot: earlier[slot : slot + 1] for slot in range(len(packed)) if slot not in flaws}
                 correction = corrections.insert(stepper, lanes.records, sound, entries, late)
                 if correction is None:
-                    return None
+                    if await self._store.load([stream]) == held.packed:
+                        return None
+                    continue  # written since it was held: record, earlier records and history are of different times
                 slots = [(0, *slot) for slot in stepper.slots_of(correction.entries)]
                 kept = {(0, slot): record for slot, record in correction.earlier.items()}
                 record = state.pack(correction.record)

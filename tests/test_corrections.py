@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 import redis
 from starlette.testclient import TestClient
 
+from models.detector import Detector
 from service.app import create_app
+from service.metrics import Metrics
+from service.schemas import Readings, Wire
+from service.scoring import Scorer
 from service.settings import Settings
+from service.store import StateStore
+from service.stream_settings import StreamSettings
 from tests.conftest import post, readings
 from tests.test_scoring import state_key
 
@@ -67,6 +75,59 @@ def test_a_late_reading_sent_again_is_answered_again(client: TestClient) -> None
     assert again == {**first, "replayed": True}
     assert other["status"] == "conflict"
     assert client.get("/v1/streams/again").json()["readings"] == 20
+
+
+class OvertakenStore(StateStore):
+    """Another process is faster, once: before the stream is held for a correction, or while it is."""
+
+    before: Callable[[], Awaitable[Any]] | None = None
+    during: Callable[[], Awaitable[Any]] | None = None
+
+    async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
+        histories = await super().load_histories(streams)
+        if self.before is not None:
+            job, self.before = self.before, None
+            await job()
+        return histories
+
+    async def load_earlier(self, stream: str) -> list[bytes]:
+        if self.during is not None:
+            job, self.during = self.during, None
+            await job()
+        return await super().load_earlier(stream)
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+@pytest.mark.parametrize(("value", "status", "count"), [(None, "warming_up", 5), (9.5, "conflict", 4)])
+def test_a_late_reading_that_another_process_overtakes(
+    detector: Detector, redis_url: str, tenant: str, moment: str, value: float | None, status: str, count: int
+) -> None:
+    """The other process applies a newer reading, or another one with the late one's identity."""
+    sent = readings("race", 5)
+    other = sent[4] if value is None else {**sent[2], "values": {"pressure": value}}
+
+    async def race() -> tuple[dict[str, Any], dict[str, Any] | None]:
+        wire = Wire(detector.channels, 0, 100)
+        stores = [OvertakenStore(redis_url, tenant, 2000), StateStore(redis_url, tenant, 2000)]
+        mine, others = [Scorer(detector, store, Metrics(), 128, 4, 100) for store in stores]
+
+        def read(*chosen: dict[str, Any]) -> Readings:
+            return wire.columns(wire.read(json.dumps(chosen).encode(), False, None)[0], 2_000_000_000_000)[1]
+
+        await mine.configure("race", StreamSettings(reorder_window_s=600))
+        await mine.score_batch(read(sent[0], sent[1], sent[3]))
+        setattr(stores[0], moment, lambda: others.score_batch(read(other)))
+        (text,) = await mine.score_batch(read(sent[2]))
+        known = await mine.describe("race")
+        for store in stores:
+            await store.close()
+        result: dict[str, Any] = json.loads(text)
+        return result, known
+
+    result, known = asyncio.run(race())
+    assert result["status"] == status
+    assert known is not None
+    assert known["readings"] == count
 
 
 def test_a_reading_later_than_the_window_stays_late(client: TestClient) -> None:
