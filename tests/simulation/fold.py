@@ -1,0 +1,103 @@
+"""Fold: a detector that is a running hash of what it has seen, and the same in plain Python, for the oracle.
+
+Its score depends on every reading before, on their order and times; so equal scores and states prove equal pasts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.detector import ANOMALOUS, NORMAL, STATUSES, WARMING_UP, Detector, Records, Step
+
+FACTOR, SUMMAND, MASK = 6364136223846793005, 1442695040888963407, 2**64 - 1
+"""Knuth's MMIX generator."""
+WARM_UP = 2
+SCORE_BITS = 20
+"""Of the hash, as a score from 0 to 2: a float32 holds it exactly."""
+
+
+class Fold(Detector):
+    """hash' = (hash ^ value ^ time) * FACTOR + SUMMAND; scores, verdicts and forecasts are read off it."""
+
+    def __init__(self) -> None:
+        self.name = "fold"
+        self.digest = b"the fold"
+        self.channels = ("x",)
+        self.state_dtype = np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "?"), ("hash", "<u8")])
+
+    def initial(self, streams: int) -> Records:
+        """(B,) states of streams that have not seen a reading."""
+        states = np.zeros(streams, self.state_dtype)
+        states["calm"] = True
+        return states
+
+    @staticmethod
+    def is_open(states: Records) -> NDArray[np.bool_]:
+        """(B,) whether the last reading was anomalous."""
+        return np.asarray(~states["calm"])
+
+    def advance(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+        """Feed one reading of each of B streams; writes into `states`."""
+        bits = np.ascontiguousarray(values).view(np.uint32)[:, 0]
+        hashed = (states["hash"] ^ bits ^ timestamps_ms.astype(np.uint64)) * np.uint64(FACTOR) + np.uint64(SUMMAND)
+        score = (hashed >> np.uint64(64 - SCORE_BITS)).astype(np.float32) / np.float32(2 ** (SCORE_BITS - 1))
+        warm = states["readings"] >= WARM_UP
+        anomalous = warm & (score > 1)
+        alert = anomalous & states["calm"]
+        states["hash"] = hashed
+        states["last_ms"] = timestamps_ms
+        states["readings"] += 1
+        states["calm"] = ~anomalous
+        forecast = score[:, None]
+        return Step(
+            score=score,
+            status=warm.view(np.uint8) + anomalous,
+            reason=np.zeros(len(score), np.uint8),
+            alert=alert,
+            forecast=forecast,
+            attribution=np.ones_like(forecast),
+            parts=np.empty((len(score), 0)),
+            states=states,
+        )
+
+    def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., C) forecasts to (..., C, 3) low, mid and high."""
+        return np.repeat(forecast[..., None], 3, axis=-1)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One reading as its sender means it; seq or ms is -1 without."""
+
+    seq: int
+    ms: int
+    value: float
+
+
+@dataclass(frozen=True)
+class After:
+    """A stream after one more reading."""
+
+    tag: bytes
+    hashed: int
+    score: float
+    status: str
+
+
+def replay(readings: Sequence[Sent]) -> list[After]:
+    """A stream after each of its readings, applied one by one from nothing."""
+    tag, hashed, replayed = bytes(16), 0, []
+    for count, reading in enumerate(readings):
+        value = struct.pack("<f", reading.value)
+        tag = hashlib.blake2b(tag + struct.pack("<qq", reading.seq, reading.ms) + value, digest_size=16).digest()
+        hashed = ((hashed ^ int.from_bytes(value, "little") ^ reading.ms) * FACTOR + SUMMAND) & MASK
+        score = (hashed >> (64 - SCORE_BITS)) / 2 ** (SCORE_BITS - 1)
+        status = WARMING_UP if count < WARM_UP else ANOMALOUS if score > 1 else NORMAL
+        replayed.append(After(tag, hashed, score, STATUSES[status]))
+    return replayed
