@@ -1,0 +1,177 @@
+"""A worker's StateStore, over a network that loses, delays and repeats commands as the seed says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from service.errors import StoreUnavailable
+from service.store import Held, StateStore, Writes
+from tests.simulation.faults import TIMEOUT_S, Faults
+from tests.simulation.loop import VirtualLoop
+from tests.simulation.redis import Key, Redis
+
+
+class SimulatedStore(StateStore):
+    """One worker's StateStore, with a connection for every command."""
+
+    def __init__(self, loop: VirtualLoop, redis: Redis, faults: Faults, crash_worker: Callable[[], None]) -> None:
+        self.loop = loop
+        self.redis = redis
+        self.faults = faults
+        self.gone = False
+        self._crash_worker = crash_worker
+
+    def start(self, run: Callable[[], Any], write: bool = False, starts: int | None = None) -> asyncio.Future[Any]:
+        """Send a command; the future holds its answer, or that there was none.
+
+        Args:
+            run: what it does on the server.
+            write: it may arrive late, or twice.
+            starts: it belongs to a connection of this start of the server, and dies with it.
+        """
+        redis, loop, rng = self.redis, self.loop, self.faults.rng
+        answer = loop.create_future()
+        if self.gone:
+            return answer
+        kinds = ["request lost", "reply lost", "slow", "server crash", "worker crash"]
+        if write:
+            kinds += ["late", "twice", "server crash after", "worker crash after"]
+        fault = self.faults.strike(
+            *kinds, *(("late", "twice", "server crash after", "worker crash after") if write else ())
+        )
+        connection = redis.starts if starts is None else starts
+        late = write and starts is None and fault in ("late", "twice")
+
+        def arrive() -> None:
+            if fault == "server crash":
+                redis.crash()
+            if not redis.up or (redis.starts != connection and not late):
+                fail()
+                return
+            result = run()
+            if fault == "server crash after":
+                redis.crash()
+                fail()
+            elif fault == "worker crash after":
+                self._crash_worker()
+            elif fault not in ("reply lost", "late"):
+                loop.call_later(delay(), succeed, result)
+
+        def succeed(result: Any) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        def fail() -> None:
+            if not answer.done():
+                answer.set_exception(StoreUnavailable("simulated"))
+
+        def delay() -> float:
+            return rng.uniform(0.02, 0.12) if fault == "slow" else rng.random() * rng.random() * 0.02
+
+        if fault == "worker crash":
+            self._crash_worker()
+            if rng.random() < 0.5:  # the command was not even sent
+                return answer
+        if fault == "late":
+            loop.call_later(TIMEOUT_S + self.faults.long(), arrive)
+        elif fault != "request lost":
+            loop.call_later(delay(), arrive)
+        if fault == "twice":
+            loop.call_later(delay() + self.faults.long(), arrive)
+        if fault in ("request lost", "reply lost", "late"):
+            loop.call_later(TIMEOUT_S, fail)
+        return answer
+
+    async def _values(self, streams: Sequence[str], what: str) -> list[bytes | None]:
+        values = self.redis.values
+        answer: list[bytes | None] = await self.start(lambda: [values.get((stream, what)) for stream in streams])
+        return answer
+
+    async def load(self, streams: Sequence[str]) -> list[bytes | None]:
+        """The streams' records."""
+        return await self._values(streams, "state")
+
+    async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
+        """The streams' history rings."""
+        return [ring or b"" for ring in await self._values(streams, "history")]
+
+    async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
+        """The streams' settings."""
+        return [settings or b"" for settings in await self._values(streams, "settings")]
+
+    async def load_earlier(self, stream: str) -> list[bytes]:
+        """The stream's two earlier records."""
+        redis = self.redis
+        earlier: list[bytes] = await self.start(
+            lambda: [redis.values.get((stream, f"earlier:{slot}"), b"") for slot in (0, 1)]
+        )
+        return earlier
+
+    async def quarantine(self, stream: str, record: bytes) -> None:
+        """Keep a copy of a record that cannot be read."""
+        await self.start(lambda: self.redis.put((stream, "quarantine"), record), write=True)
+
+    async def save(self, writes: Writes) -> list[bool]:
+        """Save each stream whose record still carries its fence."""
+        saved: list[bool] = await self.start(lambda: self.redis.save(writes), write=True)
+        return saved
+
+    @contextlib.asynccontextmanager
+    async def hold(self, streams: Sequence[str]) -> AsyncIterator[SimulatedHeld]:
+        """Load the records of streams, and watch them until they are saved."""
+        held = self.held(streams)
+        await held.watch()
+        yield held
+
+    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+        """What `hold` hands out."""
+        return SimulatedHeld(self, streams)
+
+
+class SimulatedHeld(Held):
+    """Records that were loaded and are watched."""
+
+    def __init__(self, store: SimulatedStore, streams: Sequence[str]) -> None:
+        self.store = store
+        self.streams = streams
+        self.packed = []
+        self.writes: Writes | None = None
+        self.sent: asyncio.Future[Any] | None = None
+        self._watched: dict[Key, int] = {}
+        self._starts = 0
+
+    async def watch(self) -> None:
+        """WATCH and MGET, in one go."""
+        redis = self.store.redis
+
+        def run() -> None:
+            keys = [(stream, "state") for stream in self.streams]
+            self._starts = redis.starts
+            self._watched = {key: redis.version(key) for key in keys}
+            self.packed = [redis.values.get(key) for key in keys]
+
+        await self.store.start(run)
+
+    async def send(self, writes: Writes) -> None:
+        """Send what is to be saved, perhaps after a pause of the whole process."""
+        self.writes = writes
+        store = self.store
+        if store.faults.strike("pause"):
+            await asyncio.sleep(store.faults.long())
+        self.sent = self.begin(writes)
+
+    def begin(self, writes: Writes) -> asyncio.Future[Any]:
+        """Put the transaction on its way."""
+        redis, watched = self.store.redis, self._watched
+        return self.store.start(lambda: redis.commit(writes, watched), write=True, starts=self._starts)
+
+    async def saved(self) -> list[bool]:
+        """Which of the streams sent were saved; when not all could be at once, one by one."""
+        if self.writes is None or self.sent is None:
+            return []
+        if await self.sent:
+            return [True] * len(self.writes.streams)
+        return await self.store.save(self.writes)
