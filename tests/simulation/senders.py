@@ -18,7 +18,7 @@ import numpy as np
 
 from service.answers import Result
 from service.errors import StoreUnavailable
-from service.schemas import NO_TIME, Readings
+from service.schemas import NO_TIME, Readings, Wire
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Sent
 from tests.simulation.loop import VirtualLoop
@@ -31,7 +31,7 @@ SCORED, REFUSED = ("warming_up", "normal", "anomalous"), ("late", "conflict")
 Mode = Literal["hold", "seq", "time", "window"]
 """Numbered, and the stream waits at gaps; numbered; by time; by time, and late readings take their place."""
 
-Submit = Callable[[Readings], "asyncio.Task[list[str]] | None"]
+Submit = Callable[["list[Item]"], "asyncio.Task[list[str]] | None"]
 Request = list[tuple["Plan", int]]
 
 
@@ -75,15 +75,34 @@ class Plan:
         return [at for at in range(first, min(first + self.window, len(self.readings))) if not self.settled[at]]
 
 
-def readings_of(request: Request) -> Readings:
-    """A request as the service takes it."""
-    sent = [plan.sent(at) for plan, at in request]
-    return Readings(
-        [plan.stream for plan, _ in request],
-        np.array([reading.ms for reading in sent], np.int64),
-        np.array([reading.seq for reading in sent], np.int64),
-        np.array([[reading.value] for reading in sent], np.float32),
-    )
+@dataclass(frozen=True)
+class Item:
+    """One reading of a request, with its stream."""
+
+    stream: str
+    reading: Sent
+
+
+class Columns(Wire):
+    """Requests come decoded here; nothing of them is rejected."""
+
+    def __init__(self) -> None:
+        super().__init__(("value",), 0, 1)
+
+    def columns(self, sent: list[Item], _: int) -> tuple[list[Result | None], Readings]:
+        """As the service lays them out."""
+        readings = Readings(
+            [item.stream for item in sent],
+            np.array([item.reading.ms for item in sent], np.int64),
+            np.array([item.reading.seq for item in sent], np.int64),
+            np.array([[item.reading.value] for item in sent], np.float32),
+        )
+        return [None] * len(sent), readings
+
+
+def items_of(request: Request) -> list[Item]:
+    """A request as the batcher takes it."""
+    return [Item(plan.stream, plan.sent(at)) for plan, at in request]
 
 
 class Sender:
@@ -137,7 +156,7 @@ class Sender:
         rng = self._rng
         fault = self._faults.strike("post lost", "answer lost", "post slow")
         await asyncio.sleep(rng.uniform(0.02, 0.5) if fault == "post slow" else rng.random() * 0.01)
-        task = None if fault == "post lost" else submit(readings_of(request))
+        task = None if fault == "post lost" else submit(items_of(request))
         if task is None:
             await asyncio.sleep(rng.random() * 0.1)
             return

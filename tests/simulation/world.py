@@ -21,7 +21,6 @@ import structlog
 from service import scoring, state
 from service.batcher import Batcher
 from service.metrics import Metrics, Stage
-from service.schemas import Readings
 from service.scoring import Scorer
 from service.stepper import Stepper
 from service.stream_settings import StreamSettings
@@ -30,7 +29,7 @@ from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold
 from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.redis import Redis
-from tests.simulation.senders import FIRST, Mode, Sender, make_plans, readings_of
+from tests.simulation.senders import FIRST, Columns, Item, Mode, Sender, items_of, make_plans
 from tests.simulation.store import SimulatedStore
 
 START_S = 1_700_000_000.0
@@ -121,8 +120,8 @@ class Worker:
         """Begin afresh, with empty memory."""
         world = self._world
         self._store = world.variant.store(world.loop, world.redis, world.faults, self.crash)
-        scorer = world.variant.scorer(world.detector, self._store, world.metrics, world.slots, 4)
-        self._batcher = Batcher(scorer, world.metrics, world.batch_readings, 1000)
+        scorer = world.variant.scorer(world.detector, self._store, world.metrics, world.slots, 4, 1000)
+        self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000)
         self._batcher.start()
 
     def crash(self) -> None:
@@ -137,13 +136,13 @@ class Worker:
         self._requests, self._batcher = [], None
         self._world.loop.call_later(self._world.rng.random() * 0.2, self.start)
 
-    def submit(self, readings: Readings) -> asyncio.Task[list[str]] | None:
+    def submit(self, sent: list[Item]) -> asyncio.Task[list[str]] | None:
         """Hand in a request; None while the worker is down."""
         if self._batcher is None:
             return None
         self.requests += 1
         self._requests = [request for request in self._requests if not request.done()]
-        self._requests.append(self._world.loop.create_task(self._batcher.submit(readings)))
+        self._requests.append(self._world.loop.create_task(self._batcher.submit(sent)))
         return self._requests[-1]
 
 
@@ -190,7 +189,7 @@ class World:
         self.faults.left = 0
         await asyncio.sleep(2 * LATEST_S)
         request = [(plan, at) for plan in self.plans for at in range(len(plan.readings))]
-        task = self.workers[0].submit(readings_of(request))
+        task = self.workers[0].submit(items_of(request))
         assert task is not None, "no worker is up"
         answers = await task
         self.senders[0].hear(request, answers)
