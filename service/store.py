@@ -185,13 +185,13 @@ class StateStore:
         commands: list[list[bytes]] = [[b"MULTI"]]
         if writes.anew:
             commands.append([b"DEL", *(keys[row][1] for row in writes.anew)])
-        set_slots = [b"EVAL", _SET_SLOTS, b"%d" % len(writes.slots)]
-        set_slots += [keys[row][1] for row, _, _ in writes.slots]
-        for _, offset, slot in writes.slots:
-            set_slots += (b"%d" % offset, slot)
-        set_records = [b"MSET"]
-        for (key, _), record in zip(keys, writes.records, strict=True):
-            set_records += (key, record)
+        rows, offsets, slots = zip(*writes.slots, strict=True) if writes.slots else ((), (), ())
+        placed = [b""] * (2 * len(slots))
+        placed[::2], placed[1::2] = map(b"%d".__mod__, offsets), slots
+        set_slots = [b"EVAL", _SET_SLOTS, b"%d" % len(slots), *(keys[row][1] for row in rows), *placed]
+        set_records = [b""] * (2 * len(keys))
+        set_records[::2], set_records[1::2] = (key for key, _ in keys), writes.records
+        set_records.insert(0, b"MSET")
         for (row, earlier), record in writes.earlier.items():
             set_records += (self._earlier_keys(writes.streams[row])[earlier], record)
         commands += (set_slots, set_records, *self._set_commands(writes, set(writes.streams)), [b"EXEC"])
@@ -317,12 +317,25 @@ class Held:
         return [await read(disconnect_on_error=False) for _ in range(count)]
 
 
-def _packed(arguments: list[bytes]) -> bytes:
+def _packed(arguments: Sequence[bytes]) -> bytes:
     """A command in the Redis protocol; hiredis takes ten times as long for the megabyte of a batch (measured)."""
-    pieces = [b"*%d\r\n" % len(arguments)]
-    for argument in arguments:
-        pieces += (b"$%d\r\n" % len(argument), argument, b"\r\n")
+    pieces = [b"*%d" % len(arguments), *[b""] * (2 * len(arguments)), b"\r\n"]
+    pieces[1:-1:2] = map(_LENGTHS.__getitem__, map(len, arguments))
+    pieces[2:-1:2] = arguments
     return b"".join(pieces)
+
+
+class _Lengths(dict[int, bytes]):
+    """What stands before an argument of so many bytes, each written once."""
+
+    def __missing__(self, length: int) -> bytes:
+        written = b"\r\n$%d\r\n" % length
+        if length < 65_536:
+            self[length] = written
+        return written
+
+
+_LENGTHS = _Lengths()
 
 
 def _text(value: object) -> str:
