@@ -37,7 +37,7 @@ from service import state
 from service.private_redis import PrivateRedis, start_private_redis
 
 FAULT_SHARE = 0.04
-"""Of the chunks that pass a proxy, each way."""
+"""Of the chunks that pass a proxy before a service, each way; a quarter of it before Redis."""
 
 ANSWERED = ("warming_up", "normal", "anomalous")
 
@@ -177,17 +177,19 @@ async def send_stream(
     return scores
 
 
-async def run(artefact: Path, readings: int, streams: int, seed: int, kills: bool) -> Ledger:
+async def run(
+    artefact: Path, readings: int, streams: int, seed: int, kills: bool, share: float = FAULT_SHARE
+) -> Ledger:
     """Send, break, check; what is wrong is in the ledger."""
     rng, ledger = random.Random(seed), Ledger()
     table = np.random.default_rng(seed).normal(3, 1, (streams, readings // streams, 2)).astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="gatewatch-faults-") as scratch:
         data = Path(scratch) / "redis"
         private = start_private_redis(data, appendfsync="always")
-        store = Proxy(private.url.removeprefix("unix://"), ledger, rng, FAULT_SHARE / 4)
+        store = Proxy(private.url.removeprefix("unix://"), ledger, rng, share / 4)
         await store.start()
         with services(artefact, f"redis://127.0.0.1:{store.port}/0", 2) as own_ports:
-            proxies = [Proxy(port, ledger, rng, FAULT_SHARE) for port in own_ports]
+            proxies = [Proxy(port, ledger, rng, share) for port in own_ports]
             for proxy in proxies:
                 await proxy.start()
             ports = [proxy.port for proxy in proxies]
@@ -281,13 +283,14 @@ def main() -> None:
     parser.add_argument("--readings", type=int, default=20_000)
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=FAULT_SHARE, help="of the chunks that meet a fault")
     options = parser.parse_args()
     from tests.conftest import make_artefact
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         artefact = make_artefact(Path(scratch) / "tiny")
-        ledger = asyncio.run(run(artefact, options.readings, options.streams, options.seed, kills=True))
+        ledger = asyncio.run(run(artefact, options.readings, options.streams, options.seed, True, options.share))
     print(f"{time.monotonic() - began:.0f} s, {ledger.sent} requests, {ledger.kills} kills of Redis")
     print(f"faults {dict(ledger.faults)}")
     print(f"answers {dict(ledger.answers)}")
