@@ -80,15 +80,20 @@ class Client:
         return scores
 
     async def _post(self, port: int, body: bytes) -> list[dict[str, Any]]:
-        if port not in self._connections:
-            self._connections[port] = await asyncio.open_connection("127.0.0.1", port)
-        reader, writer = self._connections[port]
         head = f"POST /v1/readings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         while True:
-            writer.write(head + body)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-            content = json.loads(await reader.readexactly(length))
+            if port not in self._connections:
+                self._connections[port] = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = self._connections[port]
+            try:
+                writer.write(head + body)
+                answer = await reader.readuntil(b"\r\n\r\n")
+                length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                content = json.loads(await reader.readexactly(length))
+            except (OSError, asyncio.IncompleteReadError):  # idle for longer than the service keeps it
+                self._ledger.answers["connection closed"] += 1
+                del self._connections[port]
+                continue
             status = int(answer[9:12])
             if status == 200:
                 return list(content)
