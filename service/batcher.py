@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from service.answers import answer
-from service.errors import StoreUnavailable, TooManyWaiting
+from service.errors import Contended, StoreUnavailable, TooManyWaiting
 from service.metrics import Metrics
 from service.schemas import Sent, Wire
 from service.scoring import Scorer
@@ -23,13 +23,24 @@ DEPTH = 32
 
 @dataclass
 class _Submission:
-    """What one request sent, the answers it has so far, and the future it waits for."""
+    """What one request sent, the answers it has so far, and the future it waits for.
+
+    Attributes:
+        order: once it had to be divided, where what stands in `sent` stood in the request.
+    """
 
     sent: list[Sent]
     done: asyncio.Future[list[str]]
     since: float
     answers: list[str] = field(default_factory=list)
     taken: int = 0
+    order: list[int] | None = None
+
+    def in_order_sent(self) -> list[str]:
+        """The answers as the request wants them."""
+        if self.order is None:
+            return self.answers
+        return [text for _, text in sorted(zip(self.order, self.answers, strict=True))]
 
 
 class Batcher:
@@ -79,6 +90,8 @@ class Batcher:
         """
         if not sent:
             return []
+        if self._stopping:
+            raise StoreUnavailable("the service is stopping; send the readings again")
         self.check_room(len(sent))
         submission = _Submission(sent, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._queue.append(submission)
@@ -95,13 +108,14 @@ class Batcher:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            taken = self._take()
-            sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
-            self._metrics.batch(len(sent))
+            taken: list[tuple[_Submission, int, int]] = []
             try:
+                taken = self._take()
+                sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
+                self._metrics.batch(len(sent))
                 answers = await self._score(sent)
             except Exception as error:
-                self._fail([submission for submission, _, _ in taken], error)
+                self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
                 continue
             self._hand_out(taken, answers)
 
@@ -124,7 +138,7 @@ class Batcher:
         taken: list[tuple[_Submission, int, int]] = []
         left: deque[_Submission] = deque()
         waiting_streams: set[str] = set()
-        room = self._batch_readings
+        room, depth = self._batch_readings, Counter[str]()
         while self._queue and room > 0:
             submission = self._queue.popleft()
             streams, start = [item.stream for item in submission.sent], submission.taken
@@ -135,7 +149,18 @@ class Batcher:
             if taken and len(streams) - start > room:
                 left.append(submission)
                 break
-            stop = submission.taken = _end_of_part(streams, start, room)
+            stop = _end_of_part(streams, start, room, depth)
+            if stop == start:
+                waiting_streams.update(streams[start:])
+                left.append(submission)
+                continue
+            if stop < len(streams) and submission.order is None:  # parts are in order only if the whole is
+                submission.order = self._wire.in_order(submission.sent)
+                submission.sent = [submission.sent[place] for place in submission.order]
+                streams = [item.stream for item in submission.sent]
+                stop = _end_of_part(streams, start, room, depth)
+            submission.taken = stop
+            depth.update(streams[start:stop])
             room -= stop - start
             taken.append((submission, start, stop))
             if stop < len(streams):
@@ -152,18 +177,21 @@ class Batcher:
             submission.answers += answers[at : at + stop - start]
             at += stop - start
             if len(submission.answers) == len(submission.sent) and not submission.done.done():
-                submission.done.set_result(submission.answers)
+                submission.done.set_result(submission.in_order_sent())
 
     def _fail(self, submissions: list[_Submission], error: Exception) -> None:
         """Fail every request of a batch and, when it was the store, all that wait: they would wait as long in vain."""
-        if isinstance(error, StoreUnavailable):
+        if isinstance(error, StoreUnavailable) and not isinstance(error, Contended):
             self._metrics.store_error("score")
             log.warning("batch not scored", error=str(error))
             submissions = [*submissions, *self._queue]
             self._queue.clear()
             self._waiting = 0
         else:
-            log.error("batch not scored", exc_info=error)
+            if isinstance(error, Contended):
+                log.warning("batch not scored", error=str(error))
+            else:
+                log.error("batch not scored", exc_info=error)
             partly = [submission for submission in submissions if submission in self._queue]
             for submission in partly:
                 self._queue.remove(submission)
@@ -173,13 +201,18 @@ class Batcher:
                 submission.done.set_exception(error)
 
 
-def _end_of_part(streams: list[str], start: int, room: int) -> int:
-    """How far a batch may go into a submission: `room` readings, and no more than DEPTH of one stream."""
+def _end_of_part(streams: list[str], start: int, room: int, depth: Counter[str]) -> int:
+    """How far a batch may go into a submission: `room` readings, and no more than DEPTH of one stream in the batch.
+
+    Args:
+        depth: how many readings of each stream the batch has already.
+    """
     part = streams[start : start + room]
-    if len(part) > DEPTH and len(set(part)) < len(part):
-        seen: Counter[str] = Counter()
-        for at, stream in enumerate(part):
-            seen[stream] += 1
-            if seen[stream] > DEPTH:
-                return start + at
+    if not depth and len(set(part)) == len(part):
+        return start + len(part)
+    seen: Counter[str] = Counter()
+    for at, stream in enumerate(part):
+        seen[stream] += 1
+        if seen[stream] + depth[stream] > DEPTH:
+            return start + at
     return start + len(part)

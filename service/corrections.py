@@ -77,6 +77,8 @@ def insert(
     numbered = late["seq"][0] != NO_SEQ
     order, mine = ("seq", late["seq"][0]) if numbered else ("timestamp_ms", late["timestamp_ms"][0])
     newest_first = sorted(earlier.items(), key=lambda kept: int(kept[1]["readings"][0]), reverse=True)
+    if len(entries) and entries["n"][0] == 0:
+        newest_first.append((-1, stepper.fresh(1)))  # all readings are at hand: earlier records may have been lost
     outdated: list[tuple[int, Records]] = []
     for slot, start in newest_first:
         first = int(start["readings"][0])

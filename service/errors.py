@@ -111,6 +111,10 @@ def first_of(errors: Sequence[Any]) -> str:
     return f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})"
 
 
+class Contended(StoreUnavailable):
+    """Other processes kept writing one of the streams; Redis is well."""
+
+
 def problem(error: Exception) -> dict[str, Any]:
     """An error as a problem document (RFC 9457); of one that is not ours, no word leaves the service."""
     if isinstance(error, ServiceError):

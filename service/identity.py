@@ -86,18 +86,13 @@ def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Deci
     arrival = np.where(numbered, now_ms, np.maximum(last_ms + 1, now_ms))
     times_ms = np.where(times_ms == NO_TIME, arrival, times_ms)
     new = np.where(numbered, seqs > last_seq, (times_ms > last_ms) | fresh)
-    unnumbered = ~numbered & (last_seq != NO_SEQ)
+    unnumbered = ~numbered & (last_seq != NO_SEQ)  # new it cannot be; perhaps it was sent before the numbers began
     gap = new & (heads["hold"] > 0) & numbered & (last_seq != NO_SEQ) & (seqs != last_seq + 1)
     refused = {}
-    for at in np.flatnonzero(unnumbered | gap).tolist():
-        last = int(last_seq[at])
-        if gap[at]:
-            error = f"seq is {seqs[at]}, but this stream waits at gaps (on_gap is hold); expected {last + 1}"
-        else:
-            error = f"seq is absent; this stream numbers its readings, the last was {last}"
-        seq = None if seqs[at] == NO_SEQ else int(seqs[at])
-        refused[at] = rejected(batch.streams[places[at]], format_time(int(times_ms[at])), seq, error)
-    new[list(refused)] = False
+    for at in np.flatnonzero(gap).tolist():
+        error = f"seq is {seqs[at]}, but this stream waits at gaps (on_gap is hold); expected {last_seq[at] + 1}"
+        refused[at] = rejected(batch.streams[places[at]], format_time(int(times_ms[at])), int(seqs[at]), error)
+    new &= ~(gap | unnumbered)
     return Decision(times_ms, new, refused)
 
 
@@ -110,6 +105,9 @@ def unanswered(batch: Readings, place: int, known: Entries, head: Records) -> Re
     """
     stream, seq, moment = batch.streams[place], int(batch.seqs[place]), int(batch.timestamps_ms[place])
     shown_seq, time = (None if seq == NO_SEQ else seq), (None if moment == NO_TIME else format_time(moment))
+    if not len(known) and seq == NO_SEQ and head["last_seq"] != NO_SEQ:
+        error = f"seq is absent; this stream numbers its readings, the last was {head['last_seq']}"
+        return rejected(stream, time, None, error)
     if not len(known):
         last = format_time(int(head["detector"]["last_ms"])) if seq == NO_SEQ else f"seq {head['last_seq']}"
         error = f"older than what the stream has seen; its last reading is {last}"

@@ -6,6 +6,8 @@ The OpenAPI document describes them all the same, and what they take is checked 
 
 from __future__ import annotations
 
+import gzip
+import io
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -138,18 +140,13 @@ async def _body(headers: dict[bytes, str], receive: Receive, most: int) -> bytes
 
 def _gunzip(compressed: bytes, most: int) -> bytes:
     """All members of a gzip body (RFC 1952 allows several, as log shippers write), at most `most` bytes of it."""
-    body = b""
-    while compressed:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            body += member.decompress(compressed, most + 1 - len(body))
-        except zlib.error as error:
-            raise BadRequest(f"the body is not gzip, though content-encoding says so: {error}") from error
-        if len(body) > most:
-            raise TooLarge(
-                f"the body has more than {most} bytes once decompressed; send the readings in several requests"
-            )
-        if not member.eof:
-            raise BadRequest("the gzip body ends too early")
-        compressed = member.unused_data
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(compressed)) as file:
+            body = file.read(most + 1)
+    except EOFError as error:
+        raise BadRequest("the gzip body ends too early") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise BadRequest(f"the body is not gzip, though content-encoding says so: {error}") from error
+    if len(body) > most:
+        raise TooLarge(f"the body has more than {most} bytes once decompressed; send the readings in several requests")
     return body

@@ -123,7 +123,7 @@ def too_far(moment: object, moment_ms: Any, now_ms: int, future_ms: int) -> str:
 def unix_ms(timestamp: str | float) -> int | str:
     """Unix milliseconds, or what is wrong with the timestamp."""
     if isinstance(timestamp, str):
-        if not _TIMESTAMP.fullmatch(timestamp):
+        if len(timestamp) > SHOWN or not _TIMESTAMP.fullmatch(timestamp):
             return f"timestamp is {show(timestamp)}; expected RFC 3339 with zone (2026-05-04T10:00:00Z) or Unix seconds"
         try:
             seconds = datetime.fromisoformat(timestamp.upper()).timestamp()

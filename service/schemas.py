@@ -128,9 +128,9 @@ class Wire:
         if not body.strip():
             raise BadRequest("the body is empty; expected a JSON array of readings, or NDJSON")
         if lines:
-            self._check_count(body.count(b"\n") // 2)  # half of the lines may be blank
-            sent = [self._line(number, line) for number, line in enumerate(body.splitlines(), 1) if line.strip()]
-            form = "lines"
+            written = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+            self._check_count(len(written))
+            sent, form = [self._line(number, line) for number, line in written], "lines"
         else:
             sent, form = self._json(body)
         self._check_count(len(sent))
@@ -152,6 +152,21 @@ class Wire:
         if readings is not None:
             return [None] * len(sent), readings
         return self._one_by_one(sent, now_ms)
+
+    @staticmethod
+    def in_order(sent: list[Sent]) -> list[int]:
+        """Places of what was sent, so that each stream's readings stand in their order: by seq, or else by time."""
+
+        def key(place: int) -> tuple[int, int]:
+            reading = sent[place]
+            if type(reading) is Result:
+                return 3, 0
+            if reading.seq is not None:
+                return 0, reading.seq
+            moment_ms = None if reading.timestamp is None else unix_ms(reading.timestamp)
+            return (1, moment_ms) if isinstance(moment_ms, int) else (2, 0)
+
+        return sorted(range(len(sent)), key=key)
 
     @staticmethod
     def _of_stream(reading: Sent, stream: str) -> Sent:
@@ -213,15 +228,16 @@ class Wire:
             return None
         try:
             streams = [reading.stream for reading in sent]
-            moments = np.array([reading.timestamp for reading in sent])
+            moments = [reading.timestamp for reading in sent]
             rows = [astuple(reading.values) for reading in sent]
         except (AttributeError, TypeError):  # a rejection among them; or one number instead of named values
             return None
-        if moments.dtype != np.float64 or not self._are_names(streams):
+        if set(map(type, moments)) != {float} or not self._are_names(streams):
             return None
+        seconds = np.array(moments)
         table = np.array(rows, np.float64)  # None becomes NaN
-        times_ms = np.rint(moments * 1000)
-        in_time = (moments >= 0) & (moments < LATEST_S) & (times_ms <= now_ms + self._future_ms)
+        times_ms = np.rint(seconds * 1000)
+        in_time = (seconds >= 0) & (seconds < LATEST_S) & (times_ms <= now_ms + self._future_ms)
         if not in_time.all() or (np.abs(table) > LARGEST_VALUE).any():
             return None
         seqs = np.array([NO_SEQ if reading.seq is None else reading.seq for reading in sent], np.int64)

@@ -16,11 +16,11 @@ import structlog
 from models.detector import REASONS, STATUSES, Detector
 from service import corrections, state
 from service.answers import Answers, answer, format_time, rejected
-from service.errors import BadRequest, StoreUnavailable
+from service.errors import BadRequest, Contended
 from service.history import Entries
 from service.identity import Round, decide, rounds_of, unanswered
 from service.metrics import Metrics
-from service.schemas import NO_SEQ, NO_TIME, Readings
+from service.schemas import NO_SEQ, Readings
 from service.state import Records
 from service.stepper import Stepper
 from service.store import StateStore, Writes
@@ -101,7 +101,8 @@ class Scorer:
             Each reading's answer as JSON, in the order given.
 
         Raises:
-            StoreUnavailable: Redis did not answer, or a stream was contended for `save_attempts` times.
+            StoreUnavailable: Redis did not answer.
+            Contended: other processes wrote a stream for `save_attempts` times.
         """
         answers: list[str] = [""] * len(batch)
         waiting: list[int] | None = None
@@ -123,13 +124,13 @@ class Scorer:
                     self._write_answers(answers, applied, lanes)
                     saved = await held.saved()
             lost = {stream for stream, ok in zip(applied.writes.streams, saved, strict=True) if not ok}
-            await self._answer_seen(answers, batch, applied, lanes, lost)
             self._count(batch, applied, lanes, lost)
+            await self._answer_seen(answers, batch, applied, lanes, lost)
             if not lost:
                 return answers
             places = range(len(batch)) if waiting is None else waiting
             waiting = [place for place in places if batch.streams[place] in lost]
-        raise StoreUnavailable(f"other processes kept writing {len(lost)} of the streams; send the readings again")
+        raise Contended(f"other processes kept writing {len(lost)} of the streams; send the readings again")
 
     async def describe(self, stream: str) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""
@@ -164,7 +165,7 @@ class Scorer:
                 await held.send(Writes([stream], lanes.fences, state.pack(lanes.records), slots, anew))
                 if (await held.saved())[0]:
                     return
-        raise StoreUnavailable(f"other processes kept writing stream {stream}; send the settings again")
+        raise Contended(f"other processes kept writing stream {stream}; send the settings again")
 
     async def recent(self, stream: str) -> list[dict[str, Any]]:
         """The stream's last readings, oldest first, each with its values and its answer."""
@@ -205,19 +206,19 @@ class Scorer:
 
     def _recover(self, lanes: Lanes, flaws: dict[int, str], histories: list[Entries]) -> None:
         """Give streams whose record is absent or unusable a state: rebuilt from history, or a fresh one."""
-        paired = list(zip(flaws.items(), histories, strict=True))
-        new = [row for (row, flaw), entries in paired if flaw == "missing" and not len(entries)]
-        if new:
-            lanes.records[new] = self._stepper.fresh(len(new))
-        for (row, flaw), entries in paired:
+        rebuilt: list[int] = []
+        kept: list[Entries] = []
+        for (row, flaw), entries in zip(flaws.items(), histories, strict=True):
             lanes.recovered[row] = entries
-            if flaw == "missing" and not len(entries):
-                continue
             if flaw == "history":
                 lanes.records["history"][row] = self._stepper.slots
             else:
-                lanes.records[row] = self._stepper.rebuild(entries)[0]
-            lanes.causes[row] = flaw
+                rebuilt.append(row)
+                kept.append(entries)
+            if flaw != "missing" or len(entries):
+                lanes.causes[row] = flaw
+        if rebuilt:
+            lanes.records[rebuilt] = self._stepper.rebuild(kept)
 
     def _apply(self, batch: Readings, rounds: list[Round], lanes: Lanes, now_ms: int) -> Applied:
         """Run a batch through the detector, in rounds of at most one reading of each stream."""
@@ -321,7 +322,9 @@ class Scorer:
             if result is None:
                 repeats.append((place, known))
                 continue
-            corrected = await self._correct(batch, place) if result.status == "late" else None
+            time_ms = int(batch.timestamps_ms[place])
+            may_take_its_place = result.status == "late" and corrections.within_window(lanes.records[row], time_ms)
+            corrected = await self._correct(batch, place) if may_take_its_place else None
             answers[place] = corrected or answer(result)
             if not corrected:
                 self._metrics.answered(result.status, 1)
@@ -340,7 +343,7 @@ class Scorer:
         for _ in range(self._attempts):
             async with self._store.hold([stream]) as held:
                 lanes = await self._lanes([stream], held.packed)
-                if time_ms == NO_TIME or not corrections.within_window(lanes.records[0], time_ms):
+                if not corrections.within_window(lanes.records[0], time_ms):
                     return None
                 packed, (ring,) = await self._store.load_earlier(stream), await self._store.load_histories([stream])
                 known = stepper.find(ring, int(batch.seqs[place]), time_ms)
@@ -354,7 +357,7 @@ class Scorer:
                 entries = stepper.read_history(ring)
                 earlier, flaws = state.unpack(packed, stepper.record, self._detector.digest, stepper.slots)
                 sound = {slot: earlier[slot : slot + 1] for slot in range(len(packed)) if slot not in flaws}
-                correction = corrections.insert(stepper, lanes.records, sound, entries, late)
+                correction = await asyncio.to_thread(corrections.insert, stepper, lanes.records, sound, entries, late)
                 if correction is None:
                     if await self._store.load([stream]) == held.packed:
                         return None
@@ -367,10 +370,12 @@ class Scorer:
                 await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents))
                 (saved,) = await held.saved()
             if saved:
+                for cause in lanes.causes.values():
+                    self._metrics.rebuilt(cause)
                 self._metrics.corrected(len(correction.entries) - 1)
                 self._count_entries([stream], correction.entries[:1])
                 return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
-        raise StoreUnavailable(f"other processes kept writing stream {stream}; send the readings again")
+        raise Contended(f"other processes kept writing stream {stream}; send the readings again")
 
     def _count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
         """Count what was applied and saved, and what was refused."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,14 +59,20 @@ class Stepper:
             entries[at : at + 1] = self.step(record, one["seq"], one["timestamp_ms"], one["values"])
         return entries
 
-    def rebuild(self, entries: Entries) -> Records:
-        """(1,) the record after the readings of a history, stepped from nothing by this model; n and tag go on."""
-        record = self.fresh(1)
-        self.replay(record, entries)
-        if len(entries):
-            record["readings"] = entries["n"][-1] + 1
-            record["tag"] = entries["tag"][-1]
-        return record
+    def rebuild(self, histories: Sequence[Entries]) -> Records:
+        """(B,) the records after the readings of histories, stepped from nothing by this model; n and tags go on."""
+        records = self.fresh(len(histories))
+        for at in range(max(map(len, histories), default=0)):
+            rows = [row for row, entries in enumerate(histories) if len(entries) > at]
+            readings = np.concatenate([histories[row][at : at + 1] for row in rows])
+            heads = records[rows]
+            self.step(heads, readings["seq"], readings["timestamp_ms"], readings["values"])
+            records[rows] = heads
+        for row, entries in enumerate(histories):
+            if len(entries):
+                records["readings"][row] = entries["n"][-1] + 1
+                records["tag"][row] = entries["tag"][-1]
+        return records
 
     def read_history(self, ring: bytes) -> Entries:
         """A stream's last readings, oldest first."""

@@ -21,6 +21,9 @@ from redis.exceptions import NoScriptError
 from service.errors import StoreUnavailable
 
 REMEMBERED_KEYS = 65_536
+IDLE_LINKS = 4
+"""Kept for the next batch. One is enough for the batches; settings and corrections take others at the same time."""
+
 _SAVE = Path(__file__).with_name("save.lua").read_text()
 _SET_SLOTS = b"""
 for i = 1, #KEYS do
@@ -128,10 +131,11 @@ class StateStore:
     async def delete(self, stream: str) -> bool:
         """Forget a stream; says whether there was anything of it."""
         whats = ("state", "history", "earlier:0", "earlier:1", "settings", "quarantine")
-        async with _translated("delete a stream"):
-            await self._redis.zrem(self._open_key, stream)
-            await self._redis.zrem(self._streams_key, stream)
-            return bool(await self._redis.delete(*(self.key(stream, what) for what in whats)))
+        async with _translated("delete a stream"), self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.delete(*(self.key(stream, what) for what in whats))
+            pipeline.zrem(self._open_key, stream)
+            pipeline.zrem(self._streams_key, stream)
+            return bool((await pipeline.execute())[0])
 
     @contextlib.asynccontextmanager
     async def hold(self, streams: Sequence[str]) -> AsyncIterator[Held]:
@@ -149,7 +153,10 @@ class StateStore:
         except BaseException:
             await link.disconnect(nowait=True)  # with it go the watch and whatever answer is still on its way
             raise
-        self._idle_links.append(link)
+        if len(self._idle_links) < IDLE_LINKS:
+            self._idle_links.append(link)
+        else:
+            await link.disconnect(nowait=True)
 
     async def save(self, writes: Writes) -> list[bool]:
         """Save each stream whose record still carries its fence; say which did. One round trip."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,8 +32,12 @@ class StreamSettings(BaseModel):
 
     @classmethod
     def decode(cls, content: bytes) -> Self:
-        """From what was kept. Raises ValueError if it is something else."""
-        return cls.model_validate_json(content)
+        """From what was kept; the defaults for what cannot be read, or is of another version."""
+        try:
+            kept = json.loads(content)
+            return cls(**{name: kept[name] for name in cls.model_fields if name in kept})
+        except (ValueError, TypeError):
+            return cls()
 
     @classmethod
     def of(cls, record: Any) -> Self:

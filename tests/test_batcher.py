@@ -8,7 +8,7 @@ import json
 import pytest
 
 from service.batcher import DEPTH, Batcher
-from service.errors import TooManyWaiting
+from service.errors import Contended, TooManyWaiting
 from service.metrics import Metrics
 from service.schemas import Readings, Sent, Wire
 from service.scoring import Scorer
@@ -36,12 +36,12 @@ def request(*streams: str, first: int = 0) -> list[Sent]:
 
 
 def gather(
-    requests: list[list[Sent]], batch_readings: int = 100, waiting: int = 10_000
+    requests: list[list[Sent]], batch_readings: int = 100, waiting: int = 10_000, recorder: Recorder | None = None
 ) -> tuple[Recorder, list[object]]:
     """Submit requests in order, all before the first batch begins; the batches, and each request's answers."""
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, recorder, Metrics(), batch_readings, waiting)
+        batcher = Batcher(WIRE, used, Metrics(), batch_readings, waiting)
         jobs = [asyncio.create_task(batcher.submit(sent)) for sent in requests]
         await asyncio.sleep(0)
         batcher.start()
@@ -49,8 +49,8 @@ def gather(
         await batcher.stop()
         return list(results)
 
-    recorder = Recorder()
-    return recorder, asyncio.run(run())
+    used = recorder or Recorder()
+    return used, asyncio.run(run())
 
 
 def test_requests_share_a_batch_and_get_their_own_answers() -> None:
@@ -71,6 +71,37 @@ def test_many_readings_of_one_stream_keep_nobody_waiting() -> None:
     assert ("other", 500) in recorder.batches[0]
     assert all(len(batch) <= DEPTH + 1 for batch in recorder.batches)
     assert answers == [[str(n) for n in range(3 * DEPTH)], ["500"]]
+
+
+def test_depth_is_that_of_the_batch_whoever_sent_it() -> None:
+    recorder, answers = gather([request("hot", first=at) for at in range(DEPTH + 8)] + [request("other", first=900)])
+    assert [len(batch) for batch in recorder.batches] == [DEPTH + 1, 8]
+    assert ("other", 900) in recorder.batches[0]
+    assert answers[:-1] == [[str(at)] for at in range(DEPTH + 8)]
+
+
+class Overrun(Recorder):
+    """The first batch finds its stream contended."""
+
+    async def score_batch(self, batch: Readings) -> list[str]:
+        answers = await super().score_batch(batch)
+        if len(self.batches) == 1:
+            raise Contended("other processes kept writing")
+        return answers
+
+
+def test_a_contended_stream_fails_its_batch_and_not_those_that_wait() -> None:
+    _, answers = gather([request(*"ab"), request(*"cd", first=5)], batch_readings=2, recorder=Overrun())
+    assert isinstance(answers[0], Contended)
+    assert answers[1] == ["5", "6"]
+
+
+def test_a_deep_request_in_any_order_is_taken_in_order_and_answered_as_it_was_sent() -> None:
+    deep = request(*["s"] * 100)
+    shuffled = [deep[(37 * at) % 100] for at in range(100)]
+    recorder, (answers,) = gather([shuffled])
+    assert [seq for batch in recorder.batches for _, seq in batch] == list(range(100))
+    assert answers == [str((37 * at) % 100) for at in range(100)]
 
 
 def test_what_comes_later_of_a_stream_does_not_overtake() -> None:

@@ -213,3 +213,29 @@ def test_a_corrupt_record_is_kept_aside(settings: Callable[..., Settings], redis
         damaged = database.get(state_key(tenant, "q"))
         post(client, readings("q", 1, start=10))
         assert database.get(state_key(tenant, "q", "quarantine")) == damaged
+
+
+def test_a_rebuilt_stream_still_takes_late_readings(
+    settings: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    sent = readings("rebuilt", 40)
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        configure(client, "rebuilt", reorder_window_s=900)
+        post(client, [reading for reading in sent[:34] if reading["seq"] != 30])
+        database.delete(state_key(tenant, "rebuilt"))
+        post(client, sent[34:])
+        assert post(client, [sent[30]])[0]["corrected"]
+        post(client, [{**reading, "stream": "sorted"} for reading in sent])
+        tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("rebuilt", "sorted")]
+    assert tags[0] == tags[1]
+
+
+def test_settings_of_another_version_harm_nobody(
+    settings: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        database.set(state_key(tenant, "newer", "settings"), b'{"on_gap": "hold", "newer_field": 1}')
+        database.set(state_key(tenant, "broken", "settings"), b"\xff")
+        sent = [{**readings("any", 1)[0], "stream": name} for name in ("newer", "broken", "neighbour")]
+        assert [r["status"] for r in post(client, sent)] == ["warming_up"] * 3
+        assert client.get("/v1/streams/newer").json()["on_gap"] == "hold"

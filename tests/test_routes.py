@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -288,3 +289,43 @@ def test_settings_that_are_none_change_nothing(
     assert reply.status_code == status
     assert reply.headers["content-type"] == "application/problem+json"
     assert words in reply.json()["detail"]
+
+
+def test_a_long_timestamp_is_rejected_alone_and_takes_no_memory(client: TestClient) -> None:
+    """As an array of text it took the longest timestamp's length for each of its neighbours."""
+    sent = first, *_ = readings("t", 1000)
+    first["timestamp"] = "2" * 800_000
+    tracemalloc.start()
+    results = post(client, sent)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [r["status"] for r in results[:2]] == ["rejected", "warming_up"]
+    assert peak < 64 * 2**20
+
+
+def test_lines_end_at_newlines_alone(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carriage returns made more lines than were counted."""
+    monkeypatch.setattr(Wire, "_convert", lambda *_: pytest.fail("looked at an item"))
+    headers = {"content-type": "application/x-ndjson"}
+    reply = client.post("/v1/readings", content=b"1\r" * 50_000, headers=headers)
+    assert len(reply.text.splitlines()) == 1
+    assert json.loads(reply.text)["status"] == "rejected"
+
+
+def test_readings_newest_first_are_all_applied(client: TestClient) -> None:
+    sent = readings("reversed", 100)
+    results = post(client, sent[::-1])
+    assert {r["status"] for r in results} <= {"warming_up", "normal", "anomalous"}
+    assert [r["seq"] for r in results] == list(range(99, -1, -1))
+    assert client.get("/v1/streams/reversed").json()["readings"] == 100
+
+
+def test_a_reading_sent_before_the_numbers_began_is_answered_again(client: TestClient) -> None:
+    numbered = readings("switch", 4)
+    plain = [{name: value for name, value in reading.items() if name != "seq"} for reading in numbered[:2]]
+    first = post(client, plain)
+    post(client, numbered[2:3])
+    again = post(client, [*plain, {**plain[0], "timestamp": plain[0]["timestamp"] + 1}])
+    assert again[:2] == [{**r, "replayed": True} for r in first]
+    assert again[2]["status"] == "rejected"
+    assert "seq is absent" in again[2]["error"]

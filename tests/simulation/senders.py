@@ -99,6 +99,11 @@ class Columns(Wire):
         )
         return [None] * len(sent), readings
 
+    @staticmethod
+    def in_order(sent: list[Item]) -> list[int]:
+        """By seq, or else by time."""
+        return sorted(range(len(sent)), key=lambda at: (sent[at].reading.seq, sent[at].reading.ms))
+
 
 def items_of(request: Request) -> list[Item]:
     """A request as the batcher takes it."""
