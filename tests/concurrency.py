@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ class Client:
         self._rng = random.Random(seed)
         self._ledger = ledger
         self._connections: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+
+    @property
+    def wrong(self) -> bool:
+        """Whether any answer to anyone was wrong, so that nothing is worth to be sent again."""
+        return bool(self._ledger.wrong)
 
     async def send(self, readings: list[dict[str, Any]]) -> list[float | None]:
         """The score of each reading that was applied, by this request or before; None for one that has to wait."""
@@ -133,15 +139,18 @@ async def many_streams(clients: list[Client], table: NDArray[np.float32]) -> NDA
 
 
 async def one_stream(clients: list[Client], table: NDArray[np.float32], piece: int = 16) -> NDArray[np.float64]:
-    """All clients write one stream, each the next piece, until all of it is answered; (1, N) scores."""
+    """All clients write one stream, each the next piece, until all of it is answered; (1, N) scores.
+
+    The first piece goes alone, for a stream begins with whatever `seq` comes first.
+    """
     (values,) = table
     scores = np.full(len(values), np.nan)
     pieces = iter(range(0, len(values), piece))
 
-    async def send(client: Client) -> None:
+    async def send(client: Client, pieces: Iterable[int]) -> None:
         for start in pieces:
             places = list(range(start, min(start + piece, len(values))))
-            while places:
+            while places and not client.wrong:
                 answered = await client.send([reading("one", seq, values[seq]) for seq in places])
                 for seq, score in zip(places, answered, strict=True):
                     scores[seq] = np.nan if score is None else score
@@ -149,7 +158,8 @@ async def one_stream(clients: list[Client], table: NDArray[np.float32], piece: i
                 if places:
                     await asyncio.sleep(0.002)
 
-    await asyncio.gather(*(send(client) for client in clients))
+    await send(clients[0], [next(pieces)])
+    await asyncio.gather(*(send(client, pieces) for client in clients))
     return scores[None]
 
 
