@@ -32,36 +32,46 @@ def export_step(network: Forecaster) -> bytes:
     """The ONNX graph of one step for any number of streams.
 
     Inputs x, observed (B, C), elapsed (B, 1) and the state tensors; outputs mean, scale (B, C) and `<name>_next`.
-    torch's older exporter is used on purpose: it takes 0.4 s where the one over torch.export takes 7.7 s, needs no
-    package beside onnx, and the graphs are equally fast. torch is pinned, so its deprecation can wait.
     """
     training = network.training
     step = _Step(network).eval()
     streams = 2
-    state = network.initial(streams)
     ones = torch.ones(streams, network.channels)
-    inputs = ["x", "observed", "elapsed", *step.names]
+    shown = {"x": 0.5 * ones, "observed": ones, "elapsed": torch.zeros(streams, 1)}
     outputs = ["mean", "scale", *(f"{name}_next" for name in step.names)]
+    graph = export_graph(step, shown | network.initial(streams), outputs)
+    network.train(training)
+    return graph
+
+
+def export_graph(step: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> bytes:
+    """The checked ONNX graph of a module in evaluation mode, for any number of rows.
+
+    torch's older exporter is used on purpose: it takes 0.4 s where the one over torch.export takes 7.7 s, needs no
+    package beside onnx, and the graphs are equally fast. torch is pinned, so its deprecation can wait.
+
+    Args:
+        inputs: example arguments in order, by the names they get in the graph; rows first.
+    """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
         warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
         torch.onnx.export(
             step,
-            (0.5 * ones, ones, torch.zeros(streams, 1), *state.values()),
+            tuple(inputs.values()),
             buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
-            input_names=inputs,
+            input_names=list(inputs),
             output_names=outputs,
             dynamic_axes={name: {0: "streams"} for name in (*inputs, *outputs)},
         )
-    network.train(training)
     graph = buffer.getvalue()
     onnx.checker.check_model(onnx.load_from_string(graph), full_check=True)
     return graph
 
 
-def weights(network: Forecaster) -> bytes:
+def weights(network: nn.Module) -> bytes:
     """The network's parameters by name, as safetensors."""
     return save({name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()})

@@ -108,7 +108,7 @@ def fit(
     """
     used = usable(recordings, config.held_out)
     left_out = [recording.stream for recording in recordings if not any(recording is one for one in used)]
-    with _torch_set(config.seed):
+    with torch_set(config.seed):
         run, stopped = _fit(used, scaling, config, checkpoint, on_epoch)
     run.network.load_state_dict(run.best)
     seconds = sum(report.seconds for report in run.history)
@@ -116,7 +116,7 @@ def fit(
 
 
 @contextmanager
-def _torch_set(seed: int) -> Iterator[None]:
+def torch_set(seed: int) -> Iterator[None]:
     """Threads and random state for one training; the caller's are put back."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):

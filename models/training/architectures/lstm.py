@@ -8,6 +8,51 @@ from torch.nn import functional
 
 from models.training.architectures.base import LOG_SCALE_LIMITS, Forecaster, State
 
+Gates = list[tuple[Tensor, Tensor]]
+"""Per layer [W R] (4H, inputs + H) and b (4H,)."""
+
+
+def remember(cells: nn.LSTM) -> None:
+    """Start the forget gates' biases at 1, the others at 0: an untrained cell remembers (Gers et al. 2000)."""
+    with torch.no_grad():
+        for layer in range(cells.num_layers):
+            getattr(cells, f"bias_ih_l{layer}").zero_()
+            bias = getattr(cells, f"bias_hh_l{layer}").zero_()
+            bias[cells.hidden_size : 2 * cells.hidden_size] = 1.0
+
+
+def gates(cells: nn.LSTM) -> Gates:
+    """The weights as `step_cells` takes them: one matrix product a layer is what exports to few nodes."""
+    return [
+        (torch.cat([w, r], dim=1), b + d) for w, r, b, d in (cells.all_weights[at] for at in range(cells.num_layers))
+    ]
+
+
+def step_cells(
+    weights: Gates, hidden: int, below: Tensor, h: Tensor, c: Tensor, dropout: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of every layer, as nn.LSTM makes it.
+
+    Args:
+        hidden: H, which shapes alone would not make a constant of the exported graph.
+        below: (B, inputs).
+        h, c: (B, L, H) before it.
+        dropout: share of units dropped between layers.
+
+    Returns:
+        The top layer's h (B, H), and h and c (B, L, H) after it.
+    """
+    next_h, next_c = [], []
+    for layer, (weight, bias) in enumerate(weights):
+        # split, not chunk: chunk exports to 12 nodes more a layer (106 nodes and 79 µs a step against 58 and 64)
+        i, f, g, o = torch.split(
+            functional.linear(torch.cat([below, h[:, layer]], dim=-1), weight, bias), hidden, dim=-1
+        )
+        next_c.append(torch.sigmoid(f) * c[:, layer] + torch.sigmoid(i) * torch.tanh(g))
+        next_h.append(torch.sigmoid(o) * torch.tanh(next_c[-1]))
+        below = functional.dropout(next_h[-1], dropout, dropout > 0 and layer + 1 < len(weights))
+    return next_h[-1], torch.stack(next_h, dim=1), torch.stack(next_c, dim=1)
+
 
 class LSTMForecaster(Forecaster):
     """L layers of H units over [x̃, observed, elapsed], and a linear head over [h of the top layer, elapsed].
@@ -17,9 +62,8 @@ class LSTMForecaster(Forecaster):
     mean = V [h, elapsed] + d + k ∘ last        ln scale = U [h, elapsed] + e
 
     k, one weight a channel, lets a slow channel be forecast by its last value (k near 1) and a noisy one by its
-    level (k near 0); a tanh cell alone cannot carry a value exactly. The forget gate's bias starts at 1, so that an
-    untrained cell remembers (Gers et al. 2000). Units are dropped between layers only, never over time (Zaremba et
-    al. 2014).
+    level (k near 0); a tanh cell alone cannot carry a value exactly. Units are dropped between layers only, never over
+    time (Zaremba et al. 2014).
 
     Source: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
@@ -32,11 +76,8 @@ class LSTMForecaster(Forecaster):
         self.cells = nn.LSTM(2 * channels + 1, hidden, layers, dropout=self.dropout)
         self.head = nn.Linear(hidden + 1, 2 * channels)
         self.keep = nn.Parameter(torch.full((channels,), 0.5))
+        remember(self.cells)
         with torch.no_grad():
-            for layer in range(layers):
-                getattr(self.cells, f"bias_ih_l{layer}").zero_()
-                bias = getattr(self.cells, f"bias_hh_l{layer}").zero_()
-                bias[hidden : 2 * hidden] = 1.0
             self.head.weight.mul_(0.1)
             self.head.bias.zero_()
 
@@ -50,7 +91,7 @@ class LSTMForecaster(Forecaster):
 
     def advance(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> State:
         """One step of every layer; see Forecaster."""
-        return self._advance(self._gates(), x, observed, elapsed, state)
+        return self._advance(gates(self.cells), x, observed, elapsed, state)
 
     def unroll(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """torch's fused kernel where every value is observed; else reading by reading, since a forecast fills a gap."""
@@ -66,36 +107,19 @@ class LSTMForecaster(Forecaster):
         self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State
     ) -> tuple[Tensor, Tensor, State]:
         """`step` over T readings, with the weights put together once for all of them."""
-        gates, means, scales = self._gates(), [], []
+        weights, means, scales = gates(self.cells), [], []
         for now, there, since in zip(x.unbind(), observed.unbind(), elapsed.unbind(), strict=True):
             mean, scale = self.forecast(state, since)
-            state = self._advance(gates, torch.where(there > 0, now, mean), there, since, state)
+            state = self._advance(weights, torch.where(there > 0, now, mean), there, since, state)
             means.append(mean)
             scales.append(scale)
         return torch.stack(means), torch.stack(scales), state
 
-    def _gates(self) -> list[tuple[Tensor, Tensor]]:
-        """Per layer [W R] (4H, inputs + H) and b (4H,): one matrix product a layer is what exports to few nodes."""
-        return [
-            (torch.cat([w, r], dim=1), b + d)
-            for w, r, b, d in (self.cells.all_weights[at] for at in range(self.layers))
-        ]
-
-    def _advance(
-        self, gates: list[tuple[Tensor, Tensor]], x: Tensor, observed: Tensor, elapsed: Tensor, state: State
-    ) -> State:
+    def _advance(self, weights: Gates, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> State:
         below = torch.cat([x, observed, elapsed], dim=-1)
-        next_h, next_c = [], []
-        for layer, (weight, bias) in enumerate(gates):
-            h, c = state["h"][:, layer], state["c"][:, layer]
-            # split, not chunk: chunk exports to 12 nodes more a layer (106 nodes and 79 µs a step against 58 and 64)
-            i, f, g, o = torch.split(
-                functional.linear(torch.cat([below, h], dim=-1), weight, bias), self.hidden, dim=-1
-            )
-            next_c.append(torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g))
-            next_h.append(torch.sigmoid(o) * torch.tanh(next_c[-1]))
-            below = functional.dropout(next_h[-1], self.dropout, self.training and layer + 1 < self.layers)
-        return {"h": torch.stack(next_h, dim=1), "c": torch.stack(next_c, dim=1), "last": x}
+        dropout = self.dropout if self.training else 0.0
+        _, h, c = step_cells(weights, self.hidden, below, state["h"], state["c"], dropout)
+        return {"h": h, "c": c, "last": x}
 
     def _read(self, h: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
         location, log_scale = torch.split(self.head(torch.cat([h, elapsed], dim=-1)), self.channels, dim=-1)
