@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, load_artefact
+from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact
 from models.errors import ArtefactError, ShapeError
 from models.residual import REASONS, Judged, ResidualCalibration, judge, state_fields
 from models.scaling import Scaling, shown
@@ -70,9 +70,10 @@ class Detector:
             ArtefactError: the graph cannot be run, or its inputs and outputs are not what the manifest says.
         """
         manifest = artefact.manifest
-        self.name = artefact.name
+        if isinstance(manifest, GeneralManifest):
+            raise ArtefactError("this is the general model, which needs the names of the channels it is to watch")
+        self.manifest: Manifest | GeneralManifest = manifest
         self.digest = artefact.digest
-        self.manifest = manifest
         self.channels = tuple(channel.name for channel in manifest.channels)
         self.forecasts = len(self.channels)
         self.scaling = Scaling(
@@ -106,8 +107,13 @@ class Detector:
 
     @classmethod
     def load(cls, folder: Path) -> Detector:
-        """Load and verify the artefact in `folder`. Raises ArtefactError."""
+        """Load and verify the artefact of a trained model in `folder`. Raises ArtefactError."""
         return cls(load_artefact(folder))
+
+    @property
+    def name(self) -> str:
+        """How replies and metrics call the model: the digest in hexadecimal."""
+        return self.digest.hex()
 
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import Artefact
+from models.artefact import Artefact, GeneralManifest, load_artefact
 from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32, open_session
 from models.errors import ArtefactError
 from models.running import FEATURES, HORIZONS, observe, running_fields, seasonal
@@ -34,6 +37,34 @@ RANGE = 4
 """The part of the score that tells of it, see models.residual.REASONS."""
 
 
+def load_detector(folder: Path, channels: Sequence[str] = (), false_alarm_rate: float | None = None) -> Detector:
+    """Load and verify the artefact in `folder`, trained or general.
+
+    Args:
+        channels: what the general model is to watch; of a trained model, its own or none.
+        false_alarm_rate: of the general model.
+
+    Raises:
+        ArtefactError: the artefact cannot be used, or `channels` are not what it needs.
+    """
+    artefact = load_artefact(folder)
+    if isinstance(artefact.manifest, GeneralManifest):
+        if not channels:
+            raise ArtefactError(
+                f"{folder} is the general model, which has no channels of its own: name those it is to watch"
+            )
+        return GeneralDetector(artefact, channels, false_alarm_rate)
+    detector = Detector(artefact)
+    if channels and set(channels) != set(detector.channels):
+        raise ArtefactError(f"{folder} has the channels {', '.join(detector.channels)}; found {', '.join(channels)}")
+    return detector
+
+
+def _bound(digest: bytes, channels: Sequence[str], false_alarm_rate: float) -> bytes:
+    """8 bytes that identify a model bound to channels: states of other channels are then never taken for its own."""
+    return hashlib.sha256(digest + repr((tuple(channels), false_alarm_rate)).encode()).digest()[:8]
+
+
 class GeneralDetector(Detector):
     """The general model, bound to the channels of a stream; one record of `state_dtype` is a stream's state.
 
@@ -42,20 +73,26 @@ class GeneralDetector(Detector):
     channel, of which 1 KB is the network's.
     """
 
-    def __init__(self, artefact: Artefact, channels: Sequence[str]) -> None:
+    def __init__(self, artefact: Artefact, channels: Sequence[str], false_alarm_rate: float | None = None) -> None:
         """Take a verified artefact of the general model into use for streams of these channels.
 
+        Args:
+            false_alarm_rate: share of readings for which each part of the score may exceed 1; the model's if None.
+
         Raises:
-            ArtefactError: the graph cannot be run, or its inputs and outputs are not what the manifest says.
+            ArtefactError: the graph cannot be run, its inputs and outputs are not what the manifest says, or the
+                artefact is that of a trained model.
         """
         manifest = artefact.manifest
-        self.name = artefact.name
-        self.digest = artefact.digest
+        if not isinstance(manifest, GeneralManifest):
+            raise ArtefactError("this is a trained model, with channels of its own, not the general one")
         self.manifest = manifest
         self.channels = tuple(channels)
+        self.false_alarm_rate = false_alarm_rate or manifest.calibration.false_alarm_rate
+        self.digest = _bound(artefact.digest, self.channels, self.false_alarm_rate)
         self.forecasts = 2 * len(self.channels)
         self.warm_up = manifest.calibration.warm_up
-        self._threshold = -float(np.log(manifest.calibration.false_alarm_rate))
+        self._threshold = -math.log(self.false_alarm_rate)
         self._rare = miss_for(self._threshold)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         count = len(self.channels)
