@@ -28,6 +28,8 @@ FORMAT_VERSION = 2
 GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"
 LARGEST_FILE = 256 * 2**20
 SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED_AS = {"general": "general", "demo": "pump-station"}
+"""Names that stand for the folder of a shipped artefact."""
 
 
 def _finite(value: float) -> float:
@@ -84,6 +86,28 @@ class Manifest(_Part):
     manifest_sha256: str = Field("", description="SHA-256 of this manifest without this field, see manifest_hash")
 
 
+class GeneralCalibration(_Part):
+    """What the general model knows beforehand of any stream: how rare an alarm is to be."""
+
+    false_alarm_rate: Positive = Field(lt=1, description="share of readings whose part of the score exceeds 1")
+    warm_up: int = Field(ge=0, description="a stream's first readings: scored, not judged")
+    rebuild_readings: int = Field(ge=1, description="history from which a lost state is begun again")
+
+
+class GeneralManifest(_Part):
+    """What the artefact of the general model says of itself: it has no channels of its own."""
+
+    format_version: Literal[2]
+    kind: Literal["general"]
+    architecture: str
+    architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
+    state: dict[str, list[int]] = Field(description="shape of each state tensor of a channel, float32")
+    calibration: GeneralCalibration
+    training: dict[str, Any] = Field(description="summary of the training: series, steps, losses, seed")
+    files: dict[str, str] = Field(description="SHA-256 of each file of the artefact but this one")
+    manifest_sha256: str = Field("", description="SHA-256 of this manifest without this field, see manifest_hash")
+
+
 @dataclass(frozen=True)
 class Artefact:
     """A verified artefact in memory.
@@ -94,17 +118,12 @@ class Artefact:
         digest: 8 bytes that identify it: the beginning of `manifest_hash`, which covers all files.
     """
 
-    manifest: Manifest
+    manifest: Manifest | GeneralManifest
     graph: bytes
     digest: bytes
 
-    @property
-    def name(self) -> str:
-        """How replies and metrics call the model: the digest in hexadecimal."""
-        return self.digest.hex()
 
-
-def save_artefact(folder: Path, manifest: Manifest, graph: bytes, weights: bytes, card: str) -> None:
+def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: bytes, weights: bytes, card: str) -> None:
     """Write an artefact beside its place and rename it there, so that no half of one is ever seen.
 
     The manifest's hashes are filled in here. An artefact already at `folder` is replaced; anything else there is an
@@ -150,6 +169,11 @@ def manifest_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def model_folder(model: str | Path) -> Path:
+    """Where an artefact lies: one of the names in SHIPPED_AS, or a folder."""
+    return SHIPPED / SHIPPED_AS[str(model)] if str(model) in SHIPPED_AS else Path(model)
+
+
 def load_artefact(folder: Path) -> Artefact:
     """Read an artefact and verify it: sizes, format version, hashes, manifest.
 
@@ -173,14 +197,16 @@ def load_artefact(folder: Path) -> Artefact:
             "the manifest is damaged or was edited; copy or train the artefact again"
         )
     try:
-        manifest = Manifest.model_validate(content)
+        general = content.get("kind") == "general"
+        manifest = GeneralManifest.model_validate(content) if general else Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtefactError(f"{folder / MANIFEST}: {where}: {first['msg']} (found {first['input']!r:.60})") from error
-    names = [channel.name for channel in manifest.channels]
-    if len(set(names)) != len(names):
-        raise ArtefactError(f"{folder / MANIFEST}: channel names must differ; found {names}")
+    if isinstance(manifest, Manifest):
+        names = [channel.name for channel in manifest.channels]
+        if len(set(names)) != len(names):
+            raise ArtefactError(f"{folder / MANIFEST}: channel names must differ; found {names}")
     files = {}
     for name in (GRAPH, WEIGHTS, CARD):
         files[name] = _read(folder / name)

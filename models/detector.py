@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, load_artefact
+from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact
 from models.errors import ArtefactError, ShapeError
-from models.residual import REASONS, ResidualCalibration, judge, state_fields
+from models.residual import REASONS, Judged, ResidualCalibration, judge, state_fields
 from models.scaling import Scaling, shown
 
 Records = NDArray[Any]
@@ -70,10 +70,12 @@ class Detector:
             ArtefactError: the graph cannot be run, or its inputs and outputs are not what the manifest says.
         """
         manifest = artefact.manifest
-        self.name = artefact.name
+        if isinstance(manifest, GeneralManifest):
+            raise ArtefactError("this is the general model, which needs the names of the channels it is to watch")
+        self.manifest: Manifest | GeneralManifest = manifest
         self.digest = artefact.digest
-        self.manifest = manifest
         self.channels = tuple(channel.name for channel in manifest.channels)
+        self.forecasts = len(self.channels)
         self.scaling = Scaling(
             np.array([channel.center for channel in manifest.channels]),
             np.array([channel.spread for channel in manifest.channels]),
@@ -99,14 +101,19 @@ class Detector:
                 *((name, "<f4", shape) for name, shape in self._tensors.items()),
             ]
         )
-        self._session = _session(artefact.graph)
+        self._session = open_session(artefact.graph)
         self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
         self._check_graph()
 
     @classmethod
     def load(cls, folder: Path) -> Detector:
-        """Load and verify the artefact in `folder`. Raises ArtefactError."""
+        """Load and verify the artefact of a trained model in `folder`. Raises ArtefactError."""
         return cls(load_artefact(folder))
+
+    @property
+    def name(self) -> str:
+        """How replies and metrics call the model: the digest in hexadecimal."""
+        return self.digest.hex()
 
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
@@ -143,25 +150,34 @@ class Detector:
         Raises:
             ShapeError: the shapes do not fit each other or the model's channels.
         """
-        if values.shape != (len(states), len(self.channels)) or timestamps_ms.shape != states.shape:
-            raise ShapeError(
-                f"values {values.shape}, timestamps {timestamps_ms.shape}, states {states.shape}; "
-                f"expected ({len(states)}, {len(self.channels)}) and ({len(states)},)"
-            )
+        self._check_shapes(values, timestamps_ms, states)
         elapsed = self._restart_after_gaps(timestamps_ms, states)
         deviation = self.scaling.deviation(values)
         forecast = self._advance(deviation, elapsed, states)
         judged = judge(values, deviation, forecast, states, self.calibration)
 
+        states["last_ms"] = timestamps_ms
+        return self._take_in(judged, forecast, states, np.False_)
+
+    def _check_shapes(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> None:
+        if values.shape != (len(states), len(self.channels)) or timestamps_ms.shape != states.shape:
+            raise ShapeError(
+                f"values {values.shape}, timestamps {timestamps_ms.shape}, states {states.shape}; "
+                f"expected ({len(states)}, {len(self.channels)}) and ({len(states)},)"
+            )
+
+    def _take_in(
+        self, judged: Judged, forecast: NDArray[np.float32], states: Records, urgent: NDArray[np.bool_] | np.bool_
+    ) -> Step:
+        """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too."""
         readings, calm = states["readings"], states["calm"]
         warm = readings >= self.warm_up
         anomalous = warm & (judged.score > 1.0)
-        alert = anomalous & (calm >= JOIN_READINGS)
-        states["last_ms"] = timestamps_ms
+        alert = anomalous & ((calm >= JOIN_READINGS) | urgent)
         states["readings"] = readings + (readings < np.iinfo(np.uint32).max)
         states["calm"] = np.minimum(calm + 1, JOIN_READINGS) * ~anomalous
         return Step(
-            score=_float32(judged.score),
+            score=float32(judged.score),
             status=warm.view(np.uint8) + anomalous,  # WARMING_UP 0, NORMAL 1, ANOMALOUS 2
             reason=judged.reason.astype(np.uint8),
             alert=alert,
@@ -181,12 +197,12 @@ class Detector:
         expected[..., 0] = mid - self._band
         expected[..., 1] = mid
         expected[..., 2] = mid + self._band
-        return _float32(expected)
+        return float32(expected)
 
     def residual(self, values: NDArray[np.float32], forecast: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., C) reading minus forecast in error scales, signed; 0 where missing."""
         residual = (self.scaling.deviation(values) - forecast) / self.calibration.error_scale
-        return _float32(np.where(np.isfinite(values), residual, 0.0))
+        return float32(np.where(np.isfinite(values), residual, 0.0))
 
     def _restart_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
         """(B, 1) the network's elapsed input; after a gap longer than restart_gap_s a stream starts afresh."""
@@ -228,7 +244,7 @@ class Detector:
             )
 
 
-def _session(graph: bytes) -> onnxruntime.InferenceSession:
+def open_session(graph: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # two made a step slower
     options.inter_op_num_threads = 1
@@ -239,7 +255,7 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
         raise ArtefactError(f"model.onnx cannot be loaded: {error}") from error
 
 
-def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """Float64 to float32, with what float32 cannot hold at its largest value instead of infinity."""
     return np.minimum(np.maximum(values, -LARGEST_SCORE), LARGEST_SCORE).astype(np.float32)
 

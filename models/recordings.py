@@ -48,6 +48,18 @@ class Recording:
         """The readings from row `start` up to, not including, row `stop`."""
         return Recording(self.stream, self.channels, self.timestamps_ms[start:stop], self.values[start:stop])
 
+    def only(self, channels: Sequence[str]) -> Recording:
+        """The readings of some channels alone, in the order given.
+
+        Raises:
+            RecordingError: it has no such channel.
+        """
+        unknown = [channel for channel in channels if channel not in self.channels]
+        if unknown:
+            raise RecordingError(f"{self.stream}: no channel {', '.join(unknown)}; it has {', '.join(self.channels)}")
+        order = [self.channels.index(channel) for channel in channels]
+        return Recording(self.stream, tuple(channels), self.timestamps_ms, self.values[:, order])
+
 
 def recording_files(paths: Iterable[Path]) -> list[Path]:
     """The recording files among files and folders (searched in depth), folders in order of name.

@@ -21,7 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-REASONS = ("event", "level", "still", "absent")
+REASONS = ("event", "level", "still", "absent", "range")
+PARTS = 4
+"""So many of them a trained model has; the general model has all."""
+
 
 EVENT_GAIN = 0.5
 """An exponential mean over 3 readings: 2/(3+1)."""
@@ -107,7 +110,7 @@ def judge(
         calibration: of the model that made the forecast.
     """
     observed = np.isfinite(values)
-    strange = np.empty((len(REASONS), *values.shape))  # (4, B, C): each part's view of each channel
+    strange = np.empty((PARTS, *values.shape))  # (4, B, C): each part's view of each channel
     z, q, still, absent = strange
     x = np.where(observed, deviation, 0.0)
 
@@ -115,7 +118,7 @@ def judge(
     z /= calibration.error_scale
     z *= observed
     event = states["event"].astype(np.float64)
-    event += EVENT_GAIN * (_pool(z) - event)
+    event += EVENT_GAIN * (pool(z) - event)
     states["event"] = np.minimum(event, EVENT_MEMORY * calibration.event_threshold)
 
     level = states["level"].astype(np.float64)
@@ -137,22 +140,22 @@ def judge(
     np.divide(readings_still, calibration.still_limit, out=still)
     np.divide(readings_absent, calibration.absent_limit, out=absent)
 
-    parts = np.empty((len(values), len(REASONS)))
+    parts = np.empty((len(values), PARTS))
     parts[:, 0] = event / calibration.event_threshold
-    parts[:, 1] = _pool(q) / calibration.level_threshold
+    parts[:, 1] = pool(q) / calibration.level_threshold
     parts[:, 2] = still.max(axis=1)
     parts[:, 3] = absent.max(axis=1)
     reason = parts.argmax(axis=1)
-    return Judged(parts.max(axis=1), reason, _shares(strange[reason, np.arange(len(values))]), parts)
+    return Judged(parts.max(axis=1), reason, shares(strange[reason, np.arange(len(values))]), parts)
 
 
-def _pool(strangeness: Floats) -> Floats:
+def pool(strangeness: Floats) -> Floats:
     """(B, C) to (B,): the fourth root of the sum of fourth powers."""
     squared = strangeness * strangeness
     return np.asarray(np.sqrt(np.sqrt((squared * squared).sum(axis=1))))
 
 
-def _shares(strangeness: Floats) -> Floats:
+def shares(strangeness: Floats) -> Floats:
     """(B, C) to shares of the fourth powers, each row summing to 1; equal shares where nothing is strange."""
     largest = strangeness.max(axis=1, keepdims=True)
     relative = np.divide(strangeness, largest, out=np.ones_like(strangeness), where=largest > 0)

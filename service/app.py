@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,8 +14,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from models.artefact import FORMAT_VERSION, SHIPPED
-from models.detector import Detector
+from models.artefact import FORMAT_VERSION, model_folder
+from models.general import load_detector
 from service.batcher import Batcher
 from service.document import complete
 from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable, first_of, problem
@@ -30,11 +29,6 @@ from service.settings import Settings
 from service.store import StateStore
 
 log = structlog.get_logger(__name__)
-
-
-def model_folder(model: str) -> Path:
-    """Where the artefact of GATEWATCH_MODEL lies."""
-    return SHIPPED / "pump-station" if model == "demo" else Path(model)
 
 
 class Service(FastAPI):
@@ -65,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             "GATEWATCH_REDIS_URL is not set; `gatewatch serve` starts a private server, an app alone does not"
         )
     configure_logs(settings.log_level)
-    detector = Detector.load(model_folder(settings.model))
+    detector = load_detector(model_folder(settings.model), settings.channels, settings.false_alarm_rate)
     metrics = Metrics()
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.artefact import model_folder
 from models.detector import Detector
-from models.errors import GatewatchError, RecordingError
+from models.errors import ArtefactError, GatewatchError, RecordingError
+from models.general import load_detector
 from models.recordings import Recording, read_recordings, recording_files, stem
 from models.scan import Scan, scan, scan_after, scan_trained_on_beginning, summary, write_scores
 from service.settings import Settings, redact
@@ -72,12 +74,11 @@ def serve(
     if show_settings:
         print(json.dumps(settings.redacted(), indent=1))
         return
-    from service.app import model_folder
     from service.logs import configure_logs
 
     configure_logs(settings.log_level)
 
-    Detector.load(model_folder(settings.model))  # a bad artefact is reported before anything is started
+    _detector(settings)  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
@@ -155,33 +156,38 @@ def train(
 def scan_files(
     files: Files,
     out: Annotated[Path, typer.Option(help="CSV to write, or a folder when several files or a folder are scanned")],
-    model: Annotated[Path | None, typer.Option(help="folder of an artefact")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="folder of an artefact; without it and without training, the general model")
+    ] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="score this channel only; may be repeated")] = None,
     train_on: Annotated[
         Path | None, typer.Option("--train", help="train on this file first; folders pair by name")
     ] = None,
     train_rows: Annotated[int | None, typer.Option(help="train on the first rows of each file", min=1)] = None,
     false_alarm_rate: Annotated[
-        float, typer.Option(help="with training: share of normal readings judged anomalous")
-    ] = 0.001,
+        float | None,
+        typer.Option(help="share of normal readings judged anomalous; 0.001 with training, else the general model's"),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="with training: most passes over the recording")] = 60,
     seed: Annotated[int, typer.Option(help="with training")] = 0,
 ) -> None:
     """Score every row of recordings with the detector that serves, and write one row of scores for each."""
-    if sum(source is not None for source in (model, train_on, train_rows)) != 1:
-        raise RecordingError(
-            "expected one of --model DIR, --train FILE, --train-rows N (a general model is not shipped yet)"
-        )
+    if sum(source is not None for source in (model, train_on, train_rows)) > 1:
+        raise RecordingError("expected at most one of --model DIR, --train FILE, --train-rows N")
+    if false_alarm_rate is not None and not 0 < false_alarm_rate < 0.5:
+        raise GatewatchError(f"--false-alarm-rate is {false_alarm_rate}: expected a share above 0 and below 0.5")
     console = Console(stderr=True)
-    detector = None if model is None else Detector.load(model)
     paths = recording_files(files)
     targets = _targets(paths, files, out, recording_files([train_on]) if train_on is not None else [])
     for path, target in zip(paths, targets, strict=True):
-        (recording,) = _one_stream(path)
-        if detector is not None:
-            found = scan(detector, recording)
+        recording = _one_stream(path, channel)
+        if train_on is None and train_rows is None:
+            folder = model_folder(model or "general")
+            found = scan(load_detector(folder, recording.channels, false_alarm_rate), recording)
         else:
-            config = _config(false_alarm_rate=false_alarm_rate, epochs=epochs, seed=seed)
-            found = _train_and_scan(path, recording, files, train_on, train_rows, config, console)
+            config = _config(false_alarm_rate=false_alarm_rate or 0.001, epochs=epochs, seed=seed)
+            normal = None if train_on is None else _one_stream(_paired(path, files, train_on), channel)
+            found = _train_and_scan(path, recording, normal, train_rows or 0, config, console)
         write_scores(found, target)
         print(f"{target}: {summary(found)}")
 
@@ -245,6 +251,14 @@ def demo(
     raise typer.Exit(run.run_demo(once=once))
 
 
+def _detector(settings: Settings) -> Detector:
+    try:
+        return load_detector(model_folder(settings.model), settings.channels, settings.false_alarm_rate)
+    except ArtefactError as error:
+        hint = " in GATEWATCH_CHANNELS, as pressure,flow" if not settings.channels else ""
+        raise GatewatchError(f"{error}{hint}") from error
+
+
 def _settings() -> Settings:
     try:
         return Settings()
@@ -255,8 +269,7 @@ def _settings() -> Settings:
             value = redact(problem["input"]) if name == "GATEWATCH_REDIS_URL" else problem["input"]
             message = problem["msg"].removeprefix("Value error, ")
             found = "is not set" if problem["type"] == "missing" else f"is {value!r:.80}: {message}"
-            hint = ": expected the folder of an artefact, or `demo`" if name == "GATEWATCH_MODEL" else ""
-            lines.append(f"{name} {found}{hint}")
+            lines.append(f"{name} {found}")
         raise GatewatchError("; ".join(lines)) from error
 
 
@@ -310,24 +323,19 @@ def _epochs(total: int, console: Console) -> Iterator[_Epochs]:
 def _train_and_scan(
     path: Path,
     recording: Recording,
-    files: Sequence[Path],
-    train_on: Path | None,
-    train_rows: int | None,
+    normal: Recording | None,
+    train_rows: int,
     config: TrainConfig,
     console: Console,
 ) -> Scan:
-    """Train on a paired file, or on a recording's own beginning, and carry the state on into what is scored."""
+    """Train on a recording given, or on the first rows of `recording`, and carry the state on into what is scored."""
     from models.artefact import Artefact
 
-    if train_rows is not None:
-        if train_rows >= len(recording):
-            raise RecordingError(f"{path}: --train-rows {train_rows}, but the file has {len(recording)} rows")
-        normal = recording.rows(0, train_rows)
-    else:
-        (normal,) = _one_stream(_paired(path, files, train_on or path))
-    trained = _train([normal], config, console)
+    if normal is None and train_rows >= len(recording):
+        raise RecordingError(f"{path}: --train-rows {train_rows}, but the file has {len(recording)} rows")
+    trained = _train([recording.rows(0, train_rows) if normal is None else normal], config, console)
     detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
-    if train_rows is not None:
+    if normal is None:
         return scan_trained_on_beginning(detector, recording, train_rows)
     return scan_after(detector, normal, recording)
 
@@ -376,11 +384,12 @@ def _below(path: Path, files: Sequence[Path]) -> Path:
     return Path(path.name)
 
 
-def _one_stream(path: Path) -> list[Recording]:
+def _one_stream(path: Path, channels: Sequence[str] | None) -> Recording:
     recordings = read_recordings(path)
     if len(recordings) != 1:
         raise RecordingError(f"{path}: {len(recordings)} streams in one file; scan takes one stream a file")
-    return recordings
+    (recording,) = recordings
+    return recording.only(channels) if channels else recording
 
 
 def _unit(text: str) -> tuple[str, str]:

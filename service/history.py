@@ -18,8 +18,8 @@ Entries = NDArray[Any]
 _CHECKED: Final = 4
 
 
-def entry_dtype(channels: int) -> np.dtype[Any]:
-    """One slot: 58 bytes and 12 a channel."""
+def entry_dtype(channels: int, forecasts: int) -> np.dtype[Any]:
+    """One slot: 58 bytes and 12 a channel; with the general model, which keeps two numbers a forecast, 16."""
     return np.dtype(
         [
             ("checksum", "<u4"),
@@ -32,7 +32,7 @@ def entry_dtype(channels: int) -> np.dtype[Any]:
             ("status", "u1"),
             ("reason", "u1"),
             ("values", "<f4", (channels,)),
-            ("forecast", "<f4", (channels,)),
+            ("forecast", "<f4", (forecasts,)),
             ("attribution", "<f4", (channels,)),
         ]
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import SplitResult, unquote_plus, urlsplit
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Settings(BaseSettings):
@@ -21,7 +21,16 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # a URL may hold a password
     )
 
-    model: str = Field(description="folder of the artefact, or `demo` for the shipped pump-station model")
+    model: str = Field(
+        "general",
+        description="folder of the artefact; or `general`, shipped, for any stream; or `demo`, the pump station",
+    )
+    channels: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="what the general model is to watch, names with commas between; a trained model has its own"
+    )
+    false_alarm_rate: float | None = Field(
+        None, gt=0, lt=0.5, description="of the general model: share of readings; 0.0025 if not set"
+    )
     redis_url: str | None = Field(
         None, description="redis://, rediss:// or unix://; without it a private server is started"
     )
@@ -81,6 +90,14 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="a silent stream's open anomaly stops counting after this, seconds",
     )
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _are_names(cls, channels: object) -> object:
+        names = tuple(name.strip() for name in channels.split(",")) if isinstance(channels, str) else channels
+        if isinstance(names, tuple) and (len(set(names)) < len(names) or "" in names):
+            raise ValueError("expected names that differ, with commas between")
+        return names
 
     @field_validator("redis_url")
     @classmethod

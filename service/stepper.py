@@ -20,7 +20,7 @@ class Stepper:
         self.detector = detector
         self.slots = history_readings
         self.record = state.state_dtype(detector.state_dtype)
-        self.entry = history.entry_dtype(len(detector.channels))
+        self.entry = history.entry_dtype(len(detector.channels), detector.forecasts)
         self._seed = history.channels_seed(detector.channels)
 
     def fresh(self, streams: int) -> Records:

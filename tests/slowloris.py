@@ -124,8 +124,8 @@ def main() -> None:
     parser.add_argument("--connections", default="4096", help="GATEWATCH_CONNECTIONS")
     parser.add_argument("--reopen", action="store_true")
     options = parser.parse_args()
+    from models.artefact import model_folder
     from models.detector import Detector
-    from service.app import model_folder
     from service.settings import Settings
     from tests.test_whole_path import serving
 

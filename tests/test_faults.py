@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis
+import uvloop
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.private_redis import start_private_redis
 from service.settings import Settings
+from service.store import StateStore
 from tests import faults
 from tests.conftest import post, readings
 
@@ -46,6 +50,28 @@ def test_a_hung_redis_is_503_and_goes_on_where_it_was(settings: Callable[..., Se
             assert client.get("/readyz").status_code == 200
             undisturbed = post(client, [{**reading, "stream": "undisturbed"} for reading in sent])
     assert [r["score"] for r in before + after] == [r["score"] for r in undisturbed]
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_stall_of_the_event_loop_is_no_failure_of_redis(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], redis_url: str, tenant: str
+) -> None:
+    """The answer came in time; that nobody looked for longer than the time-out is the loop's fault."""
+
+    async def load_through_a_stall() -> list[bytes | None]:
+        store = StateStore(redis_url, tenant, 100)
+        async with store.hold(["a"]):
+            pass  # connects
+        asyncio.get_running_loop().call_later(0.01, time.sleep, 0.25)
+        redis.Redis.from_url(redis_url).client_pause(50)
+        try:
+            async with store.hold(["a", "b"]) as held:
+                return held.packed
+        finally:
+            await store.close()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert runner.run(load_through_a_stall()) == [None, None]
 
 
 def test_a_redis_that_may_evict_or_forget_is_not_ready(settings: Callable[..., Settings], tmp_path: Path) -> None:

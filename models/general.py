@@ -1,0 +1,190 @@
+"""GeneralDetector: watches streams that nobody trained on, each channel for itself, by one network for all."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.artefact import Artefact, GeneralManifest, load_artefact
+from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32, open_session
+from models.errors import ArtefactError
+from models.running import FEATURES, HORIZONS, observe, running_fields, seasonal
+from models.surprise import (
+    due_forecasts,
+    forget_forecasts,
+    judge_general,
+    miss_for,
+    remember_forecasts,
+    surprise_fields,
+    usual_miss,
+)
+
+RESTART_INTERVALS = 100
+"""A gap of more typical intervals restarts the network's state; what the stream has shown of itself stays."""
+
+RANGE_ALERT_READINGS = 50
+"""A reading outside the range alerts within an incident too, but so many readings apart."""
+
+FORECAST_LIMIT = 50.0
+"""Steps; a forecast farther from the last value is cut there."""
+
+RANGE = 4
+"""The part of the score that tells of it, see models.residual.REASONS."""
+
+
+def load_detector(folder: Path, channels: Sequence[str] = (), false_alarm_rate: float | None = None) -> Detector:
+    """Load and verify the artefact in `folder`, trained or general.
+
+    Args:
+        channels: what the general model is to watch; of a trained model, its own or none.
+        false_alarm_rate: of the general model.
+
+    Raises:
+        ArtefactError: the artefact cannot be used, or `channels` are not what it needs.
+    """
+    artefact = load_artefact(folder)
+    if isinstance(artefact.manifest, GeneralManifest):
+        if not channels:
+            raise ArtefactError(
+                f"{folder} is the general model, which has no channels of its own: name those it is to watch"
+            )
+        return GeneralDetector(artefact, channels, false_alarm_rate)
+    detector = Detector(artefact)
+    if channels and set(channels) != set(detector.channels):
+        raise ArtefactError(f"{folder} has the channels {', '.join(detector.channels)}; found {', '.join(channels)}")
+    return detector
+
+
+def _bound(digest: bytes, channels: Sequence[str], false_alarm_rate: float) -> bytes:
+    """8 bytes that identify a model bound to channels: states of other channels are then never taken for its own."""
+    return hashlib.sha256(digest + repr((tuple(channels), false_alarm_rate)).encode()).digest()[:8]
+
+
+class GeneralDetector(Detector):
+    """The general model, bound to the channels of a stream; one record of `state_dtype` is a stream's state.
+
+    The network is shown each channel by `models.running`, and forecasts its value 1, 3, 10 and 30 readings ahead, in
+    steps from the last one; `models.surprise` makes a score of how far that was off. A state has some 1.6 KB a
+    channel, of which 1 KB is the network's.
+    """
+
+    def __init__(self, artefact: Artefact, channels: Sequence[str], false_alarm_rate: float | None = None) -> None:
+        """Take a verified artefact of the general model into use for streams of these channels.
+
+        Args:
+            false_alarm_rate: share of readings for which each part of the score may exceed 1; the model's if None.
+
+        Raises:
+            ArtefactError: the graph cannot be run, its inputs and outputs are not what the manifest says, or the
+                artefact is that of a trained model.
+        """
+        manifest = artefact.manifest
+        if not isinstance(manifest, GeneralManifest):
+            raise ArtefactError("this is a trained model, with channels of its own, not the general one")
+        self.manifest = manifest
+        self.channels = tuple(channels)
+        self.false_alarm_rate = false_alarm_rate or manifest.calibration.false_alarm_rate
+        self.digest = _bound(artefact.digest, self.channels, self.false_alarm_rate)
+        self.forecasts = 2 * len(self.channels)
+        self.warm_up = manifest.calibration.warm_up
+        self._threshold = -math.log(self.false_alarm_rate)
+        self._rare = miss_for(self._threshold)
+        self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
+        count = len(self.channels)
+        self.state_dtype = np.dtype(
+            [
+                ("last_ms", "<i8"),
+                ("readings", "<u4"),
+                ("calm", "<u2"),
+                ("inside", "<u2"),
+                *running_fields(count),
+                *surprise_fields(count),
+                *((name, "<f4", (count, *shape)) for name, shape in self._tensors.items()),
+            ]
+        )
+        self._session = open_session(artefact.graph)
+        self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
+        self._check_graph()
+
+    def initial(self, streams: int) -> Records:
+        """(B,) states of streams that have not seen a reading."""
+        states = np.zeros(streams, self.state_dtype)
+        states["calm"] = JOIN_READINGS
+        states["inside"] = RANGE_ALERT_READINGS
+        states["ahead"] = np.nan
+        return states
+
+    def advance(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+        """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
+        self._check_shapes(values, timestamps_ms, states)
+        self._forget_after_gaps(timestamps_ms, states)
+        readings = states["readings"].astype(np.int64)
+        due = due_forecasts(states, readings)
+        expected, _ = seasonal(states, timestamps_ms)
+        forecast = self._forecast(due[..., 0], states)
+        judged = judge_general(values, due, expected, states, readings, self._threshold)
+        self._look_ahead(observe(states, values, timestamps_ms), states, readings)
+        states["last_ms"] = timestamps_ms
+        outside = judged.parts[:, RANGE] > 1.0
+        step = self._take_in(judged, forecast, states, outside & (states["inside"] >= RANGE_ALERT_READINGS))
+        states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
+        return step
+
+    def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., 2C) forecasts to (..., C, 3) low, mid and high; one miss so far out comes as seldom as an alarm."""
+        mid, band = np.split(forecast.astype(np.float64), 2, axis=-1)
+        return float32(np.stack([mid - band, mid, mid + band], axis=-1))
+
+    def residual(self, values: NDArray[np.float32], forecast: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., C) reading minus forecast in mean errors of the channel so far, signed; 0 where missing."""
+        mid, band = np.split(forecast.astype(np.float64), 2, axis=-1)
+        residual = (values - mid) / np.maximum(band / self._rare, 1e-30)
+        return float32(np.where(np.isfinite(values), residual, 0.0))
+
+    def _forget_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> None:
+        interval = states["interval_ms"]
+        restart = (interval > 0) & (timestamps_ms - states["last_ms"] > RESTART_INTERVALS * interval)
+        if restart.any():
+            forget_forecasts(states, restart)
+            for name in self._tensors:
+                states[name][restart] = 0
+
+    def _forecast(self, due: NDArray[np.float64], states: Records) -> NDArray[np.float32]:
+        """(B, 2C) what is expected of the reading, and how far off it may be; anything of a channel never seen."""
+        known = states["count"] > 0
+        mid = np.where(np.isfinite(due), due, states["last"])
+        band = np.where(known, self._rare * usual_miss(states), LARGEST_SCORE)
+        return float32(np.concatenate([mid, band], axis=1))
+
+    def _look_ahead(self, features: NDArray[np.float32], states: Records, readings: NDArray[np.int64]) -> None:
+        """Run the network on every channel of all streams, and keep what it forecasts."""
+        streams, channels, _ = features.shape
+        feed = {"x": features.reshape(streams * channels, -1)}
+        for name, shape in self._tensors.items():
+            feed[name] = np.ascontiguousarray(states[name]).reshape(streams * channels, *shape)
+        mean, *tensors = self._session.run(self._outputs, feed)
+        for name, tensor in zip(self._tensors, tensors, strict=True):
+            states[name] = tensor.reshape(states[name].shape)
+        steps = np.clip(mean.reshape(streams, channels, -1).astype(np.float64), -FORECAST_LIMIT, FORECAST_LIMIT)
+        ahead = states["last"][..., None] + states["step"][..., None] * steps
+        remember_forecasts(states, np.where(states["count"][..., None] > 0, ahead, np.nan), readings)
+
+    def _check_graph(self) -> None:
+        """One step of one fresh stream: finds wrong names, wrong shapes and forecasts that are not finite."""
+        rows = len(self.channels)
+        feed = {"x": np.zeros((rows, FEATURES), np.float32)}
+        feed |= {name: np.zeros((rows, *shape), np.float32) for name, shape in self._tensors.items()}
+        try:
+            mean = self._session.run(self._outputs, feed)[0]
+        except Exception as error:  # onnxruntime raises its own, undocumented classes
+            raise ArtefactError(f"model.onnx does not step as the manifest says: {error}") from error
+        if mean.shape != (rows, len(HORIZONS)) or not np.isfinite(mean).all():
+            raise ArtefactError(
+                f"model.onnx forecasts {mean.tolist()} with shape {mean.shape}; "
+                f"expected {(rows, len(HORIZONS))}, finite"
+            )

@@ -1,0 +1,246 @@
+"""From readings and general forecasts to an anomaly score, without anything learned of the stream beforehand.
+
+The score is the largest of five parts, each in units of its threshold T, so that 1.0 is the alarm edge. T = -ln of
+the false-alarm rate: a part of T nats comes as rarely as that, by what the stream itself has shown.
+
+    event    u_c = (mean over h of s(e_ch / S_ch) + s(e_cτ / S_cτ)) / 2, where e_ch is how far the forecast of h
+             readings ago missed, e_cτ the table of the time of day, S the mean of such misses so far, and
+             s(z) = -ln P(|t₃| > z), Student's t with 3 degrees of freedom;  a_c' = a_c + (u_c - a_c)/3
+             r = -ln of the share of earlier readings with ‖a‖₄ as large                                r/T
+    level    r stays high:  r̄' = r̄ + (r - r̄) 2/41                                                    2r̄/T
+    still    a channel does not move: readings since it last changed / (3 · its longest such run + 30)
+    absent   a channel is missing: readings since it was last seen / (3 · its longest such run + 30)
+    range    x is outside all its values so far by a share ε > 0.02 of their range:  (ln(n/2C) + 10 ε)/T
+
+Why so. The mean is learned and its error measured: a network that predicts its own spread explains anomalies away.
+S never forgets, for a scale that follows the last errors makes bursts normal. Four horizons and the table surprise
+more surely than one. The share r is counted on the stream itself, so that heavy tails and bad forecasts only cost
+sensitivity, not false alarms: counters for 48 sizes, of which a reading fades after COUNTED_READINGS; PRIOR_READINGS of
+a gamma law stand in where nothing was counted yet, the less the younger the stream. The newest of n like readings lies
+outside all others with probability 2/n, and farther out ever more rarely. ‖·‖₄ pools the channels: one of 38 is
+enough, and 38 slightly odd ones are too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.residual import Judged, pool, shares
+from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY
+
+Floats = NDArray[np.float64]
+Records = NDArray[Any]
+Fields = list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]
+
+EVENT_GAIN = 1 / 3
+LASTING_GAIN = 2 / 41
+LASTING_FACTOR = 2.0
+"""A mean of forty readings is as strange as one of them at half of its nats."""
+
+TABLE_READINGS = 500.0
+"""Memory of the mean miss of the time-of-day table, which keeps learning; that of forecasts never forgets."""
+
+COUNTED_READINGS = 20_000.0
+COUNTERS = 48
+LEAST, MOST = 0.05, 60.0
+"""Bounds of the sizes that are counted, nats; the counters stand at equal ratios between them."""
+
+PRIOR_READINGS, YOUNG_READINGS = 5.0, 32.0
+
+RANGE_MARGIN, RANGE_SLOPE = 0.02, 10.0
+
+RUN_MARGIN, RUN_ALLOWANCE = 3, 30
+MOVES = 8
+"""A channel that changed more seldom has no usual length of standing still."""
+
+LARGEST_PART = 1e6
+
+_OFFSETS = np.cumsum([0, *HORIZONS[:-1]])
+_SEASONAL = len(HORIZONS)
+_RATIO = np.log(MOST / LEAST) / (COUNTERS - 1)
+
+
+def surprise_fields(channels: int) -> Fields:
+    """The fields of a stream's state that this module keeps: 241 bytes a channel and 200 more."""
+    misses = len(HORIZONS) + 1
+    return [
+        ("ahead", "<f4", (channels, sum(HORIZONS))),
+        ("miss", "<f4", (channels, misses)),
+        ("misses", "<u4", (channels, misses)),
+        ("surprise", "<f4", (channels,)),
+        ("lasting", "<f4"),
+        ("counted", "<f4", (COUNTERS,)),
+        ("still", "<u4", (channels,)),
+        ("absent", "<u4", (channels,)),
+        ("longest_still", "<u4", (channels,)),
+        ("longest_absent", "<u4", (channels,)),
+        ("moves", "u1", (channels,)),
+    ]
+
+
+def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
+    """Of the streams marked, take no forecast made before for one of what comes now."""
+    states["ahead"][which] = np.nan
+
+
+def remember_forecasts(states: Records, forecasts: Floats, turn: NDArray[np.integer[Any]]) -> None:
+    """Keep forecasts (B, C, horizons) of physical values until their readings come; `turn` (B,) counts readings."""
+    at = (_OFFSETS + turn[:, None] % np.array(HORIZONS))[:, None, :]
+    np.put_along_axis(states["ahead"], np.broadcast_to(at, forecasts.shape), forecasts.astype(np.float32), axis=2)
+
+
+def due_forecasts(states: Records, turn: NDArray[np.integer[Any]]) -> Floats:
+    """(B, C, horizons) what was forecast 1, 3, 10 and 30 readings ago of the `turn`-th reading; NaN where nothing."""
+    at = (_OFFSETS + turn[:, None] % np.array(HORIZONS))[:, None, :]
+    shape = (*states["ahead"].shape[:2], len(HORIZONS))
+    return np.take_along_axis(states["ahead"], np.broadcast_to(at, shape), axis=2).astype(np.float64)
+
+
+def judge_general(
+    values: NDArray[np.float32],
+    due: Floats,
+    seasonal: Floats,
+    states: Records,
+    readings: NDArray[np.integer[Any]],
+    threshold: float,
+) -> Judged:
+    """Score one reading of each of B streams, before `running.observe` takes it in.
+
+    Args:
+        values: (B, C) physical units; NaN is missing.
+        due: (B, C, horizons) forecasts of it, NaN where there is none.
+        seasonal: (B, C) what the time of day lets expect.
+        states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
+        readings: (B,) how many readings each stream has seen.
+        threshold: T, nats.
+    """
+    observed = np.isfinite(values)
+    known = states["count"] > 0
+    x = np.where(observed, values, states["last"]).astype(np.float64)
+    channels = values.shape[1]
+
+    surprise = _surprise(x, due, seasonal, states, observed & known)
+    pooled = pool(surprise)
+    seen = np.asarray((observed & known).any(axis=1))
+    nats = _rarity(pooled / channels**0.25, states["counted"], readings, seen)
+    lasting = states["lasting"].astype(np.float64)
+    lasting += LASTING_GAIN * (nats - lasting) * seen
+    states["lasting"] = lasting
+
+    strange = np.empty((5, *values.shape))
+    strange[0] = strange[1] = surprise
+    strange[2], strange[3] = _runs(values, observed, states)
+    strange[4] = _outside(x, observed & known, states)
+    strange[4] *= 1 / threshold
+    parts = np.empty((len(values), len(strange)))
+    parts[:, 0] = nats / threshold
+    parts[:, 1] = LASTING_FACTOR * lasting / threshold
+    parts[:, 2:] = strange[2:].max(axis=2).T
+    np.clip(parts, 0.0, LARGEST_PART, out=parts)
+    reason = parts.argmax(axis=1)
+    return Judged(parts.max(axis=1), reason, shares(strange[reason, np.arange(len(values))]), parts)
+
+
+def nats_of(z: Floats) -> Floats:
+    """-ln P(|t₃| > z), Student's t with 3 degrees of freedom; the series where the closed form cancels."""
+    y = np.sqrt(3) / np.maximum(z, 1e-9)
+    tail = np.where(y < 1e-2, y**3 * (2 / 3), np.arctan(y) - y / (1 + y * y))
+    return np.asarray(-np.log(np.maximum(tail * (2 / np.pi), 1e-300)))
+
+
+def miss_for(nats: float) -> float:
+    """The z with s(z) = nats: how many mean misses off is as rare as that; by bisection."""
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if nats_of(np.array([middle]))[0] < nats else (low, middle)
+    return high
+
+
+def usual_miss(states: Records) -> Floats:
+    """(B, C) S of the forecast one reading ahead."""
+    return np.asarray(np.maximum(states["miss"][..., 0], _least_miss(states)))
+
+
+def _least_miss(states: Records) -> Floats:
+    """(B, C) what a miss is at least taken for: small shares of the range, of the step, of the value itself."""
+    wide = states["high"].astype(np.float64) - states["low"]
+    return np.asarray(
+        np.maximum(SPREAD_FLOOR * wide, STEP_FLOOR * states["step"]) + RESOLUTION * np.abs(states["last"]) + TINY
+    )
+
+
+def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observed: NDArray[np.bool_]) -> Floats:
+    """(B, C) a_c after the reading; and the misses so far, with this one."""
+    expected = np.concatenate([due, seasonal[..., None]], axis=2)
+    told = np.isfinite(expected) & observed[..., None]
+    error = np.where(told, np.abs(x[..., None] - expected), 0.0)
+    count, mean = states["misses"], states["miss"].astype(np.float64)
+    nats = nats_of(error / np.maximum(mean, _least_miss(states)[..., None])) * (told & (count > 0))
+    horizons = told[..., :_SEASONAL] & (count[..., :_SEASONAL] > 0)
+    u = nats[..., :_SEASONAL].sum(axis=2) / np.maximum(horizons.sum(axis=2), 1)
+    u += nats[..., _SEASONAL]
+    u /= 2
+    count = count + told
+    memory = np.maximum(count, 1).astype(np.float64)
+    memory[..., _SEASONAL] = np.minimum(memory[..., _SEASONAL], TABLE_READINGS)
+    states["miss"] = mean + told * (error - mean) / memory
+    states["misses"] = count
+    surprise = states["surprise"].astype(np.float64)
+    surprise += EVENT_GAIN * (u - surprise) * observed
+    states["surprise"] = surprise
+    return surprise
+
+
+def _rarity(
+    size: Floats, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]], seen: NDArray[np.bool_]
+) -> Floats:
+    """(B,) nats: minus the logarithm of the share of readings so far as large as `size`; then counts them in."""
+    place = np.clip(np.log(np.maximum(size, 1e-9) / LEAST) / _RATIO, 0.0, COUNTERS - 1.001)
+    counter = place.astype(np.intp)
+    rows = np.arange(len(size))
+    total = counted.sum(axis=1, dtype=np.float64)
+    below = np.cumsum(counted, axis=1, dtype=np.float64)[rows, counter]
+    larger = total - below + (1 - (place - counter)) * counted[rows, counter]
+    z = 3 * size
+    share = readings / (readings + YOUNG_READINGS)
+    prior = np.exp(np.maximum((np.log1p(z + z * z / 2) - z) * share, -60.0))  # Gamma(3): mean 1
+    nats = -np.log((PRIOR_READINGS * prior + np.maximum(larger, 0.0)) / (PRIOR_READINGS + total))
+    counted *= np.where(seen, 1 - 1 / COUNTED_READINGS, 1.0).astype(np.float32)[:, None]
+    counted[rows, counter] += seen
+    return np.asarray(nats)
+
+
+def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Records) -> tuple[Floats, Floats]:
+    """How long each channel has stood still and been missing, in units of what is usual for it; each (B, C)."""
+    same = observed & (states["count"] > 0) & (values == states["last"])
+    moved = observed & (states["count"] > 0) & ~same
+    still = (states["still"] + same) * (same | ~observed)
+    absent = (states["absent"] + 1) * ~observed
+    usual = states["moves"] >= MOVES
+    states["longest_still"] = np.where(
+        moved, np.maximum(states["longest_still"], states["still"]), states["longest_still"]
+    )
+    states["longest_absent"] = np.where(
+        observed, np.maximum(states["longest_absent"], states["absent"]), states["longest_absent"]
+    )
+    states["moves"] += moved & (states["moves"] < MOVES)
+    states["still"], states["absent"] = still, absent
+    limits = (
+        RUN_MARGIN * states[name].astype(np.float64) + RUN_ALLOWANCE for name in ("longest_still", "longest_absent")
+    )
+    still_limit, absent_limit = limits
+    return usual * still / still_limit, (states["count"] > 0) * absent / absent_limit
+
+
+def _outside(x: Floats, observed: NDArray[np.bool_], states: Records) -> Floats:
+    """(B, C) nats of having left the range so far."""
+    low, high = states["low"].astype(np.float64), states["high"].astype(np.float64)
+    wide = high - low
+    excess = np.maximum(x - high, low - x) / np.maximum(wide, 1e-30)
+    outside = observed & (wide > 0) & (excess > RANGE_MARGIN)
+    rarity = np.log(np.maximum(states["count"] / (2.0 * x.shape[1]), 1e-9)) + RANGE_SLOPE * np.minimum(excess, 10.0)
+    return np.where(outside, np.maximum(rarity, 0.0), 0.0)
