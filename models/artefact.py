@@ -89,7 +89,7 @@ class Manifest(_Part):
 class GeneralCalibration(_Part):
     """What the general model knows beforehand of any stream: how rare an alarm is to be."""
 
-    false_alarm_rate: Positive = Field(lt=1, description="share of readings whose part of the score exceeds 1")
+    alerts_per_week: Positive = Field(description="false alerts that a stream may raise in a week")
     warm_up: int = Field(ge=0, description="a stream's first readings: scored, not judged")
     rebuild_readings: int = Field(ge=1, description="history from which a lost state is begun again")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from models.surprise import (
     miss_for,
     remember_forecasts,
     surprise_fields,
+    thresholds,
     usual_miss,
 )
 
@@ -30,6 +30,9 @@ RESTART_INTERVALS = 100
 RANGE_ALERT_READINGS = 50
 """A reading outside the range alerts within an incident too, but so many readings apart."""
 
+BAND_NATS = 6.0
+"""One miss beyond the band expected is as rare as one reading in 400."""
+
 FORECAST_LIMIT = 50.0
 """Steps; a forecast farther from the last value is cut there."""
 
@@ -37,12 +40,12 @@ RANGE = 4
 """The part of the score that tells of it, see models.residual.REASONS."""
 
 
-def load_detector(folder: Path, channels: Sequence[str] = (), false_alarm_rate: float | None = None) -> Detector:
+def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: float | None = None) -> Detector:
     """Load and verify the artefact in `folder`, trained or general.
 
     Args:
         channels: what the general model is to watch; of a trained model, its own or none.
-        false_alarm_rate: of the general model.
+        alerts_per_week: of the general model.
 
     Raises:
         ArtefactError: the artefact cannot be used, or `channels` are not what it needs.
@@ -53,16 +56,16 @@ def load_detector(folder: Path, channels: Sequence[str] = (), false_alarm_rate: 
             raise ArtefactError(
                 f"{folder} is the general model, which has no channels of its own: name those it is to watch"
             )
-        return GeneralDetector(artefact, channels, false_alarm_rate)
+        return GeneralDetector(artefact, channels, alerts_per_week)
     detector = Detector(artefact)
     if channels and set(channels) != set(detector.channels):
         raise ArtefactError(f"{folder} has the channels {', '.join(detector.channels)}; found {', '.join(channels)}")
     return detector
 
 
-def _bound(digest: bytes, channels: Sequence[str], false_alarm_rate: float) -> bytes:
+def _bound(digest: bytes, channels: Sequence[str], alerts_per_week: float) -> bytes:
     """8 bytes that identify a model bound to channels: states of other channels are then never taken for its own."""
-    return hashlib.sha256(digest + repr((tuple(channels), false_alarm_rate)).encode()).digest()[:8]
+    return hashlib.sha256(digest + repr((tuple(channels), alerts_per_week)).encode()).digest()[:8]
 
 
 class GeneralDetector(Detector):
@@ -73,11 +76,11 @@ class GeneralDetector(Detector):
     channel, of which 1 KB is the network's.
     """
 
-    def __init__(self, artefact: Artefact, channels: Sequence[str], false_alarm_rate: float | None = None) -> None:
+    def __init__(self, artefact: Artefact, channels: Sequence[str], alerts_per_week: float | None = None) -> None:
         """Take a verified artefact of the general model into use for streams of these channels.
 
         Args:
-            false_alarm_rate: share of readings for which each part of the score may exceed 1; the model's if None.
+            alerts_per_week: false alerts of a stream that are allowed; the model's if None.
 
         Raises:
             ArtefactError: the graph cannot be run, its inputs and outputs are not what the manifest says, or the
@@ -88,12 +91,11 @@ class GeneralDetector(Detector):
             raise ArtefactError("this is a trained model, with channels of its own, not the general one")
         self.manifest = manifest
         self.channels = tuple(channels)
-        self.false_alarm_rate = false_alarm_rate or manifest.calibration.false_alarm_rate
-        self.digest = _bound(artefact.digest, self.channels, self.false_alarm_rate)
+        self.alerts_per_week = alerts_per_week or manifest.calibration.alerts_per_week
+        self.digest = _bound(artefact.digest, self.channels, self.alerts_per_week)
         self.forecasts = 2 * len(self.channels)
         self.warm_up = manifest.calibration.warm_up
-        self._threshold = -math.log(self.false_alarm_rate)
-        self._rare = miss_for(self._threshold)
+        self._rare = miss_for(BAND_NATS)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         count = len(self.channels)
         self.state_dtype = np.dtype(
@@ -127,7 +129,7 @@ class GeneralDetector(Detector):
         due = due_forecasts(states, readings)
         expected, _ = seasonal(states, timestamps_ms)
         forecast = self._forecast(due[..., 0], states)
-        judged = judge_general(values, due, expected, states, readings, self._threshold)
+        judged = judge_general(values, due, expected, states, readings, thresholds(states, self.alerts_per_week))
         self._look_ahead(observe(states, values, timestamps_ms), states, readings)
         states["last_ms"] = timestamps_ms
         outside = judged.parts[:, RANGE] > 1.0
@@ -136,7 +138,7 @@ class GeneralDetector(Detector):
         return step
 
     def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., 2C) forecasts to (..., C, 3) low, mid and high; one miss so far out comes as seldom as an alarm."""
+        """(..., 2C) forecasts to (..., C, 3) low, mid and high, physical units; see BAND_NATS."""
         mid, band = np.split(forecast.astype(np.float64), 2, axis=-1)
         return float32(np.stack([mid - band, mid, mid + band], axis=-1))
 

@@ -6,10 +6,11 @@ value x of a channel, with the value before x' and a = max(1/n, 1/SCALE_READINGS
     center   m += a clip(x - m, ±4s)
     spread   s += a (1.25 min(|x - m|, 6s) - s)        1.25: from mean absolute to standard deviation (normal)
     step     d += a (min(|x - x'|, 8d) - d)
+    reach    ρ = max(ρ, min(|x - m|, 10s))
     recent   e += (x - e) 2/11
-    table    τ[bin] += g (x - τ[bin]),  g = max(1/visits, 0.15 · share of the bin that a reading takes)
+    table    τ[bin] += g clip(x - τ[bin], ±10s),  g = max(1/visits, 0.15 · share of the bin that a reading takes)
 
-The clips keep a wild value from teaching (contract 12). The spread is at least SPREAD_FLOOR of the range so far and
+The clips keep a wild value from teaching (contract 12). The spread is at least SPREAD_FLOOR of the reach and
 what float32 can tell of the center; the step at least a fiftieth of the spread. The table has 48 bins of the day and
 counts as known once the stream is a day old; where it is not, the last value stands for it.
 """
@@ -33,9 +34,11 @@ SCALE_READINGS = 500.0
 UNCLIPPED = 8
 """So many first values set the scales without a clip."""
 
-SPREAD_FLOOR, RESOLUTION, STEP_FLOOR = 1e-3, 1e-6, 0.02
+SPREAD_FLOOR, RESOLUTION, STEP_FLOOR = 2e-3, 1e-6, 0.02
 TINY = 1e-30
 """Least of a scale, so that zeros can be divided by it."""
+
+LARGEST_VALUE = 1e36
 
 RECENT_GAIN = 2 / 11
 INTERVAL_READINGS = 100.0
@@ -47,7 +50,7 @@ TABLE_GAIN = 0.15
 
 
 def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 324 bytes a channel and 20 more."""
+    """The fields of a stream's state that this module keeps: 328 bytes a channel and 20 more."""
     return [
         ("first_ms", "<i8"),
         ("shown_ms", "<i8"),
@@ -60,9 +63,15 @@ def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tupl
         ("recent", "<f4", (channels,)),
         ("low", "<f4", (channels,)),
         ("high", "<f4", (channels,)),
+        ("reach", "<f4", (channels,)),
         ("table", "<f4", (channels, BINS)),
         ("visits", "<u2", (channels, BINS)),
     ]
+
+
+def bounded(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Values within ±LARGEST_VALUE, so that sums of some of them are still a float32."""
+    return np.clip(values.astype(np.float64), -LARGEST_VALUE, LARGEST_VALUE)
 
 
 def seasonal(states: Records, timestamps_ms: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -88,7 +97,7 @@ def observe(states: Records, values: NDArray[Any], timestamps_ms: NDArray[np.int
         and how long the stream is known.
     """
     observed = np.isfinite(values)
-    x = np.where(observed, values, states["last"]).astype(np.float64)
+    x = bounded(np.where(observed, values, states["last"]))
     fresh = (states["count"] == 0).any(axis=1) & ~states["first_ms"].astype(bool)
     _take_time(states, timestamps_ms, fresh)
     started = states["count"] > 0
@@ -140,26 +149,28 @@ def _take_values(
     count = states["count"] + observed
     states["count"] = count
     gain = observed / np.maximum(np.minimum(count, SCALE_READINGS), 1.0)
-    low = np.where(started, np.minimum(states["low"], x), x)
-    high = np.where(started, np.maximum(states["high"], x), x)
     center = np.where(started, states["center"], x)
     spread, step = states["spread"].astype(np.float64), states["step"].astype(np.float64)
     unclipped = np.where(count <= UNCLIPPED, np.inf, 1.0)
     with np.errstate(invalid="ignore"):  # 0 * inf, where a scale is still 0
-        wide, wider, far = (
-            np.nan_to_num(k * s * unclipped, nan=np.inf) for k, s in ((4, spread), (6, spread), (8, step))
+        wide, wider, widest, far = (
+            np.nan_to_num(k * s * unclipped, nan=np.inf) for k, s in ((4, spread), (6, spread), (10, spread), (8, step))
         )
+    low = np.where(started, np.minimum(states["low"], x), x)
+    high = np.where(started, np.maximum(states["high"], x), x)
+    reach = np.maximum(states["reach"], np.minimum(np.abs(x - center), widest))
     away = x - center
     center = center + gain * np.clip(away, -wide, wide)
     spread = spread + gain * (1.25 * np.minimum(np.abs(away), wider) - spread)
     step = step + gain * (np.minimum(np.abs(difference), far) - step)
-    spread = np.maximum(spread, SPREAD_FLOOR * (high - low) + RESOLUTION * np.abs(center) + TINY)
+    spread = np.maximum(spread, SPREAD_FLOOR * reach + RESOLUTION * np.abs(center) + TINY)
     step = np.maximum(step, STEP_FLOOR * spread)
     recent = np.where(started, states["recent"], x)
     recent = recent + observed * RECENT_GAIN * (x - recent)
     for name, value in (
         ("low", low),
         ("high", high),
+        ("reach", reach),
         ("center", center),
         ("spread", spread),
         ("step", step),
@@ -179,5 +190,6 @@ def _take_time_of_day(
     visited = visited + (observed & (visited < np.iinfo(np.uint16).max))
     share = np.minimum(states["interval_ms"].astype(np.float64) / BIN_MS, 1.0)[:, None]
     gain = np.maximum(1 / np.maximum(visited, 1), TABLE_GAIN * share)
-    table[rows, :, bins] = entry + observed * gain * (x - entry)
+    wide = np.where(visited > 1, 10 * states["spread"].astype(np.float64), np.inf)
+    table[rows, :, bins] = entry + observed * gain * np.clip(x - entry, -wide, wide)
     visits[rows, :, bins] = visited

@@ -1,7 +1,8 @@
 """From readings and general forecasts to an anomaly score, without anything learned of the stream beforehand.
 
-The score is the largest of five parts, each in units of its threshold T, so that 1.0 is the alarm edge. T = -ln of
-the false-alarm rate: a part of T nats comes as rarely as that, by what the stream itself has shown.
+The score is the largest of five parts, each in units of its threshold T, so that 1.0 is the alarm edge: a part of T
+nats comes as rarely as e^-T, by what the stream itself has shown. T follows from the alerts a week that are allowed
+and from how many readings the stream sends in one; e^-T is never more than LARGEST_RATE.
 
     event    u_c = (mean over h of s(e_ch / S_ch) + s(e_cτ / S_cτ)) / 2, where e_ch is how far the forecast of h
              readings ago missed, e_cτ the table of the time of day, S the mean of such misses so far, and
@@ -10,7 +11,7 @@ the false-alarm rate: a part of T nats comes as rarely as that, by what the stre
     level    r stays high:  r̄' = r̄ + (r - r̄) 2/41                                                    2r̄/T
     still    a channel does not move: readings since it last changed / (3 · its longest such run + 30)
     absent   a channel is missing: readings since it was last seen / (3 · its longest such run + 30)
-    range    x is outside all its values so far by a share ε > 0.02 of their range:  (ln(n/2C) + 10 ε)/T
+    range    x is outside all its values so far by a share ε > 0.02 of their range:  (ln(n/2C) + 10 ε n/(n + 200))/T
 
 Why so. The mean is learned and its error measured: a network that predicts its own spread explains anomalies away.
 S never forgets, for a scale that follows the last errors makes bursts normal. Four horizons and the table surprise
@@ -29,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.residual import Judged, pool, shares
-from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY
+from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED, bounded
 
 Floats = NDArray[np.float64]
 Records = NDArray[Any]
@@ -39,6 +40,9 @@ EVENT_GAIN = 1 / 3
 LASTING_GAIN = 2 / 41
 LASTING_FACTOR = 2.0
 """A mean of forty readings is as strange as one of them at half of its nats."""
+
+LARGEST_LESSON = 20.0
+"""Times the mean miss; a miss farther off teaches no more than that (contract 12)."""
 
 TABLE_READINGS = 500.0
 """Memory of the mean miss of the time-of-day table, which keeps learning; that of forecasts never forgets."""
@@ -50,13 +54,21 @@ LEAST, MOST = 0.05, 60.0
 
 PRIOR_READINGS, YOUNG_READINGS = 5.0, 32.0
 
-RANGE_MARGIN, RANGE_SLOPE = 0.02, 10.0
+RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
 
 RUN_MARGIN, RUN_ALLOWANCE = 3, 30
 MOVES = 8
 """A channel that changed more seldom has no usual length of standing still."""
 
 LARGEST_PART = 1e6
+
+WEEK_MS = 7 * 86_400_000
+ALERTS_OF_RATE = 0.45
+"""Alerts come so many times as often as a reading passes T in one part: they join, and there are five parts.
+
+Measured on synthetic normal streams, see benchmarks."""
+
+LEAST_RATE, LARGEST_RATE = 1e-7, 0.005
 
 _OFFSETS = np.cumsum([0, *HORIZONS[:-1]])
 _SEASONAL = len(HORIZONS)
@@ -79,6 +91,12 @@ def surprise_fields(channels: int) -> Fields:
         ("longest_absent", "<u4", (channels,)),
         ("moves", "u1", (channels,)),
     ]
+
+
+def thresholds(states: Records, alerts_per_week: float) -> Floats:
+    """(B,) T in nats, for an alert budget, at each stream's own typical interval."""
+    rate = alerts_per_week / ALERTS_OF_RATE * states["interval_ms"].astype(np.float64) / WEEK_MS
+    return np.asarray(-np.log(np.clip(rate, LEAST_RATE, LARGEST_RATE)))
 
 
 def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
@@ -105,7 +123,7 @@ def judge_general(
     seasonal: Floats,
     states: Records,
     readings: NDArray[np.integer[Any]],
-    threshold: float,
+    threshold: Floats,
 ) -> Judged:
     """Score one reading of each of B streams, before `running.observe` takes it in.
 
@@ -115,11 +133,11 @@ def judge_general(
         seasonal: (B, C) what the time of day lets expect.
         states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
         readings: (B,) how many readings each stream has seen.
-        threshold: T, nats.
+        threshold: (B,) T, nats.
     """
     observed = np.isfinite(values)
     known = states["count"] > 0
-    x = np.where(observed, values, states["last"]).astype(np.float64)
+    x = bounded(np.where(observed, values, states["last"]))
     channels = values.shape[1]
 
     surprise = _surprise(x, due, seasonal, states, observed & known)
@@ -133,8 +151,8 @@ def judge_general(
     strange = np.empty((5, *values.shape))
     strange[0] = strange[1] = surprise
     strange[2], strange[3] = _runs(values, observed, states)
-    strange[4] = _outside(x, observed & known, states)
-    strange[4] *= 1 / threshold
+    strange[4] = _outside(x, observed & known, states, readings)
+    strange[4] /= threshold[:, None]
     parts = np.empty((len(values), len(strange)))
     parts[:, 0] = nats / threshold
     parts[:, 1] = LASTING_FACTOR * lasting / threshold
@@ -166,10 +184,10 @@ def usual_miss(states: Records) -> Floats:
 
 
 def _least_miss(states: Records) -> Floats:
-    """(B, C) what a miss is at least taken for: small shares of the range, of the step, of the value itself."""
-    wide = states["high"].astype(np.float64) - states["low"]
+    """(B, C) what a miss is at least taken for: small shares of the reach, of the step, of the value itself."""
+    reach = states["reach"].astype(np.float64)
     return np.asarray(
-        np.maximum(SPREAD_FLOOR * wide, STEP_FLOOR * states["step"]) + RESOLUTION * np.abs(states["last"]) + TINY
+        np.maximum(SPREAD_FLOOR * reach, STEP_FLOOR * states["step"]) + RESOLUTION * np.abs(states["last"]) + TINY
     )
 
 
@@ -179,7 +197,8 @@ def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observe
     told = np.isfinite(expected) & observed[..., None]
     error = np.where(told, np.abs(x[..., None] - expected), 0.0)
     count, mean = states["misses"], states["miss"].astype(np.float64)
-    nats = nats_of(error / np.maximum(mean, _least_miss(states)[..., None])) * (told & (count > 0))
+    usual = np.maximum(mean, _least_miss(states)[..., None])
+    nats = nats_of(error / usual) * (told & (count > 0))
     horizons = told[..., :_SEASONAL] & (count[..., :_SEASONAL] > 0)
     u = nats[..., :_SEASONAL].sum(axis=2) / np.maximum(horizons.sum(axis=2), 1)
     u += nats[..., _SEASONAL]
@@ -187,7 +206,8 @@ def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observe
     count = count + told
     memory = np.maximum(count, 1).astype(np.float64)
     memory[..., _SEASONAL] = np.minimum(memory[..., _SEASONAL], TABLE_READINGS)
-    states["miss"] = mean + told * (error - mean) / memory
+    learned = np.where(count > UNCLIPPED, np.minimum(error, LARGEST_LESSON * usual), error)
+    states["miss"] = mean + told * (learned - mean) / memory
     states["misses"] = count
     surprise = states["surprise"].astype(np.float64)
     surprise += EVENT_GAIN * (u - surprise) * observed
@@ -236,11 +256,12 @@ def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Reco
     return usual * still / still_limit, (states["count"] > 0) * absent / absent_limit
 
 
-def _outside(x: Floats, observed: NDArray[np.bool_], states: Records) -> Floats:
+def _outside(x: Floats, observed: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]) -> Floats:
     """(B, C) nats of having left the range so far."""
     low, high = states["low"].astype(np.float64), states["high"].astype(np.float64)
     wide = high - low
     excess = np.maximum(x - high, low - x) / np.maximum(wide, 1e-30)
     outside = observed & (wide > 0) & (excess > RANGE_MARGIN)
-    rarity = np.log(np.maximum(states["count"] / (2.0 * x.shape[1]), 1e-9)) + RANGE_SLOPE * np.minimum(excess, 10.0)
+    slope = RANGE_SLOPE * (readings / (readings + RANGE_READINGS))[:, None]
+    rarity = np.log(np.maximum(states["count"] / (2.0 * x.shape[1]), 1e-9)) + slope * np.minimum(excess, 10.0)
     return np.where(outside, np.maximum(rarity, 0.0), 0.0)

@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             "GATEWATCH_REDIS_URL is not set; `gatewatch serve` starts a private server, an app alone does not"
         )
     configure_logs(settings.log_level)
-    detector = load_detector(model_folder(settings.model), settings.channels, settings.false_alarm_rate)
+    detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
     metrics = Metrics()
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)

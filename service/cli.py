@@ -165,8 +165,10 @@ def scan_files(
     ] = None,
     train_rows: Annotated[int | None, typer.Option(help="train on the first rows of each file", min=1)] = None,
     false_alarm_rate: Annotated[
-        float | None,
-        typer.Option(help="share of normal readings judged anomalous; 0.001 with training, else the general model's"),
+        float, typer.Option(help="with training: share of normal readings judged anomalous")
+    ] = 0.001,
+    alerts_per_week: Annotated[
+        float | None, typer.Option(help="with the general model: false alerts allowed; 2 if not given")
     ] = None,
     epochs: Annotated[int, typer.Option(help="with training: most passes over the recording")] = 60,
     seed: Annotated[int, typer.Option(help="with training")] = 0,
@@ -174,8 +176,8 @@ def scan_files(
     """Score every row of recordings with the detector that serves, and write one row of scores for each."""
     if sum(source is not None for source in (model, train_on, train_rows)) > 1:
         raise RecordingError("expected at most one of --model DIR, --train FILE, --train-rows N")
-    if false_alarm_rate is not None and not 0 < false_alarm_rate < 0.5:
-        raise GatewatchError(f"--false-alarm-rate is {false_alarm_rate}: expected a share above 0 and below 0.5")
+    if alerts_per_week is not None and not 0 < alerts_per_week <= 10_000:
+        raise GatewatchError(f"--alerts-per-week is {alerts_per_week}: expected a number above 0, at most 10000")
     console = Console(stderr=True)
     paths = recording_files(files)
     targets = _targets(paths, files, out, recording_files([train_on]) if train_on is not None else [])
@@ -183,9 +185,9 @@ def scan_files(
         recording = _one_stream(path, channel)
         if train_on is None and train_rows is None:
             folder = model_folder(model or "general")
-            found = scan(load_detector(folder, recording.channels, false_alarm_rate), recording)
+            found = scan(load_detector(folder, recording.channels, alerts_per_week), recording)
         else:
-            config = _config(false_alarm_rate=false_alarm_rate or 0.001, epochs=epochs, seed=seed)
+            config = _config(false_alarm_rate=false_alarm_rate, epochs=epochs, seed=seed)
             normal = None if train_on is None else _one_stream(_paired(path, files, train_on), channel)
             found = _train_and_scan(path, recording, normal, train_rows or 0, config, console)
         write_scores(found, target)
@@ -253,7 +255,7 @@ def demo(
 
 def _detector(settings: Settings) -> Detector:
     try:
-        return load_detector(model_folder(settings.model), settings.channels, settings.false_alarm_rate)
+        return load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
     except ArtefactError as error:
         hint = " in GATEWATCH_CHANNELS, as pressure,flow" if not settings.channels else ""
         raise GatewatchError(f"{error}{hint}") from error

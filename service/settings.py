@@ -28,8 +28,8 @@ class Settings(BaseSettings):
     channels: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="what the general model is to watch, names with commas between; a trained model has its own"
     )
-    false_alarm_rate: float | None = Field(
-        None, gt=0, lt=0.5, description="of the general model: share of readings; 0.0025 if not set"
+    alerts_per_week: float | None = Field(
+        None, gt=0, le=10_000, description="of the general model: false alerts that a stream may raise; 2 if not set"
     )
     redis_url: str | None = Field(
         None, description="redis://, rediss:// or unix://; without it a private server is started"
