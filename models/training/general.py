@@ -231,7 +231,7 @@ def model_card(manifest: GeneralManifest, skill: Skill) -> str:
     )
     return f"""# Model card
 
-The general model: an LSTM ({settings["layers"]} layers of {settings["hidden"]} units) that forecasts any channel by itself.
+The general model: an LSTM ({settings["layers"]} layers of {settings["hidden"]} units) that forecasts any channel.
 
 Trained on {settings["series"]} synthetic series of {settings["rows"]} readings, seed {settings["seed"]}, with
 {settings["steps"]} updates: {", ".join(KINDS)}. No recording of anything real was used.
