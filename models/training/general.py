@@ -14,7 +14,6 @@ ahead and is 2 points worse at 10 and 30.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from models.artefact import GRAPH, WEIGHTS
+from models.artefact import FORMAT_VERSION, GeneralCalibration, GeneralManifest, save_artefact
 from models.errors import TrainingError
 from models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, running_fields
 from models.training.architectures.general import GeneralForecaster
@@ -43,6 +42,9 @@ SETTLED = 100
 
 HELD_OUT_SEED = 2**32
 """Added to the seed for the series that are not trained on."""
+
+
+ALERTS_PER_WEEK, WARM_UP, REBUILD_READINGS = 2.0, 32, 128
 
 
 class GeneralConfig(BaseModel):
@@ -209,10 +211,55 @@ def export(network: GeneralForecaster) -> bytes:
     return export_graph(network, inputs, ["mean", "scale", "h_next", "c_next"])
 
 
+def save(network: GeneralForecaster, config: GeneralConfig, skill: Skill, folder: Path) -> None:
+    """Write the artefact of the general model. Raises ArtefactError."""
+    manifest = GeneralManifest(
+        format_version=FORMAT_VERSION,
+        kind="general",
+        architecture="lstm",
+        architecture_settings=config.model_dump(mode="json"),
+        state={"h": [config.layers, config.hidden], "c": [config.layers, config.hidden]},
+        calibration=GeneralCalibration(
+            alerts_per_week=ALERTS_PER_WEEK, warm_up=WARM_UP, rebuild_readings=REBUILD_READINGS
+        ),
+        training={"kinds": list(KINDS), "held_out": asdict(skill)},
+        files={},
+    )
+    save_artefact(folder, manifest, export(network), weights(network), model_card(manifest, skill))
+
+
+def model_card(manifest: GeneralManifest, skill: Skill) -> str:
+    """The artefact for people: what it is, what it was trained on, what it is good at."""
+    settings = manifest.architecture_settings
+    rows = "\n".join(
+        f"| {horizon} | {pooled:.3f} | {typical:.3f} |"
+        for horizon, pooled, typical in zip(HORIZONS, skill.pooled, skill.typical, strict=True)
+    )
+    return f"""# Model card
+
+The general model: an LSTM ({settings["layers"]} layers of {settings["hidden"]} units) that forecasts any channel.
+
+Trained on {settings["series"]} synthetic series of {settings["rows"]} readings, seed {settings["seed"]}, with
+{settings["steps"]} updates: {", ".join(KINDS)}. No recording of anything real was used.
+
+On {settings["held_out"]} series not trained on, mean absolute error against that of the last value:
+
+| readings ahead | pooled | typical series |
+|---|---|---|
+{rows}
+
+Alert budget: {manifest.calibration.alerts_per_week:g} false alerts of a stream a week, at most one reading in 200. The
+first {manifest.calibration.warm_up} readings of a stream are scored, not judged.
+
+Meant for numeric streams of which nothing else is known. It says that a reading is unusual for its stream, not what is
+broken; a detector trained on recordings of normal operation knows more.
+"""
+
+
 def main() -> None:
-    """Train, export, and write graph, weights and what is known of them into a folder."""
+    """Train, and write the artefact."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the graph and the weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the artefact to write")
     default = GeneralConfig()
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--steps", type=int, default=default.steps, help="updates of the weights")
@@ -225,11 +272,7 @@ def main() -> None:
         print(f"{step:6d} updates  {time.monotonic() - began:6.0f} s  {loss:.4f} nats", flush=True)
 
     network, skill = train(config, show)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / GRAPH).write_bytes(export(network))
-    (arguments.out / WEIGHTS).write_bytes(weights(network))
-    known = {"config": config.model_dump(), "kinds": list(KINDS), "held_out": asdict(skill)}
-    (arguments.out / "training.json").write_text(json.dumps(known, indent=1) + "\n")
+    save(network, config, skill, arguments.out)
     print(f"{time.monotonic() - began:.0f} s; errors against the last value, {HORIZONS} readings ahead:")
     print("pooled ", *(f"{ratio:.3f}" for ratio in skill.pooled))
     print("typical", *(f"{ratio:.3f}" for ratio in skill.typical))

@@ -8,7 +8,7 @@ something that a forecaster has to live with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,10 +66,14 @@ class Corpus:
     values: NDArray[np.float32]
 
 
-def generate(series: int, rows: int, seed: int) -> Corpus:
-    """`series` series of `rows` readings, as many of each kind; the same arguments give the same corpus."""
+def generate(series: int, rows: int, seed: int, intervals_s: Sequence[int] = INTERVALS_S) -> Corpus:
+    """`series` series of `rows` readings, as many of each kind; the same arguments give the same corpus.
+
+    Args:
+        intervals_s: the seconds between two readings of a series are one of these.
+    """
     rng = np.random.default_rng(seed)
-    clock = _clock(rng, series, rows)
+    clock = _clock(rng, series, rows, intervals_s)
     kinds = rng.permutation(np.arange(series) % len(KINDS))
     signal = _signals(rng, clock, kinds)
     second = np.flatnonzero(rng.random(series) < SECOND_SIGNAL)
@@ -90,9 +94,9 @@ def _signals(rng: Generator, clock: Clock, kinds: NDArray[np.intp]) -> Floats:
     return signals / np.where(spread > 1e-9, spread, 1)
 
 
-def _clock(rng: Generator, series: int, rows: int) -> Clock:
+def _clock(rng: Generator, series: int, rows: int, intervals_s: Sequence[int]) -> Clock:
     """Start anywhere within three years; a quarter of the clocks jitter, and some skip a stretch now and then."""
-    interval_s = rng.choice(INTERVALS_S, series).astype(np.float64)
+    interval_s = rng.choice(intervals_s, series).astype(np.float64)
     steps = np.ones((series, rows))
     irregular = np.flatnonzero(rng.random(series) < IRREGULAR)
     jitter = _log_uniform(rng, 0.02, 0.7, (len(irregular), 1))
