@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from models.artefact import WEIGHTS, GeneralManifest, load_artefact
 from models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, running_fields
 from models.training import general, synthetic
 from models.training.architectures.general import GeneralForecaster
@@ -149,13 +149,17 @@ def test_the_same_seed_gives_the_same_network_to_the_bit() -> None:
     assert export(once) != export(other)
 
 
-def test_progress_is_told_and_the_files_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_artefact_comes_back_and_says_what_it_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(general, "GeneralConfig", lambda **given: TINY.model_copy(update=given))
     monkeypatch.setattr(sys, "argv", ["general", "--out", str(tmp_path / "made"), "--steps", "3", "--series", "26"])
     general.main()
-    made = tmp_path / "made"
-    assert {path.name for path in made.iterdir()} == {"model.onnx", "weights.safetensors", "training.json"}
+    assert "3 updates" in capsys.readouterr().out
+    made = load_artefact(tmp_path / "made")
+    assert isinstance(made.manifest, GeneralManifest)
+    assert made.manifest.architecture_settings["steps"] == 3
+    assert set(made.manifest.training["held_out"]) == {"pooled", "typical", "loss"}
     network = GeneralForecaster(TINY.layers, TINY.hidden)
-    network.load_state_dict(load((made / "weights.safetensors").read_bytes()))
-    assert export(network.eval()) == (made / "model.onnx").read_bytes()
-    assert json.loads((made / "training.json").read_text())["config"]["steps"] == 3
+    network.load_state_dict(load((tmp_path / "made" / WEIGHTS).read_bytes()))
+    assert export(network.eval()) == made.graph
