@@ -18,7 +18,6 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.peers import PEERS
@@ -78,11 +77,6 @@ def load(folder: Path) -> Measured | None:
     """What was measured earlier, if anything."""
     path = folder / "measured.json"
     return Measured(**json.loads(path.read_text())) if path.exists() else None
-
-
-def load_scores(out: Path, detector: str, name: str, series: str) -> pd.DataFrame:
-    """Score, flag and alert of each row of a series, as kept by `measure`."""
-    return pd.read_csv(out / detector / name / f"{series}.csv")
 
 
 def _chosen(parser: argparse.ArgumentParser, text: str, known: tuple[str, ...]) -> list[str]:
