@@ -36,8 +36,8 @@ class Finding:
     """Something to look at: a labelled event, found or missed, or a false alarm.
 
     Attributes:
-        clearness: highest score in these rows over the highest of the series' other, unlabelled rows; for a false
-            alarm, the highest score itself (1.0 is the threshold).
+        clearness: highest score in these rows over the highest of the series' unlabelled rows, or over the threshold
+            of 1.0 if that is more; for a false alarm, the highest score itself.
     """
 
     kind: str
@@ -55,7 +55,7 @@ def findings(one: Series, scored: pd.DataFrame) -> list[Finding]:
     """All labelled events and false alarms of a series."""
     score, flag, label = scored["score"].to_numpy(float), scored["flag"].to_numpy(bool), one.labels()
     calm = score[one.probation :][~label[one.probation :]]
-    highest = max(float(calm.max()), 1e-9) if len(calm) else 1.0
+    highest = max(float(calm.max(initial=0.0)), 1.0)
     found = []
     for first, last in one.events:
         rows = slice(first, last + 1)
