@@ -58,12 +58,12 @@ def main() -> None:
 
 def measure(detector: str, name: str, series: list[Series], scorers: Scorers, folder: Path) -> None:
     """Run a detector over a set; its scores and counts replace what `folder` held."""
-    shutil.rmtree(folder, ignore_errors=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         task = progress.add_task(f"{name}: {detector}", total=len(series))
         for _, done in run(detector, name, series, folder.with_name(f"{name}-scratch")):
             progress.update(task, completed=len(done.scored))
+    shutil.rmtree(folder, ignore_errors=True)  # not before: a run that fails leaves what there was
     for one, scored in done.scored.items():
         path = folder / f"{one}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
