@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import PEERS, standardise
 from benchmarks.quality.series import SETS, Series
+from models.running import HORIZONS
 
 QUANTILE = 0.999
 """A peer flags what is above this quantile of its scores on the train rows, in all sets."""
@@ -28,6 +29,7 @@ JOIN = 200
 
 TRAINED = {"nab": ("--train-rows", "{probation}")} | dict.fromkeys(SETS[1:], ("--train", "{train}"))
 UNTRAINED: dict[str, tuple[str, ...]] = dict.fromkeys(SETS, ())
+PERSISTENT = dict.fromkeys(SETS, ("--model", "{persistence}"))
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Command:
 
     Attributes:
         arguments: by set; a set that is not there is left out. `{train}` becomes the folder of train files,
-            `{probation}` a file's rows to learn from: such files are scanned one by one, others all in one command.
+            `{persistence}` an artefact whose forecast is the last value, `{probation}` a file's rows to learn from: such
+            files are scanned one by one, others all in one command.
         targets_only: scan copies with only the channels that the labels are about.
         history: scan copies that begin with the rows of the train file, and judge the rest only.
     """
@@ -51,6 +54,8 @@ COMMANDS = {
     "gatewatch-target": Command({"smap_msl": TRAINED["smap_msl"]}, targets_only=True),
     "general": Command(UNTRAINED, history=True),
     "general-target": Command({"smap_msl": ()}, targets_only=True, history=True),
+    "general-persistence": Command(PERSISTENT, history=True),
+    "general-persistence-target": Command({"smap_msl": PERSISTENT["smap_msl"]}, targets_only=True, history=True),
     "general-cold": Command(dict.fromkeys(SETS[1:], ())),
 }
 
@@ -111,8 +116,13 @@ def _run_command(command: Command, set_name: str, series: list[Series], scratch:
     arguments, raw = command.arguments[set_name], scratch / "raw"
     one_by_one = any("{probation}" in argument for argument in arguments)
     done = Run(0.0)
+    persistence = scratch / "persistence"
+    if any("{persistence}" in argument for argument in arguments):
+        save_persistence(persistence)
     for some in [[one] for one in series] if one_by_one else [series]:
-        given = [argument.format(train=train, probation=some[0].probation) for argument in arguments]
+        given = [
+            argument.format(train=train, probation=some[0].probation, persistence=persistence) for argument in arguments
+        ]
         started = time.monotonic()
         if one_by_one:
             _scan(_file(files, some[0]), "--out", raw / f"{some[0].name}.csv", *given)
@@ -124,6 +134,18 @@ def _run_command(command: Command, set_name: str, series: list[Series], scratch:
             said["flag"] = (said["status"] == "anomalous").astype(int)
             done.scored[one.name] = said[["score", "flag", "alert"]].iloc[-one.rows :]
         yield some[-1].name, done
+
+
+def save_persistence(folder: Path) -> None:
+    """The general model with the last value for its forecast at every horizon."""
+    from models.training.architectures.general import GeneralForecaster
+    from models.training.general import GeneralConfig, Skill, save
+
+    network = GeneralForecaster(1, 1).eval()
+    for parameter in network.head.parameters():
+        parameter.data.zero_()
+    ones = [1.0] * len(HORIZONS)
+    save(network, GeneralConfig(layers=1, hidden=1), Skill(ones, ones, ones), folder)
 
 
 def _scan(*arguments: str | Path) -> None:
