@@ -38,7 +38,7 @@ class Command:
 
     Attributes:
         arguments: by set; a set that is not there is left out. `{train}` becomes the folder of train files,
-            `{persistence}` an artefact whose forecast is the last value, `{probation}` a file's rows to learn from: such
+            `{persistence}` an artefact that forecasts the last value, `{probation}` a file's rows to learn from: such
             files are scanned one by one, others all in one command.
         targets_only: scan copies with only the channels that the labels are about.
         history: scan copies that begin with the rows of the train file, and judge the rest only.
