@@ -2,7 +2,7 @@
 
 The score is the largest of five parts, each in units of its threshold T, so that 1.0 is the alarm edge: a part of T
 nats comes as rarely as e^-T, by what the stream itself has shown. T follows from the alerts a week that are allowed
-and from how many readings the stream sends in one; e^-T is never more than LARGEST_RATE.
+and from how many readings the stream sends in one; e^-T is at most LARGEST_RATE for each alert allowed.
 
     event    u_c = (mean over h of s(e_ch / S_ch) + s(e_cτ / S_cτ)) / 2, where e_ch is how far the forecast of h
              readings ago missed, e_cτ the table of the time of day, S the mean of such misses so far, and
@@ -68,7 +68,8 @@ ALERTS_OF_RATE = 0.45
 
 Measured on synthetic normal streams, see benchmarks."""
 
-LEAST_RATE, LARGEST_RATE = 1e-7, 0.005
+LEAST_RATE, LARGEST_RATE = 1e-7, 0.0025
+"""The second, for each alert a week allowed: a stream of few readings does not get what it has no tail to tell by."""
 
 _OFFSETS = np.cumsum([0, *HORIZONS[:-1]])
 _SEASONAL = len(HORIZONS)
@@ -96,7 +97,7 @@ def surprise_fields(channels: int) -> Fields:
 def thresholds(states: Records, alerts_per_week: float) -> Floats:
     """(B,) T in nats, for an alert budget, at each stream's own typical interval."""
     rate = alerts_per_week / ALERTS_OF_RATE * states["interval_ms"].astype(np.float64) / WEEK_MS
-    return np.asarray(-np.log(np.clip(rate, LEAST_RATE, LARGEST_RATE)))
+    return np.asarray(-np.log(np.clip(rate, LEAST_RATE, min(LARGEST_RATE * alerts_per_week, 0.1))))
 
 
 def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:

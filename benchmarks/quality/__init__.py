@@ -1,0 +1,8 @@
+"""Detection quality on labelled recordings: Gatewatch as a user would run it, beside peers on the same files.
+
+    python -m benchmarks.quality DATA --eval EVAL --out OUT [--sets nab,smd] [--detectors gatewatch,persistence]
+    python -m benchmarks.quality.plots OUT DATA
+
+Needs the extra `bench`. `__main__.py` runs and prints, `detectors.py` is the table of detectors and their command
+lines, `series.py` reads the sets, `measures.py` computes figures and their intervals, `report.py` lays them out.
+"""
