@@ -68,8 +68,9 @@ def calibrate_manifest(
 ) -> Manifest:
     """Fill in a manifest's calibration by running the detector over its recordings.
 
-    The error scale comes from the held-out parts alone, since the network knows the rest by heart; all else from whole
-    recordings, which show more of what is normal. Events and levels get half of the false-alarm rate each.
+    The error scale, and the threshold of events where that is enough, come from the held-out parts alone, since the
+    network knows the rest by heart; all else from whole recordings, which show more of what is normal. Events and
+    levels get half of the false-alarm rate each.
 
     Args:
         provisional: with `neutral` calibration.
@@ -118,7 +119,7 @@ def calibrate_residuals(
         }
     )
     signals = _signals(_detector(scaled, graph), recordings, residuals)
-    event, level = (_threshold(signals, at, false_alarm_rate / 2) for at in range(2))
+    event, level = (_threshold(signals, at, splits, false_alarm_rate / 2) for at in range(2))
     calibration = scaled.calibration.model_copy(
         update={
             "event_threshold": event.value,
@@ -203,20 +204,20 @@ def _levels(deviation: Floats) -> Floats:
 
 def _signals(detector: Detector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> list[Floats]:
     """(N, 3) for each recording: event, level and liveliness of each reading, from the forecasts already made."""
-    found = []
-    for recording, residual in zip(recordings, residuals, strict=True):
-        deviation = detector.scaling.deviation(recording.values)
-        forecast = np.where(np.isfinite(deviation), deviation, 0.0) - residual
-        states, signals = detector.initial(1), np.empty((len(recording), 3))
-        for row in range(len(recording)):
-            now = slice(row, row + 1)
-            judged = judge(recording.values[now], deviation[now], forecast[now], states, detector.calibration)
-            signals[row] = judged.signals[0]
-        found.append(signals)
-    return found
+    lengths = np.array([len(recording) for recording in recordings])
+    shape = (int(lengths.max()), len(recordings), recordings[0].values.shape[1])
+    values, missed = np.full(shape, np.nan, np.float32), np.zeros(shape)
+    for at, (recording, residual) in enumerate(zip(recordings, residuals, strict=True)):
+        values[: lengths[at], at], missed[: lengths[at], at] = recording.values, residual
+    states, signals = detector.initial(len(recordings)), np.empty((*shape[:2], 3))
+    for now in range(len(values)):  # a recording that has ended goes on as missing; its rows are cut off below
+        deviation = detector.scaling.deviation(values[now])
+        forecast = np.where(np.isfinite(deviation), deviation, 0.0) - missed[now]
+        signals[now] = judge(values[now], deviation, forecast, states, detector.calibration).signals
+    return [signals[:length, at] for at, length in enumerate(lengths)]
 
 
-def _threshold(signals: Sequence[Floats], at: int, rate: float) -> Threshold:
+def _threshold(signals: Sequence[Floats], at: int, splits: Sequence[Split], rate: float) -> Threshold:
     """The threshold of events (0) or levels (1): learned where the recordings are enough for the rate, else cautious.
 
     Cautious, at the usual rate: for events, LEAST_EVENT spreads, or the largest of 250 readings as it typically is (the
@@ -224,7 +225,8 @@ def _threshold(signals: Sequence[Floats], at: int, rate: float) -> Threshold:
     drift, and of whose places a recording shows few, 1.75 times the 99 % quantile. At other rates, a tail of index 6.
     """
     series = [s[:, at] for s in signals]
-    learned = calibrate(series, rate)
+    unknown = [s[split.held_out_from :] if at == 0 else s for s, split in zip(series, splits, strict=True)]
+    learned = calibrate(unknown, rate)
     if learned.confidence == "high":
         return replace(learned, value=max(learned.value, LEAST_THRESHOLD))
     if at == 0:
