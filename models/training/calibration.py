@@ -35,12 +35,12 @@ On SMD (38 channels), floors of 0.02 / 0.1 / 0.3 under the misses gave event F1 
 MISS_FLOOR = 0.05
 """Least usual miss, in units of event_scale."""
 
-ENOUGH_FOR_EVENT, EVENT_BLOCK = 10.0, 250
+MOST_EVENT, EVENT_BLOCK = 10.0, 250
 """Spreads of p, and readings. 6 / 8 / 10 / 12 spreads gave event F1 0.58 / 0.59 / 0.60 / 0.60 on SMAP/MSL and
 0.53 / 0.58 / 0.61 / 0.55 on SMD, without the blocks and the learned tail."""
 
-LEVEL_FACTOR, LEAST_LEVEL = 1.75, 1.0
-"""On SKAB 1.5 / 1.75 / 2 gave F1 0.85 / 0.86 / 0.86 at false-alarm rates of 15 / 8 / 5 %."""
+CAUTION, LEAST_LEVEL = 1.75, 1.0
+"""For levels on SKAB, a caution of 1.5 / 1.75 / 2 gave F1 0.85 / 0.86 / 0.86 at false-alarm rates of 15 / 8 / 5 %."""
 
 USUAL_RATE, TAIL_INDEX = 1 / 2000, 6.0
 """The rate for which those are meant, half of the trainer's default."""
@@ -219,11 +219,12 @@ def _signals(detector: Detector, recordings: Sequence[Recording], residuals: Seq
 
 
 def _threshold(signals: Sequence[Floats], at: int, splits: Sequence[Split], rate: float) -> Threshold:
-    """The threshold of events (0) or levels (1): learned where the recordings are enough for the rate, else cautious.
+    """The threshold of events (0) or levels (1): learned, and cautious where the recordings are too few for the rate.
 
-    Cautious: for events, the tail that was learned, up to ENOUGH_FOR_EVENT spreads, or the largest of 250 readings as it
-    typically is (the median over blocks, which a few anomalies among the recordings do not move) where that is more. For levels, which drift, and of whose places a recording shows few, 1.75 times the 99 %
-    quantile. A rate above the usual one lowers them, as a tail of index 6 has it.
+    Cautious is CAUTION times the learned tail, at most MOST_EVENT spreads, for events; but not below the largest of 250
+    readings as it typically is (the median over blocks, which a few anomalies among the recordings do not move). For
+    levels, which drift, and of whose places a recording shows few, CAUTION times the 99 % quantile. A rate above the
+    usual one lowers both, as a tail of index 6 has it.
     """
     series = [s[:, at] for s in signals]
     unknown = [s[split.held_out_from :] if at == 0 else s for s, split in zip(series, splits, strict=True)]
@@ -232,9 +233,9 @@ def _threshold(signals: Sequence[Floats], at: int, splits: Sequence[Split], rate
         return replace(learned, value=max(learned.value, LEAST_THRESHOLD))
     if at == 0:
         blocks = [block for s in series for block in np.array_split(s, max(1, round(len(s) / EVENT_BLOCK)))]
-        value = max(min(ENOUGH_FOR_EVENT, learned.value), float(np.median([block.max() for block in blocks])))
+        value = max(min(MOST_EVENT, CAUTION * learned.value), float(np.median([block.max() for block in blocks])))
     else:
-        value = LEVEL_FACTOR * max(float(np.quantile(np.concatenate(series), 0.99)), LEAST_LEVEL)
+        value = CAUTION * max(float(np.quantile(np.concatenate(series), 0.99)), LEAST_LEVEL)
     return replace(learned, value=value * min(1.0, USUAL_RATE / rate) ** (1 / TAIL_INDEX))
 
 
