@@ -35,7 +35,7 @@ On SMD (38 channels), floors of 0.02 / 0.1 / 0.3 under the misses gave event F1 
 MISS_FLOOR = 0.05
 """Least usual miss, in units of event_scale."""
 
-MOST_EVENT, EVENT_BLOCK = 10.0, 250
+LEAST_EVENT, MOST_EVENT, EVENT_BLOCK = 4.0, 10.0, 250
 """Spreads of p, and readings. 6 / 8 / 10 / 12 spreads gave event F1 0.58 / 0.59 / 0.60 / 0.60 on SMAP/MSL and
 0.53 / 0.58 / 0.61 / 0.55 on SMD, without the blocks and the learned tail."""
 
@@ -221,7 +221,7 @@ def _signals(detector: Detector, recordings: Sequence[Recording], residuals: Seq
 def _threshold(signals: Sequence[Floats], at: int, splits: Sequence[Split], rate: float) -> Threshold:
     """The threshold of events (0) or levels (1): learned, and cautious where the recordings are too few for the rate.
 
-    Cautious is CAUTION times the learned tail, at most MOST_EVENT spreads, for events; but not below the largest of 250
+    Cautious is CAUTION times the learned tail, between 4 and 10 spreads, for events; but not below the largest of 250
     readings as it typically is (the median over blocks, which a few anomalies among the recordings do not move). For
     levels, which drift, and of whose places a recording shows few, CAUTION times the 99 % quantile. A rate above the
     usual one lowers both, as a tail of index 6 has it.
@@ -233,7 +233,9 @@ def _threshold(signals: Sequence[Floats], at: int, splits: Sequence[Split], rate
         return replace(learned, value=max(learned.value, LEAST_THRESHOLD))
     if at == 0:
         blocks = [block for s in series for block in np.array_split(s, max(1, round(len(s) / EVENT_BLOCK)))]
-        value = max(min(MOST_EVENT, CAUTION * learned.value), float(np.median([block.max() for block in blocks])))
+        value = max(
+            LEAST_EVENT, min(MOST_EVENT, CAUTION * learned.value), float(np.median([block.max() for block in blocks]))
+        )
     else:
         value = CAUTION * max(float(np.quantile(np.concatenate(series), 0.99)), LEAST_LEVEL)
     return replace(learned, value=value * min(1.0, USUAL_RATE / rate) ** (1 / TAIL_INDEX))
