@@ -79,8 +79,8 @@ def odd(kind: str, rows: int) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("kind", ["constant", "two-valued", "magnitudes", "missing", "growing"])
 def test_odd_channels_score_finite_and_raise_no_storm(tmp_path: Path, kind: str) -> None:
-    """Learned from 600 readings, scanned over 2,400 more. What only grows leaves the level it had, and is accepted."""
-    names, rows = ("a", "b", "c"), odd(kind, 3000).astype(np.float32)
+    """Learned from 600 readings, scanned over more. What only grows leaves the level it had, and is accepted."""
+    names, rows = ("a", "b", "c"), odd(kind, 5000 if kind == "growing" else 3000).astype(np.float32)
     times = START_MS + 60_000 * np.arange(len(rows), dtype=np.int64)
     normal = Recording("r", names, times[:600], rows[:600])
     scaling = Scaling.fit([normal])
