@@ -158,7 +158,8 @@ def judge_general(
     parts[:, 2:] = strange[2:].max(axis=2).T
     np.clip(parts, 0.0, LARGEST_PART, out=parts)
     reason = parts.argmax(axis=1)
-    return Judged(parts.max(axis=1), reason, shares(strange[reason, np.arange(len(values))]), parts)
+    attribution = shares(strange[reason, np.arange(len(values))])
+    return Judged(parts.max(axis=1), reason, attribution, parts, np.stack([nats, lasting], axis=1))
 
 
 def nats_of(z: Floats) -> Floats:
