@@ -8,6 +8,7 @@ replayed from there: state, tag and scores are those of a stream that had seen e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,9 @@ def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
     return np.flatnonzero((window > 0) & old)
 
 
-def keep(heads: Records, rows: Places) -> list[tuple[int, bytes]]:
+def keep(heads: Records, rows: Places, seeds: Sequence[int]) -> list[tuple[int, bytes]]:
     """Note in the records that they were kept; returns the slot, 0 or 1, and the bytes of each."""
-    kept = state.pack(heads[rows])
+    kept = state.pack(heads[rows], seeds)
     heads["earlier"][rows] += 1
     heads["earlier_ms"][rows] = heads["detector"]["last_ms"][rows]
     return list(zip((heads["earlier"][rows] % 2).tolist(), kept, strict=True))
@@ -60,13 +61,14 @@ class Correction:
 
 
 def insert(
-    stepper: Stepper, record: Records, earlier: dict[int, Records], entries: Entries, late: Entries
+    stepper: Stepper, record: Records, seed: int, earlier: dict[int, Records], entries: Entries, late: Entries
 ) -> Correction | None:
     """Apply a late reading in its place.
 
     Args:
         stepper: steps the model.
         record: (1,) the stream's record.
+        seed: where its checksum starts.
         earlier: slot to (1,) sound earlier record of the stream.
         entries: the stream's history.
         late: (1,) the reading, as an entry with seq, time and values.
@@ -98,7 +100,7 @@ def insert(
         for old_slot, old in reversed(outdated):
             upto = int(old["readings"][0]) - first + 1
             rescored.append(stepper.replay(moved, readings[done:upto]))
-            kept[old_slot] = state.pack(moved)[0]
+            (kept[old_slot],) = state.pack(moved, [seed])
             done = upto
         rescored.append(stepper.replay(moved, readings[done:]))
         corrected = np.concatenate(rescored)[place:]

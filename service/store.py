@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
+from service import state
 from service.errors import StoreUnavailable
 
 REMEMBERED_KEYS = 65_536
@@ -88,8 +89,13 @@ class StateStore:
         self._save_sha = ""
         self._keys = lru_cache(REMEMBERED_KEYS)(self._new_keys)
 
-    def _new_keys(self, stream: str) -> tuple[bytes, bytes]:
-        return self.key(stream, "state").encode(), self.key(stream, "history").encode()
+    def _new_keys(self, stream: str) -> tuple[bytes, bytes, int]:
+        key = self.key(stream, "state").encode()
+        return key, self.key(stream, "history").encode(), state.seed(key)
+
+    def seeds(self, streams: Sequence[str]) -> list[int]:
+        """Where the checksums of the streams' records start."""
+        return [self._keys(stream)[2] for stream in streams]
 
     def _earlier_keys(self, stream: str) -> tuple[bytes, bytes]:
         return self.key(stream, "earlier:0").encode(), self.key(stream, "earlier:1").encode()
@@ -167,7 +173,7 @@ class StateStore:
         for row, offset, slot in writes.slots:
             pieces[row] += (offset, slot)
         for row, (stream, fence, record) in enumerate(zip(writes.streams, writes.fences, writes.records, strict=True)):
-            keys += (*self._keys(stream), *self._earlier_keys(stream))
+            keys += (*self._keys(stream)[:2], *self._earlier_keys(stream))
             arguments += (fence, record, *(writes.earlier.get((row, slot), b"") for slot in (0, 1)))
             arguments += (int(row in writes.anew), len(pieces[row]) // 2, *pieces[row])
         async with _translated(f"save {len(writes.streams)} states"):
@@ -198,7 +204,7 @@ class StateStore:
         placed[::2], placed[1::2] = map(b"%d".__mod__, offsets), slots
         set_slots = [b"EVAL", _SET_SLOTS, b"%d" % len(slots), *(keys[row][1] for row in rows), *placed]
         set_records = [b""] * (2 * len(keys))
-        set_records[::2], set_records[1::2] = (key for key, _ in keys), writes.records
+        set_records[::2], set_records[1::2] = (key for key, _, _ in keys), writes.records
         set_records.insert(0, b"MSET")
         for (row, earlier), record in writes.earlier.items():
             set_records += (self._earlier_keys(writes.streams[row])[earlier], record)

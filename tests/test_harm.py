@@ -20,6 +20,7 @@ from tests.conftest import CHANNELS, post, readings
 MUTANTS = int(os.environ.get("MUTANTS", "20000"))
 SEED = int(os.environ.get("MUTANTS_SEED", "0"))
 SLOTS = 128
+STREAM = state.seed(b"any")
 TOGETHER = 500
 FLAWS = {"missing", "corrupt", "format", "model", "history"}
 
@@ -71,13 +72,13 @@ def records(detector: Detector) -> list[bytes]:
         fresh["tag"][at] = np.void(rng.bytes(16))
         fresh["readings"][at] = fresh["last_seq"][at] = rng.integers(1, 2**40)
         fresh["detector"][at] = np.frombuffer(rng.bytes(dtype["detector"].itemsize), dtype["detector"])[0]
-    return state.pack(fresh)
+    return state.pack(fresh, [STREAM] * len(fresh))
 
 
 def taken(detector: Detector, packed: list[bytes]) -> list[bytes]:
     """Which of some records would be scored on; the rest is zero, with one of the reasons there are."""
     dtype = state.state_dtype(detector.state_dtype)
-    unpacked, flaws = state.unpack(packed, dtype, detector.digest, SLOTS)
+    unpacked, flaws = state.unpack(packed, [STREAM] * len(packed), dtype, detector.digest, SLOTS)
     assert set(flaws.values()) <= FLAWS - {"missing"}
     assert not unpacked[list(flaws)].tobytes().strip(b"\0")
     return [value for at, value in enumerate(packed) if at not in flaws]
