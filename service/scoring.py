@@ -18,7 +18,7 @@ from service import corrections, state
 from service.answers import Answers, answer, format_time, rejected
 from service.errors import BadRequest, Contended
 from service.history import Entries
-from service.identity import Round, decide, rounds_of, unanswered
+from service.identity import Round, across_gap, decide, rounds_of, unanswered
 from service.metrics import Metrics
 from service.schemas import NO_SEQ, Readings
 from service.state import Records
@@ -372,6 +372,9 @@ class Scorer:
                     if await self._store.load([stream]) == held.packed:
                         return None
                     continue  # written since it was held: record, earlier records and history are of different times
+                if isinstance(correction, corrections.Gap):
+                    self._metrics.answered("rejected", 1)
+                    return answer(across_gap(stream, time_ms, int(batch.seqs[place]), correction.expected))
                 slots = [(0, *slot) for slot in stepper.slots_of(correction.entries)]
                 kept = {(0, slot): record for slot, record in correction.earlier.items()}
                 record = state.pack(correction.record, [seed])
@@ -383,7 +386,9 @@ class Scorer:
                 for cause in lanes.causes.values():
                     self._metrics.rebuilt(cause)
                 self._metrics.corrected(len(correction.entries) - 1)
-                self._count_entries([stream], correction.entries[:1])
+                self._count_entries([stream], correction.entries[:1], alerts=False)
+                for entry in corrections.begun(entries, correction.entries):
+                    self._alert(stream, entry, corrected=True)
                 return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
         raise Contended(f"other processes kept writing stream {stream}; send the readings again")
 
@@ -405,11 +410,16 @@ class Scorer:
                 rows, entries = rows[kept], entries[kept]
             self._count_entries([lanes.streams[row] for row in rows], entries)
 
-    def _count_entries(self, streams: Sequence[str], entries: Entries) -> None:
+    def _count_entries(self, streams: Sequence[str], entries: Entries, alerts: bool = True) -> None:
         self._metrics.scored(entries["score"])
         for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
             self._metrics.answered(STATUSES[at], count)
-        for at in np.flatnonzero(entries["status"] & state.ALERT).tolist():
-            reason, score = REASONS[entries["reason"][at]], float(entries["score"][at])
-            self._metrics.alerted(reason)
-            log.info("anomaly opened", stream=streams[at], score=score, reason=reason)
+        if alerts:
+            for at in np.flatnonzero(entries["status"] & state.ALERT).tolist():
+                self._alert(streams[at], entries[at])
+
+    def _alert(self, stream: str, entry: Any, **more: Any) -> None:
+        """Count and log the reading with which an incident begins."""
+        reason = REASONS[entry["reason"]]
+        self._metrics.alerted(reason)
+        log.info("anomaly opened", stream=stream, score=float(entry["score"]), reason=reason, **more)
