@@ -18,7 +18,15 @@ from models.artefact import FORMAT_VERSION, model_folder
 from models.general import load_detector
 from service.batcher import Batcher
 from service.document import complete
-from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable, first_of, problem
+from service.errors import (
+    ForeignValue,
+    MethodNotAllowed,
+    ServiceError,
+    StoreUnavailable,
+    cause_of,
+    first_of,
+    problem,
+)
 from service.ingest import PROBLEM_JSON, Ingest, Receive, Scope, Send
 from service.logs import configure_logs
 from service.metrics import Metrics
@@ -81,7 +89,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await store.check(settings.durability == "strict")
             await store.lost_everything()
         except StoreUnavailable as error:
-            log.warning("started without Redis; readings get 503 until it is back", error=str(error))
+            log.warning(
+                "started without Redis; readings get 503 until it is back", error=str(error), cause=cause_of(error)
+            )
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
@@ -102,17 +112,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.parts = Parts(settings, detector, store, scorer, metrics)
     app.include_router(router)
-    _answer_problems(app)
+    _answer_problems(app, metrics)
     generate = app.openapi
     app.openapi = lambda: complete(generate())  # type: ignore[method-assign]
     return app
 
 
-def _answer_problems(app: FastAPI) -> None:
+def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
     """Every error leaves as application/problem+json; none shows a traceback or a name from inside."""
 
     @app.exception_handler(ServiceError)
-    async def service_error(_: Request, error: ServiceError) -> JSONResponse:
+    async def service_error(request: Request, error: ServiceError) -> JSONResponse:
+        if isinstance(error, StoreUnavailable):
+            log.warning("request not answered", path=request.url.path, error=str(error), cause=cause_of(error))
+        if isinstance(error, ForeignValue):
+            metrics.foreign_value()
         return JSONResponse(problem(error), error.status, error.headers, media_type=MEDIA)
 
     @app.exception_handler(HTTPException)

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from models.detector import Detector
 from service.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
-from service.errors import BadRequest, InvalidSettings, StoreUnavailable, UnknownStream, first_of
+from service.errors import (
+    BadRequest,
+    ForeignValue,
+    InvalidSettings,
+    StoreUnavailable,
+    UnknownStream,
+    cause_of,
+    first_of,
+)
 from service.ingest import json_body
 from service.metrics import Metrics
 from service.schemas import STREAM_NAME
@@ -174,7 +182,10 @@ async def metrics(request: Request) -> Response:
         await _note_loss(parts)
         parts.metrics.open_anomalies.set(await parts.store.count_open(parts.settings.open_anomaly_s))
         parts.metrics.store_up.set(1)
-    except StoreUnavailable:
+    except StoreUnavailable as error:
+        log.warning("open anomalies not counted", error=str(error), cause=cause_of(error))
+        if isinstance(error, ForeignValue):
+            parts.metrics.foreign_value()
         parts.metrics.store_up.set(0)
         parts.metrics.store_error("check")
     return Response(parts.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
