@@ -17,6 +17,7 @@ from starlette.routing import Match, Route
 from models.artefact import FORMAT_VERSION, model_folder
 from models.general import load_detector
 from service.batcher import Batcher
+from service.bodies import Bodies, Receive
 from service.document import complete
 from service.errors import (
     ForeignValue,
@@ -27,7 +28,7 @@ from service.errors import (
     first_of,
     problem,
 )
-from service.ingest import PROBLEM_JSON, Ingest, Receive, Scope, Send
+from service.ingest import PROBLEM_JSON, Ingest, Scope, Send
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.routes import Parts, router
@@ -75,6 +76,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams)
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings)
 
+    bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         needed = detector.manifest.calibration.rebuild_readings
@@ -102,7 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         log.info("stopped")
 
     app = Service(
-        Ingest(wire, batcher, settings.request_bytes),
+        Ingest(wire, batcher, bodies),
         title="Gatewatch",
         version="0.1.0",
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
@@ -110,7 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, metrics)
+    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies)
     app.include_router(router)
     _answer_problems(app, metrics)
     generate = app.openapi
@@ -124,7 +127,7 @@ def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(ServiceError)
     async def service_error(request: Request, error: ServiceError) -> JSONResponse:
         if isinstance(error, StoreUnavailable):
-            log.warning("request not answered", path=request.url.path, error=str(error), cause=cause_of(error))
+            log.warning("request not answered", path=request.url.path[:256], error=str(error), cause=cause_of(error))
         if isinstance(error, ForeignValue):
             metrics.foreign_value()
         return JSONResponse(problem(error), error.status, error.headers, media_type=MEDIA)

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from models.detector import Detector
-from service.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from service.bodies import Bodies
+from service.document import AWAY, NO_BODY, NO_ROOM, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from service.errors import (
     BadRequest,
     ForeignValue,
@@ -41,6 +42,7 @@ class Parts:
     store: StateStore
     scorer: Scorer
     metrics: Metrics
+    bodies: Bodies
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
@@ -91,7 +93,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     "/v1/streams/{stream}",
     summary="Change a stream's settings",
     response_model=None,
-    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM},
+    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM, 429: NO_ROOM},
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/json": {"schema": ref("StreamSettings")}}}
     },
@@ -99,7 +101,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
 async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
     parts = _parts(request)
-    body = await json_body(request.scope, request.receive, parts.settings.request_bytes)
+    body = await json_body(request.scope, request.receive, parts.bodies)
     await parts.scorer.configure(stream, _settings_in(body))
     return await get_stream(request, stream)
 
