@@ -111,6 +111,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
+        docs_url=None,  # FastAPI's pages load their script from another host
+        redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
     app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies)

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from models.detector import Detector
 from service.bodies import Bodies
+from service.docs import HEADERS, page
 from service.document import AWAY, NO_BODY, NO_ROOM, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from service.errors import (
     BadRequest,
@@ -191,6 +193,12 @@ async def metrics(request: Request) -> Response:
         parts.metrics.store_up.set(0)
         parts.metrics.store_error("check")
     return Response(parts.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """The API, to read and to try."""
+    return HTMLResponse(page(request.app.openapi()), headers=HEADERS)
 
 
 async def _note_loss(parts: Parts) -> None:
