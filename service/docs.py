@@ -26,6 +26,7 @@ details { border: 1px solid var(--line); border-radius: .4rem; margin: .6rem 0; 
 summary { cursor: pointer } summary b { display: inline-block; width: 4.2rem } summary span { float: right }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line) }
+td code { white-space: nowrap }
 label { display: block; margin: .4rem 0 } textarea { width: 100%; box-sizing: border-box }
 pre { background: var(--soft); padding: .6rem; overflow: auto; max-height: 24rem; white-space: pre-wrap }
 """
@@ -119,9 +120,9 @@ def _operation(method: str, path: str, operation: Described) -> str:
 
 def _answers(responses: Described) -> Iterator[tuple[str, ...]]:
     for status, answer in responses.items():
-        kinds = " or ".join(dict.fromkeys(_kind(of.get("schema", {})) for of in answer.get("content", {}).values()))
+        kinds = [_kind(of["schema"]) for of in answer.get("content", {}).values()]
         headers = ", ".join(f"<code>{escape(name)}</code>" for name in answer.get("headers", {}))
-        yield status, escape(answer["description"]), kinds, headers
+        yield status, escape(answer["description"]), kinds[0] if kinds else "", headers
 
 
 def _schema(name: str, schema: Described) -> str:
@@ -156,12 +157,17 @@ def _kind(schema: Described) -> str:
     kinds = schema.get("type", "anything")
     words = [kinds] if isinstance(kinds, str) else list(kinds)
     if "array" in words:
-        words[words.index("array")] = f"array of {_kind(schema.get('items', {}))}"
+        words[words.index("array")] = f"array of {_one(schema.get('items', {}))}"
     if "object" in words and isinstance(schema.get("additionalProperties"), dict):
-        words[words.index("object")] = f"object of {_kind(schema['additionalProperties'])}"
+        words[words.index("object")] = f"object of {_one(schema['additionalProperties'])}"
     bounds = {"minimum": "from {}", "maximum": "to {}", "maxLength": "at most {} characters", "pattern": "like {}"}
     told = [escape(words_.format(schema[name])) for name, words_ in bounds.items() if name in schema]
     return ", ".join((" or ".join(words), *told))
+
+
+def _one(schema: Described) -> str:
+    kind = _kind(schema)
+    return f"({kind})" if " or " in kind else kind
 
 
 def _example(body: Described) -> str:
