@@ -125,7 +125,7 @@ def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: Detector,
 
 @given(count=st.integers(0, 40), slots=st.integers(1, 12), damaged=st.integers(0, 11))
 def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, damaged: int) -> None:
-    dtype, seed = history.entry_dtype(2), history.channels_seed(CHANNELS)
+    dtype, seed = history.entry_dtype(2, 2), history.channels_seed(CHANNELS)
     ring = bytearray()
     for n in range(count):
         entry = np.zeros(1, dtype)
