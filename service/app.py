@@ -17,9 +17,18 @@ from starlette.routing import Match, Route
 from models.artefact import FORMAT_VERSION, model_folder
 from models.general import load_detector
 from service.batcher import Batcher
+from service.bodies import Bodies, Receive
 from service.document import complete
-from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable, first_of, problem
-from service.ingest import PROBLEM_JSON, Ingest, Receive, Scope, Send
+from service.errors import (
+    ForeignValue,
+    MethodNotAllowed,
+    ServiceError,
+    StoreUnavailable,
+    cause_of,
+    first_of,
+    problem,
+)
+from service.ingest import PROBLEM_JSON, Ingest, Scope, Send
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.routes import Parts, router
@@ -67,6 +76,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams)
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings)
 
+    bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         needed = detector.manifest.calibration.rebuild_readings
@@ -81,7 +92,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await store.check(settings.durability == "strict")
             await store.lost_everything()
         except StoreUnavailable as error:
-            log.warning("started without Redis; readings get 503 until it is back", error=str(error))
+            log.warning(
+                "started without Redis; readings get 503 until it is back", error=str(error), cause=cause_of(error)
+            )
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
@@ -92,27 +105,33 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         log.info("stopped")
 
     app = Service(
-        Ingest(wire, batcher, settings.request_bytes),
+        Ingest(wire, batcher, bodies),
         title="Gatewatch",
         version="0.1.0",
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
+        docs_url=None,  # FastAPI's pages load their script from another host
+        redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, metrics)
+    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies)
     app.include_router(router)
-    _answer_problems(app)
+    _answer_problems(app, metrics)
     generate = app.openapi
     app.openapi = lambda: complete(generate())  # type: ignore[method-assign]
     return app
 
 
-def _answer_problems(app: FastAPI) -> None:
+def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
     """Every error leaves as application/problem+json; none shows a traceback or a name from inside."""
 
     @app.exception_handler(ServiceError)
-    async def service_error(_: Request, error: ServiceError) -> JSONResponse:
+    async def service_error(request: Request, error: ServiceError) -> JSONResponse:
+        if isinstance(error, StoreUnavailable):
+            log.warning("request not answered", path=request.url.path[:256], error=str(error), cause=cause_of(error))
+        if isinstance(error, ForeignValue):
+            metrics.foreign_value()
         return JSONResponse(problem(error), error.status, error.headers, media_type=MEDIA)
 
     @app.exception_handler(HTTPException)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from service.answers import answer
-from service.errors import Contended, StoreUnavailable, TooManyWaiting
+from service.errors import Contended, ForeignValue, StoreUnavailable, TooLarge, TooManyWaiting, cause_of
 from service.metrics import Metrics
 from service.schemas import Sent, Wire
 from service.scoring import Scorer
@@ -72,7 +72,15 @@ class Batcher:
             await self._task
 
     def check_room(self, readings: int = 1) -> None:
-        """Raise TooManyWaiting if so many readings may not wait; asked before a body is decoded, and again after."""
+        """Raise TooManyWaiting if so many readings may not wait now: asked before a body is read, decoded and taken.
+
+        More than may ever wait are too large: sent again they would be refused for ever.
+        """
+        if readings > self._waiting_readings:
+            raise TooLarge(
+                f"{readings} readings in one request; at most {self._waiting_readings} may wait to be scored "
+                "(GATEWATCH_WAITING_READINGS): send them in several"
+            )
         if self._waiting + readings > self._waiting_readings:
             raise TooManyWaiting(
                 f"{self._waiting} readings wait to be scored; at most {self._waiting_readings} may wait: "
@@ -85,6 +93,7 @@ class Batcher:
         A caller that hangs up leaves its readings in the batch: they are applied, and answered again when sent again.
 
         Raises:
+            TooLarge: more readings than may ever wait.
             TooManyWaiting: the readings that wait already leave no room for these.
             StoreUnavailable: Redis failed; some of the readings may have been applied.
         """
@@ -181,17 +190,19 @@ class Batcher:
 
     def _fail(self, submissions: list[_Submission], error: Exception) -> None:
         """Fail every request of a batch and, when it was the store, all that wait: they would wait as long in vain."""
+        if isinstance(error, StoreUnavailable):
+            log.warning("batch not scored", error=str(error), cause=cause_of(error))
+        else:
+            log.error("batch not scored", exc_info=error)
         if isinstance(error, StoreUnavailable) and not isinstance(error, Contended):
             self._metrics.store_error("score")
-            log.warning("batch not scored", error=str(error))
+        if isinstance(error, ForeignValue):
+            self._metrics.foreign_value()
+        if isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue)):
             submissions = [*submissions, *self._queue]
             self._queue.clear()
             self._waiting = 0
         else:
-            if isinstance(error, Contended):
-                log.warning("batch not scored", error=str(error))
-            else:
-                log.error("batch not scored", exc_info=error)
             partly = [submission for submission in submissions if submission in self._queue]
             for submission in partly:
                 self._queue.remove(submission)

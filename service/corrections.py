@@ -8,11 +8,13 @@ replayed from there: state, tag and scores are those of a stream that had seen e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.detector import JOIN_READINGS
 from service import state
 from service.history import Entries
 from service.identity import Places
@@ -30,9 +32,9 @@ def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
     return np.flatnonzero((window > 0) & old)
 
 
-def keep(heads: Records, rows: Places) -> list[tuple[int, bytes]]:
+def keep(heads: Records, rows: Places, seeds: Sequence[int]) -> list[tuple[int, bytes]]:
     """Note in the records that they were kept; returns the slot, 0 or 1, and the bytes of each."""
-    kept = state.pack(heads[rows])
+    kept = state.pack(heads[rows], seeds)
     heads["earlier"][rows] += 1
     heads["earlier_ms"][rows] = heads["detector"]["last_ms"][rows]
     return list(zip((heads["earlier"][rows] % 2).tolist(), kept, strict=True))
@@ -59,20 +61,30 @@ class Correction:
     earlier: dict[int, bytes]
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Why a late reading cannot take its place in a stream that waits at gaps: the reading `expected` is not there."""
+
+    expected: int
+
+
 def insert(
-    stepper: Stepper, record: Records, earlier: dict[int, Records], entries: Entries, late: Entries
-) -> Correction | None:
+    stepper: Stepper, record: Records, seed: int, earlier: dict[int, Records], entries: Entries, late: Entries
+) -> Correction | Gap | None:
     """Apply a late reading in its place.
 
     Args:
         stepper: steps the model.
         record: (1,) the stream's record.
+        seed: where its checksum starts.
         earlier: slot to (1,) sound earlier record of the stream.
         entries: the stream's history.
         late: (1,) the reading, as an entry with seq, time and values.
 
     Returns:
-        None if no earlier record is early enough, or the readings since then are no longer all in the history.
+        None if no earlier record is early enough, or the readings since then are no longer all in the history. A Gap if
+        the stream waits at gaps and the reading is not the next one behind the reading before it or, as the first of
+        all, the last one ahead of the reading after it.
     """
     numbered = late["seq"][0] != NO_SEQ
     order, mine = ("seq", late["seq"][0]) if numbered else ("timestamp_ms", late["timestamp_ms"][0])
@@ -89,16 +101,21 @@ def insert(
         if first and before >= mine:
             outdated.append((slot, start))
             continue
+        place = int(np.searchsorted(since[order], mine))
+        if numbered and record["hold"][0]:
+            ahead = since["seq"][place - 1] if place else start["last_seq"][0]
+            expected = ahead + 1 if ahead != NO_SEQ else since["seq"][place] - 1
+            if mine != expected:
+                return Gap(int(expected))
         moved = record.copy()
         for name in ("readings", "tag", "last_seq", "score", "status", "detector"):
             moved[name] = start[name]
-        place = int(np.searchsorted(since[order], mine))
         readings = np.concatenate([since[:place], late, since[place:]])
         done, rescored, kept = 0, [], {}
         for old_slot, old in reversed(outdated):
             upto = int(old["readings"][0]) - first + 1
             rescored.append(stepper.replay(moved, readings[done:upto]))
-            kept[old_slot] = state.pack(moved)[0]
+            (kept[old_slot],) = state.pack(moved, [seed])
             done = upto
         rescored.append(stepper.replay(moved, readings[done:]))
         corrected = np.concatenate(rescored)[place:]
@@ -106,6 +123,24 @@ def insert(
         moved["status"] |= state.CORRECTED
         return Correction(moved, corrected, kept)
     return None
+
+
+def begun(before: Entries, corrected: Entries) -> Entries:
+    """The readings of a correction with which an incident begins that has raised no alert yet.
+
+    An incident whose beginning only moved, because of the late reading, has raised its alert.
+
+    Args:
+        before: the stream's history before the correction.
+        corrected: the late reading's entry and those of all readings after it.
+    """
+    before = before[before["n"] >= corrected["n"][0]]
+    alerts_before = np.flatnonzero(before["status"] & state.ALERT) + 1  # each reading is one place later now
+    alerts = np.flatnonzero(corrected["status"] & state.ALERT)
+    gone, new = np.setdiff1d(alerts_before, alerts), np.setdiff1d(alerts, alerts_before)
+    moved = np.abs(new[:, None] - gone).min(axis=1, initial=JOIN_READINGS) < JOIN_READINGS
+    opened: Entries = corrected[new[~moved]]
+    return opened
 
 
 def _leads_to(start: Records, since: Entries, record: Records) -> bool:

@@ -69,6 +69,7 @@ NO_BODY: Final[dict[int | str, Described]] = {
     413: problem_with("The body or the number of readings is over the limit"),
     415: problem_with("A content type or encoding that is not taken"),
 }
+NO_ROOM: Final = problem_with("Too many readings wait, or too many bytes of them", "Retry-After")
 OF_A_STREAM: Final[dict[int | str, Described]] = {
     405: OTHER_METHOD,
     422: problem_with("Not the name of a stream"),
@@ -142,7 +143,7 @@ def _post(links: Described) -> Described:
         **NO_BODY,
         405: OTHER_METHOD,
         408: problem_with("The head or the body was not whole in time; the connection is closed"),
-        429: problem_with("Too many readings wait", "Retry-After"),
+        429: NO_ROOM,
         431: problem_with("URL and headers are over the limit; the connection is closed"),
         503: AWAY,
     }

@@ -11,7 +11,9 @@ ServiceError
 ├── TooManyWaiting      429  with Retry-After
 ├── HeadTooLarge        431  the connection is closed
 └── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
-                             sending them again is safe
+    │                        sending them again is safe
+    ├── Contended            other processes kept writing a stream
+    └── ForeignValue         a key of the service holds a value of another kind
 """
 
 from __future__ import annotations
@@ -104,15 +106,27 @@ class StoreUnavailable(ServiceError):
     headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
+class Contended(StoreUnavailable):
+    """Other processes kept writing one of the streams; Redis is well."""
+
+
+class ForeignValue(StoreUnavailable):
+    """One of the tenant's keys holds a value that another program put there; somebody has to move it away."""
+
+    title = "Foreign value in Redis"
+
+
+def cause_of(error: Exception) -> str:
+    """What an error of ours came from, for the log; a caller does not see it."""
+    cause = error.__cause__
+    return "" if cause is None else f"{type(cause).__name__}: {cause}"
+
+
 def first_of(errors: Sequence[Any]) -> str:
     """The first of pydantic's errors, in words: where, what, and what was found there."""
     first = errors[0]
     where = ".".join(str(part) for part in first["loc"]) or "body"
     return f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})"
-
-
-class Contended(StoreUnavailable):
-    """Other processes kept writing one of the streams; Redis is well."""
 
 
 def problem(error: Exception) -> dict[str, Any]:

@@ -90,10 +90,16 @@ def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Deci
     gap = new & (heads["hold"] > 0) & numbered & (last_seq != NO_SEQ) & (seqs != last_seq + 1)
     refused = {}
     for at in np.flatnonzero(gap).tolist():
-        error = f"seq is {seqs[at]}, but this stream waits at gaps (on_gap is hold); expected {last_seq[at] + 1}"
-        refused[at] = rejected(batch.streams[places[at]], format_time(int(times_ms[at])), int(seqs[at]), error)
+        stream, seq, expected = batch.streams[places[at]], int(seqs[at]), int(last_seq[at]) + 1
+        refused[at] = across_gap(stream, int(times_ms[at]), seq, expected)
     new &= ~(gap | unnumbered)
     return Decision(times_ms, new, refused)
+
+
+def across_gap(stream: str, time_ms: int, seq: int, expected: int) -> Result:
+    """What a reading gets that would leave a gap in a stream that waits at gaps; `expected` has to come before it."""
+    error = f"seq is {seq}, but this stream waits at gaps (on_gap is hold); expected {expected}"
+    return rejected(stream, format_time(time_ms), seq, error)
 
 
 def unanswered(batch: Readings, place: int, known: Entries, head: Records) -> Result | None:

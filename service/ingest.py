@@ -6,9 +6,6 @@ The OpenAPI document describes them all the same, and what they take is checked 
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -17,13 +14,13 @@ import structlog
 
 from service.answers import join
 from service.batcher import Batcher
-from service.errors import BadRequest, MethodNotAllowed, ServiceError, TooLarge, UnsupportedMedia, problem
+from service.bodies import Bodies, ClientGone, Receive
+from service.errors import BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
 from service.schemas import Wire
 
 log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 READINGS: Final = "/v1/readings"
@@ -32,17 +29,13 @@ JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 PROBLEM_JSON: Final = b"application/problem+json"
 
 
-class ClientGone(Exception):
-    """The caller hung up before its body was whole; there is nobody to answer."""
-
-
 class Ingest:
     """Answers POST /v1/readings and POST /v1/streams/{stream}/readings."""
 
-    def __init__(self, wire: Wire, batcher: Batcher, request_bytes: int) -> None:
+    def __init__(self, wire: Wire, batcher: Batcher, bodies: Bodies) -> None:
         self._wire = wire
         self._batcher = batcher
-        self._request_bytes = request_bytes
+        self._bodies = bodies
 
     @staticmethod
     def takes(path: str) -> bool:
@@ -78,10 +71,13 @@ class Ingest:
         stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
         headers = _headers(scope)
         lines = _is_lines(headers.get(b"content-type", ""))
-        body = await _body(headers, receive, self._request_bytes)
-        self._batcher.check_room()
-        sent, form = self._wire.read(body, lines, stream)
-        return join(await self._batcher.submit(sent), form), form
+        self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
+        with self._bodies.of(headers) as body:
+            content = await body.read(receive)
+            self._batcher.check_room()
+            sent, form = self._wire.read(content, lines, stream)
+            del content
+            return join(await self._batcher.submit(sent), form), form
 
 
 def _is_lines(content_type: str) -> bool:
@@ -98,55 +94,17 @@ def _is_lines(content_type: str) -> bool:
     raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json or application/x-ndjson")
 
 
-async def json_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The body of a request that takes one JSON value; no more than `most` bytes of it are ever in memory."""
+async def json_body(scope: Scope, receive: Receive, bodies: Bodies) -> bytes:
+    """The body of a request that takes one JSON value."""
     headers = _headers(scope)
     if _is_lines(headers.get(b"content-type", "")):
         raise UnsupportedMedia("content type is that of JSON lines; expected application/json")
     try:
-        return await _body(headers, receive, most)
+        with bodies.of(headers) as body:
+            return await body.read(receive)
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None
 
 
 def _headers(scope: Scope) -> dict[bytes, str]:
     return {name: value.decode("latin-1") for name, value in scope["headers"]}
-
-
-async def _body(headers: dict[bytes, str], receive: Receive, most: int) -> bytes:
-    """The whole body, decompressed, never more than `most` bytes of it in memory."""
-    encoding = headers.get(b"content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip"):
-        raise UnsupportedMedia(f"content encoding is {encoding[:64]!r}; expected gzip or none")
-    announced = headers.get(b"content-length", "0")[:18]  # more digits are too many bytes all the same
-    if announced.isascii() and announced.isdigit() and int(announced) > most:
-        raise TooLarge(
-            f"the body has {announced} bytes; at most {most} are taken: send the readings in several requests"
-        )
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > most:
-            raise TooLarge(f"the body has more than {most} bytes; send the readings in several requests")
-        more = message.get("more_body", False)
-    received = b"".join(chunks)
-    return _gunzip(received, most) if encoding == "gzip" else received
-
-
-def _gunzip(compressed: bytes, most: int) -> bytes:
-    """All members of a gzip body (RFC 1952 allows several, as log shippers write), at most `most` bytes of it."""
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(compressed)) as file:
-            body = file.read(most + 1)
-    except EOFError as error:
-        raise BadRequest("the gzip body ends too early") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise BadRequest(f"the body is not gzip, though content-encoding says so: {error}") from error
-    if len(body) > most:
-        raise TooLarge(f"the body has more than {most} bytes once decompressed; send the readings in several requests")
-    return body

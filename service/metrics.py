@@ -69,6 +69,11 @@ class Metrics:
         self._store_errors = Counter(
             "gatewatch_store_errors", "Failed operations on Redis.", ["operation"], registry=registry
         )
+        self._foreign = Counter(
+            "gatewatch_foreign_values",
+            "Requests and batches that met a value of another program under a key of the service.",
+            registry=registry,
+        )
         self._rebuilt = Counter(
             "gatewatch_states_rebuilt", "States rebuilt from history, by what was wrong.", ["cause"], registry=registry
         )
@@ -156,6 +161,10 @@ class Metrics:
     def store_error(self, operation: str) -> None:
         """An operation on Redis failed."""
         self._store_errors.labels(operation).inc()
+
+    def foreign_value(self) -> None:
+        """A key of the service held a value of another program."""
+        self._foreign.inc()
 
     def rebuilt(self, cause: str) -> None:
         """A state was rebuilt: missing, corrupt, format, model or history."""

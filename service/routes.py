@@ -7,11 +7,22 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from models.detector import Detector
-from service.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
-from service.errors import BadRequest, InvalidSettings, StoreUnavailable, UnknownStream, first_of
+from service.bodies import Bodies
+from service.docs import HEADERS, page
+from service.document import AWAY, NO_BODY, NO_ROOM, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from service.errors import (
+    BadRequest,
+    ForeignValue,
+    InvalidSettings,
+    StoreUnavailable,
+    UnknownStream,
+    cause_of,
+    first_of,
+)
 from service.ingest import json_body
 from service.metrics import Metrics
 from service.schemas import STREAM_NAME
@@ -33,6 +44,7 @@ class Parts:
     store: StateStore
     scorer: Scorer
     metrics: Metrics
+    bodies: Bodies
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
@@ -83,7 +95,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     "/v1/streams/{stream}",
     summary="Change a stream's settings",
     response_model=None,
-    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM},
+    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM, 429: NO_ROOM},
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/json": {"schema": ref("StreamSettings")}}}
     },
@@ -91,7 +103,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
 async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
     parts = _parts(request)
-    body = await json_body(request.scope, request.receive, parts.settings.request_bytes)
+    body = await json_body(request.scope, request.receive, parts.bodies)
     await parts.scorer.configure(stream, _settings_in(body))
     return await get_stream(request, stream)
 
@@ -174,10 +186,19 @@ async def metrics(request: Request) -> Response:
         await _note_loss(parts)
         parts.metrics.open_anomalies.set(await parts.store.count_open(parts.settings.open_anomaly_s))
         parts.metrics.store_up.set(1)
-    except StoreUnavailable:
+    except StoreUnavailable as error:
+        log.warning("open anomalies not counted", error=str(error), cause=cause_of(error))
+        if isinstance(error, ForeignValue):
+            parts.metrics.foreign_value()
         parts.metrics.store_up.set(0)
         parts.metrics.store_error("check")
     return Response(parts.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """The API, to read and to try."""
+    return HTMLResponse(page(request.app.openapi()), headers=HEADERS)
 
 
 async def _note_loss(parts: Parts) -> None:

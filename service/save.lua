@@ -13,7 +13,9 @@ end
 local answers, at = {}, 1
 for i = 1, #KEYS, 4 do
   local fence, pieces = ARGV[at], tonumber(ARGV[at + 5])
-  if redis.call('GETRANGE', KEYS[i], 4, 32) == fence then
+  local held = redis.pcall('GETRANGE', KEYS[i], 4, 32)
+  if type(held) == 'table' then held = '' end -- a foreign value under our key, loaded as none
+  if held == fence then
     redis.call('SET', KEYS[i], ARGV[at + 1])
     for slot = 0, 1 do
       if ARGV[at + 2 + slot] ~= '' then redis.call('SET', KEYS[i + 2 + slot], ARGV[at + 2 + slot]) end

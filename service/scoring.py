@@ -18,7 +18,7 @@ from service import corrections, state
 from service.answers import Answers, answer, format_time, rejected
 from service.errors import BadRequest, Contended
 from service.history import Entries
-from service.identity import Round, decide, rounds_of, unanswered
+from service.identity import Round, across_gap, decide, rounds_of, unanswered
 from service.metrics import Metrics
 from service.schemas import NO_SEQ, Readings
 from service.state import Records
@@ -38,6 +38,7 @@ class Lanes:
 
     Attributes:
         streams: their names.
+        seeds: where the checksums of their records start.
         fences: what Redis held of each when it was loaded.
         records: (B,) the states before; moved forward in place.
         recovered: row of a stream whose state had to be rebuilt, to the history to be written anew.
@@ -46,6 +47,7 @@ class Lanes:
     """
 
     streams: list[str]
+    seeds: list[int]
     fences: list[bytes]
     records: Records
     recovered: dict[int, Entries] = field(default_factory=dict)
@@ -162,7 +164,7 @@ class Scorer:
                 slots = [(0, *slot) for entries in lanes.recovered.values() for slot in self._stepper.slots_of(entries)]
                 anew = list(lanes.recovered)
                 await self._store.save_settings(stream, settings.encode())
-                await held.send(Writes([stream], lanes.fences, state.pack(lanes.records), slots, anew))
+                await held.send(Writes([stream], lanes.fences, state.pack(lanes.records, lanes.seeds), slots, anew))
                 if (await held.saved())[0]:
                     return
         raise Contended(f"other processes kept writing stream {stream}; send the settings again")
@@ -184,8 +186,9 @@ class Scorer:
     async def _lanes(self, streams: list[str], packed: Sequence[bytes | None]) -> Lanes:
         """Records from what Redis held; those that are absent or unusable are recovered."""
         stepper = self._stepper
-        records, flaws = state.unpack(packed, stepper.record, self._detector.digest, stepper.slots)
-        lanes = Lanes(streams, [p[state.FENCE] if p else b"" for p in packed], records)
+        seeds = self._store.seeds(streams)
+        records, flaws = state.unpack(packed, seeds, stepper.record, self._detector.digest, stepper.slots)
+        lanes = Lanes(streams, seeds, [p[state.FENCE] if p else b"" for p in packed], records)
         if flaws:
             names = [streams[row] for row in flaws]
             histories, settings = await self._histories(names), await self._store.load_settings(names)
@@ -229,7 +232,7 @@ class Scorer:
             if lanes.excess:
                 round_ = self._without_excess(applied, batch, lanes, round_)
             if len(round_.rows):
-                self._apply_round(applied, batch, records, round_, now_ms)
+                self._apply_round(applied, batch, lanes, round_, now_ms)
         if not applied.rounds:
             return applied
         changed = applied.rounds[0][0].rows
@@ -238,7 +241,8 @@ class Scorer:
         whole = len(changed) == len(records)
         row_of = dict(zip(changed.tolist(), range(len(changed)), strict=True))
         writes = applied.writes
-        writes.records = state.pack(records if whole else records[changed])
+        seeds = lanes.seeds if whole else [lanes.seeds[row] for row in row_of]
+        writes.records = state.pack(records if whole else records[changed], seeds)
         writes.streams = lanes.streams if whole else [lanes.streams[row] for row in row_of]
         writes.fences = lanes.fences if whole else [lanes.fences[row] for row in row_of]
         for row, entries in lanes.recovered.items():
@@ -264,9 +268,9 @@ class Scorer:
             applied.refused[place] = answer(rejected(batch.streams[place], None, seq, error))
         return Round(round_.rows[~excess], round_.places[~excess])
 
-    def _apply_round(self, applied: Applied, batch: Readings, records: Records, round_: Round, now_ms: int) -> None:
-        """Step one reading of each of several streams; moves `records` forward."""
-        rows, places = round_.rows, round_.places
+    def _apply_round(self, applied: Applied, batch: Readings, lanes: Lanes, round_: Round, now_ms: int) -> None:
+        """Step one reading of each of several streams; moves their records forward."""
+        records, rows, places = lanes.records, round_.rows, round_.places
         heads = records if len(rows) == len(records) else records[rows]
         decision = decide(batch, places, heads, now_ms)
         times_ms = decision.times_ms
@@ -281,8 +285,11 @@ class Scorer:
             if not len(rows):
                 return
         kept = corrections.due(heads, times_ms)
-        for row, (slot, record) in zip(rows[kept].tolist(), corrections.keep(heads, kept), strict=True):
-            applied.earlier[row, slot] = record
+        if len(kept):
+            kept_rows = rows[kept].tolist()
+            earlier = corrections.keep(heads, kept, [lanes.seeds[row] for row in kept_rows])
+            for row, (slot, record) in zip(kept_rows, earlier, strict=True):
+                applied.earlier[row, slot] = record
         entries = self._stepper.step(heads, batch.seqs[places], times_ms, batch.values[places])
         if heads is not records:
             records[rows] = heads
@@ -355,16 +362,22 @@ class Scorer:
                     self._metrics.answered(result.status, 1)
                     return answer(result)
                 entries = stepper.read_history(ring)
-                earlier, flaws = state.unpack(packed, stepper.record, self._detector.digest, stepper.slots)
+                (seed,) = lanes.seeds
+                earlier, flaws = state.unpack(packed, [seed] * 2, stepper.record, self._detector.digest, stepper.slots)
                 sound = {slot: earlier[slot : slot + 1] for slot in range(len(packed)) if slot not in flaws}
-                correction = await asyncio.to_thread(corrections.insert, stepper, lanes.records, sound, entries, late)
+                correction = await asyncio.to_thread(
+                    corrections.insert, stepper, lanes.records, seed, sound, entries, late
+                )
                 if correction is None:
                     if await self._store.load([stream]) == held.packed:
                         return None
                     continue  # written since it was held: record, earlier records and history are of different times
+                if isinstance(correction, corrections.Gap):
+                    self._metrics.answered("rejected", 1)
+                    return answer(across_gap(stream, time_ms, int(batch.seqs[place]), correction.expected))
                 slots = [(0, *slot) for slot in stepper.slots_of(correction.entries)]
                 kept = {(0, slot): record for slot, record in correction.earlier.items()}
-                record = state.pack(correction.record)
+                record = state.pack(correction.record, [seed])
                 was_open = self._detector.is_open(lanes.records["detector"])
                 incidents = self._incidents([stream], was_open, correction.record)
                 await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents))
@@ -373,7 +386,9 @@ class Scorer:
                 for cause in lanes.causes.values():
                     self._metrics.rebuilt(cause)
                 self._metrics.corrected(len(correction.entries) - 1)
-                self._count_entries([stream], correction.entries[:1])
+                self._count_entries([stream], correction.entries[:1], alerts=False)
+                for entry in corrections.begun(entries, correction.entries):
+                    self._alert(stream, entry, corrected=True)
                 return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
         raise Contended(f"other processes kept writing stream {stream}; send the readings again")
 
@@ -395,11 +410,16 @@ class Scorer:
                 rows, entries = rows[kept], entries[kept]
             self._count_entries([lanes.streams[row] for row in rows], entries)
 
-    def _count_entries(self, streams: Sequence[str], entries: Entries) -> None:
+    def _count_entries(self, streams: Sequence[str], entries: Entries, alerts: bool = True) -> None:
         self._metrics.scored(entries["score"])
         for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
             self._metrics.answered(STATUSES[at], count)
-        for at in np.flatnonzero(entries["status"] & state.ALERT).tolist():
-            reason, score = REASONS[entries["reason"][at]], float(entries["score"][at])
-            self._metrics.alerted(reason)
-            log.info("anomaly opened", stream=streams[at], score=score, reason=reason)
+        if alerts:
+            for at in np.flatnonzero(entries["status"] & state.ALERT).tolist():
+                self._alert(streams[at], entries[at])
+
+    def _alert(self, stream: str, entry: Any, **more: Any) -> None:
+        """Count and log the reading with which an incident begins."""
+        reason = REASONS[entry["reason"]]
+        self._metrics.alerted(reason)
+        log.info("anomaly opened", stream=stream, score=float(entry["score"]), reason=reason, **more)

@@ -53,6 +53,11 @@ class Settings(BaseSettings):
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
     waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")
     request_readings: int = Field(10_000, ge=1, description="most readings in one request; more get 413")
+    waiting_bytes: int = Field(
+        64 * 2**20,
+        ge=1024,
+        description="most bytes of bodies, beyond 64 KiB of each, in a process; a larger body gets 429",
+    )
     streams: int = Field(2_000_000, ge=1, description="most streams; a reading of one more is rejected")
     request_bytes: int = Field(
         8 * 2**20, ge=1024, description="largest body, also after decompression; larger gets 413"

@@ -15,7 +15,7 @@ A record is one item of a fixed numpy dtype, so that a batch of B records is one
     4, 1    score, status   of the last reading
     4, 8    earlier, earlier_ms   earlier records kept, and the time of the newest of them, see corrections.py
     ...     detector    network state and residual memory, see Detector.state_dtype
-    4       checksum    CRC-32 over everything before it
+    4       checksum    CRC-32 over everything before it, begun with a seed that ties the record to its stream
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 Records = NDArray[Any]
 
 MAGIC: Final = b"GW"
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 WHOLE: Final = 0x2144DF1C
-"""The CRC-32 of anything that ends in its own CRC-32."""
+"""The CRC-32 of anything that ends in its own CRC-32, whatever both are started from."""
 
 FENCE: Final = slice(4, 33)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
@@ -78,24 +78,30 @@ def fresh(dtype: np.dtype[Any], detector_states: Records, model: bytes, history:
     return records
 
 
-def pack(records: Records) -> list[bytes]:
-    """Records to bytes, each with its checksum."""
+def seed(key: bytes) -> int:
+    """Where the checksum of the record under a key starts: another stream's record, copied there, is then corrupt."""
+    return zlib.crc32(key)
+
+
+def pack(records: Records, seeds: Sequence[int]) -> list[bytes]:
+    """Records to bytes, each with its checksum; `seeds` are those of their streams."""
     size = records.dtype.itemsize
     records = np.ascontiguousarray(records)
     raw = memoryview(records.view(np.uint8))  # type: ignore[arg-type]
     starts = range(0, len(raw), size)
-    records["checksum"] = [zlib.crc32(raw[start : start + size - 4]) for start in starts]
+    checksums = [zlib.crc32(raw[start : start + size - 4], seed) for start, seed in zip(starts, seeds, strict=True)]
+    records["checksum"] = checksums
     whole = raw.tobytes()
     return [whole[start : start + size] for start in starts]
 
 
 def unpack(
-    packed: Sequence[bytes | None], dtype: np.dtype[Any], model: bytes, history: int
+    packed: Sequence[bytes | None], seeds: Sequence[int], dtype: np.dtype[Any], model: bytes, history: int
 ) -> tuple[Records, dict[int, str]]:
     """(B,) records from bytes, and which of them cannot be scored on by this model, with the reason.
 
-    Reasons: `missing`, `corrupt`, `format`, `model`, or `history` (another length of the ring). A record that cannot be
-    used is zero, but for `history`, which is otherwise sound.
+    Reasons: `missing`, `corrupt` (or another stream's), `format`, `model`, or `history` (another length of the ring). A
+    record that cannot be used is zero, but for `history`, which is otherwise sound.
     """
     size = dtype.itemsize
     begin = MAGIC + FORMAT.to_bytes(2, "little") + model
@@ -103,28 +109,28 @@ def unpack(
     slots = history.to_bytes(4, "little")
     flaws: dict[int, str] = {}
     sound: list[bytes] = []
-    for at, p in enumerate(packed):
+    for at, (p, seed) in enumerate(zip(packed, seeds, strict=True)):
         if (
             p is None
             or len(p) != size
             or p[:12] != begin
-            or zlib.crc32(p) != WHOLE
+            or zlib.crc32(p, seed) != WHOLE
             or p[slots_at : slots_at + 4] != slots
         ):
-            flaws[at] = _flaw(p, size, model)
+            flaws[at] = _flaw(p, seed, size, model)
             p = p if p and flaws[at] == "history" else bytes(size)
         sound.append(p)
     return np.frombuffer(bytearray(b"".join(sound)), dtype), flaws
 
 
-def _flaw(packed: bytes | None, size: int, model: bytes) -> str:
+def _flaw(packed: bytes | None, seed: int, size: int, model: bytes) -> str:
     if packed is None:
         return "missing"
     if len(packed) < FENCE.stop or packed[:2] != MAGIC:
         return "corrupt"
     if int.from_bytes(packed[2:4], "little") != FORMAT:
         return "format"
-    if zlib.crc32(packed) != WHOLE:
+    if zlib.crc32(packed, seed) != WHOLE:
         return "corrupt"
     if packed[4:12] != model:
         return "model"

@@ -16,9 +16,11 @@ from typing import Any, cast
 from redis.asyncio import Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.errors import StoreUnavailable
+from service import state
+from service.errors import ForeignValue, StoreUnavailable
 
 REMEMBERED_KEYS = 65_536
 TIMEOUT_SLICES = 5
@@ -88,8 +90,13 @@ class StateStore:
         self._save_sha = ""
         self._keys = lru_cache(REMEMBERED_KEYS)(self._new_keys)
 
-    def _new_keys(self, stream: str) -> tuple[bytes, bytes]:
-        return self.key(stream, "state").encode(), self.key(stream, "history").encode()
+    def _new_keys(self, stream: str) -> tuple[bytes, bytes, int]:
+        key = self.key(stream, "state").encode()
+        return key, self.key(stream, "history").encode(), state.seed(key)
+
+    def seeds(self, streams: Sequence[str]) -> list[int]:
+        """Where the checksums of the streams' records start."""
+        return [self._keys(stream)[2] for stream in streams]
 
     def _earlier_keys(self, stream: str) -> tuple[bytes, bytes]:
         return self.key(stream, "earlier:0").encode(), self.key(stream, "earlier:1").encode()
@@ -100,7 +107,7 @@ class StateStore:
 
     async def load(self, streams: Sequence[str]) -> list[bytes | None]:
         """The streams' records as bytes, None for a stream without one. One round trip."""
-        async with _translated(f"load {len(streams)} states"):
+        async with self.translated(f"load {len(streams)} states"):
             return cast("list[bytes | None]", await self._redis.mget([self._keys(stream)[0] for stream in streams]))
 
     async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
@@ -116,23 +123,23 @@ class StateStore:
         return await self._load_values(self._earlier_keys(stream), "earlier records")
 
     async def _load_values(self, keys: Sequence[bytes], what: str) -> list[bytes]:
-        async with _translated(f"load {len(keys)} {what}"):
+        async with self.translated(f"load {len(keys)} {what}"):
             return [value or b"" for value in cast("list[bytes | None]", await self._redis.mget(keys))]
 
     async def save_settings(self, stream: str, settings: bytes) -> None:
         """Keep a stream's settings, for the day its record is lost."""
-        async with _translated("save settings"):
+        async with self.translated("save settings"):
             await self._redis.set(self.key(stream, "settings"), settings)
 
     async def quarantine(self, stream: str, record: bytes) -> None:
         """Keep a copy of a record that cannot be read, for a look later; the last one of a stream stays."""
-        async with _translated("quarantine a record"):
+        async with self.translated("quarantine a record"):
             await self._redis.set(self.key(stream, "quarantine"), record)
 
     async def delete(self, stream: str) -> bool:
         """Forget a stream; says whether there was anything of it."""
         whats = ("state", "history", "earlier:0", "earlier:1", "settings", "quarantine")
-        async with _translated("delete a stream"), self._redis.pipeline(transaction=True) as pipeline:
+        async with self.translated("delete a stream"), self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(*(self.key(stream, what) for what in whats))
             pipeline.zrem(self._open_key, stream)
             pipeline.zrem(self._streams_key, stream)
@@ -148,7 +155,7 @@ class StateStore:
         link = self._idle_links.pop() if self._idle_links else self._new_link()
         held = Held(self, link, self._timeout_s)
         try:
-            async with _translated(f"load {len(streams)} states", self._timeout_s):
+            async with self.translated(f"load {len(streams)} states", self._timeout_s):
                 await held.load([self._keys(stream)[0] for stream in streams])
             yield held
         except BaseException:
@@ -167,10 +174,10 @@ class StateStore:
         for row, offset, slot in writes.slots:
             pieces[row] += (offset, slot)
         for row, (stream, fence, record) in enumerate(zip(writes.streams, writes.fences, writes.records, strict=True)):
-            keys += (*self._keys(stream), *self._earlier_keys(stream))
+            keys += (*self._keys(stream)[:2], *self._earlier_keys(stream))
             arguments += (fence, record, *(writes.earlier.get((row, slot), b"") for slot in (0, 1)))
             arguments += (int(row in writes.anew), len(pieces[row]) // 2, *pieces[row])
-        async with _translated(f"save {len(writes.streams)} states"):
+        async with self.translated(f"save {len(writes.streams)} states"):
             saved = [answer == 1 for answer in await self._run_save(len(keys), [*keys, *arguments])]
             mine = {stream for stream, ok in zip(writes.streams, saved, strict=True) if ok}
             for command in self._set_commands(writes, mine):
@@ -198,7 +205,7 @@ class StateStore:
         placed[::2], placed[1::2] = map(b"%d".__mod__, offsets), slots
         set_slots = [b"EVAL", _SET_SLOTS, b"%d" % len(slots), *(keys[row][1] for row in rows), *placed]
         set_records = [b""] * (2 * len(keys))
-        set_records[::2], set_records[1::2] = (key for key, _ in keys), writes.records
+        set_records[::2], set_records[1::2] = (key for key, _, _ in keys), writes.records
         set_records.insert(0, b"MSET")
         for (row, earlier), record in writes.earlier.items():
             set_records += (self._earlier_keys(writes.streams[row])[earlier], record)
@@ -220,12 +227,12 @@ class StateStore:
 
     async def count_streams(self) -> int:
         """How many streams there are."""
-        async with _translated("count streams"):
+        async with self.translated("count streams"):
             return int(await self._redis.zcard(self._streams_key))
 
     async def list_streams(self, after: str, most: int) -> list[str]:
         """Up to `most` names in alphabetical order, those that come behind `after`."""
-        async with _translated("list streams"):
+        async with self.translated("list streams"):
             found = await self._redis.zrange(
                 self._streams_key, f"({after}" if after else "-", "+", bylex=True, offset=0, num=most
             )
@@ -233,7 +240,7 @@ class StateStore:
 
     async def count_open(self, within_s: float) -> int:
         """How many streams have an open anomaly and sent a reading within the last `within_s` seconds."""
-        async with _translated("count open anomalies"):
+        async with self.translated("count open anomalies"):
             return int(await self._redis.zcount(self._open_key, time.time() - within_s, "+inf"))
 
     async def check(self, strict: bool) -> None:
@@ -242,7 +249,7 @@ class StateStore:
         Raises:
             StoreUnavailable: says what Redis answered and what to change.
         """
-        async with _translated("check Redis"):
+        async with self.translated("check Redis"):
             memory: dict[str, Any] = await self._redis.info("memory")
             persistence: dict[str, Any] = await self._redis.info("persistence") if strict else {}
             fsync: dict[Any, Any] = await self._redis.config_get("appendfsync") if strict else {}
@@ -264,11 +271,42 @@ class StateStore:
 
         Told by a random word that is written when there is none, and must stay.
         """
-        async with _translated("check for lost states"):
+        async with self.translated("check for lost states"):
             await self._redis.set(self._epoch_key, os.urandom(8).hex(), nx=True)
             epoch = await self._redis.get(self._epoch_key)
         before, self._epoch = self._epoch, cast("bytes | None", epoch)
         return before not in (None, self._epoch)
+
+    @contextlib.asynccontextmanager
+    async def translated(self, what: str, timeout_s: float | None = None) -> AsyncIterator[None]:
+        """Whatever goes wrong with the store becomes StoreUnavailable.
+
+        Beside RedisError and OSError, uvloop raises a bare RuntimeError out of redis-py when a transport closes
+        under it.
+        """
+        try:
+            async with _within(timeout_s):
+                yield
+        except Exception as error:
+            foreign = await self._foreign() if "WRONGTYPE" in str(error) else ""
+            if foreign:
+                raise ForeignValue(f"could not {what}: {foreign}") from error
+            message = f"could not {what}: {_trouble(error)}; nothing is lost, send the same request again"
+            raise StoreUnavailable(message) from error
+
+    async def _foreign(self) -> str:
+        """Which of the tenant's keys holds a value of another kind than ours, and what to do; empty if none does."""
+        kinds = {self._streams_key: "zset", self._open_key: "zset", self._epoch_key: "string"}
+        with contextlib.suppress(Exception):
+            for key, expected in kinds.items():
+                found = _text(await self._redis.type(key))
+                if found not in (expected, "none"):
+                    return (
+                        f"the key {key} in Redis holds a {found} of somebody else's; expected a {expected} of this "
+                        f"service. Move it away (redis-cli RENAME '{key}' '{key}.foreign'), then send the same request "
+                        "again: nothing is lost"
+                    )
+        return ""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -302,7 +340,7 @@ class Held:
     async def send(self, writes: Writes) -> None:
         """Send what is to be saved; `saved` waits for the answer, and meanwhile there is time for other things."""
         commands, count = self._store.transaction(writes)
-        async with _translated(f"save {len(writes.streams)} states", self._timeout_s):
+        async with self._store.translated(f"save {len(writes.streams)} states", self._timeout_s):
             await self._link.send_packed_command(commands, check_health=False)
         self._sent = writes, count
 
@@ -311,7 +349,7 @@ class Held:
         if self._sent is None:
             return []
         writes, count = self._sent
-        async with _translated(f"save {len(writes.streams)} states", self._timeout_s):
+        async with self._store.translated(f"save {len(writes.streams)} states", self._timeout_s):
             done = (await self._answers(count))[-1]
             for answer in done or ():
                 if isinstance(answer, Exception):
@@ -355,19 +393,6 @@ def _encode(name: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _translated(what: str, timeout_s: float | None = None) -> AsyncIterator[None]:
-    """Whatever goes wrong with the store becomes StoreUnavailable.
-
-    Beside RedisError and OSError, uvloop raises a bare RuntimeError out of redis-py when a transport closes under it.
-    """
-    try:
-        async with _within(timeout_s):
-            yield
-    except Exception as error:
-        raise StoreUnavailable(f"could not {what}: {type(error).__name__}: {error}; send the readings again") from error
-
-
-@contextlib.asynccontextmanager
 async def _within(timeout_s: float | None) -> AsyncIterator[None]:
     """Raise TimeoutError after `timeout_s` in which the event loop ran.
 
@@ -394,3 +419,14 @@ async def _within(timeout_s: float | None) -> AsyncIterator[None]:
             yield
         finally:
             timer.cancel()
+
+
+def _trouble(error: Exception) -> str:
+    """What is wrong with Redis, for a caller; the error itself is for the log."""
+    if isinstance(error, (TimeoutError, RedisTimeoutError)):
+        return "Redis did not answer in time"
+    if isinstance(error, BusyLoadingError):
+        return "Redis has been started and is still reading its data"
+    if isinstance(error, (ResponseError, AuthenticationError)):
+        return "Redis refused a command (the service's log says why)"
+    return "Redis cannot be reached"

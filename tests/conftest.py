@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 import torch
+from redis import Redis
 from starlette.testclient import TestClient
 
 from models.artefact import FORMAT_VERSION, Manifest, load_artefact, save_artefact
@@ -86,6 +92,40 @@ def settings(artefact: Path, redis_url: str, tenant: str) -> Callable[..., Setti
 def client(settings: Callable[..., Settings]) -> Iterator[TestClient]:
     with TestClient(create_app(settings())) as client:
         yield client
+
+
+CROWDED: dict[str, Any] = {"batch_readings": 1, "waiting_readings": 1, "store_timeout_ms": 10_000}
+"""Settings with which `crowded` works."""
+
+
+@contextmanager
+def crowded(client: httpx2.Client, redis_url: str) -> Iterator[None]:
+    """Inside, Redis hangs: one reading is being scored, and as many wait as may. Behind it they have their answers."""
+    with Redis.from_url(redis_url) as database:
+        pid = int(database.info("server")["process_id"])  # type: ignore[index]
+    statuses: list[int] = []
+
+    def send(stream: str) -> None:
+        while (status := client.post("/v1/readings", json=readings(stream, 1)).status_code) == 429:
+            time.sleep(0.02)  # the one before is not yet being scored
+        statuses.append(status)
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        threads = [Thread(target=send, args=(f"crowd-{number}",)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        refused, deadline = 0, time.monotonic() + 5
+        while refused < 3:  # once may have been before the first was being scored
+            refused = refused + 1 if client.post("/v1/readings", content=b"").status_code == 429 else 0
+            assert time.monotonic() < deadline, "no crowd"
+            time.sleep(0.03)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        for thread in threads:
+            thread.join(20)
+    assert statuses == [200, 200]
 
 
 def readings(stream: str, count: int, seed: int = 0, start: int = 0) -> list[dict[str, Any]]:

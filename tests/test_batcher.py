@@ -8,7 +8,7 @@ import json
 import pytest
 
 from service.batcher import DEPTH, Batcher
-from service.errors import Contended, TooManyWaiting
+from service.errors import Contended, TooLarge, TooManyWaiting
 from service.metrics import Metrics
 from service.schemas import Readings, Sent, Wire
 from service.scoring import Scorer
@@ -117,6 +117,13 @@ def test_more_than_may_wait_is_refused_at_once_and_the_others_are_not() -> None:
     assert answers[0] == list("0123")
     assert isinstance(answers[1], TooManyWaiting)
     assert answers[2] == ["0"]
+
+
+def test_more_than_may_ever_wait_is_too_large_and_not_refused_for_ever() -> None:
+    _, answers = gather([request(*"abcdef"), request(*"abcde")], waiting=5)
+    assert isinstance(answers[0], TooLarge)
+    assert "6 readings in one request; at most 5 may wait to be scored (GATEWATCH_WAITING_READINGS)" in str(answers[0])
+    assert answers[1] == list("01234")
 
 
 def test_an_empty_request_waits_for_nothing() -> None:

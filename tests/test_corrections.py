@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from models.detector import Detector
 from service.app import create_app
@@ -161,6 +162,62 @@ def test_a_stream_that_holds_waits_at_a_gap(client: TestClient) -> None:
     post(client, [{**reading, "stream": "free"} for reading in sent])
     tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("held", "free")]
     assert tags[0] == tags[1]
+
+
+def test_a_stream_that_holds_takes_no_late_reading_across_a_gap(client: TestClient) -> None:
+    """Neither ahead of its first one, which may have any seq, nor into a gap from before it waited at gaps."""
+    sent = readings("both", 12)
+    post(client, [reading for reading in sent[4:9] if reading["seq"] not in (6, 7)])
+    configure(client, "both", on_gap="hold", reorder_window_s=900)
+    tag = client.get("/v1/streams/both").json()["tag"]
+    for early, expected in ((2, 3), (7, 6)):
+        (result,) = post(client, [sent[early]])
+        assert result["status"] == "rejected"
+        assert result["error"] == (
+            f"seq is {early}, but this stream waits at gaps (on_gap is hold); expected {expected}"
+        )
+    assert client.get("/v1/streams/both").json()["tag"] == tag
+    for seq in (3, 2, 6, 7):
+        assert post(client, [sent[seq]])[0]["corrected"], seq
+    post(client, sent[9:])
+    post(client, [{**reading, "stream": "sorted"} for reading in sent[2:]])
+    tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("both", "sorted")]
+    assert tags[0] == tags[1]
+    assert 'gatewatch_readings_total{status="rejected"} 2.0' in client.get("/metrics").text
+
+
+def alerts(client: TestClient) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("gatewatch_alerts_total"))
+
+
+def test_an_alert_that_a_late_reading_brings_to_light_is_counted_and_logged(client: TestClient) -> None:
+    sent = readings("light", 6)
+    sent[4]["values"] = {"pressure": 90.0, "flow": 3.0}
+    configure(client, "light", reorder_window_s=600)
+    results = post(client, [sent[at] for at in (0, 1, 2, 4)])
+    assert {r["status"] for r in results} == {"warming_up"}
+    assert alerts(client) == 0
+    with capture_logs() as logged:
+        (late,) = post(client, [sent[3]])
+    assert (late["status"], late["corrected"]) == ("warming_up", True)
+    anomaly = client.get("/v1/streams/light/history").json()[-1]["result"]
+    assert (anomaly["seq"], anomaly["status"]) == (4, "anomalous")
+    assert alerts(client) == 1
+    (line,) = (line for line in logged if line["event"] == "anomaly opened")
+    assert (line["stream"], line["score"], line["corrected"]) == ("light", anomaly["score"], True)
+
+
+def test_an_incident_whose_beginning_moves_alerts_once(client: TestClient) -> None:
+    sent = readings("moves", 14)
+    for at in (10, 11):
+        sent[at]["values"] = {"pressure": 90.0 + at, "flow": 3.0}
+    configure(client, "moves", reorder_window_s=600)
+    post(client, [reading for reading in sent if reading["seq"] != 10])
+    assert alerts(client) == 1
+    (late,) = post(client, [sent[10]])
+    assert (late["status"], late["corrected"]) == ("anomalous", True)
+    assert alerts(client) == 1
 
 
 def test_settings_change_no_score_and_outlive_a_lost_record(

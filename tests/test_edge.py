@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import uvicorn
 
 from service.edge import SPARE_FILES, allow_files
-from tests.conftest import readings
+from service.private_redis import start_private_redis
+from tests.conftest import CROWDED, crowded, readings
 from tests.slowloris import Held, dribble, open_files, rss_mb
 from tests.test_whole_path import serving
 
@@ -47,6 +50,12 @@ class Service:
                 for piece in pieces:
                     connection.sendall(piece)
             return answer(until_closed(connection))
+
+    def answer_to(self, request: bytes) -> tuple[int | None, dict[str, Any]]:
+        """Send a request; the status and content of its answer."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            return answer(one_answer(connection))
 
 
 def until_closed(connection: socket.socket) -> bytes:
@@ -252,6 +261,66 @@ def test_a_body_that_asks_too_much_gets_4xx_and_costs_no_memory(
         if attempt == 0:  # once, the buffers of 8 MiB may grow
             most = rss_mb(service.process.pid, "VmHWM")
     assert rss_mb(service.process.pid, "VmHWM") - most < GROWTH_MB
+
+
+def test_while_no_reading_more_may_wait_a_body_is_not_read_and_its_connection_goes_on(
+    artefact: Path, tmp_path: Path
+) -> None:
+    """The 429 comes before the body; what then comes of it is read past, and takes no memory."""
+    waiting = {f"GATEWATCH_{name.upper()}": str(value) for name, value in CROWDED.items()}
+    body = json.dumps(readings("large", 1)).encode().ljust(8_000_000)
+    with (
+        start_private_redis(tmp_path) as private,
+        edge(artefact, tmp_path, **waiting, GATEWATCH_REDIS_URL=private.url) as service,
+        httpx2.Client(base_url=service.url, timeout=20) as client,
+        service.connect() as connection,
+    ):
+        assert client.post("/v1/readings", json=readings("first", 1)).status_code == 200
+        most = rss_mb(service.process.pid, "VmHWM")
+        with crowded(client, private.url):
+            head = POST + b"content-length: %d\r\n" % len(body)
+            connection.sendall(head + b"expect: 100-continue\r\n\r\n")
+            assert answer(one_answer(connection))[0] == 429  # and no 100
+            for _ in range(3):
+                connection.sendall(body + head + b"\r\n")
+                assert answer(one_answer(connection))[0] == 429
+            connection.sendall(body)
+        connection.sendall(GET + b"connection: close\r\n\r\n")
+        assert answer(until_closed(connection))[0] == 200
+        assert rss_mb(service.process.pid, "VmHWM") - most < 4
+        assert client.post("/v1/readings", json=readings("first", 1, start=1)).status_code == 200
+
+
+def test_large_bodies_have_one_bound_together_and_small_ones_pass(artefact: Path, tmp_path: Path) -> None:
+    body = json.dumps(readings("large", 1)).encode().ljust(3_000_000)
+    whole = POST + b"content-length: %d\r\n\r\n" % len(body) + body
+    long = {"GATEWATCH_BODY_DEADLINE_S": "60"}
+    with serving(artefact, tmp_path, GATEWATCH_WAITING_BYTES="16000000", **long) as (url, process):
+        service = Service(url, urlsplit(url).port or 0, process)
+        assert service.answer_to(whole)[0] == 200
+        most = rss_mb(process.pid, "VmHWM")
+        with contextlib.ExitStack() as stack, httpx2.Client(base_url=url) as client:
+            slow = [stack.enter_context(service.connect()) for _ in range(30)]
+            for connection in slow:
+                connection.sendall(whole[:-10])
+            status, problem = service.answer_to(whole)
+            assert (status, problem["title"]) == (429, "Too many readings waiting")
+            assert "at most 16000000 are held (GATEWATCH_WAITING_BYTES)" in problem["detail"]
+            assert client.post("/v1/readings", json=readings("small", 3)).status_code == 200
+            statuses = []
+            for connection in slow:
+                connection.sendall(whole[-10:])
+                statuses.append(answer(one_answer(connection))[0])
+            assert set(statuses) == {200, 429}
+            assert 4 <= statuses.count(200) <= 6
+        assert service.answer_to(whole)[0] == 200
+        assert rss_mb(process.pid, "VmHWM") - most < 16 + 3 + GROWTH_MB
+
+
+def test_uvicorn_is_bound_to_the_version_whose_protocol_is_tested_here() -> None:
+    pyproject = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    (bound,) = (text for text in pyproject["project"]["dependencies"] if text.startswith("uvicorn"))
+    assert bound == f"uvicorn=={uvicorn.__version__.rpartition('.')[0]}.*"
 
 
 def test_who_does_not_read_the_answers_is_cut_off(service: Service) -> None:

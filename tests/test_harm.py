@@ -20,6 +20,7 @@ from tests.conftest import CHANNELS, post, readings
 MUTANTS = int(os.environ.get("MUTANTS", "20000"))
 SEED = int(os.environ.get("MUTANTS_SEED", "0"))
 SLOTS = 128
+STREAM = state.seed(b"any")
 TOGETHER = 500
 FLAWS = {"missing", "corrupt", "format", "model", "history"}
 
@@ -71,13 +72,13 @@ def records(detector: Detector) -> list[bytes]:
         fresh["tag"][at] = np.void(rng.bytes(16))
         fresh["readings"][at] = fresh["last_seq"][at] = rng.integers(1, 2**40)
         fresh["detector"][at] = np.frombuffer(rng.bytes(dtype["detector"].itemsize), dtype["detector"])[0]
-    return state.pack(fresh)
+    return state.pack(fresh, [STREAM] * len(fresh))
 
 
 def taken(detector: Detector, packed: list[bytes]) -> list[bytes]:
     """Which of some records would be scored on; the rest is zero, with one of the reasons there are."""
     dtype = state.state_dtype(detector.state_dtype)
-    unpacked, flaws = state.unpack(packed, dtype, detector.digest, SLOTS)
+    unpacked, flaws = state.unpack(packed, [STREAM] * len(packed), dtype, detector.digest, SLOTS)
     assert set(flaws.values()) <= FLAWS - {"missing"}
     assert not unpacked[list(flaws)].tobytes().strip(b"\0")
     return [value for at, value in enumerate(packed) if at not in flaws]
@@ -102,7 +103,7 @@ def test_no_mutant_of_a_record_is_scored_on(detector: Detector, records: list[by
 @pytest.fixture
 def slots() -> list[bytes]:
     """A ring of five slots that has gone round once."""
-    dtype, rng = history.entry_dtype(len(CHANNELS)), np.random.default_rng(SEED)
+    dtype, rng = history.entry_dtype(len(CHANNELS), len(CHANNELS)), np.random.default_rng(SEED)
     entries = np.frombuffer(rng.bytes(5 * dtype.itemsize), dtype).copy()
     entries["n"] = [5, 6, 2, 3, 4]
     return history.pack_entries(entries, history.channels_seed(CHANNELS))
@@ -110,7 +111,7 @@ def slots() -> list[bytes]:
 
 def kept(ring: bytes) -> list[bytes]:
     """The readings that are taken out of a ring."""
-    dtype, seed = history.entry_dtype(len(CHANNELS)), history.channels_seed(CHANNELS)
+    dtype, seed = history.entry_dtype(len(CHANNELS), len(CHANNELS)), history.channels_seed(CHANNELS)
     entries = history.unpack_entries(ring, dtype, seed)
     assert (np.diff(entries["n"].astype(np.int64)) == 1).all()
     return [entries[at : at + 1].tobytes() for at in range(len(entries))]

@@ -110,21 +110,22 @@ def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: Detector,
     dtype = state.state_dtype(detector.state_dtype)
     records = state.fresh(dtype, detector.initial(1), detector.digest, 128)
     records["tag"] = np.void(np.random.default_rng(seed).bytes(16))
-    packed = state.pack(records)[0]
-    unpacked, flaws = state.unpack([packed], dtype, detector.digest, 128)
+    (packed,) = state.pack(records, [seed])
+    unpacked, flaws = state.unpack([packed], [seed], dtype, detector.digest, 128)
     assert not flaws
-    assert state.pack(unpacked)[0] == packed
+    assert state.pack(unpacked, [seed]) == [packed]
+    assert state.unpack([packed], [seed ^ 1], dtype, detector.digest, 128)[1] == {0: "corrupt"}
     damaged = bytearray(packed)
     damaged[flip // 8 % len(packed)] ^= 1 << flip % 8
     cut = packed[: flip % len(packed)]
-    records, flaws = state.unpack([packed, bytes(damaged), cut, None], dtype, detector.digest, 128)
+    records, flaws = state.unpack([packed, bytes(damaged), cut, None], [seed] * 4, dtype, detector.digest, 128)
     assert set(flaws) == {1, 2, 3}
     assert records[0].tobytes() == packed
 
 
 @given(count=st.integers(0, 40), slots=st.integers(1, 12), damaged=st.integers(0, 11))
 def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, damaged: int) -> None:
-    dtype, seed = history.entry_dtype(2), history.channels_seed(CHANNELS)
+    dtype, seed = history.entry_dtype(2, 2), history.channels_seed(CHANNELS)
     ring = bytearray()
     for n in range(count):
         entry = np.zeros(1, dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import readings
+from tests.conftest import CROWDED, crowded, readings
 
 JSON = {"content-type": "application/json"}
 STREAM = "/v1/streams/{stream}"
@@ -26,7 +27,8 @@ WAYS: dict[tuple[str, int], Way] = {
     **{(route, 400): ({}, {"content": b"{"}) for route in (*POSTS, f"put {STREAM}")},
     **{(route, 413): (BOUNDS, {"content": b" " * 2000}) for route in (*POSTS, f"put {STREAM}")},
     **{(route, 415): ({}, {"headers": {"content-type": "text/xml"}}) for route in (*POSTS, f"put {STREAM}")},
-    **{(route, 429): (BOUNDS, {"json": readings("s", 4)}) for route in POSTS},
+    **{(route, 429): (CROWDED, {}) for route in POSTS},
+    (f"put {STREAM}", 429): ({"waiting_bytes": 100_000}, {"content": b" " * 80_000}),
     **{(route, 404): ({}, {"stream": "unknown"}) for route in OF_A_STREAM if not route.startswith("put")},
     **{(route, 422): ({}, {"stream": "%00"}) for route in OF_A_STREAM},
     **{(route, 503): (AWAY, {}) for route in (*POSTS, *OF_A_STREAM, "get /v1/streams", "get /readyz")},
@@ -83,9 +85,14 @@ def test_every_error_in_the_document_has_a_way_here(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(("route", "status"), WAYS)
-def test_an_error_is_a_problem_document(settings: Callable[..., Settings], route: str, status: int) -> None:
+def test_an_error_is_a_problem_document(
+    settings: Callable[..., Settings], redis_url: str, route: str, status: int
+) -> None:
     changed, changes = WAYS[route, status]
-    with TestClient(create_app(settings(**changed))) as client:
+    app = create_app(settings(**changed))
+    with TestClient(app) as client, crowded(client, redis_url) if changed is CROWDED else nullcontext():
+        if "waiting_bytes" in changed:
+            app.state.parts.bodies.held = 90_000  # as if others held so much
         if not changed:
             assert sent(client, POSTS[0]).status_code == 200
             fine = sent(client, route).status_code

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import json
+import re
 import time
 import tracemalloc
 from collections.abc import Callable
 
 import pytest
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.schemas import Wire
 from service.settings import Settings
-from tests.conftest import START_MS, post, readings
+from tests.conftest import CROWDED, START_MS, crowded, post, readings
 
 
 def test_a_stream_warms_up_and_then_finds_the_anomaly_and_its_channel(client: TestClient) -> None:
@@ -189,29 +193,69 @@ def test_history_holds_the_last_readings_with_their_answers(settings: Callable[.
     assert [{**entry["result"], "replayed": False} for entry in kept] == answers[18:]
 
 
-def test_more_readings_than_may_wait_get_429(settings: Callable[..., Settings]) -> None:
-    with TestClient(create_app(settings(waiting_readings=3))) as client:
-        reply = client.post("/v1/readings", json=readings("w", 4))
-    assert reply.status_code == 429
-    assert reply.headers["retry-after"] == "1"
+def test_when_as_many_readings_wait_as_may_the_next_get_429_and_are_taken_later(
+    settings: Callable[..., Settings], redis_url: str
+) -> None:
+    with TestClient(create_app(settings(**CROWDED))) as client:
+        with crowded(client, redis_url):
+            reply = client.post("/v1/readings", json=readings("w", 1))
+            assert reply.status_code == 429
+            assert reply.headers["retry-after"] == "1"
+            assert "1 readings wait to be scored; at most 1 may wait" in reply.json()["detail"]
+        assert post(client, readings("w", 1))[0]["status"] == "warming_up"
+        assert client.get("/v1/streams").json()["total"] == 3
 
 
 def test_redis_away_is_503_with_retry_after_and_the_process_stays_alive(settings: Callable[..., Settings]) -> None:
-    with TestClient(create_app(settings(redis_url="redis://127.0.0.1:1/0"))) as client:
+    app = create_app(settings(redis_url="redis://127.0.0.1:1/0"))
+    with capture_logs() as logged, TestClient(app) as client:
         started = time.monotonic()
         for reply in (client.post("/v1/readings", json=readings("a", 1)), client.get("/readyz")):
             assert reply.status_code == 503
             assert reply.headers["retry-after"] == "1"
             assert reply.json()["title"] == "Store unavailable"
+            assert "Redis cannot be reached; nothing is lost, send the same request again" in reply.json()["detail"]
+            assert not re.search("Error|errno|111|127", reply.text)
         assert time.monotonic() - started < 10
         assert client.get("/livez").status_code == 200
         assert "gatewatch_store_up 0.0" in client.get("/metrics").text
+    causes = [line["cause"] for line in logged if "cause" in line]
+    assert len(causes) == 4  # start, batch, readiness, metrics
+    assert all("ConnectionError: " in cause and "127.0.0.1:1" in cause for cause in causes)
 
 
 def test_the_document_describes_readings_and_results(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert {"SentReading", "Result", "Problem"} <= set(document["components"]["schemas"])
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_page_of_the_document_shows_all_of_it_and_needs_no_other_host(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    reply = client.get("/docs")
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    assert re.findall(r"(?:src|href|action|url)\s*[=(]\s*['\"]?\s*(?:\w+:)?//", reply.text) == []
+    assert re.findall(r"https?:", reply.text) == []
+    policy = reply.headers["content-security-policy"]
+    for kind in ("style", "script"):
+        (text,) = re.findall(f"<{kind}>(.*?)</{kind}>", reply.text, re.DOTALL)
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert f'data-method="{method}" data-path="{path}"' in reply.text
+            assert all(f"<td>{status}</td>" in reply.text for status in operation["responses"])
+    for name, schema in document["components"]["schemas"].items():
+        assert f'<h3 id="{name}">' in reply.text
+        assert all(f"<code>{field}</code>" in reply.text for field in schema["properties"])
+    assert set(re.findall(r'href="#(\w+)"', reply.text)) <= set(re.findall(r'id="(\w+)"', reply.text))
+
+
+def test_more_readings_than_may_wait_is_413_and_as_many_as_may_are_taken(settings: Callable[..., Settings]) -> None:
+    with TestClient(create_app(settings(waiting_readings=3))) as client:
+        for _ in range(2):
+            reply = client.post("/v1/readings", json=readings("w", 4))
+            assert reply.status_code == 413
+            assert "4 readings in one request; at most 3 may wait" in reply.json()["detail"]
+        assert len(post(client, readings("w", 3))) == 3
 
 
 def test_every_member_of_a_gzip_body_is_read(client: TestClient) -> None:

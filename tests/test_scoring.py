@@ -99,6 +99,43 @@ def test_a_lost_or_damaged_state_is_rebuilt_from_history_and_counted(
     assert f'gatewatch_states_rebuilt_total{{cause="{cause}"}} 1.0' in counted
 
 
+@pytest.mark.parametrize("foreign", ["another stream", "another tenant"])
+def test_the_record_of_another_stream_is_rebuilt_from_history(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, foreign: str
+) -> None:
+    sent = readings("mine", 20)
+    other_tenant, other = (f"{tenant}-2", "mine") if foreign == "another tenant" else (tenant, "other")
+    with TestClient(create_app(settings())) as client, TestClient(create_app(settings(tenant=other_tenant))) as second:
+        post(client, sent[:19])
+        post(second, [{**reading, "stream": other} for reading in readings("any", 19, seed=1)])
+        with redis.Redis.from_url(redis_url) as database:
+            copied = database.get(state_key(other_tenant, other))
+            assert isinstance(copied, bytes)
+            database.set(state_key(tenant, "mine"), copied)
+            (result,) = post(client, sent[19:])
+            assert database.get(state_key(tenant, "mine", "quarantine")) == copied
+        assert 'gatewatch_states_rebuilt_total{cause="corrupt"} 1.0' in client.get("/metrics").text
+        *_, expected = post(client, [{**reading, "stream": "undisturbed"} for reading in sent])
+        tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("mine", "undisturbed")]
+    assert result["score"] == pytest.approx(expected["score"], rel=1e-5)
+    assert tags[0] == tags[1]
+
+
+def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:
+    async def run() -> tuple[list[bool], bytes | None]:
+        from service.store import Writes
+
+        store = StateStore(redis_url, tenant, 2000)
+        saved = await store.save(Writes(["f", "g"], [b"", b""], [b"first" + bytes(60), b"other"]))
+        packed = (await store.load(["f"]))[0]
+        await store.close()
+        return saved, packed
+
+    with redis.Redis.from_url(redis_url) as database:
+        database.lpush(state_key(tenant, "f"), "foreign")
+    assert asyncio.run(run()) == ([True, True], b"first" + bytes(60))
+
+
 def test_another_model_takes_over_without_a_fresh_warm_up(settings: Callable[..., Settings], tmp_path: Path) -> None:
     sent = readings("t", 40)
     with TestClient(create_app(settings())) as old:

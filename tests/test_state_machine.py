@@ -73,6 +73,8 @@ class Stream:
         if self.places and place < self.places[-1]:
             if self.window == 0 or place < self.places[-1] - self.window:
                 return "late", False
+            if self.hold and self.numbered and place + 1 != self.places[0]:  # there is no gap, so it is ahead of all
+                return "rejected", False
         elif self.hold and self.numbered and self.places and place != self.places[-1] + 1:
             return "rejected", False
         self.values[place] = row

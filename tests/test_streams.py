@@ -46,6 +46,51 @@ def test_a_stream_too_many_is_rejected_and_the_others_go_on(settings: Callable[.
         assert client.get("/v1/streams").json()["streams"] == ["a", "c", "f"]
 
 
+def test_a_foreign_value_under_a_key_of_all_streams_is_named_and_counted(
+    settings: Callable[..., Settings], redis_url: str
+) -> None:
+    app = create_app(settings())
+    with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, readings("known", 3))
+        key = app.state.parts.store._streams_key
+        database.delete(key)
+        database.lpush(key, "foreign")
+        sent = readings("new", 2)
+        refused = [client.post("/v1/readings", json=sent), client.get("/v1/streams")]
+        for reply in refused:
+            assert (reply.status_code, reply.json()["title"]) == (503, "Foreign value in Redis")
+            assert f"the key {key} in Redis holds a list" in reply.json()["detail"]
+            assert f"redis-cli RENAME '{key}' '{key}.foreign'" in reply.json()["detail"]
+            assert "WRONGTYPE" not in reply.text
+        assert "gatewatch_foreign_values_total 2.0" in client.get("/metrics").text
+        assert len(post(client, readings("known", 4))) == 4
+        database.rename(key, f"{key}.foreign")
+        assert [r["replayed"] for r in post(client, sent)] == [False, False]
+        assert client.get("/v1/streams").json()["streams"] == ["new"]
+
+
+def test_a_foreign_epoch_or_set_of_open_anomalies_is_named(settings: Callable[..., Settings], redis_url: str) -> None:
+    app = create_app(settings())
+    with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
+        epoch, opened = app.state.parts.store._epoch_key, app.state.parts.store._open_key
+        database.delete(epoch)
+        database.lpush(epoch, "foreign")
+        reply = client.get("/readyz")
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        assert f"the key {epoch} in Redis holds a list of somebody else's; expected a string" in reply.json()["detail"]
+        database.delete(epoch)
+        assert client.get("/readyz").status_code == 200
+        database.set(opened, "foreign")
+        assert "gatewatch_foreign_values_total 2.0" in client.get("/metrics").text
+        sent = readings("opens", 10)
+        sent[-1]["values"] = {"pressure": 900.0, "flow": 3.0}
+        reply = client.post("/v1/readings", json=sent)
+        assert f"the key {opened} in Redis holds a string" in reply.json()["detail"]
+        database.delete(opened)
+        assert post(client, sent)[-1]["status"] == "anomalous"
+        assert client.get("/v1/streams/opens").json()["readings"] == 10
+
+
 def test_an_emptied_redis_is_noticed(settings: Callable[..., Settings], redis_url: str, tenant: str) -> None:
     with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
         post(client, readings("l", 5))

@@ -11,8 +11,7 @@ from typing import Any, Final
 from service.errors import StoreUnavailable
 from service.identity import Round
 from service.schemas import Readings
-from service.scoring import Applied, Scorer
-from service.state import Records
+from service.scoring import Applied, Lanes, Scorer
 from service.store import Writes
 from tests.simulation.check import STEPPER
 from tests.simulation.store import SimulatedHeld, SimulatedStore
@@ -25,8 +24,8 @@ _COUNTED: Final = STEPPER.record.fields["readings"][1]  # type: ignore[index]
 class _NoDedupe(Scorer):
     """Every reading is new."""
 
-    def _apply_round(self, applied: Applied, batch: Readings, records: Records, round_: Round, *_: int) -> None:
-        rows, places = round_.rows, round_.places
+    def _apply_round(self, applied: Applied, batch: Readings, lanes: Lanes, round_: Round, *_: int) -> None:
+        records, rows, places = lanes.records, round_.rows, round_.places
         heads = records[rows]
         entries = self._stepper.step(heads, batch.seqs[places], batch.timestamps_ms[places], batch.values[places])
         records[rows] = heads

@@ -26,9 +26,9 @@ class Fold(Detector):
     """hash' = (hash ^ value ^ time) * FACTOR + SUMMAND; scores, verdicts and forecasts are read off it."""
 
     def __init__(self) -> None:
-        self.name = "fold"
         self.digest = b"the fold"
         self.channels = ("x",)
+        self.forecasts = 1
         self.state_dtype = np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "?"), ("hash", "<u8")])
 
     def initial(self, streams: int) -> Records:

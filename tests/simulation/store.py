@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from service import state
 from service.errors import StoreUnavailable
 from service.store import Held, StateStore, Writes
 from tests.simulation.faults import TIMEOUT_S, Faults
@@ -84,6 +85,10 @@ class SimulatedStore(StateStore):
         if fault in ("request lost", "reply lost", "late"):
             loop.call_later(TIMEOUT_S, fail)
         return answer
+
+    def seeds(self, streams: Sequence[str]) -> list[int]:
+        """Where the checksums of the streams' records start."""
+        return [state.seed(stream.encode()) for stream in streams]
 
     async def _values(self, streams: Sequence[str], what: str) -> list[bytes | None]:
         values = self.redis.values

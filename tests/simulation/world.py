@@ -68,6 +68,7 @@ class NoMetrics(Metrics):
     def alerted(self, reason: str) -> None: ...
     def batch(self, readings: int) -> None: ...
     def store_error(self, operation: str) -> None: ...
+    def foreign_value(self) -> None: ...
     def rebuilt(self, cause: str) -> None: ...
     def corrected(self, rescored: int) -> None: ...
 
@@ -175,7 +176,7 @@ class World:
         ]
         self.plans = [plan for sender in self.senders for plan in sender.plans]
         for plan in self.plans:
-            for what, value in _prepared(plan.mode, self.slots).items():
+            for what, value in _prepared(plan.stream, plan.mode, self.slots).items():
                 self.redis.values[plan.stream, what] = value
             if plan.mode == "hold":
                 self.redis.journal.append((plan.stream, self.redis.values[plan.stream, "history"]))
@@ -197,7 +198,7 @@ class World:
 
 
 @lru_cache
-def _prepared(mode: Mode, slots: int) -> dict[str, bytes]:
+def _prepared(stream: str, mode: Mode, slots: int) -> dict[str, bytes]:
     """What the store holds of a stream at the start, safe from any crash.
 
     A stream that waits at gaps takes any number as its first; so it begins with one that nothing can lose.
@@ -213,7 +214,7 @@ def _prepared(mode: Mode, slots: int) -> dict[str, bytes]:
         value = np.array([[FIRST.value]], np.float32)
         entries = stepper.step(record, np.array([FIRST.seq]), np.array([FIRST.ms]), value)
         ((_, prepared["history"]),) = stepper.slots_of(entries)
-    (prepared["state"],) = state.pack(record)
+    (prepared["state"],) = state.pack(record, [state.seed(stream.encode())])
     return prepared
 
 
