@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from models.errors import ArtefactError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"
 LARGEST_FILE = 256 * 2**20
 SHIPPED = Path(__file__).parent / "shipped"
@@ -54,6 +54,10 @@ class Channel(_Part):
     center: Finite = Field(description="mean, physical units")
     spread: Positive = Field(description="standard deviation, physical units")
     error_scale: Positive = Field(description="root mean square of the forecast error, standardised units")
+    event_scale: Positive = Field(description="a miss of so much counts 1, standardised units")
+    usual_miss: Positive = Field(description="mean miss, in event_scale")
+    level_scale: Positive = Field(description="a level so far from the center counts 1, standardised units")
+    change_scale: Positive = Field(description="a change from one reading to the next that counts 1, physical units")
     still_limit: Annotated[float, Field(gt=0)] | None = Field(description="readings without a change; null: no limit")
     absent_limit: Positive = Field(description="readings without a value that are still normal")
 
@@ -61,8 +65,12 @@ class Channel(_Part):
 class Calibration(_Part):
     """The thresholds, the rate of false alarms they were learned for, and how far to trust them."""
 
-    event_threshold: Positive
+    event_mean: Annotated[Finite, Field(ge=0)] = Field(description="mean of the pooled misses")
+    event_variance: Positive = Field(description="their variance")
+    event_threshold: Positive = Field(description="standard deviations above that mean")
+    level_home: Annotated[Finite, Field(ge=0)] = Field(description="usual distance of the levels, pooled")
     level_threshold: Positive
+    lively_scale: Positive = Field(description="what the pooled changes seldom exceed")
     false_alarm_rate: Positive = Field(description="share of normal readings meant to be judged anomalous")
     confidence: Literal["high", "low"] = Field(description="low: fewer independent readings than the rate needs")
     effective_readings: Positive = Field(description="independent readings the calibration was worth")
@@ -74,7 +82,7 @@ class Calibration(_Part):
 class Manifest(_Part):
     """What an artefact says of itself."""
 
-    format_version: Literal[2]
+    format_version: Literal[3]
     architecture: str
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
     state: dict[str, list[int]] = Field(description="shape of each state tensor of a stream, float32")
@@ -97,7 +105,7 @@ class GeneralCalibration(_Part):
 class GeneralManifest(_Part):
     """What the artefact of the general model says of itself: it has no channels of its own."""
 
-    format_version: Literal[2]
+    format_version: Literal[3]
     kind: Literal["general"]
     architecture: str
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")

@@ -81,14 +81,10 @@ class Detector:
             np.array([channel.spread for channel in manifest.channels]),
             manifest.interval_s,
         )
-        self.calibration = ResidualCalibration(
-            error_scale=np.array([channel.error_scale for channel in manifest.channels]),
-            event_threshold=manifest.calibration.event_threshold,
-            level_threshold=manifest.calibration.level_threshold,
-            still_limit=np.array([channel.still_limit or np.inf for channel in manifest.channels]),
-            absent_limit=np.array([channel.absent_limit for channel in manifest.channels]),
-        )
-        self._band = self.calibration.event_threshold * self.calibration.error_scale * self.scaling.spread
+        self.calibration = _residual_calibration(manifest)
+        calm = self.calibration.event_mean + self.calibration.event_threshold * self.calibration.event_variance**0.5
+        self._band = calm * self.calibration.event_scale * self.scaling.spread
+        self._error_scale = np.array([channel.error_scale for channel in manifest.channels])
         self.warm_up = manifest.calibration.warm_up
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
@@ -201,7 +197,7 @@ class Detector:
 
     def residual(self, values: NDArray[np.float32], forecast: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., C) reading minus forecast in error scales, signed; 0 where missing."""
-        residual = (self.scaling.deviation(values) - forecast) / self.calibration.error_scale
+        residual = (self.scaling.deviation(values) - forecast) / self._error_scale
         return float32(np.where(np.isfinite(values), residual, 0.0))
 
     def _restart_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
@@ -210,7 +206,7 @@ class Detector:
         delta_ms = timestamps_ms - states["last_ms"]
         restart = ~first & (delta_ms > self._restart_gap_ms)
         if restart.any():
-            for name in (*self._tensors, "event", "readings"):
+            for name in (*self._tensors, "event", "plain", "readings"):
                 states[name][restart] = 0
         elapsed = self.scaling.elapsed(delta_ms)
         elapsed[first | restart] = 0
@@ -242,6 +238,24 @@ class Detector:
             raise ArtefactError(
                 f"model.onnx forecasts {mean.tolist()} with shape {mean.shape}; expected {zeros.shape}, finite"
             )
+
+
+def _residual_calibration(manifest: Manifest) -> ResidualCalibration:
+    channels, calibration = manifest.channels, manifest.calibration
+    return ResidualCalibration(
+        event_scale=np.array([channel.event_scale for channel in channels]),
+        usual_miss=np.array([channel.usual_miss for channel in channels]),
+        level_scale=np.array([channel.level_scale for channel in channels]),
+        change_scale=np.array([channel.change_scale for channel in channels]),
+        still_limit=np.array([channel.still_limit or np.inf for channel in channels]),
+        absent_limit=np.array([channel.absent_limit for channel in channels]),
+        event_mean=calibration.event_mean,
+        event_variance=calibration.event_variance,
+        event_threshold=calibration.event_threshold,
+        level_home=calibration.level_home,
+        level_threshold=calibration.level_threshold,
+        lively_scale=calibration.lively_scale,
+    )
 
 
 def open_session(graph: bytes) -> onnxruntime.InferenceSession:

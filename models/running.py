@@ -31,12 +31,13 @@ HORIZONS = (1, 3, 10, 30)
 FEATURES = 11
 
 SCALE_READINGS = 500.0
-UNCLIPPED = 8
-"""So many first values set the scales without a clip."""
+UNCLIPPED, FIRST_LESSON = 8, 0.3
+"""So many first changes of a channel teach without a clip, and raise a scale to this share of theirs at least: a
+channel may have rested for long before."""
 
 OLDEST_READINGS = 1536
 """The length of the series trained on. Told an age of 1e6 readings, which it never saw, the network's errors are 2 to
-4 points of the last value's higher."""
+7 points of the last value's higher."""
 
 SPREAD_FLOOR, RESOLUTION, STEP_FLOOR = 2e-3, 1e-6, 0.02
 TINY = 1e-30
@@ -54,12 +55,13 @@ TABLE_GAIN = 0.15
 
 
 def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 328 bytes a channel and 20 more."""
+    """The fields of a stream's state that this module keeps: 329 bytes a channel and 20 more."""
     return [
         ("first_ms", "<i8"),
         ("shown_ms", "<i8"),
         ("interval_ms", "<f4"),
         ("count", "<u4", (channels,)),
+        ("moves", "u1", (channels,)),
         ("last", "<f4", (channels,)),
         ("center", "<f4", (channels,)),
         ("spread", "<f4", (channels,)),
@@ -155,7 +157,10 @@ def _take_values(
     gain = observed / np.maximum(np.minimum(count, SCALE_READINGS), 1.0)
     center = np.where(started, states["center"], x)
     spread, step = states["spread"].astype(np.float64), states["step"].astype(np.float64)
-    unclipped = np.where(count <= UNCLIPPED, np.inf, 1.0)
+    moves = states["moves"]
+    moves += observed & (difference != 0) & (moves <= UNCLIPPED)
+    first = moves <= UNCLIPPED
+    unclipped = np.where(first, np.inf, 1.0)
     with np.errstate(invalid="ignore"):  # 0 * inf, where a scale is still 0
         wide, wider, widest, far = (
             np.nan_to_num(k * s * unclipped, nan=np.inf) for k, s in ((4, spread), (6, spread), (10, spread), (8, step))
@@ -167,6 +172,8 @@ def _take_values(
     center = center + gain * np.clip(away, -wide, wide)
     spread = spread + gain * (1.25 * np.minimum(np.abs(away), wider) - spread)
     step = step + gain * (np.minimum(np.abs(difference), far) - step)
+    spread = np.maximum(spread, FIRST_LESSON * np.abs(away) * (first & observed))
+    step = np.maximum(step, FIRST_LESSON * np.abs(difference) * (first & observed))
     spread = np.maximum(spread, SPREAD_FLOOR * reach + RESOLUTION * np.abs(center) + TINY)
     step = np.maximum(step, STEP_FLOOR * spread)
     recent = np.where(started, states["recent"], x)

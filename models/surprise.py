@@ -57,8 +57,7 @@ PRIOR_READINGS, YOUNG_READINGS = 5.0, 32.0
 RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
 
 RUN_MARGIN, RUN_ALLOWANCE = 3, 30
-MOVES = 8
-"""A channel that changed more seldom has no usual length of standing still."""
+"""A channel that changed no more than UNCLIPPED times has no usual length of standing still."""
 
 LARGEST_PART = 1e6
 
@@ -77,7 +76,7 @@ _RATIO = np.log(MOST / LEAST) / (COUNTERS - 1)
 
 
 def surprise_fields(channels: int) -> Fields:
-    """The fields of a stream's state that this module keeps: 241 bytes a channel and 200 more."""
+    """The fields of a stream's state that this module keeps: 240 bytes a channel and 200 more."""
     misses = len(HORIZONS) + 1
     return [
         ("ahead", "<f4", (channels, sum(HORIZONS))),
@@ -90,7 +89,6 @@ def surprise_fields(channels: int) -> Fields:
         ("absent", "<u4", (channels,)),
         ("longest_still", "<u4", (channels,)),
         ("longest_absent", "<u4", (channels,)),
-        ("moves", "u1", (channels,)),
     ]
 
 
@@ -160,7 +158,8 @@ def judge_general(
     parts[:, 2:] = strange[2:].max(axis=2).T
     np.clip(parts, 0.0, LARGEST_PART, out=parts)
     reason = parts.argmax(axis=1)
-    return Judged(parts.max(axis=1), reason, shares(strange[reason, np.arange(len(values))]), parts)
+    attribution = shares(strange[reason, np.arange(len(values))])
+    return Judged(parts.max(axis=1), reason, attribution, parts, np.stack([nats, lasting], axis=1))
 
 
 def nats_of(z: Floats) -> Floats:
@@ -207,7 +206,7 @@ def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observe
     count = count + told
     memory = np.maximum(count, 1).astype(np.float64)
     memory[..., _SEASONAL] = np.minimum(memory[..., _SEASONAL], TABLE_READINGS)
-    learned = np.where(count > UNCLIPPED, np.minimum(error, LARGEST_LESSON * usual), error)
+    learned = np.where((states["moves"] > UNCLIPPED)[..., None], np.minimum(error, LARGEST_LESSON * usual), error)
     states["miss"] = mean + told * (learned - mean) / memory
     states["misses"] = count
     surprise = states["surprise"].astype(np.float64)
@@ -241,14 +240,13 @@ def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Reco
     moved = observed & (states["count"] > 0) & ~same
     still = (states["still"] + same) * (same | ~observed)
     absent = (states["absent"] + 1) * ~observed
-    usual = states["moves"] >= MOVES
+    usual = states["moves"] > UNCLIPPED
     states["longest_still"] = np.where(
         moved, np.maximum(states["longest_still"], states["still"]), states["longest_still"]
     )
     states["longest_absent"] = np.where(
         observed, np.maximum(states["longest_absent"], states["absent"]), states["longest_absent"]
     )
-    states["moves"] += moved & (states["moves"] < MOVES)
     states["still"], states["absent"] = still, absent
     limits = (
         RUN_MARGIN * states[name].astype(np.float64) + RUN_ALLOWANCE for name in ("longest_still", "longest_absent")

@@ -23,7 +23,7 @@ from models.detector import Detector
 from models.errors import ArtefactError, GatewatchError, RecordingError
 from models.general import load_detector
 from models.recordings import Recording, read_recordings, recording_files, stem
-from models.scan import Scan, scan, scan_after, scan_trained_on_beginning, summary, write_scores
+from models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning, summary, write_scores
 from service.settings import Settings, redact
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from models.training.train import Trained
 
 BAD_INPUT = 2
+SIDE_BY_SIDE = 16
+"""Recordings scanned at once, as long as they have the same channels."""
 
 app = typer.Typer(
     help="Gatewatch: an anomaly score for every reading of every sensor stream.",
@@ -181,17 +183,19 @@ def scan_files(
     console = Console(stderr=True)
     paths = recording_files(files)
     targets = _targets(paths, files, out, recording_files([train_on]) if train_on is not None else [])
+    if train_on is None and train_rows is None:
+        folder = model_folder(model or "general")
+        for start in range(0, len(paths), SIDE_BY_SIDE):
+            some = slice(start, start + SIDE_BY_SIDE)
+            scans = _scan_side_by_side([_one_stream(path, channel) for path in paths[some]], folder, alerts_per_week)
+            for found, target in zip(scans, targets[some], strict=True):
+                _write_scan(found, target)
+        return
+    config = _config(false_alarm_rate=false_alarm_rate, epochs=epochs, seed=seed)
     for path, target in zip(paths, targets, strict=True):
         recording = _one_stream(path, channel)
-        if train_on is None and train_rows is None:
-            folder = model_folder(model or "general")
-            found = scan(load_detector(folder, recording.channels, alerts_per_week), recording)
-        else:
-            config = _config(false_alarm_rate=false_alarm_rate, epochs=epochs, seed=seed)
-            normal = None if train_on is None else _one_stream(_paired(path, files, train_on), channel)
-            found = _train_and_scan(path, recording, normal, train_rows or 0, config, console)
-        write_scores(found, target)
-        print(f"{target}: {summary(found)}")
+        normal = None if train_on is None else _one_stream(_paired(path, files, train_on), channel)
+        _write_scan(_train_and_scan(path, recording, normal, train_rows or 0, config, console), target)
 
 
 @app.command()
@@ -320,6 +324,21 @@ def _epochs(total: int, console: Console) -> Iterator[_Epochs]:
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         yield _Epochs(progress, total)
+
+
+def _scan_side_by_side(recordings: Sequence[Recording], folder: Path, alerts_per_week: float | None) -> Iterator[Scan]:
+    """The scans in the order given; recordings of the same channels go together, at half the time or less."""
+    found: dict[int, Scan] = {}
+    for channels in dict.fromkeys(recording.channels for recording in recordings):
+        places = [place for place, recording in enumerate(recordings) if recording.channels == channels]
+        detector = load_detector(folder, channels, alerts_per_week)
+        found.update(zip(places, scan_together(detector, [recordings[at] for at in places]), strict=True))
+    return (found[place] for place in range(len(recordings)))
+
+
+def _write_scan(found: Scan, target: Path) -> None:
+    write_scores(found, target)
+    print(f"{target}: {summary(found)}")
 
 
 def _train_and_scan(

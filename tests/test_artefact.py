@@ -70,7 +70,7 @@ def test_an_edited_manifest_is_refused_with_both_hashes(copy: Path) -> None:
 
 def test_another_format_is_refused_with_both_versions(copy: Path) -> None:
     change_manifest(copy, format_version=1)
-    with pytest.raises(ArtefactError, match="format version 1; this gatewatch reads 2"):
+    with pytest.raises(ArtefactError, match="format version 1; this gatewatch reads 3"):
         load_artefact(copy)
 
 

@@ -128,14 +128,34 @@ def test_a_constant_channel_can_be_trained_on(tmp_path: Path) -> None:
     assert all(float(row["score"]) < 1e6 for row in rows_of(tmp_path / "s.csv"))
 
 
+def test_files_are_scanned_with_the_general_model_as_each_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for name, channels, rows in (("a", "x,y", 70), ("b", "x,y", 50), ("c", "z", 60)):
+        lines = [f"{1_700_000_000 + 60 * row}," + ",".join(map(str, rng.normal(size=len(channels.split(","))).round(3)))
+                 for row in range(rows)]  # fmt: skip
+        (tmp_path / f"{name}.csv").write_text(f"timestamp,{channels}\n" + "\n".join(lines) + "\n")
+    files = [tmp_path / f"{name}.csv" for name in "abc"]
+    done = gatewatch("scan", *files, "--out", tmp_path / "together")
+    assert done.returncode == 0, done.stderr
+    for file in files:
+        alone = gatewatch("scan", file, "--out", tmp_path / "alone.csv")
+        assert alone.returncode == 0, alone.stderr
+        assert (tmp_path / "together" / file.name).read_text() == (tmp_path / "alone.csv").read_text()
+
+
 def test_what_cannot_be_scanned_is_refused_in_one_line(artefact: Path, tmp_path: Path) -> None:
     good, out = recording(tmp_path / "good.csv"), tmp_path / "s.csv"
-    assert refused(gatewatch("scan", good, "--out", out), "expected one of --model DIR, --train FILE, --train-rows N")
+    both = gatewatch("scan", good, "--model", artefact, "--train-rows", "9", "--out", out)
+    assert refused(both, "expected at most one of --model DIR, --train FILE, --train-rows N")
+    assert refused(gatewatch("scan", good, "--channel", "speed", "--out", out), "good: no channel speed; it has")
+    assert refused(gatewatch("scan", good, "--alerts-per-week", "0", "--out", out), "--alerts-per-week is 0.0")
     assert refused(gatewatch("scan", good, "--model", tmp_path, "--out", out), "manifest.json: cannot be read")
     assert refused(gatewatch("scan", good, "--train-rows", "60", "--out", out), "but the file has 60 rows")
     other = tmp_path / "other.csv"
     other.write_text("timestamp,speed\n1,2\n")
-    assert refused(gatewatch("scan", other, "--model", artefact, "--out", out), "are not the model's (pressure, flow)")
+    assert refused(
+        gatewatch("scan", other, "--model", artefact, "--out", out), "has the channels pressure, flow; found speed"
+    )
     assert not out.exists()
 
 

@@ -42,7 +42,7 @@ def test_a_score_is_finite_whatever_the_reading(detector: Detector, rows: list[A
         assert (step.score >= 0).all()
         assert np.isfinite(detector.expected(step.forecast)).all()
         assert np.isclose(step.attribution.sum(), 1)
-        for name in ("h", "c", "level", "baseline", "event"):
+        for name in ("h", "c", "event", "plain", "usual", "unrest", "accepted", "noise", "level", "lively"):
             assert np.isfinite(states[name]).all(), name
 
 
