@@ -125,7 +125,7 @@ def cause_of(error: Exception) -> str:
 def first_of(errors: Sequence[Any]) -> str:
     """The first of pydantic's errors, in words: where, what, and what was found there."""
     first = errors[0]
-    where = ".".join(str(part) for part in first["loc"]) or "body"
+    where = ".".join(str(part) for part in first["loc"])[:64] or "body"  # a field's name may be as long as a body
     return f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})"
 
 

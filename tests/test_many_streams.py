@@ -37,6 +37,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_batch_readings": {"le": bounds(BATCHES)},
     "gatewatch_store_errors_total": {"operation": {"score", "check"}},
     "gatewatch_states_rebuilt_total": {"cause": {"missing", "corrupt", "format", "model", "history"}},
+    "gatewatch_foreign_values_total": {},
     "gatewatch_store_losses_total": {},
     "gatewatch_corrections_total": {},
     "gatewatch_rescored_total": {},
