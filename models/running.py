@@ -45,6 +45,9 @@ TINY = 1e-30
 
 LARGEST_VALUE = 1e36
 
+RANGE_GROWTH = 3.0
+"""A value widens the range by no more than so many times the range."""
+
 RECENT_GAIN = 2 / 11
 INTERVAL_READINGS = 100.0
 
@@ -62,6 +65,7 @@ def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tupl
         ("interval_ms", "<f4"),
         ("count", "<u4", (channels,)),
         ("moves", "u1", (channels,)),
+        ("lesson", "<f4", (channels, UNCLIPPED + 1)),
         ("last", "<f4", (channels,)),
         ("center", "<f4", (channels,)),
         ("spread", "<f4", (channels,)),
@@ -161,12 +165,16 @@ def _take_values(
     moves += observed & (difference != 0) & (moves <= UNCLIPPED)
     first = moves <= UNCLIPPED
     unclipped = np.where(first, np.inf, 1.0)
+    _keep_lesson(states, x, observed & first)
+    learned = observed & (difference != 0) & (moves == UNCLIPPED)
     with np.errstate(invalid="ignore"):  # 0 * inf, where a scale is still 0
         wide, wider, widest, far = (
             np.nan_to_num(k * s * unclipped, nan=np.inf) for k, s in ((4, spread), (6, spread), (10, spread), (8, step))
         )
-    low = np.where(started, np.minimum(states["low"], x), x)
-    high = np.where(started, np.maximum(states["high"], x), x)
+    low, high = (np.where(started, states[name], x).astype(np.float64) for name in ("low", "high"))
+    wild = np.where(first, np.inf, RANGE_GROWTH * np.maximum(high - low, spread))
+    low -= np.clip(low - x, 0.0, wild)
+    high += np.clip(x - high, 0.0, wild)
     reach = np.maximum(states["reach"], np.minimum(np.abs(x - center), widest))
     away = x - center
     center = center + gain * np.clip(away, -wide, wide)
@@ -189,6 +197,33 @@ def _take_values(
         ("last", x),
     ):
         states[name] = np.where(observed | started, value, states[name])
+    if learned.any():
+        _heal(states, learned)
+
+
+def _keep_lesson(states: Records, x: NDArray[np.float64], learning: NDArray[np.bool_]) -> None:
+    """Note the first values of a channel that differ from the one before."""
+    rows, channels = np.nonzero(learning)
+    states["lesson"][rows, channels, states["moves"][rows, channels]] = x[rows, channels]
+
+
+def _heal(states: Records, learned: NDArray[np.bool_]) -> None:
+    """At the end of the first lesson, take out of the scales what a wild value among the first taught them.
+
+    No scale may be more than some times what the median of those values tells; a garbage value at the start would
+    else blind the channel for thousands of readings. Nothing is done where most of the values are one.
+    """
+    lesson = states["lesson"].astype(np.float64)
+    median = np.median(lesson, axis=2)
+    deviation = 1.5 * np.median(np.abs(lesson - median[..., None]), axis=2)
+    at = np.nonzero(learned & (deviation > 0))
+    middle, scale, change = median[at], deviation[at], np.median(np.abs(np.diff(lesson[at], axis=1)), axis=1)
+    for name, most in (("spread", 3 * scale), ("step", 3 * change), ("reach", 10 * scale)):
+        states[name][at] = np.minimum(states[name][at], most)
+    for name in ("center", "recent", "low", "high"):
+        states[name][at] = np.clip(states[name][at], middle - 10 * scale, middle + 10 * scale)
+    table = states["table"][at]
+    states["table"][at] = np.clip(table, (middle - 10 * scale)[:, None], (middle + 10 * scale)[:, None])
 
 
 def _take_time_of_day(
@@ -201,6 +236,7 @@ def _take_time_of_day(
     visited = visited + (observed & (visited < np.iinfo(np.uint16).max))
     share = np.minimum(states["interval_ms"].astype(np.float64) / BIN_MS, 1.0)[:, None]
     gain = np.maximum(1 / np.maximum(visited, 1), TABLE_GAIN * share)
-    wide = np.where(visited > 1, 10 * states["spread"].astype(np.float64), np.inf)
+    wide = np.where(states["moves"] > UNCLIPPED, 10 * states["spread"].astype(np.float64), np.inf)
+    entry = np.where(visited > 1, entry, states["center"])
     table[rows, :, bins] = entry + observed * gain * np.clip(x - entry, -wide, wide)
     visits[rows, :, bins] = visited
