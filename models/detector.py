@@ -28,6 +28,8 @@ JOIN_READINGS = 200
 
 On NAB, 50 / 200 / 500 rows gave 66.7 / 67.1 / 67.9 points and none 62.5 (measured on a prototype)."""
 
+RUNS = [REASONS.index("still"), REASONS.index("absent")]
+
 LARGEST_SCORE = float(np.finfo(np.float32).max)
 
 
@@ -60,7 +62,8 @@ class Detector:
     """A trained network and its calibration, stepping any number of streams by one reading each.
 
     A stream's state is one record of the numpy dtype `state_dtype`: the network's tensors, the residual's memory,
-    the time of the last reading, readings since the start, and calm readings since the last anomalous one.
+    the time of the last reading, readings since the start, calm readings since the last anomalous one, and whether a
+    channel stands still or is missing for too long.
     """
 
     def __init__(self, artefact: Artefact) -> None:
@@ -93,6 +96,7 @@ class Detector:
                 ("last_ms", "<i8"),
                 ("readings", "<u4"),
                 ("calm", "<u2"),
+                ("stuck", "?"),
                 *state_fields(len(self.channels)),
                 *((name, "<f4", shape) for name, shape in self._tensors.items()),
             ]
@@ -165,7 +169,14 @@ class Detector:
     def _take_in(
         self, judged: Judged, forecast: NDArray[np.float32], states: Records, urgent: NDArray[np.bool_] | np.bool_
     ) -> Step:
-        """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too."""
+        """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
+
+        So does a channel that begins to stand still or to be missing: else an incident that happens to be open would
+        swallow the death of a sensor, and stay open with it.
+        """
+        stuck = (judged.parts[:, RUNS] > 1.0).any(axis=1)
+        urgent = urgent | (stuck & ~states["stuck"])
+        states["stuck"] = stuck
         readings, calm = states["readings"], states["calm"]
         warm = readings >= self.warm_up
         anomalous = warm & (judged.score > 1.0)

@@ -14,6 +14,7 @@ from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Ste
 from models.errors import ArtefactError
 from models.running import FEATURES, HORIZONS, observe, running_fields, seasonal
 from models.surprise import (
+    RANGE,
     due_forecasts,
     forget_forecasts,
     judge_general,
@@ -36,9 +37,6 @@ BAND_NATS = 6.0
 FORECAST_LIMIT = 50.0
 """Steps; a forecast farther from the last value is cut there."""
 
-RANGE = 4
-"""The part of the score that tells of it, see models.residual.REASONS."""
-
 
 def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: float | None = None) -> Detector:
     """Load and verify the artefact in `folder`, trained or general.
@@ -58,14 +56,16 @@ def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: f
             )
         return GeneralDetector(artefact, channels, alerts_per_week)
     detector = Detector(artefact)
+    if alerts_per_week is not None:
+        raise ArtefactError(f"{folder} is a trained model, whose thresholds are learned; alerts a week are not for it")
     if channels and set(channels) != set(detector.channels):
         raise ArtefactError(f"{folder} has the channels {', '.join(detector.channels)}; found {', '.join(channels)}")
     return detector
 
 
-def _bound(digest: bytes, channels: Sequence[str], alerts_per_week: float) -> bytes:
+def _bound(digest: bytes, channels: Sequence[str]) -> bytes:
     """8 bytes that identify a model bound to channels: states of other channels are then never taken for its own."""
-    return hashlib.sha256(digest + repr((tuple(channels), alerts_per_week)).encode()).digest()[:8]
+    return hashlib.sha256(digest + repr(tuple(channels)).encode()).digest()[:8]
 
 
 class GeneralDetector(Detector):
@@ -92,7 +92,7 @@ class GeneralDetector(Detector):
         self.manifest = manifest
         self.channels = tuple(channels)
         self.alerts_per_week = alerts_per_week or manifest.calibration.alerts_per_week
-        self.digest = _bound(artefact.digest, self.channels, self.alerts_per_week)
+        self.digest = _bound(artefact.digest, self.channels)
         self.forecasts = 2 * len(self.channels)
         self.warm_up = manifest.calibration.warm_up
         self._rare = miss_for(BAND_NATS)
@@ -103,6 +103,7 @@ class GeneralDetector(Detector):
                 ("last_ms", "<i8"),
                 ("readings", "<u4"),
                 ("calm", "<u2"),
+                ("stuck", "?"),
                 ("inside", "<u2"),
                 *running_fields(count),
                 *surprise_fields(count),

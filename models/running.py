@@ -58,7 +58,7 @@ TABLE_GAIN = 0.15
 
 
 def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 329 bytes a channel and 20 more."""
+    """The fields of a stream's state that this module keeps: 361 bytes a channel and 20 more."""
     return [
         ("first_ms", "<i8"),
         ("shown_ms", "<i8"),

@@ -59,6 +59,12 @@ RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
 RUN_MARGIN, RUN_ALLOWANCE = 3, 30
 """A channel that changed no more than UNCLIPPED times has no usual length of standing still."""
 
+MOST_OF_RUNS = 2.0
+"""A channel that is dead for long gets no stranger, so that what happens to the others can still be told."""
+
+RANGE = 4
+"""Its place among the parts, see models.residual.REASONS."""
+
 LARGEST_PART = 1e6
 
 WEEK_MS = 7 * 86_400_000
@@ -76,7 +82,7 @@ _RATIO = np.log(MOST / LEAST) / (COUNTERS - 1)
 
 
 def surprise_fields(channels: int) -> Fields:
-    """The fields of a stream's state that this module keeps: 240 bytes a channel and 200 more."""
+    """The fields of a stream's state that this module keeps: 236 bytes a channel and 196 more."""
     misses = len(HORIZONS) + 1
     return [
         ("ahead", "<f4", (channels, sum(HORIZONS))),
@@ -139,7 +145,7 @@ def judge_general(
     x = bounded(np.where(observed, values, states["last"]))
     channels = values.shape[1]
 
-    surprise = _surprise(x, due, seasonal, states, observed & known)
+    surprise = _surprise(x, due, seasonal, states, observed & known) * (observed & known)
     pooled = pool(surprise)
     seen = np.asarray((observed & known).any(axis=1))
     nats = _rarity(pooled / channels**0.25, states["counted"], readings, seen)
@@ -153,11 +159,11 @@ def judge_general(
     strange[4] = _outside(x, observed & known, states, readings)
     strange[4] /= threshold[:, None]
     parts = np.empty((len(values), len(strange)))
-    parts[:, 0] = nats / threshold
-    parts[:, 1] = LASTING_FACTOR * lasting / threshold
+    parts[:, 0] = seen * nats / threshold
+    parts[:, 1] = seen * LASTING_FACTOR * lasting / threshold
     parts[:, 2:] = strange[2:].max(axis=2).T
     np.clip(parts, 0.0, LARGEST_PART, out=parts)
-    reason = parts.argmax(axis=1)
+    reason = np.where(parts[:, RANGE] > 1.0, RANGE, parts.argmax(axis=1))  # it alerts by itself, and is then the news
     attribution = shares(strange[reason, np.arange(len(values))])
     return Judged(parts.max(axis=1), reason, attribution, parts, np.stack([nats, lasting], axis=1))
 
@@ -207,12 +213,18 @@ def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observe
     memory = np.maximum(count, 1).astype(np.float64)
     memory[..., _SEASONAL] = np.minimum(memory[..., _SEASONAL], TABLE_READINGS)
     learned = np.where((states["moves"] > UNCLIPPED)[..., None], np.minimum(error, LARGEST_LESSON * usual), error)
-    states["miss"] = mean + told * (learned - mean) / memory
+    states["miss"] = _healed(mean + told * (learned - mean) / memory, states)
     states["misses"] = count
     surprise = states["surprise"].astype(np.float64)
     surprise += EVENT_GAIN * (u - surprise) * observed
     states["surprise"] = surprise
     return surprise
+
+
+def _healed(miss: Floats, states: Records) -> Floats:
+    """At the end of a channel's first lesson no miss counts for more than ten steps, as running heals the scales."""
+    learned = states["moves"] == UNCLIPPED
+    return np.where(learned[..., None], np.minimum(miss, 10 * states["step"].astype(np.float64)[..., None]), miss)
 
 
 def _rarity(
@@ -252,7 +264,8 @@ def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Reco
         RUN_MARGIN * states[name].astype(np.float64) + RUN_ALLOWANCE for name in ("longest_still", "longest_absent")
     )
     still_limit, absent_limit = limits
-    return usual * still / still_limit, (states["count"] > 0) * absent / absent_limit
+    met = states["count"] > UNCLIPPED
+    return np.minimum(usual * still / still_limit, MOST_OF_RUNS), np.minimum(met * absent / absent_limit, MOST_OF_RUNS)
 
 
 def _outside(x: Floats, observed: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]) -> Floats:

@@ -178,6 +178,8 @@ def scan_files(
     """Score every row of recordings with the detector that serves, and write one row of scores for each."""
     if sum(source is not None for source in (model, train_on, train_rows)) > 1:
         raise RecordingError("expected at most one of --model DIR, --train FILE, --train-rows N")
+    if alerts_per_week is not None and (train_on or train_rows):
+        raise GatewatchError("--alerts-per-week is for the general model; with training, name a --false-alarm-rate")
     if alerts_per_week is not None and not 0 < alerts_per_week <= 10_000:
         raise GatewatchError(f"--alerts-per-week is {alerts_per_week}: expected a number above 0, at most 10000")
     console = Console(stderr=True)

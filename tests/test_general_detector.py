@@ -102,6 +102,49 @@ def test_one_wild_reading_does_not_ring_and_does_not_teach(scanned: dict[str, Sc
         assert (wild.states[scale] < 1.2 * calm.states[scale]).all()
 
 
+@pytest.mark.parametrize(("row", "garbage"), [(0, 1e6), (0, -9999), (5, 65535), (40, 1e6)])
+def test_garbage_at_the_start_does_not_blind_a_stream(general: Detector, row: int, garbage: float) -> None:
+    streams = []
+    for seed in range(4):
+        values = 50 + noise(1500, seed)
+        values[1000:1030] += 25
+        values[row] = garbage
+        streams.append(recording(values, name=f"s{seed}"))
+    for found in scan_together(general, streams):
+        assert (found.score[1000:1030] > 1).sum() > 15
+        assert found.score[1000:1003].max() > 1
+
+
+def test_what_is_missing_is_not_judged(general: Detector) -> None:
+    values = 50 + noise(1100)
+    values[1000] = 90
+    values[1001:1025] = np.nan
+    found = scan(general, recording(values))
+    assert found.score[1000] > 1
+    assert (found.status[1001:1025] == NORMAL).all()
+
+
+def test_the_end_of_a_sensor_alerts_within_an_open_incident(general: Detector) -> None:
+    values = 50 + noise(1200)
+    values[980] = 90
+    values[1000:] = np.nan
+    found = scan(general, recording(values))
+    assert found.alert[980]
+    assert found_in(found, 1000, 1100) == {"absent"}
+    assert found.alert[1000:].sum() == 1
+
+
+def test_what_happens_beside_a_dead_channel_is_told(general: Detector) -> None:
+    dead = noise(2000, 1)
+    dead[800:] = np.nan
+    values = noise(2000)
+    values[1500:1510] += 15
+    found = scan(load_detector(model_folder("general"), ["x", "y"]), recording(values, dead))
+    at = 1500 + int(np.flatnonzero(found.alert[1500:1510])[0])
+    assert REASONS[found.reason[at]] in ("event", "range")
+    assert found.attribution[at].argmax() == 0
+
+
 def young(seed: int) -> dict[str, Column]:
     rng = np.random.default_rng(seed)
     return {
