@@ -1,0 +1,1 @@
+"""The commands of gatewatch, one file each; service/cli.py joins them."""

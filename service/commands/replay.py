@@ -1,0 +1,55 @@
+"""gatewatch replay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.errors import RecordingError
+from models.recordings import read_recordings
+from service.commands.terminal import errors
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="a CSV or Parquet recording")],
+    url: Annotated[str, typer.Option(help="the service")] = "http://127.0.0.1:8000",
+    stream: Annotated[
+        str | None, typer.Option(help="stream to post to, for a file of one; default: the recording's name")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="CSV for timestamp, score and status of each reading, and its stream if there are several"),
+    ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(
+            help="readings a request; no more than the service's history, so that all can be sent again", min=1
+        ),
+    ] = 128,
+    start_seq: Annotated[int, typer.Option(help="seq of the first reading", min=0)] = 0,
+) -> None:
+    """Post a recording to a running service, every row a reading numbered by `seq`.
+
+    Exit status 1 if a reading was rejected or in conflict with what the service has.
+    """
+    from service.replay import replay_recordings
+
+    recordings = read_recordings(file)
+    if stream is not None:
+        if len(recordings) > 1:
+            raise RecordingError(
+                f"{file}: --stream {stream} names one stream, the file holds {len(recordings)}; without --stream each "
+                "is posted under its own name"
+            )
+        recordings = [replace(recordings[0], stream=stream)]
+    if out is not None and out.resolve() == file.resolve():
+        raise RecordingError(f"{out}: would be written over the recording; name another file")
+    found = replay_recordings(recordings, url, out, batch, start_seq)
+    for name, counts in found.counts.items():
+        print(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    if found.refused:
+        errors.print(f"{found.refused} readings were rejected or in conflict; the first: {found.first}", markup=False)
+        raise typer.Exit(1)

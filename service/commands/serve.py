@@ -1,0 +1,102 @@
+"""gatewatch serve."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from typing import Annotated, Any, Literal, cast
+
+import typer
+from pydantic import ValidationError
+
+from models.artefact import model_folder
+from models.detector import Detector
+from models.errors import ArtefactError, GatewatchError
+from models.general import load_detector
+from service.settings import Settings, redact
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="address to listen on [GATEWATCH_HOST]")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on [GATEWATCH_PORT]")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes [GATEWATCH_WORKERS]")] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="print the settings, redacted, and end")
+    ] = False,
+) -> None:
+    """Answer HTTP. Without GATEWATCH_REDIS_URL a private Redis is started, with its data in GATEWATCH_DATA_DIR."""
+    import uvicorn
+
+    from service.edge import Edge, allow_files
+    from service.private_redis import PrivateRedisError, start_private_redis
+
+    given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    settings = _settings()
+    if show_settings:
+        print(json.dumps(settings.redacted(), indent=1))
+        return
+    from service.logs import configure_logs
+
+    configure_logs(settings.log_level)
+
+    _detector(settings)  # a bad artefact is reported before anything is started
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
+        signal.signal(number, lambda *_: sys.exit(0))
+    with contextlib.ExitStack() as stack:
+        if settings.redis_url is None:
+            appendfsync: Literal["always", "everysec"] = "always" if settings.durability == "strict" else "everysec"
+            try:
+                private = stack.enter_context(start_private_redis(settings.data_dir, appendfsync))
+            except PrivateRedisError as error:
+                raise GatewatchError(str(error)) from error
+            private.keep_running()
+            os.environ["GATEWATCH_REDIS_URL"] = private.url
+        if settings.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="gatewatch-")
+            )
+        edge = Edge(
+            settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)
+        )
+        uvicorn.run(
+            "service.app:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            loop="uvloop",
+            http=cast(Any, edge),  # uvicorn only calls it; each worker gets a copy
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=settings.shutdown_grace_s,
+        )
+
+
+def _detector(settings: Settings) -> Detector:
+    try:
+        return load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
+    except ArtefactError as error:
+        hint = " in GATEWATCH_CHANNELS, as pressure,flow" if not settings.channels else ""
+        raise GatewatchError(f"{error}{hint}") from error
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = f"GATEWATCH_{'_'.join(str(part) for part in problem['loc']).upper()}"
+            value = redact(problem["input"]) if name == "GATEWATCH_REDIS_URL" else problem["input"]
+            message = problem["msg"].removeprefix("Value error, ")
+            found = "is not set" if problem["type"] == "missing" else f"is {value!r:.80}: {message}"
+            lines.append(f"{name} {found}")
+        raise GatewatchError("; ".join(lines)) from error

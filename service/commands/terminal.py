@@ -1,0 +1,43 @@
+"""What the commands share of the terminal: files given, lines on standard error, the progress of a training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from models.training.loop import EpochReport
+
+Files = Annotated[list[Path], typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")]
+
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Epochs:
+    """A bar that moves with each epoch."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("training", total=total, losses="")
+
+    def on_epoch(self, report: EpochReport) -> None:
+        """Take a finished epoch in."""
+        losses = f"loss {report.train_loss:.4f}, held out {report.held_out_loss:.4f}"
+        self._progress.update(self._task, completed=report.epoch, losses=losses)
+
+
+@contextlib.contextmanager
+def training_progress(total: int) -> Iterator[Epochs]:
+    """Show the progress of a training of so many epochs, on a terminal only."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        yield Epochs(progress, total)
