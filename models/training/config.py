@@ -25,6 +25,7 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(1e-3, ge=0, le=1, description="of AdamW")
     gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     time_limit_s: float | None = Field(None, gt=0, description="training ends after the epoch in which this is reached")
+    checkpoint_every_s: float = Field(60.0, gt=0, description="a checkpoint is written so often within an epoch, too")
 
     held_out: float = Field(0.25, ge=0.05, le=0.5, description="share of every recording, its end, not trained on")
     false_alarm_rate: float = Field(0.001, gt=0, le=0.5, description="share of normal readings judged anomalous")
