@@ -53,9 +53,14 @@ class Source(Protocol):
         """The readings of some channels alone, in the order given. Raises RecordingError."""
 
 
+def block_rows(columns: int) -> int:
+    """So many rows may be in memory at once."""
+    return max(1, BLOCK_CELLS // columns)
+
+
 def pieces(recording: Source) -> Iterator[Recording]:
     """The readings in order, so many at once as may be in memory."""
-    rows = max(1, BLOCK_CELLS // len(recording.channels))
+    rows = block_rows(len(recording.channels))
     return (recording.rows(start, start + rows) for start in range(0, len(recording), rows))
 
 
@@ -229,7 +234,7 @@ def _csv_table(path: Path, file: TextIO) -> tuple[list[str], Iterator[_Block]]:
 
     def blocks() -> Iterator[_Block]:
         rest = checked()
-        while cells := list(islice(rest, _block_rows(header))):
+        while cells := list(islice(rest, block_rows(len(header)))):
             yield _TextBlock(cells)
 
     return [name.strip() for name in header], blocks()
@@ -251,16 +256,12 @@ def _parquet_table(path: Path) -> tuple[list[str], Iterator[_Block]]:
 
     def blocks() -> Iterator[_Block]:
         try:
-            for frame in table.collect_batches(chunk_size=_block_rows(header), maintain_order=True):
-                yield from (_FrameBlock(part) for part in frame.iter_slices(_block_rows(header)))
+            for frame in table.collect_batches(chunk_size=block_rows(len(header)), maintain_order=True):
+                yield from (_FrameBlock(part) for part in frame.iter_slices(block_rows(len(header))))
         except unreadable as error:
             raise RecordingError(f"{path}: not a readable Parquet file: {error}") from error
 
     return header, blocks()
-
-
-def _block_rows(header: Sequence[str]) -> int:
-    return max(1, BLOCK_CELLS // len(header))
 
 
 def _pieces(path: Path, header: list[str], blocks: Iterator[_Block]) -> Iterator[Recording]:
