@@ -96,7 +96,7 @@ def store(pieces: Iterable[Recording], file: IO[bytes]) -> list[StoredRecording]
         lengths[piece.stream] = length + len(piece)
         last_stream = piece.stream
         try:
-            file.write(rows.data)
+            _write(rows.tobytes(), file)
         except OSError as error:
             raise RecordingError(
                 f"the recordings do not fit into the temporary file in {tempfile.gettempdir()}: {error.strerror}; make "
@@ -108,6 +108,13 @@ def store(pieces: Iterable[Recording], file: IO[bytes]) -> list[StoredRecording]
         first_rows, offsets = zip(*stretches[stream], strict=True)
         found.append(StoredRecording(stream, names, file, names, first_rows, offsets, lengths[stream]))
     return found
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    """All of it: a write to a file that is not buffered may take less than it is given, on a full disk for instance."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def store_files(paths: Iterable[Path]) -> list[StoredRecording]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.training.architectures.base import LOG_SCALE_LIMITS, Forecaster, State
+from models.training.architectures.gaps import Filler, unroll_with_gaps
 
 Gates = list[tuple[Tensor, Tensor]]
 """Per layer [W R] (4H, inputs + H) and b (4H,)."""
@@ -94,7 +95,7 @@ class LSTMForecaster(Forecaster):
         return self._advance(gates(self.cells), x, observed, elapsed, state)
 
     def unroll(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """torch's fused kernel where every value is observed; else reading by reading, since a forecast fills a gap."""
+        """torch's fused kernel where every value is observed; else step by step, since a forecast fills a gap."""
         if not bool(observed.all()):
             return self._unroll_with_gaps(x, observed, elapsed, state)
         h0, c0 = state["h"].transpose(0, 1).contiguous(), state["c"].transpose(0, 1).contiguous()
@@ -106,14 +107,21 @@ class LSTMForecaster(Forecaster):
     def _unroll_with_gaps(
         self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State
     ) -> tuple[Tensor, Tensor, State]:
-        """`step` over T readings, with the weights put together once for all of them."""
-        weights, means, scales = gates(self.cells), [], []
-        for now, there, since in zip(x.unbind(), observed.unbind(), elapsed.unbind(), strict=True):
-            mean, scale = self.forecast(state, since)
-            state = self._advance(weights, torch.where(there > 0, now, mean), there, since, state)
-            means.append(mean)
-            scales.append(scale)
-        return torch.stack(means), torch.stack(scales), state
+        """The same where values are missing."""
+        location = self.head.weight[: self.channels]  # (C, H + 1)
+        offset = self.head.bias[: self.channels] + elapsed * location[:, -1]
+        masks = [
+            functional.dropout(x.new_ones(*x.shape[:2], self.hidden), self.dropout)
+            for _ in range(self.layers - 1)
+            if self.training and self.dropout
+        ]
+        before = state["h"].transpose(0, 1), state["c"].transpose(0, 1), state["last"]
+        filler = Filler(location[:, :-1], offset, self.keep)
+        top, filled, h, c = unroll_with_gaps(x, observed, elapsed, before, gates(self.cells), filler, masks)
+        mean, scale = self._read(
+            torch.cat([before[0][-1:], top[:-1]]), torch.cat([state["last"][None], filled[:-1]]), elapsed
+        )
+        return mean, scale, {"h": h.transpose(0, 1), "c": c.transpose(0, 1), "last": filled[-1]}
 
     def _advance(self, weights: Gates, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> State:
         below = torch.cat([x, observed, elapsed], dim=-1)
