@@ -9,16 +9,48 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from models.errors import RecordingError
 from models.recordings import Recording, read_pieces
+
+
+class TemporaryRows:
+    """The temporary file: open, without a name, until nobody needs it."""
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            self.descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
+        self.size = 0
+
+    def append(self, content: bytes) -> int:
+        """Write at the end; returns where it lies, in bytes.
+
+        Raises:
+            RecordingError: it cannot be written, for instance because the disk is full.
+        """
+        rest, lies_at = memoryview(content), self.size
+        try:
+            while rest:  # the last bytes on a full disk are taken without an error
+                rest = rest[os.write(self.descriptor, rest) :]
+        except OSError as error:
+            raise RecordingError(
+                f"the recordings do not fit into the temporary file in {tempfile.gettempdir()}: {error.strerror}; make "
+                "room, or name another folder in the variable TMPDIR"
+            ) from error
+        self.size += len(content)
+        return lies_at
+
+    def read(self, length: int, offset: int) -> bytes:
+        """So many bytes from there on."""
+        return os.pread(self.descriptor, length, offset)
 
 
 @dataclass(frozen=True)
@@ -36,7 +68,7 @@ class StoredRecording:
 
     stream: str
     channels: tuple[str, ...]
-    file: IO[bytes] = field(repr=False)
+    file: TemporaryRows = field(repr=False)
     stored_channels: tuple[str, ...]
     first_rows: tuple[int, ...]
     offsets: tuple[int, ...]
@@ -55,7 +87,7 @@ class StoredRecording:
             ends = self.first_rows[stretch + 1] if stretch + 1 < len(self.first_rows) else self.length
             count = min(stop, ends) - start
             offset = self.offsets[stretch] + (start - self.first_rows[stretch]) * dtype.itemsize
-            found.append(np.frombuffer(os.pread(self.file.fileno(), count * dtype.itemsize, offset), dtype))
+            found.append(np.frombuffer(self.file.read(count * dtype.itemsize, offset), dtype))
             start, stretch = start + count, stretch + 1
         rows = np.concatenate(found)
         columns = [self.stored_channels.index(channel) for channel in self.channels]
@@ -76,45 +108,30 @@ def row_dtype(channels: int) -> np.dtype[np.void]:
     return np.dtype([("ms", "<i8"), ("values", "<f4", (channels,))])
 
 
-def store(pieces: Iterable[Recording], file: IO[bytes]) -> list[StoredRecording]:
+def store(pieces: Iterable[Recording], file: TemporaryRows) -> list[StoredRecording]:
     """Append the recordings that come in pieces, one for each stream, in the order in which the streams first come.
 
     Raises:
-        RecordingError: the file cannot be written, for instance because the disk is full.
+        RecordingError: the file cannot be written.
     """
     channels: dict[str, tuple[str, ...]] = {}
     stretches: dict[str, list[tuple[int, int]]] = {}
     lengths: dict[str, int] = {}
-    last_stream, at = None, os.fstat(file.fileno()).st_size
+    last_stream = None
     for piece in pieces:
         rows = np.empty(len(piece), row_dtype(len(piece.channels)))
         rows["ms"], rows["values"] = piece.timestamps_ms, piece.values
+        offset, length = file.append(rows.tobytes()), lengths.get(piece.stream, 0)
         channels[piece.stream] = piece.channels
-        length = lengths.get(piece.stream, 0)
         if piece.stream != last_stream:
-            stretches.setdefault(piece.stream, []).append((length, at))
+            stretches.setdefault(piece.stream, []).append((length, offset))
         lengths[piece.stream] = length + len(piece)
         last_stream = piece.stream
-        try:
-            _write(rows.tobytes(), file)
-        except OSError as error:
-            raise RecordingError(
-                f"the recordings do not fit into the temporary file in {tempfile.gettempdir()}: {error.strerror}; make "
-                "room, or name another folder in the variable TMPDIR"
-            ) from error
-        at += rows.nbytes
     found = []
     for stream, names in channels.items():
         first_rows, offsets = zip(*stretches[stream], strict=True)
         found.append(StoredRecording(stream, names, file, names, first_rows, offsets, lengths[stream]))
     return found
-
-
-def _write(content: bytes, file: IO[bytes]) -> None:
-    """All of it: a write to a file that is not buffered may take less than it is given, on a full disk for instance."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) :]
 
 
 def store_files(paths: Iterable[Path]) -> list[StoredRecording]:
@@ -123,10 +140,5 @@ def store_files(paths: Iterable[Path]) -> list[StoredRecording]:
     Raises:
         RecordingError: a file cannot be read as a recording, or the temporary file cannot be written.
     """
-    file = temporary_file()
+    file = TemporaryRows()
     return [recording for path in paths for recording in store(read_pieces(path), file)]
-
-
-def temporary_file() -> IO[bytes]:
-    """A file without a name, unbuffered: what is written can be read at once."""
-    return tempfile.TemporaryFile(buffering=0)
