@@ -80,7 +80,7 @@ def serve(
 
     configure_logs(settings.log_level)
 
-    _detector(settings)  # a bad artefact is reported before anything is started
+    _detector(settings).require_live()  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
@@ -120,8 +120,10 @@ def serve(
 def train(
     files: Files,
     out: Annotated[Path, typer.Option(help="folder of the artefact to write")],
-    layers: Annotated[int, typer.Option(help="LSTM layers")] = 2,
+    architecture: Annotated[str, typer.Option(help="lstm, gru, ...; an unknown one lists them all")] = "lstm",
+    layers: Annotated[int, typer.Option(help="layers on top of each other")] = 2,
     hidden: Annotated[int, typer.Option(help="units a layer")] = 64,
+    memory: Annotated[int, typer.Option(help="readings that attention, window and transformer look back")] = 64,
     dropout: Annotated[float, typer.Option(help="share of units dropped between layers in training")] = 0.1,
     epochs: Annotated[int, typer.Option(help="most passes over the recordings")] = 60,
     time_limit_s: Annotated[float | None, typer.Option(help="end training after so many seconds")] = None,
@@ -138,8 +140,8 @@ def train(
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
     recordings = [recording for path in recording_files(files) for recording in read_recordings(path)]
     config = _config(
-        layers=layers, hidden=hidden, dropout=dropout, epochs=epochs, time_limit_s=time_limit_s,
-        false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
+        architecture=architecture, layers=layers, hidden=hidden, memory=memory, dropout=dropout, epochs=epochs,
+        time_limit_s=time_limit_s, false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
     )  # fmt: skip
     console = Console(stderr=True)
     trained = _train(recordings, config, console, dict(_unit(text) for text in unit or []), checkpoint)
