@@ -193,8 +193,8 @@ def test_the_learning_rate_falls_to_a_tenth() -> None:
 class _Explosive(LSTMForecaster):
     """Forecasts what is not a number."""
 
-    def _read(self, h: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
-        mean, scale = super()._read(h, last, elapsed)
+    def read(self, top: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
+        mean, scale = super().read(top, last, elapsed)
         return mean * math.inf, scale
 
 
@@ -214,7 +214,7 @@ class _ExplosiveWhenTested(LSTMForecaster):
 def test_a_loss_that_is_not_a_number_says_where_and_what_to_change(
     monkeypatch: pytest.MonkeyPatch, network: type[LSTMForecaster], message: str
 ) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "lstm", lambda _, channels: network(channels, 1, 3, 0.0))
+    monkeypatch.setitem(architectures.PLAIN, "lstm", lambda channels, *_: network(channels, 1, 3, 0.0))
     with pytest.raises(TrainingError, match=message):
         trained()
 

@@ -6,15 +6,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Architecture = Literal[
+    "lstm", "peephole", "gru", "rnn", "attention", "minlstm", "ssm", "window", "transformer", "bilstm"
+]
+"""See models/training/architectures; all but `bilstm` can be served."""
+
 
 class TrainConfig(BaseModel):
     """How a network is trained and how its thresholds are calibrated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    architecture: Literal["lstm"] = "lstm"
-    layers: int = Field(2, ge=1, le=8, description="LSTM layers on top of each other")
+    architecture: Architecture = "lstm"
+    layers: int = Field(2, ge=1, le=8, description="layers on top of each other")
     hidden: int = Field(64, ge=1, le=1024, description="units a layer")
+    memory: int = Field(64, ge=2, le=4096, description="readings that attention, window and transformer look back")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of units dropped between layers in training")
 
     window: int = Field(64, ge=2, le=4096, description="readings through which errors are propagated back")

@@ -170,7 +170,7 @@ def _train(
         now = time.monotonic()
         progress.seconds = resumed + now - began
         window = windows[number].to(DEVICE)
-        state = initial(run.network, window) if window.first else progress.state
+        state = run.network.initial(window.x.shape[1]) if window.first else progress.state
         loss, progress.state = _loss(run.network, window, state)
         run.optimiser.zero_grad()
         if loss.requires_grad:
@@ -208,11 +208,6 @@ def _loss(network: Forecaster, window: Window, state: State) -> tuple[Tensor, St
     return loss, {name: tensor.detach().float() for name, tensor in state.items()}
 
 
-def initial(network: Forecaster, window: Window) -> State:
-    """The state of a window's lanes before their first reading."""
-    return {name: tensor.to(window.x.device) for name, tensor in network.initial(window.x.shape[1]).items()}
-
-
 @torch.no_grad()
 def _evaluate(network: Forecaster, windows: Sequence[Window], epoch: int, processes: Processes = ALONE) -> float:
     """The mean loss over the held-out parts."""
@@ -221,7 +216,7 @@ def _evaluate(network: Forecaster, windows: Sequence[Window], epoch: int, proces
     state: State = {}
     for window in (each.to(DEVICE) for each in windows):
         if window.first:
-            state = initial(network, window)
+            state = network.initial(window.x.shape[1])
         loss, state = _loss(network, window, state)
         total += float(loss)
         count += float(window.counted.sum())

@@ -11,15 +11,20 @@ from models.artefact import FORMAT_VERSION, Manifest, save_artefact
 from models.errors import RecordingError
 from models.recordings import Source
 from models.scaling import Scaling
+from models.training.architectures import CellForecaster
 from models.training.calibration import calibrate_manifest, neutral
 from models.training.checkpoint import EpochReport
 from models.training.config import TrainConfig
-from models.training.export import export_step, weights
+from models.training.export import export_step, export_whole, weights
 from models.training.loop import fit
 from models.training.processes import ALONE, Processes
 from models.training.sample import splits_to_calibrate
 from models.training.suitability import Suitability, examine
 from models.training.windows import usable
+
+FINISHED_ONLY = """
+
+It reads finished recordings from both ends: `gatewatch scan` runs it, a live stream cannot be scored with it."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,16 @@ def train(
     on_examined(suitability)
     fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch, processes=processes)
     splits = splits_to_calibrate(recordings, config.held_out)
-    graph = export_step(fitted.network)
+    network = fitted.network
+    graph = export_step(network) if isinstance(network, CellForecaster) else export_whole(network)
     names = recordings[0].channels
     channels, calibration = neutral(scaling, names, [(units or {}).get(name, "") for name in names])
     provisional = Manifest(
         format_version=FORMAT_VERSION,
         architecture=config.architecture,
         architecture_settings=config.model_dump(mode="json"),
-        state={name: list(shape) for name, shape in fitted.network.state_shapes().items()},
+        kind=network.kind,
+        state={name: list(shape) for name, shape in network.state_shapes().items() if network.kind == "live"},
         channels=channels,
         interval_s=scaling.interval_s,
         calibration=calibration,
@@ -98,7 +105,7 @@ def train(
         files={},
     )
     manifest = calibrate_manifest(provisional, graph, splits, config.false_alarm_rate)
-    return Trained(manifest, graph, weights(fitted.network), model_card(manifest))
+    return Trained(manifest, graph, weights(network), model_card(manifest))
 
 
 def model_card(manifest: Manifest) -> str:
@@ -135,7 +142,7 @@ readings of history.
 
 {_found(training)}
 Meant for streams of the same kind as the recordings, in the same units. It says that a reading is unusual for them,
-not what is broken.
+not what is broken.{"" if manifest.kind == "live" else FINISHED_ONLY}
 """
 
 

@@ -24,8 +24,10 @@ def train(
     files: Files,
     out: Annotated[Path | None, typer.Option(help="folder of the artefact to write")] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what is odd about the recordings")] = False,
-    layers: Annotated[int, typer.Option(help="LSTM layers")] = 2,
+    architecture: Annotated[str, typer.Option(help="lstm, gru, ...; an unknown one lists them all")] = "lstm",
+    layers: Annotated[int, typer.Option(help="layers on top of each other")] = 2,
     hidden: Annotated[int, typer.Option(help="units a layer")] = 64,
+    memory: Annotated[int, typer.Option(help="readings that attention, window and transformer look back")] = 64,
     dropout: Annotated[float, typer.Option(help="share of units dropped between layers in training")] = 0.1,
     epochs: Annotated[int, typer.Option(help="most passes over the recordings")] = 60,
     time_limit_s: Annotated[float | None, typer.Option(help="end training after so many seconds")] = None,
@@ -47,9 +49,9 @@ def train(
     if (out is None) != check:
         raise GatewatchError("expected either --out FOLDER, to train, or --check, to look at the recordings only")
     config = train_config(
-        layers=layers, hidden=hidden, dropout=dropout, epochs=epochs, time_limit_s=time_limit_s,
-        false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed, learning_rate=learning_rate,
-        checkpoint_every_s=checkpoint_every_s,
+        architecture=architecture, layers=layers, hidden=hidden, memory=memory, dropout=dropout, epochs=epochs,
+        time_limit_s=time_limit_s, false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
+        learning_rate=learning_rate, checkpoint_every_s=checkpoint_every_s,
     )  # fmt: skip
     units = dict(_unit(text) for text in unit or [])
     from models.training.processes import joined_processes

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.scaling import STANDARDISED_LIMIT
+
 
 @dataclass(frozen=True)
 class Filler:
-    """What a gap is filled with: mean = V h + offset + k ∘ last.
+    """What a gap is filled with: mean = V h + offset + k ∘ last, within ±STANDARDISED_LIMIT.
 
     Attributes:
         weight: V (C, H).
@@ -87,7 +89,7 @@ class _Recurrence(torch.autograd.Function):
         for now, (reading, offset_now, is_gap) in enumerate(zip(filled.unbind(), offset, gap, strict=True)):
             if gappy[now]:
                 mean = torch.addmm(offset_now, h[-1], across[0]).addcmul_(keep, last)
-                torch.where(is_gap, mean, reading, out=reading)
+                torch.where(is_gap, mean.clamp_(-STANDARDISED_LIMIT, STANDARDISED_LIMIT), reading, out=reading)
             last = reading
             for layer in range(layers):
                 i, f, g, o = (part[now] for part in split[layer])
@@ -114,6 +116,8 @@ class _Recurrence(torch.autograd.Function):
         i, f, g, o = gates.unbind(dim=3)  # (L, T, B, H) each
         through_cell = torch.stack([g * i * (1 - i), cells[:, :-1] * f * (1 - f), i * (1 - g * g)], dim=3)
         through_output, to_cell = tanhs * o * (1 - o), o * (1 - tanhs * tanhs)
+        filled = inputs[0][:, :, :channels]
+        free = gap & (filled.abs() < STANDARDISED_LIMIT)  # a forecast that was cut has no gradient
         d_z = torch.empty_like(gates)
         d_mean, d_x = torch.zeros_like(d_filled), torch.empty_like(d_filled)
         dh, dc, d_last = list(d_h), list(d_c), torch.zeros_like(d_filled[0])
@@ -136,7 +140,7 @@ class _Recurrence(torch.autograd.Function):
             d_x[now] = d_filled[now] + d_taken[:, :channels] + d_last
             d_last = torch.zeros_like(d_last)
             if gappy[now]:
-                d_mean[now] = torch.where(gap[now], d_x[now], 0.0)
+                d_mean[now] = torch.where(free[now], d_x[now], 0.0)
                 dh[-1] = dh[-1] + d_mean[now] @ v
                 d_last = d_mean[now] * keep
         d_flat = []
@@ -144,7 +148,7 @@ class _Recurrence(torch.autograd.Function):
             over_all = d_z[layer].view(-1, 4 * hidden)
             d_flat += [over_all.t() @ inputs[layer].flatten(0, 1), over_all.sum(dim=0)]
         d_v = d_mean.flatten(0, 1).t() @ inputs[-1][:, :, -hidden:].flatten(0, 1)
-        last = torch.cat([first[None], inputs[0][:-1, :, :channels]])
+        last = torch.cat([first[None], filled[:-1]])
         d_keep = (d_mean * last).sum(dim=(0, 1))
         d_state = torch.stack(dh), torch.stack(dc), d_last
         return torch.where(gap, 0.0, d_x), None, None, *d_state, None, d_v, d_mean, d_keep, *d_flat
