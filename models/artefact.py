@@ -83,6 +83,7 @@ class Manifest(_Part):
     """What an artefact says of itself."""
 
     format_version: Literal[3]
+    kind: Literal["live", "recording"] = Field("live", description="recording: reads finished ones from both ends")
     architecture: str
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
     state: dict[str, list[int]] = Field(description="shape of each state tensor of a stream, float32")

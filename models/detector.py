@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -150,12 +151,58 @@ class Detector:
         Raises:
             ShapeError: the shapes do not fit each other or the model's channels.
         """
+        self.require_live()
         self._check_shapes(values, timestamps_ms, states)
         elapsed = self._restart_after_gaps(timestamps_ms, states)
         deviation = self.scaling.deviation(values)
         forecast = self._advance(deviation, elapsed, states)
-        judged = judge(values, deviation, forecast, states, self.calibration)
+        return self._compare(values, deviation, timestamps_ms, forecast, states)
 
+    def require_live(self) -> None:
+        """Raise ArtefactError if no stream can be scored while it runs: the network reads finished recordings."""
+        if self.manifest.kind == "recording":
+            raise ArtefactError(
+                f"a {self.manifest.architecture} model needs the readings after a reading, which a live stream does "
+                "not have yet: score finished recordings with `gatewatch scan`, or train another architecture to serve"
+            )
+
+    def hindsight(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """(N, C) forecasts of the N readings of a recording by those before and after each; None of a live model.
+
+        Args:
+            values: (N, C) physical units, NaN where missing.
+            timestamps_ms: (N,) Unix time. A gap longer than restart_gap_s parts a recording in two.
+        """
+        if self.manifest.kind != "recording":
+            return None
+        delta_ms = np.diff(timestamps_ms, prepend=timestamps_ms[:1])
+        starts = [0, *np.flatnonzero(delta_ms > self._restart_gap_ms), len(values)]
+        deviation, elapsed = self.scaling.deviation(values), self.scaling.elapsed(delta_ms)[:, None]
+        elapsed[starts[:-1]] = 0
+        pieces = [slice(start, stop) for start, stop in pairwise(starts) if stop > start]
+        return np.concatenate([self._session.run(["mean"], _seen(deviation[at], elapsed[at]))[0] for at in pieces])
+
+    def advance_knowing(
+        self,
+        forecast: NDArray[np.float32],
+        values: NDArray[np.float32],
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+    ) -> Step:
+        """`advance` with forecasts (B, C) already made, by `hindsight`."""
+        self._check_shapes(values, timestamps_ms, states)
+        self._restart_after_gaps(timestamps_ms, states)
+        return self._compare(values, self.scaling.deviation(values), timestamps_ms, forecast, states)
+
+    def _compare(
+        self,
+        values: NDArray[np.float32],
+        deviation: NDArray[np.float64],
+        timestamps_ms: NDArray[np.int64],
+        forecast: NDArray[np.float32],
+        states: Records,
+    ) -> Step:
+        judged = judge(values, deviation, forecast, states, self.calibration)
         states["last_ms"] = timestamps_ms
         return self._take_in(judged, forecast, states, np.False_)
 
@@ -227,9 +274,7 @@ class Detector:
         self, deviation: NDArray[np.float64], elapsed: NDArray[np.float32], states: Records
     ) -> NDArray[np.float32]:
         """Run the network's step on all streams; returns the forecast (B, C) in standardised units."""
-        x = shown(deviation)
-        observed = np.isfinite(x)
-        feed = {"x": np.where(observed, x, np.float32(0)), "observed": observed.astype(np.float32), "elapsed": elapsed}
+        feed = _seen(deviation, elapsed)
         for name in self._tensors:
             feed[name] = np.ascontiguousarray(states[name])
         forecast, *tensors = self._session.run(self._outputs, feed)
@@ -249,6 +294,13 @@ class Detector:
             raise ArtefactError(
                 f"model.onnx forecasts {mean.tolist()} with shape {mean.shape}; expected {zeros.shape}, finite"
             )
+
+
+def _seen(deviation: NDArray[np.float64], elapsed: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """The network's inputs but for the state."""
+    x = shown(deviation)
+    observed = np.isfinite(x)
+    return {"x": np.where(observed, x, np.float32(0)), "observed": observed.astype(np.float32), "elapsed": elapsed}
 
 
 def _residual_calibration(manifest: Manifest) -> ResidualCalibration:

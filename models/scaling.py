@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recordings import Recording
+from models.recordings import Source, pieces
 
 Floats = NDArray[np.float32]
 
@@ -34,26 +35,25 @@ class Scaling:
     interval_s: float
 
     @classmethod
-    def fit(cls, recordings: Sequence[Recording]) -> Scaling:
-        """Learn the scaling of recordings that share their channels.
+    def fit(cls, recordings: Sequence[Source]) -> Scaling:
+        """Learn the scaling of recordings that share their channels, passing over them twice.
 
         A channel without any observed value gets center 0 and spread 1. The floor of the spread is one part in a
         million of the channel's magnitude: what float32 can still resolve.
         """
-        values = np.concatenate([recording.values for recording in recordings]).astype(np.float64)  # (N, C)
-        observed = np.isfinite(values)
-        count = np.maximum(observed.sum(axis=0), 1)
-        center = np.where(observed, values, 0.0).sum(axis=0) / count
-        variance = np.where(observed, (values - center) ** 2, 0.0).sum(axis=0) / count
+        count, total, squares = (np.zeros(len(recordings[0].channels)) for _ in range(3))
+        for values in _values(recordings):
+            count += np.isfinite(values).sum(axis=0)
+            total += np.nansum(values, axis=0)
+        center = total / np.maximum(count, 1)
+        for values in _values(recordings):
+            squares += np.nansum((values - center) ** 2, axis=0)
         floor = np.maximum(1e-6 * np.abs(center), 1e-9)
-        spread = np.sqrt(variance)
+        spread = np.sqrt(squares / np.maximum(count, 1))
         spread = np.where(
             spread > floor, spread, np.maximum(floor, np.where(center == 0.0, 1.0, 1e-3 * np.abs(center)))
         )
-        steps = np.concatenate([np.diff(recording.timestamps_ms) for recording in recordings])
-        steps = steps[steps > 0]
-        interval_s = float(np.median(steps)) / 1000 if len(steps) else 1.0
-        return cls(center, spread, interval_s)
+        return cls(center, spread, typical_interval_ms(recordings) / 1000)
 
     def standardise(self, values: Floats) -> Floats:
         """(..., C) physical units to standardised units within ±STANDARDISED_LIMIT; NaN (missing) stays NaN."""
@@ -75,6 +75,28 @@ class Scaling:
         least, most = ELAPSED_LIMITS
         ratio = np.maximum(delta_ms, 1) / (1000.0 * self.interval_s)
         return np.minimum(np.maximum(np.log(ratio), least), most).astype(np.float32)
+
+
+def _values(recordings: Sequence[Source]) -> Iterator[NDArray[np.float64]]:
+    return (piece.values.astype(np.float64, order="C") for recording in recordings for piece in pieces(recording))
+
+
+def typical_interval_ms(recordings: Sequence[Source]) -> float:
+    """The median time from one reading to the next, of those that lie apart; 1000 where none do."""
+    counts: Counter[int] = Counter()
+    for recording in recordings:
+        last = None
+        for piece in pieces(recording):
+            times = piece.timestamps_ms
+            steps, often = np.unique(np.diff(times, prepend=times[:1] if last is None else last), return_counts=True)
+            counts.update(dict(zip(steps.tolist(), often.tolist(), strict=True)))
+            last = times[-1:]
+    steps = np.array(sorted(step for step in counts if step > 0))
+    if not len(steps):
+        return 1000.0
+    passed = np.cumsum([counts[step] for step in steps.tolist()])
+    middle = np.searchsorted(passed, [(passed[-1] - 1) // 2, passed[-1] // 2], side="right")
+    return float(steps[middle].mean())
 
 
 def shown(deviation: NDArray[np.float64]) -> Floats:

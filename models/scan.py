@@ -77,10 +77,13 @@ def scan_together(
     for at, recording in enumerate(ordered):
         values[: lengths[at], at] = recording.values
         times[: lengths[at], at] = recording.timestamps_ms
+    known = [detector.hindsight(recording.values, recording.timestamps_ms) for recording in ordered]
     rows: dict[str, NDArray[Any]] = {}
     for now in range(len(values)):
         running = np.flatnonzero(lengths > now)
-        step = detector.advance(values[now, running], times[now, running], states[running])
+        readings = values[now, running], times[now, running], states[running]
+        forecasts = [forecast[now] for at in running if (forecast := known[at]) is not None]
+        step = detector.advance_knowing(np.array(forecasts), *readings) if forecasts else detector.advance(*readings)
         states[running] = step.states
         for name in ROW_FIELDS:
             column = getattr(step, name)

@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the service. Without `settings` they are read from the environment, and Redis must be given there.
 
     Raises:
-        ArtefactError: the model cannot be used.
+        ArtefactError: the model cannot be used, or not for live streams.
         ValueError: no Redis URL, or not one.
     """
     settings = settings or Settings()
@@ -69,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     configure_logs(settings.log_level)
     detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
+    detector.require_live()
     metrics = Metrics()
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)

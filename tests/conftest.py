@@ -25,8 +25,8 @@ from models.detector import Detector
 from models.scaling import Scaling
 from models.training.architectures import build
 from models.training.calibration import neutral
-from models.training.config import TrainConfig
-from models.training.export import export_step, weights
+from models.training.config import Architecture, TrainConfig
+from models.training.export import export_step, export_whole, weights
 from service.app import create_app
 from service.private_redis import start_private_redis
 from service.settings import Settings
@@ -42,26 +42,34 @@ PATIENT_MS = 10_000
 """A store time-out for tests that are not about it: on a busy machine Redis may take its time."""
 
 
-def make_artefact(folder: Path, seed: int = 0, channels: tuple[str, ...] = CHANNELS, **calibration: Any) -> Path:
+def make_artefact(
+    folder: Path,
+    seed: int = 0,
+    channels: tuple[str, ...] = CHANNELS,
+    architecture: Architecture = "lstm",
+    **calibration: Any,
+) -> Path:
     """An untrained network of H = 3 with thresholds of 4: forecasts of nothing much, deterministic all the same."""
     torch.manual_seed(seed)
-    config = TrainConfig(layers=2, hidden=3)
+    config = TrainConfig(architecture=architecture, layers=2, hidden=3, memory=5)
     network = build(config, len(channels)).eval()
     scaling = Scaling(np.full(len(channels), 3.0), np.full(len(channels), 1.0), 60.0)
     described, neutral_calibration = neutral(scaling, channels, ["bar"] * len(channels))
     settings = {"event_threshold": 4.0, "level_threshold": 4.0, "warm_up": 4, **calibration}
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        architecture="lstm",
+        kind=network.kind,
+        architecture=architecture,
         architecture_settings=config.model_dump(mode="json"),
-        state={name: list(shape) for name, shape in network.state_shapes().items()},
+        state={name: list(shape) for name, shape in network.state_shapes().items() if network.kind == "live"},
         channels=[channel.model_copy(update={"still_limit": 50.0, "absent_limit": 20.0}) for channel in described],
         interval_s=60.0,
         calibration=neutral_calibration.model_copy(update=settings),
         training={},
         files={},
     )
-    save_artefact(folder, manifest, export_step(network), weights(network), "# Model card\n")
+    graph = export_step(network) if network.kind == "live" else export_whole(network)
+    save_artefact(folder, manifest, graph, weights(network), "# Model card\n")
     return folder
 
 

@@ -17,6 +17,7 @@ from models.scaling import Scaling
 from models.training import architectures, loop
 from models.training.architectures.base import State
 from models.training.architectures.lstm import LSTMForecaster
+from models.training.checkpoint import CHECKPOINT
 from models.training.config import TrainConfig
 from models.training.loop import EpochReport, Fitted, fit, negative_log_likelihood
 from models.training.windows import held_out_windows
@@ -140,7 +141,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     trained(checkpoint=tmp_path)
-    (tmp_path / loop.CHECKPOINT).write_bytes((tmp_path / loop.CHECKPOINT).read_bytes()[:1000])
+    (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:1000])
     with pytest.raises(TrainingError, match="not a checkpoint"):
         trained(checkpoint=tmp_path)
 
@@ -156,13 +157,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     def fill_the_disk(report: EpochReport) -> None:
         nonlocal kept
         if report.epoch == 2:
-            kept = (tmp_path / loop.CHECKPOINT).read_bytes()
+            kept = (tmp_path / CHECKPOINT).read_bytes()
             monkeypatch.setattr("os.fsync", full_disk)
 
     with pytest.raises(TrainingError, match=r"cannot be written.*No space left"):
         trained(checkpoint=tmp_path, on_epoch=fill_the_disk)
-    assert [path.name for path in tmp_path.iterdir()] == [loop.CHECKPOINT]
-    assert (tmp_path / loop.CHECKPOINT).read_bytes() == kept != b""
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    assert (tmp_path / CHECKPOINT).read_bytes() == kept != b""
 
 
 def test_training_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights() -> None:
@@ -192,8 +193,8 @@ def test_the_learning_rate_falls_to_a_tenth() -> None:
 class _Explosive(LSTMForecaster):
     """Forecasts what is not a number."""
 
-    def _read(self, h: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
-        mean, scale = super()._read(h, last, elapsed)
+    def read(self, top: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
+        mean, scale = super().read(top, last, elapsed)
         return mean * math.inf, scale
 
 
@@ -206,14 +207,14 @@ class _ExplosiveWhenTested(LSTMForecaster):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (_Explosive, r"the loss is (nan|inf) in epoch 1, window 1; lower the learning rate \(now 0.02\)"),
+        (_Explosive, r"the loss is (nan|inf) in epoch 1, window 1 of 4; lower the learning rate \(now 0.02\)"),
         (_ExplosiveWhenTested, r"the held-out loss is (nan|inf) after epoch 1; lower the learning rate"),
     ],
 )
 def test_a_loss_that_is_not_a_number_says_where_and_what_to_change(
     monkeypatch: pytest.MonkeyPatch, network: type[LSTMForecaster], message: str
 ) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "lstm", lambda _, channels: network(channels, 1, 3, 0.0))
+    monkeypatch.setitem(architectures.PLAIN, "lstm", lambda channels, *_: network(channels, 1, 3, 0.0))
     with pytest.raises(TrainingError, match=message):
         trained()
 

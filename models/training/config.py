@@ -6,15 +6,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Architecture = Literal[
+    "lstm", "peephole", "gru", "rnn", "attention", "minlstm", "ssm", "window", "transformer", "bilstm"
+]
+"""See models/training/architectures; all but `bilstm` can be served."""
+
 
 class TrainConfig(BaseModel):
     """How a network is trained and how its thresholds are calibrated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    architecture: Literal["lstm"] = "lstm"
-    layers: int = Field(2, ge=1, le=8, description="LSTM layers on top of each other")
+    architecture: Architecture = "lstm"
+    layers: int = Field(2, ge=1, le=8, description="layers on top of each other")
     hidden: int = Field(64, ge=1, le=1024, description="units a layer")
+    memory: int = Field(64, ge=2, le=4096, description="readings that attention, window and transformer look back")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of units dropped between layers in training")
 
     window: int = Field(64, ge=2, le=4096, description="readings through which errors are propagated back")
@@ -25,6 +31,7 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(1e-3, ge=0, le=1, description="of AdamW")
     gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     time_limit_s: float | None = Field(None, gt=0, description="training ends after the epoch in which this is reached")
+    checkpoint_every_s: float = Field(60.0, gt=0, description="a checkpoint is written so often within an epoch, too")
 
     held_out: float = Field(0.25, ge=0.05, le=0.5, description="share of every recording, its end, not trained on")
     false_alarm_rate: float = Field(0.001, gt=0, le=0.5, description="share of normal readings judged anomalous")

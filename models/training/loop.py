@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.errors import TrainingError
-from models.recordings import Recording
+from models.recordings import Source
 from models.scaling import Scaling
 from models.training.architectures import Forecaster, build
 from models.training.architectures.base import State
+from models.training.checkpoint import EpochReport, Progress, Run, identity, resume_run, save_run
 from models.training.config import TrainConfig
+from models.training.processes import ALONE, Processes
 from models.training.windows import Window, held_out_windows, train_windows, usable
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+__all__ = ["EpochReport", "Fitted", "fit", "negative_log_likelihood", "torch_set"]
 
 FREEDOM = 4.0
 """Degrees of freedom of the Student-t likelihood: an outlier among the recordings pulls little."""
@@ -32,19 +34,6 @@ FREEDOM = 4.0
 THREADS = 1
 """Networks of this size gain nothing from a second core, and lose a factor of ten when another process wants it:
 8,300 against 810 readings/s on two busy cores (2 x 32 units, 16 lanes)."""
-
-CHECKPOINT = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One pass over the recordings; losses in nats a value."""
-
-    epoch: int
-    train_loss: float
-    held_out_loss: float
-    learning_rate: float
-    seconds: float
 
 
 @dataclass
@@ -68,28 +57,14 @@ class Fitted:
     left_out: list[str]
 
 
-@dataclass
-class _Run:
-    """A training under way: all that a checkpoint holds."""
-
-    network: Forecaster
-    optimiser: torch.optim.AdamW
-    history: list[EpochReport] = field(default_factory=list)
-    best_epoch: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def best_loss(self) -> float:
-        return self.history[self.best_epoch - 1].held_out_loss if self.best_epoch else math.inf
-
-
 def fit(
-    recordings: Sequence[Recording],
+    recordings: Sequence[Source],
     scaling: Scaling,
     config: TrainConfig,
     *,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda _: None,
+    processes: Processes = ALONE,
 ) -> Fitted:
     """Train a network to forecast the next reading, on the beginning of each recording.
 
@@ -98,9 +73,10 @@ def fit(
 
     Args:
         recordings: with the same channels. Those too short are left out, and named in the result.
-        checkpoint: a folder; saved to after each epoch and resumed from. An interrupted and resumed training ends
-            with the same weights as an uninterrupted one.
+        checkpoint: a folder; saved to after each epoch, and within it every `checkpoint_every_s`, and resumed from. An
+            interrupted and resumed training ends with the same weights as an uninterrupted one.
         on_epoch: told of each epoch.
+        processes: those that train this network together; each must be given the same recordings.
 
     Raises:
         TrainingError: no recording is long enough or has values, a loss is not a number, or the checkpoint is of
@@ -109,10 +85,10 @@ def fit(
     used = usable(recordings, config.held_out)
     left_out = [recording.stream for recording in recordings if not any(recording is one for one in used)]
     with torch_set(config.seed):
-        run, stopped = _fit(used, scaling, config, checkpoint, on_epoch)
+        run, stopped = _fit(used, scaling, config, checkpoint, on_epoch, processes)
     run.network.load_state_dict(run.best)
     seconds = sum(report.seconds for report in run.history)
-    return Fitted(run.network.eval(), run.history, run.best_epoch, seconds, stopped, left_out)
+    return Fitted(run.network.cpu().eval(), run.history, run.best_epoch, seconds, stopped, left_out)
 
 
 @contextmanager
@@ -129,38 +105,48 @@ def torch_set(seed: int) -> Iterator[None]:
 
 
 def _fit(
-    recordings: Sequence[Recording],
+    recordings: Sequence[Source],
     scaling: Scaling,
     config: TrainConfig,
     checkpoint: Path | None,
     on_epoch: Callable[[EpochReport], None],
-) -> tuple[_Run, str]:
+    processes: Processes,
+) -> tuple[Run, str]:
     """Epochs until something stops them, and what did."""
-    network = build(config, len(recordings[0].channels))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    run = _Run(network, optimiser)
-    identity = _identity(recordings, config)
-    if checkpoint is not None and (checkpoint / CHECKPOINT).exists():
-        _resume(run, checkpoint / CHECKPOINT, identity)
-    cut = (scaling, config.held_out, config.window, config.lanes)
+    network = build(config, len(recordings[0].channels)).to(DEVICE)
+    if not processes.leads:
+        torch.manual_seed(config.seed + processes.rank)  # all begin with the same weights, and drop other units
+    run = Run(network, torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay))
+    save: Callable[[], None] = lambda: None  # noqa: E731 - a def would need a name of its own
+    if checkpoint is not None:
+        described = identity(recordings, config)
+        resume_run(run, checkpoint, described, processes)
+        save = partial(save_run, run, checkpoint, described, processes)
+    cut = (scaling, config.held_out, config.window, config.lanes, processes)
     training, held_out = train_windows(recordings, *cut), held_out_windows(recordings, *cut)
     began = time.monotonic()
-    while (stopped := _stopped(run, config, time.monotonic() - began)) is None:
-        started = time.monotonic()
+    while (stopped := _stopped(run, config, _shared(time.monotonic() - began, processes))) is None:
+        started = time.monotonic() - run.progress.seconds
         epoch = len(run.history) + 1
         rate = _learning_rate(config, epoch)
-        for group in optimiser.param_groups:
+        for group in run.optimiser.param_groups:
             group["lr"] = rate
-        train_loss = _train(run, training, config, epoch)
-        loss = _evaluate(network, held_out, epoch)
+        train_loss = _train(run, training, config, processes, save)
+        loss = _evaluate(network, held_out, epoch, processes)
         report = EpochReport(epoch, train_loss, loss, rate, time.monotonic() - started)
         run.history.append(report)
+        run.progress = Progress()
         if loss < run.best_loss:
             run.best_epoch, run.best = epoch, copy.deepcopy(network.state_dict())
-        if checkpoint is not None:
-            _save(run, checkpoint, identity)
-        on_epoch(report)
+        save()
+        if processes.leads:
+            on_epoch(report)
     return run, stopped
+
+
+def _shared(seconds: float, processes: Processes) -> float:
+    """The same for all processes, so that they stop together."""
+    return float(processes.sum(torch.tensor([seconds], device=DEVICE))) / processes.size
 
 
 def negative_log_likelihood(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -169,52 +155,80 @@ def negative_log_likelihood(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     return torch.log(scale) + (FREEDOM + 1) / 2 * torch.log1p(z * z / FREEDOM)
 
 
-def _train(run: _Run, windows: Sequence[Window], config: TrainConfig, epoch: int) -> float:
-    """One pass: an update for each window, the state carried on, its gradient not. Returns the mean loss."""
+def _train(
+    run: Run, windows: Sequence[Window], config: TrainConfig, processes: Processes, save: Callable[[], None]
+) -> float:
+    """The rest of a pass: an update for each window, the state carried on, its gradient not. Returns the mean loss.
+
+    Saved on the way every `checkpoint_every_s`.
+    """
     run.network.train()
-    total = count = 0.0
-    state: State = {}
-    for number, window in enumerate(windows, 1):
-        if window.first:
-            state = run.network.initial(window.x.shape[1])
-        mean, scale, state = run.network.unroll(window.x, window.observed, window.elapsed, state)
-        state = {name: tensor.detach() for name, tensor in state.items()}
-        values = float(window.counted.sum())
-        if not values:
-            continue
-        loss = (negative_log_likelihood(window.x, mean, scale) * window.counted).sum() / values
+    progress, epoch = run.progress, len(run.history) + 1
+    resumed, began = progress.seconds, time.monotonic()
+    saved = began
+    for number in range(progress.windows, len(windows)):
+        now = time.monotonic()
+        progress.seconds = resumed + now - began
+        window = windows[number].to(DEVICE)
+        state = run.network.initial(window.x.shape[1]) if window.first else progress.state
+        loss, progress.state = _loss(run.network, window, state)
         run.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), config.gradient_clip)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise TrainingError(
-                f"the loss is {loss.item()} in epoch {epoch}, window {number}; lower the learning rate "
-                f"(now {config.learning_rate:g}), or look for absurd values in the recordings"
-            )
-        run.optimiser.step()
-        total += loss.item() * values
-        count += values
-    if not count:
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        due = now - saved >= config.checkpoint_every_s and processes.leads
+        told = torch.tensor([loss.item(), window.counted.sum(), due])
+        total, values, due_for_all = processes.sum_gradients(run.network, told).tolist()
+        progress.windows = number + 1
+        if values:
+            for parameter in run.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= values
+            norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), config.gradient_clip)
+            if not (math.isfinite(total) and torch.isfinite(norm)):
+                raise TrainingError(
+                    f"the loss is {total / values} in epoch {epoch}, window {number + 1} of {len(windows)}; lower the "
+                    f"learning rate (now {config.learning_rate:g}), or look for absurd values in the recordings"
+                )
+            run.optimiser.step()
+            progress.loss += total
+            progress.values += values
+        if due_for_all:
+            save()
+            saved = time.monotonic()
+    if not progress.values:
         raise TrainingError("no value in the training parts of the recordings; at least one channel needs some")
-    return total / count
+    return progress.loss / progress.values
+
+
+def _loss(network: Forecaster, window: Window, state: State) -> tuple[Tensor, State]:
+    """The loss summed over the values that count, and the state after the window, cut off from its past."""
+    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+        mean, scale, state = network.unroll(window.x, window.observed, window.elapsed, state)
+    loss = (negative_log_likelihood(window.x, mean.float(), scale.float()) * window.counted).sum()
+    return loss, {name: tensor.detach().float() for name, tensor in state.items()}
 
 
 @torch.no_grad()
-def _evaluate(network: Forecaster, windows: Sequence[Window], epoch: int) -> float:
+def _evaluate(network: Forecaster, windows: Sequence[Window], epoch: int, processes: Processes = ALONE) -> float:
     """The mean loss over the held-out parts."""
     network.eval()
     total = count = 0.0
     state: State = {}
-    for window in windows:
+    for window in (each.to(DEVICE) for each in windows):
         if window.first:
             state = network.initial(window.x.shape[1])
-        mean, scale, state = network.unroll(window.x, window.observed, window.elapsed, state)
-        total += float((negative_log_likelihood(window.x, mean, scale) * window.counted).sum())
+        loss, state = _loss(network, window, state)
+        total += float(loss)
         count += float(window.counted.sum())
+    sums = processes.sum(torch.tensor([total, count], dtype=torch.float64, device=DEVICE))
+    total, count = float(sums[0]), float(sums[1])
     if not count:
         raise TrainingError("no value in the held-out parts of the recordings; raise held_out, or record longer")
     if not math.isfinite(total):
-        raise TrainingError(f"the held-out loss is {total} after epoch {epoch}; lower the learning rate")
+        raise TrainingError(
+            f"the held-out loss is {total / count} after epoch {epoch}; lower the learning rate, or look for absurd "
+            "values in the recordings"
+        )
     return total / count
 
 
@@ -224,7 +238,7 @@ def _learning_rate(config: TrainConfig, epoch: int) -> float:
     return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _stopped(run: _Run, config: TrainConfig, seconds: float) -> str | None:
+def _stopped(run: Run, config: TrainConfig, seconds: float) -> str | None:
     """Why training ends here, or None."""
     done = len(run.history)
     if done >= config.epochs:
@@ -234,62 +248,3 @@ def _stopped(run: _Run, config: TrainConfig, seconds: float) -> str | None:
     if done and config.time_limit_s is not None and seconds >= config.time_limit_s:
         return f"time limit of {config.time_limit_s:g} s reached"
     return None
-
-
-def _identity(recordings: Sequence[Recording], config: TrainConfig) -> str:
-    """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings."""
-    digest = hashlib.sha256(config.model_dump_json(exclude={"time_limit_s", "false_alarm_rate"}).encode())
-    for recording in recordings:
-        digest.update(recording.timestamps_ms.tobytes() + recording.values.tobytes())
-    return digest.hexdigest()
-
-
-def _save(run: _Run, folder: Path, identity: str) -> None:
-    """Write a checkpoint beside its place and rename it there: a kill at any moment leaves the one before."""
-    tensors = {f"network.{name}": tensor for name, tensor in run.network.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
-    for number, moments in run.optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in moments.items()}
-    tensors["random"] = torch.get_rng_state()
-    described = {
-        "identity": identity,
-        "best_epoch": str(run.best_epoch),
-        "history": json.dumps([asdict(report) for report in run.history]),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / (CHECKPOINT + ".part")
-    try:
-        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, beside, described)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(folder / CHECKPOINT)
-    except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        raise TrainingError(f"{folder}: the checkpoint cannot be written: {error}; the one before is kept") from error
-
-
-def _resume(run: _Run, path: Path, identity: str) -> None:
-    try:
-        with safe_open(path, "pt") as file:
-            described = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path}: not a checkpoint: {error}; remove it to start anew") from error
-    if described.get("identity") != identity:
-        raise TrainingError(
-            f"{path} is of another training: its settings or recordings differ; remove it to start anew"
-        )
-    run.network.load_state_dict(_below("network.", tensors))
-    run.best = _below("best.", tensors)
-    run.best_epoch = int(described["best_epoch"])
-    run.history = [EpochReport(**report) for report in json.loads(described["history"])]
-    optimiser = run.optimiser.state_dict()
-    for name, tensor in _below("optimiser.", tensors).items():
-        number, _, moment = name.partition(".")
-        optimiser["state"].setdefault(int(number), {})[moment] = tensor
-    run.optimiser.load_state_dict(optimiser)
-    torch.set_rng_state(tensors["random"])
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.artefact import FORMAT_VERSION, Manifest, save_artefact
 from models.errors import RecordingError
-from models.recordings import Recording
+from models.recordings import Source
 from models.scaling import Scaling
-from models.training.calibration import Split, calibrate_manifest, neutral
+from models.training.architectures import CellForecaster
+from models.training.calibration import calibrate_manifest, neutral
+from models.training.checkpoint import EpochReport
 from models.training.config import TrainConfig
-from models.training.export import export_step, weights
-from models.training.loop import EpochReport, fit
-from models.training.windows import held_out_row, usable
+from models.training.export import export_step, export_whole, weights
+from models.training.loop import fit
+from models.training.processes import ALONE, Processes
+from models.training.sample import splits_to_calibrate
+from models.training.suitability import Suitability, examine
+from models.training.windows import usable
+
+FINISHED_ONLY = """
+
+It reads finished recordings from both ends: `gatewatch scan` runs it, a live stream cannot be scored with it."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +42,23 @@ class Trained:
 
 
 def train(
-    recordings: Sequence[Recording],
+    recordings: Sequence[Source],
     config: TrainConfig,
     *,
     units: Mapping[str, str] | None = None,
     checkpoint: Path | None = None,
+    on_examined: Callable[[Suitability], None] = lambda _: None,
     on_epoch: Callable[[EpochReport], None] = lambda _: None,
+    processes: Processes = ALONE,
 ) -> Trained:
     """Train a detector on normal recordings that share their channels, and calibrate its thresholds on held-out parts.
 
     Args:
         recordings: normal operation; a few anomalies in them do little harm, many make the thresholds high.
         units: channel to physical unit, for people.
-        checkpoint: a folder to resume from and to save to after each epoch.
+        checkpoint: a folder to resume from and to save to after each epoch, and within it.
+        on_examined: told what is odd about the recordings, before training begins.
+        processes: those that train this network together.
 
     Raises:
         RecordingError: the recordings' channels differ, or a unit is for a channel that they do not have.
@@ -60,15 +74,20 @@ def train(
     recordings = usable(given, config.held_out)
     left_out = [recording.stream for recording in given if not any(recording is one for one in recordings)]
     scaling = Scaling.fit(recordings)
-    fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch)
-    graph = export_step(fitted.network)
+    suitability = examine(given, recordings, scaling, config.held_out, config.false_alarm_rate)
+    on_examined(suitability)
+    fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch, processes=processes)
+    splits = splits_to_calibrate(recordings, config.held_out)
+    network = fitted.network
+    graph = export_step(network) if isinstance(network, CellForecaster) else export_whole(network)
     names = recordings[0].channels
     channels, calibration = neutral(scaling, names, [(units or {}).get(name, "") for name in names])
     provisional = Manifest(
         format_version=FORMAT_VERSION,
         architecture=config.architecture,
         architecture_settings=config.model_dump(mode="json"),
-        state={name: list(shape) for name, shape in fitted.network.state_shapes().items()},
+        kind=network.kind,
+        state={name: list(shape) for name, shape in network.state_shapes().items() if network.kind == "live"},
         channels=channels,
         interval_s=scaling.interval_s,
         calibration=calibration,
@@ -80,12 +99,13 @@ def train(
             "best_epoch": fitted.best_epoch,
             "held_out_loss": fitted.history[fitted.best_epoch - 1].held_out_loss,
             "stopped_because": fitted.stopped_because,
+            "calibrated_on": sum(len(split.recording) for split in splits),
+            "suitability": suitability.as_json(),
         },
         files={},
     )
-    splits = [Split(recording, held_out_row(recording, config.held_out)) for recording in recordings]
     manifest = calibrate_manifest(provisional, graph, splits, config.false_alarm_rate)
-    return Trained(manifest, graph, weights(fitted.network), model_card(manifest))
+    return Trained(manifest, graph, weights(network), model_card(manifest))
 
 
 def model_card(manifest: Manifest) -> str:
@@ -120,17 +140,30 @@ The first {calibration.warm_up} readings of a stream are scored, not judged. A g
 {calibration.restart_gap_s:g} s starts a stream afresh. A lost state comes back from {calibration.rebuild_readings}
 readings of history.
 
+{_found(training)}
 Meant for streams of the same kind as the recordings, in the same units. It says that a reading is unusual for them,
-not what is broken.
+not what is broken.{"" if manifest.kind == "live" else FINISHED_ONLY}
 """
 
 
-def _same_channels(recordings: Sequence[Recording]) -> list[Recording]:
+def _found(training: Mapping[str, Any]) -> str:
+    """What was odd about the recordings, a line each."""
+    lines = Suitability.of_json(training["suitability"]).lines() if "suitability" in training else []
+    return "\n".join(["Found in the recordings:", "", *(f"- {line}" for line in lines), ""])
+
+
+def check(recordings: Sequence[Source], config: TrainConfig) -> Suitability:
+    """What is odd about recordings, without training on them. Raises as `train` does."""
+    given = _same_channels(recordings)
+    used = usable(given, config.held_out)
+    return examine(given, used, Scaling.fit(used), config.held_out, config.false_alarm_rate)
+
+
+def _same_channels(recordings: Sequence[Source]) -> list[Source]:
     """The recordings with their channels in the first one's order."""
     if not recordings:
         raise RecordingError("no recording to train on")
     names = recordings[0].channels
-    aligned = []
     for recording in recordings:
         if set(recording.channels) != set(names):
             differing = sorted(set(recording.channels) ^ set(names))
@@ -139,6 +172,4 @@ def _same_channels(recordings: Sequence[Recording]) -> list[Recording]:
                 f"{', '.join(differing)}; "
                 "recordings of one model have the same channels"
             )
-        order = [recording.channels.index(name) for name in names]
-        aligned.append(Recording(recording.stream, names, recording.timestamps_ms, recording.values[:, order]))
-    return aligned
+    return [recording if recording.channels == names else recording.only(names) for recording in recordings]

@@ -44,7 +44,7 @@ def serve(
 
     configure_logs(settings.log_level)
 
-    _detector(settings)  # a bad artefact is reported before anything is started
+    _detector(settings).require_live()  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:

@@ -10,19 +10,24 @@ import typer
 from pydantic import ValidationError
 
 from models.errors import GatewatchError
-from models.recordings import Recording, read_recordings, recording_files
+from models.recordings import Source, recording_files
 from service.commands.terminal import Files, errors, training_progress
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
+    from models.training.processes import Processes
+    from models.training.suitability import Suitability
     from models.training.train import Trained
 
 
 def train(
     files: Files,
-    out: Annotated[Path, typer.Option(help="folder of the artefact to write")],
-    layers: Annotated[int, typer.Option(help="LSTM layers")] = 2,
+    out: Annotated[Path | None, typer.Option(help="folder of the artefact to write")] = None,
+    check: Annotated[bool, typer.Option("--check", help="only say what is odd about the recordings")] = False,
+    architecture: Annotated[str, typer.Option(help="lstm, gru, ...; an unknown one lists them all")] = "lstm",
+    layers: Annotated[int, typer.Option(help="layers on top of each other")] = 2,
     hidden: Annotated[int, typer.Option(help="units a layer")] = 64,
+    memory: Annotated[int, typer.Option(help="readings that attention, window and transformer look back")] = 64,
     dropout: Annotated[float, typer.Option(help="share of units dropped between layers in training")] = 0.1,
     epochs: Annotated[int, typer.Option(help="most passes over the recordings")] = 60,
     time_limit_s: Annotated[float | None, typer.Option(help="end training after so many seconds")] = None,
@@ -31,18 +36,40 @@ def train(
     ] = 0.001,
     held_out: Annotated[float, typer.Option(help="share of each recording, its end, kept for calibration")] = 0.25,
     seed: Annotated[int, typer.Option(help="the same seed and data give the same artefact")] = 0,
+    learning_rate: Annotated[
+        float, typer.Option(help="of the first epoch; lower it if the loss is not a number")
+    ] = 4e-3,
     unit: Annotated[list[str] | None, typer.Option(help="channel=unit, for people; may be repeated")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="folder to save to after each epoch, and to resume from")
+        Path | None, typer.Option(help="folder to save to while training, and to resume from")
     ] = None,
+    checkpoint_every_s: Annotated[float, typer.Option(help="a checkpoint so often, and after each epoch")] = 60,
 ) -> None:
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
-    recordings = [recording for path in recording_files(files) for recording in read_recordings(path)]
+    if (out is None) != check:
+        raise GatewatchError("expected either --out FOLDER, to train, or --check, to look at the recordings only")
     config = train_config(
-        layers=layers, hidden=hidden, dropout=dropout, epochs=epochs, time_limit_s=time_limit_s,
-        false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
+        architecture=architecture, layers=layers, hidden=hidden, memory=memory, dropout=dropout, epochs=epochs,
+        time_limit_s=time_limit_s, false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
+        learning_rate=learning_rate, checkpoint_every_s=checkpoint_every_s,
     )  # fmt: skip
-    trained = train_detector(recordings, config, dict(_unit(text) for text in unit or []), checkpoint)
+    units = dict(_unit(text) for text in unit or [])
+    from models.training.processes import joined_processes
+    from models.training.stored import store_files
+
+    recordings = store_files(recording_files(files))
+    if out is None:
+        from models.training.train import check as examine
+
+        print("\n".join(examine(recordings, config).lines()))
+        return
+    with joined_processes() as processes:
+        trained = train_detector(recordings, config, units, checkpoint, processes)
+    if processes.leads:
+        _save(trained, out)
+
+
+def _save(trained: Trained, out: Path) -> None:
     trained.save(out)
     calibration, training = trained.manifest.calibration, trained.manifest.training
     if training["too_short_and_left_out"]:
@@ -69,18 +96,33 @@ def train_config(**settings: object) -> TrainConfig:
 
 
 def train_detector(
-    recordings: Sequence[Recording],
+    recordings: Sequence[Source],
     config: TrainConfig,
     units: dict[str, str] | None = None,
     checkpoint: Path | None = None,
+    processes: Processes | None = None,
 ) -> Trained:
-    """models.training.train.train, with its progress on the terminal; a GatewatchError without the extra `train`."""
+    """models.training.train.train, with its progress and what is odd about the recordings on the terminal.
+
+    Raises:
+        GatewatchError: the extra `train` is missing, or what training raises.
+    """
     try:
+        from models.training.processes import ALONE
         from models.training.train import train as fit_and_calibrate
     except ImportError as error:
         raise GatewatchError(f"training needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
+    processes = processes or ALONE
+
+    def tell(found: Suitability) -> None:
+        if processes.leads:
+            errors.print("\n".join(found.lines()), markup=False)
+
     with training_progress(config.epochs) as show:
-        return fit_and_calibrate(recordings, config, units=units, checkpoint=checkpoint, on_epoch=show.on_epoch)
+        return fit_and_calibrate(
+            recordings, config, units=units, checkpoint=checkpoint, on_examined=tell, on_epoch=show.on_epoch,
+            processes=processes,
+        )  # fmt: skip
 
 
 def _unit(text: str) -> tuple[str, str]:

@@ -1,8 +1,9 @@
-"""The contract of every network: forecast a reading from the state before it, then take the reading in."""
+"""The contract of every network: forecast a reading before it is seen, reading by reading or many at once."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,46 +11,54 @@ from torch import Tensor, nn
 State = dict[str, Tensor]
 """A stream's state: tensors by name, the batch axis first."""
 
+Shapes = dict[str, tuple[int, ...]]
+"""Name and shape, without the batch axis, of each tensor of a state."""
+
 LOG_SCALE_LIMITS = (-5.0, 2.0)
 
 
 class Forecaster(nn.Module, ABC):
-    """A network that steps B streams by one reading each, or unrolls over T of them with the same result.
+    """A network that unrolls over T readings of B streams, and its head.
+
+    mean = V [top, elapsed] + d + k ∘ last        ln scale = U [top, elapsed] + e
+
+    `top` (B, W) is what the network makes of the readings before. k, one weight a channel, lets a slow channel be
+    forecast by its last value (k near 1) and a noisy one by its level (k near 0); a cell with bounded units alone
+    cannot carry a value exactly.
 
     x (B, C) is in standardised units, 0 where missing; observed (B, C) is 1 where there is a value, else 0; elapsed
-    (B, 1) is the log of the time since the reading before, in typical intervals. A missing value is replaced by its
-    forecast: x̃ = observed ∘ x + (1 - observed) ∘ mean.
+    (B, 1) is the log of the time since the reading before, in typical intervals.
+
+    Attributes:
+        kind: `live`: what it needs of the past is a state, so that a stream can carry it. `recording`: it reads
+            finished recordings from both ends.
     """
 
-    channels: int
+    kind: ClassVar[Literal["live", "recording"]] = "live"
+
+    def __init__(self, channels: int, width: int) -> None:
+        """A head over `width` units."""
+        super().__init__()
+        self.channels = channels
+        self.head = nn.Linear(width + 1, 2 * channels)
+        self.keep = nn.Parameter(torch.full((channels,), 0.5))
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            self.head.bias.zero_()
 
     @abstractmethod
-    def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape, without the batch axis, of each tensor of a stream's state."""
+    def state_shapes(self) -> Shapes:
+        """Of what is carried from one reading, or one window of a training, to the next."""
 
     @abstractmethod
-    def forecast(self, state: State, elapsed: Tensor) -> tuple[Tensor, Tensor]:
-        """Location and scale, each (B, C), of the next reading, `elapsed` after the one before."""
-
-    @abstractmethod
-    def advance(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> State:
-        """The state that has seen x (B, C), in which no value is missing any more."""
+    def unroll(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Forecast T readings: x, observed (T, B, C) and elapsed (T, B, 1) to mean, scale (T, B, C), last state."""
 
     def initial(self, batch: int) -> State:
         """The state of B streams that have not seen a reading: zeros."""
-        return {name: torch.zeros(batch, *shape) for name, shape in self.state_shapes().items()}
+        return {name: self.keep.new_zeros(batch, *shape) for name, shape in self.state_shapes().items()}
 
-    def step(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Forecast one reading of each of B streams, then take it in; returns mean, scale (B, C) and the next state."""
-        mean, scale = self.forecast(state, elapsed)
-        filled = observed * x + (1 - observed) * mean
-        return mean, scale, self.advance(filled, observed, elapsed, state)
-
-    def unroll(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """`step` over T readings: x, observed (T, B, C) and elapsed (T, B, 1) to mean, scale (T, B, C), last state."""
-        means, scales = [], []
-        for now in range(len(x)):
-            mean, scale, state = self.step(x[now], observed[now], elapsed[now], state)
-            means.append(mean)
-            scales.append(scale)
-        return torch.stack(means), torch.stack(scales), state
+    def read(self, top: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
+        """The head: (..., W), (..., C) and (..., 1) to mean and scale, each (..., C)."""
+        location, log_scale = torch.split(self.head(torch.cat([top, elapsed], dim=-1)), self.channels, dim=-1)
+        return location + self.keep * last, torch.exp(log_scale.clamp(*LOG_SCALE_LIMITS))

@@ -1,0 +1,33 @@
+"""The stacked GRU forecaster: an LSTM with one gate fewer and no cell state beside h."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.training.architectures.base import State
+from models.training.architectures.cells import StackedForecaster
+
+
+class GRUForecaster(StackedForecaster):
+    """L layers of H units; the head sees the top layer's h.
+
+    r, z = σ(W x + b + R h + d)       n = tanh(W x + b + r ∘ (R h + d))
+    h' = n + z ∘ (h - n)
+
+    Source: Cho et al. 2014, with the reset behind the matrix product, as torch.nn.GRU and cuDNN have it.
+    """
+
+    def __init__(self, channels: int, layers: int, hidden: int, dropout: float) -> None:
+        cells = nn.GRU(2 * channels + 1, hidden, layers, dropout=dropout if layers > 1 else 0.0)
+        super().__init__(channels, cells, ("h",))
+
+    def cell(self, layer: int, below: Tensor, before: State) -> State:
+        """One step of one layer; see above."""
+        w, r, b, d = self.cells.all_weights[layer]
+        h = before["h"]
+        reset_x, update_x, new_x = torch.split(functional.linear(below, w, b), self.hidden, dim=-1)
+        reset_h, update_h, new_h = torch.split(functional.linear(h, r, d), self.hidden, dim=-1)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+        return {"h": new + torch.sigmoid(update_x + update_h) * (h - new)}
