@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +37,7 @@ from service.schemas import Wire
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
+from service.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +75,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
-    scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams)
+    turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
+    scorer = Scorer(
+        detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns
+    )
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)

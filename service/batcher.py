@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -119,7 +120,11 @@ class Batcher:
                 continue
             taken: list[tuple[_Submission, int, int]] = []
             try:
-                taken = self._take()
+                resting = self._scorer.turns.resting(asyncio.get_running_loop().time())
+                taken = self._take(set(resting))
+                if not taken:
+                    await self._wait_until(min(resting.values()))
+                    continue
                 sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
                 self._metrics.batch(len(sent))
                 answers = await self._score(sent)
@@ -127,6 +132,13 @@ class Batcher:
                 self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
                 continue
             self._hand_out(taken, answers)
+
+    async def _wait_until(self, when: float) -> None:
+        """Wait for a time of the event loop, or for something to arrive before it."""
+        self._arrived.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(when):
+                await self._arrived.wait()
 
     async def _score(self, sent: list[Sent]) -> list[str]:
         """The answers of a batch: those of its readings, and those of what is none."""
@@ -139,14 +151,16 @@ class Batcher:
         rest = iter(scored)
         return [next(rest) if result is None else answer(result) for result in results]
 
-    def _take(self) -> list[tuple[_Submission, int, int]]:
+    def _take(self, waiting_streams: set[str]) -> list[tuple[_Submission, int, int]]:
         """The next batch: whole submissions as long as they fit, or a part of one that is large or deep.
 
         What is left of one waits for the next batch, and so does everything of the same streams behind it; others pass.
+
+        Args:
+            waiting_streams: those that rest, of which nothing is taken.
         """
         taken: list[tuple[_Submission, int, int]] = []
         left: deque[_Submission] = deque()
-        waiting_streams: set[str] = set()
         room, depth = self._batch_readings, Counter[str]()
         while self._queue and room > 0:
             submission = self._queue.popleft()
@@ -176,6 +190,8 @@ class Batcher:
                 waiting_streams.update(streams[stop:])
                 left.append(submission)
         self._queue.extendleft(reversed(left))
+        if not taken:
+            return taken
         self._waiting -= sum(stop - start for _, start, stop in taken)
         self._metrics.waited(time.perf_counter() - min(submission.since for submission, _, _ in taken))
         return taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 
 import pytest
 
@@ -12,6 +13,7 @@ from service.errors import Contended, TooLarge, TooManyWaiting
 from service.metrics import Metrics
 from service.schemas import Readings, Sent, Wire
 from service.scoring import Scorer
+from service.turns import Turns
 
 
 class Recorder(Scorer):
@@ -19,6 +21,7 @@ class Recorder(Scorer):
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[str, int]]] = []
+        self.turns = Turns(random.Random(0))
 
     async def score_batch(self, batch: Readings) -> list[str]:
         await asyncio.sleep(0)

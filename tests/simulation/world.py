@@ -24,6 +24,7 @@ from service.metrics import Metrics, Stage
 from service.scoring import Scorer
 from service.stepper import Stepper
 from service.stream_settings import StreamSettings
+from service.turns import Turns
 from tests.simulation.check import check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold
@@ -121,7 +122,9 @@ class Worker:
         """Begin afresh, with empty memory."""
         world = self._world
         self._store = world.variant.store(world.loop, world.redis, world.faults, self.crash)
-        scorer = world.variant.scorer(world.detector, self._store, world.metrics, world.slots, 4, 1000)
+        scorer = world.variant.scorer(
+            world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng)
+        )
         self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000)
         self._batcher.start()
 
