@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     scorer = Scorer(
         detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns
     )
-    batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings)
+    batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
 

@@ -21,6 +21,12 @@ log = structlog.get_logger(__name__)
 DEPTH = 32
 """Most readings of one stream in a batch. Each takes a step of its own, half a millisecond, while others wait."""
 
+BATCH_COST = 32
+"""Readings; a batch of one takes as long as one of so many more that are of different streams (measured)."""
+
+PACE_GAIN = 0.2
+"""How much the last batch counts in the time that a reading takes."""
+
 
 @dataclass
 class _Submission:
@@ -48,13 +54,22 @@ class Batcher:
     """One batch is under way at a time; what arrives meanwhile is the next one. There is no waiting window."""
 
     def __init__(
-        self, wire: Wire, scorer: Scorer, metrics: Metrics, batch_readings: int, waiting_readings: int
+        self,
+        wire: Wire,
+        scorer: Scorer,
+        metrics: Metrics,
+        batch_readings: int,
+        waiting_readings: int,
+        waiting_ms: float,
     ) -> None:
         self._wire = wire
         self._scorer = scorer
         self._metrics = metrics
         self._batch_readings = batch_readings
         self._waiting_readings = waiting_readings
+        self._waiting_s = waiting_ms / 1000
+        self._reading_s = 0.0  # what one of many readings takes, of late
+        self._store_failed = False  # in the batch before
         self._queue: deque[_Submission] = deque()
         self._waiting = 0
         self._arrived = asyncio.Event()
@@ -85,6 +100,13 @@ class Batcher:
         if self._waiting + readings > self._waiting_readings:
             raise TooManyWaiting(
                 f"{self._waiting} readings wait to be scored; at most {self._waiting_readings} may wait: "
+                "send again after the time in Retry-After"
+            )
+        ahead_s = self._waiting * self._reading_s
+        if ahead_s > self._waiting_s:
+            raise TooManyWaiting(
+                f"the {self._waiting} readings that wait to be scored take {ahead_s:.1f} s; at most "
+                f"{self._waiting_s:g} s may be ahead of a request (GATEWATCH_WAITING_MS): "
                 "send again after the time in Retry-After"
             )
 
@@ -127,7 +149,9 @@ class Batcher:
                     continue
                 sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
                 self._metrics.batch(len(sent))
+                began = time.perf_counter()
                 answers = await self._score(sent)
+                self._note_pace((time.perf_counter() - began) / (len(sent) + BATCH_COST))
             except Exception as error:
                 self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
                 continue
@@ -139,6 +163,10 @@ class Batcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(when):
                 await self._arrived.wait()
+
+    def _note_pace(self, reading_s: float) -> None:
+        self._reading_s += (reading_s - self._reading_s) * (PACE_GAIN if self._reading_s else 1.0)
+        self._store_failed = False
 
     async def _score(self, sent: list[Sent]) -> list[str]:
         """The answers of a batch: those of its readings, and those of what is none."""
@@ -205,7 +233,10 @@ class Batcher:
                 submission.done.set_result(submission.in_order_sent())
 
     def _fail(self, submissions: list[_Submission], error: Exception) -> None:
-        """Fail every request of a batch and, when it was the store, all that wait: they would wait as long in vain."""
+        """Fail every request of a batch and, when it is the store for the second time in a row, all that wait.
+
+        One save that fails may be a moment's stall. When Redis is away, they would all wait as long in vain.
+        """
         if isinstance(error, StoreUnavailable):
             log.warning("batch not scored", error=str(error), cause=cause_of(error))
         else:
@@ -214,7 +245,8 @@ class Batcher:
             self._metrics.store_error("score")
         if isinstance(error, ForeignValue):
             self._metrics.foreign_value()
-        if isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue)):
+        store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
+        if store_failed and self._store_failed:
             submissions = [*submissions, *self._queue]
             self._queue.clear()
             self._waiting = 0
@@ -223,6 +255,7 @@ class Batcher:
             for submission in partly:
                 self._queue.remove(submission)
                 self._waiting -= len(submission.sent) - submission.taken
+        self._store_failed = store_failed
         for submission in submissions:
             if not submission.done.done():
                 submission.done.set_exception(error)

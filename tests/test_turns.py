@@ -29,7 +29,7 @@ def test_processes_write_a_hot_stream_in_turn_and_nobody_is_sent_away(
         stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
         wire = Wire(detector.channels, 60_000, 100)
         scorers = [Scorer(detector, s, Metrics(), 512, 6, 100, Turns(random.Random(n))) for n, s in enumerate(stores)]
-        batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000) for scorer in scorers]
+        batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000, 1e9) for scorer in scorers]
         for batcher in batchers:
             batcher.start()
 

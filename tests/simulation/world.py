@@ -125,7 +125,7 @@ class Worker:
         scorer = world.variant.scorer(
             world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng)
         )
-        self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000)
+        self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000, 1e9)
         self._batcher.start()
 
     def crash(self) -> None:
