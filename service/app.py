@@ -29,7 +29,7 @@ from service.errors import (
     first_of,
     problem,
 )
-from service.ingest import PROBLEM_JSON, Ingest, Scope, Send
+from service.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.routes import Parts, router
@@ -82,9 +82,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
+    ingest = Ingest(wire, batcher, bodies)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Ingest]]:
         needed = detector.manifest.calibration.rebuild_readings
         if needed > settings.history_readings:
             log.warning(
@@ -104,13 +105,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
         log.info("started", model=detector.name, channels=list(detector.channels))
-        yield
+        yield {INGEST: ingest}
         await batcher.stop()
         await store.close()
         log.info("stopped")
 
     app = Service(
-        Ingest(wire, batcher, bodies),
+        ingest,
         title="Gatewatch",
         version="0.1.0",
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",

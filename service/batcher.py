@@ -110,26 +110,32 @@ class Batcher:
                 "send again after the time in Retry-After"
             )
 
-    async def submit(self, sent: list[Sent]) -> list[str]:
-        """Score what a request sent; it may share batches with others. Answers come in the order given.
+    def take(self, sent: list[Sent]) -> asyncio.Future[list[str]]:
+        """Have scored what a request sent; it may share batches with others. Answers come in the order given.
 
         A caller that hangs up leaves its readings in the batch: they are applied, and answered again when sent again.
 
         Raises:
             TooLarge: more readings than may ever wait.
             TooManyWaiting: the readings that wait already leave no room for these.
-            StoreUnavailable: Redis failed; some of the readings may have been applied.
+            StoreUnavailable: the service stops. The future raises it when Redis failed; some of the readings may have
+                been applied.
         """
+        submission = _Submission(sent, asyncio.get_running_loop().create_future(), time.perf_counter())
         if not sent:
-            return []
+            submission.done.set_result([])
+            return submission.done
         if self._stopping:
             raise StoreUnavailable("the service is stopping; send the readings again")
         self.check_room(len(sent))
-        submission = _Submission(sent, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._queue.append(submission)
         self._waiting += len(sent)
         self._arrived.set()
-        return await submission.done
+        return submission.done
+
+    async def submit(self, sent: list[Sent]) -> list[str]:
+        """The answers to what was sent, when there are all of them; see `take`."""
+        return await self.take(sent)
 
     async def _run(self) -> None:
         while True:
