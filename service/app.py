@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
     metrics = Metrics()
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
-    store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)
+    store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
     scorer = Scorer(

@@ -117,7 +117,7 @@ class Scorer:
             streams, rounds = rounds_of(batch, waiting)
             later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
             began, load = loop.time(), self._metrics.stage("load")
-            async with self._store.hold(streams) as held:
+            async with self._store.hold(streams, remembered=True) as held:
                 lanes = await self._lanes(streams, held.packed)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
@@ -127,6 +127,9 @@ class Scorer:
                         applied = self._apply(batch, rounds[:deep], lanes, now_ms)
                     else:
                         applied = await asyncio.to_thread(self._apply, batch, rounds[:deep], lanes, now_ms)
+                if held.remembered and (applied.seen or applied.refused):  # nothing of these will be compared
+                    self._store.remembered.forget(streams)
+                    continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
                         await held.send(applied.writes)

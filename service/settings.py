@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     store_timeout_ms: int = Field(
         250, ge=10, le=600_000, description="longest wait for a connection to Redis or an answer of it, milliseconds"
     )
+    remembered_bytes: int = Field(
+        64 * 2**20, ge=0, description="most bytes of stream records that a process remembers, so as not to load them"
+    )
     save_attempts: int = Field(
         20, ge=1, description="compare-and-set attempts when other processes write the same stream"
     )
