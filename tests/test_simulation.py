@@ -23,7 +23,7 @@ PINNED = [
     ("SET without a fence", 4),
     ("answer before the write", 4),
     ("cached state, fenced by a counter", 267),
-    ("delayed write, fenced by a counter", 946),
+    ("delayed write, fenced by a counter", 405),
     ("a lease instead of compare-and-set", 32),
 ]
 """Each bug and the first seed that catches it."""
