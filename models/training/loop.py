@@ -137,7 +137,9 @@ def _fit(
 ) -> tuple[_Run, str]:
     """Epochs until something stops them, and what did."""
     network = build(config, len(recordings[0].channels))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
     run = _Run(network, optimiser)
     identity = _identity(recordings, config)
     if checkpoint is not None and (checkpoint / CHECKPOINT).exists():
