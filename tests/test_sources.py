@@ -79,8 +79,10 @@ def test_a_long_time_is_asked_for_in_stretches_that_do_not_overlap(monkeypatch: 
     with answering(200, ANSWER) as (url, asked):
         pumps(url, end="2023-11-14T22:19:20Z")  # seven readings
     assert [(one["start"][0], one["end"][0]) for one in asked] == [
-        ("1700000000.000", "1700000120.000"), ("1700000180.000", "1700000300.000"), ("1700000360.000", "1700000360.000"),
-    ]  # fmt: skip
+        ("1700000000.000", "1700000120.000"),
+        ("1700000180.000", "1700000300.000"),
+        ("1700000360.000", "1700000360.000"),
+    ]
 
 
 def test_two_series_that_would_be_one_channel_are_refused() -> None:
