@@ -133,12 +133,12 @@ def train(
     """
     with torch_set(config.seed):
         network = GeneralForecaster(config.layers, config.hidden)
-        _fit(network, examples(generate(config.series, config.rows, config.seed)), config, on_progress)
+        fit_examples(network, examples(generate(config.series, config.rows, config.seed)), config, on_progress)
         held_out = examples(generate(config.held_out, config.rows, config.seed + HELD_OUT_SEED))
         return network, compare(network, held_out)
 
 
-def _fit(
+def fit_examples(
     network: GeneralForecaster, corpus: Examples, config: GeneralConfig, on_progress: Callable[[int, float], None]
 ) -> None:
     """Updates window by window, groups of series in a new random order each time round; the state is carried on."""
