@@ -3,9 +3,9 @@
 The pace of a stream is its mean time between readings, over the last 100 or so. Bursts of one timestamp count as
 readings; an outage must not: with the time δ since the reading before and a typical time f between two timestamps,
 
-    f *= e^±g  towards δ > 0,  g = max(2/(n + 1), 0.05);    p' = min(p + (min(δ, 8f) - p)/min(n, 100), 4f)
+    f *= e^±g  towards δ > 0,  g = max(4/(n + 1), 0.05);    p' = min(p + (min(δ, 8f) - p)/min(n, 100), 4f)
 
-f is a running median, which a wild first interval misleads for some 25 readings, and no later one.
+f is a running median, which a wild first interval misleads for some 20 readings, and no later one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def take_time(states: Records, timestamps_ms: NDArray[np.int64], readings: NDArr
     """Learn the pace of B streams from the time of one more reading; `last_ms` is still that of the one before."""
     elapsed = np.where(readings > 0, timestamps_ms - states["last_ms"], 0).astype(np.float64)
     typical = states["between_ms"].astype(np.float64)
-    step = np.maximum(2 / (readings + 1.0), LEAST_STEP)
+    step = np.maximum(4 / (readings + 1.0), LEAST_STEP)
     towards = np.where(elapsed > typical, np.minimum(typical * np.exp(step), elapsed), typical * np.exp(-step))
     towards = np.where(elapsed <= typical, np.maximum(towards, elapsed), towards)
     forward = elapsed > 0
