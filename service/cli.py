@@ -1,4 +1,4 @@
-"""The command gatewatch: serve, train, scan, evaluate, replay, demo."""
+"""The command gatewatch: serve, train, scan, evaluate, compare, replay, demo."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import typer
 
 from models.errors import GatewatchError
+from service.commands.compare import compare
 from service.commands.demo import demo
 from service.commands.evaluate import evaluate
 from service.commands.replay import replay
@@ -27,6 +28,7 @@ app.command()(serve)
 app.command()(train)
 app.command("scan")(scan_files)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(replay)
 app.command()(demo)
 
