@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from models.errors import GatewatchError
 from models.recordings import Source, recording_files
 from service.commands.terminal import Files, errors, training_progress
+from service.commands.tuning import search
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
@@ -43,6 +44,14 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="folder to save to while training, and to resume from")
     ] = None,
+    tune: Annotated[
+        int | None, typer.Option(help="search for better settings first, with so many trainings in all", min=1)
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(help="with --tune: folder that keeps the search, to go on with; <out>-study if not given"),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML to write: losses, forecasts, residuals, thresholds")] = None,
     checkpoint_every_s: Annotated[float, typer.Option(help="a checkpoint so often, and after each epoch")] = 60,
 ) -> None:
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
@@ -63,10 +72,17 @@ def train(
 
         print("\n".join(examine(recordings, config).lines()))
         return
+    write_report = _report_writer() if report is not None else None
     with joined_processes() as processes:
+        if tune is not None:
+            if processes.size > 1:
+                raise GatewatchError(f"--tune is for one process; found {processes.size}")
+            config = search(recordings, config, tune, study or out.with_name(f"{out.name}-study"))
         trained = train_detector(recordings, config, units, checkpoint, processes)
     if processes.leads:
         _save(trained, out)
+        if write_report is not None and report is not None:
+            write_report(trained, recordings, report)
 
 
 def _save(trained: Trained, out: Path) -> None:
@@ -123,6 +139,15 @@ def train_detector(
             recordings, config, units=units, checkpoint=checkpoint, on_examined=tell, on_epoch=show.on_epoch,
             processes=processes,
         )  # fmt: skip
+
+
+def _report_writer() -> Callable[[Trained, Sequence[Source], Path], None]:
+    """models.training.report.write_report, asked for before a long training; a GatewatchError without the extra."""
+    try:
+        from models.training.report import write_report
+    except ImportError as error:
+        raise GatewatchError(f"--report needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
+    return write_report
 
 
 def _unit(text: str) -> tuple[str, str]:
