@@ -158,6 +158,30 @@ def _write_rows(found: Scan, path: Path) -> None:
             rows.writerow(cells)
 
 
+def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Score and status of each row, from a file that `write_scores` wrote for this recording.
+
+    Raises:
+        RecordingError: not such a file, or its rows are of other times.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        times = [row["timestamp"] for row in rows]
+        score = np.array([float(row["score"]) for row in rows])
+        status = np.array([STATUSES.index(row["status"]) for row in rows], np.uint8)
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        raise RecordingError(f"{path}: not the scores of a scan: {error}") from error
+    if times != [_iso(int(timestamp_ms)) for timestamp_ms in recording.timestamps_ms]:
+        raise RecordingError(
+            f"{path}: {len(times)} rows that are not those of {recording.stream} ({len(recording)}): "
+            "scan this recording again"
+        )
+    if not np.isfinite(score).all():
+        raise RecordingError(f"{path}: a score is not finite; scan {recording.stream} again")
+    return score, status
+
+
 def summary(found: Scan) -> str:
     """One line: readings, how many anomalous, how many alerts."""
     return (

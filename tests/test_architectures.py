@@ -339,6 +339,21 @@ def test_the_exported_graph_steps_like_the_network(name: Architecture) -> None:
                 np.testing.assert_allclose(tensor, state[key], atol=1e-5, rtol=0)
 
 
+def test_a_minimal_lstm_whose_gates_are_shut_steps_like_its_graph() -> None:
+    network = forecaster("minlstm")
+    with torch.no_grad():
+        for block in network.blocks:
+            block.gates.bias.fill_(-100.0)
+    x, observed, elapsed = (tensor[0] for tensor in readings(1, 2, 0.0, seed=0))
+    state = lived(network, 2, seed=0)
+    _, _, after = network.step(x, observed, elapsed, state)
+    fed = {"x": x, "observed": observed, "elapsed": elapsed, **state}
+    outputs = [f"{name}_next" for name in after]
+    found = session(export_step(network)).run(outputs, {name: tensor.numpy() for name, tensor in fed.items()})
+    for served, trained in zip(found, after.values(), strict=True):
+        np.testing.assert_allclose(served, trained.detach().numpy(), atol=1e-5)
+
+
 @each_live
 @pytest.mark.parametrize("hidden", [3, 64])
 def test_a_stream_steps_alike_alone_and_in_company(name: Architecture, hidden: int) -> None:
