@@ -134,9 +134,9 @@ def test_forms_of_a_request(client: TestClient) -> None:
         (b"[]", {"content-type": "text/xml"}, 415, "text/xml"),
         (b"[]", {"content-encoding": "br"}, 415, "'br'; expected gzip"),
         (b"plain", {"content-encoding": "gzip"}, 400, "not gzip"),
-        (gzip.compress(b"[]" * 100)[:-9], {"content-encoding": "gzip"}, 400, "ends too early"),
+        (gzip.compress(b"[]" * 100, mtime=0)[:-9], {"content-encoding": "gzip"}, 400, "ends too early"),
         (b" " * 3000, {}, 413, "at most 2048"),
-        (gzip.compress(b" " * 3000), {"content-encoding": "gzip"}, 413, "once decompressed"),
+        (gzip.compress(b" " * 3000, mtime=0), {"content-encoding": "gzip"}, 413, "once decompressed"),
         (b"[" + b",".join([b"{}"] * 6) + b"]", {}, 413, "6 readings in one request; at most 5"),
     ],
 )
@@ -322,7 +322,7 @@ def test_an_incident_stays_counted_while_its_stream_sends(settings: Callable[...
         (b"{}", {"content-type": "text/plain"}, 415, "text/plain"),
         (b"{}", {"content-type": "application/x-ndjson"}, 415, "expected application/json"),
         (b" " * 300_000 + b"{}", {}, 413, "at most 262144"),
-        (gzip.compress(b" " * 300_000), {"content-encoding": "gzip"}, 413, "once decompressed"),
+        (gzip.compress(b" " * 300_000, mtime=0), {"content-encoding": "gzip"}, 413, "once decompressed"),
     ],
 )
 def test_settings_that_are_none_change_nothing(
