@@ -8,7 +8,7 @@ demo: .venv-demo/ready            ## watch a simulated pump station; ONCE=1 ends
 	.venv-demo/bin/gatewatch demo $(if $(ONCE),--once)
 
 test: .venv/ready                 ## every test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist worksteal
 
 lint: .venv/ready                 ## style and types
 	.venv/bin/ruff check .

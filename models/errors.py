@@ -5,6 +5,7 @@ GatewatchError
 ├── RecordingError     a file of readings that cannot be read as one
 ├── TrainingError      too little data, or a loss that is not a number
 ├── CalibrationError   scores from which no threshold can be learned
+├── EvaluationError    labels that do not fit the recordings, or nothing to evaluate
 └── ArtefactError      an artefact that is missing, damaged or of another format
 """
 
@@ -27,6 +28,10 @@ class TrainingError(GatewatchError, RuntimeError):
 
 class CalibrationError(GatewatchError, ValueError):
     """Scores from which no threshold can be learned."""
+
+
+class EvaluationError(GatewatchError, ValueError):
+    """Labels that do not fit the recordings, or nothing to evaluate."""
 
 
 class ArtefactError(GatewatchError, RuntimeError):

@@ -301,7 +301,7 @@ def _pieces(path: Path, header: list[str], blocks: Iterator[_Block]) -> Iterator
 
 def _arrays(block: _Block, time_at: int, columns: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Times and values of a block in which nothing is unusual; ValueError of any other."""
-    times = np.array([_time_ms(cell, "") for cell in block.column(time_at)], np.int64)
+    times = np.array([time_ms(cell, "") for cell in block.column(time_at)], np.int64)
     values = block.numbers(columns)
     if (np.abs(values) > LARGEST).any():
         raise ValueError
@@ -315,7 +315,7 @@ def _arrays_cell_by_cell(
     times, values = [], []
     for number, row in enumerate(block.rows(), start=first_row):
         where = f"{path}, row {number}"
-        times.append(_time_ms(row[time_at], where))
+        times.append(time_ms(row[time_at], where))
         values.append([_value(row[at], where, name) for at, name in channels])
     return np.array(times, np.int64), np.array(values, np.float32)
 
@@ -339,15 +339,14 @@ def _number(cell: object) -> float:
     return float(cell)  # type: ignore[arg-type]
 
 
-def _time_ms(cell: object, where: str) -> int:
+def time_ms(cell: object, where: str, column: str = "timestamp") -> int:
+    """Unix milliseconds of an RFC 3339 time or of Unix seconds. Raises RecordingError for anything else."""
     seconds = _seconds(cell)
     if seconds is None:
-        raise RecordingError(
-            f"{where}, column timestamp: {cell!r:.80} is not a time; expected RFC 3339 or Unix seconds"
-        )
+        raise RecordingError(f"{where}, column {column}: {cell!r:.80} is not a time; expected RFC 3339 or Unix seconds")
     if not 0 <= seconds < LATEST_S:
         raise RecordingError(
-            f"{where}, column timestamp: {cell!r:.80} is not a time between 1970 and 5138; expected RFC 3339 or Unix "
+            f"{where}, column {column}: {cell!r:.80} is not a time between 1970 and 5138; expected RFC 3339 or Unix "
             "seconds"
         )
     return round(seconds * 1000)

@@ -30,6 +30,7 @@ score below 1, so that scores still rank: where no part is above 1, the score is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,11 @@ class ResidualCalibration:
     level_threshold: float
     lively_scale: float
 
+    @cached_property
+    def usual_plain(self) -> float:
+        """m₀ + 3 s₀."""
+        return float(self.event_mean + 3 * np.sqrt(self.event_variance))
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -166,8 +172,8 @@ def judge(
     _level(x, observed, states, calibration, strange[1], signals, parts)
     _runs(values, observed, states, calibration, strange[2:], signals, parts)
 
-    reason, largest = parts.argmax(axis=1), parts.max(axis=1)
-    differs = np.square(plain / (calibration.event_mean + 3 * np.sqrt(calibration.event_variance)))
+    reason, largest = parts.argmax(axis=1), np.maximum.reduce(parts, 1)
+    differs = np.square(plain / calibration.usual_plain)
     differs += np.square(signals[:, 1] * (1.75 / calibration.level_threshold))
     differs += np.square(signals[:, 2] / calibration.lively_scale)
     differs = np.sqrt(differs)
@@ -199,7 +205,7 @@ def _event(
     taught *= observed
     states["noise"] = noise + taught / TEACHING_READINGS
 
-    pooled = np.sqrt((z * z).sum(axis=1))
+    pooled = np.sqrt(np.add.reduce(z * z, 1))
     mean = calibration.event_mean + states["usual"].astype(np.float64)
     variance = calibration.event_variance + states["unrest"].astype(np.float64)
     spread = np.sqrt(np.maximum(variance, LEAST_VARIANCE))
@@ -208,13 +214,13 @@ def _event(
     signals[:, 0] = (event - mean) / spread
     parts[:, 0] = np.maximum(signals[:, 0], 0.0) / calibration.event_threshold
     states["event"] = np.minimum(event, mean + EVENT_MEMORY * spread)
-    delta = np.minimum(pooled - mean, EVENT_LIMIT * spread) * observed.any(axis=1)
+    delta = np.minimum(pooled - mean, EVENT_LIMIT * spread) * np.logical_or.reduce(observed, 1)
     states["usual"] += delta / TEACHING_READINGS
     states["unrest"] += (delta * delta - variance) / TEACHING_READINGS
 
     np.minimum(miss, MISS_LIMIT, out=miss)
     plain = states["plain"].astype(np.float64)
-    plain += PLAIN_GAIN * (np.sqrt((miss * miss).sum(axis=1)) - plain)
+    plain += PLAIN_GAIN * (np.sqrt(np.add.reduce(miss * miss, 1)) - plain)
     states["plain"] = plain
     return np.asarray(plain)
 
@@ -266,27 +272,28 @@ def _runs(
     states["lively"] = lively
     signals[:, 2] = pool(lively)
 
-    readings_still = (states["still"] + same) * (same | ~observed)
-    readings_absent = (states["absent"] + 1) * ~observed
+    missing = ~observed
+    readings_still = (states["still"] + same) * (same | missing)
+    readings_absent = (states["absent"] + 1) * missing
     states["still"] = readings_still
     states["absent"] = readings_absent
     states["value"] = np.where(observed, values, before)
     np.divide(readings_still, calibration.still_limit, out=still)
     np.divide(readings_absent, calibration.absent_limit, out=absent)
-    parts[:, 2] = still.max(axis=1)
-    parts[:, 3] = absent.max(axis=1)
+    parts[:, 2:] = np.maximum.reduce(strange, 2).T
 
 
 def pool(strangeness: Floats) -> Floats:
     """(B, C) to (B,): the fourth root of the sum of fourth powers."""
     squared = strangeness * strangeness
-    return np.asarray(np.sqrt(np.sqrt((squared * squared).sum(axis=1))))
+    return np.asarray(np.sqrt(np.sqrt(np.add.reduce(squared * squared, 1))))
 
 
 def shares(strangeness: Floats) -> Floats:
     """(B, C) to shares of the fourth powers, each row summing to 1; equal shares where nothing is strange."""
-    largest = strangeness.max(axis=1, keepdims=True)
+    largest = np.maximum.reduce(strangeness, 1, keepdims=True)
     relative = np.divide(strangeness, largest, out=np.ones_like(strangeness), where=largest > 0)
     powers = relative * relative
     powers *= powers
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    powers /= np.add.reduce(powers, 1, keepdims=True)
+    return powers

@@ -128,7 +128,7 @@ def write_scores(found: Scan, path: Path) -> None:
     """Write a CSV with one row per row of the recording, in its order.
 
     Columns: timestamp, score, status, alert, and `<channel>.expected` (physical units) and `<channel>.residual`
-    (reading minus forecast, in error scales; empty where missing) of each channel.
+    (reading minus forecast, in error scales) of each channel; empty where nothing is expected yet, or missing.
 
     Raises:
         GatewatchError: the file cannot be written.
@@ -153,8 +153,33 @@ def _write_rows(found: Scan, path: Path) -> None:
             cells += [STATUSES[found.status[row]], int(found.alert[row])]
             for channel in range(len(recording.channels)):
                 residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
-                cells += [f"{found.expected[row, channel, 1]:.7g}", residual]
+                expected = found.expected[row, channel, 1]
+                cells += [f"{expected:.7g}" if np.isfinite(expected) else "", residual]
             rows.writerow(cells)
+
+
+def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Score and status of each row, from a file that `write_scores` wrote for this recording.
+
+    Raises:
+        RecordingError: not such a file, or its rows are of other times.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        times = [row["timestamp"] for row in rows]
+        score = np.array([float(row["score"]) for row in rows])
+        status = np.array([STATUSES.index(row["status"]) for row in rows], np.uint8)
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        raise RecordingError(f"{path}: not the scores of a scan: {error}") from error
+    if times != [_iso(int(timestamp_ms)) for timestamp_ms in recording.timestamps_ms]:
+        raise RecordingError(
+            f"{path}: {len(times)} rows that are not those of {recording.stream} ({len(recording)}): "
+            "scan this recording again"
+        )
+    if not np.isfinite(score).all():
+        raise RecordingError(f"{path}: a score is not finite; scan {recording.stream} again")
+    return score, status
 
 
 def summary(found: Scan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,7 +29,7 @@ from service.errors import (
     first_of,
     problem,
 )
-from service.ingest import PROBLEM_JSON, Ingest, Scope, Send
+from service.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.routes import Parts, router
@@ -36,6 +37,7 @@ from service.schemas import Wire
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
+from service.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -72,15 +74,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     detector.require_live()
     metrics = Metrics()
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
-    store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms)
+    store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
-    scorer = Scorer(detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams)
-    batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings)
+    turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
+    scorer = Scorer(
+        detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns
+    )
+    batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
+    ingest = Ingest(wire, batcher, bodies)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Ingest]]:
         needed = detector.manifest.calibration.rebuild_readings
         if needed > settings.history_readings:
             log.warning(
@@ -100,13 +106,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
         log.info("started", model=detector.name, channels=list(detector.channels))
-        yield
+        yield {INGEST: ingest}
         await batcher.stop()
         await store.close()
         log.info("stopped")
 
     app = Service(
-        Ingest(wire, batcher, bodies),
+        ingest,
         title="Gatewatch",
         version="0.1.0",
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",

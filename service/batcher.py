@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -19,6 +20,12 @@ log = structlog.get_logger(__name__)
 
 DEPTH = 32
 """Most readings of one stream in a batch. Each takes a step of its own, half a millisecond, while others wait."""
+
+BATCH_COST = 32
+"""Readings; a batch of one takes as long as one of so many more that are of different streams (measured)."""
+
+PACE_GAIN = 0.2
+"""How much the last batch counts in the time that a reading takes."""
 
 
 @dataclass
@@ -47,13 +54,22 @@ class Batcher:
     """One batch is under way at a time; what arrives meanwhile is the next one. There is no waiting window."""
 
     def __init__(
-        self, wire: Wire, scorer: Scorer, metrics: Metrics, batch_readings: int, waiting_readings: int
+        self,
+        wire: Wire,
+        scorer: Scorer,
+        metrics: Metrics,
+        batch_readings: int,
+        waiting_readings: int,
+        waiting_ms: float,
     ) -> None:
         self._wire = wire
         self._scorer = scorer
         self._metrics = metrics
         self._batch_readings = batch_readings
         self._waiting_readings = waiting_readings
+        self._waiting_s = waiting_ms / 1000
+        self._reading_s = 0.0  # what one of many readings takes, of late
+        self._store_failed = False  # in the batch before
         self._queue: deque[_Submission] = deque()
         self._waiting = 0
         self._arrived = asyncio.Event()
@@ -86,27 +102,40 @@ class Batcher:
                 f"{self._waiting} readings wait to be scored; at most {self._waiting_readings} may wait: "
                 "send again after the time in Retry-After"
             )
+        ahead_s = self._waiting * self._reading_s
+        if ahead_s > self._waiting_s:
+            raise TooManyWaiting(
+                f"the {self._waiting} readings that wait to be scored take {ahead_s:.1f} s; at most "
+                f"{self._waiting_s:g} s may be ahead of a request (GATEWATCH_WAITING_MS): "
+                "send again after the time in Retry-After"
+            )
 
-    async def submit(self, sent: list[Sent]) -> list[str]:
-        """Score what a request sent; it may share batches with others. Answers come in the order given.
+    def take(self, sent: list[Sent]) -> asyncio.Future[list[str]]:
+        """Have scored what a request sent; it may share batches with others. Answers come in the order given.
 
         A caller that hangs up leaves its readings in the batch: they are applied, and answered again when sent again.
 
         Raises:
             TooLarge: more readings than may ever wait.
             TooManyWaiting: the readings that wait already leave no room for these.
-            StoreUnavailable: Redis failed; some of the readings may have been applied.
+            StoreUnavailable: the service stops. The future raises it when Redis failed; some of the readings may have
+                been applied.
         """
+        submission = _Submission(sent, asyncio.get_running_loop().create_future(), time.perf_counter())
         if not sent:
-            return []
+            submission.done.set_result([])
+            return submission.done
         if self._stopping:
             raise StoreUnavailable("the service is stopping; send the readings again")
         self.check_room(len(sent))
-        submission = _Submission(sent, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._queue.append(submission)
         self._waiting += len(sent)
         self._arrived.set()
-        return await submission.done
+        return submission.done
+
+    async def submit(self, sent: list[Sent]) -> list[str]:
+        """The answers to what was sent, when there are all of them; see `take`."""
+        return await self.take(sent)
 
     async def _run(self) -> None:
         while True:
@@ -119,14 +148,31 @@ class Batcher:
                 continue
             taken: list[tuple[_Submission, int, int]] = []
             try:
-                taken = self._take()
+                resting = self._scorer.turns.resting(asyncio.get_running_loop().time())
+                taken = self._take(set(resting))
+                if not taken:
+                    await self._wait_until(min(resting.values()))
+                    continue
                 sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
                 self._metrics.batch(len(sent))
+                began = time.perf_counter()
                 answers = await self._score(sent)
+                self._note_pace((time.perf_counter() - began) / (len(sent) + BATCH_COST))
             except Exception as error:
                 self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
                 continue
             self._hand_out(taken, answers)
+
+    async def _wait_until(self, when: float) -> None:
+        """Wait for a time of the event loop, or for something to arrive before it."""
+        self._arrived.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(when):
+                await self._arrived.wait()
+
+    def _note_pace(self, reading_s: float) -> None:
+        self._reading_s += (reading_s - self._reading_s) * (PACE_GAIN if self._reading_s else 1.0)
+        self._store_failed = False
 
     async def _score(self, sent: list[Sent]) -> list[str]:
         """The answers of a batch: those of its readings, and those of what is none."""
@@ -139,14 +185,16 @@ class Batcher:
         rest = iter(scored)
         return [next(rest) if result is None else answer(result) for result in results]
 
-    def _take(self) -> list[tuple[_Submission, int, int]]:
+    def _take(self, waiting_streams: set[str]) -> list[tuple[_Submission, int, int]]:
         """The next batch: whole submissions as long as they fit, or a part of one that is large or deep.
 
         What is left of one waits for the next batch, and so does everything of the same streams behind it; others pass.
+
+        Args:
+            waiting_streams: those that rest, of which nothing is taken.
         """
         taken: list[tuple[_Submission, int, int]] = []
         left: deque[_Submission] = deque()
-        waiting_streams: set[str] = set()
         room, depth = self._batch_readings, Counter[str]()
         while self._queue and room > 0:
             submission = self._queue.popleft()
@@ -176,6 +224,8 @@ class Batcher:
                 waiting_streams.update(streams[stop:])
                 left.append(submission)
         self._queue.extendleft(reversed(left))
+        if not taken:
+            return taken
         self._waiting -= sum(stop - start for _, start, stop in taken)
         self._metrics.waited(time.perf_counter() - min(submission.since for submission, _, _ in taken))
         return taken
@@ -189,7 +239,10 @@ class Batcher:
                 submission.done.set_result(submission.in_order_sent())
 
     def _fail(self, submissions: list[_Submission], error: Exception) -> None:
-        """Fail every request of a batch and, when it was the store, all that wait: they would wait as long in vain."""
+        """Fail every request of a batch and, when it is the store for the second time in a row, all that wait.
+
+        One save that fails may be a moment's stall. When Redis is away, they would all wait as long in vain.
+        """
         if isinstance(error, StoreUnavailable):
             log.warning("batch not scored", error=str(error), cause=cause_of(error))
         else:
@@ -198,7 +251,8 @@ class Batcher:
             self._metrics.store_error("score")
         if isinstance(error, ForeignValue):
             self._metrics.foreign_value()
-        if isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue)):
+        store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
+        if store_failed and self._store_failed:
             submissions = [*submissions, *self._queue]
             self._queue.clear()
             self._waiting = 0
@@ -207,6 +261,7 @@ class Batcher:
             for submission in partly:
                 self._queue.remove(submission)
                 self._waiting -= len(submission.sent) - submission.taken
+        self._store_failed = store_failed
         for submission in submissions:
             if not submission.done.done():
                 submission.done.set_exception(error)

@@ -1,4 +1,4 @@
-"""The command gatewatch: serve, train, scan, replay, demo."""
+"""The command gatewatch: serve, train, scan, evaluate, compare, replay, demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 import typer
 
 from models.errors import GatewatchError
+from service.commands.compare import compare
 from service.commands.demo import demo
+from service.commands.evaluate import evaluate
 from service.commands.replay import replay
 from service.commands.scan import scan_files
 from service.commands.serve import serve
@@ -25,6 +27,8 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(train)
 app.command("scan")(scan_files)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(replay)
 app.command()(demo)
 

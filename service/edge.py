@@ -26,16 +26,17 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
-import msgspec
 import structlog
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow, problem
+from service.direct import Direct, usual, written
+from service.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
+from service.ingest import INGEST, Headers, refused
 
 log = structlog.get_logger(__name__)
 
@@ -216,7 +217,11 @@ class EdgeProtocol(HttpToolsProtocol):
             raise self._refusal  # the parser stops
         self._stop()
         self._owes, self._unframed = self._edge.bodies, 0
-        super().on_headers_complete()
+        direct = self._direct()
+        if direct is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = cast(Any, direct)
 
     def on_body(self, body: bytes) -> None:
         self._unframed = 0
@@ -226,6 +231,37 @@ class EdgeProtocol(HttpToolsProtocol):
         self._stop()
         self._owes, self._unframed = None, 0
         super().on_message_complete()
+        if isinstance(self.cycle, Direct):
+            self.cycle.begin()
+
+    def _direct(self) -> Direct | None:
+        """The request whose head was read, if it is one to be answered here."""
+        ingest, path = self.app_state.get(INGEST), self.url.decode("latin-1")
+        if (
+            ingest is None
+            or not ingest.takes(path)
+            or "%" in path
+            or "?" in path
+            or self.parser.get_method() != b"POST"
+            or self.parser.get_http_version() != "1.1"
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or self.flow.write_paused
+        ):
+            return None
+        content_type = usual(self.headers)
+        if content_type is None:
+            return None
+        return Direct(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
+
+    def _reply(self, request: Direct, status: int, headers: Headers, body: bytes) -> None:
+        if request.disconnected:
+            return
+        request.response_started = request.response_complete = True
+        always = self.server_state.default_headers
+        self.transport.write(written(status, headers, body, always, request.keep_alive))
+        if not request.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -308,16 +344,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._close()
 
     def _answer(self, error: ServiceError) -> bytes:
-        content = problem(error)
-        body = msgspec.json.encode(content)
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        return STATUS_LINE[content["status"]] + lines + b"\r\n" + body
+        return written(*refused(error), self.server_state.default_headers, keep_alive=False)
 
     def _close(self) -> None:
         """Close once all is sent; whoever does not read it is cut off when its time for that is over."""

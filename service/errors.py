@@ -129,7 +129,7 @@ def first_of(errors: Sequence[Any]) -> str:
     return f"{where}: {first['msg']} (found {str(first.get('input'))[:64]!r})"
 
 
-def problem(error: Exception) -> dict[str, Any]:
+def problem(error: BaseException) -> dict[str, Any]:
     """An error as a problem document (RFC 9457); of one that is not ours, no word leaves the service."""
     if isinstance(error, ServiceError):
         return {"type": "about:blank", "title": error.title, "status": error.status, "detail": str(error)}

@@ -33,17 +33,17 @@ class Round:
     places: Places
 
 
-def rounds_of(batch: Readings, places: Sequence[int] | None) -> tuple[list[str], list[Round]]:
+def rounds_of(batch: Readings, places: Sequence[int]) -> tuple[list[str], list[Round]]:
     """The streams of a batch, each once, and their readings in rounds, each stream's in its order.
 
     Args:
-        places: the readings that count; None for all.
+        places: the readings that count.
     """
-    if places is None and len(set(batch.streams)) == len(batch):
+    if len(places) == len(batch) == len(set(batch.streams)):
         every = np.arange(len(batch))
         return batch.streams, [Round(every, every)]
     by_stream: dict[str, list[int]] = {}
-    for place in range(len(batch)) if places is None else places:
+    for place in places:
         by_stream.setdefault(batch.streams[place], []).append(place)
     for queue in by_stream.values():
         if len(queue) > 1:

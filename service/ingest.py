@@ -6,6 +6,7 @@ The OpenAPI document describes them all the same, and what they take is checked 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -22,10 +23,15 @@ log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+Reply = tuple[int, Headers, bytes]
+"""Status, headers and body."""
 
 READINGS: Final = "/v1/readings"
 STREAM, OF_STREAM = "/v1/streams/", "/readings"
 JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+INGEST: Final = "ingest"
+"""Under this name, the app's state tells connections of its Ingest."""
 PROBLEM_JSON: Final = b"application/problem+json"
 
 
@@ -44,40 +50,56 @@ class Ingest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every error leaves as a problem document."""
-        headers: list[tuple[bytes, bytes]]
         try:
-            body, form = await self._score(scope, receive)
-            status, headers = (
-                200,
-                [(b"content-type", b"application/x-ndjson" if form == "lines" else b"application/json")],
-            )
+            status, headers, body = await self._score(scope, receive)
         except ClientGone:
             return
         except Exception as error:
-            if not isinstance(error, ServiceError):
-                log.error("unexpected error", exc_info=error)
-            content = problem(error)
-            status, body = content["status"], msgspec.json.encode(content)
-            headers = [(b"content-type", PROBLEM_JSON)]
-            headers += [(name.encode(), value.encode()) for name, value in getattr(error, "headers", {}).items()]
-        headers.append((b"content-length", b"%d" % len(body)))
+            status, headers, body = refused(error)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _score(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
+    async def _score(self, scope: Scope, receive: Receive) -> Reply:
         if scope["method"] != "POST":
             raise MethodNotAllowed(scope["method"], ["POST"])
-        path: str = scope["path"]
-        stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
         headers = _headers(scope)
-        lines = _is_lines(headers.get(b"content-type", ""))
+        content_type = headers.get(b"content-type", "")
+        _is_lines(content_type)
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
         with self._bodies.of(headers) as body:
-            content = await body.read(receive)
-            self._batcher.check_room()
-            sent, form = self._wire.read(content, lines, stream)
-            del content
-            return join(await self._batcher.submit(sent), form), form
+            answers, form = self.begin(await body.read(receive), scope["path"], content_type)
+            return answered(join(await answers, form), form)
+
+    def begin(self, content: bytes, path: str, content_type: str) -> tuple[asyncio.Future[list[str]], str]:
+        """Hand in the readings of a whole body: the future answers, and the form in which `answers.join` writes them.
+
+        Raises:
+            ServiceError: what concerns the whole request.
+        """
+        lines = _is_lines(content_type)
+        self._batcher.check_room()
+        stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
+        sent, form = self._wire.read(content, lines, stream)
+        return self._batcher.take(sent), form
+
+
+def answered(body: bytes, form: str) -> Reply:
+    """The reply to a request that was looked at."""
+    return 200, _headed(b"application/x-ndjson" if form == "lines" else b"application/json", body), body
+
+
+def refused(error: BaseException) -> Reply:
+    """The reply to a request that failed as a whole: a problem document."""
+    if not isinstance(error, ServiceError):
+        log.error("unexpected error", exc_info=error)
+    content = problem(error)
+    body = msgspec.json.encode(content)
+    more = [(name.encode(), value.encode()) for name, value in getattr(error, "headers", {}).items()]
+    return content["status"], [*_headed(PROBLEM_JSON, body), *more], body
+
+
+def _headed(content_type: bytes, body: bytes) -> Headers:
+    return [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
 
 
 def _is_lines(content_type: str) -> bool:

@@ -1,8 +1,8 @@
 -- Save the states of many streams, each only if its record still carries the fence it was loaded with.
 --
 -- KEYS: state key, history key and the two keys of earlier records of each stream, in turn.
--- ARGV: for each stream: fence ('' = there was no record), record, two earlier records ('' = leave as it is),
---       '1' to begin the history anew, number of pieces of history, then offset and bytes of each piece.
+-- ARGV: for each stream: fence ('' = there was no record) or, instead, all of the record before; record,
+--       two earlier records ('' = leave as it is), '1' to begin the history anew, number of pieces of history, then offset and bytes of each piece.
 -- Answers 1 (saved) or 0 (another process was first) for each stream.
 local function write(key, offset, piece)
   if type(redis.pcall('SETRANGE', key, offset, piece)) == 'table' then -- a foreign value under our key
@@ -13,7 +13,8 @@ end
 local answers, at = {}, 1
 for i = 1, #KEYS, 4 do
   local fence, pieces = ARGV[at], tonumber(ARGV[at + 5])
-  local held = redis.pcall('GETRANGE', KEYS[i], 4, 32)
+  local held
+  if #fence > 29 then held = redis.pcall('GET', KEYS[i]) else held = redis.pcall('GETRANGE', KEYS[i], 4, 32) end
   if type(held) == 'table' then held = '' end -- a foreign value under our key, loaded as none
   if held == fence then
     redis.call('SET', KEYS[i], ARGV[at + 1])

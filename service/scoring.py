@@ -25,6 +25,7 @@ from service.state import Records
 from service.stepper import Stepper
 from service.store import StateStore, Writes
 from service.stream_settings import StreamSettings
+from service.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +86,9 @@ class Scorer:
         history_readings: int,
         save_attempts: int,
         most_streams: int,
+        turns: Turns,
     ) -> None:
+        self.turns = turns
         self._detector = detector
         self._store = store
         self._metrics = metrics
@@ -107,32 +110,43 @@ class Scorer:
             Contended: other processes wrote a stream for `save_attempts` times.
         """
         answers: list[str] = [""] * len(batch)
-        waiting: list[int] | None = None
-        for _ in range(self._attempts):
+        waiting: Sequence[int] = range(len(batch))
+        left, deep = self._attempts, len(batch)
+        loop = asyncio.get_running_loop()
+        while True:
             streams, rounds = rounds_of(batch, waiting)
-            load = self._metrics.stage("load")
-            async with self._store.hold(streams) as held:
+            later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
+            began, load = loop.time(), self._metrics.stage("load")
+            async with self._store.hold(streams, remembered=True) as held:
                 lanes = await self._lanes(streams, held.packed)
+                self.turns.loaded(streams, lanes.fences, began)
                 load.done()
                 with self._metrics.stage("step"):
                     now_ms = int(time.time() * 1000)
                     if len(batch) <= SMALL_BATCH:
-                        applied = self._apply(batch, rounds, lanes, now_ms)
+                        applied = self._apply(batch, rounds[:deep], lanes, now_ms)
                     else:
-                        applied = await asyncio.to_thread(self._apply, batch, rounds, lanes, now_ms)
+                        applied = await asyncio.to_thread(self._apply, batch, rounds[:deep], lanes, now_ms)
+                if held.remembered and (applied.seen or applied.refused):  # nothing of these will be compared
+                    self._store.remembered.forget(streams)
+                    continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
                         await held.send(applied.writes)
                     self._write_answers(answers, applied, lanes)
                     saved = await held.saved()
             lost = {stream for stream, ok in zip(applied.writes.streams, saved, strict=True) if not ok}
+            now = loop.time()
+            self.turns.saved(applied.writes.streams, applied.writes.records, lost, now - began, now)
             self._count(batch, applied, lanes, lost)
             await self._answer_seen(answers, batch, applied, lanes, lost)
-            if not lost:
+            if lost:
+                left, deep = left - 1, max(1, len(rounds[:deep]) // 2)  # what takes less time is less often overtaken
+                if not left:
+                    raise Contended(f"other processes kept writing {len(lost)} of the streams; send the readings again")
+            elif not later:
                 return answers
-            places = range(len(batch)) if waiting is None else waiting
-            waiting = [place for place in places if batch.streams[place] in lost]
-        raise Contended(f"other processes kept writing {len(lost)} of the streams; send the readings again")
+            waiting = [place for place in waiting if batch.streams[place] in lost or place in later]
 
     async def describe(self, stream: str) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
     waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")
+    waiting_ms: float = Field(
+        500.0, gt=0, description="most time that what waits ahead of a request may take, milliseconds; more gets 429"
+    )
     request_readings: int = Field(10_000, ge=1, description="most readings in one request; more get 413")
     waiting_bytes: int = Field(
         64 * 2**20,
@@ -84,6 +87,9 @@ class Settings(BaseSettings):
 
     store_timeout_ms: int = Field(
         250, ge=10, le=600_000, description="longest wait for a connection to Redis or an answer of it, milliseconds"
+    )
+    remembered_bytes: int = Field(
+        64 * 2**20, ge=0, description="most bytes of stream records that a process remembers, so as not to load them"
     )
     save_attempts: int = Field(
         20, ge=1, description="compare-and-set attempts when other processes write the same stream"

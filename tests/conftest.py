@@ -16,6 +16,7 @@ import httpx2
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from starlette.testclient import TestClient
 
@@ -33,6 +34,12 @@ from service.settings import Settings
 CHANNELS = ("pressure", "flow")
 START_MS = 1_700_000_000_000
 _tenants = itertools.count()
+
+hypothesis_settings.register_profile("gatewatch", deadline=None)  # no test is timed; the machine may be busy
+hypothesis_settings.load_profile("gatewatch")
+
+PATIENT_MS = 10_000
+"""A store time-out for tests that are not about it: on a busy machine Redis may take its time."""
 
 
 def make_artefact(
@@ -91,7 +98,8 @@ def tenant() -> str:
 @pytest.fixture
 def settings(artefact: Path, redis_url: str, tenant: str) -> Callable[..., Settings]:
     def make(**changes: Any) -> Settings:
-        return Settings(**{"model": str(artefact), "redis_url": redis_url, "tenant": tenant, **changes})
+        given = {"model": str(artefact), "redis_url": redis_url, "tenant": tenant, "store_timeout_ms": PATIENT_MS}
+        return Settings(**given | changes)
 
     return make
 
@@ -102,7 +110,7 @@ def client(settings: Callable[..., Settings]) -> Iterator[TestClient]:
         yield client
 
 
-CROWDED: dict[str, Any] = {"batch_readings": 1, "waiting_readings": 1, "store_timeout_ms": 10_000}
+CROWDED: dict[str, Any] = {"batch_readings": 1, "waiting_readings": 1, "store_timeout_ms": PATIENT_MS}
 """Settings with which `crowded` works."""
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 
 import pytest
 
-from service.batcher import DEPTH, Batcher
-from service.errors import Contended, TooLarge, TooManyWaiting
+from service.batcher import BATCH_COST, DEPTH, Batcher
+from service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
 from service.metrics import Metrics
 from service.schemas import Readings, Sent, Wire
 from service.scoring import Scorer
+from service.turns import Turns
 
 
 class Recorder(Scorer):
@@ -19,6 +21,7 @@ class Recorder(Scorer):
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[str, int]]] = []
+        self.turns = Turns(random.Random(0))
 
     async def score_batch(self, batch: Readings) -> list[str]:
         await asyncio.sleep(0)
@@ -36,12 +39,16 @@ def request(*streams: str, first: int = 0) -> list[Sent]:
 
 
 def gather(
-    requests: list[list[Sent]], batch_readings: int = 100, waiting: int = 10_000, recorder: Recorder | None = None
+    requests: list[list[Sent]],
+    batch_readings: int = 100,
+    waiting: int = 10_000,
+    recorder: Recorder | None = None,
+    waiting_ms: float = 1e9,
 ) -> tuple[Recorder, list[object]]:
     """Submit requests in order, all before the first batch begins; the batches, and each request's answers."""
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, used, Metrics(), batch_readings, waiting)
+        batcher = Batcher(WIRE, used, Metrics(), batch_readings, waiting, waiting_ms)
         jobs = [asyncio.create_task(batcher.submit(sent)) for sent in requests]
         await asyncio.sleep(0)
         batcher.start()
@@ -94,6 +101,64 @@ def test_a_contended_stream_fails_its_batch_and_not_those_that_wait() -> None:
     _, answers = gather([request(*"ab"), request(*"cd", first=5)], batch_readings=2, recorder=Overrun())
     assert isinstance(answers[0], Contended)
     assert answers[1] == ["5", "6"]
+
+
+class Away(Recorder):
+    """The store fails some batches."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    async def score_batch(self, batch: Readings) -> list[str]:
+        answers = await super().score_batch(batch)
+        if len(self.batches) <= self.failures:
+            raise StoreUnavailable("Redis did not answer in time")
+        return answers
+
+
+def test_a_failed_save_fails_its_batch_and_a_second_one_all_that_wait() -> None:
+    sent = [request(*"ab"), request(*"cd", first=5), request(*"ef", first=8)]
+    _, answers = gather(sent, batch_readings=2, recorder=Away(1))
+    assert isinstance(answers[0], StoreUnavailable)
+    assert answers[1:] == [["5", "6"], ["8", "9"]]
+    recorder, answers = gather(sent, batch_readings=2, recorder=Away(2))
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+    assert len(recorder.batches) == 2
+
+
+class Slow(Recorder):
+    """A reading takes ten seconds, by the batcher's clock."""
+
+    def __init__(self, clock: list[float]) -> None:
+        super().__init__()
+        self.clock = clock
+
+    async def score_batch(self, batch: Readings) -> list[str]:
+        self.clock[0] += 10.0 * (len(batch) + BATCH_COST)
+        return await super().score_batch(batch)
+
+
+def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("service.batcher.time.perf_counter", lambda: clock[0])
+
+    async def run() -> list[object]:
+        batcher = Batcher(WIRE, Slow(clock), Metrics(), 2, 100, 35_000)
+        batcher.start()
+        await batcher.submit(request("first"))
+        jobs = [asyncio.create_task(batcher.submit(request(name))) for name in "abcdef"]
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        results += [await batcher.submit(request("last"))]
+        await batcher.stop()
+        return list(results)
+
+    *taken, fifth, sixth, last = asyncio.run(run())
+    assert taken == [["0"]] * 4  # with three, 30 s, ahead of it the fourth is still taken
+    assert isinstance(fifth, TooManyWaiting)
+    assert "4 readings that wait to be scored take 40.0 s; at most 35 s" in str(fifth)
+    assert isinstance(sixth, TooManyWaiting)
+    assert last == ["0"]
 
 
 def test_a_deep_request_in_any_order_is_taken_in_order_and_answered_as_it_was_sent() -> None:

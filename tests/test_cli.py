@@ -103,6 +103,8 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path) -> Non
     assert refused(gatewatch("train", tmp_path / "no.csv", "--out", out), "no such file or folder")
     good = recording(tmp_path / "good.csv")
     assert refused(gatewatch("train", good, "--out", out, "--hidden", "0"), "--hidden is 0")
+    unknown = gatewatch("train", good, "--out", out, "--architecture", "elman")
+    assert refused(unknown, "--architecture is 'elman': Input should be 'lstm', 'peephole', 'gru'")
     assert refused(gatewatch("train", good, "--out", out, "--unit", "bar"), "expected channel=unit")
     typo = gatewatch("train", good, "--out", out, "--unit", "presure=bar")
     assert refused(typo, "a unit is given for presure; the recordings have pressure, flow")

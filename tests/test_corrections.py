@@ -21,6 +21,7 @@ from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
 from service.stream_settings import StreamSettings
+from service.turns import Turns
 from tests.conftest import post, readings
 from tests.test_scoring import state_key
 
@@ -110,7 +111,7 @@ def test_a_late_reading_that_another_process_overtakes(
     async def race() -> tuple[dict[str, Any], dict[str, Any] | None]:
         wire = Wire(detector.channels, 0, 100)
         stores = [OvertakenStore(redis_url, tenant, 2000), StateStore(redis_url, tenant, 2000)]
-        mine, others = [Scorer(detector, store, Metrics(), 128, 4, 100) for store in stores]
+        mine, others = [Scorer(detector, store, Metrics(), 128, 4, 100, Turns(random.Random(0))) for store in stores]
 
         def read(*chosen: dict[str, Any]) -> Readings:
             return wire.columns(wire.read(json.dumps(chosen).encode(), False, None)[0], 2_000_000_000_000)[1]

@@ -35,7 +35,7 @@ def test_a_hung_redis_is_503_and_goes_on_where_it_was(settings: Callable[..., Se
     with start_private_redis(tmp_path) as private, redis.Redis.from_url(private.url) as database:
         pid = int(database.info("server")["process_id"])  # type: ignore[index]
         sent = readings("hung", 30)
-        with TestClient(create_app(settings(redis_url=private.url))) as client:
+        with TestClient(create_app(settings(redis_url=private.url, store_timeout_ms=250))) as client:
             before = post(client, sent[:10])
             os.kill(pid, signal.SIGSTOP)
             try:

@@ -19,6 +19,7 @@ from service.schemas import Readings, Wire
 from service.scoring import Scorer
 from service.settings import Settings
 from service.store import StateStore
+from service.turns import Turns
 from tests.conftest import make_artefact, post, readings
 
 
@@ -44,7 +45,7 @@ def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, re
 async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
     wire = Wire(detector.channels, 0, 100)
-    scorers = [Scorer(detector, store, Metrics(), 128, 1000, 100) for store in stores]
+    scorers = [Scorer(detector, store, Metrics(), 128, 1000, 100, Turns(random.Random(0))) for store in stores]
     sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None)
     accepted = [wire.columns([item], 2_000_000_000_000)[1] for item in sent]
     order = random.Random(0)

@@ -44,7 +44,7 @@ HELD_OUT_SEED = 2**32
 """Added to the seed for the series that are not trained on."""
 
 
-ALERTS_PER_WEEK, WARM_UP, REBUILD_READINGS = 2.0, 32, 128
+ALERTS_PER_WEEK, WARM_UP, REBUILD_READINGS = 1.0, 32, 128
 
 
 class GeneralConfig(BaseModel):
@@ -248,7 +248,7 @@ On {settings["held_out"]} series not trained on, mean absolute error against tha
 |---|---|---|
 {rows}
 
-Alert budget: {manifest.calibration.alerts_per_week:g} false alerts of a stream a week, at most one reading in 200. The
+Alert budget: {manifest.calibration.alerts_per_week:g} false alert of a stream a week, at most one reading in 400. The
 first {manifest.calibration.warm_up} readings of a stream are scored, not judged.
 
 Meant for numeric streams of which nothing else is known. It says that a reading is unusual for its stream, not what is

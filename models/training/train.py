@@ -16,7 +16,7 @@ from models.training.calibration import calibrate_manifest, neutral
 from models.training.checkpoint import EpochReport
 from models.training.config import TrainConfig
 from models.training.export import export_step, export_whole, weights
-from models.training.loop import fit
+from models.training.loop import Fitted, fit
 from models.training.processes import ALONE, Processes
 from models.training.sample import splits_to_calibrate
 from models.training.suitability import Suitability, examine
@@ -29,12 +29,13 @@ It reads finished recordings from both ends: `gatewatch scan` runs it, a live st
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained and calibrated detector, ready to be saved."""
+    """A trained and calibrated detector, ready to be saved; and how its training went."""
 
     manifest: Manifest
     graph: bytes
     weights: bytes
     card: str
+    fitted: Fitted
 
     def save(self, folder: Path) -> None:
         """Write the artefact. Raises ArtefactError."""
@@ -65,7 +66,7 @@ def train(
         TrainingError: too little data, or the loss is not a number.
         CalibrationError: no threshold can be learned.
     """
-    given = _same_channels(recordings)
+    given = same_channels(recordings)
     unknown = [channel for channel in units or {} if channel not in given[0].channels]
     if unknown:
         raise RecordingError(
@@ -105,7 +106,7 @@ def train(
         files={},
     )
     manifest = calibrate_manifest(provisional, graph, splits, config.false_alarm_rate)
-    return Trained(manifest, graph, weights(network), model_card(manifest))
+    return Trained(manifest, graph, weights(network), model_card(manifest), fitted)
 
 
 def model_card(manifest: Manifest) -> str:
@@ -154,12 +155,12 @@ def _found(training: Mapping[str, Any]) -> str:
 
 def check(recordings: Sequence[Source], config: TrainConfig) -> Suitability:
     """What is odd about recordings, without training on them. Raises as `train` does."""
-    given = _same_channels(recordings)
+    given = same_channels(recordings)
     used = usable(given, config.held_out)
     return examine(given, used, Scaling.fit(used), config.held_out, config.false_alarm_rate)
 
 
-def _same_channels(recordings: Sequence[Source]) -> list[Source]:
+def same_channels(recordings: Sequence[Source]) -> list[Source]:
     """The recordings with their channels in the first one's order."""
     if not recordings:
         raise RecordingError("no recording to train on")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from models.training.loop import EpochReport
+    from models.training.checkpoint import EpochReport
 
 Files = Annotated[list[Path], typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")]
 
@@ -26,10 +26,10 @@ class Epochs:
         self._progress = progress
         self._task = progress.add_task("training", total=total, losses="")
 
-    def on_epoch(self, report: EpochReport) -> None:
-        """Take a finished epoch in."""
+    def on_epoch(self, report: EpochReport, what: str = "training") -> None:
+        """Take a finished epoch in, of the training that is called so."""
         losses = f"loss {report.train_loss:.4f}, held out {report.held_out_loss:.4f}"
-        self._progress.update(self._task, completed=report.epoch, losses=losses)
+        self._progress.update(self._task, description=what, completed=report.epoch, losses=losses)
 
     def on_pass(self, number: int, loss: float) -> None:
         """Take a finished pass of the general network in."""

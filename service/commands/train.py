@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from models.errors import GatewatchError
 from models.recordings import Source
 from service.commands.gathering import Origin
 from service.commands.terminal import errors, training_progress
+from service.commands.tuning import search
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
@@ -47,6 +48,14 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="folder to save to while training, and to resume from")
     ] = None,
+    tune: Annotated[
+        int | None, typer.Option(help="search for better settings first, with so many trainings in all", min=1)
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(help="with --tune: folder that keeps the search, to go on with; <out>-study if not given"),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML to write: losses, forecasts, residuals, thresholds")] = None,
     checkpoint_every_s: Annotated[float, typer.Option(help="a checkpoint so often, and after each epoch")] = 60,
     one_model_per: Annotated[
         str, typer.Option(help="all, or a model for each stream or folder of files, in OUT/<its name>")
@@ -70,7 +79,11 @@ def train(
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
     if (out is None) != check:
         raise GatewatchError("expected either --out FOLDER, to train, or --check, to look at the recordings only")
-    config = train_config(
+    if report is not None and one_model_per != "all":
+        raise GatewatchError(f"--report is of one model; found --one-model-per {one_model_per}")
+    if start_from is not None and (tune or report):
+        raise GatewatchError("--from goes neither with --tune nor with --report")
+    config = given = train_config(
         architecture=architecture, layers=layers, hidden=hidden, memory=memory, dropout=dropout, epochs=epochs,
         time_limit_s=time_limit_s, false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
         learning_rate=learning_rate, checkpoint_every_s=checkpoint_every_s,
@@ -91,15 +104,22 @@ def train(
     if start_from is not None:
         _train_general_on([recording for group in groups.values() for recording in group], config, start_from, out)
         return
+    write_report = _report_writer() if report is not None else None
     from models.training.processes import joined_processes
 
     failed: dict[str, GatewatchError] = {}
     with joined_processes() as processes:
+        if tune is not None and processes.size > 1:
+            raise GatewatchError(f"--tune is for one process; found {processes.size}")
         for name, recordings in groups.items():
             try:
+                if tune is not None:
+                    config = search(recordings, given, tune, (study or out.with_name(f"{out.name}-study")) / name)
                 trained = train_detector(recordings, config, units, checkpoint and checkpoint / name, processes)
                 if processes.leads:
                     _save(trained, out / name)
+                    if write_report is not None and report is not None:
+                        write_report(trained, recordings, report)
             except GatewatchError as error:
                 if len(groups) == 1:
                     raise
@@ -172,6 +192,15 @@ def train_detector(
             recordings, config, units=units, checkpoint=checkpoint, on_examined=tell, on_epoch=show.on_epoch,
             processes=processes,
         )  # fmt: skip
+
+
+def _report_writer() -> Callable[[Trained, Sequence[Source], Path], None]:
+    """models.training.report.write_report, asked for before a long training; a GatewatchError without the extra."""
+    try:
+        from models.training.report import write_report
+    except ImportError as error:
+        raise GatewatchError(f"--report needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
+    return write_report
 
 
 def _unit(text: str) -> tuple[str, str]:

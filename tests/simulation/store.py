@@ -9,6 +9,7 @@ from typing import Any
 
 from service import state
 from service.errors import StoreUnavailable
+from service.remembered import Remembered
 from service.store import Held, StateStore, Writes
 from tests.simulation.faults import TIMEOUT_S, Faults
 from tests.simulation.loop import VirtualLoop
@@ -23,6 +24,7 @@ class SimulatedStore(StateStore):
         self.redis = redis
         self.faults = faults
         self.gone = False
+        self.remembered = Remembered(0)
         self._crash_worker = crash_worker
 
     def start(self, run: Callable[[], Any], write: bool = False, starts: int | None = None) -> asyncio.Future[Any]:
@@ -129,11 +131,16 @@ class SimulatedStore(StateStore):
         return saved
 
     @contextlib.asynccontextmanager
-    async def hold(self, streams: Sequence[str]) -> AsyncIterator[SimulatedHeld]:
-        """Load the records of streams, and watch them until they are saved."""
+    async def hold(self, streams: Sequence[str], remembered: bool = False) -> AsyncIterator[SimulatedHeld]:
+        """Load the records of streams, unless remembered, and watch them until they are saved."""
         held = self.held(streams)
-        await held.watch()
-        yield held
+        held.remembered = self.remembered.of(streams) if remembered else None
+        try:
+            await held.watch()
+            yield held
+        except BaseException:
+            self.remembered.forget(streams)
+            raise
 
     def held(self, streams: Sequence[str]) -> SimulatedHeld:
         """What `hold` hands out."""
@@ -147,13 +154,17 @@ class SimulatedHeld(Held):
         self.store = store
         self.streams = streams
         self.packed = []
+        self.remembered = None
         self.writes: Writes | None = None
         self.sent: asyncio.Future[Any] | None = None
         self._watched: dict[Key, int] = {}
         self._starts = 0
 
     async def watch(self) -> None:
-        """WATCH and MGET, in one go."""
+        """WATCH and MGET, in one go, of what is not remembered."""
+        if self.remembered is not None:
+            self.packed = self.remembered
+            return
         redis = self.store.redis
 
         def run() -> None:
@@ -173,14 +184,18 @@ class SimulatedHeld(Held):
         self.sent = self.begin(writes)
 
     def begin(self, writes: Writes) -> asyncio.Future[Any]:
-        """Put the transaction on its way."""
-        redis, watched = self.store.redis, self._watched
+        """Put the transaction, or the script that compares what was remembered, on its way."""
+        redis, watched, before = self.store.redis, self._watched, self.remembered
+        if before is not None:
+            return self.store.start(lambda: redis.save(writes, lambda record, row: record == before[row]), write=True)
         return self.store.start(lambda: redis.commit(writes, watched), write=True, starts=self._starts)
 
     async def saved(self) -> list[bool]:
         """Which of the streams sent were saved; when not all could be at once, one by one."""
         if self.writes is None or self.sent is None:
             return []
-        if await self.sent:
-            return [True] * len(self.writes.streams)
-        return await self.store.save(self.writes)
+        saved: list[bool] = await self.sent
+        if self.remembered is None:
+            saved = [True] * len(self.writes.streams) if saved else await self.store.save(self.writes)
+        self.store.remembered.note(self.writes.streams, self.writes.records, saved)
+        return saved

@@ -21,9 +21,11 @@ import structlog
 from service import scoring, state
 from service.batcher import Batcher
 from service.metrics import Metrics, Stage
+from service.remembered import Remembered
 from service.scoring import Scorer
 from service.stepper import Stepper
 from service.stream_settings import StreamSettings
+from service.turns import Turns
 from tests.simulation.check import check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold
@@ -73,15 +75,20 @@ class NoMetrics(Metrics):
     def corrected(self, rescored: int) -> None: ...
 
 
+REMEMBERED_BYTES = 300
+"""Two or three records, in three quarters of the runs."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """What the workers are made of."""
 
     store: type[SimulatedStore] = SimulatedStore
     scorer: type[Scorer] = Scorer
+    remembers: bool = False
 
 
-CORRECT = Variant()
+CORRECT = Variant(remembers=True)
 
 
 @dataclass
@@ -121,8 +128,12 @@ class Worker:
         """Begin afresh, with empty memory."""
         world = self._world
         self._store = world.variant.store(world.loop, world.redis, world.faults, self.crash)
-        scorer = world.variant.scorer(world.detector, self._store, world.metrics, world.slots, 4, 1000)
-        self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000)
+        if world.remembers:
+            self._store.remembered = Remembered(REMEMBERED_BYTES)
+        scorer = world.variant.scorer(
+            world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng)
+        )
+        self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000, 1e9)
         self._batcher.start()
 
     def crash(self) -> None:
@@ -159,6 +170,7 @@ class World:
         self.variant = variant
         rollback = rng.random() < 0.25  # a quarter of the runs is about servers that forget
         self.strict = not rollback and rng.random() < 0.7
+        self.remembers = variant.remembers and seed % 4 > 0
         self.slots = LONG if rng.random() < 0.7 else SHORT
         self.batch_readings = rng.choice((4, 32))
         self.loop = VirtualLoop(rng, MOST_STEPS)  # type: ignore[abstract]  # the rest is sockets, signals, processes

@@ -10,8 +10,8 @@ from models.training.architectures.recurrence import Block, BlocksForecaster, re
 FORGET_BIAS = 4.0
 """Spread over the units as 0 to this: from a memory of 2 readings to one of 55, at the start."""
 
-GATE_LIMIT = 30.0
-"""Beyond it both gates could be 0, and neither share a number."""
+GATE_LIMIT = 15.0
+"""Beyond it both gates could be 0, and neither share a number: ONNX Runtime's sigmoid is 0 from -18 on."""
 
 
 class _Block(Block):

@@ -1,0 +1,153 @@
+"""Labels: which rows of a recording lie in an event, from a column of it or from a file of intervals."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from models.errors import EvaluationError, RecordingError
+from models.recordings import Recording, time_ms
+from models.vus import runs
+
+Span = tuple[int, int]
+"""First and last row of an event, both of it."""
+
+COLUMNS = ("label", "anomaly")
+"""Taken for the label column where none is named."""
+
+HEADER = ("stream", "start", "end")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An event of a stream; both ends belong to it."""
+
+    start_ms: int
+    end_ms: int
+    row: int
+
+
+Intervals = Mapping[str, Sequence[Interval]]
+"""By stream, in order of time."""
+
+
+def read_intervals(path: Path) -> Intervals:
+    """Read events from a CSV with the columns `stream`, `start` and `end`, times as in a recording.
+
+    Raises:
+        EvaluationError: no such file, other columns, an end before its start, or intervals of a stream that overlap;
+            names file and row.
+        RecordingError: a cell that is not a time.
+    """
+    found: dict[str, list[Interval]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, strict=True)
+            if set(table.fieldnames or ()) != set(HEADER):
+                raise EvaluationError(
+                    f"{path}: the header has {', '.join(table.fieldnames or ['nothing'])}; expected {', '.join(HEADER)}"
+                )
+            for number, cells in enumerate(table, start=2):
+                if None in cells or None in cells.values():
+                    raise EvaluationError(f"{path}, row {number}: expected {len(HEADER)} cells: {', '.join(HEADER)}")
+                start, end = (time_ms(cells[name], f"{path}, row {number}", name) for name in ("start", "end"))
+                if end < start:
+                    raise EvaluationError(
+                        f"{path}, row {number}: end {cells['end']} lies before start {cells['start']}"
+                    )
+                found.setdefault(cells["stream"], []).append(Interval(start, end, number))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EvaluationError(f"{path}: the labels cannot be read: {error}") from error
+    if not found:
+        raise EvaluationError(f"{path}: no interval; expected at least one row of {', '.join(HEADER)}")
+    for stream, intervals in found.items():
+        intervals.sort(key=lambda one: one.start_ms)
+        for one, other in pairwise(intervals):
+            if other.start_ms <= one.end_ms:
+                raise EvaluationError(
+                    f"{path}, rows {min(one.row, other.row)} and {max(one.row, other.row)}: intervals of {stream} "
+                    "overlap; join them to one"
+                )
+    return found
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A recording without its label column, and first and last row of each event; None where nothing labels it."""
+
+    recording: Recording
+    events: list[Span] | None
+
+
+def with_labels(recordings: Sequence[Recording], column: str | None, intervals: Intervals | None) -> list[Labelled]:
+    """The recordings with their labels, from `intervals` if given, or else from a column.
+
+    Args:
+        column: 1 in events and else 0, no channel; one of COLUMNS if None. Where it is missing, nothing labels.
+        intervals: by stream; a stream without any has no events.
+
+    Raises:
+        EvaluationError: a stream of the intervals is not there or is there twice, an interval without a reading, a
+            label other than 0 and 1, a column that no recording has, or labels given twice.
+        RecordingError: a recording with no channel beside its labels.
+    """
+    columns = [_label_column(recording, column) for recording in recordings]
+    if column and not any(columns):
+        raise EvaluationError(f"no recording has a label column {column}; expected a column with 0 and 1")
+    if intervals is None:
+        return [_by_column(recording, name) for recording, name in zip(recordings, columns, strict=True)]
+    for recording, name in zip(recordings, columns, strict=True):
+        if name:
+            raise EvaluationError(f"{recording.stream}: labels given twice, in its column {name} and as intervals")
+    _check_streams(intervals, recordings)
+    return [Labelled(one, [_rows(one, interval) for interval in intervals.get(one.stream, ())]) for one in recordings]
+
+
+def _label_column(recording: Recording, column: str | None) -> str | None:
+    there = [name for name in ([column] if column else COLUMNS) if name in recording.channels]
+    if len(there) > 1:
+        raise EvaluationError(f"{recording.stream}: it has the columns {' and '.join(there)}; name the label column")
+    return there[0] if there else None
+
+
+def _by_column(recording: Recording, column: str | None) -> Labelled:
+    """A recording whose events are the runs of ones in a column."""
+    if column is None:
+        return Labelled(recording, None)
+    label = recording.values[:, recording.channels.index(column)]
+    wrong = np.flatnonzero((label != 0) & (label != 1))
+    if len(wrong):
+        raise EvaluationError(
+            f"{recording.stream}, reading {wrong[0] + 1}: its {column} is {label[wrong[0]]:g}; expected 0 or 1"
+        )
+    channels = [channel for channel in recording.channels if channel != column]
+    if not channels:
+        raise RecordingError(f"{recording.stream}: no channel beside the label column {column}")
+    return Labelled(recording.only(channels), runs(label == 1))
+
+
+def _check_streams(intervals: Intervals, recordings: Sequence[Recording]) -> None:
+    """Each labelled stream is there, once."""
+    names = [recording.stream for recording in recordings]
+    for stream, (first, *_) in intervals.items():
+        if (there := names.count(stream)) != 1:
+            raise EvaluationError(
+                f"row {first.row} of the labels: {there or 'no'} recordings are of a stream {stream}; expected one of "
+                f"{', '.join(sorted(set(names))[:10])}"
+            )
+
+
+def _rows(recording: Recording, interval: Interval) -> Span:
+    inside = np.flatnonzero(
+        (recording.timestamps_ms >= interval.start_ms) & (recording.timestamps_ms <= interval.end_ms)
+    )
+    if not len(inside):
+        raise EvaluationError(
+            f"row {interval.row} of the labels: no reading of {recording.stream} lies in this interval"
+        )
+    return int(inside[0]), int(inside[-1])

@@ -1,0 +1,42 @@
+"""The search of `gatewatch train --tune`, with its progress on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.errors import GatewatchError
+from models.recordings import Source
+from service.commands.terminal import errors, training_progress
+
+if TYPE_CHECKING:
+    from models.training.config import TrainConfig
+    from models.training.tune import Trial
+
+
+def search(recordings: Sequence[Source], config: TrainConfig, trials: int, study: Path) -> TrainConfig:
+    """models.training.tune.tune; a GatewatchError without the extra `train`."""
+    try:
+        from models.training.tune import JOURNAL, tune
+    except ImportError as error:
+        raise GatewatchError(f"--tune needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
+
+    def say(trial: Trial) -> None:
+        outcome = "ended early" if trial.loss is None else f"held-out loss {trial.loss:.4f}"
+        errors.print(f"{trial.number} of {trials}: {outcome}: {_settings(trial.settings)}", markup=False)
+
+    with training_progress(config.epochs) as show:
+        best = tune(
+            recordings, config, trials, study,
+            on_epoch=lambda number, report: show.on_epoch(report, f"search, {number} of {trials}"),
+            on_trial=say,
+        )  # fmt: skip
+    found = {name: getattr(best, name) for name in ("layers", "hidden", "window")}
+    found |= {name: getattr(best, name) for name in ("dropout", "learning_rate", "weight_decay")}
+    print(f"best of the search in {study / JOURNAL}: {_settings(found)}")
+    return best
+
+
+def _settings(settings: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in settings.items())

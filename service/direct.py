@@ -1,0 +1,96 @@
+"""Direct: a small request with readings, answered by its connection itself.
+
+What uvicorn puts between a connection and an app (a scope, a task, a message for the body and two for the answer) costs
+more than scoring a reading that shares its batch with others. So a connection hands the usual request straight to
+Ingest: POST to one of the two routes, a body of at most 64 KiB whose length is in the head, no request before it still
+unanswered. Whatever is unusual about a request goes through the app; what is answered is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from service.answers import join
+from service.bodies import FREE_BYTES
+from service.ingest import Headers, Ingest, answered, refused
+
+UNUSUAL: Final = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
+
+
+class _NobodyWaits:
+    """In the place of the event that an app waits on for more of its body."""
+
+    def set(self) -> None: ...
+
+
+class Direct:
+    """A request while it is read and answered: what uvicorn's protocol holds as its `cycle`, with the same attributes.
+
+    Attributes:
+        scope: the protocol's, of this request.
+        body, more_body: what was read of it, and whether there is more to come.
+        disconnected: the caller is gone.
+        keep_alive: whether the connection stays open after the answer.
+        response_started, response_complete: whether it is answered.
+    """
+
+    message_event = _NobodyWaits()
+
+    def __init__(
+        self, ingest: Ingest, path: str, content_type: str, keep_alive: bool, scope: Any, answer: Callable[..., None]
+    ) -> None:
+        self.scope = scope
+        self.body = bytearray()
+        self.more_body = True
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.response_started = False
+        self.response_complete = False
+        self._ingest = ingest
+        self._path = path
+        self._content_type = content_type
+        self._answer = answer
+        self._form = ""
+
+    def begin(self) -> None:
+        """The body is whole: hand it in."""
+        try:
+            answers, self._form = self._ingest.begin(bytes(self.body), self._path, self._content_type)
+        except Exception as error:
+            self._answer(self, *refused(error))
+        else:
+            answers.add_done_callback(self._finish)
+
+    def _finish(self, answers: asyncio.Future[list[str]]) -> None:
+        if answers.cancelled():
+            return
+        error = answers.exception()
+        reply = answered(join(answers.result(), self._form), self._form) if error is None else refused(error)
+        self._answer(self, *reply)
+
+
+def usual(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """The content type of a request that can be answered directly, by its headers; None if it cannot."""
+    content_type, small = "", False
+    for name, value in headers:
+        if name == b"content-length":
+            small = len(value) < 6 and value.isdigit() and int(value) <= FREE_BYTES
+        elif name == b"content-type":
+            content_type = value.decode("latin-1")
+        elif name in UNUSUAL:
+            return None
+    return content_type if small else None
+
+
+def written(
+    status: int, headers: Headers, body: bytes, always: Sequence[tuple[bytes, bytes]], keep_alive: bool
+) -> bytes:
+    """A whole answer; `always` are the headers that uvicorn gives every one."""
+    lines = [name + b": " + value + b"\r\n" for name, value in (*always, *headers)]
+    if not keep_alive:
+        lines.append(b"connection: close\r\n")
+    return b"".join((STATUS_LINE[status], *lines, b"\r\n", body))

@@ -1,0 +1,140 @@
+"""evaluate, compare, --tune and --report as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.errors import GatewatchError
+from service.cli import app
+from tests.conftest import CHANNELS
+
+FAULT = range(100, 120)
+
+
+def gatewatch(*arguments: object) -> Result:
+    """Run the command in this process; errors for the user come through as they are raised."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def recording(path: Path, label: str | None = "label", rows: int = 200, seed: int = 0) -> Path:
+    """Noise around 3 with a fault of twenty rows, one row a minute."""
+    values = np.random.default_rng(seed).normal(3, 0.3, (rows, len(CHANNELS)))
+    values[FAULT] = 30
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("timestamp", *CHANNELS, *([label] if label else [])))
+        for row in range(rows):
+            cells = [1_700_000_000 + 60 * row, *map(float, values[row])]
+            writer.writerow([*cells, int(row in FAULT)] if label else cells)
+    return path
+
+
+def intervals(path: Path, *streams: str) -> Path:
+    begin, end = (1_700_000_000 + 60 * row for row in (FAULT.start, FAULT.stop - 1))
+    path.write_text("stream,start,end\n" + "".join(f"{stream},{begin},{end}\n" for stream in streams))
+    return path
+
+
+def evaluated(out: Path, *arguments: object) -> dict[str, Any]:
+    done = gatewatch("evaluate", *arguments, "--out", out, "--vus-window", "10")
+    assert done.exit_code == 0, done.output
+    assert "event F1" in done.output
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def test_labels_in_a_column_and_as_intervals_and_scores_made_before_give_the_same_figures(
+    artefact: Path, tmp_path: Path
+) -> None:
+    for seed, name in enumerate("ab"):
+        recording(tmp_path / "in" / f"{name}.csv", seed=seed)
+        recording(tmp_path / "named" / f"{name}.csv", "fault", seed=seed)
+        recording(tmp_path / "bare" / f"{name}.csv", None, seed=seed)
+    labels = intervals(tmp_path / "labels.csv", "a", "b")
+    assert gatewatch("scan", tmp_path / "bare", "--model", artefact, "--out", tmp_path / "scores").exit_code == 0
+    column = evaluated(tmp_path / "1.json", tmp_path / "in", "--model", artefact)
+    assert column == evaluated(tmp_path / "2.json", tmp_path / "named", "--model", artefact, "--label-column", "fault")
+    assert column == evaluated(tmp_path / "3.json", tmp_path / "bare", "--model", artefact, "--labels", labels)
+    assert column == evaluated(
+        tmp_path / "4.json", tmp_path / "bare", "--scores", tmp_path / "scores", "--labels", labels
+    )
+    assert column["figures"]["event recall"] == {"value": 1.0, "low": None, "high": None}
+    assert (column["events"], column["readings"], sorted(column["streams"])) == (2, 400, ["a", "b"])
+
+
+def test_a_detector_is_trained_first_and_its_training_rows_are_not_judged(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv")
+    found = evaluated(tmp_path / "e.json", path, "--train-rows", "90", "--epochs", "2")
+    assert (found["readings"], found["judged"]) == (200, 110)
+    assert found["streams"]["r"]["event recall"] == 1
+
+
+def test_what_cannot_be_evaluated_is_refused(artefact: Path, tmp_path: Path) -> None:
+    labelled, bare = recording(tmp_path / "r.csv"), recording(tmp_path / "bare.csv", None)
+
+    def refused(message: str, *arguments: object) -> None:
+        with pytest.raises(GatewatchError, match=message):
+            gatewatch("evaluate", *arguments, "--model", artefact)
+
+    refused("bare.csv: no labels; expected a column label or anomaly", labelled, bare)
+    refused("no recordings are of a stream fan", bare, "--labels", intervals(tmp_path / "l.csv", "fan"))
+    refused("labels given twice", labelled, "--labels", intervals(tmp_path / "l.csv", "r"))
+    empty = tmp_path / "calm.csv"
+    empty.write_text("timestamp,pressure,flow,label\n" + "".join(f"{n},1,2,0\n" for n in range(50)))
+    refused("no event in 1 labelled recordings", empty)
+    refused("--scores has the scores", labelled, "--scores", tmp_path)
+    with pytest.raises(GatewatchError, match="bare.csv: not the scores of a scan"):
+        gatewatch("evaluate", bare, "--scores", tmp_path / "none", "--labels", intervals(tmp_path / "l.csv", "bare"))
+    gatewatch("scan", bare, "--model", artefact, "--out", tmp_path / "scores" / "bare.csv")
+    other = recording(tmp_path / "long" / "bare.csv", None, rows=210)
+    with pytest.raises(GatewatchError, match=r"200 rows that are not those of bare \(210\)"):
+        gatewatch("evaluate", other, "--scores", tmp_path / "scores", "--labels", intervals(tmp_path / "l.csv", "bare"))
+
+
+def test_compare_writes_a_table_a_page_and_plots(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv", rows=300)
+    done = gatewatch(
+        "compare", path, "--architectures", "gru", "--hidden", 4, "--layers", 1, "--epochs", 1, "--out",
+        tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0
+    assert "VUS-PR" in done.output
+    assert "Take " in done.output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"compare.html", "compare.csv", "figures.svg", "loss-and-cost.svg", "training.svg"}
+
+
+def test_compare_refuses_what_it_does_not_know_before_it_trains(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv")
+    with pytest.raises(GatewatchError, match=r"--architectures: 'elman' unknown; expected some of lstm"):
+        gatewatch("compare", path, "--architectures", "lstm,elman", "--out", tmp_path / "out")
+    with pytest.raises(GatewatchError, match="is a file; expected a folder"):
+        gatewatch("compare", path, "--out", path)
+    with pytest.raises(GatewatchError, match="--hidden is 0"):
+        gatewatch("compare", path, "--hidden", 0, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_searches_reports_and_writes_the_artefact_of_the_best(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv", None)
+    done = gatewatch(
+        "train", path, "--out", tmp_path / "best", "--tune", 2, "--epochs", 1, "--hidden", 4, "--report",
+        tmp_path / "report.html",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "best of the search in" in done.output
+    assert (tmp_path / "best-study" / "study.journal").exists()
+    settings = json.loads((tmp_path / "best" / "manifest.json").read_text())["architecture_settings"]
+    assert f"hidden {settings['hidden']}" in done.output
+    assert "<svg" in (tmp_path / "report.html").read_text()

@@ -1,0 +1,91 @@
+"""Processes that write the same stream all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from datetime import datetime
+
+from models.detector import Detector
+from service.batcher import Batcher
+from service.errors import Contended
+from service.metrics import Metrics
+from service.schemas import Wire
+from service.scoring import Scorer
+from service.state import FENCE
+from service.store import StateStore
+from service.turns import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
+
+SENDERS, EACH = 8, 40
+
+
+def test_processes_write_a_hot_stream_in_turn_and_nobody_is_sent_away(
+    detector: Detector, redis_url: str, tenant: str
+) -> None:
+    """Two processes, four senders each, one stream, and no more than six attempts to save it."""
+
+    async def run() -> tuple[list[list[datetime]], list[datetime]]:
+        stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
+        wire = Wire(detector.channels, 60_000, 100)
+        scorers = [Scorer(detector, s, Metrics(), 512, 6, 100, Turns(random.Random(n))) for n, s in enumerate(stores)]
+        batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000, 1e9) for scorer in scorers]
+        for batcher in batchers:
+            batcher.start()
+
+        async def send(sender: int) -> list[datetime]:
+            times = []
+            for at in range(EACH):
+                body = json.dumps({"stream": "hot", "values": {"pressure": sender, "flow": at}})
+                sent, _ = wire.read(body.encode(), False, None)
+                (text,) = await batchers[sender % 2].submit(sent)
+                times.append(datetime.fromisoformat(json.loads(text)["timestamp"]))
+            return times
+
+        times = await asyncio.gather(*map(send, range(SENDERS)))
+        kept = [datetime.fromisoformat(entry["result"]["timestamp"]) for entry in await scorers[0].recent("hot")]
+        for batcher, store in zip(batchers, stores, strict=True):
+            await batcher.stop()
+            await store.close()
+        return list(times), kept
+
+    try:
+        times, kept = asyncio.run(run())
+    except Contended as error:
+        raise AssertionError("a reading was sent away") from error
+    assert all(mine == sorted(mine) for mine in times)  # each sender's in the order sent
+    assert kept == sorted(time for mine in times for time in mine)  # all of them, each once
+
+
+def record(tag: bytes) -> bytes:
+    """The beginning of a record, with what the fence covers."""
+    return bytes(12) + tag.ljust(21, b"\0")
+
+
+def test_a_stream_rests_after_each_batch_as_long_as_others_write_it() -> None:
+    turns = Turns(random.Random(0))
+    mine, other = record(b"mine"), record(b"other")
+    turns.saved(["a", "b"], [mine, mine], set(), 0.001, 0.0)
+    assert not turns.resting(0.0)  # nobody else has written them
+    turns.saved(["a", "b"], [mine, mine], {"a"}, 0.001, 0.0)
+    assert not turns.resting(0.0)  # it lost the race, and tries again at once
+    turns.saved(["a", "b"], [mine, mine], set(), 0.001, 0.01)
+    assert 0.011 <= turns.resting(0.01)["a"] <= 0.012
+    assert turns.resting(0.01).keys() == {"a"}
+    turns.saved(["a"], [mine], set(), 1.0, 0.02)
+    assert turns.resting(0.02) == {"a": 0.02 + LONGEST_REST_S}
+    turns.loaded(["a"], [other[FENCE]], SHARED_S)
+    turns.saved(["a"], [mine], set(), 0.001, SHARED_S + 0.1)
+    assert turns.resting(SHARED_S + 0.1)  # the other has written it again
+    turns.loaded(["a"], [mine[FENCE]], 2 * SHARED_S)
+    turns.saved(["a"], [mine], set(), 0.001, 2 * SHARED_S + 0.1)
+    assert not turns.resting(2 * SHARED_S + 0.1)  # and then no more
+
+
+def test_what_is_noted_of_streams_is_bounded() -> None:
+    turns = Turns(random.Random(0))
+    for at in range(0, 3 * MOST_STREAMS, 1000):
+        names = [f"s{n}" for n in range(at, at + 1000)]
+        turns.saved(names, [record(b"x")] * 1000, set(names), 0.001, 0.0)
+        turns.saved(names, [record(b"x")] * 1000, set(), 0.001, 0.0)
+        assert 1000 <= len(turns.resting(0.0)) <= MOST_STREAMS
