@@ -27,12 +27,12 @@ def sawtooth(rows: int) -> Recording:
 def test_training_on_lowers_the_errors_on_what_it_has_not_seen_and_watches_any_channel(tmp_path: Path) -> None:
     told: list[int] = []
     tuned = finetune(
-        [sawtooth(1800)], TrainConfig(epochs=4), model_folder("general"), lambda number, _: told.append(number)
+        [sawtooth(1800)], TrainConfig(epochs=2), model_folder("general"), lambda number, _: told.append(number)
     )
-    assert told == [1, 2, 3, 4]
+    assert told == [1, 2]
     assert tuned.passes in told
     assert np.mean(tuned.after.typical) < np.mean(tuned.before.typical)
-    assert tuned.verdict().startswith("better than the general model on the held-out ends: errors lower by +")
+    assert tuned.verdict().startswith("better than the general model on the held-out ends: errors lower by ")
     tuned.save(tmp_path / "tuned")
     manifest = load_artefact(tmp_path / "tuned").manifest
     assert isinstance(manifest, GeneralManifest)

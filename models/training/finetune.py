@@ -25,7 +25,7 @@ from models.training.loop import torch_set
 from models.training.synthetic import Corpus
 from models.training.windows import held_out_row
 
-LEAST_ROWS = 128
+LEAST_ROWS = 256
 """Readings in the shortest series that is trained on or compared on."""
 
 MOST_SERIES = 1000
