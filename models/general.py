@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, load_artefact
+from models.budget import budget_fields, joined, take_time, thresholds
 from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32, open_session
 from models.errors import ArtefactError
 from models.running import FEATURES, HORIZONS, observe, running_fields, seasonal
@@ -21,15 +22,15 @@ from models.surprise import (
     miss_for,
     remember_forecasts,
     surprise_fields,
-    thresholds,
     usual_miss,
 )
 
 RESTART_INTERVALS = 100
 """A gap of more typical intervals restarts the network's state; what the stream has shown of itself stays."""
 
-RANGE_ALERT_READINGS = 50
-"""A reading outside the range alerts within an incident too, but so many readings apart."""
+RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
+"""Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
+range: the incident has become worse than anything before it. On NAB, without: four windows of 50 missed."""
 
 BAND_NATS = 6.0
 """One miss beyond the band expected is as rare as one reading in 400."""
@@ -105,6 +106,7 @@ class GeneralDetector(Detector):
                 ("calm", "<u2"),
                 ("stuck", "?"),
                 ("inside", "<u2"),
+                *budget_fields(),
                 *running_fields(count),
                 *surprise_fields(count),
                 *((name, "<f4", (count, *shape)) for name, shape in self._tensors.items()),
@@ -130,18 +132,22 @@ class GeneralDetector(Detector):
         due = due_forecasts(states, readings)
         expected, _ = seasonal(states, timestamps_ms)
         forecast = self._forecast(due[..., 0], states)
-        judged = judge_general(values, due, expected, states, readings, thresholds(states, self.alerts_per_week))
+        threshold = thresholds(states, self.alerts_per_week)
+        within = states["calm"] < joined(threshold, JOIN_READINGS)
+        judged = judge_general(values, due, expected, states, readings, threshold, within)
         self._look_ahead(observe(states, values, timestamps_ms), states, readings)
+        take_time(states, timestamps_ms, readings)
         states["last_ms"] = timestamps_ms
         outside = judged.parts[:, RANGE] > 1.0
-        step = self._take_in(judged, forecast, states, outside & (states["inside"] >= RANGE_ALERT_READINGS))
+        worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & (judged.signals[:, 0] > RANGE_NEWS)
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        return step
+        return self._take_in(judged, forecast, states, worse | ~within)
 
     def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., 2C) forecasts to (..., C, 3) low, mid and high, physical units; see BAND_NATS."""
+        """(..., 2C) forecasts to (..., C, 3) low, mid, high, physical units, see BAND_NATS; NaN of one never seen."""
         mid, band = np.split(forecast.astype(np.float64), 2, axis=-1)
-        return float32(np.stack([mid - band, mid, mid + band], axis=-1))
+        expected = float32(np.stack([mid - band, mid, mid + band], axis=-1))
+        return np.where((band < LARGEST_SCORE)[..., None], expected, np.float32(np.nan))
 
     def residual(self, values: NDArray[np.float32], forecast: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., C) reading minus forecast in mean errors of the channel so far, signed; 0 where missing."""
@@ -158,7 +164,7 @@ class GeneralDetector(Detector):
                 states[name][restart] = 0
 
     def _forecast(self, due: NDArray[np.float64], states: Records) -> NDArray[np.float32]:
-        """(B, 2C) what is expected of the reading, and how far off it may be; anything of a channel never seen."""
+        """(B, 2C) what is expected of the reading, and how far off it may be: LARGEST_SCORE, of one never seen."""
         known = states["count"] > 0
         mid = np.where(np.isfinite(due), due, states["last"])
         band = np.where(known, self._rare * usual_miss(states), LARGEST_SCORE)

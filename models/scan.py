@@ -128,7 +128,7 @@ def write_scores(found: Scan, path: Path) -> None:
     """Write a CSV with one row per row of the recording, in its order.
 
     Columns: timestamp, score, status, alert, and `<channel>.expected` (physical units) and `<channel>.residual`
-    (reading minus forecast, in error scales; empty where missing) of each channel.
+    (reading minus forecast, in error scales) of each channel; empty where nothing is expected yet, or missing.
 
     Raises:
         GatewatchError: the file cannot be written.
@@ -153,7 +153,8 @@ def _write_rows(found: Scan, path: Path) -> None:
             cells += [STATUSES[found.status[row]], int(found.alert[row])]
             for channel in range(len(recording.channels)):
                 residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
-                cells += [f"{found.expected[row, channel, 1]:.7g}", residual]
+                expected = found.expected[row, channel, 1]
+                cells += [f"{expected:.7g}" if np.isfinite(expected) else "", residual]
             rows.writerow(cells)
 
 

@@ -1,25 +1,24 @@
 """From readings and general forecasts to an anomaly score, without anything learned of the stream beforehand.
 
-The score is the largest of five parts, each in units of its threshold T, so that 1.0 is the alarm edge: a part of T
-nats comes as rarely as e^-T, by what the stream itself has shown. T follows from the alerts a week that are allowed
-and from how many readings the stream sends in one; e^-T is at most LARGEST_RATE for each alert allowed.
+The score is the largest of some parts, each in units of its threshold, so that 1.0 is the alarm edge. A part of T nats
+comes as rarely as e^-T, by what the stream itself has shown; T follows from the alerts a week that are allowed, see
+models.budget.
 
     event    u_c = (mean over h of s(e_ch / S_ch) + s(e_cτ / S_cτ)) / 2, where e_ch is how far the forecast of h
              readings ago missed, e_cτ the table of the time of day, S the mean of such misses so far, and
              s(z) = -ln P(|t₃| > z), Student's t with 3 degrees of freedom;  a_c' = a_c + (u_c - a_c)/3
-             r = -ln of the share of earlier readings with ‖a‖₄ as large                                r/T
-    level    r stays high:  r̄' = r̄ + (r - r̄) 2/41                                                    2r̄/T
+             r = rarity of ‖a‖₄                                                  r/T
+    level    events last:    r̄' = r̄ + (r - r̄) 2/41                              2r̄/T
+             the level left its home, or the activity changed (models.lasting):  rarity of ‖·‖₄ / (T + 1.5)
     still    a channel does not move: readings since it last changed / (3 · its longest such run + 30)
     absent   a channel is missing: readings since it was last seen / (3 · its longest such run + 30)
     range    x is outside all its values so far by a share ε > 0.02 of their range:  (ln(n/2C) + 10 ε n/(n + 200))/T
 
 Why so. The mean is learned and its error measured: a network that predicts its own spread explains anomalies away.
 S never forgets, for a scale that follows the last errors makes bursts normal. Four horizons and the table surprise
-more surely than one. The share r is counted on the stream itself, so that heavy tails and bad forecasts only cost
-sensitivity, not false alarms: counters for 48 sizes, of which a reading fades after COUNTED_READINGS; PRIOR_READINGS of
-a gamma law stand in where nothing was counted yet, the less the younger the stream. The newest of n like readings lies
-outside all others with probability 2/n, and farther out ever more rarely. ‖·‖₄ pools the channels: one of 38 is
-enough, and 38 slightly odd ones are too.
+more surely than one. Rarity is counted on the stream itself (models.rarity), so that heavy tails and bad forecasts only
+cost sensitivity, not false alarms. The newest of n like readings lies outside all others with probability 2/n, and
+farther out ever more rarely. ‖·‖₄ pools the channels: one of 38 is enough, and 38 slightly odd ones are too.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.lasting import lasting_fields, strayed
+from models.rarity import COUNTERS, count, rarity
 from models.residual import Judged, pool, shares
 from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED, bounded
 
@@ -47,12 +48,14 @@ LARGEST_LESSON = 20.0
 TABLE_READINGS = 500.0
 """Memory of the mean miss of the time-of-day table, which keeps learning; that of forecasts never forgets."""
 
-COUNTED_READINGS = 20_000.0
-COUNTERS = 48
-LEAST, MOST = 0.05, 60.0
-"""Bounds of the sizes that are counted, nats; the counters stand at equal ratios between them."""
+EVENT = 0
+YOUNG_READINGS = np.array([64.0, 200.0, 200.0])
+MORE_NATS = np.array([0.0, 1.5, 1.5])
+"""Of the kinds of sizes that are counted: event, level, activity. Means of 40 readings are known later than single
+ones, and may alert a quarter as often each."""
 
-PRIOR_READINGS, YOUNG_READINGS = 5.0, 32.0
+MOST_NATS = 2.5
+"""For each unit of size, of what lasts: a little larger than ever, as a counter's level always is, is not rare."""
 
 RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
 
@@ -62,27 +65,17 @@ RUN_MARGIN, RUN_ALLOWANCE = 3, 30
 MOST_OF_RUNS = 2.0
 """A channel that is dead for long gets no stranger, so that what happens to the others can still be told."""
 
-RANGE = 4
-"""Its place among the parts, see models.residual.REASONS."""
+LASTING, RANGE = 1, 4
+"""Their places among the parts, see models.residual.REASONS: `level` stands for all that lasts."""
 
 LARGEST_PART = 1e6
 
-WEEK_MS = 7 * 86_400_000
-ALERTS_OF_RATE = 0.45
-"""Alerts come so many times as often as a reading passes T in one part: they join, and there are five parts.
-
-Measured on synthetic normal streams, see benchmarks."""
-
-LEAST_RATE, LARGEST_RATE = 1e-7, 0.0025
-"""The second, for each alert a week allowed: a stream of few readings does not get what it has no tail to tell by."""
-
 _OFFSETS = np.cumsum([0, *HORIZONS[:-1]])
 _SEASONAL = len(HORIZONS)
-_RATIO = np.log(MOST / LEAST) / (COUNTERS - 1)
 
 
 def surprise_fields(channels: int) -> Fields:
-    """The fields of a stream's state that this module keeps: 236 bytes a channel and 196 more."""
+    """The fields of a stream's state that this module keeps: 260 bytes a channel and 580 more."""
     misses = len(HORIZONS) + 1
     return [
         ("ahead", "<f4", (channels, sum(HORIZONS))),
@@ -90,18 +83,13 @@ def surprise_fields(channels: int) -> Fields:
         ("misses", "<u4", (channels, misses)),
         ("surprise", "<f4", (channels,)),
         ("lasting", "<f4"),
-        ("counted", "<f4", (COUNTERS,)),
+        ("counted", "<f4", (len(MORE_NATS), COUNTERS)),
         ("still", "<u4", (channels,)),
         ("absent", "<u4", (channels,)),
         ("longest_still", "<u4", (channels,)),
         ("longest_absent", "<u4", (channels,)),
+        *lasting_fields(channels),
     ]
-
-
-def thresholds(states: Records, alerts_per_week: float) -> Floats:
-    """(B,) T in nats, for an alert budget, at each stream's own typical interval."""
-    rate = alerts_per_week / ALERTS_OF_RATE * states["interval_ms"].astype(np.float64) / WEEK_MS
-    return np.asarray(-np.log(np.clip(rate, LEAST_RATE, min(LARGEST_RATE * alerts_per_week, 0.1))))
 
 
 def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
@@ -129,6 +117,7 @@ def judge_general(
     states: Records,
     readings: NDArray[np.integer[Any]],
     threshold: Floats,
+    within: NDArray[np.bool_],
 ) -> Judged:
     """Score one reading of each of B streams, before `running.observe` takes it in.
 
@@ -139,33 +128,46 @@ def judge_general(
         states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
         readings: (B,) how many readings each stream has seen.
         threshold: (B,) T, nats.
+        within: (B,) whether an incident is under way.
+
+    Returns:
+        The score and its parts; its signals are (B, 1), the largest share ε of its range that a channel lies outside.
     """
     observed = np.isfinite(values)
-    known = states["count"] > 0
+    told = observed & (states["count"] > 0)
     x = bounded(np.where(observed, values, states["last"]))
-    channels = values.shape[1]
+    seen = np.asarray(told.any(axis=1))
 
-    surprise = _surprise(x, due, seasonal, states, observed & known) * (observed & known)
-    pooled = pool(surprise)
-    seen = np.asarray((observed & known).any(axis=1))
-    nats = _rarity(pooled / channels**0.25, states["counted"], readings, seen)
+    surprise = _surprise(x, due, seasonal, states, told) * told
+    kinds = np.stack([surprise, *strayed(x, observed, states)], axis=1)
+    size = pool(np.swapaxes(kinds, 1, 2)) / values.shape[1] ** 0.25
+    nats, place = rarity(size, states["counted"], readings, YOUNG_READINGS)
+    nats[:, 1:] = np.minimum(nats[:, 1:], MOST_NATS * size[:, 1:])
+    limit = threshold[:, None] + MORE_NATS
+    count(place, states["counted"], seen, (nats > limit) & within[:, None], limit)
     lasting = states["lasting"].astype(np.float64)
-    lasting += LASTING_GAIN * (nats - lasting) * seen
+    lasting += LASTING_GAIN * (nats[:, EVENT] - lasting) * seen
     states["lasting"] = lasting
 
+    lasts = nats / limit
+    parts = np.empty((len(values), 5))
+    parts[:, EVENT] = lasts[:, EVENT]
+    lasts[:, EVENT] = LASTING_FACTOR * lasting / threshold
+    parts[:, LASTING] = lasts.max(axis=1)
+    parts[~seen, :2] = 0.0
     strange = np.empty((5, *values.shape))
-    strange[0] = strange[1] = surprise
+    strange[EVENT] = surprise
+    strange[LASTING] = kinds[np.arange(len(values)), lasts.argmax(axis=1)]
     strange[2], strange[3] = _runs(values, observed, states)
-    strange[4] = _outside(x, observed & known, states, readings)
-    strange[4] /= threshold[:, None]
-    parts = np.empty((len(values), len(strange)))
-    parts[:, 0] = seen * nats / threshold
-    parts[:, 1] = seen * LASTING_FACTOR * lasting / threshold
+    strange[RANGE], excess = _outside(x, told, states, readings)
+    strange[RANGE] /= threshold[:, None]
     parts[:, 2:] = strange[2:].max(axis=2).T
     np.clip(parts, 0.0, LARGEST_PART, out=parts)
-    reason = np.where(parts[:, RANGE] > 1.0, RANGE, parts.argmax(axis=1))  # it alerts by itself, and is then the news
+    telling = parts.copy()
+    telling[:, LASTING] *= (parts[:, 2:4] <= 1.0).all(axis=1)  # a dead sensor is that, not a new level
+    reason = np.where(parts[:, RANGE] > 1.0, RANGE, telling.argmax(axis=1))  # it alerts by itself, and is then the news
     attribution = shares(strange[reason, np.arange(len(values))])
-    return Judged(parts.max(axis=1), reason, attribution, parts, np.stack([nats, lasting], axis=1))
+    return Judged(parts.max(axis=1), reason, attribution, parts, excess.max(axis=1, keepdims=True))
 
 
 def nats_of(z: Floats) -> Floats:
@@ -227,25 +229,6 @@ def _healed(miss: Floats, states: Records) -> Floats:
     return np.where(learned[..., None], np.minimum(miss, 10 * states["step"].astype(np.float64)[..., None]), miss)
 
 
-def _rarity(
-    size: Floats, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]], seen: NDArray[np.bool_]
-) -> Floats:
-    """(B,) nats: minus the logarithm of the share of readings so far as large as `size`; then counts them in."""
-    place = np.clip(np.log(np.maximum(size, 1e-9) / LEAST) / _RATIO, 0.0, COUNTERS - 1.001)
-    counter = place.astype(np.intp)
-    rows = np.arange(len(size))
-    total = counted.sum(axis=1, dtype=np.float64)
-    below = np.cumsum(counted, axis=1, dtype=np.float64)[rows, counter]
-    larger = total - below + (1 - (place - counter)) * counted[rows, counter]
-    z = 3 * size
-    share = readings / (readings + YOUNG_READINGS)
-    prior = np.exp(np.maximum((np.log1p(z + z * z / 2) - z) * share, -60.0))  # Gamma(3): mean 1
-    nats = -np.log((PRIOR_READINGS * prior + np.maximum(larger, 0.0)) / (PRIOR_READINGS + total))
-    counted *= np.where(seen, 1 - 1 / COUNTED_READINGS, 1.0).astype(np.float32)[:, None]
-    counted[rows, counter] += seen
-    return np.asarray(nats)
-
-
 def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Records) -> tuple[Floats, Floats]:
     """How long each channel has stood still and been missing, in units of what is usual for it; each (B, C)."""
     same = observed & (states["count"] > 0) & (values == states["last"])
@@ -268,12 +251,14 @@ def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Reco
     return np.minimum(usual * still / still_limit, MOST_OF_RUNS), np.minimum(met * absent / absent_limit, MOST_OF_RUNS)
 
 
-def _outside(x: Floats, observed: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]) -> Floats:
-    """(B, C) nats of having left the range so far."""
+def _outside(
+    x: Floats, told: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]
+) -> tuple[Floats, Floats]:
+    """(B, C) nats of having left the range so far, and by which share of it."""
     low, high = states["low"].astype(np.float64), states["high"].astype(np.float64)
     wide = high - low
     excess = np.maximum(x - high, low - x) / np.maximum(wide, 1e-30)
-    outside = observed & (wide > 0) & (excess > RANGE_MARGIN)
+    outside = told & (wide > 0) & (excess > RANGE_MARGIN)
     slope = RANGE_SLOPE * (readings / (readings + RANGE_READINGS))[:, None]
-    rarity = np.log(np.maximum(states["count"] / (2.0 * x.shape[1]), 1e-9)) + slope * np.minimum(excess, 10.0)
-    return np.where(outside, np.maximum(rarity, 0.0), 0.0)
+    nats = np.log(np.maximum(states["count"] / (2.0 * x.shape[1]), 1e-9)) + slope * np.minimum(excess, 10.0)
+    return np.where(outside, np.maximum(nats, 0.0), 0.0), np.where(outside, excess, 0.0)

@@ -22,7 +22,7 @@ LARGEST_SEQ: Final = 2**53
 SHOWN: Final = 64
 """Characters of a rejected name that are echoed."""
 
-_BAND = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+_BAND = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 3, "maxItems": 3}
 
 
 class Result(msgspec.Struct):
@@ -36,7 +36,7 @@ class Result(msgspec.Struct):
     expected: Annotated[
         Any,
         msgspec.Meta(
-            description="channel to [low, mid, high]",
+            description="channel to [low, mid, high]; null of a channel never seen",
             extra_json_schema={"type": ["object", "null"], "additionalProperties": _BAND},
         ),
     ] = None

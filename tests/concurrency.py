@@ -98,7 +98,7 @@ class Client:
                 content = json.loads(await reader.readexactly(length))
             except (OSError, asyncio.IncompleteReadError):  # idle for longer than the service keeps it
                 self._ledger.answers["connection closed"] += 1
-                del self._connections[port]
+                self._connections.pop(port)[1].close()
                 continue
             status = int(answer[9:12])
             if status == 200:

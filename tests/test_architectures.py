@@ -18,6 +18,7 @@ from models.artefact import load_artefact
 from models.detector import Detector
 from models.errors import ArtefactError
 from models.recordings import Recording
+from models.scaling import STANDARDISED_LIMIT
 from models.scan import scan, scan_together
 from models.training.architectures import CellForecaster, Forecaster, build
 from models.training.architectures.base import LOG_SCALE_LIMITS, State
@@ -93,7 +94,7 @@ def recording(rows: int, seed: int = 0) -> Recording:
 
 
 @each_live
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     length=st.integers(1, 12),
     streams=st.integers(1, 4),
@@ -188,6 +189,16 @@ def test_a_step_leaves_the_state_it_was_given(name: Architecture) -> None:
     network.step(torch.ones(2, C), torch.ones(2, C), torch.zeros(2, 1), state)
     network.unroll(*readings(4, 2, 0.0, seed=0), state)
     assert all(torch.equal(state[key], before[key]) for key in before)
+
+
+@each_live
+@torch.no_grad()
+def test_a_channel_that_stays_missing_does_not_grow_on_its_own_forecasts(name: Architecture) -> None:
+    network = forecaster(name)
+    network.keep.fill_(3.0)
+    x, observed, elapsed = readings(40, 1, 1.0, seed=11)
+    _, _, state = network.unroll(x, observed, elapsed, lived(network, 1, seed=11))
+    assert state["last"].abs().max() <= STANDARDISED_LIMIT
 
 
 @each

@@ -103,6 +103,8 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path) -> Non
     assert refused(gatewatch("train", tmp_path / "no.csv", "--out", out), "no such file or folder")
     good = recording(tmp_path / "good.csv")
     assert refused(gatewatch("train", good, "--out", out, "--hidden", "0"), "--hidden is 0")
+    unknown = gatewatch("train", good, "--out", out, "--architecture", "elman")
+    assert refused(unknown, "--architecture is 'elman': Input should be 'lstm', 'peephole', 'gru'")
     assert refused(gatewatch("train", good, "--out", out, "--unit", "bar"), "expected channel=unit")
     typo = gatewatch("train", good, "--out", out, "--unit", "presure=bar")
     assert refused(typo, "a unit is given for presure; the recordings have pressure, flow")
@@ -223,3 +225,27 @@ def test_settings_are_shown_without_the_password(artefact: Path) -> None:
 @pytest.mark.parametrize("command", ["serve", "train", "scan", "replay", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     assert gatewatch(command, "--help").returncode == 0
+
+
+def test_one_model_for_each_stream_or_folder_and_a_stream_too_short_stops_no_other(tmp_path: Path) -> None:
+    for folder in ("north", "south"):
+        (tmp_path / folder).mkdir()
+        recording(tmp_path / folder / f"{folder}-pump.csv", 60)
+    recording(tmp_path / "south" / "brief.csv", 20)
+    small = ("--epochs", "1", "--hidden", "3")
+    per_stream = gatewatch("train", tmp_path, "--out", tmp_path / "out", "--one-model-per", "stream", *small)
+    assert per_stream.returncode == 2
+    assert "1 of 3 models could not be trained: brief: 20 readings in the longest" in per_stream.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["north-pump", "south-pump"]
+    per_folder = gatewatch("train", tmp_path, "--check", "--one-model-per", "folder")
+    assert [line for line in per_folder.stdout.splitlines() if line.endswith(":")] == ["north:", "south:"]
+
+
+def test_options_of_train_that_do_not_go_together_are_refused(artefact: Path, tmp_path: Path) -> None:
+    path, out = recording(tmp_path / "r.csv"), ("--out", tmp_path / "out")
+    assert refused(gatewatch("train", path), "expected either --out FOLDER")
+    assert refused(gatewatch("train", *out), "expected one of: files, --from-service URL, --from-prometheus URL")
+    assert refused(gatewatch("train", *out, "--from-prometheus", "http://x"), "needs --query, --start and --end")
+    assert refused(gatewatch("train", path, *out, "--one-model-per", "week"), "expected one of all, stream, folder")
+    several = gatewatch("train", path, "--out", artefact, "--one-model-per", "stream")
+    assert refused(several, "is an artefact; --one-model-per stream needs a folder for several")

@@ -201,11 +201,34 @@ def hard_streams() -> dict[str, Recording]:
 def test_a_hard_stream_gets_finite_scores_and_no_storm_of_alerts(kind: str) -> None:
     hard = hard_streams()[kind]
     found = scan(load_detector(model_folder("general"), hard.channels), hard)
-    for column in (found.score, found.attribution, found.expected, found.residual, found.parts):
+    for column in (found.score, found.attribution, found.residual, found.parts):
         assert np.isfinite(column).all()
+    seen_before = np.isfinite(hard.values).cumsum(axis=0) - np.isfinite(hard.values) > 0
+    assert (np.isfinite(found.expected) == seen_before[..., None]).all()
     assert found.alert.sum() <= 4
     assert (found.score[32:] > 1).mean() < 0.03
     assert np.allclose(found.attribution.sum(axis=1), 1, atol=1e-5)
+
+
+def test_an_anomaly_that_recurs_is_found_again_and_again(general: Detector) -> None:
+    values = 50 + noise(5000)
+    rows = np.arange(1000, 5000, 250)
+    for row in rows:
+        values[row : row + 3] += 9
+    found = scan(general, recording(values))
+    assert np.mean([found.alert[row : row + 5].any() for row in rows]) >= 0.8
+    assert found.alert.sum() <= len(rows) + 3
+
+
+def test_an_incident_alerts_again_only_when_it_gets_clearly_worse(general: Detector) -> None:
+    alike, worse = 50 + noise(1500), 50 + noise(1500)
+    steps = 60 + np.arange(500) // 100 * 0.3
+    alike[1000:], worse[1000:] = steps, steps
+    worse[1400:] += 40
+    a, b = scan_together(general, [recording(alike, name="a"), recording(worse, name="b")])
+    assert a.alert[1000:].sum() == 1
+    assert b.alert[1000:].sum() == 2
+    assert b.alert[1400]
 
 
 def test_one_channel_of_many_is_enough_and_is_named() -> None:
@@ -287,6 +310,7 @@ def test_the_service_scores_as_scan_does(settings: Callable[..., Settings]) -> N
     with TestClient(create_app(settings(model="general", channels=("x", "y")))) as client:
         answers = [answer for at in range(0, 300, 37) for answer in post(client, sent[at : at + 37])]
     assert [answer["score"] for answer in answers] == expected.score.astype(np.float64).tolist()
+    assert answers[0]["expected"] == {"x": [None] * 3, "y": [None] * 3}
     assert answers[200]["status"] == "anomalous"
     assert answers[200]["reason"] in REASONS
     low, mid, high = answers[199]["expected"]["x"]

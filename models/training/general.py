@@ -44,7 +44,7 @@ HELD_OUT_SEED = 2**32
 """Added to the seed for the series that are not trained on."""
 
 
-ALERTS_PER_WEEK, WARM_UP, REBUILD_READINGS = 2.0, 32, 128
+ALERTS_PER_WEEK, WARM_UP, REBUILD_READINGS = 1.0, 32, 128
 
 
 class GeneralConfig(BaseModel):
@@ -133,12 +133,12 @@ def train(
     """
     with torch_set(config.seed):
         network = GeneralForecaster(config.layers, config.hidden)
-        _fit(network, examples(generate(config.series, config.rows, config.seed)), config, on_progress)
+        fit_examples(network, examples(generate(config.series, config.rows, config.seed)), config, on_progress)
         held_out = examples(generate(config.held_out, config.rows, config.seed + HELD_OUT_SEED))
         return network, compare(network, held_out)
 
 
-def _fit(
+def fit_examples(
     network: GeneralForecaster, corpus: Examples, config: GeneralConfig, on_progress: Callable[[int, float], None]
 ) -> None:
     """Updates window by window, groups of series in a new random order each time round; the state is carried on."""
@@ -248,7 +248,7 @@ On {settings["held_out"]} series not trained on, mean absolute error against tha
 |---|---|---|
 {rows}
 
-Alert budget: {manifest.calibration.alerts_per_week:g} false alerts of a stream a week, at most one reading in 200. The
+Alert budget: {manifest.calibration.alerts_per_week:g} false alert of a stream a week, at most one reading in 400. The
 first {manifest.calibration.warm_up} readings of a stream are scored, not judged.
 
 Meant for numeric streams of which nothing else is known. It says that a reading is unusual for its stream, not what is

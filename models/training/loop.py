@@ -116,7 +116,10 @@ def _fit(
     network = build(config, len(recordings[0].channels)).to(DEVICE)
     if not processes.leads:
         torch.manual_seed(config.seed + processes.rank)  # all begin with the same weights, and drop other units
-    run = Run(network, torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay))
+    optimiser = torch.optim.AdamW(
+        network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    run = Run(network, optimiser)
     save: Callable[[], None] = lambda: None  # noqa: E731 - a def would need a name of its own
     if checkpoint is not None:
         described = identity(recordings, config)

@@ -89,9 +89,9 @@ class StoredRecording:
             offset = self.offsets[stretch] + (start - self.first_rows[stretch]) * dtype.itemsize
             found.append(np.frombuffer(self.file.read(count * dtype.itemsize, offset), dtype))
             start, stretch = start + count, stretch + 1
-        rows = np.concatenate(found)
-        columns = [self.stored_channels.index(channel) for channel in self.channels]
-        return Recording(self.stream, self.channels, rows["ms"].copy(), rows["values"].take(columns, axis=1))
+        rows = found[1] if len(found) == 2 else np.concatenate(found)
+        kept = Recording(self.stream, self.stored_channels, rows["ms"].copy(), rows["values"])
+        return kept if self.channels == self.stored_channels else kept.only(self.channels)
 
     def only(self, channels: Sequence[str]) -> StoredRecording:
         """The readings of some channels alone, in the order given.

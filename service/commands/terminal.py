@@ -31,6 +31,10 @@ class Epochs:
         losses = f"loss {report.train_loss:.4f}, held out {report.held_out_loss:.4f}"
         self._progress.update(self._task, description=what, completed=report.epoch, losses=losses)
 
+    def on_pass(self, number: int, loss: float) -> None:
+        """Take a finished pass of the general network in."""
+        self._progress.update(self._task, completed=number, losses=f"held out {loss:.4f}")
+
 
 @contextlib.contextmanager
 def training_progress(total: int) -> Iterator[Epochs]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
+from models.artefact import MANIFEST, model_folder
 from models.errors import GatewatchError
-from models.recordings import Source, recording_files
-from service.commands.terminal import Files, errors, training_progress
+from models.recordings import Source
+from service.commands.gathering import Origin
+from service.commands.terminal import errors, training_progress
 from service.commands.tuning import search
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    files: Files,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the artefact to write")] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what is odd about the recordings")] = False,
     architecture: Annotated[str, typer.Option(help="lstm, gru, ...; an unknown one lists them all")] = "lstm",
@@ -53,36 +57,85 @@ def train(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="HTML to write: losses, forecasts, residuals, thresholds")] = None,
     checkpoint_every_s: Annotated[float, typer.Option(help="a checkpoint so often, and after each epoch")] = 60,
+    one_model_per: Annotated[
+        str, typer.Option(help="all, or a model for each stream or folder of files, in OUT/<its name>")
+    ] = "all",
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="train on from here, channel by channel: general, or an artefact of it")
+    ] = None,
+    from_service: Annotated[str | None, typer.Option(help="URL of a running service, whose history is read")] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="with --from-service: a stream; all if none is named")
+    ] = None,
+    from_prometheus: Annotated[str | None, typer.Option(help="URL of a Prometheus server")] = None,
+    query: Annotated[list[str] | None, typer.Option(help="with --from-prometheus: PromQL; may be repeated")] = None,
+    start: Annotated[str | None, typer.Option(help="with --from-prometheus: RFC 3339 or Unix seconds")] = None,
+    end: Annotated[str | None, typer.Option(help="with --from-prometheus: RFC 3339 or Unix seconds")] = None,
+    step: Annotated[float, typer.Option(help="with --from-prometheus: seconds between readings")] = 60,
+    stream_label: Annotated[
+        str, typer.Option(help="with --from-prometheus: series with the same value of it are one stream")
+    ] = "instance",
 ) -> None:
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
     if (out is None) != check:
         raise GatewatchError("expected either --out FOLDER, to train, or --check, to look at the recordings only")
-    config = train_config(
+    if report is not None and one_model_per != "all":
+        raise GatewatchError(f"--report is of one model; found --one-model-per {one_model_per}")
+    if start_from is not None and (tune or report):
+        raise GatewatchError("--from goes neither with --tune nor with --report")
+    config = given = train_config(
         architecture=architecture, layers=layers, hidden=hidden, memory=memory, dropout=dropout, epochs=epochs,
         time_limit_s=time_limit_s, false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
         learning_rate=learning_rate, checkpoint_every_s=checkpoint_every_s,
     )  # fmt: skip
     units = dict(_unit(text) for text in unit or [])
-    from models.training.processes import joined_processes
-    from models.training.stored import store_files
-
-    recordings = store_files(recording_files(files))
+    origin = Origin(
+        files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label
+    )  # fmt: skip
+    groups = origin.gather(one_model_per)
+    if out is not None and one_model_per != "all" and (out / MANIFEST).exists():
+        raise GatewatchError(f"{out} is an artefact; --one-model-per {one_model_per} needs a folder for several")
     if out is None:
         from models.training.train import check as examine
 
-        print("\n".join(examine(recordings, config).lines()))
+        for name, recordings in groups.items():
+            print("\n".join([*([f"{name}:"] if name else []), *examine(recordings, config).lines()]))
+        return
+    if start_from is not None:
+        _train_general_on([recording for group in groups.values() for recording in group], config, start_from, out)
         return
     write_report = _report_writer() if report is not None else None
+    from models.training.processes import joined_processes
+
+    failed: dict[str, GatewatchError] = {}
     with joined_processes() as processes:
-        if tune is not None:
-            if processes.size > 1:
-                raise GatewatchError(f"--tune is for one process; found {processes.size}")
-            config = search(recordings, config, tune, study or out.with_name(f"{out.name}-study"))
-        trained = train_detector(recordings, config, units, checkpoint, processes)
-    if processes.leads:
-        _save(trained, out)
-        if write_report is not None and report is not None:
-            write_report(trained, recordings, report)
+        if tune is not None and processes.size > 1:
+            raise GatewatchError(f"--tune is for one process; found {processes.size}")
+        for name, recordings in groups.items():
+            try:
+                if tune is not None:
+                    config = search(recordings, given, tune, (study or out.with_name(f"{out.name}-study")) / name)
+                trained = train_detector(recordings, config, units, checkpoint and checkpoint / name, processes)
+                if processes.leads:
+                    _save(trained, out / name)
+                    if write_report is not None and report is not None:
+                        write_report(trained, recordings, report)
+            except GatewatchError as error:
+                if len(groups) == 1:
+                    raise
+                failed[name] = error
+    if failed:
+        reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise GatewatchError(f"{len(failed)} of {len(groups)} models could not be trained: {reasons}")
+
+
+def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path) -> None:
+    from models.training.finetune import finetune
+
+    with training_progress(config.epochs) as show:
+        tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
+    tuned.save(out)
+    print(f"{out}: {tuned.verdict()}")
 
 
 def _save(trained: Trained, out: Path) -> None:

@@ -8,5 +8,5 @@ store.py    a worker's store, over a network that fails
 senders.py  clients that send early, twice, in any order, and again
 check.py    what must hold of a stream in the end
 world.py    one run: all of it together
-bugs.py     seven wrong versions of it, each of which must be caught
+bugs.py     eight wrong versions of it, each of which must be caught
 """

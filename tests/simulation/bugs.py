@@ -1,4 +1,4 @@
-"""Seven ways to get it wrong. Each must be caught, or the simulation proves nothing."""
+"""Eight ways to get it wrong. Each must be caught, or the simulation proves nothing."""
 
 from __future__ import annotations
 
@@ -80,6 +80,26 @@ class _EarlyHeld(SimulatedHeld):
 class _Early(SimulatedStore):
     def held(self, streams: Sequence[str]) -> SimulatedHeld:
         return _EarlyHeld(self, streams)
+
+
+class _UncheckedHeld(SimulatedHeld):
+    """Where it remembers what was there, it does not look whether it still is."""
+
+    def begin(self, writes: Writes) -> asyncio.Future[Any]:
+        if self.remembered is None:
+            return super().begin(writes)
+        redis, rows = self.store.redis, range(len(writes.streams))
+
+        def run() -> list[bool]:
+            redis.write(writes, rows)
+            return [True] * len(rows)
+
+        return self.store.start(run, write=True)
+
+
+class _Unchecked(SimulatedStore):
+    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+        return _UncheckedHeld(self, streams)
 
 
 def _count(record: bytes | None) -> int:
@@ -173,6 +193,7 @@ BUGS: Final[dict[str, Variant]] = {
     "state and history in two steps": Variant(store=_TwoSteps),
     "SET without a fence": Variant(store=_Blind),
     "answer before the write": Variant(store=_Early),
+    "a remembered state, not compared": Variant(store=_Unchecked, remembers=True),
     "cached state, fenced by a counter": Variant(store=_Cached),
     "delayed write, fenced by a counter": Variant(store=_Counted),
     "a lease instead of compare-and-set": Variant(store=_Leased),

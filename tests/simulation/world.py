@@ -85,9 +85,10 @@ class Variant:
 
     store: type[SimulatedStore] = SimulatedStore
     scorer: type[Scorer] = Scorer
+    remembers: bool = False
 
 
-CORRECT = Variant()
+CORRECT = Variant(remembers=True)
 
 
 @dataclass
@@ -169,7 +170,7 @@ class World:
         self.variant = variant
         rollback = rng.random() < 0.25  # a quarter of the runs is about servers that forget
         self.strict = not rollback and rng.random() < 0.7
-        self.remembers = variant is CORRECT and seed % 4 > 0
+        self.remembers = variant.remembers and seed % 4 > 0
         self.slots = LONG if rng.random() < 0.7 else SHORT
         self.batch_readings = rng.choice((4, 32))
         self.loop = VirtualLoop(rng, MOST_STEPS)  # type: ignore[abstract]  # the rest is sockets, signals, processes

@@ -1,0 +1,110 @@
+"""What lasts: a level that left its home, and a channel that has become livelier or quieter than it was.
+
+Each channel for itself, learned on the stream. With the value x, the one before x', and the n-th reading's gain
+a = 1/min(n, 1000):
+
+    level     l += 2 clip(x - l, ±100v)/41        home    h += a clip(l - h, ±6v)
+                                                  drift   v += a (min(|l - h|, 3v) - v)
+    activity  α += 2(min(|x - x'|, 8 max(α, m)) - α)/41
+                                                  usual   m += a (min(|x - x'|, 8m) - m)
+                                                  unrest  b += a (min(|ln α/m|, 3b) - b)
+
+A level is strange by |l - h|/v, an activity by |ln α/m|/b: by how far such means usually stray, so that a random walk
+or a stream that switches between levels is used to it. For the first 20 readings the center, spread and step of
+models.running stand for them, from which a wild value is taken out. The clips bound what a reading teaches afterwards
+(contract 12): home moves by 0.6 % of the usual straying, and what is usual grows by 0.2 %.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.running import RESOLUTION, SPREAD_FLOOR, TINY
+
+Floats = NDArray[np.float64]
+Records = NDArray[Any]
+
+GAIN = 2 / 41
+"""An exponential mean over 40 readings."""
+
+HOME_READINGS = 1000.0
+LEVEL_CLIP, HOME_CLIP, SCALE_CLIP, CHANGE_CLIP = 100.0, 6.0, 3.0, 8.0
+
+SETTLING, SETTLING_LIVELY = 20, 40
+"""Readings of a channel after which its level and its activity are judged."""
+
+FIRST_DRIFT, FIRST_UNREST = 0.25, 0.5
+"""What stands for v and b at first: a share of the spread, and a factor of 1.6 in the changes."""
+
+FARTHEST_LEVEL, FARTHEST_LIVELY = 30.0, 10.0
+"""Most that is made of either: a channel that never moved before would else be strange for thousands of readings."""
+
+QUIETEST, LEAST_UNREST = 0.05, 0.05
+"""Least activity, of the usual one, and least of b."""
+
+
+def lasting_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The fields of a stream's state that this module keeps: 24 bytes a channel."""
+    return [(name, "<f4", (channels,)) for name in ("level", "home", "drift", "activity", "usual", "unrest")]
+
+
+def strayed(x: Floats, observed: NDArray[np.bool_], states: Records) -> tuple[Floats, Floats]:
+    """(B, C) each: how strange every channel's level and activity are, 1 being usual; then takes the reading in.
+
+    Args:
+        x: (B, C) physical units; the last value where missing.
+        observed: (B, C) whether it is there.
+        states: (B,) records with `lasting_fields` and those of models.running, before `running.observe`.
+    """
+    count = states["count"].astype(np.float64)
+    young = count < SETTLING
+    gain = observed / np.clip(count, SETTLING, HOME_READINGS)
+    floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["last"]) + TINY
+    far = _level(x, observed, states, young, gain, floor) * (count >= SETTLING)
+    lively = _activity(x, observed, states, young, gain, floor) * (count >= SETTLING_LIVELY)
+    return np.minimum(far, FARTHEST_LEVEL) * observed, np.minimum(lively, FARTHEST_LIVELY) * observed
+
+
+def _level(
+    x: Floats,
+    observed: NDArray[np.bool_],
+    states: Records,
+    young: NDArray[np.bool_],
+    gain: Floats,
+    floor: Floats,
+) -> Floats:
+    level, home = (np.where(young, states["center"], states[name]).astype(np.float64) for name in ("level", "home"))
+    drift = np.where(young, FIRST_DRIFT * states["spread"], states["drift"]).astype(np.float64)
+    usual = np.maximum(drift, floor)
+    level += GAIN * observed * np.clip(x - level, -LEVEL_CLIP * usual, LEVEL_CLIP * usual)
+    away = level - home
+    states["level"] = level
+    states["home"] = home + gain * np.clip(away, -HOME_CLIP * usual, HOME_CLIP * usual)
+    states["drift"] = drift + gain * (np.minimum(np.abs(away), SCALE_CLIP * usual) - drift)
+    return np.asarray(np.abs(away) / usual)
+
+
+def _activity(
+    x: Floats,
+    observed: NDArray[np.bool_],
+    states: Records,
+    young: NDArray[np.bool_],
+    gain: Floats,
+    floor: Floats,
+) -> Floats:
+    change = np.abs(x - states["last"])
+    activity, usual = (
+        np.where(young, states["step"], states[name]).astype(np.float64) for name in ("activity", "usual")
+    )
+    unrest = np.where(young, FIRST_UNREST, states["unrest"]).astype(np.float64)
+    scale = np.maximum(usual, floor)
+    activity += GAIN * observed * (np.minimum(change, CHANGE_CLIP * np.maximum(scale, activity)) - activity)
+    ratio = np.abs(np.log(np.maximum(activity, QUIETEST * scale) / scale))
+    usually = np.maximum(unrest, LEAST_UNREST)
+    states["activity"] = activity
+    states["usual"] = usual + gain * (np.minimum(change, CHANGE_CLIP * scale) - usual)
+    states["unrest"] = unrest + gain * (np.minimum(ratio, SCALE_CLIP * usually) - unrest)
+    return np.asarray(ratio / usually)

@@ -1,0 +1,77 @@
+"""Where recordings to train on come from, and which of them make one model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import GatewatchError, RecordingError
+from models.recordings import Source, read_pieces, recording_files
+
+GROUPINGS = ("all", "stream", "folder")
+FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where recordings come from: files, a service or a Prometheus server; see the options of `gatewatch train`."""
+
+    files: Sequence[Path]
+    service: str | None
+    streams: Sequence[str]
+    prometheus: str | None
+    queries: Sequence[str]
+    start: str | None
+    end: str | None
+    step_s: float
+    stream_label: str
+
+    def gather(self, one_model_per: str) -> dict[str, list[Source]]:
+        """Recordings by the name of their model; "" where one is made of all.
+
+        Raises:
+            GatewatchError: not exactly one origin, or an option is missing.
+            RecordingError: there is nothing there, or it cannot be read; a name that is no name of a folder.
+        """
+        if one_model_per not in GROUPINGS:
+            raise GatewatchError(f"--one-model-per {one_model_per}: expected one of {', '.join(GROUPINGS)}")
+        if sum((bool(self.files), self.service is not None, self.prometheus is not None)) != 1:
+            raise GatewatchError("expected one of: files, --from-service URL, --from-prometheus URL")
+        if one_model_per == "folder" and not self.files:
+            raise GatewatchError("--one-model-per folder is for files")
+        found = self._named()
+        if one_model_per == "all":
+            return {"": [recording for _, recording in found]}
+        groups: dict[str, list[Source]] = {}
+        for folder, recording in found:
+            name = recording.stream if one_model_per == "stream" else folder
+            if not FOLDER_NAME.fullmatch(name):
+                raise RecordingError(
+                    f"a model of {name!r} needs a folder of this name: expected letters, digits, . _ -"
+                )
+            groups.setdefault(name, []).append(recording)
+        return groups
+
+    def _named(self) -> list[tuple[str, Source]]:
+        """The recordings, each with the name of the folder that its file lies in."""
+        from service.sources import history_recordings, prometheus_recordings
+
+        if self.service is not None:
+            return [("", recording) for recording in history_recordings(self.service, self.streams)]
+        if self.prometheus is not None:
+            if not (self.queries and self.start and self.end):
+                raise GatewatchError("--from-prometheus needs --query, --start and --end")
+            found = prometheus_recordings(
+                self.prometheus, self.queries, self.start, self.end, self.step_s, self.stream_label
+            )
+            return [("", recording) for recording in found]
+        from models.training.stored import TemporaryRows, store
+
+        rows = TemporaryRows()
+        return [
+            (path.resolve().parent.name, recording)
+            for path in recording_files(self.files)
+            for recording in store(read_pieces(path), rows)
+        ]

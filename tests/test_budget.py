@@ -1,0 +1,60 @@
+"""A budget of alerts a week becomes a threshold by the pace of the stream, whatever its clock does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.budget import budget_fields, joined, take_time, thresholds
+
+MINUTE_MS = 60_000
+
+
+def pace(elapsed_ms: NDArray[np.float64]) -> float:
+    """Typical milliseconds between readings, after readings so far apart."""
+    states = np.zeros(1, [("last_ms", "<i8"), *budget_fields()])
+    for n, moment in enumerate(np.cumsum(np.concatenate([[1.7e12], elapsed_ms])).astype(np.int64)):
+        take_time(states, np.array([moment]), np.array([n]))
+        states["last_ms"] = moment
+    return float(states["pace_ms"][0])
+
+
+def regular(rows: int = 300) -> NDArray[np.float64]:
+    return np.full(rows, 5.0 * MINUTE_MS)
+
+
+def test_a_regular_clock_is_known_at_once() -> None:
+    assert pace(regular(1)) == pace(regular()) == 5 * MINUTE_MS
+
+
+@pytest.mark.parametrize("row", [0, 1, 20, 250])
+def test_an_outage_does_not_slow_a_stream(row: int) -> None:
+    elapsed = regular()
+    elapsed[row] = 3 * 24 * 60 * MINUTE_MS
+    assert pace(elapsed) == pytest.approx(5 * MINUTE_MS, rel=0.3)
+    assert pace(elapsed[: row + 64]) == pytest.approx(5 * MINUTE_MS, rel=1.5)
+
+
+def test_readings_of_one_timestamp_count_as_readings() -> None:
+    elapsed = np.tile([60.0 * MINUTE_MS] + [0.0] * 3, 100)
+    assert pace(elapsed) == pytest.approx(15 * MINUTE_MS, rel=0.05)
+
+
+def test_an_irregular_clock_has_the_pace_of_its_mean() -> None:
+    elapsed = np.random.default_rng(0).exponential(5 * MINUTE_MS, 2000)
+    assert pace(elapsed) == pytest.approx(5 * MINUTE_MS, rel=0.3)
+
+
+def test_a_stream_that_changes_its_interval_is_followed() -> None:
+    elapsed = np.concatenate([regular(), np.full(600, 1000.0)])
+    assert pace(elapsed) == pytest.approx(1000, rel=0.1)
+
+
+def test_more_alerts_or_a_slower_stream_never_raise_the_threshold() -> None:
+    states = np.zeros(3, budget_fields())
+    states["pace_ms"] = [1000, 60_000, 3_600_000]
+    found = np.array([thresholds(states, budget) for budget in (0.1, 0.5, 1, 2, 10, 100)])
+    assert (np.diff(found, axis=0) <= 0).all()
+    assert (np.diff(found, axis=1) <= 0).all()
+    assert (np.diff(joined(found, 200), axis=0) <= 0).all()
