@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from models.training.compare import STEPPED, Compared, Comparison
 from models.training.page import COLOURS, PLOT_STYLE, paragraph, svg, table, write, write_page
@@ -154,11 +155,12 @@ def _panel(axis: Any, comparison: Comparison, name: str, value: Number) -> None:
         axis.scatter(values, places, c=colours, s=24, zorder=2)
         return
     axis.barh(places, values, color=colours, height=0.62)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
     if name == "false alarms kept":
         axis.axvline(comparison.asked, color="black", linestyle="--", linewidth=1)
         axis.set_title(f"{name} (line: asked)", fontsize=9)
         axis.set_xlim(0, 1.3 * np.nanmax([*values, comparison.asked]))
-    elif not any(values):
+    elif not any(value > 0 for value in values):
         axis.set_xlim(0, 1)
     evaluation = compared[0].evaluation
     if evaluation is not None and name in evaluation.figures:
