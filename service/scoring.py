@@ -117,7 +117,7 @@ class Scorer:
             streams, rounds = rounds_of(batch, waiting)
             later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
             began, load = loop.time(), self._metrics.stage("load")
-            async with self._store.hold(streams, remembered=True) as held:
+            async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
                 lanes = await self._lanes(streams, held.packed)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()

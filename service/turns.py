@@ -17,7 +17,7 @@ from service.state import FENCE
 SHARED_S = 1.0
 """A stream rests after every batch until no other process has written it for so long."""
 
-LONGEST_REST_S = 0.01
+LONGEST_REST_S = 0.05
 MOST_STREAMS = 10_000
 """Noted at once; more are forgotten, and noted again at their next conflict."""
 
@@ -37,6 +37,10 @@ class Turns:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._shared: dict[str, _Shared] = {}
+
+    def shares(self, streams: Sequence[str]) -> bool:
+        """Whether others write one of these as well: what this process remembers of it is mostly out of date."""
+        return bool(self._shared) and not self._shared.keys().isdisjoint(streams)
 
     def loaded(self, streams: Sequence[str], fences: Sequence[bytes], now: float) -> None:
         """Notice who wrote streams last, by the fences of their records."""

@@ -23,12 +23,12 @@ SENDERS, EACH = 8, 40
 def test_processes_write_a_hot_stream_in_turn_and_nobody_is_sent_away(
     detector: Detector, redis_url: str, tenant: str
 ) -> None:
-    """Two processes, four senders each, one stream, and no more than six attempts to save it."""
+    """Two processes, four senders each, one stream, and no more than ten attempts to save it."""
 
     async def run() -> tuple[list[list[datetime]], list[datetime]]:
         stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
         wire = Wire(detector.channels, 60_000, 100)
-        scorers = [Scorer(detector, s, Metrics(), 512, 6, 100, Turns(random.Random(n))) for n, s in enumerate(stores)]
+        scorers = [Scorer(detector, s, Metrics(), 512, 10, 100, Turns(random.Random(n))) for n, s in enumerate(stores)]
         batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000, 1e9) for scorer in scorers]
         for batcher in batchers:
             batcher.start()
@@ -72,6 +72,8 @@ def test_a_stream_rests_after_each_batch_as_long_as_others_write_it() -> None:
     turns.saved(["a", "b"], [mine, mine], set(), 0.001, 0.01)
     assert 0.011 <= turns.resting(0.01)["a"] <= 0.012
     assert turns.resting(0.01).keys() == {"a"}
+    assert turns.shares(["b", "a"])
+    assert not turns.shares(["b"])
     turns.saved(["a"], [mine], set(), 1.0, 0.02)
     assert turns.resting(0.02) == {"a": 0.02 + LONGEST_REST_S}
     turns.loaded(["a"], [other[FENCE]], SHARED_S)
