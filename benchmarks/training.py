@@ -28,8 +28,10 @@ from models.recordings import Recording
 from models.scaling import Scaling
 from models.training import loop
 from models.training.architectures import CellForecaster, build, state_bytes
+from models.training.checkpoint import Progress, Run
 from models.training.config import Architecture, TrainConfig
 from models.training.export import export_step
+from models.training.processes import ALONE
 from models.training.windows import train_windows
 
 CHANNELS, LANES, READINGS = 8, 64, 512
@@ -67,12 +69,17 @@ def plainest(given: list[Recording], config: TrainConfig) -> Callable[[], None]:
     return epoch
 
 
-def trainer(given: list[Recording], config: TrainConfig) -> Callable[[], object]:
+def trainer(given: list[Recording], config: TrainConfig) -> Callable[[], None]:
     """One epoch of the trainer."""
     network = build(config, CHANNELS)
-    run = loop._Run(network, torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True))
+    run = Run(network, torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True))
     windows = train_windows(given, Scaling.fit(given), 0.1, config.window, config.lanes)
-    return lambda: loop._train(run, windows, config, 1)
+
+    def epoch() -> None:
+        run.progress = Progress()
+        loop._train(run, windows, config, ALONE, lambda: None)
+
+    return epoch
 
 
 def step_us(session: onnxruntime.InferenceSession, streams: int) -> float:
@@ -95,7 +102,7 @@ def main() -> None:
     torch.manual_seed(0)
     given = recordings()
     configs = {name: TrainConfig(architecture=name, lanes=LANES, dropout=0.1) for name in get_args(Architecture)}
-    epochs: dict[str, Callable[[], object]] = {"torch.nn.LSTM, plainest loop": plainest(given, configs["lstm"])}
+    epochs: dict[str, Callable[[], None]] = {"torch.nn.LSTM, plainest loop": plainest(given, configs["lstm"])}
     epochs |= {name: trainer(given, config) for name, config in configs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
     for _ in range(options.rounds):
