@@ -35,7 +35,7 @@ FalseAlarmRate = Annotated[
 ]
 AlertsPerWeek = Annotated[
     float | None,
-    typer.Option("--alerts-per-week", help="with the general model: false alerts allowed; 2 if not given"),
+    typer.Option("--alerts-per-week", help="with the general model: false alerts allowed; 1 if not given"),
 ]
 Epochs = Annotated[int, typer.Option("--epochs", help="with training: most passes over the recording")]
 Seed = Annotated[int, typer.Option("--seed", help="with training")]
