@@ -248,7 +248,7 @@ class EdgeProtocol(HttpToolsProtocol):
             or self.flow.write_paused
         ):
             return None
-        content_type = usual(self.headers)
+        content_type = usual(self.headers, ingest.direct_bytes)
         if content_type is None:
             return None
         return Direct(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
