@@ -242,6 +242,7 @@ class EdgeProtocol(HttpToolsProtocol):
             or not ingest.takes(path)
             or "%" in path
             or "?" in path
+            or "#" in path
             or self.parser.get_method() != b"POST"
             or self.parser.get_http_version() != "1.1"
             or (self.cycle is not None and not self.cycle.response_complete)

@@ -390,6 +390,7 @@ def test_a_connection_answers_a_small_request_as_the_app_does(service: Service) 
         ("/v1/readings", "application/x-ndjson", lines),
         ("/v1/streams/direct/readings", "application/json", array),
         ("/v1/streams/other/readings", "application/json", array),  # its name is another one
+        ("/v1/streams/other#x/readings", "application/json", array),  # a fragment is no part of the path
         ("/v1/readings", "application/json", b"[1, 2"),
         ("/v1/readings", "application/json", b""),
         ("/v1/readings", "application/json", b"[]"),
