@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -159,7 +160,7 @@ class Batcher:
                 answers = await self._score(sent)
                 self._note_pace((time.perf_counter() - began) / (len(sent) + BATCH_COST))
             except Exception as error:
-                self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
+                await self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
                 continue
             self._hand_out(taken, answers)
 
@@ -238,10 +239,11 @@ class Batcher:
             if len(submission.answers) == len(submission.sent) and not submission.done.done():
                 submission.done.set_result(submission.in_order_sent())
 
-    def _fail(self, submissions: list[_Submission], error: Exception) -> None:
-        """Fail every request of a batch and, when it is the store for the second time in a row, all that wait.
+    async def _fail(self, submissions: list[_Submission], error: Exception) -> None:
+        """Fail every request of a batch and, when Redis is away, all that wait: they would wait as long in vain.
 
-        One save that fails may be a moment's stall. When Redis is away, they would all wait as long in vain.
+        It is away when it does not answer a PING now, or has failed the batch before as well. Else one save that
+        failed was a moment's stall.
         """
         if isinstance(error, StoreUnavailable):
             log.warning("batch not scored", error=str(error), cause=cause_of(error))
@@ -252,19 +254,21 @@ class Batcher:
         if isinstance(error, ForeignValue):
             self._metrics.foreign_value()
         store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
-        if store_failed and self._store_failed:
-            submissions = [*submissions, *self._queue]
+        for submission in [submission for submission in submissions if submission in self._queue]:  # taken in part
+            self._queue.remove(submission)
+            self._waiting -= len(submission.sent) - submission.taken
+        _give(submissions, error)
+        again, self._store_failed = self._store_failed, store_failed
+        if store_failed and self._queue and (again or not await self._scorer.store_answers()):
+            _give(self._queue, error)
             self._queue.clear()
             self._waiting = 0
-        else:
-            partly = [submission for submission in submissions if submission in self._queue]
-            for submission in partly:
-                self._queue.remove(submission)
-                self._waiting -= len(submission.sent) - submission.taken
-        self._store_failed = store_failed
-        for submission in submissions:
-            if not submission.done.done():
-                submission.done.set_exception(error)
+
+
+def _give(submissions: Iterable[_Submission], error: Exception) -> None:
+    for submission in submissions:
+        if not submission.done.done():
+            submission.done.set_exception(error)
 
 
 def _end_of_part(streams: list[str], start: int, room: int, depth: Counter[str]) -> int:

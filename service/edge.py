@@ -242,13 +242,14 @@ class EdgeProtocol(HttpToolsProtocol):
             or not ingest.takes(path)
             or "%" in path
             or "?" in path
+            or "#" in path
             or self.parser.get_method() != b"POST"
             or self.parser.get_http_version() != "1.1"
             or (self.cycle is not None and not self.cycle.response_complete)
             or self.flow.write_paused
         ):
             return None
-        content_type = usual(self.headers)
+        content_type = usual(self.headers, ingest.direct_bytes)
         if content_type is None:
             return None
         return Direct(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)

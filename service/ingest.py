@@ -15,7 +15,7 @@ import structlog
 
 from service.answers import join
 from service.batcher import Batcher
-from service.bodies import Bodies, ClientGone, Receive
+from service.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from service.errors import BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
 from service.schemas import Wire
 
@@ -36,12 +36,17 @@ PROBLEM_JSON: Final = b"application/problem+json"
 
 
 class Ingest:
-    """Answers POST /v1/readings and POST /v1/streams/{stream}/readings."""
+    """Answers POST /v1/readings and POST /v1/streams/{stream}/readings.
+
+    Attributes:
+        direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
+    """
 
     def __init__(self, wire: Wire, batcher: Batcher, bodies: Bodies) -> None:
         self._wire = wire
         self._batcher = batcher
         self._bodies = bodies
+        self.direct_bytes = min(FREE_BYTES, bodies.most_of_one)
 
     @staticmethod
     def takes(path: str) -> bool:

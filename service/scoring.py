@@ -148,6 +148,10 @@ class Scorer:
                 return answers
             waiting = [place for place in waiting if batch.streams[place] in lost or place in later]
 
+    async def store_answers(self) -> bool:
+        """Whether Redis answers at once."""
+        return await self._store.answers()
+
     async def describe(self, stream: str) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""
         packed = await self._store.load([stream])

@@ -26,6 +26,9 @@ from service.remembered import Remembered
 REMEMBERED_KEYS = 65_536
 REMEMBERED_BYTES = 64 * 2**20
 TIMEOUT_SLICES = 5
+PING_S = 0.1
+"""For an answer to a PING: with the time-out before it, those who wait behind a failed batch hear within 500 ms."""
+
 IDLE_LINKS = 4
 """Kept for the next batch. One is enough for the batches; settings and corrections take others at the same time."""
 
@@ -289,6 +292,15 @@ class StateStore:
                 f"appendonly {'yes' if persistence.get('aof_enabled') else 'no'} and "
                 f"appendfsync {_text(fsync.get('appendfsync'))}; expected yes and always"
             )
+
+    async def answers(self) -> bool:
+        """Whether Redis answers a PING within PING_S."""
+        try:
+            async with self.translated("ping", PING_S):
+                await cast(Any, self._redis).ping()
+        except StoreUnavailable:
+            return False
+        return True
 
     async def lost_everything(self) -> bool:
         """Whether Redis has forgotten all streams since the last time: emptied, or another server.

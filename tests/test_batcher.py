@@ -106,9 +106,13 @@ def test_a_contended_stream_fails_its_batch_and_not_those_that_wait() -> None:
 class Away(Recorder):
     """The store fails some batches."""
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int, pings: bool = True) -> None:
         super().__init__()
         self.failures = failures
+        self.pings = pings
+
+    async def store_answers(self) -> bool:
+        return self.pings
 
     async def score_batch(self, batch: Readings) -> list[str]:
         answers = await super().score_batch(batch)
@@ -125,6 +129,13 @@ def test_a_failed_save_fails_its_batch_and_a_second_one_all_that_wait() -> None:
     recorder, answers = gather(sent, batch_readings=2, recorder=Away(2))
     assert all(isinstance(answer, StoreUnavailable) for answer in answers)
     assert len(recorder.batches) == 2
+
+
+def test_when_redis_does_not_answer_a_ping_either_nobody_waits_for_a_second_batch() -> None:
+    sent = [request(*"ab"), request(*"cd", first=5), request(*"ef", first=8)]
+    recorder, answers = gather(sent, batch_readings=2, recorder=Away(1, pings=False))
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+    assert len(recorder.batches) == 1
 
 
 class Slow(Recorder):

@@ -390,6 +390,7 @@ def test_a_connection_answers_a_small_request_as_the_app_does(service: Service) 
         ("/v1/readings", "application/x-ndjson", lines),
         ("/v1/streams/direct/readings", "application/json", array),
         ("/v1/streams/other/readings", "application/json", array),  # its name is another one
+        ("/v1/streams/other#x/readings", "application/json", array),  # a fragment is no part of the path
         ("/v1/readings", "application/json", b"[1, 2"),
         ("/v1/readings", "application/json", b""),
         ("/v1/readings", "application/json", b"[]"),
@@ -403,6 +404,18 @@ def test_a_connection_answers_a_small_request_as_the_app_does(service: Service) 
             connection.sendall(post(*request, b"content-encoding: identity\r\n"))
             by_app = one_answer(connection)
         assert without_date(direct) == without_date(by_app)
+
+
+def test_the_bound_on_bodies_holds_for_small_requests_too(artefact: Path, tmp_path: Path) -> None:
+    body = json.dumps(readings("bound", 20)).encode()
+    with edge(artefact, tmp_path, GATEWATCH_REQUEST_BYTES="1024") as service:
+        status, content = service.answer_to(post("/v1/readings", "application/json", body))
+        assert (status, content["detail"]) == (
+            413,
+            f"the body has {len(body)} bytes; at most 1024 are taken: send the readings in several requests",
+        )
+        assert service.answer_to(post("/v1/readings", "application/json", body[:900]))[0] == 400  # cut off
+        assert service.answer_to(post("/v1/streams/bound/readings", "application/json", b"[]"))[0] == 200
 
 
 def test_requests_that_come_at_once_are_answered_in_turn_and_the_last_one_closes(service: Service) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,30 @@ def test_a_hung_redis_is_503_and_goes_on_where_it_was(settings: Callable[..., Se
             assert client.get("/readyz").status_code == 200
             undisturbed = post(client, [{**reading, "stream": "undisturbed"} for reading in sent])
     assert [r["score"] for r in before + after] == [r["score"] for r in undisturbed]
+
+
+def test_who_waits_while_redis_hangs_is_refused_after_one_time_out(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Three requests, one batch each, that come while the first is being saved; none of the others asks Redis."""
+    with start_private_redis(tmp_path) as private, redis.Redis.from_url(private.url) as database:
+        pid = int(database.info("server")["process_id"])  # type: ignore[index]
+        app = create_app(settings(redis_url=private.url, store_timeout_ms=2000, batch_readings=1))
+        with TestClient(app) as client:
+            post(client, readings("s0", 1))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                with ThreadPoolExecutor(3) as pool:
+                    jobs = []
+                    for number in range(3):
+                        body = readings(f"s{number}", 1, start=1)
+                        jobs.append(pool.submit(client.post, "/v1/readings", json=body))
+                        time.sleep(0.2)
+                    replies = [job.result() for job in jobs]
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert [(reply.status_code, reply.headers["retry-after"]) for reply in replies] == [(503, "1")] * 3
+            assert 'gatewatch_store_errors_total{operation="score"} 1.0\n' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])

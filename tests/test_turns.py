@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
+
+import pytest
 
 from models.detector import Detector
 from service.batcher import Batcher
@@ -16,19 +20,25 @@ from service.scoring import Scorer
 from service.state import FENCE
 from service.store import StateStore
 from service.turns import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
+from tests.simulation.faults import Faults
+from tests.simulation.fold import Fold
+from tests.simulation.loop import VirtualLoop
+from tests.simulation.redis import Redis
+from tests.simulation.store import SimulatedStore
+from tests.simulation.world import NoMetrics
 
 SENDERS, EACH = 8, 40
 
 
-def test_processes_write_a_hot_stream_in_turn_and_nobody_is_sent_away(
+def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
     detector: Detector, redis_url: str, tenant: str
 ) -> None:
-    """Two processes, four senders each, one stream, and no more than ten attempts to save it."""
+    """Two processes, four senders each, one stream, in real time; what sends a reading away is not the matter here."""
 
     async def run() -> tuple[list[list[datetime]], list[datetime]]:
         stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
         wire = Wire(detector.channels, 60_000, 100)
-        scorers = [Scorer(detector, s, Metrics(), 512, 10, 100, Turns(random.Random(n))) for n, s in enumerate(stores)]
+        scorers = [Scorer(detector, s, Metrics(), 512, 100, 100, Turns(random.Random(n))) for n, s in enumerate(stores)]
         batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000, 1e9) for scorer in scorers]
         for batcher in batchers:
             batcher.start()
@@ -49,12 +59,69 @@ def test_processes_write_a_hot_stream_in_turn_and_nobody_is_sent_away(
             await store.close()
         return list(times), kept
 
-    try:
-        times, kept = asyncio.run(run())
-    except Contended as error:
-        raise AssertionError("a reading was sent away") from error
+    times, kept = asyncio.run(run())
     assert all(mine == sorted(mine) for mine in times)  # each sender's in the order sent
     assert kept == sorted(time for mine in times for time in mine)  # all of them, each once
+
+
+class Racing(Turns):
+    """Nothing rests."""
+
+    def resting(self, now: float) -> dict[str, float]:  # noqa: ARG002
+        return {}
+
+
+class Distant(SimulatedStore):
+    """A store without faults; each of its answers takes about `away_s`."""
+
+    away_s = 0.0
+
+    def start(self, run: Callable[[], Any], write: bool = False, starts: int | None = None) -> asyncio.Future[Any]:  # noqa: ARG002
+        answer = self.loop.create_future()
+        self.loop.call_later(self.away_s * self.faults.rng.uniform(1, 1.2), lambda: answer.set_result(run()))
+        return answer
+
+
+def sent_away(turns: type[Turns], seed: int) -> int:
+    """How many readings two processes send away, one of which takes half as long again for a batch as the other.
+
+    Four senders each, one stream, and twelve attempts to save it, in virtual time.
+    """
+    rng = random.Random(seed)
+    loop = VirtualLoop(rng, 1_000_000)  # type: ignore[abstract]
+    server, wire = Redis(loop, rng, True), Wire(("x",), 60_000, 100)
+    batchers = []
+    for away_s in (0.001, 0.0015):
+        store = Distant(loop, server, Faults(rng, frozenset(), 0.0, 0), lambda: None)
+        store.away_s = away_s
+        scorer = Scorer(Fold(), store, NoMetrics(), 512, 12, 100, turns(rng))
+        batchers.append(Batcher(wire, scorer, NoMetrics(), 1024, 1000, 1e9))
+
+    async def send(sender: int) -> int:
+        refused = 0
+        for at in range(EACH):
+            sent, _ = wire.read(json.dumps({"stream": "hot", "values": {"x": at}}).encode(), False, None)
+            try:
+                await batchers[sender % 2].submit(sent)
+            except Contended:
+                refused += 1
+        return refused
+
+    async def run() -> int:
+        for batcher in batchers:
+            batcher.start()
+        refused = sum(await asyncio.gather(*map(send, range(SENDERS))))
+        for batcher in batchers:
+            await batcher.stop()
+        return refused
+
+    return loop.run_until_complete(run())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_takes_longer_is_sent_away_in_a_race_and_not_in_turn(seed: int) -> None:
+    assert sent_away(Turns, seed) == 0
+    assert sent_away(Racing, seed) > 0
 
 
 def record(tag: bytes) -> bytes:

@@ -117,6 +117,14 @@ class SimulatedStore(StateStore):
         )
         return earlier
 
+    async def answers(self) -> bool:
+        """Whether a PING is answered."""
+        try:
+            await self.start(lambda: None)
+        except StoreUnavailable:
+            return False
+        return True
+
     async def count_streams(self) -> int:
         """Never too many."""
         return 0
