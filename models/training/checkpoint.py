@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -118,10 +119,11 @@ def _replace(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise TrainingError(
             f"{path.parent}: the checkpoint cannot be written: {error.strerror}; the one before is kept. Make room, "
-            "then run the same command again"
+            "or name another folder, then run the same command again"
         ) from error
 
 
