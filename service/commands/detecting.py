@@ -15,7 +15,7 @@ from models.errors import GatewatchError, RecordingError
 from models.general import load_detector
 from models.recordings import Recording, read_recordings, recording_files, stem
 from models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning
-from service.commands.train import train_config, train_detector
+from service.commands.training import train_config, train_detector
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
@@ -35,7 +35,7 @@ FalseAlarmRate = Annotated[
 ]
 AlertsPerWeek = Annotated[
     float | None,
-    typer.Option("--alerts-per-week", help="with the general model: false alerts allowed; 2 if not given"),
+    typer.Option("--alerts-per-week", help="with the general model: false alerts allowed; 1 if not given"),
 ]
 Epochs = Annotated[int, typer.Option("--epochs", help="with training: most passes over the recording")]
 Seed = Annotated[int, typer.Option("--seed", help="with training")]
