@@ -29,7 +29,10 @@ class Settings(BaseSettings):
         (), description="what the general model is to watch, names with commas between; a trained model has its own"
     )
     alerts_per_week: float | None = Field(
-        None, gt=0, le=10_000, description="of the general model: false alerts that a stream may raise; 2 if not set"
+        None,
+        gt=0,
+        le=10_000,
+        description="of the general model: false alerts that a stream may raise in a week; 1 if not set",
     )
     redis_url: str | None = Field(
         None, description="redis://, rediss:// or unix://; without it a private server is started"
