@@ -75,7 +75,12 @@ class Run:
 def identity(recordings: Sequence[Source], config: TrainConfig) -> str:
     """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings."""
     unimportant = {"time_limit_s", "false_alarm_rate", "checkpoint_every_s"}
-    digest = hashlib.sha256(config.model_dump_json(exclude=unimportant).encode())
+    return fingerprint(config.model_dump_json(exclude=unimportant), recordings)
+
+
+def fingerprint(settings: str, recordings: Sequence[Source]) -> str:
+    """SHA-256 of settings and of every value of recordings, which are read piece by piece."""
+    digest = hashlib.sha256(settings.encode())
     for recording in recordings:
         for piece in pieces(recording):
             digest.update(piece.timestamps_ms.tobytes() + piece.values.tobytes())
