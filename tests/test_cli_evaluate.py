@@ -167,6 +167,8 @@ def test_train_refuses_before_it_trains_what_it_would_not_use_or_could_not_write
         ("--from", "general", "--checkpoint", tmp_path, "--unit", "flow=l"): "not go with --checkpoint, --unit",
         ("--from", "general", "--one-model-per", "stream"): "not go with --one-model-per",
         ("--report", path): "its name ending in .html",
+        ("--checkpoint", out): "which holds the artefact alone",
+        ("--tune", 1, "--study", out / "study"): "which holds the artefact alone",
     }.items():
         with pytest.raises(GatewatchError, match=words):
             gatewatch("train", path, "--out", out, *options)

@@ -146,6 +146,9 @@ class _Training:
 
     def __post_init__(self) -> None:
         """Refuse what could not be written at the end of a long training."""
+        for option, folder in (("--checkpoint", self.checkpoint), ("--study", self.study)):
+            if folder is not None and folder.resolve().is_relative_to(self.out.resolve()):
+                raise GatewatchError(f"{option} {folder} lies in --out {self.out}, which holds the artefact alone")
         if self.report is not None:
             if self.report.suffix != ".html" or self.report.is_dir():  # never over a recording
                 raise GatewatchError(f"--report {self.report}: expected a file to write, its name ending in .html")
