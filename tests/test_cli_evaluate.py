@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from models.errors import GatewatchError
 from service.cli import app
+from service.commands.compare import compare
 from tests.conftest import CHANNELS
 
 FAULT = range(100, 120)
@@ -191,3 +192,18 @@ def test_recordings_in_which_nothing_changes_are_refused(tmp_path: Path) -> None
     with pytest.raises(GatewatchError, match=r"no channel ever changes in the recordings \(a, b\)"):
         gatewatch("train", path, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_of_other_channels_than_the_one_trained_on_is_refused_before_training(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv")
+    with pytest.raises(GatewatchError, match=r"r\.csv has the channels .*label; found pressure, flow in the"):
+        gatewatch("scan", path, "--train", recording(tmp_path / "n.csv", None), "--out", tmp_path / "s.csv")
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_comparison_that_cannot_be_written_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").write_text("")
+    path = recording(tmp_path / "r.csv", None)
+    with pytest.raises(GatewatchError, match="cannot be written"):
+        compare([path], tmp_path / "taken" / "out", "rnn", hidden=4, layers=1, epochs=1)
+    assert "Take rnn" in capsys.readouterr().out

@@ -64,10 +64,11 @@ def compare(
         comparison = train_and_measure(
             labelled, chosen, config, on_epoch=lambda name, report: show.on_epoch(report, name)
         )
-    write_comparison(comparison, out)
     table = Table(*header(comparison))
     for line in lines(comparison):
         table.add_row(*line)
     console = Console(width=max(Console().width, WIDTH))
     console.print(table)
-    print("\n".join([*notes(comparison), comparison.reason, f"{out / PAGE} has the plots."]))
+    print("\n".join([*notes(comparison), comparison.reason]))
+    write_comparison(comparison, out)
+    print(f"{out / PAGE} has the plots.")

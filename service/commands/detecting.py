@@ -131,6 +131,11 @@ def _train_and_scan(
     """Train on a recording given, or on the first rows of `recording`, and carry the state on into what is scored."""
     if normal is None and train_rows >= len(recording):
         raise RecordingError(f"{path}: --train-rows {train_rows}, but the file has {len(recording)} rows")
+    if normal is not None and set(normal.channels) != set(recording.channels):
+        raise RecordingError(
+            f"{path} has the channels {', '.join(recording.channels)}; found {', '.join(normal.channels)} in the "
+            "recording to train on"
+        )
     trained = train_detector([recording.rows(0, train_rows) if normal is None else normal], config)
     detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
     if normal is None:
