@@ -132,6 +132,12 @@ class Artefact:
     digest: bytes
 
 
+def require_place(folder: Path) -> None:
+    """Raise an ArtefactError if there is something at `folder` that is no artefact, and no empty folder."""
+    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtefactError(f"{folder} exists and is not an artefact; name another folder")
+
+
 def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: bytes, weights: bytes, card: str) -> None:
     """Write an artefact beside its place and rename it there, so that no half of one is ever seen.
 
@@ -141,8 +147,7 @@ def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: byt
     Raises:
         ArtefactError: `folder` is something else than an artefact, or cannot be written.
     """
-    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtefactError(f"{folder} exists and is not an artefact; name another folder")
+    require_place(folder)
     contents = {GRAPH: graph, WEIGHTS: weights, CARD: card.encode()}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     complete = manifest.model_copy(update={"files": hashes}).model_dump()

@@ -203,7 +203,7 @@ def test_serve_says_which_setting_is_wrong(artefact: Path, tmp_path: Path) -> No
     assert refused(gatewatch("serve"), "name those it is to watch in GATEWATCH_CHANNELS")
     assert refused(gatewatch("serve", GATEWATCH_CHANNELS="a,,b"), "GATEWATCH_CHANNELS is 'a,,b': expected names")
     assert refused(gatewatch("serve", GATEWATCH_MODEL=str(artefact), GATEWATCH_PORT="http"), "GATEWATCH_PORT is 'http'")
-    assert refused(gatewatch("serve", GATEWATCH_MODEL=str(tmp_path)), "made by gatewatch train")
+    assert refused(gatewatch("serve", GATEWATCH_MODEL=str(tmp_path)), "made by gatewatch train\n")
     url = gatewatch("serve", "--show-settings", GATEWATCH_MODEL="demo", GATEWATCH_REDIS_URL="redis://:hunter2@[::1")
     assert refused(url, "GATEWATCH_REDIS_URL is 'redis://***': expected redis://")
     assert "hunter2" not in url.stderr

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from models.errors import GatewatchError
 from service.cli import app
+from service.commands.compare import compare
 from tests.conftest import CHANNELS
 
 FAULT = range(100, 120)
@@ -138,3 +139,71 @@ def test_train_searches_reports_and_writes_the_artefact_of_the_best(tmp_path: Pa
     settings = json.loads((tmp_path / "best" / "manifest.json").read_text())["architecture_settings"]
     assert f"hidden {settings['hidden']}" in done.output
     assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_each_stream_is_searched_from_the_settings_given_and_has_a_study_of_its_own(tmp_path: Path) -> None:
+    files = [recording(tmp_path / f"{name}.csv", None, seed=seed) for seed, name in enumerate("ab")]
+    done = gatewatch(
+        "train", *files, "--out", tmp_path / "out", "--one-model-per", "stream", "--tune", 2, "--epochs", 1,
+        "--hidden", 4, "--layers", 1,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    firsts = [line for line in done.output.splitlines() if line.startswith("1 of 2: held-out loss")]
+    assert len(firsts) == 2
+    assert all("layers 1, hidden 4," in line for line in firsts)
+    bests = [line for line in done.output.splitlines() if line.startswith("best of the search in")]
+    for name, best in zip("ab", bests, strict=True):
+        assert str(tmp_path / "out-study" / name / "study.journal") in best
+        settings = json.loads((tmp_path / "out" / name / "manifest.json").read_text())["architecture_settings"]
+        assert f"layers {settings['layers']}, hidden {settings['hidden']}," in best
+
+
+def test_train_refuses_before_it_trains_what_it_would_not_use_or_could_not_write(tmp_path: Path) -> None:
+    path, out = recording(tmp_path / "r.csv", None), tmp_path / "out"
+    before = path.read_bytes()
+    for options, words in {
+        ("--study", tmp_path): "expected --tune N beside it",
+        ("--stream", "a"): "expected its URL beside it",
+        ("--start", "1"): "are of --from-prometheus",
+        ("--from", "general", "--checkpoint", tmp_path, "--unit", "flow=l"): "not go with --checkpoint, --unit",
+        ("--from", "general", "--one-model-per", "stream"): "not go with --one-model-per",
+        ("--report", path): "its name ending in .html",
+        ("--checkpoint", out): "which holds the artefact alone",
+        ("--tune", 1, "--study", out / "study"): "which holds the artefact alone",
+    }.items():
+        with pytest.raises(GatewatchError, match=words):
+            gatewatch("train", path, "--out", out, *options)
+    with pytest.raises(GatewatchError, match=r"r\.csv exists and is not an artefact"):
+        gatewatch("train", path, "--out", path)
+    assert not out.exists()
+    assert path.read_bytes() == before
+
+
+def test_the_figures_are_never_written_over_what_is_read(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv", None)
+    for read in (path, intervals(tmp_path / "l.csv", "r")):
+        with pytest.raises(GatewatchError, match="is read here; name another file"):
+            gatewatch("evaluate", path, "--labels", tmp_path / "l.csv", "--out", read)
+
+
+def test_recordings_in_which_nothing_changes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "still.csv"
+    path.write_text("timestamp,a,b\n" + "".join(f"{60 * row},1,\n" for row in range(100)))
+    with pytest.raises(GatewatchError, match=r"no channel ever changes in the recordings \(a, b\)"):
+        gatewatch("train", path, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_of_other_channels_than_the_one_trained_on_is_refused_before_training(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.csv")
+    with pytest.raises(GatewatchError, match=r"r\.csv has the channels .*label; found pressure, flow in the"):
+        gatewatch("scan", path, "--train", recording(tmp_path / "n.csv", None), "--out", tmp_path / "s.csv")
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_comparison_that_cannot_be_written_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").write_text("")
+    path = recording(tmp_path / "r.csv", None)
+    with pytest.raises(GatewatchError, match="cannot be written"):
+        compare([path], tmp_path / "taken" / "out", "rnn", hidden=4, layers=1, epochs=1)
+    assert "Take rnn" in capsys.readouterr().out

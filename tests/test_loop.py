@@ -166,6 +166,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     assert (tmp_path / CHECKPOINT).read_bytes() == kept != b""
 
 
+def test_a_file_where_the_checkpoints_should_lie_is_said(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(TrainingError, match=r"taken: the checkpoint cannot be written: File exists"):
+        trained(checkpoint=tmp_path / "taken")
+
+
 def test_training_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights() -> None:
     recording, config = noise(), RESTLESS
     fitted = trained(config, [recording])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -74,7 +75,12 @@ class Run:
 def identity(recordings: Sequence[Source], config: TrainConfig) -> str:
     """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings."""
     unimportant = {"time_limit_s", "false_alarm_rate", "checkpoint_every_s"}
-    digest = hashlib.sha256(config.model_dump_json(exclude=unimportant).encode())
+    return fingerprint(config.model_dump_json(exclude=unimportant), recordings)
+
+
+def fingerprint(settings: str, recordings: Sequence[Source]) -> str:
+    """SHA-256 of settings and of every value of recordings, which are read piece by piece."""
+    digest = hashlib.sha256(settings.encode())
     for recording in recordings:
         for piece in pieces(recording):
             digest.update(piece.timestamps_ms.tobytes() + piece.values.tobytes())
@@ -118,10 +124,11 @@ def _replace(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise TrainingError(
             f"{path.parent}: the checkpoint cannot be written: {error.strerror}; the one before is kept. Make room, "
-            "then run the same command again"
+            "or name another folder, then run the same command again"
         ) from error
 
 

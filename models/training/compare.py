@@ -154,7 +154,8 @@ def compare(
             continue
         compared.append(_measure(architecture, trained, normal, eventful))
     if not compared:
-        raise TrainingError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
+        names = {reason: [name for name in failed if failed[name] == reason] for reason in failed.values()}
+        raise TrainingError("; ".join(f"{', '.join(names[reason])}: {reason}" for reason in names))
     return Comparison(compared, failed, config.false_alarm_rate, *recommend(compared))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.artefact import FORMAT_VERSION, Manifest, save_artefact
-from models.errors import RecordingError
+from models.errors import RecordingError, TrainingError
 from models.recordings import Source
 from models.scaling import Scaling
 from models.training.architectures import CellForecaster
@@ -63,7 +63,7 @@ def train(
 
     Raises:
         RecordingError: the recordings' channels differ, or a unit is for a channel that they do not have.
-        TrainingError: too little data, or the loss is not a number.
+        TrainingError: too little data, no channel that changes, or the loss is not a number.
         CalibrationError: no threshold can be learned.
     """
     given = same_channels(recordings)
@@ -77,6 +77,12 @@ def train(
     scaling = Scaling.fit(recordings)
     suitability = examine(given, recordings, scaling, config.held_out, config.false_alarm_rate)
     on_examined(suitability)
+    still = {finding.channel for finding in suitability.findings if finding.kind in ("constant", "empty")}
+    if still.issuperset(given[0].channels):
+        raise TrainingError(
+            f"no channel ever changes in the recordings ({', '.join(given[0].channels)}): there is nothing to learn; "
+            "expected at least one that does"
+        )
     fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch, processes=processes)
     splits = splits_to_calibrate(recordings, config.held_out)
     network = fitted.network

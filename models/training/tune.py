@@ -8,7 +8,6 @@ the trainings before, not on how often the search was stopped: the same seed and
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from models.errors import TrainingError
 from models.recordings import Source
 from models.scaling import Scaling
-from models.training.checkpoint import EpochReport
+from models.training.checkpoint import EpochReport, fingerprint
 from models.training.config import TrainConfig
 from models.training.loop import fit
 from models.training.train import same_channels
@@ -165,11 +164,8 @@ def _open(folder: Path, identity: str) -> optuna.Study:
 
 def _identity(recordings: Sequence[Source], config: TrainConfig) -> str:
     """What the runs of a search must agree in: the settings, the bounds, and every value of the recordings."""
-    digest = hashlib.sha256(config.model_dump_json(exclude={"false_alarm_rate"}).encode())
-    digest.update(repr((WHOLE, REAL)).encode())
-    for recording in (one.rows(0) for one in recordings):
-        digest.update(recording.timestamps_ms.tobytes() + recording.values.tobytes())
-    return digest.hexdigest()
+    settings = config.model_dump_json(exclude={"false_alarm_rate", "checkpoint_every_s"})
+    return fingerprint(settings + repr((WHOLE, REAL)), recordings)
 
 
 def _loss(trial: FrozenTrial) -> float:

@@ -14,7 +14,7 @@ from models.labels import read_intervals, with_labels
 from models.recordings import read_recordings, recording_files
 from service.commands.evaluate import LabelColumn, Labels
 from service.commands.terminal import Files, training_progress
-from service.commands.train import train_config
+from service.commands.training import extra_needed, train_config
 
 WIDTH = 140
 """Characters that the table of all architectures needs."""
@@ -45,13 +45,12 @@ def compare(
         layers=layers, hidden=hidden, memory=memory, epochs=epochs, time_limit_s=time_limit_s,
         false_alarm_rate=false_alarm_rate, seed=seed,
     )  # fmt: skip
-    try:
+    with extra_needed("compare"):
         from models.training.compare import ARCHITECTURES
         from models.training.compare import compare as train_and_measure
         from models.training.comparison_page import PAGE, header, lines, notes, write_comparison
-    except ImportError as error:
-        raise GatewatchError(f"compare needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
-    chosen = list(dict.fromkeys(architectures.split(","))) if architectures is not None else list(ARCHITECTURES)
+    named = ARCHITECTURES if architectures is None else architectures.split(",")
+    chosen = list(dict.fromkeys(name.strip() for name in named))
     unknown = [name for name in chosen if name not in ARCHITECTURES]
     if unknown:
         raise GatewatchError(
@@ -65,10 +64,11 @@ def compare(
         comparison = train_and_measure(
             labelled, chosen, config, on_epoch=lambda name, report: show.on_epoch(report, name)
         )
-    write_comparison(comparison, out)
     table = Table(*header(comparison))
     for line in lines(comparison):
         table.add_row(*line)
     console = Console(width=max(Console().width, WIDTH))
     console.print(table)
-    print("\n".join([*notes(comparison), comparison.reason, f"{out / PAGE} has the plots."]))
+    print("\n".join([*notes(comparison), comparison.reason]))
+    write_comparison(comparison, out)
+    print(f"{out / PAGE} has the plots.")

@@ -15,7 +15,7 @@ from models.errors import GatewatchError, RecordingError
 from models.general import load_detector
 from models.recordings import Recording, read_recordings, recording_files, stem
 from models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning
-from service.commands.train import train_config, train_detector
+from service.commands.training import train_config, train_detector
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
@@ -131,6 +131,11 @@ def _train_and_scan(
     """Train on a recording given, or on the first rows of `recording`, and carry the state on into what is scored."""
     if normal is None and train_rows >= len(recording):
         raise RecordingError(f"{path}: --train-rows {train_rows}, but the file has {len(recording)} rows")
+    if normal is not None and set(normal.channels) != set(recording.channels):
+        raise RecordingError(
+            f"{path} has the channels {', '.join(recording.channels)}; found {', '.join(normal.channels)} in the "
+            "recording to train on"
+        )
     trained = train_detector([recording.rows(0, train_rows) if normal is None else normal], config)
     detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
     if normal is None:

@@ -68,6 +68,8 @@ def evaluate(
     if scores is not None and (model or train_on or train_rows):
         raise GatewatchError("--scores has the scores; expected no --model, --train or --train-rows beside it")
     paths = recording_files(files)
+    if out is not None and out.resolve() in {path.resolve() for path in (*paths, *([labels] if labels else []))}:
+        raise GatewatchError(f"--out {out} is read here; name another file for the figures")
     given = dict(zip(paths, _labelled(paths, labels, label_column), strict=True))
     events = [one.events or [] for one in given.values()]
     if not any(events):

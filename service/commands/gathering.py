@@ -39,6 +39,10 @@ class Origin:
             raise GatewatchError(f"--one-model-per {one_model_per}: expected one of {', '.join(GROUPINGS)}")
         if sum((bool(self.files), self.service is not None, self.prometheus is not None)) != 1:
             raise GatewatchError("expected one of: files, --from-service URL, --from-prometheus URL")
+        if self.streams and self.service is None:
+            raise GatewatchError("--stream is of --from-service; expected its URL beside it")
+        if (self.queries or self.start or self.end) and self.prometheus is None:
+            raise GatewatchError("--query, --start and --end are of --from-prometheus; expected its URL beside them")
         if one_model_per == "folder" and not self.files:
             raise GatewatchError("--one-model-per folder is for files")
         found = self._named()

@@ -84,7 +84,7 @@ def _detector(settings: Settings) -> Detector:
     try:
         return load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
     except ArtefactError as error:
-        hint = " in GATEWATCH_CHANNELS, as pressure,flow" if not settings.channels else ""
+        hint = " in GATEWATCH_CHANNELS, as pressure,flow" if str(error).endswith("it is to watch") else ""
         raise GatewatchError(f"{error}{hint}") from error
 
 

@@ -1,26 +1,28 @@
-"""gatewatch train; and the training that other commands begin with."""
+"""gatewatch train."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
-from models.artefact import MANIFEST, model_folder
+from models.artefact import MANIFEST, model_folder, require_place
 from models.errors import GatewatchError
 from models.recordings import Source
 from service.commands.gathering import Origin
 from service.commands.terminal import errors, training_progress
+from service.commands.training import extra_needed, train_config, train_detector
 from service.commands.tuning import search
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
     from models.training.processes import Processes
-    from models.training.suitability import Suitability
     from models.training.train import Trained
+
+Groups = Mapping[str, Sequence[Source]]
 
 
 def train(
@@ -81,9 +83,16 @@ def train(
         raise GatewatchError("expected either --out FOLDER, to train, or --check, to look at the recordings only")
     if report is not None and one_model_per != "all":
         raise GatewatchError(f"--report is of one model; found --one-model-per {one_model_per}")
-    if start_from is not None and (tune or report):
-        raise GatewatchError("--from goes neither with --tune nor with --report")
-    config = given = train_config(
+    if study is not None and tune is None:
+        raise GatewatchError("--study is the folder of a search; expected --tune N beside it")
+    besides = {
+        "--tune": tune is not None, "--report": report is not None, "--checkpoint": checkpoint is not None,
+        "--unit": bool(unit), "--one-model-per": one_model_per != "all",
+    }  # fmt: skip
+    named = [option for option, given in besides.items() if given]
+    if start_from is not None and named:
+        raise GatewatchError(f"--from trains one general model on, in one go; it does not go with {', '.join(named)}")
+    config = train_config(
         architecture=architecture, layers=layers, hidden=hidden, memory=memory, dropout=dropout, epochs=epochs,
         time_limit_s=time_limit_s, false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
         learning_rate=learning_rate, checkpoint_every_s=checkpoint_every_s,
@@ -93,40 +102,25 @@ def train(
         files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label
     )  # fmt: skip
     groups = origin.gather(one_model_per)
-    if out is not None and one_model_per != "all" and (out / MANIFEST).exists():
-        raise GatewatchError(f"{out} is an artefact; --one-model-per {one_model_per} needs a folder for several")
     if out is None:
-        from models.training.train import check as examine
-
-        for name, recordings in groups.items():
-            print("\n".join([*([f"{name}:"] if name else []), *examine(recordings, config).lines()]))
+        _say_what_is_odd(groups, config)
         return
+    if one_model_per != "all" and (out / MANIFEST).exists():
+        raise GatewatchError(f"{out} is an artefact; --one-model-per {one_model_per} needs a folder for several")
+    for name in groups:
+        require_place(out / name)
     if start_from is not None:
-        _train_general_on([recording for group in groups.values() for recording in group], config, start_from, out)
+        _train_general_on(groups[""], config, start_from, out)
         return
-    write_report = _report_writer() if report is not None else None
-    from models.training.processes import joined_processes
+    study = study or Path(f"{out}-study")
+    _train_each(groups, _Training(config, out, units, checkpoint, tune, study, report))
 
-    failed: dict[str, GatewatchError] = {}
-    with joined_processes() as processes:
-        if tune is not None and processes.size > 1:
-            raise GatewatchError(f"--tune is for one process; found {processes.size}")
-        for name, recordings in groups.items():
-            try:
-                if tune is not None:
-                    config = search(recordings, given, tune, (study or out.with_name(f"{out.name}-study")) / name)
-                trained = train_detector(recordings, config, units, checkpoint and checkpoint / name, processes)
-                if processes.leads:
-                    _save(trained, out / name)
-                    if write_report is not None and report is not None:
-                        write_report(trained, recordings, report)
-            except GatewatchError as error:
-                if len(groups) == 1:
-                    raise
-                failed[name] = error
-    if failed:
-        reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
-        raise GatewatchError(f"{len(failed)} of {len(groups)} models could not be trained: {reasons}")
+
+def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
+    from models.training.train import check as examine
+
+    for name, recordings in groups.items():
+        print("\n".join([*([f"{name}:"] if name else []), *examine(recordings, config).lines()]))
 
 
 def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path) -> None:
@@ -136,6 +130,66 @@ def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder:
         tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
     tuned.save(out)
     print(f"{out}: {tuned.verdict()}")
+
+
+@dataclass(frozen=True)
+class _Training:
+    """How each model is trained, and the folders of them all; see the options."""
+
+    config: TrainConfig
+    out: Path
+    units: dict[str, str]
+    checkpoint: Path | None
+    tune: int | None
+    study: Path
+    report: Path | None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be written at the end of a long training."""
+        for option, folder in (("--checkpoint", self.checkpoint), ("--study", self.study)):
+            if folder is not None and folder.resolve().is_relative_to(self.out.resolve()):
+                raise GatewatchError(f"{option} {folder} lies in --out {self.out}, which holds the artefact alone")
+        if self.report is not None:
+            if self.report.suffix != ".html" or self.report.is_dir():  # never over a recording
+                raise GatewatchError(f"--report {self.report}: expected a file to write, its name ending in .html")
+            with extra_needed("--report"):
+                import models.training.report  # noqa: F401 - needed at the end
+
+    def run(self, name: str, recordings: Sequence[Source], processes: Processes) -> None:
+        """Train the model of one group of recordings, and write it."""
+        if name and processes.leads:
+            errors.print(f"{name}:", markup=False)
+        config = self.config
+        if self.tune is not None:
+            config = search(recordings, config, self.tune, self.study / name)
+        trained = train_detector(recordings, config, self.units, self.checkpoint and self.checkpoint / name, processes)
+        if not processes.leads:
+            return
+        _save(trained, self.out / name)
+        if self.report is not None:
+            from models.training.report import write_report
+
+            write_report(trained, recordings, self.report)
+
+
+def _train_each(groups: Groups, training: _Training) -> None:
+    """One model after the other; of several, one that cannot be trained stops no other."""
+    from models.training.processes import joined_processes
+
+    failed: dict[str, GatewatchError] = {}
+    with joined_processes() as processes:
+        if training.tune is not None and processes.size > 1:
+            raise GatewatchError(f"--tune is for one process; found {processes.size}")
+        for name, recordings in groups.items():
+            try:
+                training.run(name, recordings, processes)
+            except GatewatchError as error:
+                if len(groups) == 1:
+                    raise
+                failed[name] = error
+    if failed:
+        reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise GatewatchError(f"{len(failed)} of {len(groups)} models could not be trained: {reasons}")
 
 
 def _save(trained: Trained, out: Path) -> None:
@@ -148,59 +202,6 @@ def _save(trained: Trained, out: Path) -> None:
         f"{training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
         f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"
     )
-
-
-def train_config(**settings: object) -> TrainConfig:
-    """The config of options given; an option out of its bounds is named in a GatewatchError."""
-    try:
-        from models.training.config import TrainConfig
-    except ImportError as error:
-        raise GatewatchError(f"training needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
-    try:
-        return TrainConfig.model_validate(settings)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
-        raise GatewatchError(f"--{name} is {problem['input']!r}: {problem['msg']}") from error
-
-
-def train_detector(
-    recordings: Sequence[Source],
-    config: TrainConfig,
-    units: dict[str, str] | None = None,
-    checkpoint: Path | None = None,
-    processes: Processes | None = None,
-) -> Trained:
-    """models.training.train.train, with its progress and what is odd about the recordings on the terminal.
-
-    Raises:
-        GatewatchError: the extra `train` is missing, or what training raises.
-    """
-    try:
-        from models.training.processes import ALONE
-        from models.training.train import train as fit_and_calibrate
-    except ImportError as error:
-        raise GatewatchError(f"training needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
-    processes = processes or ALONE
-
-    def tell(found: Suitability) -> None:
-        if processes.leads:
-            errors.print("\n".join(found.lines()), markup=False)
-
-    with training_progress(config.epochs) as show:
-        return fit_and_calibrate(
-            recordings, config, units=units, checkpoint=checkpoint, on_examined=tell, on_epoch=show.on_epoch,
-            processes=processes,
-        )  # fmt: skip
-
-
-def _report_writer() -> Callable[[Trained, Sequence[Source], Path], None]:
-    """models.training.report.write_report, asked for before a long training; a GatewatchError without the extra."""
-    try:
-        from models.training.report import write_report
-    except ImportError as error:
-        raise GatewatchError(f"--report needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
-    return write_report
 
 
 def _unit(text: str) -> tuple[str, str]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.errors import GatewatchError
 from models.recordings import Source
 from service.commands.terminal import errors, training_progress
+from service.commands.training import extra_needed
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 def search(recordings: Sequence[Source], config: TrainConfig, trials: int, study: Path) -> TrainConfig:
     """models.training.tune.tune; a GatewatchError without the extra `train`."""
-    try:
+    with extra_needed("--tune"):
         from models.training.tune import JOURNAL, tune
-    except ImportError as error:
-        raise GatewatchError(f"--tune needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
 
     def say(trial: Trial) -> None:
         outcome = "ended early" if trial.loss is None else f"held-out loss {trial.loss:.4f}"

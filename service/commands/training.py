@@ -1,0 +1,69 @@
+"""The training that several commands begin with: its settings, its progress, and what it says when it cannot be run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from models.errors import GatewatchError
+from models.recordings import Source
+from service.commands.terminal import errors, training_progress
+
+if TYPE_CHECKING:
+    from models.training.config import TrainConfig
+    from models.training.processes import Processes
+    from models.training.suitability import Suitability
+    from models.training.train import Trained
+
+
+@contextlib.contextmanager
+def extra_needed(what: str) -> Iterator[None]:
+    """Imports of what the extra `train` brings; without it, a GatewatchError says what needs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise GatewatchError(f"{what} needs the extra `train`: pip install 'gatewatch[train]' ({error})") from error
+
+
+def train_config(**settings: object) -> TrainConfig:
+    """The config of options given; an option out of its bounds is named in a GatewatchError."""
+    with extra_needed("training"):
+        from models.training.config import TrainConfig
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = "-".join(str(part) for part in problem["loc"]).replace("_", "-")
+        raise GatewatchError(f"--{name} is {problem['input']!r}: {problem['msg']}") from error
+
+
+def train_detector(
+    recordings: Sequence[Source],
+    config: TrainConfig,
+    units: dict[str, str] | None = None,
+    checkpoint: Path | None = None,
+    processes: Processes | None = None,
+) -> Trained:
+    """models.training.train.train, with its progress and what is odd about the recordings on the terminal.
+
+    Raises:
+        GatewatchError: the extra `train` is missing, or what training raises.
+    """
+    with extra_needed("training"):
+        from models.training.processes import ALONE
+        from models.training.train import train as fit_and_calibrate
+    processes = processes or ALONE
+
+    def tell(found: Suitability) -> None:
+        if processes.leads:
+            errors.print("\n".join(found.lines()), markup=False)
+
+    with training_progress(config.epochs) as show:
+        return fit_and_calibrate(
+            recordings, config, units=units, checkpoint=checkpoint, on_examined=tell, on_epoch=show.on_epoch,
+            processes=processes,
+        )  # fmt: skip
