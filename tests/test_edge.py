@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import resource
+import select
 import socket
 import subprocess
 import threading
@@ -304,10 +305,10 @@ def test_large_bodies_have_one_bound_together_and_small_ones_pass(artefact: Path
             for connection in slow:
                 connection.sendall(whole[:-10])
             deadline = time.monotonic() + 40
-            while (refused := service.answer_to(whole))[0] == 200:
+            while len(select.select(slow, [], [], 0)[0]) < 25:  # five find room, as long as nobody else asks for it
                 assert time.monotonic() < deadline, "what was sent has not all arrived"
-                time.sleep(0.1)
-            status, problem = refused
+                time.sleep(0.05)
+            status, problem = service.answer_to(whole)
             assert (status, problem["title"]) == (429, "Too many readings waiting")
             assert "at most 16000000 are held (GATEWATCH_WAITING_BYTES)" in problem["detail"]
             assert client.post("/v1/readings", json=readings("small", 3)).status_code == 200
@@ -316,7 +317,7 @@ def test_large_bodies_have_one_bound_together_and_small_ones_pass(artefact: Path
                 connection.sendall(whole[-10:])
                 statuses.append(answer(one_answer(connection))[0])
             assert set(statuses) == {200, 429}
-            assert 4 <= statuses.count(200) <= 6
+            assert statuses.count(200) == 5
         assert service.answer_to(whole)[0] == 200
         assert rss_mb(process.pid, "VmHWM") - most < 16 + 3 + GROWTH_MB
 
