@@ -117,8 +117,8 @@ def service(settings: Settings, path: Path, prepare: Callable[[], None] = lambda
 class Sender(http.client.HTTPConnection):
     """A connection to a service's unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=PATIENCE_S)
+    def __init__(self, path: Path, patience_s: float = 30) -> None:
+        super().__init__("localhost", timeout=patience_s)
         self._path = path
 
     def connect(self) -> None:
@@ -160,7 +160,7 @@ def trial(
     path = folder / f"{point}-{way}-{number}"
     met = False
     with service(settings, path, lambda: arm(point, way, hits)) as pid:
-        doomed, other = Sender(path), Sender(plain)
+        doomed, other = Sender(path, PATIENCE_S), Sender(plain)
         for seq in range(READINGS):
             sent = [reading(name, seq, table[row, seq]) for row, name in enumerate(names)]
             if point == "in_rebuild" and seq == 5:
@@ -185,7 +185,9 @@ def trial(
         found = []
         for name in names:
             other.request("GET", f"/v1/streams/{name}")
-            found.append(json.loads(other.getresponse().read()))
+            reply = other.getresponse()
+            found.append(json.loads(reply.read()))
+            assert reply.status == 200, found[-1]
         other.close()
         if way != "terminate" and not met:
             wrong.append(f"{names}: never came by")
@@ -207,7 +209,7 @@ def run(artefact: Path, times: int, points: list[str]) -> tuple[Counter[str], li
         tempfile.TemporaryDirectory(prefix="gatewatch-failpoints-") as scratch,
         start_private_redis(Path(scratch) / "redis") as private,
     ):
-        settings = Settings(model=str(artefact), redis_url=private.url, log_level="error")
+        settings = Settings(model=str(artefact), redis_url=private.url, log_level="error", store_timeout_ms=10_000)
         plain = Path(scratch) / "plain"
         with service(settings, plain):
             detector = Detector.load(artefact)
