@@ -206,7 +206,8 @@ def test_a_hard_stream_gets_finite_scores_and_no_storm_of_alerts(kind: str) -> N
     seen_before = np.isfinite(hard.values).cumsum(axis=0) - np.isfinite(hard.values) > 0
     assert (np.isfinite(found.expected) == seen_before[..., None]).all()
     assert found.alert.sum() <= 4
-    assert (found.score[32:] > 1).mean() < 0.06  # one incident may be held for a while
+    held = 0.06 if kind == "counter" else 0.03  # of a counter, 97 readings when its table of the day becomes known
+    assert (found.score[32:] > 1).mean() < held
     assert np.allclose(found.attribution.sum(axis=1), 1, atol=1e-5)
 
 
