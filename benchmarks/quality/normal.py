@@ -110,7 +110,7 @@ def _cells(ours: list[Kept]) -> list[str]:
 
 
 def _plot(path: Path, found: dict[str, list[Kept]]) -> None:
-    """Streams by the share of their normal rows that was judged anomalous; the general model's alerts, asked and kept."""
+    """Streams by the share of their normal rows judged anomalous; alerts of the general model, asked and kept."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for label, ours in found.items():
