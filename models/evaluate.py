@@ -204,11 +204,15 @@ def _count(one: Scored, part: NDArray[np.intp], parts: int) -> _Counts:
     )  # fmt: skip
 
 
+def incidents(alarm: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """The anomalous rows of each incident: those that come while it is open belong together."""
+    rows = np.flatnonzero(alarm)
+    return np.split(rows, 1 + np.flatnonzero(np.diff(rows) > OPEN_READINGS)) if len(rows) else []
+
+
 def false_alarms(alarm: NDArray[np.bool_], label: NDArray[np.bool_]) -> list[int]:
     """The first row of each false alarm; see the top of this file."""
-    rows = np.flatnonzero(alarm)
-    incidents = np.split(rows, 1 + np.flatnonzero(np.diff(rows) > OPEN_READINGS))
-    false = [one for one in incidents if len(one) and not label[one].any()]
+    false = [rows for rows in incidents(alarm) if not label[rows].any()]
     begun: list[int] = []
     end = -JOIN_READINGS - 1
     for one in false:

@@ -62,11 +62,11 @@ def test_an_alarm_on_another_stream_does_not_count_as_detection():
 
 
 def test_false_alarms_join_when_they_lie_close():
-    evaluation = evaluate(week({100: "flow", 110: "flow", 139: "flow", 169: "flow", 5_000: "flow"}), [])
+    evaluation = evaluate(week({100: "flow", 110: "flow", 139: "flow", 170: "flow", 5_000: "flow"}), [])
 
     assert [(alarm.first.timestamp_ms // MINUTE_MS, alarm.readings) for alarm in evaluation.false_alarms] == [
         (100, 3),
-        (169, 1),
+        (170, 1),
         (5_000, 1),
     ]
     assert evaluation.stream_weeks == 1

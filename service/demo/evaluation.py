@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from models.evaluate import incidents
 from service.demo.station import MINUTE_MS, Fault, Kind
 
 DETECT_WITHIN_MINUTES: dict[Kind, int] = {
@@ -18,9 +21,6 @@ DETECT_WITHIN_MINUTES: dict[Kind, int] = {
 
 SETTLE_MINUTES = 30
 """So long after its end a fault may still be seen: a repair is a step as well."""
-
-JOIN_MINUTES = 30
-"""Anomalous readings with less than this between them are one false alarm."""
 
 LASTING_READINGS = 10
 """So many anomalous readings in one alarm, and what is normal has raised a lasting one."""
@@ -161,13 +161,6 @@ def _belongs(result: Scored, fault: Fault) -> bool:
 
 
 def _alarms(results: list[Scored]) -> list[FalseAlarm]:
-    """Anomalous readings joined to alarms; results of one stream in order of time."""
-    runs: list[list[Scored]] = []
-    for result in results:
-        if result.status != "anomalous":
-            continue
-        if runs and result.timestamp_ms - runs[-1][-1].timestamp_ms < JOIN_MINUTES * MINUTE_MS:
-            runs[-1].append(result)
-        else:
-            runs.append([result])
-    return [FalseAlarm(run[0], len(run), max(result.score for result in run)) for run in runs]
+    """Anomalous readings joined to incidents; results of one stream in order of time, a minute apart."""
+    runs = incidents(np.array([result.status == "anomalous" for result in results], bool))
+    return [FalseAlarm(results[run[0]], len(run), max(results[row].score for row in run)) for run in runs]
