@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -20,10 +20,11 @@ from service.errors import BadRequest, Contended
 from service.history import Entries
 from service.identity import Round, across_gap, decide, rounds_of, unanswered
 from service.metrics import Metrics
+from service.resp import Writes
 from service.schemas import NO_SEQ, Readings
 from service.state import Records
 from service.stepper import Stepper
-from service.store import StateStore, Writes
+from service.store import StateStore
 from service.stream_settings import StreamSettings
 from service.turns import Turns
 
@@ -118,7 +119,7 @@ class Scorer:
             later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
             began, load = loop.time(), self._metrics.stage("load")
             async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
-                lanes = await self._lanes(streams, held.packed)
+                lanes = await self._lanes(streams, held.packed, sound=held.remembered is not None)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
                 with self._metrics.stage("step"):
@@ -127,7 +128,7 @@ class Scorer:
                         applied = self._apply(batch, rounds[:deep], lanes, now_ms)
                     else:
                         applied = await asyncio.to_thread(self._apply, batch, rounds[:deep], lanes, now_ms)
-                if held.remembered and (applied.seen or applied.refused):  # nothing of these will be compared
+                if not await held.confirmed(not (applied.seen or applied.refused)):
                     self._store.remembered.forget(streams)
                     continue
                 with self._metrics.stage("save"):
@@ -201,10 +202,17 @@ class Scorer:
             for n, row, text in zip(entries["n"].tolist(), values, answers, strict=True)
         ]
 
-    async def _lanes(self, streams: list[str], packed: Sequence[bytes | None]) -> Lanes:
-        """Records from what Redis held; those that are absent or unusable are recovered."""
+    async def _lanes(self, streams: list[str], packed: Sequence[bytes | None], sound: bool = False) -> Lanes:
+        """Records from what Redis held; those that are absent or unusable are recovered.
+
+        Args:
+            sound: they were written by this process, and need no look.
+        """
         stepper = self._stepper
         seeds = self._store.seeds(streams)
+        if sound:
+            written = cast("Sequence[bytes]", packed)
+            return Lanes(streams, seeds, [p[state.FENCE] for p in written], state.sound(written, stepper.record))
         records, flaws = state.unpack(packed, seeds, stepper.record, self._detector.digest, stepper.slots)
         lanes = Lanes(streams, seeds, [p[state.FENCE] if p else b"" for p in packed], records)
         if flaws:

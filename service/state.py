@@ -108,7 +108,7 @@ def unpack(
     slots_at = dtype.fields["history"][1]  # type: ignore[index]
     slots = history.to_bytes(4, "little")
     flaws: dict[int, str] = {}
-    sound: list[bytes] = []
+    good: list[bytes] = []
     for at, (p, seed) in enumerate(zip(packed, seeds, strict=True)):
         if (
             p is None
@@ -119,8 +119,13 @@ def unpack(
         ):
             flaws[at] = _flaw(p, seed, size, model)
             p = p if p and flaws[at] == "history" else bytes(size)
-        sound.append(p)
-    return np.frombuffer(bytearray(b"".join(sound)), dtype), flaws
+        good.append(p)
+    return sound(good, dtype), flaws
+
+
+def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
+    """(B,) records from bytes that need no check."""
+    return np.frombuffer(b"".join(packed), dtype).copy()
 
 
 def _flaw(packed: bytes | None, seed: int, size: int, model: bytes) -> str:
