@@ -8,17 +8,13 @@ its time-outs, and three copies of all that is read.
 from __future__ import annotations
 
 import asyncio
-import socket
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import hiredis
 from redis._parsers.base import BaseParser
 from redis.asyncio import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
-
-SEND_BUFFER: Final = 4 * 2**20
-"""Bytes; the system may give less. A batch of 1,000 that does not fit is sent piece by piece, as Redis reads."""
 
 
 class Link(asyncio.Protocol):
@@ -41,12 +37,11 @@ class Link(asyncio.Protocol):
         writer = cast("asyncio.StreamWriter", self._connection._writer)
         self._transport = cast("asyncio.Transport", writer.transport)
         self._transport.set_protocol(self)
-        endpoint = writer.get_extra_info("socket")
-        if endpoint is not None:
-            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     async def close(self) -> None:
         """Drop the connection, and with it whatever is watched or still on its way."""
+        if self._transport is not None:
+            self._transport.set_protocol(asyncio.Protocol())  # what it still has to say is no concern of the next one
         self._transport = None
         self._reader = _reader()
         self._answers = []

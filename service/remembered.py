@@ -7,9 +7,7 @@ see Held.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from itertools import compress
 
 
 class Remembered:
@@ -17,27 +15,29 @@ class Remembered:
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
-        self._bytes = 0
-        self._records: OrderedDict[str, bytes] = OrderedDict()
+        self._records: dict[str, bytes] = {}
 
     def of(self, streams: Sequence[str]) -> list[bytes] | None:
         """The records of streams; None if one of them is not remembered."""
-        records = self._records
-        if not streams or streams[0] not in records or streams[-1] not in records:
+        try:
+            return [self._records[stream] for stream in streams]
+        except KeyError:
             return None
-        found = [record for stream in streams if (record := records.get(stream))]
-        return found if len(found) == len(streams) else None
 
     def note(self, streams: Sequence[str], records: Sequence[bytes], saved: Sequence[bool]) -> None:
-        """These records were saved and are remembered; or were not, and are forgotten."""
-        self.forget(streams)
-        kept = dict(compress(zip(streams, records, strict=True), saved))
-        self._records.update(kept)
-        self._bytes += sum(map(len, kept.values()))
-        while self._bytes > self._most:
-            self._bytes -= len(self._records.popitem(last=False)[1])
+        """These records, of one length, were saved and are remembered; or were not, and are forgotten.
+
+        When there is no room for more, all others are forgotten: to know which were used last costs more than to load
+        them once.
+        """
+        self._records.update(zip(streams, records, strict=True))
+        if not all(saved):
+            self.forget(stream for stream, ok in zip(streams, saved, strict=True) if not ok)
+        if len(self._records) * len(records[0]) > self._most:
+            room = self._most // len(records[0])
+            self._records = {stream: self._records[stream] for stream in streams[:room] if stream in self._records}
 
     def forget(self, streams: Iterable[str]) -> None:
         """They may have changed."""
-        if self._records:
-            self._bytes -= sum([len(self._records.pop(stream, b"")) for stream in streams])
+        for stream in streams:
+            self._records.pop(stream, None)

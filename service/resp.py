@@ -51,14 +51,14 @@ class Keys(NamedTuple):
     Attributes:
         record, history: the keys of its record and of its history ring.
         seed: where the checksum of its record starts.
-        set_record: the beginning of its part of an MSET, up to the record's length.
+        written: the record's key as an argument of a command, up to the end of the line before the next.
         set_slot: the beginning of a SETRANGE of its history, up to the offset's length.
     """
 
     record: bytes
     history: bytes
     seed: int
-    set_record: bytes
+    written: bytes
     set_slot: bytes
 
 
@@ -87,8 +87,14 @@ class Commands:
 
     def watch(self, streams: Sequence[str]) -> tuple[bytes, int]:
         """Watch the records of streams and read them, and how many commands that are; forgets what was watched."""
-        keys = [self.of(stream).record for stream in streams]
-        return b"".join((packed([b"UNWATCH"]), packed([b"WATCH", *keys]), packed([b"MGET", *keys]))), 3
+        count = len(streams) + 1
+        keys = b"".join([self.of(stream).written for stream in streams])
+        return b"*1\r\n$7\r\nUNWATCH\r\n*%d\r\n$5\r\nWATCH%b\r\n*%d\r\n$4\r\nMGET%b\r\n" % (
+            count,
+            keys,
+            count,
+            keys,
+        ), 3
 
     def transaction(self, writes: Writes) -> tuple[bytes, int]:
         """What saves `writes` in one transaction, and how many commands that are.
@@ -103,7 +109,7 @@ class Commands:
             slots[1:-1:3] = [_OFFSETS[offset, len(piece)] for offset, piece in zip(offsets, pieces, strict=True)]
             slots[2:-1:3] = pieces
         records = [b"\r\n"] * (3 * len(keys) + 1)
-        records[:-1:3] = [key.set_record for key in keys]
+        records[:-1:3] = [key.written for key in keys]
         records[1:-1:3] = map(_LENGTHS.__getitem__, map(len, writes.records))
         records[2:-1:3] = writes.records
         begun = packed([b"MULTI"])

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, cast
 
 import msgspec
@@ -180,7 +181,9 @@ class Scorer:
                 if lanes.excess:
                     raise BadRequest(self._one_too_many())
                 settings.write(lanes.records)
-                slots = [(0, *slot) for entries in lanes.recovered.values() for slot in self._stepper.slots_of(entries)]
+                slots = [
+                    slot for entries in lanes.recovered.values() for slot in self._stepper.slots_of(repeat(0), entries)
+                ]
                 anew = list(lanes.recovered)
                 await self._store.save_settings(stream, settings.encode())
                 await held.send(Writes([stream], lanes.fences, state.pack(lanes.records, lanes.seeds), slots, anew))
@@ -274,10 +277,9 @@ class Scorer:
         for row, entries in lanes.recovered.items():
             if row in row_of:
                 writes.anew.append(row_of[row])
-                writes.slots += ((row_of[row], *slot) for slot in self._stepper.slots_of(entries))
+                writes.slots += self._stepper.slots_of(repeat(row_of[row]), entries)
         for round_, entries in applied.rounds:
-            slots = zip(round_.rows.tolist(), self._stepper.slots_of(entries), strict=True)
-            writes.slots += ((row_of[row], *slot) for row, slot in slots)
+            writes.slots += self._stepper.slots_of(map(row_of.__getitem__, round_.rows.tolist()), entries)
         writes.earlier = {(row_of[row], slot): record for (row, slot), record in applied.earlier.items()}
         writes.opened, writes.closed = self._incidents(lanes.streams, was_open, records)
         return applied
@@ -333,7 +335,7 @@ class Scorer:
         for place, text in applied.refused.items():
             answers[place] = text
         for round_, entries in applied.rounds:
-            streams = [lanes.streams[row] for row in round_.rows]
+            streams = [lanes.streams[row] for row in round_.rows.tolist()]
             texts = self._answers.texts(streams, entries, replayed=False)
             for place, text in zip(round_.places.tolist(), texts, strict=True):
                 answers[place] = text
@@ -401,7 +403,7 @@ class Scorer:
                 if isinstance(correction, corrections.Gap):
                     self._metrics.answered("rejected", 1)
                     return answer(across_gap(stream, time_ms, int(batch.seqs[place]), correction.expected))
-                slots = [(0, *slot) for slot in stepper.slots_of(correction.entries)]
+                slots = stepper.slots_of(repeat(0), correction.entries)
                 kept = {(0, slot): record for slot, record in correction.earlier.items()}
                 record = state.pack(correction.record, [seed])
                 was_open = self._detector.is_open(lanes.records["detector"])
@@ -434,7 +436,7 @@ class Scorer:
             if lost:
                 kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
                 rows, entries = rows[kept], entries[kept]
-            self._count_entries([lanes.streams[row] for row in rows], entries)
+            self._count_entries([lanes.streams[row] for row in rows.tolist()], entries)
 
     def _count_entries(self, streams: Sequence[str], entries: Entries, alerts: bool = True) -> None:
         self._metrics.scored(entries["score"])

@@ -125,7 +125,7 @@ def unpack(
 
 def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
     """(B,) records from bytes that need no check."""
-    return np.frombuffer(b"".join(packed), dtype).copy()
+    return np.frombuffer(bytearray().join(packed), dtype)
 
 
 def _flaw(packed: bytes | None, seed: int, size: int, model: bytes) -> str:

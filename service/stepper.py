@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class Stepper:
         """(0 or 1,) the entry of a stream's history that a reading repeats."""
         return history.find(ring, self.entry, self._seed, seq, timestamp_ms)
 
-    def slots_of(self, entries: Entries) -> list[tuple[int, bytes]]:
-        """Where in the ring each entry belongs, and its bytes."""
+    def slots_of(self, rows: Iterable[int], entries: Entries) -> list[tuple[int, int, bytes]]:
+        """Of each entry the row of its stream, where in the ring it belongs, and its bytes."""
         offsets = entries["n"] % np.uint64(self.slots) * np.uint64(self.entry.itemsize)
-        return list(zip(offsets.tolist(), history.pack_entries(entries, self._seed), strict=True))
+        return list(zip(rows, offsets.tolist(), history.pack_entries(entries, self._seed), strict=False))

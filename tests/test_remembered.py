@@ -79,14 +79,17 @@ def test_many_remembered_streams_go_on_from_what_another_service_wrote(settings:
 
 def test_records_are_remembered_within_a_bound_on_their_bytes() -> None:
     remembered = Remembered(most_bytes=1000)
-    names = [f"s{n}" for n in range(50)]
-    remembered.note(names, [b"x" * 100] * 50, [True] * 50)
-    assert remembered.of(names[-10:]) == [b"x" * 100] * 10
-    assert remembered.of(names[-11:]) is None
+    names = [f"s{n}" for n in range(8)]
+    remembered.note(names, [b"x" * 100] * 8, [True] * 8)
+    assert remembered.of(names) == [b"x" * 100] * 8
     remembered.note(["new", "lost", names[-1]], [b"y" * 100] * 3, [True, False, True])
     assert remembered.of(["new", names[-1]]) == [b"y" * 100] * 2
     assert remembered.of(["lost"]) is None
-    assert remembered.of([names[-10]]) is None  # it gave way
-    remembered.forget(names)
-    assert remembered.of([names[-2]]) is None
-    assert remembered.of(["new"]) == [b"y" * 100]
+    remembered.forget(names[:2])
+    assert remembered.of(names[1:3]) is None
+    assert remembered.of(names[2:4]) == [b"x" * 100] * 2
+    remembered.note([f"m{n}" for n in range(5)], [b"z" * 100] * 5, [True] * 5)
+    assert remembered.of(["new"]) is None  # there was no room for all
+    assert remembered.of(["m0", "m4"]) == [b"z" * 100] * 2
+    remembered.note([f"b{n}" for n in range(20)], [b"z" * 100] * 20, [True] * 20)
+    assert remembered.of([f"b{n}" for n in range(11)]) is None
