@@ -32,11 +32,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.blocks import load, store
 
 REASONS = ("event", "level", "still", "absent", "range")
 PARTS = 4
@@ -171,24 +173,6 @@ def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
     ]
 
 
-@lru_cache
-def _blocks(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """A state's dtype with the fields of `state_fields` in three blocks, each of which is read and written at once.
-
-    They are `means` (5,), from `event` on, `channels` (4, C), from `noise` on, and `runs` (2, C), from `still` on.
-    """
-    fields: Any = dtype.fields
-    channels = fields["noise"][0].shape
-    return np.dtype(
-        {
-            "names": ["means", "channels", "runs"],
-            "formats": [("<f4", 5), ("<f4", (4, *channels)), ("<u4", (2, *channels))],
-            "offsets": [fields[first][1] for first in ("event", "noise", "still")],
-            "itemsize": dtype.itemsize,
-        }
-    )
-
-
 def judge(
     values: NDArray[np.float32],
     deviation: Floats,
@@ -205,9 +189,9 @@ def judge(
         states: (B,) records with `state_fields`, `value` beginning as NaN; changed in place.
         calibration: of the model that made the forecast.
     """
-    held = states.view(_blocks(states.dtype))
-    channels = held["channels"].swapaxes(0, 1).astype(np.float64, order="C")  # (4, B, C): the fields from `noise` on
-    runs = held["runs"].swapaxes(0, 1).astype(np.float64, order="C")
+    channels = load(states, "noise", 4)  # (4, B, C): noise, level, lively, value
+    runs = load(states, "still", 2)  # still, absent
+    means = load(states, "event", 5)  # (5, B): event, plain, usual, unrest, accepted
 
     change = values.astype(np.float64)
     change -= channels[3]
@@ -244,7 +228,8 @@ def judge(
     lessons /= _TIMES
     lessons *= _GAINS
     channels[:3] += lessons
-    held["channels"], held["runs"] = channels.swapaxes(0, 1), runs.swapaxes(0, 1)
+    store(states, "noise", channels)
+    store(states, "still", runs)
 
     np.minimum(miss, MISS_LIMIT, out=views[0])
     views[1] = channels[2]
@@ -255,17 +240,14 @@ def judge(
     powers, longest = np.add.reduce(powers, 2), np.maximum.reduce(views[4:], 2)
 
     if len(values) == 1:  # numbers: the same bits in a tenth of the time
-        noticed = whole or bool(observed.any())
-        columns = [column[:, 0].tolist() for column in (powers, longest, held["means"].T)]
-        pooled = np.array(_pooled(*columns, noticed, calibration, _NUMBERS))[:, None]
-        reason = pooled[:PARTS].argmax(axis=0)
-        telling = strange[reason.item()]
+        columns = [column[:, 0].tolist() for column in (powers, longest, means)]
+        pooled = np.array(_pooled(*columns, whole or bool(observed.any()), calibration, _NUMBERS))[:, None]
     else:
         noticed = np.logical_or.reduce(observed, 1)
-        pooled = np.array(_pooled(powers, longest, held["means"].T.astype(np.float64), noticed, calibration, _ARRAYS))
-        reason = pooled[:PARTS].argmax(axis=0)
-        telling = strange[reason, np.arange(len(values))]
-    held["means"] = pooled[8:].T
+        pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
+    store(states, "event", pooled[8:])
+    reason = pooled[:PARTS].argmax(axis=0)
+    telling = strange[reason.item()] if len(values) == 1 else strange[reason, np.arange(len(values))]
     return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, pooled[PARTS:7].T)
 
 
