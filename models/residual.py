@@ -143,7 +143,7 @@ class Judged:
         reason: (B,) the index of the largest part in REASONS.
         attribution: (B, C) the channels' shares in that part; each row sums to 1.
         parts: (B, 4) all parts, in units of their thresholds.
-        signals: (B, 3) before threshold and acceptance: (E' - m)/s, L and V; of the general model (B, 2), r and r̄.
+        signals: (B, 3) before threshold and acceptance: (E' - m)/s, L and V; of the general model see there.
     """
 
     score: Floats
@@ -321,9 +321,10 @@ def _pooled(
 
 
 def pool(strangeness: Floats) -> Floats:
-    """(B, C) to (B,): the fourth root of the sum of fourth powers."""
-    squared = strangeness * strangeness
-    return np.asarray(np.sqrt(np.sqrt(np.add.reduce(squared * squared, 1))))
+    """(..., C) to (...): the fourth root of the sum of fourth powers."""
+    powers = np.square(strangeness)
+    powers *= powers
+    return np.asarray(np.sqrt(np.sqrt(np.add.reduce(powers, -1))))
 
 
 def shares(strangeness: Floats) -> Floats:
