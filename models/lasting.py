@@ -64,12 +64,13 @@ def strayed(x: Floats, observed: NDArray[np.bool_], states: Records) -> tuple[Fl
     fields = load(states, "level", 6)
     young = count < SETTLING
     if np.count_nonzero(young):
-        firsts = states["center"], states["center"], FIRST_DRIFT * states["spread"], *[states["step"]] * 2, FIRST_UNREST
+        center, step, drift = states["center"], states["step"], FIRST_DRIFT * states["spread"]
+        firsts: list[Any] = [center, center, drift, step, step, FIRST_UNREST]
         for field, first in zip(fields, firsts, strict=True):
             np.copyto(field, first, where=young)
-    gain = observed / np.minimum(np.maximum(count, SETTLING), HOME_READINGS)
+    gain: Floats = observed / np.minimum(np.maximum(count, SETTLING), HOME_READINGS)
     floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["last"]) + TINY
-    quick = GAIN * observed
+    quick: Floats = np.multiply(GAIN, observed)
     change = np.abs(x - states["last"])
     far = _level(x, fields[:3], quick, gain, floor)
     lively = _activity(change, fields[3:], quick, gain, floor)
@@ -89,8 +90,7 @@ def _level(x: Floats, fields: Floats, quick: Floats, gain: Floats, floor: Floats
     wide = HOME_CLIP * usual
     home += gain * np.minimum(np.maximum(away, -wide), wide)
     drift += gain * (np.minimum(far, SCALE_CLIP * usual) - drift)
-    far /= usual
-    return far
+    return np.asarray(far / usual)
 
 
 def _activity(change: Floats, fields: Floats, quick: Floats, gain: Floats, floor: Floats) -> Floats:
@@ -101,5 +101,4 @@ def _activity(change: Floats, fields: Floats, quick: Floats, gain: Floats, floor
     usually = np.maximum(unrest, LEAST_UNREST)
     usual += gain * (np.minimum(change, CHANGE_CLIP * scale) - usual)
     unrest += gain * (np.minimum(ratio, SCALE_CLIP * usually) - unrest)
-    ratio /= usually
-    return np.asarray(ratio)
+    return np.asarray(ratio / usually)

@@ -30,7 +30,7 @@ score below 1, so that scores still rank: where no part is above 1, the score is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -240,8 +240,9 @@ def judge(
     powers, longest = np.add.reduce(powers, 2), np.maximum.reduce(views[4:], 2)
 
     if len(values) == 1:  # numbers: the same bits in a tenth of the time
-        columns = [column[:, 0].tolist() for column in (powers, longest, means)]
-        pooled = np.array(_pooled(*columns, whole or bool(observed.any()), calibration, _NUMBERS))[:, None]
+        sums, lengths, before = (column[:, 0].tolist() for column in (powers, longest, means))
+        noticed: Any = whole or bool(observed.any())
+        pooled = np.array(_pooled(sums, lengths, before, noticed, calibration, _NUMBERS))[:, None]
     else:
         noticed = np.logical_or.reduce(observed, 1)
         pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
@@ -266,9 +267,9 @@ def _count_runs(runs: Floats, same: NDArray[np.bool_], missing: NDArray[np.bool_
 
 
 def _pooled(
-    powers: Sequence[Any],
-    longest: Sequence[Any],
-    means: Sequence[Any],
+    powers: Iterable[Any],
+    longest: Iterable[Any],
+    means: Iterable[Any],
     noticed: Any,
     calibration: ResidualCalibration,
     of: _Functions,
@@ -281,7 +282,7 @@ def _pooled(
         powers: sums over the channels: squares of plain misses, fourth powers of changes, squares of z, fourth powers
             of q.
         longest: the largest still and absent part of any channel.
-        means: the fields of that block, see `_blocks`.
+        means: of the stream so far, see `state_fields`.
         noticed: whether any channel was observed.
         of: the functions for arrays, or those for numbers.
     """

@@ -215,7 +215,7 @@ def _take_values(
     store(states, "last", scales)
     if learned is not None and learned.any():
         _heal(states, learned)
-    return difference
+    return np.asarray(difference)
 
 
 def _lesson(
