@@ -163,6 +163,7 @@ class Batcher:
                 await self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
                 continue
             self._hand_out(taken, answers)
+            await asyncio.sleep(0)  # the answers go out, and their senders are at work, before the next batch is begun
 
     async def _wait_until(self, when: float) -> None:
         """Wait for a time of the event loop, or for something to arrive before it."""
@@ -278,7 +279,7 @@ def _end_of_part(streams: list[str], start: int, room: int, depth: Counter[str])
         depth: how many readings of each stream the batch has already.
     """
     part = streams[start : start + room]
-    if not depth and len(set(part)) == len(part):
+    if depth.keys().isdisjoint(part) and len(set(part)) == len(part):
         return start + len(part)
     seen: Counter[str] = Counter()
     for at, stream in enumerate(part):

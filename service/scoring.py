@@ -265,8 +265,12 @@ class Scorer:
         if not applied.rounds:
             return applied
         changed = applied.rounds[0][0].rows
-        if len(applied.rounds) > 1:
-            changed = np.unique(np.concatenate([round_.rows for round_, _ in applied.rounds]))
+        if len(applied.rounds) > 1:  # from here on they are one
+            rows, places = (
+                np.concatenate([getattr(r, what) for r, _ in applied.rounds]) for what in ("rows", "places")
+            )
+            applied.rounds = [(Round(rows, places), np.concatenate([entries for _, entries in applied.rounds]))]
+            changed = np.unique(rows)
         whole = len(changed) == len(records)
         row_of = dict(zip(changed.tolist(), range(len(changed)), strict=True))
         writes = applied.writes
@@ -442,8 +446,8 @@ class Scorer:
         self._metrics.scored(entries["score"])
         for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
             self._metrics.answered(STATUSES[at], count)
-        if alerts:
-            for at in np.flatnonzero(entries["status"] & state.ALERT).tolist():
+        if alerts and (alerting := entries["status"] & state.ALERT).any():
+            for at in np.flatnonzero(alerting).tolist():
                 self._alert(streams[at], entries[at])
 
     def _alert(self, stream: str, entry: Any, **more: Any) -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -142,6 +143,11 @@ def _flaw(packed: bytes | None, seed: int, size: int, model: bytes) -> str:
     return "history" if len(packed) == size else "format"
 
 
+@lru_cache
+def _link(channels: int) -> np.dtype[Any]:
+    return np.dtype([("tag", "V16"), ("seq", "<i8"), ("time_ms", "<i8"), ("values", "<f4", (channels,))])
+
+
 def chain(tags: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float32]) -> Records:
     """(B,) tags after one more reading of each of B streams: BLAKE2b-128 over the tag before and the reading.
 
@@ -149,8 +155,7 @@ def chain(tags: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], v
     order of channels, missing ones as the canonical NaN (00 00 c0 7f), all little-endian. A stream begins with a tag
     of zeros. Equal tags prove that exactly the same readings were applied in the same order.
     """
-    dtype = [("tag", "V16"), ("seq", "<i8"), ("time_ms", "<i8"), ("values", "<f4", values.shape[1:])]
-    links = np.empty(len(tags), dtype)
+    links = np.empty(len(tags), _link(values.shape[1]))
     links["tag"], links["seq"], links["time_ms"], links["values"] = tags, seqs, times_ms, values
     whole, size = links.tobytes(), links.dtype.itemsize
     blake2b = hashlib.blake2b

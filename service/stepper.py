@@ -21,6 +21,7 @@ class Stepper:
         self.slots = history_readings
         self.record = state.state_dtype(detector.state_dtype)
         self.entry = history.entry_dtype(len(detector.channels), detector.forecasts)
+        self._model = np.void(detector.digest)
         self._seed = history.channels_seed(detector.channels)
 
     def fresh(self, streams: int) -> Records:
@@ -37,7 +38,7 @@ class Stepper:
         entries["timestamp_ms"] = times_ms
         entries["seq"] = seqs
         entries["tag"] = state.chain(heads["tag"], seqs, times_ms, values)
-        entries["model"] = np.void(self.detector.digest)
+        entries["model"] = self._model
         entries["score"] = step.score
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["reason"] = step.reason
