@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +49,11 @@ class Source(Protocol):
     def rows(self, start: int, stop: int | None = None) -> Recording:
         """The readings from row `start` up to, not including, row `stop`, in memory."""
 
-    def only(self, channels: Sequence[str]) -> Source:
+    def only(self, channels: Sequence[str]) -> Self:
         """The readings of some channels alone, in the order given. Raises RecordingError."""
+
+
+AnySource = TypeVar("AnySource", bound=Source)
 
 
 def block_rows(columns: int) -> int:
