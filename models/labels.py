@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from models.cells import time_ms
 from models.errors import EvaluationError, RecordingError
-from models.recordings import AnySource, Recording, Source, time_ms
+from models.recordings import AnySource, Recording, Source
 from models.vus import runs
 
 Span = tuple[int, int]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models import recordings as reading
+from models import tables
 from models.recordings import Recording
 from models.scaling import Scaling
 from models.training.examine import examine
@@ -155,7 +155,7 @@ def test_small_pieces_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     recording.values[1500, 0] = 1e5
     recording.timestamps_ms[1200:] -= 7_200_000
     whole = examined(recording)
-    monkeypatch.setattr(reading, "BLOCK_CELLS", 2 * 400)
+    monkeypatch.setattr(tables, "BLOCK_CELLS", 2 * 400)
     kinds = ("missing", "outlier", "backward time")
     one, other = (
         [(f.channel, f.count, f.where) for f in looked.findings if f.kind in kinds]

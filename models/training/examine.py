@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recordings import Recording, Source, block_rows, pieces
+from models.recordings import Recording, Source, pieces
 from models.scaling import STANDARDISED_LIMIT, Scaling
+from models.tables import block_rows
 from models.threshold import ENOUGH_EXCEEDANCES
 from models.training.suitability import KINDS, Finding, Suitability
 from models.training.windows import held_out_row
