@@ -156,7 +156,10 @@ def _csv_blocks(path: Path, file: TextIO, names: Sequence[str], lines: int) -> I
 
 
 def _parsed(text: str, names: Sequence[str]) -> ParsedBlock | None:
-    """Whole lines as polars parses them; None without it, or if they are of another form than the header."""
+    """Whole lines as polars parses them; None without it, or if they are of another form than the header.
+
+    Commas are counted here, for some versions of polars fill up short rows.
+    """
     try:
         import polars
     except ImportError:

@@ -102,7 +102,9 @@ TIMES = st.one_of(
 
 
 @given(
-    rows=st.lists(st.tuples(TIMES, st.sampled_from(["p", "q", "", "None"]), NUMBERS, NUMBERS), min_size=1, max_size=12),
+    rows=st.lists(
+        st.tuples(TIMES, st.sampled_from(["p", 'q"', "", "None"]), NUMBERS, NUMBERS), min_size=1, max_size=12
+    ),
     ends=st.sampled_from(["\n", "\r\n", "\n\n"]),
     last=st.sampled_from(["", "\n", "1,2\n"]),
 )
