@@ -13,7 +13,8 @@ from models.detector import ANOMALOUS, Detector
 from models.recordings import Recording
 from models.scaling import Scaling
 from models.scan import scan, scan_together
-from models.training.calibration import Split, calibrate_manifest, neutral
+from models.training.calibration import SWITCH_SHARE, Split, calibrate_manifest, neutral
+from models.training.train import model_card
 from tests.conftest import START_MS, make_artefact
 
 STREAMS, ROWS, HELD_OUT_FROM = 16, 400, 100
@@ -59,6 +60,42 @@ def test_wild_readings_do_not_ring_in_the_threshold(tmp_path: Path) -> None:
     assert 0.7 * RATE < (events(detector, normal) > 1).mean() <= RATE
 
 
+def learned_from_few(folder: Path, normal: NDArray[np.float64]) -> tuple[Detector, Recording]:
+    """An untrained network with thresholds learned on the (rows, C) readings, too few for the rate; and those."""
+    names = tuple(f"c{at}" for at in range(normal.shape[1]))
+    times = START_MS + 60_000 * np.arange(len(normal), dtype=np.int64)
+    recording = Recording("r", names, times, normal.astype(np.float32))
+    scaling = Scaling.fit([recording])
+    artefact = load_artefact(make_artefact(folder / "a", channels=names))
+    described, neutral_calibration = neutral(scaling, names, [""] * len(names))
+    provisional = artefact.manifest.model_copy(update={"channels": described, "calibration": neutral_calibration})
+    manifest = calibrate_manifest(provisional, artefact.graph, [Split(recording, len(normal) * 3 // 4)], 0.001)
+    assert manifest.calibration.confidence == "low"
+    return Detector(Artefact(manifest, artefact.graph, bytes(8))), recording
+
+
+@pytest.mark.parametrize(("bump", "normal"), [(9.0, True), (40.0, False)])
+def test_what_few_recordings_show_is_normal_but_for_the_wildest(tmp_path: Path, bump: float, normal: bool) -> None:
+    values = np.random.default_rng(1).standard_normal((600, 1))
+    values[100] = bump
+    detector, recording = learned_from_few(tmp_path, values)
+    assert (scan(detector, recording).parts[100, 0] < 1.001) == normal
+
+
+def test_a_command_is_not_blamed_for_what_a_sensor_does(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).standard_normal((600, 2))
+    values[:, 1] = np.arange(600) // 50 % 2
+    values[599] = (12.0, 0.0)
+    detector, recording = learned_from_few(tmp_path, values)
+    assert detector.manifest.training["switches"] == ["c1"]
+    assert "taken for commands, which the forecast is shown and which hardly raise the score: c1." in model_card(
+        detector.manifest
+    )
+    assert scan(detector, recording).attribution[599, 1] < 1e-3
+    command = detector.manifest.channels[1]
+    assert command.event_scale * command.spread == pytest.approx(1 / SWITCH_SHARE)
+
+
 def odd(kind: str, rows: int) -> NDArray[np.float64]:
     """(rows, 3) normal readings of a kind that scales and quantiles find hard; the third channel is plain noise."""
     rng = np.random.default_rng(5)
@@ -80,15 +117,10 @@ def odd(kind: str, rows: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("kind", ["constant", "two-valued", "magnitudes", "missing", "growing"])
 def test_odd_channels_score_finite_and_raise_no_storm(tmp_path: Path, kind: str) -> None:
     """Learned from 600 readings, scanned over more. What only grows leaves the level it had, and is accepted."""
-    names, rows = ("a", "b", "c"), odd(kind, 5000 if kind == "growing" else 3000).astype(np.float32)
+    rows = odd(kind, 5000 if kind == "growing" else 3000)
+    detector, _ = learned_from_few(tmp_path, rows[:600])
     times = START_MS + 60_000 * np.arange(len(rows), dtype=np.int64)
-    normal = Recording("r", names, times[:600], rows[:600])
-    scaling = Scaling.fit([normal])
-    artefact = load_artefact(make_artefact(tmp_path / "a", channels=names))
-    described, neutral_calibration = neutral(scaling, names, [""] * 3)
-    provisional = artefact.manifest.model_copy(update={"channels": described, "calibration": neutral_calibration})
-    manifest = calibrate_manifest(provisional, artefact.graph, [Split(normal, 450)], 0.001)
-    found = scan(Detector(Artefact(manifest, artefact.graph, bytes(8))), Recording("r", names, times, rows))
+    found = scan(detector, Recording("r", detector.channels, times, rows.astype(np.float32)))
     assert np.isfinite(found.score).all()
     assert found.alert[600:].sum() <= (2 if kind == "growing" else 1)
     assert (found.status[-600:] == ANOMALOUS).mean() < 0.005

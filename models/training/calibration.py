@@ -35,9 +35,13 @@ On SMD (38 channels), floors of 0.02 / 0.1 / 0.3 under the misses gave event F1 
 MISS_FLOOR = 0.05
 """Least usual miss, in units of event_scale."""
 
-LEAST_EVENT, MOST_EVENT, EVENT_BLOCK = 4.0, 10.0, 250
-"""Spreads of p, and readings. 6 / 8 / 10 / 12 spreads gave event F1 0.58 / 0.59 / 0.60 / 0.60 on SMAP/MSL and
-0.53 / 0.58 / 0.61 / 0.55 on SMD, without the blocks and the learned tail."""
+LEAST_EVENT, MOST_EVENT = 4.0, 8.0
+"""Spreads of p: bounds of the threshold where the recordings are too few for the rate. 7 / 8 / 9 / 10 at most gave
+event F1 0.57 / 0.56 / 0.58 / 0.54 on SMD, 3 / 4 / 5 at least 0.58 / 0.64 / 0.64 on SMAP/MSL, and else the same."""
+
+SWITCH_SHARE = 0.25
+"""What a switch that was not foreseen counts at most. 1/2 gave event F1 0.64 on SMAP/MSL, with 24 or 54 commands beside
+each sensor; 1/4, 1/8 and nothing 0.67; on SMD and SKAB no difference."""
 
 CAUTION, LEAST_LEVEL = 1.75, 1.0
 """For levels on SKAB, a caution of 1.5 / 1.75 / 2 gave F1 0.85 / 0.86 / 0.86 at false-alarm rates of 15 / 8 / 5 %."""
@@ -132,14 +136,17 @@ def calibrate_residuals(
             "effective_readings": min(event.effective_readings, level.effective_readings),
         }
     )
-    return scaled.model_copy(update={"calibration": calibration})
+    switches = [channel.name for channel, switch in zip(channels, usual.switch, strict=True) if switch]
+    training = provisional.training | {"switches": switches}
+    return scaled.model_copy(update={"calibration": calibration, "training": training})
 
 
 @dataclass(frozen=True)
 class _Usual:
-    """What is usual for each channel, by the manifest's names, and for the misses of all."""
+    """What is usual for each channel, by the manifest's names, and for the misses of all; (C,) which are switches."""
 
     channels: dict[str, Floats]
+    switch: NDArray[np.bool_]
     event_mean: float
     event_variance: float
 
@@ -147,7 +154,8 @@ class _Usual:
 def _usual(recordings: Sequence[Recording], residuals: Sequence[Floats], scaling: Scaling) -> _Usual:
     """Scales of misses, levels and changes.
 
-    A channel that took no more than two values is a switch: moving between them is no news, and counts at most 1/2.
+    A channel that took two values is a switch, mostly a command: a cause of what the others do, which the network is
+    shown, and no symptom. Moving between them counts at most SWITCH_SHARE.
     """
     observed = [np.isfinite(recording.values) for recording in recordings]
     values = np.concatenate([recording.values for recording in recordings]).astype(np.float64)
@@ -159,7 +167,7 @@ def _usual(recordings: Sequence[Recording], residuals: Sequence[Floats], scaling
     deviations = [np.where(o, scaling.deviation(r.values), 0.0) for r, o in zip(recordings, observed, strict=True)]
 
     event_scale = np.maximum(_rms(residuals, observed), np.where(constant, 1.0, EVENT_FLOOR))
-    event_scale[switch] = 2 * spans[switch]
+    event_scale[switch] = spans[switch] / SWITCH_SHARE
     misses = [np.abs(residual) / event_scale for residual in residuals]
     usual_miss = np.maximum(_mean(misses, observed), MISS_FLOOR)
     pooled = np.concatenate([np.sqrt((miss * miss).sum(axis=1)) for miss in misses])
@@ -182,7 +190,7 @@ def _usual(recordings: Sequence[Recording], residuals: Sequence[Floats], scaling
         "level_scale": level_scale,
         "change_scale": change_scale,
     }
-    return _Usual(channels, mean, max(variance, LEAST_VARIANCE))
+    return _Usual(channels, switch, mean, max(variance, LEAST_VARIANCE))
 
 
 def _extremes(values: Floats) -> tuple[Floats, Floats]:
@@ -221,10 +229,10 @@ def _signals(detector: Detector, recordings: Sequence[Recording], residuals: Seq
 def _threshold(signals: Sequence[Floats], at: int, splits: Sequence[Split], rate: float) -> Threshold:
     """The threshold of events (0) or levels (1): learned, and cautious where the recordings are too few for the rate.
 
-    Cautious is CAUTION times the learned tail, between 4 and 10 spreads, for events; but not below the largest of 250
-    readings as it typically is (the median over blocks, which a few anomalies among the recordings do not move). For
-    levels, which drift, and of whose places a recording shows few, CAUTION times the 99 % quantile. A rate above the
-    usual one lowers both, as a tail of index 6 has it.
+    Cautious is, for events, what no reading of the recordings exceeded, between 4 and 8 spreads: were it below, they
+    show that it is normal; beyond 8 spreads they hold anomalies. For levels, which drift, and of whose places a
+    recording shows few, it is CAUTION times the 99 % quantile. A rate above the usual one lowers both, as a tail of
+    index 6 has it.
     """
     series = [s[:, at] for s in signals]
     unknown = [s[split.held_out_from :] if at == 0 else s for s, split in zip(series, splits, strict=True)]
@@ -232,10 +240,7 @@ def _threshold(signals: Sequence[Floats], at: int, splits: Sequence[Split], rate
     if learned.confidence == "high":
         return replace(learned, value=max(learned.value, LEAST_THRESHOLD))
     if at == 0:
-        blocks = [block for s in series for block in np.array_split(s, max(1, round(len(s) / EVENT_BLOCK)))]
-        value = max(
-            LEAST_EVENT, min(MOST_EVENT, CAUTION * learned.value), float(np.median([block.max() for block in blocks]))
-        )
+        value = float(np.clip(np.concatenate(series).max(), LEAST_EVENT, MOST_EVENT))
     else:
         value = CAUTION * max(float(np.quantile(np.concatenate(series), 0.99)), LEAST_LEVEL)
     return replace(learned, value=value * min(1.0, USUAL_RATE / rate) ** (1 / TAIL_INDEX))

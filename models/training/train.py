@@ -147,6 +147,10 @@ def model_card(manifest: Manifest) -> str:
         f"| {c.name} | {c.unit or '-'} | {c.center:.6g} | {c.spread:.6g} | {c.error_scale * c.spread:.6g} |"
         for c in manifest.channels
     )
+    switches = ", ".join(training.get("switches", []))
+    commands = f"""
+Channels of two values, taken for commands, which the forecast is shown and which hardly raise the score: {switches}.
+"""
     trust = (
         "They were enough for this rate."
         if calibration.confidence == "high"
@@ -172,7 +176,7 @@ The first {calibration.warm_up} readings of a stream are scored, not judged. A g
 {calibration.restart_gap_s:g} s starts a stream afresh. A lost state comes back from {calibration.rebuild_readings}
 readings of history.
 
-{_found(training)}
+{_found(training)}{commands if switches else ""}
 Meant for streams of the same kind as the recordings, in the same units. It says that a reading is unusual for them,
 not what is broken.{"" if manifest.kind == "live" else FINISHED_ONLY}
 """
