@@ -163,7 +163,6 @@ class Batcher:
                 await self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
                 continue
             self._hand_out(taken, answers)
-            await asyncio.sleep(0)  # the answers go out, and their senders are at work, before the next batch is begun
 
     async def _wait_until(self, when: float) -> None:
         """Wait for a time of the event loop, or for something to arrive before it."""
