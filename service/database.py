@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
 from typing import Any, Final, cast
 
 from redis.asyncio import Connection, Redis
@@ -14,7 +15,7 @@ from redis.exceptions import NoScriptError
 from service.errors import ForeignValue, StoreUnavailable
 from service.link import Link
 from service.resp import SAVE, Commands, Writes
-from service.trouble import trouble_of, within
+from service.trouble import Within, trouble_of
 
 PING_S: Final = 0.1
 """For an answer to a PING: with the time-out before it, those who wait behind a failed batch hear within 500 ms."""
@@ -112,28 +113,15 @@ class Database:
             return False
         return True
 
-    def within(self, what: str) -> contextlib.AbstractAsyncContextManager[None]:
+    def within(self, what: str) -> Translated:
         """`translated`, with the time-out of a command."""
         return self.translated(what, self._timeout_s)
 
-    @contextlib.asynccontextmanager
-    async def translated(self, what: str, timeout_s: float | None = None) -> AsyncIterator[None]:
-        """Whatever goes wrong with the store becomes StoreUnavailable.
+    def translated(self, what: str, timeout_s: float | None = None) -> Translated:
+        """Whatever goes wrong with the store in a block becomes StoreUnavailable."""
+        return Translated(self, what, timeout_s)
 
-        Beside RedisError and OSError, uvloop raises a bare RuntimeError out of redis-py when a transport closes
-        under it.
-        """
-        try:
-            async with within(timeout_s):
-                yield
-        except Exception as error:
-            foreign = await self._foreign() if "WRONGTYPE" in str(error) else ""
-            if foreign:
-                raise ForeignValue(f"could not {what}: {foreign}") from error
-            message = f"could not {what}: {trouble_of(error)}; nothing is lost, send the same request again"
-            raise StoreUnavailable(message) from error
-
-    async def _foreign(self) -> str:
+    async def foreign(self) -> str:
         """Which of the tenant's keys holds a value of another kind than ours, and what to do; empty if none does."""
         commands = self.commands
         kinds = {commands.streams_key: "zset", commands.open_key: "zset", commands.epoch_key: "string"}
@@ -153,6 +141,40 @@ class Database:
         for link in self._idle_links:
             await link.close()
         await self._redis.aclose()
+
+
+class Translated:
+    """A block in which whatever goes wrong with the store becomes StoreUnavailable; see `Database.translated`.
+
+    Beside RedisError and OSError, uvloop raises a bare RuntimeError out of redis-py when a transport closes under it.
+    """
+
+    __slots__ = ("_database", "_what", "_within")
+
+    def __init__(self, database: Database, what: str, timeout_s: float | None) -> None:
+        self._database = database
+        self._what = what
+        self._within = None if timeout_s is None else Within(timeout_s)
+
+    async def __aenter__(self) -> None:
+        if self._within is not None:
+            await self._within.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._within is not None:
+                await self._within.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            error = late
+        if not isinstance(error, Exception):
+            return
+        foreign = await self._database.foreign() if "WRONGTYPE" in str(error) else ""
+        if foreign:
+            raise ForeignValue(f"could not {self._what}: {foreign}") from error
+        message = f"could not {self._what}: {trouble_of(error)}; nothing is lost, send the same request again"
+        raise StoreUnavailable(message) from error
 
 
 def text(value: object) -> str:

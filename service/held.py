@@ -43,6 +43,8 @@ class Held:
 
     async def load(self) -> None:
         """Watch and read the records; wait for them unless they are remembered."""
+        if self._link.is_open and not self._watched:
+            return
         async with self._database.within(f"load {len(self._streams)} states"):
             await self._link.open()
             if self._watched:
@@ -78,7 +80,7 @@ class Held:
             whole, count = commands.transaction(writes)
         else:
             whole, count = commands.comparison(self._database.save_sha, writes, self.remembered or ())
-        async with self._database.within(f"save {len(writes.streams)} states"):
+        async with self._database.translated(f"save {len(writes.streams)} states"):
             self._link.send(whole)
         self._sent = writes, count
 

@@ -28,9 +28,14 @@ class Link(asyncio.Protocol):
         self._expected = 0
         self._whole: asyncio.Future[None] | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, on which nothing is left over."""
+        return self._transport is not None and not self._transport.is_closing() and not self._answers
+
     async def open(self) -> None:
-        """Connect, unless there is a connection on which nothing is left over. Raises what redis-py raises."""
-        if self._transport is not None and not self._transport.is_closing() and not self._answers:
+        """Connect, unless it is open. Raises what redis-py raises."""
+        if self.is_open:
             return
         await self.close()
         await self._connection.connect()  # type: ignore[no-untyped-call]
