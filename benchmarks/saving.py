@@ -2,9 +2,9 @@
 
     python -m benchmarks.saving [--seconds 2.5]
 
-`present` is what a large batch does: WATCH, MGET, then one transaction of a script for the histories and MSET.
-`compared` reads no records and compares the fences instead, as a process could that remembers the records; `scripted`
-compares and writes in one script. Records of 1,310 bytes, slots of 154.
+`present` is what a large batch does: WATCH, MGET, then one transaction of a SETRANGE for each history and one MSET.
+`in a script` writes the histories by a script in that transaction instead; `compared` reads no records and compares the
+fences in a script; `scripted` compares and writes in one script. Records of 1,310 bytes, slots of 154.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from redis import Redis
 
 from benchmarks.load import cpu_s
 from service.private_redis import start_private_redis
+from service.resp import packed
 from service.state import FENCE
-from service.store import _SET_SLOTS, _packed
 
 STREAMS, RECORD_BYTES, SLOT_BYTES = 1000, 1310, 154
+
+SET_SLOTS = """
+for i = 1, #KEYS do redis.call('SETRANGE', KEYS[i], ARGV[2 * i - 1], ARGV[2 * i]) end"""
 
 COMPARE = """
 local lost = {}
@@ -54,18 +57,20 @@ def ways(redis: Redis) -> dict[str, Callable[[], object]]:
     offsets = [b"%d" % (SLOT_BYTES * (n % 128)) for n in range(STREAMS)]
     placed = [piece for offset in offsets for piece in (offset, bytes(SLOT_BYTES))]
     set_records = [b"MSET", *(piece for pair in zip(keys, records, strict=True) for piece in pair)]
-    slots, compare, save = (str(redis.script_load(text)).encode() for text in (_SET_SLOTS.decode(), COMPARE, SAVE))
+    slots, compare, save = (str(redis.script_load(text)).encode() for text in (SET_SLOTS, COMPARE, SAVE))
     count = b"%d" % STREAMS
-    set_slots = [b"EVALSHA", slots, count, *histories, *placed]
+    set_slots = [[b"SETRANGE", *place] for place in zip(histories, offsets, placed[1::2], strict=True)]
+    slots_script = [b"EVALSHA", slots, count, *histories, *placed]
     compared = [b"EVALSHA", compare, count, *keys, *fences]
     scripted = [b"EVALSHA", save, b"%d" % (2 * STREAMS), *keys, *histories, *fences, *records, *placed]
     watch, read = [[b"UNWATCH"], [b"WATCH", *keys]], [b"MGET", *keys]
-    transaction = [[b"MULTI"], set_slots, set_records, [b"EXEC"]]
+    transaction = [[b"MULTI"], *set_slots, set_records, [b"EXEC"]]
+    half_scripted = [[b"MULTI"], slots_script, set_records, [b"EXEC"]]
     connection = redis.connection_pool.make_connection()
     connection.connect()
 
     def send(*commands: Sequence[bytes]) -> None:
-        connection.send_packed_command([_packed(command) for command in commands])
+        connection.send_packed_command([packed(command) for command in commands])
         for _ in commands:
             connection.read_response()
 
@@ -74,11 +79,12 @@ def ways(redis: Redis) -> dict[str, Callable[[], object]]:
         redis.setrange(history, SLOT_BYTES * 127, bytes(SLOT_BYTES))
     return {
         "present": lambda: (send(*watch, read), send(*transaction)),
+        "in a script": lambda: (send(*watch, read), send(*half_scripted)),
         "compared": lambda: (send(*watch, compared), send(*transaction)),
         "scripted": lambda: send(scripted),
         "of it: WATCH": lambda: send(*watch),
         "of it: MGET": lambda: send(read),
-        "of it: histories": lambda: send(set_slots),
+        "of it: histories": lambda: send(*set_slots),
         "of it: MSET": lambda: send(set_records),
     }
 

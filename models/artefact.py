@@ -15,7 +15,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -139,10 +138,10 @@ def require_place(folder: Path) -> None:
 
 
 def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: bytes, weights: bytes, card: str) -> None:
-    """Write an artefact beside its place and rename it there, so that no half of one is ever seen.
+    """Write an artefact beside its place and rename it there: a kill at any moment leaves it whole, or the one before.
 
-    The manifest's hashes are filled in here. An artefact already at `folder` is replaced; anything else there is an
-    error.
+    The manifest's hashes are filled in here. An artefact already at `folder` is moved to a hidden folder beside it,
+    where `standing` finds it until the new one is in place. Anything else at `folder` is an error.
 
     Raises:
         ArtefactError: `folder` is something else than an artefact, or cannot be written.
@@ -153,28 +152,44 @@ def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: byt
     complete = manifest.model_copy(update={"files": hashes}).model_dump()
     complete["manifest_sha256"] = manifest_hash(complete)
     contents[MANIFEST] = (json.dumps(complete, indent=1, allow_nan=False) + "\n").encode()
+    place = folder.resolve()
+    made, before = _hidden(place, "next"), _hidden(place, "before")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        _remove(made)  # what a kill has left
+        made.mkdir(parents=True)
         try:
-            made.chmod(0o755)
             for name, content in contents.items():
                 with (made / name).open("wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-            if folder.exists():
-                replaced = made.with_name(made.name + "-replaced")
-                folder.rename(replaced)
-                made.rename(folder)
-                shutil.rmtree(replaced)
-            else:
-                made.rename(folder)
+            if (place / MANIFEST).exists():
+                _remove(before)
+                place.rename(before)
+            made.rename(place)
+            _remove(before)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
     except OSError as error:
         raise ArtefactError(f"{folder}: the artefact cannot be written: {error}") from error
+
+
+def standing(folder: Path) -> Path:
+    """Where the artefact of `folder` lies: there, unless a kill came between the two renames that replace it."""
+    before = _hidden(folder.resolve(), "before")
+    return before if not folder.exists() and (before / MANIFEST).exists() else folder
+
+
+def _hidden(place: Path, what: str) -> Path:
+    return place.with_name(f".{place.name}-{what}")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a hidden folder if it is there: its manifest first, for without one it never passes for an artefact."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def manifest_hash(content: dict[str, Any]) -> str:
@@ -185,7 +200,7 @@ def manifest_hash(content: dict[str, Any]) -> str:
 
 def model_folder(model: str | Path) -> Path:
     """Where an artefact lies: one of the names in SHIPPED_AS, or a folder."""
-    return SHIPPED / SHIPPED_AS[str(model)] if str(model) in SHIPPED_AS else Path(model)
+    return SHIPPED / SHIPPED_AS[str(model)] if str(model) in SHIPPED_AS else standing(Path(model))
 
 
 def load_artefact(folder: Path) -> Artefact:
@@ -194,6 +209,7 @@ def load_artefact(folder: Path) -> Artefact:
     Raises:
         ArtefactError: names the file, what was found and what was expected.
     """
+    folder = standing(folder)
     raw = _read(folder / MANIFEST)
     try:
         content = json.loads(raw)

@@ -49,7 +49,7 @@ def take_time(states: Records, timestamps_ms: NDArray[np.int64], readings: NDArr
     forward = elapsed > 0
     typical = np.where(forward, np.where(typical > 0, towards, elapsed), typical)
     pace = states["pace_ms"].astype(np.float64)
-    gain = (readings > 0) / np.clip(readings, 1, PACE_READINGS)
+    gain = (readings > 0) / np.minimum(np.maximum(readings, 1), PACE_READINGS)
     pace += gain * (np.minimum(elapsed, LONGEST * typical) - pace)
     states["between_ms"] = typical
     states["pace_ms"] = np.minimum(pace, SLOWEST * typical)
@@ -58,9 +58,9 @@ def take_time(states: Records, timestamps_ms: NDArray[np.int64], readings: NDArr
 def thresholds(states: Records, alerts_per_week: float) -> Floats:
     """(B,) T in nats, for an alert budget, at each stream's own pace."""
     rate = RATE * alerts_per_week**RATE_POWER * states["pace_ms"].astype(np.float64) / WEEK_MS
-    return np.asarray(-np.log(np.clip(rate, LEAST_RATE, min(LARGEST_RATE * alerts_per_week, 0.1))))
+    return np.asarray(-np.log(np.minimum(np.maximum(rate, LEAST_RATE), min(LARGEST_RATE * alerts_per_week, 0.1))))
 
 
 def joined(threshold: Floats, most: int) -> Floats:
     """(B,) readings within which what is anomalous belongs to one incident: `most`, fewer if the budget is large."""
-    return np.clip(JOIN_SHARE * np.exp(threshold), LEAST_JOIN, most)
+    return np.minimum(np.maximum(JOIN_SHARE * np.exp(threshold), LEAST_JOIN), most)

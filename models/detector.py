@@ -224,15 +224,20 @@ class Detector:
         So does a channel that begins to stand still or to be missing: else an incident that happens to be open would
         swallow the death of a sensor, and stay open with it.
         """
-        stuck = np.logical_or.reduce(judged.parts[:, RUNS] > 1.0, 1)
-        urgent = urgent | (stuck & ~states["stuck"])
-        states["stuck"] = stuck
         readings, calm = states["readings"], states["calm"]
         warm = readings >= self.warm_up
-        anomalous = warm & (judged.score > 1.0)
-        alert = anomalous & ((calm >= JOIN_READINGS) | urgent)
+        strange = judged.score > 1.0
+        calmer = np.minimum(calm + 1, JOIN_READINGS)
+        if np.count_nonzero(strange):
+            stuck = np.logical_or.reduce(judged.parts[:, RUNS] > 1.0, 1)
+            anomalous = warm & strange
+            alert = anomalous & ((calm >= JOIN_READINGS) | urgent | (stuck & ~states["stuck"]))
+            calmer *= ~anomalous
+        else:
+            stuck = anomalous = alert = strange
+        states["stuck"] = stuck
         states["readings"] = readings + (readings < MOST_READINGS)
-        states["calm"] = np.minimum(calm + 1, JOIN_READINGS) * ~anomalous
+        states["calm"] = calmer
         return Step(
             score=float32(judged.score),
             status=warm.view(np.uint8) + anomalous,  # WARMING_UP 0, NORMAL 1, ANOMALOUS 2
@@ -263,14 +268,14 @@ class Detector:
 
     def _restart_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
         """(B, 1) the network's elapsed input; after a gap longer than restart_gap_s a stream starts afresh."""
-        first = states["readings"] == 0
         delta_ms = timestamps_ms - states["last_ms"]
-        restart = ~first & (delta_ms > self._restart_gap_ms)
-        if restart.any():
+        elapsed = self.scaling.elapsed(delta_ms)
+        first = states["readings"] == 0
+        restart = first | (delta_ms > self._restart_gap_ms)
+        if np.count_nonzero(restart):
+            elapsed[restart] = 0
             for name in (*self._tensors, "event", "plain", "readings"):
                 states[name][restart] = 0
-        elapsed = self.scaling.elapsed(delta_ms)
-        elapsed[first | restart] = 0
         return elapsed[:, None]
 
     def _advance(
@@ -303,7 +308,8 @@ def _seen(deviation: NDArray[np.float64], elapsed: NDArray[np.float32]) -> dict[
     """The network's inputs but for the state."""
     x = shown(deviation)
     observed = np.isfinite(x)
-    return {"x": np.where(observed, x, np.float32(0)), "observed": observed.astype(np.float32), "elapsed": elapsed}
+    x[~observed] = 0
+    return {"x": x, "observed": observed.astype(np.float32), "elapsed": elapsed}
 
 
 def _residual_calibration(manifest: Manifest) -> ResidualCalibration:

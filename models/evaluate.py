@@ -25,6 +25,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
 from models.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, WARMING_UP
 from models.errors import EvaluationError
 from models.labels import Span
@@ -34,10 +35,7 @@ from models.vus import vus_pr
 VUS_WINDOW = 100
 """Readings; the default of TSB-AD."""
 
-RESAMPLES = 1000
 MOST_BLOCKS = 50
-LEAST_PARTS = 5
-"""With fewer streams or blocks a bootstrap would claim more than so few can show."""
 
 WEEK_S = 7 * 86_400
 
@@ -88,15 +86,6 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure and the middle 95 % of its bootstrap; NaN where there is none."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """The figures of some streams.
 
@@ -138,17 +127,17 @@ def evaluate(given: Sequence[Scored], window: int = VUS_WINDOW) -> Evaluation:
     if len(streams) > 1:
         counts = _join([_count(one, np.zeros(len(one.score), np.intp), 1) for one in streams])
         volumes = np.array([float(_volume(one, window)[0]) for one in streams])
-        weights = _draws(len(streams))
-        values = _figures(counts, weights) | {"VUS-PR": _mean(weights, volumes)}
+        weights = draws(len(streams))
+        values = _figures(counts, weights) | {"VUS-PR": weighted_mean(volumes, weights)}
         kind = "streams"
     else:
         part = _blocks(streams[0])
         counts = _count(streams[0], part, int(part.max()) + 1)
-        weights = _draws(len(counts.tp))
+        weights = draws(len(counts.tp))
         values = _figures(counts, weights) | {"VUS-PR": _volume(streams[0], window, part, weights)}
         kind = "blocks of one stream"
     return Evaluation(
-        {name: _figure(values[name]) for name in FIGURES},
+        {name: Figure.of(values[name]) for name in FIGURES},
         {one.stream: _alone(one, window) for one in streams},
         sum(len(one.score) for one in given), sum(len(one.score) for one in streams), events, judged,
         f"{len(counts.tp)} {kind}",
@@ -243,15 +232,15 @@ def _figures(counts: _Counts, weights: Floats) -> dict[str, Floats]:
     tp, fp, fn, found, false = (total(name) for name in ("tp", "fp", "fn", "found", "false_alarms"))
     missed = total("events") - found
     return {
-        "precision": _ratio(tp, tp + fp),
-        "recall": _ratio(tp, tp + fn),
-        "F1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "event precision": _ratio(found, found + false),
-        "event recall": _ratio(found, found + missed),
-        "event F1": _ratio(2 * found, 2 * found + false + missed),
-        "delay (readings)": _median(counts.delay, weights[:, counts.delay_part]),
-        "delay (s)": _median(counts.delay_s, weights[:, counts.delay_part]),
-        "false alarms per stream and week": _ratio(false, total("normal_weeks")),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "F1": ratio(2 * tp, 2 * tp + fp + fn),
+        "event precision": ratio(found, found + false),
+        "event recall": ratio(found, found + missed),
+        "event F1": ratio(2 * found, 2 * found + false + missed),
+        "delay (readings)": weighted_median(counts.delay, weights[:, counts.delay_part]),
+        "delay (s)": weighted_median(counts.delay_s, weights[:, counts.delay_part]),
+        "false alarms per stream and week": ratio(false, total("normal_weeks")),
     }
 
 
@@ -274,38 +263,3 @@ def _blocks(one: Scored) -> NDArray[np.intp]:
     for first, last in one.events:
         edges = [last + 1 if first < edge <= last else edge for edge in edges]
     return np.searchsorted(np.unique([edge for edge in edges if edge < rows]), np.arange(rows), "right")
-
-
-def _draws(parts: int) -> Floats:
-    """(1 + RESAMPLES, K) weights: every part once, then as a bootstrap draws them; (1, K) of too few parts."""
-    if parts < LEAST_PARTS:
-        return np.ones((1, parts))
-    drawn = np.random.default_rng(0).multinomial(parts, np.full(parts, 1 / parts), RESAMPLES)
-    return np.concatenate([np.ones((1, parts)), drawn])
-
-
-def _figure(values: Floats) -> Figure:
-    drawn = values[1:][np.isfinite(values[1:])]
-    if not len(drawn):
-        return Figure(float(values[0]), np.nan, np.nan)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Figure(float(values[0]), float(low), float(high))
-
-
-def _mean(weights: Floats, values: Floats) -> Floats:
-    there = np.isfinite(values)
-    return _ratio(weights[:, there] @ values[there], weights[:, there].sum(axis=1))
-
-
-def _median(values: Floats, weights: Floats) -> Floats:
-    """(R,) the median of (E,) values for weights (R, E); the lower one of two in the middle; NaN of none."""
-    if not len(values):
-        return np.full(len(weights), np.nan)
-    order = np.argsort(values)
-    reached = weights[:, order].cumsum(axis=1)
-    middle = (reached >= reached[:, -1:] / 2).argmax(axis=1)
-    return np.where(reached[:, -1] > 0, values[order][middle], np.nan)
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)

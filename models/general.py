@@ -139,7 +139,8 @@ class GeneralDetector(Detector):
         take_time(states, timestamps_ms, readings)
         states["last_ms"] = timestamps_ms
         outside = judged.parts[:, RANGE] > 1.0
-        worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & (judged.signals[:, 0] > RANGE_NEWS)
+        news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
+        worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
         return self._take_in(judged, forecast, states, worse | ~within)
 
@@ -158,17 +159,18 @@ class GeneralDetector(Detector):
     def _forget_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> None:
         interval = states["interval_ms"]
         restart = (interval > 0) & (timestamps_ms - states["last_ms"] > RESTART_INTERVALS * interval)
-        if restart.any():
+        if np.count_nonzero(restart):
             forget_forecasts(states, restart)
             for name in self._tensors:
                 states[name][restart] = 0
 
     def _forecast(self, due: NDArray[np.float64], states: Records) -> NDArray[np.float32]:
         """(B, 2C) what is expected of the reading, and how far off it may be: LARGEST_SCORE, of one never seen."""
-        known = states["count"] > 0
-        mid = np.where(np.isfinite(due), due, states["last"])
-        band = np.where(known, self._rare * usual_miss(states), LARGEST_SCORE)
-        return float32(np.concatenate([mid, band], axis=1))
+        streams, channels = due.shape
+        forecast = np.empty((streams, 2, channels))
+        forecast[:, 0] = np.where(np.isfinite(due), due, states["last"])
+        forecast[:, 1] = np.where(states["count"] > 0, self._rare * usual_miss(states), LARGEST_SCORE)
+        return float32(forecast.reshape(streams, 2 * channels))
 
     def _look_ahead(self, features: NDArray[np.float32], states: Records, readings: NDArray[np.int64]) -> None:
         """Run the network on every channel of all streams, and keep what it forecasts."""
@@ -179,9 +181,12 @@ class GeneralDetector(Detector):
         mean, *tensors = self._session.run(self._outputs, feed)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor.reshape(states[name].shape)
-        steps = np.clip(mean.reshape(streams, channels, -1).astype(np.float64), -FORECAST_LIMIT, FORECAST_LIMIT)
-        ahead = states["last"][..., None] + states["step"][..., None] * steps
-        remember_forecasts(states, np.where(states["count"][..., None] > 0, ahead, np.nan), readings)
+        steps = np.minimum(np.maximum(mean.reshape(streams, channels, -1), -FORECAST_LIMIT), FORECAST_LIMIT)
+        ahead = states["last"][..., None] + states["step"][..., None] * steps.astype(np.float64)
+        unseen = states["count"] == 0
+        if np.count_nonzero(unseen):
+            ahead[unseen] = np.nan
+        remember_forecasts(states, ahead, readings)
 
     def _check_graph(self) -> None:
         """One step of one fresh stream: finds wrong names, wrong shapes and forecasts that are not finite."""

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from models.cells import time_ms
 from models.errors import EvaluationError, RecordingError
-from models.recordings import Recording, time_ms
+from models.recordings import AnySource, Recording, Source
 from models.vus import runs
 
 Span = tuple[int, int]
@@ -108,8 +109,28 @@ def with_labels(recordings: Sequence[Recording], column: str | None, intervals: 
     return [Labelled(one, [_rows(one, interval) for interval in intervals.get(one.stream, ())]) for one in recordings]
 
 
+def label_columns(recording: Source) -> list[str]:
+    """The columns that are taken for labels where none is named."""
+    return [name for name in COLUMNS if name in recording.channels]
+
+
+def without_labels(recording: AnySource) -> AnySource:
+    """The recording without those.
+
+    Raises:
+        RecordingError: it has no channel beside them.
+    """
+    labels = label_columns(recording)
+    if not labels:
+        return recording
+    channels = [channel for channel in recording.channels if channel not in labels]
+    if not channels:
+        raise RecordingError(f"{recording.stream}: no channel beside the label column {labels[0]}")
+    return recording.only(channels)
+
+
 def _label_column(recording: Recording, column: str | None) -> str | None:
-    there = [name for name in ([column] if column else COLUMNS) if name in recording.channels]
+    there = label_columns(recording) if column is None else [column] * (column in recording.channels)
     if len(there) > 1:
         raise EvaluationError(f"{recording.stream}: it has the columns {' and '.join(there)}; name the label column")
     return there[0] if there else None
@@ -125,7 +146,7 @@ def _by_column(recording: Recording, column: str | None) -> Labelled:
         raise EvaluationError(
             f"{recording.stream}, reading {wrong[0] + 1}: its {column} is {label[wrong[0]]:g}; expected 0 or 1"
         )
-    channels = [channel for channel in recording.channels if channel != column]
+    channels = [channel for channel in recording.channels if channel not in (column, *COLUMNS)]
     if not channels:
         raise RecordingError(f"{recording.stream}: no channel beside the label column {column}")
     return Labelled(recording.only(channels), runs(label == 1))

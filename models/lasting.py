@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.blocks import load, store
 from models.running import RESOLUTION, SPREAD_FLOOR, TINY
 
 Floats = NDArray[np.float64]
@@ -59,52 +60,45 @@ def strayed(x: Floats, observed: NDArray[np.bool_], states: Records) -> tuple[Fl
         observed: (B, C) whether it is there.
         states: (B,) records with `lasting_fields` and those of models.running, before `running.observe`.
     """
-    count = states["count"].astype(np.float64)
+    count = states["count"]
+    fields = load(states, "level", 6)
     young = count < SETTLING
-    gain = observed / np.clip(count, SETTLING, HOME_READINGS)
+    if np.count_nonzero(young):
+        center, step, drift = states["center"], states["step"], FIRST_DRIFT * states["spread"]
+        firsts: list[Any] = [center, center, drift, step, step, FIRST_UNREST]
+        for field, first in zip(fields, firsts, strict=True):
+            np.copyto(field, first, where=young)
+    gain: Floats = observed / np.minimum(np.maximum(count, SETTLING), HOME_READINGS)
     floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["last"]) + TINY
-    far = _level(x, observed, states, young, gain, floor) * (count >= SETTLING)
-    lively = _activity(x, observed, states, young, gain, floor) * (count >= SETTLING_LIVELY)
-    return np.minimum(far, FARTHEST_LEVEL) * observed, np.minimum(lively, FARTHEST_LIVELY) * observed
-
-
-def _level(
-    x: Floats,
-    observed: NDArray[np.bool_],
-    states: Records,
-    young: NDArray[np.bool_],
-    gain: Floats,
-    floor: Floats,
-) -> Floats:
-    level, home = (np.where(young, states["center"], states[name]).astype(np.float64) for name in ("level", "home"))
-    drift = np.where(young, FIRST_DRIFT * states["spread"], states["drift"]).astype(np.float64)
-    usual = np.maximum(drift, floor)
-    level += GAIN * observed * np.clip(x - level, -LEVEL_CLIP * usual, LEVEL_CLIP * usual)
-    away = level - home
-    states["level"] = level
-    states["home"] = home + gain * np.clip(away, -HOME_CLIP * usual, HOME_CLIP * usual)
-    states["drift"] = drift + gain * (np.minimum(np.abs(away), SCALE_CLIP * usual) - drift)
-    return np.asarray(np.abs(away) / usual)
-
-
-def _activity(
-    x: Floats,
-    observed: NDArray[np.bool_],
-    states: Records,
-    young: NDArray[np.bool_],
-    gain: Floats,
-    floor: Floats,
-) -> Floats:
+    quick: Floats = np.multiply(GAIN, observed)
     change = np.abs(x - states["last"])
-    activity, usual = (
-        np.where(young, states["step"], states[name]).astype(np.float64) for name in ("activity", "usual")
-    )
-    unrest = np.where(young, FIRST_UNREST, states["unrest"]).astype(np.float64)
+    far = _level(x, fields[:3], quick, gain, floor)
+    lively = _activity(change, fields[3:], quick, gain, floor)
+    store(states, "level", fields)
+    far *= observed & (count >= SETTLING)
+    lively *= observed & (count >= SETTLING_LIVELY)
+    return np.minimum(far, FARTHEST_LEVEL), np.minimum(lively, FARTHEST_LIVELY)
+
+
+def _level(x: Floats, fields: Floats, quick: Floats, gain: Floats, floor: Floats) -> Floats:
+    level, home, drift = fields
+    usual = np.maximum(drift, floor)
+    wide = LEVEL_CLIP * usual
+    level += quick * np.minimum(np.maximum(x - level, -wide), wide)
+    away = level - home
+    far = np.abs(away)
+    wide = HOME_CLIP * usual
+    home += gain * np.minimum(np.maximum(away, -wide), wide)
+    drift += gain * (np.minimum(far, SCALE_CLIP * usual) - drift)
+    return np.asarray(far / usual)
+
+
+def _activity(change: Floats, fields: Floats, quick: Floats, gain: Floats, floor: Floats) -> Floats:
+    activity, usual, unrest = fields
     scale = np.maximum(usual, floor)
-    activity += GAIN * observed * (np.minimum(change, CHANGE_CLIP * np.maximum(scale, activity)) - activity)
+    activity += quick * (np.minimum(change, CHANGE_CLIP * np.maximum(scale, activity)) - activity)
     ratio = np.abs(np.log(np.maximum(activity, QUIETEST * scale) / scale))
     usually = np.maximum(unrest, LEAST_UNREST)
-    states["activity"] = activity
-    states["usual"] = usual + gain * (np.minimum(change, CHANGE_CLIP * scale) - usual)
-    states["unrest"] = unrest + gain * (np.minimum(ratio, SCALE_CLIP * usually) - unrest)
+    usual += gain * (np.minimum(change, CHANGE_CLIP * scale) - usual)
+    unrest += gain * (np.minimum(ratio, SCALE_CLIP * usually) - unrest)
     return np.asarray(ratio / usually)

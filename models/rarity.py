@@ -46,12 +46,11 @@ def rarity(
         readings: (B,) how many each stream has seen.
         young: (K,) readings after which half of the law's tail is trusted.
     """
-    place = np.clip(np.log(np.maximum(size, 1e-9) / LEAST) / _RATIO, 0.0, COUNTERS - 1.001)
-    counter = place.astype(np.intp)[..., None]
-    total = counted.sum(axis=2, dtype=np.float64)
-    below = np.take_along_axis(np.cumsum(counted, axis=2, dtype=np.float64), counter, axis=2)[..., 0]
-    here = np.take_along_axis(counted, counter, axis=2)[..., 0]
-    larger = np.maximum(total - below + (1 - place % 1) * here, 0.0)
+    place = np.minimum(np.maximum(np.log(np.maximum(size, 1e-9) / LEAST) / _RATIO, 0.0), COUNTERS - 1.001)
+    at = _counters(place)
+    total = np.add.reduce(counted, 2, np.float64)
+    below = np.add.accumulate(counted, 2, np.float64)[at]
+    larger = np.maximum(total - below + (1 - place % 1) * counted[at], 0.0)
     z = 3 * size
     known = readings[:, None] / (readings[:, None] + young)
     tail = np.exp(np.maximum((np.log1p(z + z * z / 2) - z) * known, -60.0))  # Gamma(3): mean 1
@@ -70,9 +69,16 @@ def count(
         held: (B, K) whether its kind was judged anomalous within an open incident.
         limit: (B, K) nats from which on a kind is anomalous.
     """
-    total = PRIOR_READINGS + counted.sum(axis=2, dtype=np.float64)
-    weight = np.where(held, np.minimum(total * np.exp(-limit) / ACCEPTED_READINGS, 1.0), 1.0) * seen[:, None]
+    weight = np.ones(place.shape)
+    if np.count_nonzero(held):
+        total = PRIOR_READINGS + np.add.reduce(counted, 2, np.float64)
+        weight = np.where(held, np.minimum(total * np.exp(-limit) / ACCEPTED_READINGS, 1.0), 1.0)
+    weight *= seen[:, None]
     counted *= np.where(seen, 1 - 1 / COUNTED_READINGS, 1.0).astype(np.float32)[:, None, None]
-    counter = place.astype(np.intp)[..., None]
-    more = np.take_along_axis(counted, counter, axis=2) + weight[..., None].astype(np.float32)
-    np.put_along_axis(counted, counter, more, axis=2)
+    counted[_counters(place)] += weight.astype(np.float32)
+
+
+def _counters(place: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Where (B, K) places stand among the (B, K, COUNTERS)."""
+    streams, kinds = place.shape
+    return np.arange(streams)[:, None], np.arange(kinds), place.astype(np.intp)

@@ -29,12 +29,16 @@ score below 1, so that scores still rank: where no part is above 1, the score is
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.blocks import load, store
 
 REASONS = ("event", "level", "still", "absent", "range")
 PARTS = 4
@@ -68,8 +72,24 @@ NOISE_LIMIT, EVENT_LIMIT, ACCEPT_LIMIT = 8.0, 4.0, 3.0
 LEAST_VARIANCE = 1 / 16
 """Of p: a spread of a quarter of a usual miss."""
 
+_TIMES = np.array([TEACHING_READINGS, 1.0, 1.0])[:, None, None]
+_GAINS = np.array([1.0, LEVEL_GAIN, LIVELY_GAIN])[:, None, None]
+"""What a lesson for noise, level and liveliness is divided by, and multiplied with."""
+
 Floats = NDArray[np.float64]
 Records = NDArray[Any]
+
+
+class _Functions(NamedTuple):
+    """What the rule needs besides + - * /, which round alike for arrays and for numbers."""
+
+    root: Callable[[Any], Any]
+    smaller: Callable[[Any, Any], Any]
+    larger: Callable[[Any, Any], Any]
+
+
+_ARRAYS = _Functions(np.sqrt, np.minimum, np.maximum)
+_NUMBERS = _Functions(math.sqrt, min, max)
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,11 @@ class ResidualCalibration:
         """m₀ + 3 s₀."""
         return float(self.event_mean + 3 * np.sqrt(self.event_variance))
 
+    @cached_property
+    def run_limits(self) -> Floats:
+        """(2, 1, C) still and absent limit."""
+        return np.stack([self.still_limit, self.absent_limit])[:, None]
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -118,7 +143,7 @@ class Judged:
         reason: (B,) the index of the largest part in REASONS.
         attribution: (B, C) the channels' shares in that part; each row sums to 1.
         parts: (B, 4) all parts, in units of their thresholds.
-        signals: (B, 3) before threshold and acceptance: (E' - m)/s, L and V; of the general model (B, 2), r and r̄.
+        signals: (B, 3) before threshold and acceptance: (E' - m)/s, L and V; of the general model see there.
     """
 
     score: Floats
@@ -164,136 +189,153 @@ def judge(
         states: (B,) records with `state_fields`, `value` beginning as NaN; changed in place.
         calibration: of the model that made the forecast.
     """
-    observed = np.isfinite(values)
-    strange = np.empty((PARTS, *values.shape))  # (4, B, C): each part's view of each channel
-    signals, parts = np.empty((len(values), 3)), np.empty((len(values), PARTS))
-    x = np.where(observed, deviation, 0.0)
-    plain = _event(x, forecast, observed, states, calibration, strange[0], signals, parts)
-    _level(x, observed, states, calibration, strange[1], signals, parts)
-    _runs(values, observed, states, calibration, strange[2:], signals, parts)
+    channels = load(states, "noise", 4)  # (4, B, C): noise, level, lively, value
+    runs = load(states, "still", 2)  # still, absent
+    means = load(states, "event", 5)  # (5, B): event, plain, usual, unrest, accepted
 
-    reason, largest = parts.argmax(axis=1), np.maximum.reduce(parts, 1)
-    differs = np.square(plain / calibration.usual_plain)
-    differs += np.square(signals[:, 1] * (1.75 / calibration.level_threshold))
-    differs += np.square(signals[:, 2] / calibration.lively_scale)
-    differs = np.sqrt(differs)
-    score = np.where(largest > 1.0, largest, np.maximum(largest, differs / (1.0 + differs)))
-    return Judged(score, reason, shares(strange[reason, np.arange(len(values))]), parts, signals)
+    change = values.astype(np.float64)
+    change -= channels[3]
+    np.abs(change, out=change)
+    known = np.isfinite(change)
+    whole = np.count_nonzero(known) == known.size  # no value is missing, and none was in the reading before
+    observed = known if whole else np.isfinite(values)
+    x = deviation if whole else np.where(observed, deviation, 0.0)
+    _count_runs(runs, change == 0.0, None if whole else ~observed)
+    np.copyto(channels[3], values, where=observed)
 
-
-def _event(
-    x: Floats,
-    forecast: Floats | NDArray[np.float32],
-    observed: NDArray[np.bool_],
-    states: Records,
-    calibration: ResidualCalibration,
-    z: Floats,
-    signals: Floats,
-    parts: Floats,
-) -> Floats:
-    """The event part; fills z, its signal and its part, and returns E°, (B,)."""
     miss = np.abs(x - forecast)
     miss /= calibration.event_scale
-    miss *= observed
-    noise = states["noise"].astype(np.float64)
-    louder = np.maximum(noise, 0.0)
+    if not whole:
+        miss *= observed
+    louder = np.maximum(channels[0], 0.0)
     louder += 1.0
-    np.divide(miss, louder, out=z)
+    views = np.empty(
+        (6, *values.shape)
+    )  # what is pooled: plain misses, liveliness, z and q; of each part: z, q and runs
+    strange = views[2:]
+    np.divide(miss, louder, out=views[2])
+
     louder *= NOISE_LIMIT
-    taught = np.minimum(miss / calibration.usual_miss, louder) - noise
-    taught -= 1.0
-    taught *= observed
-    states["noise"] = noise + taught / TEACHING_READINGS
+    lessons = np.empty((3, *values.shape))  # for noise, level and liveliness
+    np.minimum(miss / calibration.usual_miss, louder, out=lessons[0])
+    np.minimum(np.maximum(x, -LEVEL_LIMIT), LEVEL_LIMIT, out=lessons[1])
+    np.fmin(change / calibration.change_scale, CHANGE_LIMIT, out=lessons[2])
+    lessons -= channels[:3]
+    lessons[0] -= 1.0
+    if not whole:
+        lessons[:2] *= observed
+        lessons[2] *= known
+    lessons /= _TIMES
+    lessons *= _GAINS
+    channels[:3] += lessons
+    store(states, "noise", channels)
+    store(states, "still", runs)
 
-    pooled = np.sqrt(np.add.reduce(z * z, 1))
-    mean = calibration.event_mean + states["usual"].astype(np.float64)
-    variance = calibration.event_variance + states["unrest"].astype(np.float64)
-    spread = np.sqrt(np.maximum(variance, LEAST_VARIANCE))
-    event = states["event"].astype(np.float64)
-    event += EVENT_GAIN * (pooled - event)
-    signals[:, 0] = (event - mean) / spread
-    parts[:, 0] = np.maximum(signals[:, 0], 0.0) / calibration.event_threshold
-    states["event"] = np.minimum(event, mean + EVENT_MEMORY * spread)
-    delta = np.minimum(pooled - mean, EVENT_LIMIT * spread) * np.logical_or.reduce(observed, 1)
-    states["usual"] += delta / TEACHING_READINGS
-    states["unrest"] += (delta * delta - variance) / TEACHING_READINGS
+    np.minimum(miss, MISS_LIMIT, out=views[0])
+    views[1] = channels[2]
+    np.divide(np.abs(channels[1]), calibration.level_scale, out=views[3])
+    np.divide(runs, calibration.run_limits, out=views[4:])
+    powers = np.square(views[:4])
+    powers[1::2] *= powers[1::2]
+    powers, longest = np.add.reduce(powers, 2), np.maximum.reduce(views[4:], 2)
 
-    np.minimum(miss, MISS_LIMIT, out=miss)
-    plain = states["plain"].astype(np.float64)
-    plain += PLAIN_GAIN * (np.sqrt(np.add.reduce(miss * miss, 1)) - plain)
-    states["plain"] = plain
-    return np.asarray(plain)
+    if len(values) == 1:  # numbers: the same bits in a tenth of the time
+        sums, lengths, before = (column[:, 0].tolist() for column in (powers, longest, means))
+        noticed: Any = whole or bool(observed.any())
+        pooled = np.array(_pooled(sums, lengths, before, noticed, calibration, _NUMBERS))[:, None]
+    else:
+        noticed = np.logical_or.reduce(observed, 1)
+        pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
+    store(states, "event", pooled[8:])
+    reason = pooled[:PARTS].argmax(axis=0)
+    telling = strange[reason.item()] if len(values) == 1 else strange[reason, np.arange(len(values))]
+    return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, pooled[PARTS:7].T)
 
 
-def _level(
-    x: Floats,
-    observed: NDArray[np.bool_],
-    states: Records,
+def _count_runs(runs: Floats, same: NDArray[np.bool_], missing: NDArray[np.bool_] | None) -> None:
+    """Readings since each channel last changed, and since it was last seen; `missing` is None if none is."""
+    still, absent = runs
+    if missing is None:
+        still += 1.0
+        still *= same
+        absent.fill(0.0)
+    else:
+        still += same
+        still *= same | missing
+        absent += 1.0
+        absent *= missing
+
+
+def _pooled(
+    powers: Iterable[Any],
+    longest: Iterable[Any],
+    means: Iterable[Any],
+    noticed: Any,
     calibration: ResidualCalibration,
-    q: Floats,
-    signals: Floats,
-    parts: Floats,
-) -> None:
-    """The level part; fills q, its signal and its part."""
-    level = states["level"].astype(np.float64)
-    towards = np.minimum(np.maximum(x, -LEVEL_LIMIT), LEVEL_LIMIT) - level
-    towards *= observed
-    level += LEVEL_GAIN * towards
-    states["level"] = level
-    np.abs(level, out=q)
-    q /= calibration.level_scale
-    pooled = pool(q)
-    signals[:, 1] = pooled
-    accepted = states["accepted"].astype(np.float64)
-    parts[:, 1] = np.maximum(pooled - np.maximum(accepted, 0.0), 0.0) / calibration.level_threshold
-    taught = np.minimum(pooled - calibration.level_home - accepted, ACCEPT_LIMIT * calibration.level_threshold)
-    states["accepted"] = accepted + taught / TEACHING_READINGS
+    of: _Functions,
+) -> tuple[Any, ...]:
+    """The four parts, three signals, the score, and five means after the reading, by what was summed over channels.
 
+    All are arrays (B,) or numbers.
 
-def _runs(
-    values: NDArray[np.float32],
-    observed: NDArray[np.bool_],
-    states: Records,
-    calibration: ResidualCalibration,
-    strange: Floats,
-    signals: Floats,
-    parts: Floats,
-) -> None:
-    """What the value before says: the still and the absent part, and how lively the channels are."""
-    still, absent = strange
-    before = states["value"]
-    change = np.abs(values.astype(np.float64) - before)
-    same = change == 0.0
-    change /= calibration.change_scale
-    towards = np.fmin(change, CHANGE_LIMIT)
-    lively = states["lively"].astype(np.float64)
-    towards -= lively
-    lively += LIVELY_GAIN * np.where(np.isfinite(change), towards, 0.0)
-    states["lively"] = lively
-    signals[:, 2] = pool(lively)
+    Args:
+        powers: sums over the channels: squares of plain misses, fourth powers of changes, squares of z, fourth powers
+            of q.
+        longest: the largest still and absent part of any channel.
+        means: of the stream so far, see `state_fields`.
+        noticed: whether any channel was observed.
+        of: the functions for arrays, or those for numbers.
+    """
+    miss, lively, p, level = (of.root(power) for power in powers)
+    lively, level = of.root(lively), of.root(level)
+    event, plain, usual, unrest, accepted = means
+    mean, variance = calibration.event_mean + usual, calibration.event_variance + unrest
+    spread = of.root(of.larger(variance, LEAST_VARIANCE))
+    event = event + EVENT_GAIN * (p - event)
+    plain = plain + PLAIN_GAIN * (miss - plain)
+    signal = (event - mean) / spread
+    parts = (
+        of.larger(signal, 0.0) / calibration.event_threshold,
+        of.larger(level - of.larger(accepted, 0.0), 0.0) / calibration.level_threshold,
+        *longest,
+    )
+    largest = of.larger(of.larger(parts[0], parts[1]), of.larger(parts[2], parts[3]))
 
-    missing = ~observed
-    readings_still = (states["still"] + same) * (same | missing)
-    readings_absent = (states["absent"] + 1) * missing
-    states["still"] = readings_still
-    states["absent"] = readings_absent
-    states["value"] = np.where(observed, values, before)
-    np.divide(readings_still, calibration.still_limit, out=still)
-    np.divide(readings_absent, calibration.absent_limit, out=absent)
-    parts[:, 2:] = np.maximum.reduce(strange, 2).T
+    delta = of.smaller(p - mean, EVENT_LIMIT * spread) * noticed
+    taught = of.smaller(level - calibration.level_home - accepted, ACCEPT_LIMIT * calibration.level_threshold)
+    unlike = (
+        plain / calibration.usual_plain,
+        level * (1.75 / calibration.level_threshold),
+        lively / calibration.lively_scale,
+    )
+    differs = of.root(unlike[0] * unlike[0] + unlike[1] * unlike[1] + unlike[2] * unlike[2])
+    return (
+        *parts,
+        *(signal, level, lively),
+        of.larger(largest, differs / (1.0 + differs)),
+        of.smaller(event, mean + EVENT_MEMORY * spread),
+        plain,
+        usual + delta / TEACHING_READINGS,
+        unrest + (delta * delta - variance) / TEACHING_READINGS,
+        accepted + taught / TEACHING_READINGS,
+    )
 
 
 def pool(strangeness: Floats) -> Floats:
-    """(B, C) to (B,): the fourth root of the sum of fourth powers."""
-    squared = strangeness * strangeness
-    return np.asarray(np.sqrt(np.sqrt(np.add.reduce(squared * squared, 1))))
+    """(..., C) to (...): the fourth root of the sum of fourth powers."""
+    powers = np.square(strangeness)
+    powers *= powers
+    return np.asarray(np.sqrt(np.sqrt(np.add.reduce(powers, -1))))
 
 
 def shares(strangeness: Floats) -> Floats:
     """(B, C) to shares of the fourth powers, each row summing to 1; equal shares where nothing is strange."""
     largest = np.maximum.reduce(strangeness, 1, keepdims=True)
-    relative = np.divide(strangeness, largest, out=np.ones_like(strangeness), where=largest > 0)
-    powers = relative * relative
+    if np.count_nonzero(largest) < len(largest):
+        strangeness = np.where(largest > 0, strangeness, 1.0)
+        largest = np.where(largest > 0, largest, 1.0)
+    powers = strangeness / largest
+    powers *= powers
     powers *= powers
     powers /= np.add.reduce(powers, 1, keepdims=True)
     return powers

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.blocks import load, store
+
 Records = NDArray[Any]
 Floats = NDArray[np.float32]
 
@@ -55,6 +57,11 @@ BINS = 48
 DAY_MS = 86_400_000
 BIN_MS = DAY_MS // BINS
 TABLE_GAIN = 0.15
+MOST_VISITS = np.iinfo(np.uint16).max
+
+LAST, CENTER, SPREAD, STEP, RECENT, LOW, HIGH, REACH = range(8)
+SCALES = 8
+"""The fields from `last` on, as `blocks.load` gives them."""
 
 
 def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]:
@@ -81,16 +88,15 @@ def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tupl
 
 def bounded(values: NDArray[Any]) -> NDArray[np.float64]:
     """Values within ±LARGEST_VALUE, so that sums of some of them are still a float32."""
-    return np.clip(values.astype(np.float64), -LARGEST_VALUE, LARGEST_VALUE)
+    return np.minimum(np.maximum(values.astype(np.float64), -LARGEST_VALUE), LARGEST_VALUE)
 
 
 def seasonal(states: Records, timestamps_ms: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """What the time of day lets expect of a reading at `timestamps_ms`, and whether the table knows; each (B, C)."""
-    bins = (timestamps_ms % DAY_MS // BIN_MS)[:, None, None]
-    entry = np.take_along_axis(states["table"], bins, axis=2)[..., 0].astype(np.float64)
-    visited = np.take_along_axis(states["visits"], bins, axis=2)[..., 0] > 0
-    known = visited & (timestamps_ms - states["first_ms"] >= DAY_MS)[:, None]
-    return np.where(known, entry, states["last"]), known
+    rows, bins = np.arange(len(states)), timestamps_ms % DAY_MS // BIN_MS
+    known = states["visits"][rows, :, bins] > 0
+    known &= (timestamps_ms - states["first_ms"] >= DAY_MS)[:, None]
+    return np.where(known, states["table"][rows, :, bins], states["last"]).astype(np.float64), known
 
 
 def observe(states: Records, values: NDArray[Any], timestamps_ms: NDArray[np.int64]) -> Floats:
@@ -107,26 +113,34 @@ def observe(states: Records, values: NDArray[Any], timestamps_ms: NDArray[np.int
         and how long the stream is known.
     """
     observed = np.isfinite(values)
-    x = bounded(np.where(observed, values, states["last"]))
-    fresh = (states["count"] == 0).any(axis=1) & ~states["first_ms"].astype(bool)
-    _take_time(states, timestamps_ms, fresh)
+    scales = load(states, "last", SCALES)
+    x = bounded(np.where(observed, values, scales[LAST]))
     started = states["count"] > 0
-    before = np.where(started, states["last"], x)
-    difference = x - before
-    _take_values(states, x, difference, observed, started)
-    _take_time_of_day(states, x, observed, timestamps_ms)
+    fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
+    _take_time(states, timestamps_ms, fresh)
+    difference = _take_values(states, scales, x, observed, started)
+    scales = load(states, "last", SCALES)  # as they are kept, in float32
+    _take_time_of_day(states, scales, x, observed, timestamps_ms)
 
-    spread, step = (np.maximum(states[name].astype(np.float64), TINY) for name in ("spread", "step"))
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
     expected, known = seasonal(states, ahead)
+    spread, step = np.maximum(scales[SPREAD : STEP + 1], TINY)
+    offsets = np.empty((5, *values.shape))  # in spreads: value, expected next; in steps: expected next, change, recent
+    np.subtract(x, scales[CENTER], out=offsets[0])
+    np.subtract(expected, x, out=offsets[1])
+    offsets[2], offsets[3] = offsets[1], difference
+    np.subtract(x, scales[RECENT], out=offsets[4])
+    offsets[:2] /= spread
+    offsets[2:] /= step
+    np.arcsinh(offsets, out=offsets)
     angle = (2 * np.pi / DAY_MS) * (timestamps_ms % DAY_MS)[:, None]
     features = np.empty((*values.shape, FEATURES), np.float32)
-    features[..., 0] = np.arcsinh((x - states["center"]) / spread)
-    features[..., 1] = np.arcsinh(difference / step)
+    features[..., 0] = offsets[0]
+    features[..., 1] = offsets[3]
     features[..., 2] = np.log(step / spread)
-    features[..., 3] = np.arcsinh((x - states["recent"]) / step)
-    features[..., 4] = np.arcsinh((expected - x) / spread)
-    features[..., 5] = np.arcsinh((expected - x) / step) * 0.2
+    features[..., 3] = offsets[4]
+    features[..., 4] = offsets[1]
+    features[..., 5] = offsets[2] * 0.2
     features[..., 6] = known
     features[..., 7] = np.sin(angle)
     features[..., 8] = np.cos(angle)
@@ -137,68 +151,86 @@ def observe(states: Records, values: NDArray[Any], timestamps_ms: NDArray[np.int
 
 def _take_time(states: Records, timestamps_ms: NDArray[np.int64], fresh: NDArray[np.bool_]) -> None:
     """First and last time, and the typical interval: a mean over some 100 readings that a gap does not lengthen."""
-    delta = np.where(fresh, 0, timestamps_ms - states["shown_ms"]).astype(np.float64)
-    states["first_ms"] = np.where(fresh, timestamps_ms, states["first_ms"])
+    delta = (timestamps_ms - states["shown_ms"]).astype(np.float64)
+    if np.count_nonzero(fresh):
+        delta[fresh] = 0.0
+        states["first_ms"][fresh] = timestamps_ms[fresh]
     states["shown_ms"] = timestamps_ms
     interval = states["interval_ms"].astype(np.float64)
-    limited = np.where(interval > 0, np.minimum(delta, 4 * interval), delta)
-    gain = 1 / np.minimum(states["count"].max(axis=1) + 1.0, INTERVAL_READINGS)
     forward = delta > 0
     first = forward & (interval == 0)
-    states["interval_ms"] = np.where(first, delta, interval + forward * gain * (limited - interval))
+    gain = forward / np.minimum(np.maximum.reduce(states["count"], 1) + 1.0, INTERVAL_READINGS)
+    learned = interval + gain * (np.minimum(delta, 4 * interval) - interval)
+    states["interval_ms"] = np.where(first, delta, learned) if np.count_nonzero(first) else learned
 
 
 def _take_values(
     states: Records,
+    scales: NDArray[np.float64],
     x: NDArray[np.float64],
-    difference: NDArray[np.float64],
     observed: NDArray[np.bool_],
     started: NDArray[np.bool_],
-) -> None:
-    """The running scales, as the module's text has them; what is not observed changes nothing."""
+) -> NDArray[np.float64]:
+    """The running scales, as the module's text has them; what is not observed changes nothing.
+
+    Args:
+        scales: (SCALES, B, C) what `states` hold of them; changed.
+
+    Returns:
+        (B, C) x less the value before.
+    """
+    begins = np.count_nonzero(started) < started.size
+    for scale in (LAST, CENTER, RECENT, LOW, HIGH) if begins else ():
+        np.copyto(scales[scale], x, where=~started)
+    before, center, spread, step, recent, low, high, reach = scales
+    difference = x - before
     count = states["count"] + observed
     states["count"] = count
     gain = observed / np.maximum(np.minimum(count, SCALE_READINGS), 1.0)
-    center = np.where(started, states["center"], x)
-    spread, step = states["spread"].astype(np.float64), states["step"].astype(np.float64)
-    moves = states["moves"]
-    moves += observed & (difference != 0) & (moves <= UNCLIPPED)
-    first = moves <= UNCLIPPED
-    unclipped = np.where(first, np.inf, 1.0)
-    _keep_lesson(states, x, observed & first)
-    learned = observed & (difference != 0) & (moves == UNCLIPPED)
-    with np.errstate(invalid="ignore"):  # 0 * inf, where a scale is still 0
-        wide, wider, widest, far = (
-            np.nan_to_num(k * s * unclipped, nan=np.inf) for k, s in ((4, spread), (6, spread), (10, spread), (8, step))
-        )
-    low, high = (np.where(started, states[name], x).astype(np.float64) for name in ("low", "high"))
-    wild = np.where(first, np.inf, RANGE_GROWTH * np.maximum(high - low, spread))
-    low -= np.clip(low - x, 0.0, wild)
-    high += np.clip(x - high, 0.0, wild)
-    reach = np.maximum(states["reach"], np.minimum(np.abs(x - center), widest))
+    free, learned = _lesson(states, x, difference, observed)
+    # what bounds a lesson; without bounds in a channel's first one
+    by_spread, by_step = (spread, step) if free is None else (np.where(free, np.inf, s) for s in (spread, step))
+
+    wild = RANGE_GROWTH * np.maximum(high - low, by_spread)
+    low -= np.minimum(np.maximum(low - x, 0.0), wild)
+    high += np.minimum(np.maximum(x - high, 0.0), wild)
     away = x - center
-    center = center + gain * np.clip(away, -wide, wide)
-    spread = spread + gain * (1.25 * np.minimum(np.abs(away), wider) - spread)
-    step = step + gain * (np.minimum(np.abs(difference), far) - step)
-    spread = np.maximum(spread, FIRST_LESSON * np.abs(away) * (first & observed))
-    step = np.maximum(step, FIRST_LESSON * np.abs(difference) * (first & observed))
-    spread = np.maximum(spread, SPREAD_FLOOR * reach + RESOLUTION * np.abs(center) + TINY)
-    step = np.maximum(step, STEP_FLOOR * spread)
-    recent = np.where(started, states["recent"], x)
-    recent = recent + observed * RECENT_GAIN * (x - recent)
-    for name, value in (
-        ("low", low),
-        ("high", high),
-        ("reach", reach),
-        ("center", center),
-        ("spread", spread),
-        ("step", step),
-        ("recent", recent),
-        ("last", x),
-    ):
-        states[name] = np.where(observed | started, value, states[name])
-    if learned.any():
+    far, leap = np.abs(away), np.abs(difference)
+    np.maximum(reach, np.minimum(far, 10 * by_spread), out=reach)
+    wide = 4 * by_spread
+    center += gain * np.minimum(np.maximum(away, -wide), wide)
+    towards = 1.25 * np.minimum(far, 6 * by_spread) - spread
+    leaping = np.minimum(leap, 8 * by_step) - step
+    spread += gain * towards
+    step += gain * leaping
+    if free is not None:
+        np.maximum(spread, FIRST_LESSON * far * (free & observed), out=spread)
+        np.maximum(step, FIRST_LESSON * leap * (free & observed), out=step)
+    np.maximum(spread, SPREAD_FLOOR * reach + RESOLUTION * np.abs(center) + TINY, out=spread)
+    np.maximum(step, STEP_FLOOR * spread, out=step)
+    recent += observed * RECENT_GAIN * (x - recent)
+    scales[LAST] = x
+    if begins:
+        scales = np.where(observed | started, scales, load(states, "last", SCALES))
+    store(states, "last", scales)
+    if learned is not None and learned.any():
         _heal(states, learned)
+    return np.asarray(difference)
+
+
+def _lesson(
+    states: Records, x: NDArray[np.float64], difference: NDArray[np.float64], observed: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    """Which channels are in their first lesson, and which end it with this reading; None if none is in it."""
+    moves = states["moves"]
+    free = moves <= UNCLIPPED
+    if not np.count_nonzero(free):
+        return None, None
+    moved = observed & (difference != 0)
+    moves += moved & free
+    free = moves <= UNCLIPPED
+    _keep_lesson(states, x, observed & free)
+    return free, moved & (moves == UNCLIPPED)
 
 
 def _keep_lesson(states: Records, x: NDArray[np.float64], learning: NDArray[np.bool_]) -> None:
@@ -227,16 +259,20 @@ def _heal(states: Records, learned: NDArray[np.bool_]) -> None:
 
 
 def _take_time_of_day(
-    states: Records, x: NDArray[np.float64], observed: NDArray[np.bool_], timestamps_ms: NDArray[np.int64]
+    states: Records,
+    scales: NDArray[np.float64],
+    x: NDArray[np.float64],
+    observed: NDArray[np.bool_],
+    timestamps_ms: NDArray[np.int64],
 ) -> None:
     rows = np.arange(len(states))
     bins = timestamps_ms % DAY_MS // BIN_MS
     table, visits = states["table"], states["visits"]
     entry, visited = table[rows, :, bins].astype(np.float64), visits[rows, :, bins]
-    visited = visited + (observed & (visited < np.iinfo(np.uint16).max))
+    visited += observed & (visited < MOST_VISITS)
     share = np.minimum(states["interval_ms"].astype(np.float64) / BIN_MS, 1.0)[:, None]
     gain = np.maximum(1 / np.maximum(visited, 1), TABLE_GAIN * share)
-    wide = np.where(states["moves"] > UNCLIPPED, 10 * states["spread"].astype(np.float64), np.inf)
-    entry = np.where(visited > 1, entry, states["center"])
-    table[rows, :, bins] = entry + observed * gain * np.clip(x - entry, -wide, wide)
+    wide = np.where(states["moves"] > UNCLIPPED, 10 * scales[SPREAD], np.inf)
+    entry = np.where(visited > 1, entry, scales[CENTER])
+    table[rows, :, bins] = entry + observed * gain * np.minimum(np.maximum(x - entry, -wide), wide)
     visits[rows, :, bins] = visited

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.blocks import load, store
 from models.lasting import lasting_fields, strayed
 from models.rarity import COUNTERS, count, rarity
 from models.residual import Judged, pool, shares
@@ -49,6 +50,7 @@ TABLE_READINGS = 500.0
 """Memory of the mean miss of the time-of-day table, which keeps learning; that of forecasts never forgets."""
 
 EVENT = 0
+KINDS = 3
 YOUNG_READINGS = np.array([64.0, 200.0, 200.0])
 MORE_NATS = np.array([0.0, 1.5, 1.5])
 """Of the kinds of sizes that are counted: event, level, activity. Means of 40 readings are known later than single
@@ -70,6 +72,7 @@ LASTING, RANGE = 1, 4
 
 LARGEST_PART = 1e6
 
+_HORIZONS = np.array(HORIZONS)
 _OFFSETS = np.cumsum([0, *HORIZONS[:-1]])
 _SEASONAL = len(HORIZONS)
 
@@ -83,7 +86,7 @@ def surprise_fields(channels: int) -> Fields:
         ("misses", "<u4", (channels, misses)),
         ("surprise", "<f4", (channels,)),
         ("lasting", "<f4"),
-        ("counted", "<f4", (len(MORE_NATS), COUNTERS)),
+        ("counted", "<f4", (KINDS, COUNTERS)),
         ("still", "<u4", (channels,)),
         ("absent", "<u4", (channels,)),
         ("longest_still", "<u4", (channels,)),
@@ -99,15 +102,17 @@ def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
 
 def remember_forecasts(states: Records, forecasts: Floats, turn: NDArray[np.integer[Any]]) -> None:
     """Keep forecasts (B, C, horizons) of physical values until their readings come; `turn` (B,) counts readings."""
-    at = (_OFFSETS + turn[:, None] % np.array(HORIZONS))[:, None, :]
-    np.put_along_axis(states["ahead"], np.broadcast_to(at, forecasts.shape), forecasts.astype(np.float32), axis=2)
+    states["ahead"][_due(turn)] = forecasts.swapaxes(1, 2)
 
 
 def due_forecasts(states: Records, turn: NDArray[np.integer[Any]]) -> Floats:
     """(B, C, horizons) what was forecast 1, 3, 10 and 30 readings ago of the `turn`-th reading; NaN where nothing."""
-    at = (_OFFSETS + turn[:, None] % np.array(HORIZONS))[:, None, :]
-    shape = (*states["ahead"].shape[:2], len(HORIZONS))
-    return np.take_along_axis(states["ahead"], np.broadcast_to(at, shape), axis=2).astype(np.float64)
+    return np.asarray(states["ahead"][_due(turn)].swapaxes(1, 2).astype(np.float64))
+
+
+def _due(turn: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
+    """Where in `ahead` the forecasts of a reading stand, (B, horizons, C) of them."""
+    return np.arange(len(turn))[:, None], slice(None), _OFFSETS + turn[:, None] % _HORIZONS
 
 
 def judge_general(
@@ -131,16 +136,19 @@ def judge_general(
         within: (B,) whether an incident is under way.
 
     Returns:
-        The score and its parts; its signals are (B, 1), the largest share ε of its range that a channel lies outside.
+        The score and its parts; its signals are (B, C), the shares ε of their range that channels lie outside.
     """
+    streams, channels = values.shape
     observed = np.isfinite(values)
     told = observed & (states["count"] > 0)
     x = bounded(np.where(observed, values, states["last"]))
-    seen = np.asarray(told.any(axis=1))
+    seen = np.logical_or.reduce(told, 1)
 
-    surprise = _surprise(x, due, seasonal, states, told) * told
-    kinds = np.stack([surprise, *strayed(x, observed, states)], axis=1)
-    size = pool(np.swapaxes(kinds, 1, 2)) / values.shape[1] ** 0.25
+    kinds = np.empty((KINDS, streams, channels))
+    kinds[EVENT] = _surprise(x, due, seasonal, states, told)
+    kinds[EVENT] *= told
+    kinds[1], kinds[2] = strayed(x, observed, states)
+    size = (pool(kinds) / channels**0.25).T
     nats, place = rarity(size, states["counted"], readings, YOUNG_READINGS)
     nats[:, 1:] = np.minimum(nats[:, 1:], MOST_NATS * size[:, 1:])
     limit = threshold[:, None] + MORE_NATS
@@ -150,30 +158,34 @@ def judge_general(
     states["lasting"] = lasting
 
     lasts = nats / limit
-    parts = np.empty((len(values), 5))
+    parts = np.empty((streams, 5))
     parts[:, EVENT] = lasts[:, EVENT]
     lasts[:, EVENT] = LASTING_FACTOR * lasting / threshold
-    parts[:, LASTING] = lasts.max(axis=1)
-    parts[~seen, :2] = 0.0
-    strange = np.empty((5, *values.shape))
-    strange[EVENT] = surprise
-    strange[LASTING] = kinds[np.arange(len(values)), lasts.argmax(axis=1)]
-    strange[2], strange[3] = _runs(values, observed, states)
+    parts[:, LASTING] = np.maximum.reduce(lasts, 1)
+    if np.count_nonzero(seen) < streams:
+        parts[~seen, :2] = 0.0
+    rows = np.arange(streams)
+    strange = np.empty((5, streams, channels))
+    strange[EVENT] = kinds[EVENT]
+    strange[LASTING] = kinds[lasts.argmax(axis=1), rows]
+    _runs(values, observed, states, strange[2:4])
     strange[RANGE], excess = _outside(x, told, states, readings)
     strange[RANGE] /= threshold[:, None]
-    parts[:, 2:] = strange[2:].max(axis=2).T
-    np.clip(parts, 0.0, LARGEST_PART, out=parts)
+    parts[:, 2:] = np.maximum.reduce(strange[2:], 2).T
+    parts = np.minimum(np.maximum(parts, 0.0), LARGEST_PART)
     telling = parts.copy()
-    telling[:, LASTING] *= (parts[:, 2:4] <= 1.0).all(axis=1)  # a dead sensor is that, not a new level
+    telling[:, LASTING] *= np.maximum.reduce(parts[:, 2:4], 1) <= 1.0  # a dead sensor is that, not a new level
     reason = np.where(parts[:, RANGE] > 1.0, RANGE, telling.argmax(axis=1))  # it alerts by itself, and is then the news
-    attribution = shares(strange[reason, np.arange(len(values))])
-    return Judged(parts.max(axis=1), reason, attribution, parts, excess.max(axis=1, keepdims=True))
+    return Judged(np.maximum.reduce(parts, 1), reason, shares(strange[reason, rows]), parts, excess)
 
 
 def nats_of(z: Floats) -> Floats:
     """-ln P(|t₃| > z), Student's t with 3 degrees of freedom; the series where the closed form cancels."""
     y = np.sqrt(3) / np.maximum(z, 1e-9)
-    tail = np.where(y < 1e-2, y**3 * (2 / 3), np.arctan(y) - y / (1 + y * y))
+    tail = np.arctan(y) - y / (1 + y * y)
+    small = y < 1e-2
+    if np.count_nonzero(small):
+        tail = np.where(small, y**3 * (2 / 3), tail)
     return np.asarray(-np.log(np.maximum(tail * (2 / np.pi), 1e-300)))
 
 
@@ -201,21 +213,26 @@ def _least_miss(states: Records) -> Floats:
 
 def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observed: NDArray[np.bool_]) -> Floats:
     """(B, C) a_c after the reading; and the misses so far, with this one."""
-    expected = np.concatenate([due, seasonal[..., None]], axis=2)
-    told = np.isfinite(expected) & observed[..., None]
-    error = np.where(told, np.abs(x[..., None] - expected), 0.0)
+    expected = np.empty((*x.shape, _SEASONAL + 1))
+    expected[..., :_SEASONAL], expected[..., _SEASONAL] = due, seasonal
+    told = np.isfinite(expected)
+    told &= observed[..., None]
+    error = np.abs(x[..., None] - expected)
+    np.copyto(error, 0.0, where=~told)
     count, mean = states["misses"], states["miss"].astype(np.float64)
     usual = np.maximum(mean, _least_miss(states)[..., None])
-    nats = nats_of(error / usual) * (told & (count > 0))
-    horizons = told[..., :_SEASONAL] & (count[..., :_SEASONAL] > 0)
-    u = nats[..., :_SEASONAL].sum(axis=2) / np.maximum(horizons.sum(axis=2), 1)
+    known = told & (count > 0)
+    nats = nats_of(error / usual) * known
+    u = np.add.reduce(nats[..., :_SEASONAL], 2)
+    u /= np.maximum(np.add.reduce(known[..., :_SEASONAL], 2, np.intp), 1)
     u += nats[..., _SEASONAL]
     u /= 2
     count = count + told
     memory = np.maximum(count, 1).astype(np.float64)
     memory[..., _SEASONAL] = np.minimum(memory[..., _SEASONAL], TABLE_READINGS)
-    learned = np.where((states["moves"] > UNCLIPPED)[..., None], np.minimum(error, LARGEST_LESSON * usual), error)
-    states["miss"] = _healed(mean + told * (learned - mean) / memory, states)
+    bounds = np.where(states["moves"] > UNCLIPPED, LARGEST_LESSON, np.inf)[..., None] * usual
+    mean += told * (np.minimum(error, bounds) - mean) / memory
+    states["miss"] = _healed(mean, states)
     states["misses"] = count
     surprise = states["surprise"].astype(np.float64)
     surprise += EVENT_GAIN * (u - surprise) * observed
@@ -226,39 +243,44 @@ def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observe
 def _healed(miss: Floats, states: Records) -> Floats:
     """At the end of a channel's first lesson no miss counts for more than ten steps, as running heals the scales."""
     learned = states["moves"] == UNCLIPPED
+    if not np.count_nonzero(learned):
+        return miss
     return np.where(learned[..., None], np.minimum(miss, 10 * states["step"].astype(np.float64)[..., None]), miss)
 
 
-def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Records) -> tuple[Floats, Floats]:
-    """How long each channel has stood still and been missing, in units of what is usual for it; each (B, C)."""
-    same = observed & (states["count"] > 0) & (values == states["last"])
-    moved = observed & (states["count"] > 0) & ~same
-    still = (states["still"] + same) * (same | ~observed)
-    absent = (states["absent"] + 1) * ~observed
-    usual = states["moves"] > UNCLIPPED
-    states["longest_still"] = np.where(
-        moved, np.maximum(states["longest_still"], states["still"]), states["longest_still"]
-    )
-    states["longest_absent"] = np.where(
-        observed, np.maximum(states["longest_absent"], states["absent"]), states["longest_absent"]
-    )
-    states["still"], states["absent"] = still, absent
-    limits = (
-        RUN_MARGIN * states[name].astype(np.float64) + RUN_ALLOWANCE for name in ("longest_still", "longest_absent")
-    )
-    still_limit, absent_limit = limits
-    met = states["count"] > UNCLIPPED
-    return np.minimum(usual * still / still_limit, MOST_OF_RUNS), np.minimum(met * absent / absent_limit, MOST_OF_RUNS)
+def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Records, strange: Floats) -> None:
+    """How long each channel has stood still and been missing, in units of what is usual for it; into (2, B, C)."""
+    counts = load(states, "still", 4)
+    runs, longest = counts[:2], counts[2:]  # still and absent
+    started = states["count"] > 0
+    same = values == states["last"]
+    same &= observed & started
+    ended = np.empty(strange.shape, bool)
+    ended[0] = observed & started & ~same
+    ended[1] = observed
+    np.maximum(longest, runs, out=longest, where=ended)
+    runs[0] += same
+    runs[1] += 1
+    runs[0] *= same | ~observed
+    runs[1] *= ~observed
+    store(states, "still", counts)
+    np.divide(runs, RUN_MARGIN * longest + RUN_ALLOWANCE, out=strange)
+    strange[0] *= states["moves"] > UNCLIPPED
+    strange[1] *= states["count"] > UNCLIPPED
+    np.minimum(strange, MOST_OF_RUNS, out=strange)
 
 
 def _outside(
     x: Floats, told: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]
 ) -> tuple[Floats, Floats]:
     """(B, C) nats of having left the range so far, and by which share of it."""
-    low, high = states["low"].astype(np.float64), states["high"].astype(np.float64)
+    low, high = load(states, "low", 2)
     wide = high - low
     excess = np.maximum(x - high, low - x) / np.maximum(wide, 1e-30)
     outside = told & (wide > 0) & (excess > RANGE_MARGIN)
+    if not np.count_nonzero(outside):
+        nothing = np.zeros(x.shape)
+        return nothing, nothing
     slope = RANGE_SLOPE * (readings / (readings + RANGE_READINGS))[:, None]
     nats = np.log(np.maximum(states["count"] / (2.0 * x.shape[1]), 1e-9)) + slope * np.minimum(excess, 10.0)
     return np.where(outside, np.maximum(nats, 0.0), 0.0), np.where(outside, excess, 0.0)

@@ -17,6 +17,7 @@ from starlette.routing import Match, Route
 
 from models.artefact import FORMAT_VERSION, model_folder
 from models.general import load_detector
+from service.allocator import keep_freed_memory
 from service.batcher import Batcher
 from service.bodies import Bodies, Receive
 from service.document import complete
@@ -105,6 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
+        keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels))
         yield {INGEST: ingest}
         await batcher.stop()

@@ -278,7 +278,7 @@ def _end_of_part(streams: list[str], start: int, room: int, depth: Counter[str])
         depth: how many readings of each stream the batch has already.
     """
     part = streams[start : start + room]
-    if not depth and len(set(part)) == len(part):
+    if depth.keys().isdisjoint(part) and len(set(part)) == len(part):
         return start + len(part)
     seen: Counter[str] = Counter()
     for at, stream in enumerate(part):

@@ -81,18 +81,23 @@ class Decision:
 def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Decision:
     """Compare one reading of each of R streams with the (R,) records before them."""
     seqs, times_ms = batch.seqs[places], batch.timestamps_ms[places]
-    last_seq, last_ms, fresh = heads["last_seq"], heads["detector"]["last_ms"], heads["readings"] == 0
-    numbered = seqs != NO_SEQ
-    arrival = np.where(numbered, now_ms, np.maximum(last_ms + 1, now_ms))
-    times_ms = np.where(times_ms == NO_TIME, arrival, times_ms)
-    new = np.where(numbered, seqs > last_seq, (times_ms > last_ms) | fresh)
-    unnumbered = ~numbered & (last_seq != NO_SEQ)  # new it cannot be; perhaps it was sent before the numbers began
-    gap = new & (heads["hold"] > 0) & numbered & (last_seq != NO_SEQ) & (seqs != last_seq + 1)
-    refused = {}
-    for at in np.flatnonzero(gap).tolist():
-        stream, seq, expected = batch.streams[places[at]], int(seqs[at]), int(last_seq[at]) + 1
-        refused[at] = across_gap(stream, int(times_ms[at]), seq, expected)
-    new &= ~(gap | unnumbered)
+    last_seq, last_ms = heads["last_seq"], heads["detector"]["last_ms"]
+    numbered, untimed = seqs != NO_SEQ, times_ms == NO_TIME
+    if np.count_nonzero(untimed):
+        arrival = np.where(numbered, now_ms, np.maximum(last_ms + 1, now_ms))
+        times_ms = np.where(untimed, arrival, times_ms)
+    new = seqs > last_seq
+    if np.count_nonzero(numbered) < len(new):
+        later = (times_ms > last_ms) | (heads["readings"] == 0)
+        later &= last_seq == NO_SEQ  # else it cannot be new; perhaps it was sent before the numbers began
+        new = np.where(numbered, new, later)
+    refused: dict[int, Result] = {}
+    if np.count_nonzero(heads["hold"]):
+        gap = new & (heads["hold"] > 0) & numbered & (last_seq != NO_SEQ) & (seqs != last_seq + 1)
+        for at in np.flatnonzero(gap).tolist():
+            stream, seq, expected = batch.streams[places[at]], int(seqs[at]), int(last_seq[at]) + 1
+            refused[at] = across_gap(stream, int(times_ms[at]), seq, expected)
+        new &= ~gap
     return Decision(times_ms, new, refused)
 
 

@@ -111,8 +111,8 @@ class Metrics:
         )
         self._stages = {name: self._stage.labels(name) for name in STAGES}
         self._bounds = np.array([*SCORES, np.inf])
-        for status in ("warming_up", "normal", "anomalous", "late", "conflict", "rejected"):
-            self._readings.labels(status)
+        statuses = ("warming_up", "normal", "anomalous", "late", "conflict", "rejected")
+        self._statuses = {status: self._readings.labels(status) for status in statuses}
         for operation in ("score", "check"):
             self._store_errors.labels(operation)
 
@@ -130,7 +130,7 @@ class Metrics:
 
     def answered(self, status: str, readings: int) -> None:
         """So many readings got an answer with this status."""
-        self._readings.labels(status).inc(readings)
+        self._statuses[status].inc(readings)
 
     def replayed(self, readings: int) -> None:
         """So many readings had been applied before and got their first answer again."""

@@ -1,17 +1,13 @@
-"""Remembered: the records that this process saved last, so that few readings at a time need not be loaded first.
+"""Remembered: the records that this process saved last, so that nobody need wait for them to be loaded.
 
-What is remembered is a guess. It is compared with what Redis holds in the script that saves, byte by byte, and whatever
-another process, a roll-back or a hand has changed since is loaded and scored again; see `Held` in store.py.
+What is remembered is a guess. It is compared with what Redis holds, byte by byte, before anything is saved or answered
+that follows from it, and whatever another process, a roll-back or a hand has changed since is loaded and scored again;
+see Held.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Final
-
-FEW: Final = 32
-"""Streams in a batch. More are loaded: Redis compares and saves them for less in one transaction (7 against 14 µs)."""
 
 
 class Remembered:
@@ -19,30 +15,29 @@ class Remembered:
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
-        self._bytes = 0
-        self._records: OrderedDict[str, bytes] = OrderedDict()
+        self._records: dict[str, bytes] = {}
 
     def of(self, streams: Sequence[str]) -> list[bytes] | None:
-        """The records of a few streams; None if there are more, or one of them is not remembered."""
-        if len(streams) > FEW:
+        """The records of streams; None if one of them is not remembered."""
+        try:
+            return [self._records[stream] for stream in streams]
+        except KeyError:
             return None
-        found = [record for stream in streams if (record := self._records.get(stream))]
-        return found if len(found) == len(streams) else None
 
     def note(self, streams: Sequence[str], records: Sequence[bytes], saved: Sequence[bool]) -> None:
-        """These records were saved, or not: those of a few streams are remembered, others forgotten."""
-        if len(streams) > FEW:
-            self.forget(streams)
-            return
-        for stream, record, ok in zip(streams, records, saved, strict=True):
-            self.forget((stream,))
-            if ok:
-                self._records[stream] = record
-                self._bytes += len(record)
-        while self._bytes > self._most:
-            self._bytes -= len(self._records.popitem(last=False)[1])
+        """These records, of one length, were saved and are remembered; or were not, and are forgotten.
+
+        When there is no room for more, all others are forgotten: to know which were used last costs more than to load
+        them once.
+        """
+        self._records.update(zip(streams, records, strict=True))
+        if not all(saved):
+            self.forget(stream for stream, ok in zip(streams, saved, strict=True) if not ok)
+        if len(self._records) * len(records[0]) > self._most:
+            room = self._most // len(records[0])
+            self._records = {stream: self._records[stream] for stream in streams[:room] if stream in self._records}
 
     def forget(self, streams: Iterable[str]) -> None:
         """They may have changed."""
-        for stream in streams if self._records else ():
-            self._bytes -= len(self._records.pop(stream, b""))
+        for stream in streams:
+            self._records.pop(stream, None)

@@ -234,11 +234,12 @@ class Wire:
             return None
         if set(map(type, moments)) != {float} or not self._are_names(streams):
             return None
-        seconds = np.array(moments)
+        first, last = min(moments), max(moments)
+        if first < 0 or last >= LATEST_S or round(last * 1000) > now_ms + self._future_ms:
+            return None
+        times_ms = np.rint(np.array(moments) * 1000)
         table = np.array(rows, np.float64)  # None becomes NaN
-        times_ms = np.rint(seconds * 1000)
-        in_time = (seconds >= 0) & (seconds < LATEST_S) & (times_ms <= now_ms + self._future_ms)
-        if not in_time.all() or (np.abs(table) > LARGEST_VALUE).any():
+        if np.count_nonzero(np.abs(table) > LARGEST_VALUE):
             return None
         seqs = np.array([NO_SEQ if reading.seq is None else reading.seq for reading in sent], np.int64)
         return Readings(streams, times_ms.astype(np.int64), seqs, _canonical(table))

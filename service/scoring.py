@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import repeat
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -20,10 +21,11 @@ from service.errors import BadRequest, Contended
 from service.history import Entries
 from service.identity import Round, across_gap, decide, rounds_of, unanswered
 from service.metrics import Metrics
+from service.resp import Writes
 from service.schemas import NO_SEQ, Readings
 from service.state import Records
 from service.stepper import Stepper
-from service.store import StateStore, Writes
+from service.store import StateStore
 from service.stream_settings import StreamSettings
 from service.turns import Turns
 
@@ -118,7 +120,7 @@ class Scorer:
             later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
             began, load = loop.time(), self._metrics.stage("load")
             async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
-                lanes = await self._lanes(streams, held.packed)
+                lanes = await self._lanes(streams, held.packed, sound=held.remembered is not None)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
                 with self._metrics.stage("step"):
@@ -127,7 +129,7 @@ class Scorer:
                         applied = self._apply(batch, rounds[:deep], lanes, now_ms)
                     else:
                         applied = await asyncio.to_thread(self._apply, batch, rounds[:deep], lanes, now_ms)
-                if held.remembered and (applied.seen or applied.refused):  # nothing of these will be compared
+                if not await held.confirmed(not (applied.seen or applied.refused)):
                     self._store.remembered.forget(streams)
                     continue
                 with self._metrics.stage("save"):
@@ -179,7 +181,9 @@ class Scorer:
                 if lanes.excess:
                     raise BadRequest(self._one_too_many())
                 settings.write(lanes.records)
-                slots = [(0, *slot) for entries in lanes.recovered.values() for slot in self._stepper.slots_of(entries)]
+                slots = [
+                    slot for entries in lanes.recovered.values() for slot in self._stepper.slots_of(repeat(0), entries)
+                ]
                 anew = list(lanes.recovered)
                 await self._store.save_settings(stream, settings.encode())
                 await held.send(Writes([stream], lanes.fences, state.pack(lanes.records, lanes.seeds), slots, anew))
@@ -201,10 +205,17 @@ class Scorer:
             for n, row, text in zip(entries["n"].tolist(), values, answers, strict=True)
         ]
 
-    async def _lanes(self, streams: list[str], packed: Sequence[bytes | None]) -> Lanes:
-        """Records from what Redis held; those that are absent or unusable are recovered."""
+    async def _lanes(self, streams: list[str], packed: Sequence[bytes | None], sound: bool = False) -> Lanes:
+        """Records from what Redis held; those that are absent or unusable are recovered.
+
+        Args:
+            sound: they were written by this process, and need no look.
+        """
         stepper = self._stepper
         seeds = self._store.seeds(streams)
+        if sound:
+            written = cast("Sequence[bytes]", packed)
+            return Lanes(streams, seeds, [p[state.FENCE] for p in written], state.sound(written, stepper.record))
         records, flaws = state.unpack(packed, seeds, stepper.record, self._detector.digest, stepper.slots)
         lanes = Lanes(streams, seeds, [p[state.FENCE] if p else b"" for p in packed], records)
         if flaws:
@@ -254,8 +265,12 @@ class Scorer:
         if not applied.rounds:
             return applied
         changed = applied.rounds[0][0].rows
-        if len(applied.rounds) > 1:
-            changed = np.unique(np.concatenate([round_.rows for round_, _ in applied.rounds]))
+        if len(applied.rounds) > 1:  # from here on they are one
+            rows, places = (
+                np.concatenate([getattr(r, what) for r, _ in applied.rounds]) for what in ("rows", "places")
+            )
+            applied.rounds = [(Round(rows, places), np.concatenate([entries for _, entries in applied.rounds]))]
+            changed = np.unique(rows)
         whole = len(changed) == len(records)
         row_of = dict(zip(changed.tolist(), range(len(changed)), strict=True))
         writes = applied.writes
@@ -266,10 +281,9 @@ class Scorer:
         for row, entries in lanes.recovered.items():
             if row in row_of:
                 writes.anew.append(row_of[row])
-                writes.slots += ((row_of[row], *slot) for slot in self._stepper.slots_of(entries))
+                writes.slots += self._stepper.slots_of(repeat(row_of[row]), entries)
         for round_, entries in applied.rounds:
-            slots = zip(round_.rows.tolist(), self._stepper.slots_of(entries), strict=True)
-            writes.slots += ((row_of[row], *slot) for row, slot in slots)
+            writes.slots += self._stepper.slots_of(map(row_of.__getitem__, round_.rows.tolist()), entries)
         writes.earlier = {(row_of[row], slot): record for (row, slot), record in applied.earlier.items()}
         writes.opened, writes.closed = self._incidents(lanes.streams, was_open, records)
         return applied
@@ -325,7 +339,7 @@ class Scorer:
         for place, text in applied.refused.items():
             answers[place] = text
         for round_, entries in applied.rounds:
-            streams = [lanes.streams[row] for row in round_.rows]
+            streams = [lanes.streams[row] for row in round_.rows.tolist()]
             texts = self._answers.texts(streams, entries, replayed=False)
             for place, text in zip(round_.places.tolist(), texts, strict=True):
                 answers[place] = text
@@ -393,7 +407,7 @@ class Scorer:
                 if isinstance(correction, corrections.Gap):
                     self._metrics.answered("rejected", 1)
                     return answer(across_gap(stream, time_ms, int(batch.seqs[place]), correction.expected))
-                slots = [(0, *slot) for slot in stepper.slots_of(correction.entries)]
+                slots = stepper.slots_of(repeat(0), correction.entries)
                 kept = {(0, slot): record for slot, record in correction.earlier.items()}
                 record = state.pack(correction.record, [seed])
                 was_open = self._detector.is_open(lanes.records["detector"])
@@ -426,14 +440,14 @@ class Scorer:
             if lost:
                 kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
                 rows, entries = rows[kept], entries[kept]
-            self._count_entries([lanes.streams[row] for row in rows], entries)
+            self._count_entries([lanes.streams[row] for row in rows.tolist()], entries)
 
     def _count_entries(self, streams: Sequence[str], entries: Entries, alerts: bool = True) -> None:
         self._metrics.scored(entries["score"])
         for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
             self._metrics.answered(STATUSES[at], count)
-        if alerts:
-            for at in np.flatnonzero(entries["status"] & state.ALERT).tolist():
+        if alerts and (alerting := entries["status"] & state.ALERT).any():
+            for at in np.flatnonzero(alerting).tolist():
                 self._alert(streams[at], entries[at])
 
     def _alert(self, stream: str, entry: Any, **more: Any) -> None:

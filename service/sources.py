@@ -11,8 +11,9 @@ from urllib.parse import quote
 import httpx2
 import numpy as np
 
+from models.cells import LARGEST
 from models.errors import RecordingError
-from models.recordings import LARGEST, Recording
+from models.recordings import Recording
 
 POINTS = 10_000
 """Asked for at once; a Prometheus server gives at most 11,000 a series."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -108,7 +109,7 @@ def unpack(
     slots_at = dtype.fields["history"][1]  # type: ignore[index]
     slots = history.to_bytes(4, "little")
     flaws: dict[int, str] = {}
-    sound: list[bytes] = []
+    good: list[bytes] = []
     for at, (p, seed) in enumerate(zip(packed, seeds, strict=True)):
         if (
             p is None
@@ -119,8 +120,13 @@ def unpack(
         ):
             flaws[at] = _flaw(p, seed, size, model)
             p = p if p and flaws[at] == "history" else bytes(size)
-        sound.append(p)
-    return np.frombuffer(bytearray(b"".join(sound)), dtype), flaws
+        good.append(p)
+    return sound(good, dtype), flaws
+
+
+def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
+    """(B,) records from bytes that need no check."""
+    return np.frombuffer(bytearray().join(packed), dtype)
 
 
 def _flaw(packed: bytes | None, seed: int, size: int, model: bytes) -> str:
@@ -137,6 +143,11 @@ def _flaw(packed: bytes | None, seed: int, size: int, model: bytes) -> str:
     return "history" if len(packed) == size else "format"
 
 
+@lru_cache
+def _link(channels: int) -> np.dtype[Any]:
+    return np.dtype([("tag", "V16"), ("seq", "<i8"), ("time_ms", "<i8"), ("values", "<f4", (channels,))])
+
+
 def chain(tags: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float32]) -> Records:
     """(B,) tags after one more reading of each of B streams: BLAKE2b-128 over the tag before and the reading.
 
@@ -144,8 +155,7 @@ def chain(tags: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], v
     order of channels, missing ones as the canonical NaN (00 00 c0 7f), all little-endian. A stream begins with a tag
     of zeros. Equal tags prove that exactly the same readings were applied in the same order.
     """
-    dtype = [("tag", "V16"), ("seq", "<i8"), ("time_ms", "<i8"), ("values", "<f4", values.shape[1:])]
-    links = np.empty(len(tags), dtype)
+    links = np.empty(len(tags), _link(values.shape[1]))
     links["tag"], links["seq"], links["time_ms"], links["values"] = tags, seqs, times_ms, values
     whole, size = links.tobytes(), links.dtype.itemsize
     blake2b = hashlib.blake2b

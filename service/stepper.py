@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ class Stepper:
         self.slots = history_readings
         self.record = state.state_dtype(detector.state_dtype)
         self.entry = history.entry_dtype(len(detector.channels), detector.forecasts)
+        self._model = np.void(detector.digest)
         self._seed = history.channels_seed(detector.channels)
 
     def fresh(self, streams: int) -> Records:
@@ -37,7 +38,7 @@ class Stepper:
         entries["timestamp_ms"] = times_ms
         entries["seq"] = seqs
         entries["tag"] = state.chain(heads["tag"], seqs, times_ms, values)
-        entries["model"] = np.void(self.detector.digest)
+        entries["model"] = self._model
         entries["score"] = step.score
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["reason"] = step.reason
@@ -82,7 +83,7 @@ class Stepper:
         """(0 or 1,) the entry of a stream's history that a reading repeats."""
         return history.find(ring, self.entry, self._seed, seq, timestamp_ms)
 
-    def slots_of(self, entries: Entries) -> list[tuple[int, bytes]]:
-        """Where in the ring each entry belongs, and its bytes."""
+    def slots_of(self, rows: Iterable[int], entries: Entries) -> list[tuple[int, int, bytes]]:
+        """Of each entry the row of its stream, where in the ring it belongs, and its bytes."""
         offsets = entries["n"] % np.uint64(self.slots) * np.uint64(self.entry.itemsize)
-        return list(zip(offsets.tolist(), history.pack_entries(entries, self._seed), strict=True))
+        return list(zip(rows, offsets.tolist(), history.pack_entries(entries, self._seed), strict=False))

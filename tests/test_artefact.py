@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact, manifest_hash, save_artefact
+from models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact, manifest_hash, save_artefact, standing
 from models.detector import Detector
 from models.errors import ArtefactError
 from tests.conftest import CHANNELS, make_artefact
@@ -112,3 +117,54 @@ def test_saving_replaces_an_artefact_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "photos" / "cat.jpg").write_text("")
     with pytest.raises(ArtefactError, match="is not an artefact"):
         make_artefact(tmp_path / "photos")
+
+
+def killed_at(call: int, save: Callable[[], None]) -> bool:
+    """Save in a process that is killed before its call number `call` to the file system; False if it ended sooner."""
+    process = os.fork()
+    if process == 0:
+        calls = count()
+
+        def kill_at(event: str, _: tuple[object, ...]) -> None:
+            if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir") and next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill_at)
+        try:
+            save()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def test_a_kill_at_any_point_of_a_replacement_leaves_one_whole_artefact(tmp_path: Path) -> None:
+    one, two = (make_artefact(tmp_path / f"made-{seed}", seed) for seed in range(2))
+    new, weights = load_artefact(two), (two / WEIGHTS).read_bytes()
+    before, seen = load_artefact(one).digest, set()
+    for call in count():
+        folder = tmp_path / f"killed-{call}" / "a"
+        shutil.copytree(one, folder)
+
+        def save(place: Path = folder) -> None:
+            save_artefact(place, new.manifest, new.graph, weights, "# Model card\n")
+
+        killed = killed_at(call, save)
+        seen.add((load_artefact(folder).digest, folder.exists()))
+        if not killed:
+            break
+        if folder.exists():
+            shutil.rmtree(folder)  # by somebody who does not know what the kill has left beside it
+            assert not standing(folder).exists() or load_artefact(folder).digest == before
+        save()
+        assert load_artefact(folder) == new
+        assert [path.name for path in folder.parent.iterdir()] == ["a"]
+    assert seen == {(before, True), (before, False), (new.digest, True)}
+
+
+def test_an_artefact_behind_a_link_is_replaced_where_it_lies(tmp_path: Path) -> None:
+    made = make_artefact(tmp_path / "made", seed=0)
+    (tmp_path / "link").symlink_to(made)
+    make_artefact(tmp_path / "link", seed=1)
+    assert (tmp_path / "link").is_symlink()
+    assert load_artefact(tmp_path / "link") == load_artefact(made)
+    assert len(list(tmp_path.iterdir())) == 2

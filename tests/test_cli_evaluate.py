@@ -111,7 +111,7 @@ def test_compare_writes_a_table_a_page_and_plots(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.exit_code == 0
     assert "VUS-PR" in done.output
-    assert "Take " in done.output
+    assert "gru alone can score a running stream" in done.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"compare.html", "compare.csv", "figures.svg", "loss-and-cost.svg", "training.svg"}
 
@@ -141,6 +141,23 @@ def test_train_searches_reports_and_writes_the_artefact_of_the_best(tmp_path: Pa
     assert "<svg" in (tmp_path / "report.html").read_text()
 
 
+def test_what_evaluate_takes_for_labels_is_no_channel_for_the_others(artefact: Path, tmp_path: Path) -> None:
+    folder, scores = tmp_path / "normal", tmp_path / "scores.csv"
+    labelled, _ = recording(folder / "r.csv"), recording(folder / "n.csv", None)
+    trained = gatewatch("train", folder, "--out", tmp_path / "out", "--epochs", 1, "--hidden", 4)
+    assert trained.exit_code == 0, trained.output
+    assert f"label: label: no channel; it marks {len(FAULT)} readings (r). Left out" in trained.output
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [channel["name"] for channel in manifest["channels"]] == list(CHANNELS)
+    assert manifest["training"]["suitability"]["findings"][0]["kind"] == "label"
+    for judge in (("--model", artefact), ("--train", labelled, "--epochs", 1), ()):
+        done = gatewatch("scan", labelled, *judge, "--out", scores)
+        assert "left out, since evaluate takes such columns for labels: label" in done.output
+        assert "label.expected" not in scores.read_text()
+    gatewatch("scan", labelled, "--channel", "label", "--out", scores)
+    assert "label.expected" in scores.read_text()
+
+
 def test_each_stream_is_searched_from_the_settings_given_and_has_a_study_of_its_own(tmp_path: Path) -> None:
     files = [recording(tmp_path / f"{name}.csv", None, seed=seed) for seed, name in enumerate("ab")]
     done = gatewatch(
@@ -167,6 +184,7 @@ def test_train_refuses_before_it_trains_what_it_would_not_use_or_could_not_write
         ("--start", "1"): "are of --from-prometheus",
         ("--from", "general", "--checkpoint", tmp_path, "--unit", "flow=l"): "not go with --checkpoint, --unit",
         ("--from", "general", "--one-model-per", "stream"): "not go with --one-model-per",
+        ("--from", "general", "--architecture", "lstm", "--hidden", 8): "not go with --architecture, --hidden$",
         ("--report", path): "its name ending in .html",
         ("--checkpoint", out): "which holds the artefact alone",
         ("--tune", 1, "--study", out / "study"): "which holds the artefact alone",
@@ -195,9 +213,10 @@ def test_recordings_in_which_nothing_changes_are_refused(tmp_path: Path) -> None
 
 
 def test_a_recording_of_other_channels_than_the_one_trained_on_is_refused_before_training(tmp_path: Path) -> None:
-    path = recording(tmp_path / "r.csv")
-    with pytest.raises(GatewatchError, match=r"r\.csv has the channels .*label; found pressure, flow in the"):
-        gatewatch("scan", path, "--train", recording(tmp_path / "n.csv", None), "--out", tmp_path / "s.csv")
+    path, normal = recording(tmp_path / "r.csv", None), recording(tmp_path / "n.csv", None)
+    path.write_text(path.read_text().replace("flow", "level"))
+    with pytest.raises(GatewatchError, match=r"r\.csv has the channels pressure, level; found pressure, flow in the"):
+        gatewatch("scan", path, "--train", normal, "--out", tmp_path / "s.csv")
     assert not (tmp_path / "s.csv").exists()
 
 
@@ -206,4 +225,4 @@ def test_a_comparison_that_cannot_be_written_is_shown(tmp_path: Path, capsys: py
     path = recording(tmp_path / "r.csv", None)
     with pytest.raises(GatewatchError, match="cannot be written"):
         compare([path], tmp_path / "taken" / "out", "rnn", hidden=4, layers=1, epochs=1)
-    assert "Take rnn" in capsys.readouterr().out
+    assert "rnn alone can score a running stream" in capsys.readouterr().out

@@ -99,6 +99,11 @@ def test_the_cheapest_within_one_standard_error_of_the_best_is_recommended(compa
     assert name == "near"
     assert "within one standard error of the best (best, 2.5000)" in reason
     assert recommend([best, cheap])[0] == "best"
+    for alone in ([near], [near, hindsight]):
+        name, reason = recommend(alone)
+        assert name == "near"
+        assert reason.startswith("There is nothing to choose: of these, near alone can score a running stream. ")
+        assert "best" not in reason
     assert recommend([hindsight]) == (
         "",
         "None can be recommended: none of these architectures can score a running stream.",

@@ -23,7 +23,24 @@ from models.training.windows import train_windows
 from tests.resume import write_recordings
 from tests.test_windows import UNSCALED, counting, lanes
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "service.cli", "train")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+SHORT_OF_ROOM = """
+import os, resource, sys
+from service.cli import main
+if os.environ["RANK"] == "0":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+main()
+"""
+"""The command; no checkpoint fits on the disk of its leader, the recordings do."""
+
+
+def trained_by_two(program: tuple[str, ...], *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *TORCHRUN, *program, "train", *map(str, arguments)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
+        timeout=250, check=False,
+    )  # fmt: skip
 
 
 def test_the_processes_share_the_lanes_and_have_as_many_windows() -> None:
@@ -45,10 +62,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """Without dropout, whose units each process draws for itself: the same weights but for the order of sums."""
     write_recordings(tmp_path / "recordings", 300)
     arguments = (tmp_path / "recordings", "--out", tmp_path / "two", "--checkpoint", tmp_path / "run")
-    done = subprocess.run(
-        [sys.executable, *TORCHRUN, *map(str, arguments), "--epochs", "2", "--hidden", "8", "--dropout", "0"],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250, check=False,
-    )  # fmt: skip
+    done = trained_by_two(("-m", "service.cli"), *arguments, "--epochs", 2, "--hidden", 8, "--dropout", 0)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("thresholds for a false-alarm rate") == 1
 
@@ -62,3 +76,15 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert training["held_out_loss"] == pytest.approx(alone.history[alone.best_epoch - 1].held_out_loss, rel=1e-5)
     with pytest.raises(TrainingError, match="was saved by 2 processes, these are 1; start as many"):
         fit(recordings, Scaling.fit(recordings), config, checkpoint=tmp_path / "run")
+
+
+def test_a_disk_that_is_full_for_the_leader_alone_ends_both_with_one_line(tmp_path: Path) -> None:
+    write_recordings(tmp_path / "recordings", 300)
+    (tmp_path / "short.py").write_text(SHORT_OF_ROOM)
+    arguments = (tmp_path / "recordings", "--out", tmp_path / "two", "--checkpoint", tmp_path / "run")
+    done = trained_by_two((str(tmp_path / "short.py"),), *arguments, "--epochs", 50)
+    assert done.returncode != 0
+    assert done.stderr.count("gatewatch: ") == 1
+    assert "the checkpoint cannot be written: File too large; the one before is kept" in done.stderr
+    assert "RuntimeError" not in done.stderr
+    assert not (tmp_path / "two").exists()

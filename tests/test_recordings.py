@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from models import tables
 from models.errors import RecordingError
 from models.recordings import read_recordings, recording_files
 
@@ -78,6 +81,53 @@ def test_a_stream_column_separates_streams(tmp_path: Path) -> None:
 def test_a_file_that_is_no_recording_is_refused_by_row_and_column(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(RecordingError, match=words.replace("(", r"\(").replace("`", "`")):
         read_recordings(write(tmp_path / "bad.csv", text))
+
+
+NUMBERS = st.one_of(
+    st.floats(width=32).map(repr),
+    st.floats().map(repr),
+    st.decimals(-1000, 1000, places=3).map(str),
+    st.sampled_from(
+        ["", "nan", "NULL", " 1", "2 ", "+3", ".5", "1.", "1e3", "1_0", "１", "inf", '"4"', "x", "n/a", "-"]
+    ),
+    st.text("0123456789+-.eE_", max_size=6),
+)
+TIMES = st.one_of(
+    st.integers(0, 2 * 10**11).map(str),
+    st.floats(0, 3e9).map(repr),
+    st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
+    st.datetimes(datetime(1990, 1, 1), datetime(2030, 1, 1)).map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ")),
+    st.sampled_from(["2024-02-30T00:00:00Z", "2024-02-28T23:59:60Z", "2024-01-01 00:00:00", "", "now", '"5"']),
+)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(TIMES, st.sampled_from(["p", 'q"', "", "None"]), NUMBERS, NUMBERS), min_size=1, max_size=12
+    ),
+    ends=st.sampled_from(["\n", "\r\n", "\n\n"]),
+    last=st.sampled_from(["", "\n", "1,2\n"]),
+)
+def test_with_polars_and_without_it_a_file_says_the_same(
+    rows: list[tuple[str, ...]], ends: str, last: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("same") / "r.csv"
+    path.write_bytes((ends.join([",".join(row) for row in (("timestamp", "stream", "a", "b"), *rows)]) + last).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_parsed", lambda *_: None)
+        expected = read_or_refusal(path)
+    for characters in (tables.CELL_CHARACTERS * tables.BLOCK_CELLS, 30):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "CELL_CHARACTERS", characters / tables.BLOCK_CELLS)
+            assert read_or_refusal(path) == expected
+
+
+def read_or_refusal(path: Path) -> object:
+    """What can be compared of a file's recordings; of two mistakes in it, either may be told."""
+    try:
+        return [(r.stream, r.channels, r.timestamps_ms.tolist(), r.values.tobytes()) for r in read_recordings(path)]
+    except RecordingError:
+        return "refused"
 
 
 def test_broken_files_and_paths_are_refused(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import redis
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.remembered import FEW, Remembered
+from service.held import FEW
+from service.remembered import Remembered
 from service.settings import Settings
 from tests.conftest import post, readings
 from tests.test_scoring import state_key
@@ -38,34 +41,55 @@ def test_a_stream_deleted_elsewhere_begins_anew_though_it_is_remembered(settings
         assert [post(a, [reading])[0] for reading in sent] == first
 
 
+@pytest.mark.parametrize("company", [0, FEW])
 def test_a_remembered_state_does_not_outlive_a_roll_back(
-    settings: Callable[..., Settings], redis_url: str, tenant: str
+    settings: Callable[..., Settings], redis_url: str, tenant: str, company: int
 ) -> None:
     """The sender sees that readings are gone, and sends them again; one further on goes on from what is there."""
     sent = readings("back", 12)
     with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+
+        def send(reading: dict[str, Any]) -> dict[str, Any]:
+            others = [{**reading, "stream": f"s{n}"} for n in range(company)]
+            return post(client, [*others, reading])[-1]
+
         keys = [state_key(tenant, "back", what) for what in ("state", "history")]
-        post(client, sent[:6])
+        for reading in sent[:6]:
+            send(reading)
         old = database.mget(keys)
-        post(client, sent[6:10])
+        for reading in sent[6:10]:
+            send(reading)
         database.mset(dict(zip(keys, old, strict=True)))  # type: ignore[arg-type]
-        again = [post(client, [reading])[0] for reading in sent[6:]]
+        again = [send(reading) for reading in sent[6:]]
         undisturbed = post(client, [{**reading, "stream": "other"} for reading in sent])
         assert [result["replayed"] for result in again] == [False] * 6
         assert [result["score"] for result in again] == [result["score"] for result in undisturbed[6:]]
 
 
-def test_only_a_few_streams_and_bytes_are_remembered() -> None:
+def test_many_remembered_streams_go_on_from_what_another_service_wrote(settings: Callable[..., Settings]) -> None:
+    names = [f"m{n}" for n in range(2 * FEW)]
+    sent = [{**reading, "seq": None} for reading in readings("m0", 12)]
+    with TestClient(create_app(settings())) as a, TestClient(create_app(settings())) as b:
+        for at, reading in enumerate(sent):
+            post(a, [{**reading, "stream": name} for name in names])
+            post(b, [{**reading, "stream": names[at], "timestamp": reading["timestamp"] + 1}])
+        known = [a.get(f"/v1/streams/{name}").json()["readings"] for name in names]
+    assert known == [13] * 12 + [12] * (len(names) - 12)
+
+
+def test_records_are_remembered_within_a_bound_on_their_bytes() -> None:
     remembered = Remembered(most_bytes=1000)
-    names = [f"s{n}" for n in range(FEW)]
-    remembered.note(names, [b"x" * 100] * FEW, [True] * FEW)
-    assert remembered.of(names[-10:]) == [b"x" * 100] * 10
-    assert remembered.of(names[-11:]) is None
-    remembered.note(["new", "lost"], [b"y" * 100] * 2, [True, False])
-    assert remembered.of(["new"]) == [b"y" * 100]
+    names = [f"s{n}" for n in range(8)]
+    remembered.note(names, [b"x" * 100] * 8, [True] * 8)
+    assert remembered.of(names) == [b"x" * 100] * 8
+    remembered.note(["new", "lost", names[-1]], [b"y" * 100] * 3, [True, False, True])
+    assert remembered.of(["new", names[-1]]) == [b"y" * 100] * 2
     assert remembered.of(["lost"]) is None
-    assert remembered.of([names[-10]]) is None  # it gave way
-    many = [f"m{n}" for n in range(FEW + 1)]
-    remembered.note([*many, "new"], [b"z"] * (FEW + 2), [True] * (FEW + 2))
-    assert remembered.of(["new"]) is None  # what was saved in a large batch is not what was remembered
-    assert remembered.of(["m0"]) is None
+    remembered.forget(names[:2])
+    assert remembered.of(names[1:3]) is None
+    assert remembered.of(names[2:4]) == [b"x" * 100] * 2
+    remembered.note([f"m{n}" for n in range(5)], [b"z" * 100] * 5, [True] * 5)
+    assert remembered.of(["new"]) is None  # there was no room for all
+    assert remembered.of(["m0", "m4"]) == [b"z" * 100] * 2
+    remembered.note([f"b{n}" for n in range(20)], [b"z" * 100] * 20, [True] * 20)
+    assert remembered.of([f"b{n}" for n in range(11)]) is None

@@ -149,3 +149,22 @@ def test_a_higher_threshold_gives_a_lower_score() -> None:
     rows = [*noise(5), [3.0, 9.0]]
     strict, lax = (run(rows, calibration=usual(2, event_threshold=at))[-1] for at in (4.0, 8.0))
     assert lax.score[0] == pytest.approx(strict.score[0] / 2)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_a_stream_alone_is_judged_to_the_bit_as_in_company(missing: float) -> None:
+    """One stream is pooled with Python's numbers, several with arrays: both round alike."""
+    rng = np.random.default_rng(3)
+    rows = (rng.normal(0, 2, (300, 4, 2)) * 10.0 ** rng.integers(-2, 3, (300, 4, 1))).astype(np.float32)
+    rows[rng.random(rows.shape) < missing] = np.nan
+    together = np.zeros(4, state_fields(2))
+    together["value"] = np.nan
+    alone = [together[at : at + 1].copy() for at in range(4)]
+    for x in rows:
+        company = judge(x, x.astype(np.float64), np.zeros((4, 2)), together, CALIBRATION)
+        for at, states in enumerate(alone):
+            own = x[at : at + 1]
+            found = judge(own, own.astype(np.float64), np.zeros((1, 2)), states, CALIBRATION)
+            for name in ("score", "reason", "attribution", "parts", "signals"):
+                assert getattr(found, name)[0].tobytes() == getattr(company, name)[at].tobytes(), name
+            assert states.tobytes() == together[at : at + 1].tobytes()

@@ -124,7 +124,7 @@ def test_the_record_of_another_stream_is_rebuilt_from_history(
 
 def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:
     async def run() -> tuple[list[bool], bytes | None]:
-        from service.store import Writes
+        from service.resp import Writes
 
         store = StateStore(redis_url, tenant, 2000)
         saved = await store.save(Writes(["f", "g"], [b"", b""], [b"first" + bytes(60), b"other"]))
@@ -178,7 +178,7 @@ def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url
     """A save that another process overtook is refused by the fence, whatever the caller believes."""
 
     async def run() -> tuple[list[bool], bytes | None]:
-        from service.store import Writes
+        from service.resp import Writes
 
         store = StateStore(redis_url, tenant, 2000)
         await store.save(Writes(["f"], [b""], [b"first" + bytes(60)]))

@@ -1,4 +1,4 @@
-"""The service's core on virtual time, under faults drawn from seeds; and proof that eight bugs would be seen."""
+"""The service's core on virtual time, under faults drawn from seeds; and proof that nine bugs would be seen."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ PINNED = [
     ("SET without a fence", 7),
     ("answer before the write", 4),
     ("a remembered state, not compared", 10),
+    ("a remembered state, watched but not compared", 22),
     ("cached state, fenced by a counter", 267),
     ("delayed write, fenced by a counter", 343),
     ("a lease instead of compare-and-set", 0),

@@ -14,9 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import recordings as reading
+from models import tables
 from models.errors import RecordingError
-from models.recordings import Recording, read_recordings
+from models.recordings import Recording, read_pieces, read_recordings
 from models.scaling import Scaling
 from models.training.config import TrainConfig
 from models.training.loop import fit
@@ -135,8 +135,8 @@ def test_a_file_read_in_small_blocks_is_the_file_read_at_once(
     whole = read_recordings(path)
     assert [recording.stream for recording in whole] == ["p", "q"]
     assert whole[0].values[:3, 0].tolist() == [0, np.float32(2 / 3), np.float32(4 / 3)]
-    monkeypatch.setattr(reading, "BLOCK_CELLS", 28)  # 7 rows
-    pieces = list(reading.read_pieces(path))
+    monkeypatch.setattr(tables, "BLOCK_CELLS", 28)  # 7 rows
+    pieces = list(read_pieces(path))
     assert max(map(len, pieces)) <= 7
     for found in (read_recordings(path), [kept.rows(0) for kept in store_files([path])]):
         assert all(same(one, two) for one, two in zip(whole, found, strict=True))
@@ -148,7 +148,7 @@ def test_what_is_wrong_in_a_later_block_is_refused_by_its_row(
 ) -> None:
     path = tmp_path / "bad.csv"
     path.write_text("timestamp,a\n" + "".join(f"{row},{row}\n" for row in range(1, 30)) + f"30,{cell}\n31,wrong\n")
-    monkeypatch.setattr(reading, "BLOCK_CELLS", 14)
+    monkeypatch.setattr(tables, "BLOCK_CELLS", 14)
     with pytest.raises(RecordingError, match=f"row 31, column a: '{cell}' is "):
         store_files([path])
 

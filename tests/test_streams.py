@@ -52,7 +52,7 @@ def test_a_foreign_value_under_a_key_of_all_streams_is_named_and_counted(
     app = create_app(settings())
     with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
         post(client, readings("known", 3))
-        key = app.state.parts.store._streams_key
+        key = app.state.parts.store.commands.streams_key
         database.delete(key)
         database.lpush(key, "foreign")
         sent = readings("new", 2)
@@ -72,7 +72,8 @@ def test_a_foreign_value_under_a_key_of_all_streams_is_named_and_counted(
 def test_a_foreign_epoch_or_set_of_open_anomalies_is_named(settings: Callable[..., Settings], redis_url: str) -> None:
     app = create_app(settings())
     with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
-        epoch, opened = app.state.parts.store._epoch_key, app.state.parts.store._open_key
+        commands = app.state.parts.store.commands
+        epoch, opened = commands.epoch_key, commands.open_key
         database.delete(epoch)
         database.lpush(epoch, "foreign")
         reply = client.get("/readyz")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models import recordings as reading
+from models import tables
 from models.recordings import Recording
 from models.scaling import Scaling
-from models.training.suitability import Finding, Suitability, examine
+from models.training.examine import examine
+from models.training.suitability import Finding, Suitability
 from models.training.windows import usable
 
 ROWS = 2400
@@ -62,6 +65,12 @@ def spoilt(rows: slice | int, channel: int, value: float) -> Recording:
     return recording
 
 
+def plain_with(channel: int, values: NDArray[Any]) -> Recording:
+    recording = plain("bb", len(values))
+    recording.values[:, channel] = values
+    return recording
+
+
 def test_missing_values_are_counted_with_their_longest_run() -> None:
     recording = spoilt(slice(100, 140), 1, np.nan)
     recording.values[300, 1] = np.nan
@@ -87,6 +96,25 @@ def test_a_switch_is_not_stuck() -> None:
     recording = plain()
     recording.values[:, 0] = np.arange(ROWS) // 200 % 2
     assert [finding.kind for finding in examined(recording).findings] == []
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_counter_is_told_with_what_to_record_in_its_place(sign: int) -> None:
+    counter = sign * np.cumsum(np.arange(ROWS) % 7 == 0)
+    recording = plain()
+    recording.values[:, 1] = counter
+    finding = found("counter", recording, plain_with(1, counter[:1200] - 3 * sign))
+    assert (finding.channel, finding.count, finding.extent) == ("flow", 342 + 171, 345)
+    (line,) = (line for line in examined(recording).lines() if line.startswith("counter"))
+    assert "record its rate in its place: the difference from one reading to the next" in line
+
+
+def test_what_falls_once_or_rises_a_few_times_is_no_counter() -> None:
+    """Numbers of one shift, a tank that is filled; a set point that was raised."""
+    rises = np.arange(ROWS) % 2000
+    assert "counter" not in [finding.kind for finding in examined(plain_with(0, rises)).findings]
+    steps = np.arange(ROWS) // 100
+    assert "counter" not in [finding.kind for finding in examined(plain_with(0, steps)).findings]
 
 
 def test_outliers_and_the_spread_that_they_rule() -> None:
@@ -127,7 +155,7 @@ def test_small_pieces_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     recording.values[1500, 0] = 1e5
     recording.timestamps_ms[1200:] -= 7_200_000
     whole = examined(recording)
-    monkeypatch.setattr(reading, "BLOCK_CELLS", 2 * 400)
+    monkeypatch.setattr(tables, "BLOCK_CELLS", 2 * 400)
     kinds = ("missing", "outlier", "backward time")
     one, other = (
         [(f.channel, f.count, f.where) for f in looked.findings if f.kind in kinds]

@@ -110,8 +110,8 @@ def save_run(run: Run, folder: Path, described_as: str, processes: Processes) ->
         "history": json.dumps([asdict(report) for report in run.history]),
         "progress": json.dumps({name: number for name, number in vars(run.progress).items() if name != "state"}),
     }
-    if processes.leads:
-        _replace(folder / CHECKPOINT, save({n: t.clone().contiguous() for n, t in tensors.items()}, described))
+    path = folder / CHECKPOINT
+    processes.lead(lambda: _replace(path, save({n: t.clone().contiguous() for n, t in tensors.items()}, described)))
 
 
 def _replace(path: Path, content: bytes) -> None:

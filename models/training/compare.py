@@ -183,6 +183,11 @@ def recommend(compared: Sequence[Compared]) -> tuple[str, str]:
     near = [one for one in live if one.loss - best.loss <= _standard_error(one.block_losses - best.block_losses)]
     chosen = min(near, key=lambda one: (one.step_us or (0, 0))[1])
     cost = f"{(chosen.step_us or (0, 0))[1]:.3g} µs a reading in a batch of {STEPPED:,}"
+    if len(live) == 1:
+        return chosen.architecture, (
+            f"There is nothing to choose: of these, {chosen.architecture} alone can score a running stream. Its loss "
+            f"on unseen readings is {chosen.loss:.4f} nats a value, and it costs {cost}."
+        )
     loss = f"Take {chosen.architecture}: its loss on unseen readings, {chosen.loss:.4f} nats a value, is"
     if len(near) == 1:
         return (

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+
+from models.errors import GatewatchError
+
+LEADER_SPEAKS_S = 10.0
+"""An error that all processes run into is the leader's to tell: torchrun ends the others when it has ended, unless it
+needs longer than that."""
 
 Part = TypeVar("Part")
 
@@ -51,18 +58,38 @@ class Processes:
         distributed.all_gather_object(found, part)  # pickled, but between processes of one training only
         return found
 
+    def lead(self, act: Callable[[], None]) -> None:
+        """Let the leader act, and the others wait; where it raises a GatewatchError, all of them do."""
+        problem: GatewatchError | None = None
+        if self.leads:
+            try:
+                act()
+            except GatewatchError as error:
+                problem = error
+        problem, *_ = self.gather(problem)
+        if problem is not None:
+            raise problem
+
 
 ALONE = Processes()
 
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Meet the other processes where torchrun started this one; alone, nothing is to be met."""
+    """Meet the other processes where torchrun started this one; alone, nothing is to be met.
+
+    A GatewatchError passes on at once in the leader, later in the others.
+    """
     if not distributed.is_torchelastic_launched():
         yield ALONE
         return
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    processes = Processes(distributed.get_rank(), distributed.get_world_size())
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        yield processes
+    except GatewatchError:
+        if not processes.leads:
+            time.sleep(LEADER_SPEAKS_S)
+        raise
     finally:
         distributed.destroy_process_group()

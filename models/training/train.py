@@ -9,22 +9,41 @@ from typing import Any
 
 from models.artefact import FORMAT_VERSION, Manifest, save_artefact
 from models.errors import RecordingError, TrainingError
+from models.labels import label_columns, without_labels
 from models.recordings import Source
 from models.scaling import Scaling
 from models.training.architectures import CellForecaster
 from models.training.calibration import calibrate_manifest, neutral
 from models.training.checkpoint import EpochReport
 from models.training.config import TrainConfig
+from models.training.examine import examine
 from models.training.export import export_step, export_whole, weights
 from models.training.loop import Fitted, fit
 from models.training.processes import ALONE, Processes
 from models.training.sample import splits_to_calibrate
-from models.training.suitability import Suitability, examine
+from models.training.suitability import Suitability
 from models.training.windows import usable
 
 FINISHED_ONLY = """
 
 It reads finished recordings from both ends: `gatewatch scan` runs it, a live stream cannot be scored with it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Recordings as they are trained on.
+
+    Attributes:
+        used: those long enough, without label columns, their channels in one order.
+        too_short: the streams of the others.
+        scaling: learned from those used.
+        suitability: what is odd about all of them.
+    """
+
+    used: list[Source]
+    too_short: list[str]
+    scaling: Scaling
+    suitability: Suitability
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,17 @@ class Trained:
     def save(self, folder: Path) -> None:
         """Write the artefact. Raises ArtefactError."""
         save_artefact(folder, self.manifest, self.graph, self.weights, self.card)
+
+
+def prepare(recordings: Sequence[Source], config: TrainConfig) -> Prepared:
+    """Look through recordings before they are trained on. Raises as `train` does."""
+    given = same_channels(recordings)
+    used = usable(given, config.held_out)
+    too_short = [recording.stream for recording in given if not any(recording is one for one in used)]
+    labels = [recording.only([name]) for recording in recordings for name in label_columns(recording)]
+    scaling = Scaling.fit(used)
+    suitability = examine(given, used, scaling, config.held_out, config.false_alarm_rate, labels)
+    return Prepared(used, too_short, scaling, suitability)
 
 
 def train(
@@ -66,28 +96,23 @@ def train(
         TrainingError: too little data, no channel that changes, or the loss is not a number.
         CalibrationError: no threshold can be learned.
     """
-    given = same_channels(recordings)
-    unknown = [channel for channel in units or {} if channel not in given[0].channels]
+    names = same_channels(recordings)[0].channels
+    unknown = [channel for channel in units or {} if channel not in names]
     if unknown:
-        raise RecordingError(
-            f"a unit is given for {', '.join(unknown)}; the recordings have {', '.join(given[0].channels)}"
-        )
-    recordings = usable(given, config.held_out)
-    left_out = [recording.stream for recording in given if not any(recording is one for one in recordings)]
-    scaling = Scaling.fit(recordings)
-    suitability = examine(given, recordings, scaling, config.held_out, config.false_alarm_rate)
+        raise RecordingError(f"a unit is given for {', '.join(unknown)}; the recordings have {', '.join(names)}")
+    prepared = prepare(recordings, config)
+    recordings, scaling, suitability = prepared.used, prepared.scaling, prepared.suitability
     on_examined(suitability)
     still = {finding.channel for finding in suitability.findings if finding.kind in ("constant", "empty")}
-    if still.issuperset(given[0].channels):
+    if still.issuperset(names):
         raise TrainingError(
-            f"no channel ever changes in the recordings ({', '.join(given[0].channels)}): there is nothing to learn; "
+            f"no channel ever changes in the recordings ({', '.join(names)}): there is nothing to learn; "
             "expected at least one that does"
         )
     fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch, processes=processes)
     splits = splits_to_calibrate(recordings, config.held_out)
     network = fitted.network
     graph = export_step(network) if isinstance(network, CellForecaster) else export_whole(network)
-    names = recordings[0].channels
     channels, calibration = neutral(scaling, names, [(units or {}).get(name, "") for name in names])
     provisional = Manifest(
         format_version=FORMAT_VERSION,
@@ -100,7 +125,7 @@ def train(
         calibration=calibration,
         training={
             "recordings": len(recordings),
-            "too_short_and_left_out": left_out,
+            "too_short_and_left_out": prepared.too_short,
             "readings": sum(map(len, recordings)),
             "epochs": len(fitted.history),
             "best_epoch": fitted.best_epoch,
@@ -163,24 +188,17 @@ def _found(training: Mapping[str, Any]) -> str:
     return "\n".join(["Found in the recordings:", "", *(f"- {line}" for line in lines), ""])
 
 
-def check(recordings: Sequence[Source], config: TrainConfig) -> Suitability:
-    """What is odd about recordings, without training on them. Raises as `train` does."""
-    given = same_channels(recordings)
-    used = usable(given, config.held_out)
-    return examine(given, used, Scaling.fit(used), config.held_out, config.false_alarm_rate)
-
-
 def same_channels(recordings: Sequence[Source]) -> list[Source]:
-    """The recordings with their channels in the first one's order."""
+    """The recordings without label columns, with their channels in the first one's order."""
     if not recordings:
         raise RecordingError("no recording to train on")
-    names = recordings[0].channels
-    for recording in recordings:
+    sensors = [without_labels(recording) for recording in recordings]
+    names = sensors[0].channels
+    for recording in sensors:
         if set(recording.channels) != set(names):
             differing = sorted(set(recording.channels) ^ set(names))
             raise RecordingError(
-                f"{recording.stream}: its channels differ from those of {recordings[0].stream} in "
-                f"{', '.join(differing)}; "
+                f"{recording.stream}: its channels differ from those of {sensors[0].stream} in {', '.join(differing)}; "
                 "recordings of one model have the same channels"
             )
-    return [recording if recording.channels == names else recording.only(names) for recording in recordings]
+    return [recording if recording.channels == names else recording.only(names) for recording in sensors]

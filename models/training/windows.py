@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
-from typing import TypeVar, overload
+from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.errors import TrainingError
-from models.recordings import Source
+from models.recordings import AnySource, Source
 from models.scaling import Scaling
 from models.training.processes import ALONE, Processes
-
-AnySource = TypeVar("AnySource", bound=Source)
 
 LEAST_TRAIN, LEAST_HELD_OUT = 32, 8
 """Readings that a recording must give to be of use."""

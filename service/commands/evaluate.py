@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from models.bootstrap import Figure
 from models.errors import EvaluationError, GatewatchError
-from models.evaluate import VUS_WINDOW, Evaluation, Figure, Scored
+from models.evaluate import VUS_WINDOW, Evaluation, Scored
 from models.evaluate import evaluate as hold_against_labels
 from models.labels import Labelled, read_intervals, with_labels
 from models.recordings import Recording, recording_files, stem

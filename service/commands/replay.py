@@ -10,7 +10,7 @@ import typer
 
 from models.errors import RecordingError
 from models.recordings import read_recordings
-from service.commands.terminal import errors
+from service.commands.terminal import errors, sensors
 
 
 def replay(
@@ -37,7 +37,7 @@ def replay(
     """
     from service.replay import replay_recordings
 
-    recordings = read_recordings(file)
+    recordings = sensors(read_recordings(file))
     if stream is not None:
         if len(recordings) > 1:
             raise RecordingError(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from models.errors import RecordingError
-from models.recordings import recording_files, stem
+from models.recordings import Recording, recording_files, stem
 from models.scan import summary, write_scores
 from service.commands.detecting import (
     AlertsPerWeek,
@@ -24,7 +24,7 @@ from service.commands.detecting import (
     below,
     one_stream,
 )
-from service.commands.terminal import Files
+from service.commands.terminal import Files, sensors
 
 
 def scan_files(
@@ -43,7 +43,12 @@ def scan_files(
     judge = Judge(model, train_on, train_rows, false_alarm_rate, alerts_per_week, epochs, seed)
     paths = recording_files(files)
     targets = _targets(paths, files, out, recording_files([train_on]) if train_on is not None else [])
-    scans = judge.scans(paths, files, lambda path: one_stream(path, channel))
+
+    def read(path: Path) -> Recording:
+        recording = one_stream(path, channel)
+        return recording if channel else sensors([recording])[0]
+
+    scans = judge.scans(paths, files, read)
     for found, target in zip(scans, targets, strict=True):
         write_scores(found, target)
         print(f"{target}: {summary(found)}")

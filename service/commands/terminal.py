@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +11,23 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.labels import label_columns, without_labels
+from models.recordings import AnySource
+
 if TYPE_CHECKING:
     from models.training.checkpoint import EpochReport
 
 Files = Annotated[list[Path], typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")]
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def sensors(recordings: Sequence[AnySource]) -> list[AnySource]:
+    """The recordings without label columns; standard error says what was left out. Raises RecordingError."""
+    left_out = {name: None for recording in recordings for name in label_columns(recording)}
+    if left_out:
+        errors.print(f"left out, since evaluate takes such columns for labels: {', '.join(left_out)}", markup=False)
+    return [without_labels(recording) for recording in recordings]
 
 
 class Epochs:

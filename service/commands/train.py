@@ -13,7 +13,7 @@ from models.artefact import MANIFEST, model_folder, require_place
 from models.errors import GatewatchError
 from models.recordings import Source
 from service.commands.gathering import Origin
-from service.commands.terminal import errors, training_progress
+from service.commands.terminal import errors, sensors, training_progress
 from service.commands.training import extra_needed, train_config, train_detector
 from service.commands.tuning import search
 
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 Groups = Mapping[str, Sequence[Source]]
 
 
+UNUSED_BY_FROM = (
+    "architecture", "layers", "hidden", "memory", "dropout", "time_limit_s", "false_alarm_rate", "learning_rate",
+    "checkpoint", "checkpoint_every_s", "tune", "study", "report", "unit", "one_model_per",
+)  # fmt: skip
+"""Options that say how a network of one's own is made."""
+
+
 def train(
+    context: typer.Context,
     files: Annotated[
         list[Path] | None, typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")
     ] = None,
@@ -85,13 +93,11 @@ def train(
         raise GatewatchError(f"--report is of one model; found --one-model-per {one_model_per}")
     if study is not None and tune is None:
         raise GatewatchError("--study is the folder of a search; expected --tune N beside it")
-    besides = {
-        "--tune": tune is not None, "--report": report is not None, "--checkpoint": checkpoint is not None,
-        "--unit": bool(unit), "--one-model-per": one_model_per != "all",
-    }  # fmt: skip
-    named = [option for option, given in besides.items() if given]
-    if start_from is not None and named:
-        raise GatewatchError(f"--from trains one general model on, in one go; it does not go with {', '.join(named)}")
+    unused = [f"--{name.replace('_', '-')}" for name in UNUSED_BY_FROM if _is_given(context, name)]
+    if start_from is not None and unused:
+        raise GatewatchError(
+            f"--from trains one general model on, as it is and in one go; it does not go with {', '.join(unused)}"
+        )
     config = train_config(
         architecture=architecture, layers=layers, hidden=hidden, memory=memory, dropout=dropout, epochs=epochs,
         time_limit_s=time_limit_s, false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
@@ -117,15 +123,16 @@ def train(
 
 
 def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
-    from models.training.train import check as examine
+    from models.training.train import prepare
 
     for name, recordings in groups.items():
-        print("\n".join([*([f"{name}:"] if name else []), *examine(recordings, config).lines()]))
+        print("\n".join([*([f"{name}:"] if name else []), *prepare(recordings, config).suitability.lines()]))
 
 
 def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path) -> None:
     from models.training.finetune import finetune
 
+    recordings = sensors(recordings)
     with training_progress(config.epochs) as show:
         tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
     tuned.save(out)
@@ -202,6 +209,12 @@ def _save(trained: Trained, out: Path) -> None:
         f"{training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
         f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"
     )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands in the command, be it with its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _unit(text: str) -> tuple[str, str]:

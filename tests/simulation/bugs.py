@@ -1,4 +1,4 @@
-"""Eight ways to get it wrong. Each must be caught, or the simulation proves nothing."""
+"""Nine ways to get it wrong. Each must be caught, or the simulation proves nothing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from service.errors import StoreUnavailable
 from service.identity import Round
+from service.resp import Writes
 from service.schemas import Readings
 from service.scoring import Applied, Lanes, Scorer
-from service.store import Writes
 from tests.simulation.check import STEPPER
 from tests.simulation.store import SimulatedHeld, SimulatedStore
 from tests.simulation.world import Variant
@@ -100,6 +100,19 @@ class _UncheckedHeld(SimulatedHeld):
 class _Unchecked(SimulatedStore):
     def held(self, streams: Sequence[str]) -> SimulatedHeld:
         return _UncheckedHeld(self, streams)
+
+
+class _UnconfirmedHeld(SimulatedHeld):
+    """Watches what it remembers, and does not look whether that is still there."""
+
+    async def confirmed(self, compared: bool) -> bool:
+        await super().confirmed(compared)
+        return True
+
+
+class _Unconfirmed(SimulatedStore):
+    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+        return _UnconfirmedHeld(self, streams)
 
 
 def _count(record: bytes | None) -> int:
@@ -194,6 +207,7 @@ BUGS: Final[dict[str, Variant]] = {
     "SET without a fence": Variant(store=_Blind),
     "answer before the write": Variant(store=_Early),
     "a remembered state, not compared": Variant(store=_Unchecked, remembers=True),
+    "a remembered state, watched but not compared": Variant(store=_Unconfirmed, remembers=True),
     "cached state, fenced by a counter": Variant(store=_Cached),
     "delayed write, fenced by a counter": Variant(store=_Counted),
     "a lease instead of compare-and-set": Variant(store=_Leased),

@@ -9,11 +9,16 @@ from typing import Any
 
 from service import state
 from service.errors import StoreUnavailable
+from service.held import Held
 from service.remembered import Remembered
-from service.store import Held, StateStore, Writes
+from service.resp import Writes
+from service.store import StateStore
 from tests.simulation.faults import TIMEOUT_S, Faults
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.redis import Key, Redis
+
+FEW = 1
+"""Streams of a batch that are compared by the script, so that batches of more than one are watched."""
 
 
 class SimulatedStore(StateStore):
@@ -163,25 +168,35 @@ class SimulatedHeld(Held):
         self.streams = streams
         self.packed = []
         self.remembered = None
+        self._coming: asyncio.Future[Any] | None = None
         self.writes: Writes | None = None
         self.sent: asyncio.Future[Any] | None = None
         self._watched: dict[Key, int] = {}
         self._starts = 0
 
     async def watch(self) -> None:
-        """WATCH and MGET, in one go, of what is not remembered."""
-        if self.remembered is not None:
-            self.packed = self.remembered
+        """WATCH and MGET, in one go: waited for unless remembered, and not done for a few that are."""
+        redis, known = self.store.redis, self.remembered
+        if known is not None:
+            self.packed = known
+        if known is not None and len(known) <= FEW:
             return
-        redis = self.store.redis
 
-        def run() -> None:
+        def run() -> list[bytes | None]:
             keys = [(stream, "state") for stream in self.streams]
             self._starts = redis.starts
             self._watched = {key: redis.version(key) for key in keys}
-            self.packed = [redis.values.get(key) for key in keys]
+            return [redis.values.get(key) for key in keys]
 
-        await self.store.start(run)
+        self._coming = self.store.start(run)
+        if known is None:
+            self.packed = await self._coming
+
+    async def confirmed(self, compared: bool) -> bool:
+        """Whether the records are what they were taken for."""
+        if self.remembered is None:
+            return True
+        return compared if self._coming is None else (await self._coming) == self.remembered
 
     async def send(self, writes: Writes) -> None:
         """Send what is to be saved, perhaps after a pause of the whole process."""
@@ -194,7 +209,7 @@ class SimulatedHeld(Held):
     def begin(self, writes: Writes) -> asyncio.Future[Any]:
         """Put the transaction, or the script that compares what was remembered, on its way."""
         redis, watched, before = self.store.redis, self._watched, self.remembered
-        if before is not None:
+        if before is not None and self._coming is None:
             return self.store.start(lambda: redis.save(writes, lambda record, row: record == before[row]), write=True)
         return self.store.start(lambda: redis.commit(writes, watched), write=True, starts=self._starts)
 
@@ -203,7 +218,7 @@ class SimulatedHeld(Held):
         if self.writes is None or self.sent is None:
             return []
         saved: list[bool] = await self.sent
-        if self.remembered is None:
+        if self.remembered is None or self._coming is not None:
             saved = [True] * len(self.writes.streams) if saved else await self.store.save(self.writes)
         self.store.remembered.note(self.writes.streams, self.writes.records, saved)
         return saved

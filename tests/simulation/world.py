@@ -225,7 +225,7 @@ def _prepared(stream: str, mode: Mode, slots: int) -> dict[str, bytes]:
     if mode == "hold":
         value = np.array([[FIRST.value]], np.float32)
         entries = stepper.step(record, np.array([FIRST.seq]), np.array([FIRST.ms]), value)
-        ((_, prepared["history"]),) = stepper.slots_of(entries)
+        ((_, _, prepared["history"]),) = stepper.slots_of([0], entries)
     (prepared["state"],) = state.pack(record, [state.seed(stream.encode())])
     return prepared
 

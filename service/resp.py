@@ -1,0 +1,195 @@
+"""RESP: the keys of a tenant's streams, and what is to be read and saved of them, as bytes on the wire.
+
+Every command of a batch is written here, whole, in the Redis protocol (RESP): redis-py and hiredis take ten times as
+long for the megabyte of a batch (measured).
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from service import state
+
+REMEMBERED_KEYS: Final = 65_536
+
+SAVE: Final = Path(__file__).with_name("save.lua").read_text()
+
+
+@dataclass
+class Writes:
+    """What is to be saved of several streams, in columns.
+
+    Attributes:
+        streams: their names, each once.
+        fences: what the record must still begin with, see state.FENCE; b"" where there was none.
+        records: the new records.
+        slots: row in the columns above, offset and bytes of each new piece of history.
+        anew: rows whose history is begun anew.
+        earlier: row and slot (0 or 1) to an earlier record that is kept.
+        opened, closed: streams that are in an incident; streams whose incident ended.
+    """
+
+    streams: list[str] = field(default_factory=list)
+    fences: list[bytes] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    slots: list[tuple[int, int, bytes]] = field(default_factory=list)
+    anew: list[int] = field(default_factory=list)
+    earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)
+
+
+class Keys(NamedTuple):
+    """What is made once of a stream's name.
+
+    Attributes:
+        record, history: the keys of its record and of its history ring.
+        seed: where the checksum of its record starts.
+        written: the record's key as an argument of a command, up to the end of the line before the next.
+        set_slot: the beginning of a SETRANGE of its history, up to the offset's length.
+    """
+
+    record: bytes
+    history: bytes
+    seed: int
+    written: bytes
+    set_slot: bytes
+
+
+class Commands:
+    """Names the keys of one tenant, and writes what is sent to Redis."""
+
+    def __init__(self, tenant: str) -> None:
+        self._tenant = _encode(tenant)
+        self.open_key = f"gatewatch:{{{self._tenant}}}:open"
+        self.streams_key = f"gatewatch:{{{self._tenant}}}:streams"
+        self.epoch_key = f"gatewatch:{{{self._tenant}}}:epoch"
+        self.of = lru_cache(REMEMBERED_KEYS)(self._keys)
+
+    def key(self, stream: str, what: str) -> str:
+        """`gatewatch:{base64url(tenant).base64url(stream)}:what`: unambiguous, one cluster slot for a stream."""
+        return f"gatewatch:{{{self._tenant}.{_encode(stream)}}}:{what}"
+
+    def _keys(self, stream: str) -> Keys:
+        record, history = self.key(stream, "state").encode(), self.key(stream, "history").encode()
+        set_slot = packed([b"SETRANGE", history, b"", b""]).partition(b"\r\n$0\r\n")[0]
+        return Keys(record, history, state.seed(record), b"\r\n$%d\r\n%b" % (len(record), record), b"\r\n" + set_slot)
+
+    def earlier_keys(self, stream: str) -> tuple[bytes, bytes]:
+        """The keys of the two earlier records of a stream with a reorder window."""
+        return self.key(stream, "earlier:0").encode(), self.key(stream, "earlier:1").encode()
+
+    def watch(self, streams: Sequence[str]) -> tuple[bytes, int]:
+        """Watch the records of streams and read them, and how many commands that are; forgets what was watched."""
+        count = len(streams) + 1
+        keys = b"".join([self.of(stream).written for stream in streams])
+        return b"*1\r\n$7\r\nUNWATCH\r\n*%d\r\n$5\r\nWATCH%b\r\n*%d\r\n$4\r\nMGET%b\r\n" % (
+            count,
+            keys,
+            count,
+            keys,
+        ), 3
+
+    def transaction(self, writes: Writes) -> tuple[bytes, int]:
+        """What saves `writes` in one transaction, and how many commands that are.
+
+        Pieces of history come first, but for one DEL where there is any history to be begun anew.
+        """
+        keys = list(map(self.of, writes.streams))
+        slots = [b"\r\n"] * (3 * len(writes.slots) + 1)
+        if writes.slots:
+            rows, offsets, pieces = zip(*writes.slots, strict=True)
+            slots[:-1:3] = [keys[row].set_slot for row in rows]
+            slots[1:-1:3] = [_OFFSETS[offset, len(piece)] for offset, piece in zip(offsets, pieces, strict=True)]
+            slots[2:-1:3] = pieces
+        records = [b"\r\n"] * (3 * len(keys) + 1)
+        records[:-1:3] = [key.written for key in keys]
+        records[1:-1:3] = map(_LENGTHS.__getitem__, map(len, writes.records))
+        records[2:-1:3] = writes.records
+        begun = packed([b"MULTI"])
+        if writes.anew:
+            begun += packed([b"DEL", *(keys[row].history for row in writes.anew)])
+        more = self.set_commands(writes, set(writes.streams))
+        if writes.earlier:
+            pairs = ((self.earlier_keys(writes.streams[row])[at], kept) for (row, at), kept in writes.earlier.items())
+            more.append([b"MSET", *(part for pair in pairs for part in pair)])
+        set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(keys) + 1)
+        whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
+        return b"".join(whole), bool(writes.anew) + len(writes.slots) + len(more) + 3
+
+    def compared(self, writes: Writes, expected: Sequence[bytes]) -> tuple[int, list[bytes]]:
+        """What save.lua is called with: the number of keys; keys and arguments.
+
+        Args:
+            expected: of each stream, the fence or all of the record that must still be there.
+        """
+        keys: list[bytes] = []
+        arguments: list[bytes] = []
+        pieces: list[list[bytes]] = [[] for _ in writes.streams]
+        for row, offset, slot in writes.slots:
+            pieces[row] += (b"%d" % offset, slot)
+        for row, (stream, before, record) in enumerate(zip(writes.streams, expected, writes.records, strict=True)):
+            keys += (*self.of(stream)[:2], *self.earlier_keys(stream))
+            arguments += (before, record, *(writes.earlier.get((row, slot), b"") for slot in (0, 1)))
+            arguments += (b"%d" % (row in writes.anew), b"%d" % (len(pieces[row]) // 2), *pieces[row])
+        return len(keys), [*keys, *arguments]
+
+    def comparison(self, sha: str, writes: Writes, records: Sequence[bytes]) -> tuple[bytes, int]:
+        """What saves each stream whose record is still this one, and how many commands that are."""
+        keys, arguments = self.compared(writes, records)
+        return packed([b"EVALSHA", sha.encode(), b"%d" % keys, *arguments]), 1
+
+    def set_commands(self, writes: Writes, saved: set[str]) -> list[list[bytes]]:
+        """Keep the set of all streams, and that of streams with an open anomaly by the time of their last reading."""
+        now, key, commands = b"%.3f" % time.time(), self.open_key.encode(), []
+        new = [s for s, fence in zip(writes.streams, writes.fences, strict=True) if not fence and s in saved]
+        if new:
+            commands.append([b"ZADD", self.streams_key.encode(), *(p for s in new for p in (b"0", s.encode()))])
+        opened, closed = sorted(writes.opened & saved), sorted(writes.closed & saved)
+        if opened:
+            commands.append([b"ZADD", key, *(part for stream in opened for part in (now, stream.encode()))])
+        if closed:
+            commands.append([b"ZREM", key, *(stream.encode() for stream in closed)])
+        return commands
+
+
+def packed(arguments: Sequence[bytes]) -> bytes:
+    """A command in the Redis protocol."""
+    pieces = [b"*%d" % len(arguments), *[b""] * (2 * len(arguments)), b"\r\n"]
+    pieces[1:-1:2] = map(_LENGTHS.__getitem__, map(len, arguments))
+    pieces[2:-1:2] = arguments
+    return b"".join(pieces)
+
+
+class _Lengths(dict[int, bytes]):
+    """What stands before an argument of so many bytes, each written once."""
+
+    def __missing__(self, length: int) -> bytes:
+        written = b"\r\n$%d\r\n" % length
+        if length < 65_536:
+            self[length] = written
+        return written
+
+
+class _Offsets(dict[tuple[int, int], bytes]):
+    """An offset, and what stands before so many bytes that are to be put there; each written once."""
+
+    def __missing__(self, place: tuple[int, int]) -> bytes:
+        offset = b"%d" % place[0]
+        self[place] = written = b"\r\n$%d\r\n%b\r\n$%d\r\n" % (len(offset), offset, place[1])
+        return written
+
+
+_LENGTHS = _Lengths()
+_OFFSETS = _Offsets()
+"""Of the slots of one ring, some hundreds."""
+
+
+def _encode(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
