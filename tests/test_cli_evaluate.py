@@ -204,12 +204,23 @@ def test_the_figures_are_never_written_over_what_is_read(tmp_path: Path) -> None
             gatewatch("evaluate", path, "--labels", tmp_path / "l.csv", "--out", read)
 
 
-def test_recordings_in_which_nothing_changes_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "still.csv"
-    path.write_text("timestamp,a,b\n" + "".join(f"{60 * row},1,\n" for row in range(100)))
-    with pytest.raises(GatewatchError, match=r"no channel ever changes in the recordings \(a, b\)"):
+def still(path: Path, rows: list[str]) -> Path:
+    path.write_text("timestamp,a,b\n" + "".join(f"{60 * at},{row}\n" for at, row in enumerate(rows)))
+    return path
+
+
+def test_recordings_without_a_value_are_refused(tmp_path: Path) -> None:
+    path = still(tmp_path / "empty.csv", [","] * 100)
+    with pytest.raises(GatewatchError, match=r"no channel has a value in the recordings \(a, b\)"):
         gatewatch("train", path, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_never_changed_in_training_is_strange_when_it_does(tmp_path: Path) -> None:
+    train, path = still(tmp_path / "train.csv", ["1,0"] * 300), still(tmp_path / "r.csv", ["1,0"] * 100 + ["2,0"] * 5)
+    gatewatch("scan", path, "--train", train, "--epochs", "1", "--out", tmp_path / "scores.csv")
+    status = [row["status"] for row in csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())]
+    assert status == ["normal"] * 100 + ["anomalous"] * 5
 
 
 def test_a_recording_of_other_channels_than_the_one_trained_on_is_refused_before_training(tmp_path: Path) -> None:

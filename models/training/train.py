@@ -93,7 +93,7 @@ def train(
 
     Raises:
         RecordingError: the recordings' channels differ, or a unit is for a channel that they do not have.
-        TrainingError: too little data, no channel that changes, or the loss is not a number.
+        TrainingError: too little data, no value at all, or the loss is not a number.
         CalibrationError: no threshold can be learned.
     """
     names = same_channels(recordings)[0].channels
@@ -103,11 +103,11 @@ def train(
     prepared = prepare(recordings, config)
     recordings, scaling, suitability = prepared.used, prepared.scaling, prepared.suitability
     on_examined(suitability)
-    still = {finding.channel for finding in suitability.findings if finding.kind in ("constant", "empty")}
-    if still.issuperset(names):
+    empty = {finding.channel for finding in suitability.findings if finding.kind == "empty"}
+    if empty.issuperset(names):
         raise TrainingError(
-            f"no channel ever changes in the recordings ({', '.join(names)}): there is nothing to learn; "
-            "expected at least one that does"
+            f"no channel has a value in the recordings ({', '.join(names)}): there is nothing to learn; "
+            "expected at least one that has"
         )
     fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch, processes=processes)
     splits = splits_to_calibrate(recordings, config.held_out)
