@@ -23,7 +23,7 @@ from redis import Redis
 from rich.console import Console
 
 from benchmarks.load import artefact, bodies, cpu_s, drive, request, resident_mib, server
-from service.private_redis import start_private_redis
+from service.storage.private_redis import start_private_redis
 
 SIZE = 100
 CONNECTIONS = 800

@@ -19,9 +19,9 @@ from pathlib import Path
 from redis import Redis
 
 from benchmarks.load import cpu_s
-from service.private_redis import start_private_redis
-from service.resp import packed
-from service.state import FENCE
+from service.records.state import FENCE
+from service.storage.private_redis import start_private_redis
+from service.storage.resp import packed
 
 STREAMS, RECORD_BYTES, SLOT_BYTES = 1000, 1310, 154
 

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.load import START, Load, artefact, bodies, cpu_s, drive, one_stream_bodies, resident_mib, server
 from models.detector import Detector
-from service.private_redis import start_private_redis
+from service.storage.private_redis import start_private_redis
 
 BULK = 1000
 SERVE = [sys.executable, "-m", "service.cli", "serve"]

@@ -18,10 +18,11 @@ from starlette.routing import Match, Route
 from models.artefact import FORMAT_VERSION, model_folder
 from models.general import load_detector
 from service.allocator import keep_freed_memory
-from service.batcher import Batcher
-from service.bodies import Bodies, Receive
-from service.document import complete
-from service.errors import (
+from service.http.bodies import Bodies, Receive
+from service.http.document import complete
+from service.http.routes import Parts, router
+from service.logs import configure_logs
+from service.messages.errors import (
     ForeignValue,
     MethodNotAllowed,
     ServiceError,
@@ -30,15 +31,14 @@ from service.errors import (
     first_of,
     problem,
 )
-from service.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send
-from service.logs import configure_logs
+from service.messages.schemas import Wire
 from service.metrics import Metrics
-from service.routes import Parts, router
-from service.schemas import Wire
-from service.scoring import Scorer
 from service.settings import Settings
-from service.store import StateStore
-from service.turns import Turns
+from service.storage.store import StateStore
+from service.streams.batcher import Batcher
+from service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send
+from service.streams.scoring import Scorer
+from service.streams.turns import Turns
 
 log = structlog.get_logger(__name__)
 

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from models.detector import Detector
 from models.recordings import Recording
 from models.scan import scan_together
-from service import state
-from service.private_redis import start_private_redis
+from service.records import state
+from service.storage.private_redis import start_private_redis
 from tests.faults import services
 
 CHANNELS = ("pressure", "flow")

@@ -28,8 +28,8 @@ from models.training.calibration import neutral
 from models.training.config import Architecture, TrainConfig
 from models.training.export import export_step, export_whole, weights
 from service.app import create_app
-from service.private_redis import start_private_redis
 from service.settings import Settings
+from service.storage.private_redis import start_private_redis
 
 CHANNELS = ("pressure", "flow")
 START_MS = 1_700_000_000_000

@@ -26,7 +26,7 @@ import numpy as np
 from redis import Redis
 
 from models.detector import Detector
-from service.private_redis import PrivateRedis, start_private_redis
+from service.storage.private_redis import PrivateRedis, start_private_redis
 from tests.concurrency import _get, check, reading
 from tests.faults import post, services
 

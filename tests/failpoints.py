@@ -31,12 +31,12 @@ from redis import Redis
 
 from models.detector import Detector
 from service.app import create_app
-from service.held import Held
-from service.ingest import Ingest
-from service.private_redis import start_private_redis
-from service.scoring import Scorer
 from service.settings import Settings
-from service.store import StateStore
+from service.storage.held import Held
+from service.storage.private_redis import start_private_redis
+from service.storage.store import StateStore
+from service.streams.ingest import Ingest
+from service.streams.scoring import Scorer
 from tests.concurrency import check, reading
 
 POINTS: dict[str, tuple[type, str, bool]] = {

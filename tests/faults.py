@@ -33,8 +33,8 @@ from redis import Redis
 from models.detector import Detector
 from models.recordings import Recording
 from models.scan import scan
-from service import state
-from service.private_redis import PrivateRedis, start_private_redis
+from service.records import state
+from service.storage.private_redis import PrivateRedis, start_private_redis
 
 FAULT_SHARE = 0.04
 """Of the chunks that pass a proxy before a service, each way; a quarter of it before Redis."""

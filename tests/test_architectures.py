@@ -25,7 +25,7 @@ from models.training.architectures.base import LOG_SCALE_LIMITS, State
 from models.training.architectures.recurrence import recurrence
 from models.training.config import Architecture, TrainConfig
 from models.training.export import export_step, export_whole
-from service import state as records
+from service.records import state as records
 from tests.conftest import CHANNELS, START_MS, make_artefact
 
 C, MEMORY = 3, 5

@@ -8,12 +8,12 @@ import random
 
 import pytest
 
-from service.batcher import BATCH_COST, DEPTH, Batcher
-from service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
+from service.messages.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
+from service.messages.schemas import Readings, Sent, Wire
 from service.metrics import Metrics
-from service.schemas import Readings, Sent, Wire
-from service.scoring import Scorer
-from service.turns import Turns
+from service.streams.batcher import BATCH_COST, DEPTH, Batcher
+from service.streams.scoring import Scorer
+from service.streams.turns import Turns
 
 
 class Recorder(Scorer):
@@ -152,7 +152,7 @@ class Slow(Recorder):
 
 def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("service.batcher.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("service.streams.batcher.time.perf_counter", lambda: clock[0])
 
     async def run() -> list[object]:
         batcher = Batcher(WIRE, Slow(clock), Metrics(), 2, 100, 35_000)

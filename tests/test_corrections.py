@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 
 from models.detector import Detector
 from service.app import create_app
+from service.messages.schemas import Readings, Wire
+from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics
-from service.schemas import Readings, Wire
-from service.scoring import Scorer
 from service.settings import Settings
-from service.store import StateStore
-from service.stream_settings import StreamSettings
-from service.turns import Turns
+from service.storage.store import StateStore
+from service.streams.scoring import Scorer
+from service.streams.turns import Turns
 from tests.conftest import post, readings
 from tests.test_scoring import state_key
 

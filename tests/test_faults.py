@@ -16,9 +16,9 @@ import uvloop
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.private_redis import start_private_redis
 from service.settings import Settings
-from service.store import StateStore
+from service.storage.private_redis import start_private_redis
+from service.storage.store import StateStore
 from tests import faults
 from tests.conftest import post, readings
 

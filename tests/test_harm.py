@@ -12,8 +12,8 @@ import redis
 from starlette.testclient import TestClient
 
 from models.detector import Detector
-from service import history, state
 from service.app import create_app
+from service.records import history, state
 from service.settings import Settings
 from tests.conftest import CHANNELS, post, readings
 

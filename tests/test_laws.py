@@ -17,8 +17,8 @@ from models.detector import Detector
 from models.recordings import Recording
 from models.scan import scan
 from models.threshold import ENOUGH_EXCEEDANCES, calibrate
-from service import history, state
 from service.app import create_app
+from service.records import history, state
 from service.settings import Settings
 from tests.conftest import CHANNELS, START_MS, post, readings
 

@@ -10,9 +10,9 @@ import redis
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.held import FEW
-from service.remembered import Remembered
 from service.settings import Settings
+from service.storage.held import FEW
+from service.storage.remembered import Remembered
 from tests.conftest import post, readings
 from tests.test_scoring import state_key
 

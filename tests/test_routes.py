@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from service.app import create_app
-from service.schemas import Wire
+from service.messages.schemas import Wire
 from service.settings import Settings
 from tests.conftest import CROWDED, START_MS, crowded, post, readings
 

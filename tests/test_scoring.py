@@ -14,12 +14,12 @@ from starlette.testclient import TestClient
 
 from models.detector import Detector
 from service.app import create_app
+from service.messages.schemas import Readings, Wire
 from service.metrics import Metrics
-from service.schemas import Readings, Wire
-from service.scoring import Scorer
 from service.settings import Settings
-from service.store import StateStore
-from service.turns import Turns
+from service.storage.store import StateStore
+from service.streams.scoring import Scorer
+from service.streams.turns import Turns
 from tests.conftest import make_artefact, post, readings
 
 
@@ -124,7 +124,7 @@ def test_the_record_of_another_stream_is_rebuilt_from_history(
 
 def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:
     async def run() -> tuple[list[bool], bytes | None]:
-        from service.resp import Writes
+        from service.storage.resp import Writes
 
         store = StateStore(redis_url, tenant, 2000)
         saved = await store.save(Writes(["f", "g"], [b"", b""], [b"first" + bytes(60), b"other"]))
@@ -165,7 +165,7 @@ def test_readings_of_other_channels_are_no_history_for_a_model(
 def test_a_record_stays_within_two_kibibytes() -> None:
     """2 x 64 units, 8 channels, ring of 32 results: what is promised per stream in Redis."""
     from models.residual import state_fields
-    from service import state
+    from service.records import state
 
     detector_state = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), *state_fields(8)]
     detector_state += [("h", "<f4", (2, 64)), ("c", "<f4", (2, 64))]  # type: ignore[list-item]
@@ -178,7 +178,7 @@ def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url
     """A save that another process overtook is refused by the fence, whatever the caller believes."""
 
     async def run() -> tuple[list[bool], bytes | None]:
-        from service.resp import Writes
+        from service.storage.resp import Writes
 
         store = StateStore(redis_url, tenant, 2000)
         await store.save(Writes(["f"], [b""], [b"first" + bytes(60)]))

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from models.detector import Detector
-from service.batcher import Batcher
-from service.errors import Contended
+from service.messages.errors import Contended
+from service.messages.schemas import Wire
 from service.metrics import Metrics
-from service.schemas import Wire
-from service.scoring import Scorer
-from service.state import FENCE
-from service.store import StateStore
-from service.turns import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
+from service.records.state import FENCE
+from service.storage.store import StateStore
+from service.streams.batcher import Batcher
+from service.streams.scoring import Scorer
+from service.streams.turns import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Fold
 from tests.simulation.loop import VirtualLoop

@@ -31,8 +31,8 @@ def serve(
     """Answer HTTP. Without GATEWATCH_REDIS_URL a private Redis is started, with its data in GATEWATCH_DATA_DIR."""
     import uvicorn
 
-    from service.edge import Edge, allow_files
-    from service.private_redis import PrivateRedisError, start_private_redis
+    from service.http.edge import Edge, allow_files
+    from service.storage.private_redis import PrivateRedisError, start_private_redis
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from service.errors import StoreUnavailable
-from service.identity import Round
-from service.resp import Writes
-from service.schemas import Readings
-from service.scoring import Applied, Lanes, Scorer
+from service.messages.errors import StoreUnavailable
+from service.messages.schemas import Readings
+from service.storage.resp import Writes
+from service.streams.identity import Round
+from service.streams.scoring import Applied, Lanes, Scorer
 from tests.simulation.check import STEPPER
 from tests.simulation.store import SimulatedHeld, SimulatedStore
 from tests.simulation.world import Variant

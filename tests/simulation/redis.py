@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from service.resp import Writes
-from service.state import FENCE
+from service.records.state import FENCE
+from service.storage.resp import Writes
 from tests.simulation.loop import VirtualLoop
 
 Key = tuple[str, str]

@@ -16,9 +16,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from service.answers import Result
-from service.errors import StoreUnavailable
-from service.schemas import NO_TIME, Readings, Wire
+from service.messages.answers import Result
+from service.messages.errors import StoreUnavailable
+from service.messages.schemas import NO_TIME, Readings, Wire
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Sent
 from tests.simulation.loop import VirtualLoop

@@ -18,14 +18,15 @@ from unittest import mock
 import numpy as np
 import structlog
 
-from service import scoring, state
-from service.batcher import Batcher
+from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics, Stage
-from service.remembered import Remembered
-from service.scoring import Scorer
-from service.stepper import Stepper
-from service.stream_settings import StreamSettings
-from service.turns import Turns
+from service.records import state
+from service.storage.remembered import Remembered
+from service.streams import scoring
+from service.streams.batcher import Batcher
+from service.streams.scoring import Scorer
+from service.streams.stepper import Stepper
+from service.streams.turns import Turns
 from tests.simulation.check import check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from service.database import Database
-from service.link import Link
-from service.remembered import Remembered
-from service.resp import Writes
+from service.storage.database import Database
+from service.storage.link import Link
+from service.storage.remembered import Remembered
+from service.storage.resp import Writes
 
 FEW: Final = 32
 """Streams whose remembered records a script compares and saves, in one round trip. Of more, Redis watches and sends

@@ -13,11 +13,11 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from service.answers import join
-from service.batcher import Batcher
-from service.bodies import FREE_BYTES, Bodies, ClientGone, Receive
-from service.errors import BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
-from service.schemas import Wire
+from service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
+from service.messages.answers import join
+from service.messages.errors import BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
+from service.messages.schemas import Wire
+from service.streams.batcher import Batcher
 
 log = structlog.get_logger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.answers import LARGEST_SEQ, SHOWN, clip
-from service.errors import BadRequest
+from service.messages.answers import LARGEST_SEQ, SHOWN, clip
+from service.messages.errors import BadRequest
 
 LARGEST_VALUE: Final = float(np.finfo(np.float32).max)
 LATEST_S: Final = 1e15

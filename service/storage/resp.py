@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from service import state
+from service.records import state
 
 REMEMBERED_KEYS: Final = 65_536
 

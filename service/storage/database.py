@@ -12,10 +12,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
-from service.errors import ForeignValue, StoreUnavailable
-from service.link import Link
-from service.resp import SAVE, Commands, Writes
-from service.trouble import Within, trouble_of
+from service.messages.errors import ForeignValue, StoreUnavailable
+from service.storage.link import Link
+from service.storage.resp import SAVE, Commands, Writes
+from service.storage.trouble import Within, trouble_of
 
 PING_S: Final = 0.1
 """For an answer to a PING: with the time-out before it, those who wait behind a failed batch hear within 500 ms."""

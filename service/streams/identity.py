@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.answers import Result, format_time, rejected
-from service.history import Entries
-from service.schemas import NO_SEQ, NO_TIME, Readings
-from service.state import Records
+from service.messages.answers import Result, format_time, rejected
+from service.messages.schemas import NO_SEQ, NO_TIME, Readings
+from service.records.history import Entries
+from service.records.state import Records
 
 Places = NDArray[np.intp]
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from service.answers import Result
-from service.schemas import STREAM_NAME, SentReading
-from service.stream_settings import StreamSettings
+from service.messages.answers import Result
+from service.messages.schemas import STREAM_NAME, SentReading
+from service.messages.stream_settings import StreamSettings
 
 Described = dict[str, Any]
 

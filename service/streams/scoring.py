@@ -15,19 +15,20 @@ import numpy as np
 import structlog
 
 from models.detector import REASONS, STATUSES, Detector
-from service import corrections, state
-from service.answers import Answers, answer, format_time, rejected
-from service.errors import BadRequest, Contended
-from service.history import Entries
-from service.identity import Round, across_gap, decide, rounds_of, unanswered
+from service.messages.answers import Answers, answer, format_time, rejected
+from service.messages.errors import BadRequest, Contended
+from service.messages.schemas import NO_SEQ, Readings
+from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics
-from service.resp import Writes
-from service.schemas import NO_SEQ, Readings
-from service.state import Records
-from service.stepper import Stepper
-from service.store import StateStore
-from service.stream_settings import StreamSettings
-from service.turns import Turns
+from service.records import state
+from service.records.history import Entries
+from service.records.state import Records
+from service.storage.resp import Writes
+from service.storage.store import StateStore
+from service.streams import corrections
+from service.streams.identity import Round, across_gap, decide, rounds_of, unanswered
+from service.streams.stepper import Stepper
+from service.streams.turns import Turns
 
 log = structlog.get_logger(__name__)
 

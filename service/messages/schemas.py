@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from service.answers import LARGEST_SEQ, Result, clip, rejected
-from service.errors import BadRequest, TooLarge
-from service.rejections import (
+from service.messages.answers import LARGEST_SEQ, Result, clip, rejected
+from service.messages.errors import BadRequest, TooLarge
+from service.messages.rejections import (
     LARGEST_VALUE,
     LATEST_S,
     TOO_LARGE,

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detector import Detector
-from service import history, state
-from service.history import Entries
-from service.state import Records
+from service.records import history, state
+from service.records.history import Entries
+from service.records.state import Records
 
 
 class Stepper:

@@ -11,10 +11,10 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from models.detector import Detector
-from service.bodies import Bodies
-from service.docs import HEADERS, page
-from service.document import AWAY, NO_BODY, NO_ROOM, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
-from service.errors import (
+from service.http.bodies import Bodies
+from service.http.docs import HEADERS, page
+from service.http.document import AWAY, NO_BODY, NO_ROOM, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from service.messages.errors import (
     BadRequest,
     ForeignValue,
     InvalidSettings,
@@ -23,13 +23,13 @@ from service.errors import (
     cause_of,
     first_of,
 )
-from service.ingest import json_body
+from service.messages.schemas import STREAM_NAME
+from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics
-from service.schemas import STREAM_NAME
-from service.scoring import Scorer
 from service.settings import Settings
-from service.store import StateStore
-from service.stream_settings import StreamSettings
+from service.storage.store import StateStore
+from service.streams.ingest import json_body
+from service.streams.scoring import Scorer
 
 log = structlog.get_logger(__name__)
 router = APIRouter()

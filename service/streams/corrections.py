@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detector import JOIN_READINGS
-from service import state
-from service.history import Entries
-from service.identity import Places
-from service.schemas import NO_SEQ
-from service.state import Records
-from service.stepper import Stepper
+from service.messages.schemas import NO_SEQ
+from service.records import state
+from service.records.history import Entries
+from service.records.state import Records
+from service.streams.identity import Places
+from service.streams.stepper import Stepper
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:

@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
-from service.database import Database, text
-from service.errors import StoreUnavailable
-from service.held import Held
-from service.remembered import Remembered
+from service.messages.errors import StoreUnavailable
+from service.storage.database import Database, text
+from service.storage.held import Held
+from service.storage.remembered import Remembered
 
 REMEMBERED_BYTES = 64 * 2**20
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from service.answers import answer
-from service.errors import Contended, ForeignValue, StoreUnavailable, TooLarge, TooManyWaiting, cause_of
+from service.messages.answers import answer
+from service.messages.errors import Contended, ForeignValue, StoreUnavailable, TooLarge, TooManyWaiting, cause_of
+from service.messages.schemas import Sent, Wire
 from service.metrics import Metrics
-from service.schemas import Sent, Wire
-from service.scoring import Scorer
+from service.streams.scoring import Scorer
 
 log = structlog.get_logger(__name__)
 

@@ -15,8 +15,8 @@ import orjson
 from numpy.typing import NDArray
 
 from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
-from service.history import Entries
-from service.state import CORRECTED, STATUS_BITS
+from service.records.history import Entries
+from service.records.state import CORRECTED, STATUS_BITS
 
 LARGEST_SEQ: Final = 2**53
 SHOWN: Final = 64

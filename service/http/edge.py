@@ -34,9 +34,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.direct import Direct, usual, written
-from service.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
-from service.ingest import INGEST, Headers, refused
+from service.http.direct import Direct, usual, written
+from service.messages.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
+from service.streams.ingest import INGEST, Headers, refused
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from service.errors import BadRequest, TooLarge, TooManyWaiting, UnsupportedMedia
+from service.messages.errors import BadRequest, TooLarge, TooManyWaiting, UnsupportedMedia
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from service.answers import join
-from service.ingest import Headers, Ingest, answered, refused
+from service.messages.answers import join
+from service.streams.ingest import Headers, Ingest, answered, refused
 
 UNUSUAL: Final = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
 

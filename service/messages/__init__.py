@@ -1,0 +1,1 @@
+"""What goes over the wire: readings, results, errors, and their names."""

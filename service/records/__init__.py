@@ -1,0 +1,1 @@
+"""What is kept of a stream: its state and its history, as bytes."""

@@ -1,0 +1,1 @@
+"""Redis: connections, commands, and what to do when it fails."""

@@ -1,0 +1,1 @@
+"""From readings to results: batches, order, scores and corrections."""
