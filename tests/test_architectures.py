@@ -412,17 +412,6 @@ def test_the_graph_of_a_network_that_reads_both_ways_reads_recordings_of_any_len
         np.testing.assert_allclose(scale, expected_scale[:, 0], atol=1e-5, rtol=1e-5)
 
 
-def test_readings_as_usual_are_nothing_to_a_window() -> None:
-    """Else an update of all its weights at once would move every unit by as much as there are readings in it."""
-    network = forecaster("window")
-    usual = torch.tensor([0.0] * C + [1.0] * C + [0.0]).repeat(MEMORY, 1, 1)
-    before, _ = network.run(usual, network.initial(1))
-    with torch.no_grad():
-        network.net[0].weight.add_(1.0)
-    after, _ = network.run(usual, network.initial(1))
-    assert torch.equal(before[-1], after[-1])
-
-
 def test_a_scan_from_both_sides_does_not_show_a_reading_to_its_forecast(tmp_path: Path) -> None:
     made, found = detector("bilstm", tmp_path), recording(40)
     found.values[20] = 3.0
