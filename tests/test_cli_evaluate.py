@@ -209,11 +209,18 @@ def still(path: Path, rows: list[str]) -> Path:
     return path
 
 
-def test_recordings_without_a_value_are_refused(tmp_path: Path) -> None:
-    path = still(tmp_path / "empty.csv", [","] * 100)
-    with pytest.raises(GatewatchError, match=r"no channel has a value in the recordings \(a, b\)"):
+@pytest.mark.parametrize("row", ["1,0", "1,", ","])
+def test_no_model_is_trained_on_recordings_in_which_nothing_changes(tmp_path: Path, row: str) -> None:
+    path = still(tmp_path / "still.csv", [row] * 100)
+    with pytest.raises(GatewatchError, match=r"no channel ever changes in the recordings \(a, b\)"):
         gatewatch("train", path, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_recordings_without_a_value_are_refused_by_scan_too(tmp_path: Path) -> None:
+    path = still(tmp_path / "empty.csv", [","] * 100)
+    with pytest.raises(GatewatchError, match=r"no channel has a value in the recordings \(a, b\)"):
+        gatewatch("scan", path, "--train", path, "--epochs", "1", "--out", tmp_path / "scores.csv")
 
 
 def test_what_never_changed_in_training_is_strange_when_it_does(tmp_path: Path) -> None:

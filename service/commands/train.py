@@ -169,7 +169,8 @@ class _Training:
         config = self.config
         if self.tune is not None:
             config = search(recordings, config, self.tune, self.study / name)
-        trained = train_detector(recordings, config, self.units, self.checkpoint and self.checkpoint / name, processes)
+        checkpoint = self.checkpoint and self.checkpoint / name
+        trained = train_detector(recordings, config, self.units, checkpoint, processes, must_change=not name)
         if not processes.leads:
             return
         _save(trained, self.out / name)

@@ -47,8 +47,13 @@ def train_detector(
     units: dict[str, str] | None = None,
     checkpoint: Path | None = None,
     processes: Processes | None = None,
+    must_change: bool = False,
 ) -> Trained:
     """models.training.train.train, with its progress and what is odd about the recordings on the terminal.
+
+    Args:
+        must_change: refuse recordings in which no channel ever changes. One stream of many may stand still while it is
+            recorded, and is strange when it moves; alone, that is a mistake.
 
     Raises:
         GatewatchError: the extra `train` is missing, or what training raises.
@@ -61,6 +66,13 @@ def train_detector(
     def tell(found: Suitability) -> None:
         if processes.leads:
             errors.print("\n".join(found.lines()), markup=False)
+        channels = recordings[0].channels
+        still = {finding.channel for finding in found.findings if finding.kind in ("constant", "empty")}
+        if must_change and still.issuperset(channels):
+            raise GatewatchError(
+                f"no channel ever changes in the recordings ({', '.join(channels)}): there is nothing to learn; "
+                "expected at least one that does"
+            )
 
     with training_progress(config.epochs) as show:
         return fit_and_calibrate(
