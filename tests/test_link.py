@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -189,3 +190,29 @@ def test_a_redis_that_refuses_writes_is_503_and_nothing_is_half_written(
         after = [post(client, batch) for batch in batches[2:]]
         assert not any(result["replayed"] for results in before + after for result in results)
         assert [post(client, batch)[0]["score"] for batch in batches] == [r[0]["score"] for r in before + after]
+
+
+def test_a_new_stream_that_is_saved_is_listed_though_the_connection_is_cut_behind_the_save(
+    url: str, tenant: str
+) -> None:
+    """Another process was first with one stream of a batch, so that the others are saved one by one."""
+    new = b"GW\0\0" + bytes(29)
+
+    class CutStore(StateStore):
+        async def note_incidents(self, *_: Any, **__: Any) -> None:
+            raise redis.ConnectionError("cut")
+
+    async def run() -> list[str]:
+        store, other = CutStore(url, tenant, PATIENT_MS), StateStore(url, tenant, PATIENT_MS)
+        async with store.hold(["mine", "theirs"]) as held:
+            await other.save(Writes(["theirs"], [b""], [new]))
+            await held.send(Writes(["mine", "theirs"], [b"", b""], [new, new]))
+            with pytest.raises(StoreUnavailable):
+                await held.saved()
+        assert await other.load(["mine"]) == [new]
+        listed = await other.list_streams("", 10)
+        for one in (store, other):
+            await one.close()
+        return listed
+
+    assert asyncio.run(run()) == ["mine", "theirs"]

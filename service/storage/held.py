@@ -122,5 +122,5 @@ class Held:
         if isinstance(answer, Exception):
             raise answer
         saved = [one == 1 for one in answer]
-        await self._database.set_for(writes, saved)
+        await self._database.note_incidents(writes, saved)
         return saved
