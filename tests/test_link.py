@@ -161,6 +161,14 @@ def test_a_password_and_either_protocol_serve_few_and_many_streams(
                 assert not any(result["replayed"] for result in post(client, sent))
 
 
+def test_a_wrong_password_is_a_refusal_and_no_unreachable_redis(settings: Callable[..., Settings], url: str) -> None:
+    changed = settings(redis_url=url.replace("unix://", "unix://nobody:wrong@"))
+    with TestClient(create_app(changed)) as client:
+        replies = [client.post("/v1/readings", json=readings("any", 1)), client.get("/v1/streams/any")]
+    assert [reply.status_code for reply in replies] == [503, 503]
+    assert all("Redis refused a command" in reply.json()["detail"] for reply in replies)
+
+
 @pytest.mark.parametrize("company", [0, FEW])
 @pytest.mark.parametrize(
     ("refuse", "allow"),
