@@ -139,10 +139,11 @@ def _can_be_used(url: str) -> bool:
     from redis import ConnectionPool, RedisError  # an import of 0.1 s, which only a service needs
 
     try:
-        ConnectionPool.from_url(url).make_connection()
+        pool = ConnectionPool.from_url(url)
+        pool.make_connection()
     except (ValueError, TypeError, RedisError):
         return False
-    return True
+    return "decode_responses" not in pool.connection_kwargs  # states are bytes, not text
 
 
 def _split(url: str) -> SplitResult | None:

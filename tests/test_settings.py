@@ -53,6 +53,7 @@ def test_a_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None
         "redis://h/0?password=hunter2&socket_timeout=soon",
         "redis://h/0?socket_timeout=soon",
         "redis://h/0?no_option=1",
+        "redis://h/0?decode_responses=true",
     ],
 )
 def test_what_is_no_redis_url_is_refused_without_showing_a_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

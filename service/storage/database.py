@@ -77,15 +77,19 @@ class Database:
             expected: whole records to be compared instead of the fences.
         """
         async with self.translated(f"save {len(writes.streams)} states"):
+            await self._execute(self.commands.listing(writes))  # first: one that is saved and not listed stays unlisted
             keys, arguments = self.commands.compared(writes, expected or writes.fences)
             saved = [answer == 1 for answer in await self._run_save(keys, arguments)]
-            await self.set_for(writes, saved)
+            await self.note_incidents(writes, saved)
             return saved
 
-    async def set_for(self, writes: Writes, saved: Sequence[bool]) -> None:
-        """Keep the sets of streams, for those that were saved."""
+    async def note_incidents(self, writes: Writes, saved: Sequence[bool]) -> None:
+        """Keep the set of streams with an open anomaly, for those that were saved."""
         mine = {stream for stream, ok in zip(writes.streams, saved, strict=True) if ok}
-        for command in self.commands.set_commands(writes, mine):
+        await self._execute(self.commands.incidents(writes, mine))
+
+    async def _execute(self, commands: list[list[bytes]]) -> None:
+        for command in commands:
             await cast(Any, self._redis).execute_command(*command)
 
     async def replace_histories(self, writes: Writes, slots: Sequence[tuple[int, int, bytes]]) -> None:

@@ -67,11 +67,12 @@ class Held:
             return await self._loaded() == self.remembered
 
     async def _loaded(self) -> list[bytes | None]:
-        *_, records = await self._link.answers(self._coming)
-        if isinstance(records, Exception):
-            raise records
-        loaded: list[bytes | None] = records
-        return loaded
+        answers = await self._link.answers(self._coming)
+        for answer in answers:  # of a WATCH that was refused too: nothing would stand between two writers
+            if isinstance(answer, Exception):
+                raise answer
+        records: list[bytes | None] = answers[-1]
+        return records
 
     async def send(self, writes: Writes) -> None:
         """Send what is to be saved; `saved` waits for the answer, and meanwhile there is time for other things."""
@@ -121,5 +122,5 @@ class Held:
         if isinstance(answer, Exception):
             raise answer
         saved = [one == 1 for one in answer]
-        await self._database.set_for(writes, saved)
+        await self._database.note_incidents(writes, saved)
         return saved

@@ -115,7 +115,7 @@ class Commands:
         begun = packed([b"MULTI"])
         if writes.anew:
             begun += packed([b"DEL", *(keys[row].history for row in writes.anew)])
-        more = self.set_commands(writes, set(writes.streams))
+        more = [*self.listing(writes), *self.incidents(writes, set(writes.streams))]
         if writes.earlier:
             pairs = ((self.earlier_keys(writes.streams[row])[at], kept) for (row, at), kept in writes.earlier.items())
             more.append([b"MSET", *(part for pair in pairs for part in pair)])
@@ -145,12 +145,14 @@ class Commands:
         keys, arguments = self.compared(writes, records)
         return packed([b"EVALSHA", sha.encode(), b"%d" % keys, *arguments]), 1
 
-    def set_commands(self, writes: Writes, saved: set[str]) -> list[list[bytes]]:
-        """Keep the set of all streams, and that of streams with an open anomaly by the time of their last reading."""
+    def listing(self, writes: Writes) -> list[list[bytes]]:
+        """Put the streams that are new into the set of all streams."""
+        new = [stream.encode() for stream, fence in zip(writes.streams, writes.fences, strict=True) if not fence]
+        return [[b"ZADD", self.streams_key.encode(), *(p for s in new for p in (b"0", s))]] if new else []
+
+    def incidents(self, writes: Writes, saved: set[str]) -> list[list[bytes]]:
+        """Keep the set of streams with an open anomaly by the time of their last reading."""
         now, key, commands = b"%.3f" % time.time(), self.open_key.encode(), []
-        new = [s for s, fence in zip(writes.streams, writes.fences, strict=True) if not fence and s in saved]
-        if new:
-            commands.append([b"ZADD", self.streams_key.encode(), *(p for s in new for p in (b"0", s.encode()))])
         opened, closed = sorted(writes.opened & saved), sorted(writes.closed & saved)
         if opened:
             commands.append([b"ZADD", key, *(part for stream in opened for part in (now, stream.encode()))])

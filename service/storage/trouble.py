@@ -51,6 +51,7 @@ def trouble_of(error: Exception) -> str:
         return "Redis did not answer in time"
     if isinstance(error, BusyLoadingError):
         return "Redis has been started and is still reading its data"
-    if isinstance(error, (ResponseError, AuthenticationError)):
+    refused = (ResponseError, AuthenticationError)
+    if isinstance(error, refused) or isinstance(error.__cause__, refused):  # redis-py wraps that of a new connection
         return "Redis refused a command (the service's log says why)"
     return "Redis cannot be reached"
