@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, load_artefact
-from models.budget import budget_fields, joined, take_time, thresholds
+from models.budget import budget_fields, joined, take_time, thresholds, young_thresholds
 from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32, open_session
 from models.errors import ArtefactError
 from models.running import FEATURES, HORIZONS, observe, running_fields, seasonal
@@ -134,7 +134,8 @@ class GeneralDetector(Detector):
         forecast = self._forecast(due[..., 0], states)
         threshold = thresholds(states, self.alerts_per_week)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
-        judged = judge_general(values, due, expected, states, readings, threshold, within)
+        young = young_thresholds(threshold, readings, self.alerts_per_week)
+        judged = judge_general(values, due, expected, states, readings, threshold, young, within)
         self._look_ahead(observe(states, values, timestamps_ms), states, readings)
         take_time(states, timestamps_ms, readings)
         states["last_ms"] = timestamps_ms

@@ -17,6 +17,7 @@ from models.general import GeneralDetector, load_detector
 from models.recordings import Recording
 from models.residual import REASONS
 from models.scan import Scan, scan, scan_together
+from models.training.synthetic import generate
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import START_MS, post
@@ -164,6 +165,19 @@ def test_a_stream_is_not_anomalous_because_it_is_young(general: Detector, kind: 
     assert above <= 0.02
     alerted = np.mean([one.alert.any() for one in found])
     assert alerted <= 0.15
+
+
+def test_unknown_normal_streams_keep_their_budget_while_they_are_young(general: Detector) -> None:
+    """One alert a week is 0.03 in 64 readings of five minutes, of which 32 are judged; see benchmarks/budget.py."""
+    corpus = generate(1300, 64, 5, (300,))
+    states = general.initial(len(corpus.values))
+    alerted, warm = np.zeros(len(states), bool), np.zeros(len(states), bool)
+    for row in range(64):
+        step = general.advance(corpus.values[:, row, None], corpus.timestamps_ms[:, row], states)
+        alerted |= step.alert
+        warm |= (step.status == WARMING_UP) & (step.score > 1)
+    assert warm.mean() < 1.5 * 0.016
+    assert alerted.mean() < 1.5 * 0.032
 
 
 def test_an_unknown_stream_can_alert_within_its_first_64_readings(general: Detector) -> None:
