@@ -4,7 +4,8 @@
 
 One reading every five minutes, ten kinds of signal, series that the network was not trained on. "Normal" includes
 lasting changes of level, outliers and gaps, as in training: some alerts tell of them. The first week, in which the
-stream counts what is rare, is shown apart.
+stream counts what is rare, is shown apart; so are the first 64 readings of streams of all kinds and intervals, as they
+are and with a spike.
 """
 
 from __future__ import annotations
@@ -28,15 +29,23 @@ SEED = 2**40
 
 KINDS_USED = 10
 
+YOUNG_STREAMS, YOUNG_READINGS = 1300, 64
+YOUNG_SEED = SEED + 1
+SPIKE_AT, SPIKE_SPREADS, SPIKE_READINGS = 40, 30.0, 3
+"""A gross anomaly: one reading so many spreads from the median of those before, to be found within so many readings."""
 
-def alerts(budget: float, values: NDArray[np.float32], times_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(T, N) the alerts of N streams of one channel."""
+
+def watch(
+    budget: float, values: NDArray[np.float32], times_ms: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """(T, N) the alerts and the scores of N streams of one channel."""
     detector = load_detector(model_folder("general"), ["value"], budget)
     states = detector.initial(values.shape[0])
-    raised = np.zeros(values.T.shape, bool)
+    raised, score = np.zeros(values.T.shape, bool), np.zeros(values.T.shape, np.float32)
     for now in range(values.shape[1]):
-        raised[now] = detector.advance(values[:, now, None], times_ms[:, now], states).alert
-    return raised
+        step = detector.advance(values[:, now, None], times_ms[:, now], states)
+        raised[now], score[now] = step.alert, step.score
+    return raised, score
 
 
 def main() -> None:
@@ -54,15 +63,39 @@ def main() -> None:
         table.add_column(column, justify="right")
     kept = []
     for budget in budgets:
-        raised = alerts(budget, values, times_ms)
+        raised, _ = watch(budget, values, times_ms)
         later = raised[WEEK_READINGS:].sum(axis=0) / (options.weeks - 1)
         kept.append(later)
         by_kind = [f"{later[kinds == kind].mean():.2f}" for kind in range(KINDS_USED)]
         first = raised[:WEEK_READINGS].sum(axis=0).mean()
         table.add_row(f"{budget:g}", f"{first:.2f}", f"{later.mean():.2f}", f"{later.mean() / budget:.2f}", *by_kind)
-    Console(width=200).print(table)
+    Console(width=200).print(table, _young(budgets))
     if options.plot:
         _plot(options.plot, budgets, kept, kinds)
+
+
+def _young(budgets: list[float]) -> Table:
+    """Shares of young streams that score above 1 in the warm-up, that alert, and in which a spike is found."""
+    table = Table(title=f"the first {YOUNG_READINGS} readings; {YOUNG_STREAMS} streams of {len(KINDS)} kinds")
+    for column in ("allowed", "above 1 in the warm-up", "alert", f"spike of {SPIKE_SPREADS:g} spreads found"):
+        table.add_column(column, justify="right")
+    corpus = generate(YOUNG_STREAMS, YOUNG_READINGS, YOUNG_SEED)
+    values, times_ms = corpus.values, corpus.timestamps_ms
+    warm_up = load_detector(model_folder("general"), ["value"]).warm_up
+    moving = np.nanstd(values[:, :SPIKE_AT], axis=1) > 0
+    before = values[moving, :SPIKE_AT]
+    spiked = values.copy()
+    spiked[moving, SPIKE_AT] = np.nanmedian(before, axis=1) + SPIKE_SPREADS * np.nanstd(before, axis=1)
+    for budget in budgets:
+        raised, score = watch(budget, values, times_ms)
+        found, _ = watch(budget, spiked, times_ms)
+        shares = (
+            (score[:warm_up] > 1).any(axis=0).mean(),
+            raised.any(axis=0).mean(),
+            found[SPIKE_AT : SPIKE_AT + SPIKE_READINGS, moving].any(axis=0).mean(),
+        )
+        table.add_row(f"{budget:g}", *(f"{share:.1%}" for share in shares))
+    return table
 
 
 def _streams(count: int, rows: int) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.int64]]:

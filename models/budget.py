@@ -19,6 +19,7 @@ budget of ten alerts a week needs no such care.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,10 @@ LONGEST, SLOWEST = 8.0, 4.0
 LEAST_STEP = 0.05
 
 WEEK_MS = 7 * 86_400_000
-RATE, RATE_POWER, SMALL_POWER = 1.0, 1.4, 3.0
+RATE, RATE_POWER, SMALL_POWER = 1.0, 1.4, 3.5
 """e^-T = RATE alerts^RATE_POWER / readings a week; SMALL_POWER below one alert. Alerts join, so that large budgets need
 more than their share; some come of what is normal (a first trend, a new level), so that small ones need less. Fitted,
-as what follows, on the first week of 390 synthetic streams."""
+as what follows, on the first week of 990 synthetic streams."""
 
 WEEK_READINGS = 2016
 YOUNG_NATS, YOUNG_READINGS = np.array([10.0, 20.0, 5.5]), 450.0
@@ -80,7 +81,7 @@ def thresholds(states: Records, alerts_per_week: float) -> Floats:
 
 def young_thresholds(threshold: Floats, readings: NDArray[np.integer[Any]], alerts_per_week: float) -> Floats:
     """(B, 3) T_k of events, of what lasts and of the range, for streams that have seen so many readings."""
-    week = -np.log(_weekly(alerts_per_week) / WEEK_READINGS)
+    week = -math.log(_weekly(alerts_per_week) / WEEK_READINGS)
     unsure = max(week - SURE_NATS, 0.0) / (UNSURE_NATS - SURE_NATS)
     more = unsure * np.exp(readings / -YOUNG_READINGS)
     return np.maximum(threshold[:, None], np.minimum(threshold, week)[:, None] + YOUNG_NATS * more[:, None])
