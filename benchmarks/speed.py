@@ -63,9 +63,11 @@ class Report:
         console = Console(width=170)
         console.print(self._table)
         naive = [rate for what, rate in self.rates.items() if what.startswith("naive")]
-        for what, rate in self.rates.items():
-            if naive and not what.startswith("naive"):
-                console.print(f"{what}: {rate / max(naive):.1f} times the naive handler")
+        bulk = [rate for what, rate in self.ceilings.items() if "1,0" in what]
+        for what, rate in self.rates.items() if naive else ():
+            if not what.startswith("naive"):
+                of_ceiling = f", {rate / min(bulk):.2f} of the slowest ceiling" if bulk and "bulk" in what else ""
+                console.print(f"{what}: {rate / max(naive):.1f} times the naive handler{of_ceiling}")
 
 
 def ceilings(report: Report, folder: Path, url: str, redis_pid: int) -> None:
@@ -78,7 +80,7 @@ def ceilings(report: Report, folder: Path, url: str, redis_pid: int) -> None:
         def step(batch: int = batch, states: Any = states, times: Any = times) -> None:
             detector.advance(values[:batch], times, states)
 
-        report.ceiling(f"detector alone, batch {batch}", batch * _times_a_second(step))
+        report.ceiling(f"detector alone, batch {batch:,}", batch * _times_a_second(step))
     with Redis.from_url(url) as client:
         keys = [f"ceiling:{n}" for n in range(BULK)]
         record = os.urandom(1310)
@@ -137,7 +139,8 @@ def serve(
     with server([*SERVE, "--workers", str(workers)], environment) as (port, pid):
         pids = (pid, redis_pid)
         for connections in (1, 4, 16) if "bulk" in only else ():
-            sent = bodies(connections, 60, BULK, seed=1000 * workers + 500 + connections)
+            rounds = max(40, int(80 * seconds / connections))
+            sent = bodies(connections, rounds, BULK, seed=1000 * workers + 500 + connections)
             measure(report, f"{name}bulk, {connections} connections", port, pids, sent, BULK, seconds)
         for connections in (1, 32, 128) if "single" in only else ():
             sent = bodies(

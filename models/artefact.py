@@ -57,6 +57,10 @@ class Channel(_Part):
     usual_miss: Positive = Field(description="mean miss, in event_scale")
     level_scale: Positive = Field(description="a level so far from the center counts 1, standardised units")
     change_scale: Positive = Field(description="a change from one reading to the next that counts 1, physical units")
+    usual_lively: Positive = Field(1.0, description="mean change, in change_scale")
+    quiet_scale: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="logarithm by which its mean change seldom falls below that; null: it may rest"
+    )
     still_limit: Annotated[float, Field(gt=0)] | None = Field(description="readings without a change; null: no limit")
     absent_limit: Positive = Field(description="readings without a value that are still normal")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact
 from models.errors import ArtefactError, ShapeError
-from models.residual import REASONS, Judged, ResidualCalibration, judge, state_fields
+from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, state_fields
 from models.scaling import Scaling, shown
 
 Records = NDArray[Any]
@@ -123,7 +123,7 @@ class Detector:
         """(B,) states of streams that have not seen a reading."""
         states = np.zeros(streams, self.state_dtype)
         states["calm"] = JOIN_READINGS
-        states["value"] = np.nan
+        begin(states, self.calibration)
         return states
 
     @staticmethod
@@ -319,6 +319,8 @@ def _residual_calibration(manifest: Manifest) -> ResidualCalibration:
         usual_miss=np.array([channel.usual_miss for channel in channels]),
         level_scale=np.array([channel.level_scale for channel in channels]),
         change_scale=np.array([channel.change_scale for channel in channels]),
+        usual_lively=np.array([channel.usual_lively for channel in channels]),
+        quiet_scale=np.array([channel.quiet_scale or np.inf for channel in channels]),
         still_limit=np.array([channel.still_limit or np.inf for channel in channels]),
         absent_limit=np.array([channel.absent_limit for channel in channels]),
         event_mean=calibration.event_mean,

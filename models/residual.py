@@ -21,10 +21,11 @@ What is judged teaches slowly, and an anomaly no faster than stated:
 
 So whatever lasts is accepted: levels at D thresholds after about n x max(ln D, D/3 + 0.1) readings, misses D times as
 large as usual after about n x (0.15 ln D + 2). What is accepted, but is not what the recordings were like, keeps a
-score below 1, so that scores still rank: where no part is above 1, the score is the largest of them and U/(1 + U),
+score below 1, so that scores still rank: where no part is above 1, the score is U/(1 + U), of how unlike they all are,
 
-    U = ‖ E°/(m₀ + 3 s₀), 1.75 L/T_L, V/T_V ‖₂     E°, of ‖u‖₂, over 15 readings
-    V = ‖a'‖₄,  a' = a + 2(|Δx|/d - a)/41           how lively the channels are, against their usual change d
+    1 + U² = Π(1 + r²),  r of E°/(m₀ + 3 s₀), 1.75 L/T_L, V/T_V, Q;    E°, of ‖u‖₂, over 30 readings
+    V = ‖a'‖₄,  a' = a + 2(|Δx|/d - a)/41            how lively the channels are, against a change d
+    Q = max(-ln(a'/ā + 0.001)/κ)                     how quiet one is, against its usual liveliness ā
 """
 
 from __future__ import annotations
@@ -47,14 +48,17 @@ PARTS = 4
 EVENT_GAIN = 0.5
 """An exponential mean over 3 readings: 2/(3+1)."""
 
-PLAIN_GAIN = 2 / 16
-"""An exponential mean over 15 readings."""
+PLAIN_GAIN = 2 / 31
+"""An exponential mean over 30 readings; over 15, VUS-PR on SMAP/MSL was 0.546 instead of 0.556, and else the same."""
 
 LEVEL_GAIN = 2 / 11
 """An exponential mean over 10 readings."""
 
 LIVELY_GAIN = 2 / 41
 """An exponential mean over 40 readings."""
+
+LEAST_LIVELINESS = 1e-3
+"""Of the usual; what is quieter counts no more."""
 
 LEVEL_LIMIT = 10.0
 """Spreads; a reading farther out moves the level no more than this, and the event part has seen it."""
@@ -86,10 +90,11 @@ class _Functions(NamedTuple):
     root: Callable[[Any], Any]
     smaller: Callable[[Any, Any], Any]
     larger: Callable[[Any, Any], Any]
+    where: Callable[[Any, Any, Any], Any]
 
 
-_ARRAYS = _Functions(np.sqrt, np.minimum, np.maximum)
-_NUMBERS = _Functions(math.sqrt, min, max)
+_ARRAYS = _Functions(np.sqrt, np.minimum, np.maximum, np.where)
+_NUMBERS = _Functions(math.sqrt, min, max, lambda condition, yes, no: yes if condition else no)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ class ResidualCalibration:
         usual_miss: (C,) ū, the mean of u.
         level_scale: (C,) λ, standardised units.
         change_scale: (C,) d, physical units.
+        usual_lively: (C,) ā, in change_scale; a stream begins with it.
+        quiet_scale: (C,) κ, nats below ā that a channel seldom falls; infinite for one that may rest.
         still_limit: (C,) readings without a change that are still normal; infinite for a constant channel.
         absent_limit: (C,) readings without a value that are still normal.
         event_mean, event_variance: m₀ and s₀² of p.
@@ -114,6 +121,8 @@ class ResidualCalibration:
     usual_miss: Floats
     level_scale: Floats
     change_scale: Floats
+    usual_lively: Floats
+    quiet_scale: Floats
     still_limit: Floats
     absent_limit: Floats
     event_mean: float
@@ -127,6 +136,11 @@ class ResidualCalibration:
     def usual_plain(self) -> float:
         """m₀ + 3 s₀."""
         return float(self.event_mean + 3 * np.sqrt(self.event_variance))
+
+    @cached_property
+    def quiet_gain(self) -> Floats:
+        """(C,) -1/κ."""
+        return -1.0 / self.quiet_scale
 
     @cached_property
     def run_limits(self) -> Floats:
@@ -154,9 +168,10 @@ class Judged:
 
 
 def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 24 bytes a channel and 20 more; all begin at 0.
+    """The fields of a stream's state that this module keeps: 24 bytes a channel and 20 more.
 
-    `noise` is w - 1, `usual` m - m₀, `unrest` s² - s₀², `accepted` A.
+    All begin at 0, but `lively` as is usual and `value` as NaN: see `begin`. `noise` is w - 1, `usual` m - m₀,
+    `unrest` s² - s₀², `accepted` A.
     """
     return [
         ("event", "<f4", ()),
@@ -173,6 +188,12 @@ def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
     ]
 
 
+def begin(states: Records, calibration: ResidualCalibration) -> None:
+    """Turn states, all 0, into those of streams that have not seen a reading."""
+    states["lively"] = calibration.usual_lively
+    states["value"] = np.nan
+
+
 def judge(
     values: NDArray[np.float32],
     deviation: Floats,
@@ -186,7 +207,7 @@ def judge(
         values: (B, C) physical units; NaN is missing: not judged, only counted as absent.
         deviation: (B, C) the same in standardised units, without bounds.
         forecast: (B, C) standardised units.
-        states: (B,) records with `state_fields`, `value` beginning as NaN; changed in place.
+        states: (B,) records with `state_fields`; changed in place.
         calibration: of the model that made the forecast.
     """
     channels = load(states, "noise", 4)  # (4, B, C): noise, level, lively, value
@@ -209,9 +230,8 @@ def judge(
         miss *= observed
     louder = np.maximum(channels[0], 0.0)
     louder += 1.0
-    views = np.empty(
-        (6, *values.shape)
-    )  # what is pooled: plain misses, liveliness, z and q; of each part: z, q and runs
+    # what is pooled: plain misses, liveliness, z and q; of each part: z, q and runs; and last, how quiet
+    views = np.empty((7, *values.shape))
     strange = views[2:]
     np.divide(miss, louder, out=views[2])
 
@@ -234,7 +254,8 @@ def judge(
     np.minimum(miss, MISS_LIMIT, out=views[0])
     views[1] = channels[2]
     np.divide(np.abs(channels[1]), calibration.level_scale, out=views[3])
-    np.divide(runs, calibration.run_limits, out=views[4:])
+    np.divide(runs, calibration.run_limits, out=views[4:6])
+    _quiet(channels[2], calibration, out=views[6])
     powers = np.square(views[:4])
     powers[1::2] *= powers[1::2]
     powers, longest = np.add.reduce(powers, 2), np.maximum.reduce(views[4:], 2)
@@ -250,6 +271,14 @@ def judge(
     reason = pooled[:PARTS].argmax(axis=0)
     telling = strange[reason.item()] if len(values) == 1 else strange[reason, np.arange(len(values))]
     return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, pooled[PARTS:7].T)
+
+
+def _quiet(lively: Floats, calibration: ResidualCalibration, out: Floats) -> None:
+    """(B, C) how quiet each channel is, in its quiet_scale."""
+    np.divide(lively, calibration.usual_lively, out=out)
+    out += LEAST_LIVELINESS
+    np.log(out, out=out)
+    out *= calibration.quiet_gain
 
 
 def _count_runs(runs: Floats, same: NDArray[np.bool_], missing: NDArray[np.bool_] | None) -> None:
@@ -281,7 +310,7 @@ def _pooled(
     Args:
         powers: sums over the channels: squares of plain misses, fourth powers of changes, squares of z, fourth powers
             of q.
-        longest: the largest still and absent part of any channel.
+        longest: of any channel, the largest still and absent part and the largest of how quiet it is.
         means: of the stream so far, see `state_fields`.
         noticed: whether any channel was observed.
         of: the functions for arrays, or those for numbers.
@@ -289,6 +318,7 @@ def _pooled(
     miss, lively, p, level = (of.root(power) for power in powers)
     lively, level = of.root(lively), of.root(level)
     event, plain, usual, unrest, accepted = means
+    still, absent, quiet = longest
     mean, variance = calibration.event_mean + usual, calibration.event_variance + unrest
     spread = of.root(of.larger(variance, LEAST_VARIANCE))
     event = event + EVENT_GAIN * (p - event)
@@ -297,7 +327,8 @@ def _pooled(
     parts = (
         of.larger(signal, 0.0) / calibration.event_threshold,
         of.larger(level - of.larger(accepted, 0.0), 0.0) / calibration.level_threshold,
-        *longest,
+        still,
+        absent,
     )
     largest = of.larger(of.larger(parts[0], parts[1]), of.larger(parts[2], parts[3]))
 
@@ -307,12 +338,13 @@ def _pooled(
         plain / calibration.usual_plain,
         level * (1.75 / calibration.level_threshold),
         lively / calibration.lively_scale,
+        of.larger(quiet, 0.0),
     )
-    differs = of.root(unlike[0] * unlike[0] + unlike[1] * unlike[1] + unlike[2] * unlike[2])
+    differs = of.root(math.prod(1.0 + part * part for part in unlike) - 1.0)
     return (
         *parts,
         *(signal, level, lively),
-        of.larger(largest, differs / (1.0 + differs)),
+        of.where(largest > 1.0, largest, differs / (1.0 + differs)),
         of.smaller(event, mean + EVENT_MEMORY * spread),
         plain,
         usual + delta / TEACHING_READINGS,

@@ -11,7 +11,7 @@ import pytest
 from service.messages.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
 from service.messages.schemas import Readings, Sent, Wire
 from service.metrics import Metrics
-from service.streams.batcher import BATCH_COST, DEPTH, Batcher
+from service.streams.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
 from service.streams.scoring import Scorer
 from service.streams.turns import Turns
 
@@ -223,3 +223,68 @@ def test_a_rejection_gets_its_place_among_the_answers_of_a_shared_batch() -> Non
     first, *rest = answers[1]  # type: ignore[misc, attr-defined]
     assert first == "3"
     assert [json.loads(text)["status"] for text in rest] == ["rejected", "rejected"]
+
+
+class Beside(Recorder):
+    """Batches take their time; the later one begins, the sooner it ends. Notes which are under way together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: list[set[str]] = []
+        self.together: list[list[set[str]]] = []
+
+    async def score_batch(self, batch: Readings) -> list[str]:
+        mine = set(batch.streams)
+        self.under_way.append(mine)
+        self.together.append(list(self.under_way))
+        await asyncio.sleep(0.05 / len(self.together))
+        self.under_way.remove(mine)
+        return await super().score_batch(batch)
+
+
+NAMES = [f"s{at}" for at in range(BESIDE)]
+
+
+def test_where_many_wait_two_batches_are_under_way_of_different_streams() -> None:
+    sent = [request(*NAMES), request(*(f"t{name}" for name in NAMES)), request(*NAMES, first=500)]
+    recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Beside())
+    assert isinstance(recorder, Beside)
+    assert max(map(len, recorder.together)) == LANES
+    assert all(len(set().union(*batches)) == sum(map(len, batches)) for batches in recorder.together)
+    assert answers == [[str(first + at) for at in range(BESIDE)] for first in (0, 0, 500)]
+    of_one = [seq for batch in recorder.batches for stream, seq in batch if stream == "s7"]
+    assert of_one == [7, 507]
+
+
+def test_where_few_wait_they_share_the_next_batch() -> None:
+    sent = [request(*NAMES[:50]), request(*NAMES[50:100]), request(*NAMES[100:150])]
+    recorder, _ = gather(sent, batch_readings=50, recorder=Beside())
+    assert isinstance(recorder, Beside)
+    assert max(map(len, recorder.together)) == 1
+
+
+def test_parts_of_a_request_that_end_out_of_turn_are_answered_in_its_order() -> None:
+    many = [f"s{at}" for at in range(4 * BESIDE)]
+    recorder, (answers,) = gather([request(*many)], batch_readings=BESIDE, recorder=Beside())
+    assert isinstance(recorder, Beside)
+    assert [batch[0][1] for batch in recorder.batches] != sorted(batch[0][1] for batch in recorder.batches)
+    assert answers == [str(at) for at in range(4 * BESIDE)]
+
+
+class Half(Beside):
+    """The first batch fails, at once, the others do not."""
+
+    async def score_batch(self, batch: Readings) -> list[str]:
+        if batch.seqs[0] == 0:
+            raise Contended("other processes kept writing")
+        return await super().score_batch(batch)
+
+    async def store_answers(self) -> bool:
+        return True
+
+
+def test_a_request_of_which_one_part_failed_fails_and_the_next_one_does_not() -> None:
+    many = [f"s{at}" for at in range(3 * BESIDE)]
+    _, answers = gather([request(*many), request(*many, first=5000)], batch_readings=BESIDE, recorder=Half())
+    assert isinstance(answers[0], Contended)
+    assert answers[1] == [str(5000 + at) for at in range(3 * BESIDE)]

@@ -96,6 +96,19 @@ def test_a_command_is_not_blamed_for_what_a_sensor_does(tmp_path: Path) -> None:
     assert command.event_scale * command.spread == pytest.approx(1 / SWITCH_SHARE)
 
 
+def test_liveliness_is_learned_but_of_what_may_rest(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).standard_normal((600, 3))
+    values[:, 1] = np.arange(600) // 50 % 2
+    values[:, 2] = 7.0
+    detector, recording = learned_from_few(tmp_path, values)
+    noise, switch, constant = detector.manifest.channels
+    changes = np.abs(np.diff(recording.values[:, 0].astype(np.float64)))
+    assert noise.usual_lively * noise.change_scale == pytest.approx(changes.mean())
+    assert noise.quiet_scale == 1.0
+    assert switch.quiet_scale is None
+    assert constant.quiet_scale is None
+
+
 def odd(kind: str, rows: int) -> NDArray[np.float64]:
     """(rows, 3) normal readings of a kind that scales and quantiles find hard; the third channel is plain noise."""
     rng = np.random.default_rng(5)

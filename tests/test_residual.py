@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.residual import (
     ACCEPT_LIMIT,
@@ -15,6 +17,7 @@ from models.residual import (
     TEACHING_READINGS,
     Judged,
     ResidualCalibration,
+    begin,
     judge,
     state_fields,
 )
@@ -28,6 +31,8 @@ def usual(channels: int, **changes: float) -> ResidualCalibration:
             usual_miss=np.full(channels, 0.4),
             level_scale=np.ones(channels),
             change_scale=np.full(channels, 0.56),
+            usual_lively=np.ones(channels),
+            quiet_scale=np.ones(channels),
             still_limit=np.full(channels, np.inf),
             absent_limit=np.full(channels, 9.0),
             event_mean=0.6,
@@ -44,10 +49,15 @@ def usual(channels: int, **changes: float) -> ResidualCalibration:
 CALIBRATION = replace(usual(2), still_limit=np.array([10.0, np.inf]), absent_limit=np.array([5.0, 5.0]))
 
 
+def fresh(streams: int, channels: int = 2) -> NDArray[Any]:
+    states = np.zeros(streams, state_fields(channels))
+    begin(states, usual(channels))
+    return states
+
+
 def run(rows: list[list[float]], forecast: float = 0.0, calibration: ResidualCalibration = CALIBRATION) -> list[Judged]:
     """Judge one stream's readings, in standardised units, against a constant forecast."""
-    states = np.zeros(1, state_fields(2))
-    states["value"] = np.nan
+    states = fresh(1)
     judged = []
     for row in rows:
         x = np.array([row], np.float32)
@@ -69,7 +79,7 @@ def test_a_spike_is_an_event_on_its_channel_and_soon_forgotten() -> None:
 
 
 def test_one_channel_is_enough_and_many_slightly_odd_ones_are_too() -> None:
-    states = np.zeros(1, state_fields(38))
+    states = fresh(1, 38)
     wide = usual(38, event_mean=3.0, event_variance=0.2, level_threshold=99.0)
     one = np.full((1, 38), 0.01, np.float32)
     one[0, 7] = 12.0
@@ -101,8 +111,7 @@ def test_a_lasting_change_is_accepted_in_all_parts_though_the_forecast_never_fol
 
 
 def test_what_an_anomaly_teaches_is_bounded() -> None:
-    states = np.zeros(1, state_fields(2))
-    states["value"] = np.nan
+    states = fresh(1)
     for value in (1e30, -1e30, 1e3, 5.0, 3e38):
         before = states.copy()
         x = np.array([[value, 0]], np.float32)
@@ -131,6 +140,44 @@ def test_a_channel_that_stands_still_is_named() -> None:
     assert judged[12].attribution[0, 0] == 1
 
 
+@pytest.mark.parametrize("loud", [0.02, 4.0])
+def test_a_channel_calmer_or_livelier_than_usual_ranks_above_normal_and_raises_no_alarm(loud: float) -> None:
+    """With thresholds of events and levels out of reach."""
+    lax = replace(usual(2), event_mean=99.0, level_threshold=99.0)
+    normal, other = noise(400), noise(200, 1)
+    changed = [[loud * first, second] for first, second in other]
+    scores = np.array([j.score[0] for j in run([*normal, *changed], calibration=lax)])
+    assert scores.max() < 1
+    assert scores[450:].min() > np.quantile(scores[60:400], 0.9)
+
+
+def test_the_score_is_the_largest_part_above_the_threshold_and_below_1_else() -> None:
+    rng = np.random.default_rng(4)
+    rows = (rng.normal(0, 1, (500, 2)) * 10.0 ** rng.integers(-2, 2, (500, 2))).tolist()
+    judged = run([*rows, *[[0.1, 0.1]] * 30])
+    score, largest = (
+        np.array([value[0] for value in values])
+        for values in zip(*[(j.score, j.parts.max(axis=1)) for j in judged], strict=True)
+    )
+    assert 50 < (largest > 1).sum() < 500
+    assert (score[largest > 1] == largest[largest > 1]).all()
+    assert (score[largest <= 1] < 1).all()
+
+
+def test_a_young_stream_ranks_no_higher_than_an_old_one() -> None:
+    scores = np.array([j.score[0] for j in run(noise(1000))])
+    assert scores[:40].max() < np.quantile(scores[200:], 0.999)
+
+
+def test_a_channel_that_may_rest_is_never_quiet() -> None:
+    still = [[0.0, value] for _, value in noise(300)]
+    rests, must_not = (
+        run(still, calibration=replace(usual(2), quiet_scale=np.array([scale, np.inf])))[-1].score[0]
+        for scale in (np.inf, 1.0)
+    )
+    assert rests < 0.6 < must_not
+
+
 def test_a_channel_constant_by_nature_may_stand_still() -> None:
     judged = run([[value, 0.25] for value, _ in noise(100)])
     assert max(j.parts[0, 2] for j in judged) < 0.5
@@ -157,8 +204,7 @@ def test_a_stream_alone_is_judged_to_the_bit_as_in_company(missing: float) -> No
     rng = np.random.default_rng(3)
     rows = (rng.normal(0, 2, (300, 4, 2)) * 10.0 ** rng.integers(-2, 3, (300, 4, 1))).astype(np.float32)
     rows[rng.random(rows.shape) < missing] = np.nan
-    together = np.zeros(4, state_fields(2))
-    together["value"] = np.nan
+    together = fresh(4)
     alone = [together[at : at + 1].copy() for at in range(4)]
     for x in rows:
         company = judge(x, x.astype(np.float64), np.zeros((4, 2)), together, CALIBRATION)

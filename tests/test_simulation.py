@@ -19,13 +19,13 @@ SPENT_S = 10.0
 
 PINNED = [
     ("no dedupe of retries", 0),
-    ("state and history in two steps", 0),
-    ("SET without a fence", 7),
-    ("answer before the write", 4),
-    ("a remembered state, not compared", 10),
-    ("a remembered state, watched but not compared", 22),
-    ("cached state, fenced by a counter", 267),
-    ("delayed write, fenced by a counter", 343),
+    ("state and history in two steps", 2),
+    ("SET without a fence", 15),
+    ("answer before the write", 6),
+    ("a remembered state, not compared", 2),
+    ("a remembered state, watched but not compared", 25),
+    ("cached state, fenced by a counter", 275),
+    ("delayed write, fenced by a counter", 405),
     ("a lease instead of compare-and-set", 0),
 ]
 """Each bug and the first seed that catches it."""

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from models.artefact import Artefact, Calibration, Channel, Manifest
 from models.detector import Detector
 from models.recordings import Recording
-from models.residual import LEAST_VARIANCE, LEVEL_GAIN, LEVEL_LIMIT, judge
+from models.residual import (
+    CHANGE_LIMIT,
+    LEAST_LIVELINESS,
+    LEAST_VARIANCE,
+    LEVEL_GAIN,
+    LEVEL_LIMIT,
+    LIVELY_GAIN,
+    judge,
+)
 from models.scaling import Scaling
 from models.scan import Scan, scan, scan_together
 from models.threshold import Threshold, calibrate
@@ -50,6 +58,8 @@ USUAL_RATE, TAIL_INDEX = 1 / 2000, 6.0
 """The rate for which those are meant, half of the trainer's default."""
 
 LEAST_LIVELY = 2.0
+LEAST_QUIET = 1.0
+"""Nats, so that a channel of steady liveliness is quiet only at a third of it."""
 
 LEAST_THRESHOLD = 1e-3
 """Of recordings in which nothing ever happens."""
@@ -111,6 +121,7 @@ def calibrate_residuals(
             update={
                 **{name: float(values[at]) for name, values in learned.items()},
                 "still_limit": float(still[at]) if np.isfinite(still[at]) else None,
+                "quiet_scale": float(usual.quiet_scale[at]) if np.isfinite(usual.quiet_scale[at]) else None,
             }
         )
         for at, channel in enumerate(provisional.channels)
@@ -146,6 +157,7 @@ class _Usual:
     """What is usual for each channel, by the manifest's names, and for the misses of all; (C,) which are switches."""
 
     channels: dict[str, Floats]
+    quiet_scale: Floats
     switch: NDArray[np.bool_]
     event_mean: float
     event_variance: float
@@ -184,13 +196,21 @@ def _usual(recordings: Sequence[Recording], residuals: Sequence[Floats], scaling
         _mean([np.where(m, c, 0.0) for c, m in zip(changes, moved, strict=True)], moved), CHANGE_FLOOR * scaling.spread
     )
     change_scale[switch] = (high - low)[switch]
+    lively = [np.minimum(change / change_scale, CHANGE_LIMIT) for change in changes]
+    usual_lively = _mean([np.where(m, a, 0.0) for a, m in zip(lively, moved, strict=True)], moved)
+    may_rest = switch | (usual_lively <= 0)
+    usual_lively[usual_lively <= 0] = 1.0
+    followed = np.concatenate([_followed(a, LIVELY_GAIN, usual_lively) for a in lively])
+    quiet = -np.log(followed / usual_lively + LEAST_LIVELINESS)
+    quiet_scale = np.where(may_rest, np.inf, np.maximum(np.quantile(quiet, 0.99, axis=0), LEAST_QUIET))
     channels = {
         "event_scale": event_scale,
         "usual_miss": usual_miss,
         "level_scale": level_scale,
         "change_scale": change_scale,
+        "usual_lively": usual_lively,
     }
-    return _Usual(channels, switch, mean, max(variance, LEAST_VARIANCE))
+    return _Usual(channels, quiet_scale, switch, mean, max(variance, LEAST_VARIANCE))
 
 
 def _extremes(values: Floats) -> tuple[Floats, Floats]:
@@ -203,12 +223,17 @@ def _extremes(values: Floats) -> tuple[Floats, Floats]:
 
 def _levels(deviation: Floats) -> Floats:
     """(N, C) how far each channel's level is from its center, as models.residual follows it."""
-    level, levels = np.zeros(deviation.shape[1]), np.empty_like(deviation)
     bounded = np.clip(deviation, -LEVEL_LIMIT, LEVEL_LIMIT)
-    for row, x in enumerate(bounded):
-        level += LEVEL_GAIN * (x - level)
-        levels[row] = level
-    return np.abs(levels)
+    return np.abs(_followed(bounded, LEVEL_GAIN, np.zeros(deviation.shape[1])))
+
+
+def _followed(values: Floats, gain: float, begin: Floats) -> Floats:
+    """(N, C) an exponential mean of each channel, from `begin` on; a NaN leaves it as it is."""
+    mean, means = begin.copy(), np.empty_like(values)
+    for row, x in enumerate(values):
+        mean += gain * np.where(np.isnan(x), 0.0, x - mean)
+        means[row] = mean
+    return means
 
 
 def _signals(detector: Detector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> list[Floats]:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from pydantic import ValidationError
@@ -17,7 +17,11 @@ from models.artefact import model_folder
 from models.detector import Detector
 from models.errors import ArtefactError, GatewatchError
 from models.general import load_detector
+from service.http.port import Port
 from service.settings import Settings, redact
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def serve(
@@ -29,7 +33,7 @@ def serve(
     ] = False,
 ) -> None:
     """Answer HTTP. Without GATEWATCH_REDIS_URL a private Redis is started, with its data in GATEWATCH_DATA_DIR."""
-    import uvicorn
+    import uvicorn  # all that follows is not wanted for --help
 
     from service.http.edge import Edge, allow_files
     from service.storage.private_redis import PrivateRedisError, start_private_redis
@@ -48,6 +52,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_port(settings.host, settings.port))
         if settings.redis_url is None:
             appendfsync: Literal["always", "everysec"] = "always" if settings.durability == "strict" else "everysec"
             try:
@@ -63,7 +68,7 @@ def serve(
         edge = Edge(
             settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)
         )
-        uvicorn.run(
+        config = uvicorn.Config(
             "service.app:create_app",
             factory=True,
             host=settings.host,
@@ -78,6 +83,29 @@ def serve(
             proxy_headers=False,
             timeout_graceful_shutdown=settings.shutdown_grace_s,
         )
+        _run(config, listener)
+
+
+def _run(config: uvicorn.Config, port: Port) -> None:
+    """Serve in this process or, with several workers, in theirs."""
+    from uvicorn import Server
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
+
+    if config.workers > 1:
+        Multiprocess(config, [port]).run()
+        return
+    server = Server(config)
+    server.run([port])
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def _port(host: str, port: int) -> Port:
+    try:
+        return Port.first(host, port)
+    except OSError as error:
+        raise GatewatchError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
 
 
 def _detector(settings: Settings) -> Detector:

@@ -25,15 +25,24 @@ DEPTH = 32
 BATCH_COST = 32
 """Readings; a batch of one takes as long as one of so many more that are of different streams (measured)."""
 
+LANES = 2
+"""Most batches under way at a time."""
+
+BESIDE = 256
+"""Readings; a second batch is begun only where so many wait: smaller ones save more by sharing what a batch costs."""
+
 PACE_GAIN = 0.2
 """How much the last batch counts in the time that a reading takes."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Submission:
     """What one request sent, the answers it has so far, and the future it waits for.
 
     Attributes:
+        answers: of what stands in `sent`, in its order; empty before the first of them.
+        taken: how many were taken into batches, from the first on.
+        answered: how many have their answer.
         order: once it had to be divided, where what stands in `sent` stood in the request.
     """
 
@@ -42,17 +51,35 @@ class _Submission:
     since: float
     answers: list[str] = field(default_factory=list)
     taken: int = 0
+    answered: int = 0
     order: list[int] | None = None
 
-    def in_order_sent(self) -> list[str]:
-        """The answers as the request wants them."""
+    def answer(self, start: int, answers: list[str]) -> None:
+        """Note the answers of a part; with the last one, whoever waits gets them all in the order of the request."""
+        self.answered += len(answers)
+        if len(answers) == len(self.sent):
+            self.answers = answers
+        else:
+            self.answers = self.answers or [""] * len(self.sent)
+            self.answers[start : start + len(answers)] = answers
+        if self.answered < len(self.sent) or self.done.done():
+            return
         if self.order is None:
-            return self.answers
-        return [text for _, text in sorted(zip(self.order, self.answers, strict=True))]
+            self.done.set_result(self.answers)
+        else:
+            self.done.set_result([text for _, text in sorted(zip(self.order, self.answers, strict=True))])
+
+
+_Part = tuple[_Submission, int, int]
+"""What a batch takes of a submission: from one place up to another."""
 
 
 class Batcher:
-    """One batch is under way at a time; what arrives meanwhile is the next one. There is no waiting window."""
+    """Takes what waits into batches; what arrives meanwhile is the next one. There is no waiting window.
+
+    Where many readings wait, two batches are under way, never with a stream in common: while Redis saves the one, the
+    other is computed.
+    """
 
     def __init__(
         self,
@@ -73,20 +100,24 @@ class Batcher:
         self._store_failed = False  # in the batch before
         self._queue: deque[_Submission] = deque()
         self._waiting = 0
-        self._arrived = asyncio.Event()
+        self._under_way: list[set[str]] = []  # the streams of each batch
+        self._blocked = False  # nothing of what waits can be taken before a batch ends
+        self._ended = 0.0  # when the last batch did
+        self._idle: list[asyncio.Future[None]] = []  # a lane without work waits for one of these
         self._stopping = False
-        self._task: asyncio.Task[None] | None = None
+        self._lanes: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to score; needs a running event loop."""
-        self._task = asyncio.create_task(self._run(), name="batcher")
+        self._lanes = [asyncio.create_task(self._work(), name=f"batcher {lane}") for lane in range(LANES)]
 
     async def stop(self) -> None:
         """Finish what was taken, then end."""
         self._stopping = True
-        self._arrived.set()
-        if self._task is not None:
-            await self._task
+        while self._idle:
+            self._wake()
+        for lane in self._lanes:
+            await lane
 
     def check_room(self, readings: int = 1) -> None:
         """Raise TooManyWaiting if so many readings may not wait now: asked before a body is read, decoded and taken.
@@ -131,45 +162,79 @@ class Batcher:
         self.check_room(len(sent))
         self._queue.append(submission)
         self._waiting += len(sent)
-        self._arrived.set()
+        if self._may_begin():
+            self._wake()
         return submission.done
 
     async def submit(self, sent: list[Sent]) -> list[str]:
         """The answers to what was sent, when there are all of them; see `take`."""
         return await self.take(sent)
 
-    async def _run(self) -> None:
+    async def _work(self) -> None:
+        """One lane: scores a batch after the other, beside the other lanes."""
         while True:
             self._metrics.waiting.set(self._waiting)
-            if not self._queue:
-                if self._stopping:
+            if not self._may_begin():
+                if self._stopping and not self._queue:
+                    self._wake()  # the next lane, so that it ends as well
                     return
-                self._arrived.clear()
-                await self._arrived.wait()
+                await self._rest()
                 continue
-            taken: list[tuple[_Submission, int, int]] = []
+            taken: list[_Part] = []
             try:
                 resting = self._scorer.turns.resting(asyncio.get_running_loop().time())
-                taken = self._take(set(resting))
-                if not taken:
-                    await self._wait_until(min(resting.values()))
-                    continue
-                sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
-                self._metrics.batch(len(sent))
-                began = time.perf_counter()
-                answers = await self._score(sent)
-                self._note_pace((time.perf_counter() - began) / (len(sent) + BATCH_COST))
+                taken = self._take(set(resting).union(*self._under_way))
+                if taken:
+                    await self._score_and_answer(taken)
+                else:
+                    self._blocked = bool(self._under_way)
+                    await self._rest(None if self._blocked else min(resting.values()))
             except Exception as error:
                 await self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
-                continue
-            self._hand_out(taken, answers)
 
-    async def _wait_until(self, when: float) -> None:
-        """Wait for a time of the event loop, or for something to arrive before it."""
-        self._arrived.clear()
+    def _may_begin(self) -> bool:
+        if self._under_way:
+            return self._waiting >= BESIDE and len(self._under_way) < LANES and not self._blocked
+        return bool(self._queue)
+
+    def _wake(self) -> None:
+        """Have a lane without work look again."""
+        if self._idle:
+            lane = self._idle.pop()
+            if not lane.done():
+                lane.set_result(None)
+
+    async def _rest(self, until: float | None = None) -> None:
+        """Wait to be woken, but not beyond a time of the event loop."""
+        woken = asyncio.get_running_loop().create_future()
+        self._idle.append(woken)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(when):
-                await self._arrived.wait()
+            async with asyncio.timeout_at(until):
+                await woken
+        if woken in self._idle:
+            self._idle.remove(woken)
+
+    async def _score_and_answer(self, taken: list[_Part]) -> None:
+        """Score a batch and hand out its answers. Meanwhile nobody else takes anything of its streams."""
+        sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
+        streams = {item.stream for item in sent if item.stream is not None}
+        self._under_way.append(streams)
+        if self._may_begin():
+            self._wake()
+        began = time.perf_counter()
+        try:
+            self._metrics.batch(len(sent))
+            answers = await self._score(sent)
+            now = time.perf_counter()
+            self._note_pace((now - max(began, self._ended)) / (len(sent) + BATCH_COST))
+            self._ended = now
+        finally:
+            self._under_way = [others for others in self._under_way if others is not streams]
+            self._blocked = False
+        at = 0
+        for submission, start, stop in taken:
+            submission.answer(start, answers[at : at + stop - start])
+            at += stop - start
 
     def _note_pace(self, reading_s: float) -> None:
         self._reading_s += (reading_s - self._reading_s) * (PACE_GAIN if self._reading_s else 1.0)
@@ -186,43 +251,44 @@ class Batcher:
         rest = iter(scored)
         return [next(rest) if result is None else answer(result) for result in results]
 
-    def _take(self, waiting_streams: set[str]) -> list[tuple[_Submission, int, int]]:
+    def _take(self, waiting_streams: set[str]) -> list[_Part]:
         """The next batch: whole submissions as long as they fit, or a part of one that is large or deep.
 
         What is left of one waits for the next batch, and so does everything of the same streams behind it; others pass.
 
         Args:
-            waiting_streams: those that rest, of which nothing is taken.
+            waiting_streams: those that rest or are under way, of which nothing is taken.
         """
-        taken: list[tuple[_Submission, int, int]] = []
+        taken: list[_Part] = []
         left: deque[_Submission] = deque()
         room, depth = self._batch_readings, Counter[str]()
         while self._queue and room > 0:
             submission = self._queue.popleft()
-            streams, start = [item.stream for item in submission.sent], submission.taken
+            start = submission.taken
+            streams = [item.stream for item in submission.sent[start:]]
             if not waiting_streams.isdisjoint(streams):
                 waiting_streams.update(streams)
                 left.append(submission)
                 continue
-            if taken and len(streams) - start > room:
+            if taken and len(streams) > room:
                 left.append(submission)
                 break
-            stop = _end_of_part(streams, start, room, depth)
-            if stop == start:
-                waiting_streams.update(streams[start:])
+            size = _size_of_part(streams, room, depth)
+            if size == 0:
+                waiting_streams.update(streams)
                 left.append(submission)
                 continue
-            if stop < len(streams) and submission.order is None:  # parts are in order only if the whole is
-                submission.order = self._wire.in_order(submission.sent)
+            if size < len(streams) and start == 0 and len(set(streams)) < len(streams):
+                submission.order = self._wire.in_order(submission.sent)  # parts are in order only if the whole is
                 submission.sent = [submission.sent[place] for place in submission.order]
                 streams = [item.stream for item in submission.sent]
-                stop = _end_of_part(streams, start, room, depth)
-            submission.taken = stop
-            depth.update(streams[start:stop])
-            room -= stop - start
-            taken.append((submission, start, stop))
-            if stop < len(streams):
-                waiting_streams.update(streams[stop:])
+                size = _size_of_part(streams, room, depth)
+            submission.taken += size
+            depth.update(streams[:size])
+            room -= size
+            taken.append((submission, start, start + size))
+            if size < len(streams):
+                waiting_streams.update(streams[size:])
                 left.append(submission)
         self._queue.extendleft(reversed(left))
         if not taken:
@@ -230,14 +296,6 @@ class Batcher:
         self._waiting -= sum(stop - start for _, start, stop in taken)
         self._metrics.waited(time.perf_counter() - min(submission.since for submission, _, _ in taken))
         return taken
-
-    def _hand_out(self, taken: list[tuple[_Submission, int, int]], answers: list[str]) -> None:
-        at = 0
-        for submission, start, stop in taken:
-            submission.answers += answers[at : at + stop - start]
-            at += stop - start
-            if len(submission.answers) == len(submission.sent) and not submission.done.done():
-                submission.done.set_result(submission.in_order_sent())
 
     async def _fail(self, submissions: list[_Submission], error: Exception) -> None:
         """Fail every request of a batch and, when Redis is away, all that wait: they would wait as long in vain.
@@ -271,18 +329,19 @@ def _give(submissions: Iterable[_Submission], error: Exception) -> None:
             submission.done.set_exception(error)
 
 
-def _end_of_part(streams: list[str], start: int, room: int, depth: Counter[str]) -> int:
-    """How far a batch may go into a submission: `room` readings, and no more than DEPTH of one stream in the batch.
+def _size_of_part(streams: list[str], room: int, depth: Counter[str]) -> int:
+    """How many of a submission's readings a batch may take: `room`, and no more than DEPTH of one stream in the batch.
 
     Args:
+        streams: of the readings that are left of it.
         depth: how many readings of each stream the batch has already.
     """
-    part = streams[start : start + room]
+    part = streams[:room]
     if depth.keys().isdisjoint(part) and len(set(part)) == len(part):
-        return start + len(part)
+        return len(part)
     seen: Counter[str] = Counter()
     for at, stream in enumerate(part):
         seen[stream] += 1
         if seen[stream] + depth[stream] > DEPTH:
-            return start + at
-    return start + len(part)
+            return at
+    return len(part)

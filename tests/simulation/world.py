@@ -22,7 +22,7 @@ from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics, Stage
 from service.records import state
 from service.storage.remembered import Remembered
-from service.streams import scoring
+from service.streams import batcher, scoring
 from service.streams.batcher import Batcher
 from service.streams.scoring import Scorer
 from service.streams.stepper import Stepper
@@ -142,10 +142,8 @@ class Worker:
         if self._batcher is None or self._store is None:
             return
         self._store.gone = True
-        if self._batcher._task is not None:
-            self._batcher._task.cancel()
-        for request in self._requests:
-            request.cancel()
+        for task in (*self._batcher._lanes, *self._requests):
+            task.cancel()
         self._requests, self._batcher = [], None
         self._world.loop.call_later(self._world.rng.random() * 0.2, self.start)
 
@@ -174,6 +172,7 @@ class World:
         self.remembers = variant.remembers and seed % 4 > 0
         self.slots = LONG if rng.random() < 0.7 else SHORT
         self.batch_readings = rng.choice((4, 32))
+        self.beside = (1, 4, batcher.BESIDE)[seed % 3]
         self.loop = VirtualLoop(rng, MOST_STEPS)  # type: ignore[abstract]  # the rest is sockets, signals, processes
         self.redis = Redis(self.loop, rng, self.strict)
         self.faults = Faults.of(rng, {"server crash", "late", "pause"} if rollback else set())
@@ -236,7 +235,10 @@ def run(seed: int, variant: Variant = CORRECT) -> Outcome:
     world = World(seed, variant)
     last: dict[tuple[str, int], str] = {}
     violations: list[str] = []
-    with mock.patch.object(scoring, "time", _Clock(world.loop, world.rng)):
+    with (
+        mock.patch.object(scoring, "time", _Clock(world.loop, world.rng)),
+        mock.patch.object(batcher, "BESIDE", world.beside),
+    ):
         try:
             last = world.loop.run_until_complete(world.live())
         except Stuck as stuck:
