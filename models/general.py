@@ -134,8 +134,8 @@ class GeneralDetector(Detector):
         forecast = self._forecast(due[..., 0], states)
         threshold = thresholds(states, self.alerts_per_week)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
-        young = young_thresholds(threshold, readings, self.alerts_per_week)
-        judged = judge_general(values, due, expected, states, readings, threshold, young, within)
+        asked = young_thresholds(threshold, readings)
+        judged = judge_general(values, due, expected, states, readings, asked, within)
         self._look_ahead(observe(states, values, timestamps_ms), states, readings)
         take_time(states, timestamps_ms, readings)
         states["last_ms"] = timestamps_ms

@@ -13,7 +13,7 @@ models.budget.
     still    a channel does not move: readings since it last changed / (3 · its longest such run + 30)
     absent   a channel is missing: readings since it was last seen / (3 · its longest such run + 30)
     range    x is outside all its values so far by a share ε > 0.02 of their range:  (ln(n/2C) + 10 ε n/(n + 200))/T
-             In a young stream each has a larger T of its own, see models.budget.
+             In a stream's first 200 readings or so its T is another, see models.budget.
 
 Why so. The mean is learned and its error measured: a network that predicts its own spread explains anomalies away.
 S never forgets, for a scale that follows the last errors makes bursts normal. Four horizons and the table surprise
@@ -123,7 +123,6 @@ def judge_general(
     states: Records,
     readings: NDArray[np.integer[Any]],
     threshold: Floats,
-    young: Floats,
     within: NDArray[np.bool_],
 ) -> Judged:
     """Score one reading of each of B streams, before `running.observe` takes it in.
@@ -134,8 +133,7 @@ def judge_general(
         seasonal: (B, C) what the time of day lets expect.
         states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
         readings: (B,) how many readings each stream has seen.
-        threshold: (B,) T, nats.
-        young: (B, 3) that of events, of what lasts and of `range`, larger while a stream is young.
+        threshold: (B, 2) T in nats, of what is counted and of `range`: another only while a stream is young.
         within: (B,) whether an incident is under way.
 
     Returns:
@@ -154,9 +152,8 @@ def judge_general(
     size = (pool(kinds) / channels**0.25).T
     nats, place = rarity(size, states["counted"], readings, YOUNG_READINGS)
     nats[:, 1:] = np.minimum(nats[:, 1:], MOST_NATS * size[:, 1:])
-    limit = young[:, (0, 1, 1)] + MORE_NATS
-    held = (nats > limit) & within[:, None]
-    count(place, states["counted"], seen, held, threshold[:, None] + MORE_NATS)
+    limit = threshold[:, :1] + MORE_NATS
+    count(place, states["counted"], seen, (nats > limit) & within[:, None], limit)
     lasting = states["lasting"].astype(np.float64)
     lasting += LASTING_GAIN * (nats[:, EVENT] - lasting) * seen
     states["lasting"] = lasting
@@ -164,7 +161,7 @@ def judge_general(
     lasts = nats / limit
     parts = np.empty((streams, 5))
     parts[:, EVENT] = lasts[:, EVENT]
-    lasts[:, EVENT] = LASTING_FACTOR * lasting / limit[:, EVENT]
+    lasts[:, EVENT] = LASTING_FACTOR * lasting / threshold[:, 0]
     parts[:, LASTING] = np.maximum.reduce(lasts, 1)
     if np.count_nonzero(seen) < streams:
         parts[~seen, :2] = 0.0
@@ -174,7 +171,7 @@ def judge_general(
     strange[LASTING] = kinds[lasts.argmax(axis=1), rows]
     _runs(values, observed, states, strange[2:4])
     strange[RANGE], excess = _outside(x, told, states, readings)
-    strange[RANGE] /= young[:, 2:]
+    strange[RANGE] /= threshold[:, 1:]
     parts[:, 2:] = np.maximum.reduce(strange[2:], 2).T
     parts = np.minimum(np.maximum(parts, 0.0), LARGEST_PART)
     telling = parts.copy()

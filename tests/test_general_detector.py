@@ -167,8 +167,8 @@ def test_a_stream_is_not_anomalous_because_it_is_young(general: Detector, kind: 
     assert alerted <= 0.15
 
 
-def test_unknown_normal_streams_keep_their_budget_while_they_are_young(general: Detector) -> None:
-    """One alert a week is 0.03 in 64 readings of five minutes, of which 32 are judged; see benchmarks/budget.py."""
+def test_an_unknown_normal_stream_is_not_anomalous_because_it_is_young(general: Detector) -> None:
+    """Of streams that the floor of models.budget was not chosen on; without it 5 % and 6 %."""
     corpus = generate(1300, 64, 5, (300,))
     states = general.initial(len(corpus.values))
     alerted, warm = np.zeros(len(states), bool), np.zeros(len(states), bool)
@@ -176,8 +176,8 @@ def test_unknown_normal_streams_keep_their_budget_while_they_are_young(general: 
         step = general.advance(corpus.values[:, row, None], corpus.timestamps_ms[:, row], states)
         alerted |= step.alert
         warm |= (step.status == WARMING_UP) & (step.score > 1)
-    assert warm.mean() < 1.5 * 0.016
-    assert alerted.mean() < 1.5 * 0.032
+    assert warm.mean() < 0.01
+    assert alerted.mean() < 0.04
 
 
 def test_an_unknown_stream_can_alert_within_its_first_64_readings(general: Detector) -> None:
