@@ -15,7 +15,7 @@ from models.labels import Labelled, Span
 from models.scaling import Scaling
 from models.training import compare as comparing
 from models.training.architectures import build
-from models.training.compare import UNSEEN, Compared, Comparison, compare, forecasts, recommend
+from models.training.compare import UNSEEN, Compared, Comparison, calibration_error, compare, forecasts, recommend
 from models.training.comparison_page import columns, lines, write_comparison
 from models.training.config import TrainConfig
 from tests.test_loop import waves
@@ -79,6 +79,20 @@ def test_a_share_of_false_alarms_is_measured_on_unseen_normal_readings() -> None
     assert calm.judged == wild.judged == 80
     assert wild.loss > calm.loss
     assert wild.false_alarm_rate >= calm.false_alarm_rate
+
+
+def test_the_calibration_error_is_of_the_shares_below_the_forecasts_quantiles() -> None:
+    drawn = np.random.default_rng(0).standard_t(4, (20_000, 3))
+    assert calibration_error(drawn, drawn) < 0.005
+    assert calibration_error(drawn + 100, drawn) == pytest.approx(0.5)
+    assert calibration_error(drawn * 1e-6, drawn) == pytest.approx(0.25, abs=0.02)
+    moving, still = drawn.copy(), drawn.copy()
+    moving[:, 0] += 100
+    still[:, 0] = np.nan
+    still[:, 1] = 3.0
+    assert calibration_error(moving, drawn) == pytest.approx(0.5 / 3, abs=0.005)  # no channel makes up for another
+    assert calibration_error(moving, still) < 0.005  # channel 2 alone: the others are absent and still
+    assert np.isnan(calibration_error(drawn[:, :2], still[:, :2]))
 
 
 def priced(one: Compared, name: str, losses: list[float], microseconds: float | None) -> Compared:
