@@ -89,7 +89,7 @@ def _series(
             last = min(stop, first + (POINTS - 1) * step_s)
             asked = {"query": query, "start": f"{first:.3f}", "end": f"{last:.3f}", "step": f"{step_s:g}"}
             data = _ask(client, "/api/v1/query_range", asked)["data"]
-            yield from ((query, series) for series in data["result"])
+            yield from ((query, series) for series in data["result"] if "values" in series)  # not histograms
             first = last + step_s
 
 
@@ -125,7 +125,7 @@ def _ms(moment: str) -> int:
     """Unix milliseconds of RFC 3339 or Unix seconds."""
     try:
         return round(float(moment) * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         at = datetime.fromisoformat(moment)

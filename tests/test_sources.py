@@ -74,6 +74,13 @@ def test_series_become_streams_by_a_label_and_channels_by_their_name() -> None:
     assert np.isnan(b.values[:, 1]).all()
 
 
+def test_a_series_of_histograms_alone_is_no_channel() -> None:
+    histograms = '{"metric":{"__name__":"spread","instance":"a:9100"},"histograms":[[1700000000,{"count":"1"}]]}'
+    with answering(200, ANSWER.replace('"result":[', f'"result":[{histograms},')) as (url, _):
+        found = pumps(url)
+    assert found[0].channels == ("pump_flow", "pump_pressure_bar")
+
+
 def test_a_long_time_is_asked_for_in_stretches_that_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "POINTS", 3)
     with answering(200, ANSWER) as (url, asked):
@@ -111,8 +118,9 @@ def test_a_server_that_is_not_there_and_a_time_that_is_none() -> None:
         pass
     with pytest.raises(RecordingError, match="does not answer"):
         pumps(url)
-    with pytest.raises(RecordingError, match="'tomorrow' is not a time"):
-        pumps(url, end="tomorrow")
+    for moment in ("tomorrow", "inf"):
+        with pytest.raises(RecordingError, match=f"'{moment}' is not a time"):
+            pumps(url, end=moment)
     with pytest.raises(RecordingError, match="expected a start before the end"):
         pumps(url, end="1")
 
