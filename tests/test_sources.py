@@ -130,10 +130,12 @@ def test_the_history_of_a_service_is_a_recording(artefact: Path, tmp_path: Path)
     with serving(artefact, tmp_path / "data") as (url, _):
         for one in (sent, readings("pump-2", 3)):
             assert httpx2.post(f"{url}/v1/readings", content=json.dumps(one)).status_code == 200
+        assert httpx2.put(f"{url}/v1/streams/pump-3", json={"on_gap": "hold"}).status_code == 200  # and no reading
         (found,) = history_recordings(url, ["pump-1"])
         both = history_recordings(url)
-        with pytest.raises(RecordingError, match="answered 404"):
-            history_recordings(url, ["pump-9"])
+        for absent in ("pump-3", "pump-9"):
+            with pytest.raises(RecordingError, match="answered 404"):
+                history_recordings(url, [absent])
     assert [recording.stream for recording in both] == ["pump-1", "pump-2"]
     assert found.channels == CHANNELS
     assert found.timestamps_ms.tolist() == [START_MS + 60_000 * row for row in range(40)]

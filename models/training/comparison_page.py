@@ -164,13 +164,13 @@ def _panel(axis: Any, comparison: Comparison, name: str, value: Number) -> None:
         axis.axvline(comparison.asked, color="black", linestyle="--", linewidth=1)
         axis.set_title(f"{name} (line: asked)", fontsize=9)
         axis.set_xlim(0, 1.3 * np.nanmax([*values, comparison.asked]))
-    elif not any(value > 0 for value in values):
-        axis.set_xlim(0, 1)
-    if name in SHARES:
-        axis.set_xlim(0, 1.02)
     evaluation = compared[0].evaluation
     if evaluation is not None and name in evaluation.figures:
         _intervals(axis, compared, name, values)
+    if name in SHARES:
+        axis.set_xlim(0, 1.02)
+    elif axis.dataLim.x1 <= 0 or not any(np.isfinite(values)):  # nothing but zeros, or nothing
+        axis.set_xlim(0, 1)
 
 
 def _intervals(axis: Any, compared: list[Compared], name: str, values: list[float]) -> None:
