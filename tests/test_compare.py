@@ -127,6 +127,10 @@ def test_the_cheapest_within_one_standard_error_of_the_best_is_recommended(compa
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(TrainingError, match="at least 43 are needed"):
         compare([labelled(length=40)], ["gru"], TINY)
+    still = labelled()
+    still.recording.values[:] = [7, np.nan]
+    with pytest.raises(TrainingError, match="no channel ever changes in the normal parts"):
+        compare([still], ["gru"], TINY)
     with pytest.raises(EvaluationError, match="2 recordings, several of a stream wave"):
         compare([labelled(EVENTS), labelled(EVENTS)], ["gru"], TINY)
 

@@ -141,13 +141,14 @@ def compare(
 
     Raises:
         RecordingError: the recordings' channels differ.
-        TrainingError: too few normal readings, or no architecture could be trained.
+        TrainingError: too few normal readings, none of whose channels changes, or no architecture could be trained.
         EvaluationError: there are events, but none that can be judged.
     """
     aligned = same_channels([one.recording for one in labelled])
     given = [Labelled(recording.rows(0), one.events) for recording, one in zip(aligned, labelled, strict=True)]
     normal, eventful = _parts(given, config.held_out)
     check_names([part.recording.stream for part in eventful])
+    _require_change([part.recording for part in normal])
     compared, failed = [], {}
     for architecture in architectures:
         own = config.model_validate(config.model_dump() | {"architecture": architecture})
@@ -162,6 +163,15 @@ def compare(
         names = {reason: [name for name in failed if failed[name] == reason] for reason in failed.values()}
         raise TrainingError("; ".join(f"{', '.join(names[reason])}: {reason}" for reason in names))
     return Comparison(compared, failed, config.false_alarm_rate, *recommend(compared))
+
+
+def _require_change(recordings: Sequence[Recording]) -> None:
+    values = np.concatenate([recording.values for recording in recordings])
+    if not any(np.unique(own[np.isfinite(own)]).size > 1 for own in values.T):
+        raise TrainingError(
+            f"no channel ever changes in the normal parts of the recordings ({', '.join(recordings[0].channels)}): "
+            "there is nothing to learn; expected at least one that does"
+        )
 
 
 @dataclass(frozen=True)
