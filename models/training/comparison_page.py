@@ -73,7 +73,8 @@ def notes(comparison: Comparison) -> list[str]:
     first = comparison.compared[0]
     said = [
         "Loss: minus the log-likelihood of unseen normal readings, in nats a value, up to a constant that all share; "
-        "less is better. Its standard error is that of one loss, not of the difference between two.",
+        "less is better. Its standard error is that of one loss, not of the difference between two, and of the "
+        "readings, not of the training: another seed may come to another loss.",
         "Calibration error: how far the shares of unseen values below the forecast's 5 %, 10 %, ... 95 % quantiles are "
         "from those, on average; 0 is best.",
         f"False alarms: asked for {comparison.asked:g} of normal readings, so {comparison.asked * first.judged:.1f} of "
