@@ -199,9 +199,9 @@ def test_the_learning_rate_falls_to_a_tenth() -> None:
 class _Explosive(LSTMForecaster):
     """Forecasts what is not a number."""
 
-    def unroll(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        mean, scale, after = super().unroll(x, observed, elapsed, state)
-        return mean * math.inf, scale, after
+    def read(self, top: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
+        mean, scale = super().read(top, last, elapsed)
+        return mean * math.inf, scale
 
 
 class _ExplosiveWhenTested(LSTMForecaster):

@@ -94,7 +94,7 @@ class Windows(Sequence[Window]):
         """Readings `start` to `stop` of each lane."""
         length, channels = stop - start, len(lanes[0].recording.channels)
         values = np.zeros((length, len(lanes), channels), np.float32)
-        times_ms = np.zeros((1 + length, len(lanes)), np.int64)  # with that of the reading before
+        delta_ms = np.zeros((length, len(lanes)), np.int64)
         inside = np.zeros((length, len(lanes), 1), bool)
         first, counting = np.zeros_like(inside), np.zeros_like(inside)
         for at, lane in enumerate(lanes):
@@ -104,13 +104,13 @@ class Windows(Sequence[Window]):
             rows = lane.recording.rows(max(0, begin - 1), end)  # with the one before, for its time
             count = end - begin
             values[:count, at] = rows.values[-count:]
-            times_ms[0, at], times_ms[1 : 1 + count, at] = rows.timestamps_ms[0], rows.timestamps_ms[-count:]
+            delta_ms[:count, at] = np.diff(rows.timestamps_ms, prepend=rows.timestamps_ms[:1])[-count:]
             inside[:count, at] = True
             first[0, at] = begin == 0
             counting[max(0, lane.burn_in - start) : count, at] = True
         there = np.isfinite(values)
         x = np.where(there & inside, self._scaling.standardise(values), 0)
-        elapsed = np.where(inside & ~first, self._scaling.elapsed(np.diff(times_ms, axis=0))[..., None], 0)
+        elapsed = np.where(inside & ~first, self._scaling.elapsed(delta_ms)[..., None], 0)
         tensors = [torch.from_numpy(array.astype(np.float32)) for array in (x, there, elapsed, there & counting)]
         return Window(tensors[0], tensors[1], tensors[2], tensors[3], first=start == 0)
 

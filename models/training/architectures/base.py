@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 State = dict[str, Tensor]
 """A stream's state: tensors by name, the batch axis first."""
@@ -61,17 +60,5 @@ class Forecaster(nn.Module, ABC):
 
     def read(self, top: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
         """The head: (..., W), (..., C) and (..., 1) to mean and scale, each (..., C)."""
-        return self._spread(self.head(torch.cat([top, elapsed], dim=-1)), last)
-
-    def read_after(self, first: Tensor, tops: Tensor, last: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
-        """`read` of T readings before which the tops are `first` (B, W) and all but the last of `tops` (T, B, W).
-
-        The tops, by far the widest, are put through the head where they lie, and only its outputs are shifted.
-        """
-        weight, of_elapsed = self.head.weight[:, :-1], self.head.weight[:, -1]
-        seen = torch.cat([functional.linear(first, weight)[None], functional.linear(tops, weight)[:-1]])
-        return self._spread(torch.addcmul(seen + self.head.bias, elapsed, of_elapsed), last)
-
-    def _spread(self, read: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        location, log_scale = torch.split(read, self.channels, dim=-1)
+        location, log_scale = torch.split(self.head(torch.cat([top, elapsed], dim=-1)), self.channels, dim=-1)
         return location + self.keep * last, torch.exp(log_scale.clamp(*LOG_SCALE_LIMITS))

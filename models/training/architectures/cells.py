@@ -75,8 +75,9 @@ class CellForecaster(Forecaster):
         self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State
     ) -> tuple[Tensor, Tensor, State]:
         tops, cells = self.run(torch.cat([x, observed, elapsed], dim=-1), state)
+        before = torch.cat([self.top(state)[None], tops[:-1]])
         last = torch.cat([state["last"][None], x[:-1]])
-        mean, scale = self.read_after(self.top(state), tops, last, elapsed)
+        mean, scale = self.read(before, last, elapsed)
         return mean, scale, {**cells, "last": x[-1]}
 
 

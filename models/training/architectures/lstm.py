@@ -103,7 +103,7 @@ class LSTMForecaster(StackedForecaster):
             x, observed, elapsed, (h, c, state["last"]), gates(self.cells), filler, masks
         )
         last = torch.cat([state["last"][None], filled[:-1]])
-        mean, scale = self.read_after(h[-1], tops, last, elapsed)
+        mean, scale = self.read(torch.cat([h[-1:], tops[:-1]]), last, elapsed)
         return mean, scale, {"h": next_h.transpose(0, 1), "c": next_c.transpose(0, 1), "last": filled[-1]}
 
     def cell(self, layer: int, below: Tensor, before: State) -> State:
