@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +24,10 @@ Series = dict[int, float]
 """Unix milliseconds to value."""
 
 
+class _NothingThere(RecordingError):
+    """The server answered 404."""
+
+
 def history_recordings(url: str, streams: Sequence[str] = ()) -> list[Recording]:
     """The readings that a running service keeps of streams, of all if none is named: the last 128, or as it is set.
 
@@ -31,9 +35,12 @@ def history_recordings(url: str, streams: Sequence[str] = ()) -> list[Recording]
         RecordingError: the service does not answer or does not know a stream.
     """
     with _client(url) as client:
-        found = [_kept(client, name) for name in streams or _all(client)]
+        found = [_kept(client, name) for name in streams]
+        for name in [] if streams else _all(client):
+            with suppress(_NothingThere):  # it has settings and no reading yet, or was forgotten in this moment
+                found.append(_kept(client, name))
     if not found:
-        raise RecordingError(f"{url}: the service has no stream yet")
+        raise RecordingError(f"{url}: the service has no reading of any stream yet")
     return found
 
 
@@ -89,7 +96,7 @@ def _series(
             last = min(stop, first + (POINTS - 1) * step_s)
             asked = {"query": query, "start": f"{first:.3f}", "end": f"{last:.3f}", "step": f"{step_s:g}"}
             data = _ask(client, "/api/v1/query_range", asked)["data"]
-            yield from ((query, series) for series in data["result"])
+            yield from ((query, series) for series in data["result"] if "values" in series)  # not histograms
             first = last + step_s
 
 
@@ -125,7 +132,7 @@ def _ms(moment: str) -> int:
     """Unix milliseconds of RFC 3339 or Unix seconds."""
     try:
         return round(float(moment) * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         at = datetime.fromisoformat(moment)
@@ -148,7 +155,8 @@ def _client(url: str) -> Iterator[httpx2.Client]:
 def _ask(client: httpx2.Client, path: str, parameters: Mapping[str, str] | None = None) -> Any:
     reply = client.get(path, params=parameters)
     if reply.status_code != 200:
-        raise RecordingError(f"{client.base_url} answered {reply.status_code} to {path}: {reply.text[:300]}")
+        kind = _NothingThere if reply.status_code == 404 else RecordingError
+        raise kind(f"{client.base_url} answered {reply.status_code} to {path}: {reply.text[:300]}")
     try:
         return reply.json()
     except ValueError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.artefact import load_artefact
 from tests.conftest import CHANNELS
 
 
@@ -237,6 +238,15 @@ def test_one_model_for_each_stream_or_folder_and_a_stream_too_short_stops_no_oth
     assert per_stream.returncode == 2
     assert "1 of 3 models could not be trained: brief: 20 readings in the longest" in per_stream.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["north-pump", "south-pump"]
+    per_channel = gatewatch(
+        "train", tmp_path / "north", "--out", tmp_path / "each", "--one-model-per", "channel",
+        "--unit", "flow=l", *small,
+    )  # fmt: skip
+    assert per_channel.returncode == 0, per_channel.stderr
+    made = [load_artefact(tmp_path / "each" / name).manifest for name in CHANNELS]
+    assert [[(channel.name, channel.unit) for channel in one.channels] for one in made] == [
+        [("pressure", "")], [("flow", "l")],
+    ]  # fmt: skip
     per_folder = gatewatch("train", tmp_path, "--check", "--one-model-per", "folder")
     assert [line for line in per_folder.stdout.splitlines() if line.endswith(":")] == ["north:", "south:"]
 
@@ -246,6 +256,17 @@ def test_options_of_train_that_do_not_go_together_are_refused(artefact: Path, tm
     assert refused(gatewatch("train", path), "expected either --out FOLDER")
     assert refused(gatewatch("train", *out), "expected one of: files, --from-service URL, --from-prometheus URL")
     assert refused(gatewatch("train", *out, "--from-prometheus", "http://x"), "needs --query, --start and --end")
-    assert refused(gatewatch("train", path, *out, "--one-model-per", "week"), "expected one of all, stream, folder")
+    assert refused(
+        gatewatch("train", path, *out, "--one-model-per", "week"), "expected one of all, stream, folder, channel"
+    )
     several = gatewatch("train", path, "--out", artefact, "--one-model-per", "stream")
     assert refused(several, "is an artefact; --one-model-per stream needs a folder for several")
+
+
+def test_without_the_extra_train_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from service.cli import main; main()"
+    arguments = ("train", recording(tmp_path / "r.csv"), "--out", tmp_path / "out")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert refused(done, "train needs the extra `train`: pip install 'gatewatch[train]'")

@@ -217,6 +217,15 @@ def test_no_model_is_trained_on_recordings_in_which_nothing_changes(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_labels_that_change_are_no_channel_that_does_and_a_search_is_not_begun_first(tmp_path: Path) -> None:
+    path = still(tmp_path / "still.csv", [f"1,{row % 2}" for row in range(100)])
+    path.write_text(path.read_text().replace("timestamp,a,b", "timestamp,a,label"))
+    for options in ((), ("--tune", "2")):
+        with pytest.raises(GatewatchError, match=r"no channel ever changes in the recordings \(a\)"):
+            gatewatch("train", path, "--out", tmp_path / "out", *options)
+    assert not (tmp_path / "out-study").exists()
+
+
 def test_recordings_without_a_value_are_refused_by_scan_too(tmp_path: Path) -> None:
     path = still(tmp_path / "empty.csv", [","] * 100)
     with pytest.raises(GatewatchError, match=r"no channel has a value in the recordings \(a, b\)"):

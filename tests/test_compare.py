@@ -15,7 +15,7 @@ from models.labels import Labelled, Span
 from models.scaling import Scaling
 from models.training import compare as comparing
 from models.training.architectures import build
-from models.training.compare import UNSEEN, Compared, Comparison, compare, forecasts, recommend
+from models.training.compare import UNSEEN, Compared, Comparison, calibration_error, compare, forecasts, recommend
 from models.training.comparison_page import columns, lines, write_comparison
 from models.training.config import TrainConfig
 from tests.test_loop import waves
@@ -81,6 +81,20 @@ def test_a_share_of_false_alarms_is_measured_on_unseen_normal_readings() -> None
     assert wild.false_alarm_rate >= calm.false_alarm_rate
 
 
+def test_the_calibration_error_is_of_the_shares_below_the_forecasts_quantiles() -> None:
+    drawn = np.random.default_rng(0).standard_t(4, (20_000, 3))
+    assert calibration_error(drawn, drawn) < 0.005
+    assert calibration_error(drawn + 100, drawn) == pytest.approx(0.5)
+    assert calibration_error(drawn * 1e-6, drawn) == pytest.approx(0.25, abs=0.02)
+    moving, still = drawn.copy(), drawn.copy()
+    moving[:, 0] += 100
+    still[:, 0] = np.nan
+    still[:, 1] = 3.0
+    assert calibration_error(moving, drawn) == pytest.approx(0.5 / 3, abs=0.005)  # no channel makes up for another
+    assert calibration_error(moving, still) < 0.005  # channel 2 alone: the others are absent and still
+    assert np.isnan(calibration_error(drawn[:, :2], still[:, :2]))
+
+
 def priced(one: Compared, name: str, losses: list[float], microseconds: float | None) -> Compared:
     cost = None if microseconds is None else (100.0, microseconds)
     return replace(
@@ -113,6 +127,10 @@ def test_the_cheapest_within_one_standard_error_of_the_best_is_recommended(compa
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(TrainingError, match="at least 43 are needed"):
         compare([labelled(length=40)], ["gru"], TINY)
+    still = labelled()
+    still.recording.values[:] = [7, np.nan]
+    with pytest.raises(TrainingError, match="no channel ever changes in the normal parts"):
+        compare([still], ["gru"], TINY)
     with pytest.raises(EvaluationError, match="2 recordings, several of a stream wave"):
         compare([labelled(EVENTS), labelled(EVENTS)], ["gru"], TINY)
 

@@ -74,6 +74,13 @@ def test_series_become_streams_by_a_label_and_channels_by_their_name() -> None:
     assert np.isnan(b.values[:, 1]).all()
 
 
+def test_a_series_of_histograms_alone_is_no_channel() -> None:
+    histograms = '{"metric":{"__name__":"spread","instance":"a:9100"},"histograms":[[1700000000,{"count":"1"}]]}'
+    with answering(200, ANSWER.replace('"result":[', f'"result":[{histograms},')) as (url, _):
+        found = pumps(url)
+    assert found[0].channels == ("pump_flow", "pump_pressure_bar")
+
+
 def test_a_long_time_is_asked_for_in_stretches_that_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "POINTS", 3)
     with answering(200, ANSWER) as (url, asked):
@@ -111,8 +118,9 @@ def test_a_server_that_is_not_there_and_a_time_that_is_none() -> None:
         pass
     with pytest.raises(RecordingError, match="does not answer"):
         pumps(url)
-    with pytest.raises(RecordingError, match="'tomorrow' is not a time"):
-        pumps(url, end="tomorrow")
+    for moment in ("tomorrow", "inf"):
+        with pytest.raises(RecordingError, match=f"'{moment}' is not a time"):
+            pumps(url, end=moment)
     with pytest.raises(RecordingError, match="expected a start before the end"):
         pumps(url, end="1")
 
@@ -122,10 +130,12 @@ def test_the_history_of_a_service_is_a_recording(artefact: Path, tmp_path: Path)
     with serving(artefact, tmp_path / "data") as (url, _):
         for one in (sent, readings("pump-2", 3)):
             assert httpx2.post(f"{url}/v1/readings", content=json.dumps(one)).status_code == 200
+        assert httpx2.put(f"{url}/v1/streams/pump-3", json={"on_gap": "hold"}).status_code == 200  # and no reading
         (found,) = history_recordings(url, ["pump-1"])
         both = history_recordings(url)
-        with pytest.raises(RecordingError, match="answered 404"):
-            history_recordings(url, ["pump-9"])
+        for absent in ("pump-3", "pump-9"):
+            with pytest.raises(RecordingError, match="answered 404"):
+                history_recordings(url, [absent])
     assert [recording.stream for recording in both] == ["pump-1", "pump-2"]
     assert found.channels == CHANNELS
     assert found.timestamps_ms.tolist() == [START_MS + 60_000 * row for row in range(40)]

@@ -136,6 +136,21 @@ def test_a_change_of_unit_within_a_recording_and_between_recordings(factor: floa
     assert found("unit change", plain("a"), other, plain("ccc")).where == "bb beside the others"
 
 
+def test_recordings_of_slow_waves_around_zero_change_no_unit() -> None:
+    """What is left of their levels is small, and differs by any factor."""
+    t = np.arange(ROWS)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        waves = [np.sin(t / 82 + rng.uniform(0, 6)) + rng.normal(0, 0.02, ROWS) for _ in range(12)]
+        looked = examined(
+            *(
+                Recording(f"r{at}", ("a",), 60_000 * t.astype(np.int64), wave[:, None].astype(np.float32))
+                for at, wave in enumerate(waves)
+            )
+        )
+        assert not [finding for finding in looked.findings if finding.kind == "unit change"]
+
+
 def test_a_machine_that_is_switched_on_and_off_changes_no_unit() -> None:
     recording = plain()
     on: NDArray[np.bool_] = np.arange(ROWS) // 400 % 2 == 1

@@ -76,3 +76,9 @@ def test_settings_outside_the_bounds_and_without_a_logarithm_can_be_tried(tmp_pa
     best, ended = searched(tmp_path, 1, TINY.model_copy(update={"hidden": 9, "weight_decay": 0.0}))
     assert ended[0].settings["hidden"] == best.hidden == 9
     assert best.weight_decay == pytest.approx(0, abs=1e-7)
+
+
+def test_a_search_of_which_no_training_ends_says_why(tmp_path: Path) -> None:
+    empty = waves(200, missing=1.0)
+    with pytest.raises(TrainingError, match=r"none of 2 trainings came to its end, the last with: no value in the"):
+        tune([empty], TINY, 2, tmp_path)

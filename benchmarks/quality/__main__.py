@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--detectors", default=",".join(DEFAULT), help=f"of {', '.join(DETECTORS)}")
     parser.add_argument(
         "--compare",
-        default="lstm-persistence,gatewatch-persistence,gatewatch-lstm,gatewatch-target-lstm",
+        default="gatewatch-gatewatch-last,lstm-persistence,gatewatch-persistence,gatewatch-lstm,gatewatch-target-lstm",
         help="pairs a-b for the difference of their figures over the same series",
     )
     options = parser.parse_args()

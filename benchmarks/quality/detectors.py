@@ -18,7 +18,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.peers import PEERS, standardise
+from benchmarks.quality.last_value import scan_by_last_value
 from benchmarks.quality.series import SETS, Series
+from models.detector import ANOMALOUS
+from models.recordings import read_recordings
 from models.running import HORIZONS
 
 QUANTILE = 0.999
@@ -59,7 +62,10 @@ COMMANDS = {
     "general-cold": Command(dict.fromkeys(SETS[1:], ())),
 }
 
-DETECTORS = (*COMMANDS, *PEERS)
+LAST = "gatewatch-last"
+"""The recipe of trained models with the last value in the network's place, for the sets with a train part."""
+
+DETECTORS = (*COMMANDS, LAST, *PEERS)
 
 
 @dataclass
@@ -73,6 +79,8 @@ class Run:
 
 def covers(detector: str, set_name: str) -> bool:
     """Whether the table has the detector for this set."""
+    if detector == LAST:
+        return set_name != "nab"
     return detector in PEERS or set_name in COMMANDS[detector].arguments
 
 
@@ -80,6 +88,8 @@ def run(detector: str, set_name: str, series: list[Series], scratch: Path) -> It
     """Run one detector over one set; yields after each step with its name, the last time with everything scored."""
     if detector in PEERS:
         yield from _run_peer(detector, series)
+    elif detector == LAST:
+        yield from _run_last_value(series)
     else:
         shutil.rmtree(scratch, ignore_errors=True)
         yield from _run_command(COMMANDS[detector], set_name, series, scratch)
@@ -99,6 +109,19 @@ def _run_peer(detector: str, series: list[Series]) -> Iterator[tuple[str, Run]]:
         flag[:train] = False
         table = pd.DataFrame({"score": scores, "flag": flag.astype(int), "alert": first_of_incident(flag).astype(int)})
         done.scored[one.name] = table.iloc[-one.rows :]
+        yield one.name, done
+
+
+def _run_last_value(series: list[Series]) -> Iterator[tuple[str, Run]]:
+    done = Run(0.0)
+    for one in series:
+        assert one.train is not None
+        (normal,), (recording,) = read_recordings(one.train), read_recordings(one.path)
+        started = time.monotonic()
+        found = scan_by_last_value(normal, recording)
+        done.seconds += time.monotonic() - started
+        flag = (found.status == ANOMALOUS).astype(int)
+        done.scored[one.name] = pd.DataFrame({"score": found.score, "flag": flag, "alert": found.alert.astype(int)})
         yield one.name, done
 
 

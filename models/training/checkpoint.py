@@ -82,6 +82,7 @@ def fingerprint(settings: str, recordings: Sequence[Source]) -> str:
     """SHA-256 of settings and of every value of recordings, which are read piece by piece."""
     digest = hashlib.sha256(settings.encode())
     for recording in recordings:
+        digest.update(f"{len(recording)} x {len(recording.channels)}".encode())
         for piece in pieces(recording):
             digest.update(piece.timestamps_ms.tobytes() + piece.values.tobytes())
     return digest.hexdigest()

@@ -28,7 +28,7 @@ from models.scan import scan_together
 from models.training.architectures import Forecaster
 from models.training.checkpoint import EpochReport
 from models.training.config import Architecture, TrainConfig
-from models.training.loop import negative_log_likelihood, torch_set
+from models.training.loop import FREEDOM, negative_log_likelihood, torch_set
 from models.training.train import Trained, same_channels, train
 from models.training.windows import usable
 
@@ -46,6 +46,9 @@ PIECE = 1024
 BLOCKS = 20
 """Of consecutive unseen readings, whose mean losses tell the standard error."""
 
+LEVELS = np.arange(1, 20) / 20
+"""Shares of the values that are to lie below the forecast's quantiles of these."""
+
 STEPPED = 1000
 """Streams in the larger of the two batches that are timed."""
 
@@ -61,6 +64,7 @@ class Compared:
         trained: the detector and its training.
         loss: of the unseen readings, nats a value.
         block_losses: (BLOCKS,) the same of blocks of them.
+        calibration_error: how far the forecast distributions are from what came, see there.
         false_alarm_rate: share of judged unseen readings above the threshold.
         judged: how many those were.
         evaluation: of the labelled part; None without labels.
@@ -74,6 +78,7 @@ class Compared:
     trained: Trained
     loss: float
     block_losses: Floats
+    calibration_error: float
     false_alarm_rate: float
     judged: int
     evaluation: Evaluation | None
@@ -136,13 +141,14 @@ def compare(
 
     Raises:
         RecordingError: the recordings' channels differ.
-        TrainingError: too few normal readings, or no architecture could be trained.
+        TrainingError: too few normal readings, none of whose channels changes, or no architecture could be trained.
         EvaluationError: there are events, but none that can be judged.
     """
     aligned = same_channels([one.recording for one in labelled])
     given = [Labelled(recording.rows(0), one.events) for recording, one in zip(aligned, labelled, strict=True)]
     normal, eventful = _parts(given, config.held_out)
     check_names([part.recording.stream for part in eventful])
+    _require_change([part.recording for part in normal])
     compared, failed = [], {}
     for architecture in architectures:
         own = config.model_validate(config.model_dump() | {"architecture": architecture})
@@ -157,6 +163,15 @@ def compare(
         names = {reason: [name for name in failed if failed[name] == reason] for reason in failed.values()}
         raise TrainingError("; ".join(f"{', '.join(names[reason])}: {reason}" for reason in names))
     return Comparison(compared, failed, config.false_alarm_rate, *recommend(compared))
+
+
+def _require_change(recordings: Sequence[Recording]) -> None:
+    values = np.concatenate([recording.values for recording in recordings])
+    if not any(np.unique(own[np.isfinite(own)]).size > 1 for own in values.T):
+        raise TrainingError(
+            f"no channel ever changes in the normal parts of the recordings ({', '.join(recordings[0].channels)}): "
+            "there is nothing to learn; expected at least one that does"
+        )
 
 
 @dataclass(frozen=True)
@@ -227,21 +242,17 @@ def _parts(given: Sequence[Labelled], held_out: float) -> tuple[list[_Part], lis
 def _measure(architecture: str, trained: Trained, normal: Sequence[_Part], eventful: Sequence[_Part]) -> Compared:
     network = trained.fitted.network
     detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
-    losses, counts = (
-        np.concatenate(rows) for rows in zip(*_unseen_losses(network, detector.scaling, normal), strict=True)
-    )
-    blocks = [
-        (float(loss.sum()), float(count.sum()))
-        for loss, count in zip(np.array_split(losses, BLOCKS), np.array_split(counts, BLOCKS), strict=True)
-    ]
+    loss, z, x = (np.concatenate(rows) for rows in zip(*_unseen(network, detector.scaling, normal), strict=True))
+    blocks = [block for block in np.array_split(loss, BLOCKS) if np.isfinite(block).any()]
     score = np.concatenate([one.judged().score for one in _scored(detector, normal)])
     live = network.kind == "live"
     return Compared(
         architecture,
         live,
         trained,
-        float(losses.sum() / counts.sum()),
-        np.array([loss / count for loss, count in blocks if count]),
+        float(np.nanmean(loss)),
+        np.array([np.nanmean(block) for block in blocks]),
+        calibration_error(z, x),
         float((score > 1).mean()) if len(score) else float("nan"),
         len(score),
         evaluate(_scored(detector, eventful)) if eventful else None,
@@ -251,17 +262,46 @@ def _measure(architecture: str, trained: Trained, normal: Sequence[_Part], event
     )
 
 
-def _unseen_losses(network: Forecaster, scaling: Scaling, parts: Sequence[_Part]) -> list[tuple[Floats, Floats]]:
-    """Of each unseen reading of each part, the sum of its values' losses and how many values it has."""
+def _unseen(network: Forecaster, scaling: Scaling, parts: Sequence[_Part]) -> list[tuple[Floats, Floats, Floats]]:
+    """Of the unseen values of each part (N, C) losses, distances from the forecast in scales, and the values.
+
+    NaN where missing.
+    """
     found = []
     for part in parts:
         recording, start = part.led_in()
         x, mean, scale = forecasts(network, scaling, recording)
-        loss = negative_log_likelihood(*map(torch.from_numpy, (np.nan_to_num(x), mean, scale))).numpy()
-        seen = np.isfinite(x)
-        summed = np.where(seen, loss, 0.0).sum(axis=1, dtype=np.float64)
-        found.append((summed[start:], seen.sum(axis=1)[start:].astype(np.float64)))
+        loss = negative_log_likelihood(*map(torch.from_numpy, (x, mean, scale))).numpy()
+        rows = np.stack([loss, (x - mean) / scale, x])[:, start:].astype(np.float64)
+        found.append((rows[0], rows[1], rows[2]))
     return found
+
+
+def calibration_error(z: Floats, x: Floats) -> float:
+    """How far the shares of values below the forecast's quantiles are from what these promise.
+
+    |share below the quantile - LEVELS|, the mean over levels and channels: 0 if the forecast distributions are right,
+    about 1/4 if every value is at their median, 1/2 if all lie on one side. A channel that stands still is left out.
+
+    Args:
+        z: (N, C) distances from the forecast in scales, NaN where missing.
+        x: (N, C) the values.
+
+    Source: Kuleshov et al. 2018, with absolute differences.
+    """
+    found = []
+    for own, values in zip(z.T, x.T, strict=True):
+        own, values = own[np.isfinite(values)], values[np.isfinite(values)]
+        if len(values) and values.max() > values.min():
+            below = (student_share(own)[:, None] <= LEVELS).mean(axis=0)
+            found.append(float(np.abs(below - LEVELS).mean()))
+    return float(np.mean(found)) if found else float("nan")
+
+
+def student_share(z: Floats) -> Floats:
+    """The share of a Student's t with 4 degrees of freedom that lies below z, in closed form."""
+    w = z / np.sqrt(1 + z * z / FREEDOM)
+    return np.asarray(0.5 + 0.375 * w * (1 - w * w / 12))
 
 
 @torch.no_grad()

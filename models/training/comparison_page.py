@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from models.training.compare import STEPPED, Compared, Comparison
 from models.training.page import COLOURS, PLOT_STYLE, paragraph, svg, table, write, write_page
@@ -26,6 +26,7 @@ Number = Callable[[Compared], float]
 COLUMNS: dict[str, tuple[str, Number]] = {
     "loss": (".4f", lambda one: one.loss),
     "standard error": (".4f", lambda one: one.standard_error),
+    "calibration error": (".4f", lambda one: one.calibration_error),
     "false alarms kept": (".5f", lambda one: one.false_alarm_rate),
     "parameters": (",.0f", lambda one: one.parameters),
     "epochs": (".0f", lambda one: len(one.trained.fitted.history)),
@@ -43,6 +44,7 @@ DETECTION = {
 """Figures of models.evaluate that stand in the table where there are labels, and their formats."""
 
 WITHOUT_PANEL = ("standard error", "epochs")
+SHARES = ("precision", "recall", "F1", "event precision", "event recall", "event F1", "VUS-PR")
 
 
 def columns(comparison: Comparison) -> dict[str, tuple[str, Number]]:
@@ -71,7 +73,10 @@ def notes(comparison: Comparison) -> list[str]:
     first = comparison.compared[0]
     said = [
         "Loss: minus the log-likelihood of unseen normal readings, in nats a value, up to a constant that all share; "
-        "less is better. Its standard error is that of one loss, not of the difference between two.",
+        "less is better. Its standard error is that of one loss, not of the difference between two, and of the "
+        "readings, not of the training: another seed may come to another loss.",
+        "Calibration error: how far the shares of unseen values below the forecast's 5 %, 10 %, ... 95 % quantiles are "
+        "from those, on average; 0 is best.",
         f"False alarms: asked for {comparison.asked:g} of normal readings, so {comparison.asked * first.judged:.1f} of "
         f"the {first.judged} unseen ones.",
     ]
@@ -160,11 +165,13 @@ def _panel(axis: Any, comparison: Comparison, name: str, value: Number) -> None:
         axis.axvline(comparison.asked, color="black", linestyle="--", linewidth=1)
         axis.set_title(f"{name} (line: asked)", fontsize=9)
         axis.set_xlim(0, 1.3 * np.nanmax([*values, comparison.asked]))
-    elif not any(value > 0 for value in values):
-        axis.set_xlim(0, 1)
     evaluation = compared[0].evaluation
     if evaluation is not None and name in evaluation.figures:
         _intervals(axis, compared, name, values)
+    if name in SHARES:
+        axis.set_xlim(0, 1.02)
+    elif axis.dataLim.x1 <= 0 or not any(np.isfinite(values)):  # nothing but zeros, or nothing
+        axis.set_xlim(0, 1)
 
 
 def _intervals(axis: Any, compared: list[Compared], name: str, values: list[float]) -> None:
@@ -188,6 +195,10 @@ def _cost(comparison: Comparison) -> Figure:
         )
         axis.annotate(one.architecture, (one.step_us[1], one.loss), textcoords="offset points", xytext=(6, 4))
     axis.set(xlabel=f"µs a reading, in a batch of {STEPPED:,}", ylabel="loss of unseen readings, nats a value")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.margins(x=0.15)
     return figure
 

@@ -110,10 +110,9 @@ class _Look:
         self.counts["stuck"] = np.where(usual, 0, 1)
         levels = np.array(self._levels)  # (places, C)
         self._note_unit_changes(levels)
-        known = np.isfinite(levels)
-        self.level = np.array(
-            [np.median(own[there]) if there.any() else np.nan for own, there in zip(levels.T, known.T, strict=True)]
-        )
+        quarter, median, three_quarters = _quartiles(levels)
+        # around 0 a level is what is left of a wave: it says nothing of the unit
+        self.level = np.where(three_quarters - quarter <= np.abs(median), median, np.nan)
 
     def _look(self, piece: Recording, before: int, start: int) -> None:
         """A piece, led by `before` rows of the one before it; it begins at row `start` of the recording."""

@@ -92,6 +92,7 @@ def tune(
     study = _open(study_folder, _identity(aligned, config))
     for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # stopped in the middle; done again
         study.tell(left.number, state=TrialState.FAIL)
+    problem = ""
     while (done := len(study.get_trials(deepcopy=False, states=FINISHED))) < trials:
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=(config.seed + done) % 2**32)
         if done == 0:
@@ -103,13 +104,13 @@ def tune(
             fitted = fit(aligned, scaling, config.model_copy(update=settings), on_epoch=watch)
             loss = fitted.history[fitted.best_epoch - 1].held_out_loss
             study.tell(trial, loss)
-        except (optuna.TrialPruned, TrainingError):  # hopeless, or the loss was not a number
-            loss = None
+        except (optuna.TrialPruned, TrainingError) as error:  # hopeless, or the loss was not a number
+            loss, problem = None, f", the last with: {error}" if isinstance(error, TrainingError) else problem
             study.tell(trial, state=TrialState.PRUNED)
         on_trial(Trial(done + 1, settings, loss))
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
-        raise TrainingError(f"none of {done} trainings came to its end; give other settings to begin with")
+        raise TrainingError(f"none of {done} trainings came to its end{problem}; give other settings to begin with")
     best = min(complete, key=_loss)
     return config.model_copy(update=best.params)
 

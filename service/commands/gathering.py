@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import GatewatchError, RecordingError
+from models.labels import label_columns, without_labels
 from models.recordings import Source, read_pieces, recording_files
 
-GROUPINGS = ("all", "stream", "folder")
-FOLDER_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+GROUPINGS = ("all", "stream", "folder", "channel")
+FOLDER_NAME = re.compile(r"[\w-][\w .:-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,16 @@ class Origin:
             return {"": [recording for _, recording in found]}
         groups: dict[str, list[Source]] = {}
         for folder, recording in found:
-            name = recording.stream if one_model_per == "stream" else folder
-            if not FOLDER_NAME.fullmatch(name):
-                raise RecordingError(
-                    f"a model of {name!r} needs a folder of this name: expected letters, digits, . _ -"
-                )
-            groups.setdefault(name, []).append(recording)
+            if one_model_per == "channel":
+                named = _channel_by_channel(recording)
+            else:
+                named = {recording.stream if one_model_per == "stream" else folder: recording}
+            for name, source in named.items():
+                if not FOLDER_NAME.fullmatch(name):
+                    raise RecordingError(
+                        f"a model of {name!r} needs a folder of this name: expected letters, digits, spaces, . : _ -"
+                    )
+                groups.setdefault(name, []).append(source)
         return groups
 
     def _named(self) -> list[tuple[str, Source]]:
@@ -79,3 +84,9 @@ class Origin:
             for path in recording_files(self.files)
             for recording in store(read_pieces(path), rows)
         ]
+
+
+def _channel_by_channel(recording: Source) -> dict[str, Source]:
+    """Each channel of a recording for itself, by name, with the columns that mark readings beside it."""
+    labels = label_columns(recording)
+    return {channel: recording.only([channel, *labels]) for channel in without_labels(recording).channels}

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from models.artefact import MANIFEST, model_folder, require_place
-from models.errors import GatewatchError
+from models.errors import GatewatchError, RecordingError
+from models.labels import without_labels
 from models.recordings import Source
 from service.commands.gathering import Origin
 from service.commands.terminal import errors, sensors, training_progress
-from service.commands.training import extra_needed, train_config, train_detector
+from service.commands.training import extra_needed, require_change, say, train_config, train_detector
 from service.commands.tuning import search
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
     from models.training.processes import Processes
+    from models.training.suitability import Suitability
     from models.training.train import Trained
 
 Groups = Mapping[str, Sequence[Source]]
@@ -68,7 +71,7 @@ def train(
     report: Annotated[Path | None, typer.Option(help="HTML to write: losses, forecasts, residuals, thresholds")] = None,
     checkpoint_every_s: Annotated[float, typer.Option(help="a checkpoint so often, and after each epoch")] = 60,
     one_model_per: Annotated[
-        str, typer.Option(help="all, or a model for each stream or folder of files, in OUT/<its name>")
+        str, typer.Option(help="all, or a model for each stream, folder of files or channel, in OUT/<its name>")
     ] = "all",
     start_from: Annotated[
         str | None, typer.Option("--from", help="train on from here, channel by channel: general, or an artefact of it")
@@ -107,6 +110,8 @@ def train(
     origin = Origin(
         files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label
     )  # fmt: skip
+    with extra_needed("train"):  # before a long look through the recordings
+        import models.training.train  # noqa: F401
     groups = origin.gather(one_model_per)
     if out is None:
         _say_what_is_odd(groups, config)
@@ -131,10 +136,13 @@ def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
 
 def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path) -> None:
     from models.training.finetune import finetune
+    from models.training.processes import joined_processes
 
-    recordings = sensors(recordings)
-    with training_progress(config.epochs) as show:
-        tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
+    with joined_processes() as processes:
+        _require_alone(processes, "--from")
+        recordings = sensors(recordings)
+        with training_progress(config.epochs) as show:
+            tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
     tuned.save(out)
     print(f"{out}: {tuned.verdict()}")
 
@@ -162,15 +170,28 @@ class _Training:
             with extra_needed("--report"):
                 import models.training.report  # noqa: F401 - needed at the end
 
+    def require_channels(self, groups: Groups) -> None:
+        """Refuse a unit of what is no channel of any model."""
+        all_of_them = [without_labels(one) for recordings in groups.values() for one in recordings]
+        channels = {channel: None for one in all_of_them for channel in one.channels}
+        unknown = [channel for channel in self.units if channel not in channels]
+        if unknown:
+            raise RecordingError(f"a unit is given for {', '.join(unknown)}; the recordings have {', '.join(channels)}")
+
     def run(self, name: str, recordings: Sequence[Source], processes: Processes) -> None:
         """Train the model of one group of recordings, and write it."""
+        from models.training.train import prepare
+
         if name and processes.leads:
             errors.print(f"{name}:", markup=False)
         config = self.config
-        if self.tune is not None:
-            config = search(recordings, config, self.tune, self.study / name)
+        on_examined: Callable[[Suitability], None] = partial(_look, name, recordings, processes)
+        if self.tune is not None:  # said before the search, and not again after it
+            on_examined(prepare(recordings, config).suitability)
+            config, on_examined = search(recordings, config, self.tune, self.study / name), lambda _: None
         checkpoint = self.checkpoint and self.checkpoint / name
-        trained = train_detector(recordings, config, self.units, checkpoint, processes, must_change=not name)
+        units = {channel: unit for channel, unit in self.units.items() if channel in recordings[0].channels}
+        trained = train_detector(recordings, config, units, checkpoint, processes, on_examined)
         if not processes.leads:
             return
         _save(trained, self.out / name)
@@ -180,14 +201,28 @@ class _Training:
             write_report(trained, recordings, self.report)
 
 
+def _require_alone(processes: Processes, option: str) -> None:
+    if processes.size > 1:
+        raise GatewatchError(f"{option} is for one process; found {processes.size}")
+
+
+def _look(name: str, recordings: Sequence[Source], processes: Processes, found: Suitability) -> None:
+    """Say what is odd about the recordings of a model; refuse them if nothing changes in those of the only one."""
+    if processes.leads:
+        say(found)
+    if not name:
+        require_change(recordings, found)
+
+
 def _train_each(groups: Groups, training: _Training) -> None:
     """One model after the other; of several, one that cannot be trained stops no other."""
     from models.training.processes import joined_processes
 
     failed: dict[str, GatewatchError] = {}
     with joined_processes() as processes:
-        if training.tune is not None and processes.size > 1:
-            raise GatewatchError(f"--tune is for one process; found {processes.size}")
+        training.require_channels(groups)
+        if training.tune is not None:
+            _require_alone(processes, "--tune")
         for name, recordings in groups.items():
             try:
                 training.run(name, recordings, processes)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from models.errors import GatewatchError
+from models.labels import without_labels
 from models.recordings import Source
 from service.commands.terminal import errors, training_progress
 
@@ -41,19 +42,20 @@ def train_config(**settings: object) -> TrainConfig:
         raise GatewatchError(f"--{name} is {problem['input']!r}: {problem['msg']}") from error
 
 
+def say(found: Suitability) -> None:
+    """What is odd about recordings, on standard error."""
+    errors.print("\n".join(found.lines()), markup=False)
+
+
 def train_detector(
     recordings: Sequence[Source],
     config: TrainConfig,
     units: dict[str, str] | None = None,
     checkpoint: Path | None = None,
     processes: Processes | None = None,
-    must_change: bool = False,
+    on_examined: Callable[[Suitability], None] = say,
 ) -> Trained:
     """models.training.train.train, with its progress and what is odd about the recordings on the terminal.
-
-    Args:
-        must_change: refuse recordings in which no channel ever changes. One stream of many may stand still while it is
-            recorded, and is strange when it moves; alone, that is a mistake.
 
     Raises:
         GatewatchError: the extra `train` is missing, or what training raises.
@@ -61,21 +63,25 @@ def train_detector(
     with extra_needed("training"):
         from models.training.processes import ALONE
         from models.training.train import train as fit_and_calibrate
-    processes = processes or ALONE
-
-    def tell(found: Suitability) -> None:
-        if processes.leads:
-            errors.print("\n".join(found.lines()), markup=False)
-        channels = recordings[0].channels
-        still = {finding.channel for finding in found.findings if finding.kind in ("constant", "empty")}
-        if must_change and still.issuperset(channels):
-            raise GatewatchError(
-                f"no channel ever changes in the recordings ({', '.join(channels)}): there is nothing to learn; "
-                "expected at least one that does"
-            )
-
     with training_progress(config.epochs) as show:
         return fit_and_calibrate(
-            recordings, config, units=units, checkpoint=checkpoint, on_examined=tell, on_epoch=show.on_epoch,
-            processes=processes,
+            recordings, config, units=units, checkpoint=checkpoint, on_examined=on_examined, on_epoch=show.on_epoch,
+            processes=processes or ALONE,
         )  # fmt: skip
+
+
+def require_change(recordings: Sequence[Source], found: Suitability) -> None:
+    """Refuse recordings in which no channel ever changes.
+
+    One stream of many may stand still while it is recorded, and is strange when it moves; alone, that is a mistake.
+
+    Raises:
+        GatewatchError: none does.
+    """
+    channels = without_labels(recordings[0]).channels
+    still = {finding.channel for finding in found.findings if finding.kind in ("constant", "empty")}
+    if still.issuperset(channels):
+        raise GatewatchError(
+            f"no channel ever changes in the recordings ({', '.join(channels)}): there is nothing to learn; "
+            "expected at least one that does"
+        )
