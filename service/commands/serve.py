@@ -17,7 +17,7 @@ from models.artefact import model_folder
 from models.detector import Detector
 from models.errors import ArtefactError, GatewatchError
 from models.general import load_detector
-from service.http.port import Port
+from service.http.port import Port, hold
 from service.settings import Settings, redact
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_port(settings.host, settings.port))
+        ports = [stack.enter_context(port) for port in _hold(settings.host, settings.port)]
         if settings.redis_url is None:
             appendfsync: Literal["always", "everysec"] = "always" if settings.durability == "strict" else "everysec"
             try:
@@ -83,29 +83,29 @@ def serve(
             proxy_headers=False,
             timeout_graceful_shutdown=settings.shutdown_grace_s,
         )
-        _run(config, listener)
+        _run(config, ports)
 
 
-def _run(config: uvicorn.Config, port: Port) -> None:
+def _run(config: uvicorn.Config, ports: list[Port]) -> None:
     """Serve in this process or, with several workers, in theirs."""
     from uvicorn import Server
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     if config.workers > 1:
-        Multiprocess(config, [port]).run()
+        Multiprocess(config, [*ports]).run()
         return
     server = Server(config)
-    server.run([port])
+    server.run([port.another() for port in ports])
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 
 
-def _port(host: str, port: int) -> Port:
+def _hold(host: str, number: int) -> list[Port]:
     try:
-        return Port.first(host, port)
+        return hold(host, number)
     except OSError as error:
-        raise GatewatchError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+        raise GatewatchError(f"cannot listen on {host}, port {number}: {error.strerror}") from error
 
 
 def _detector(settings: Settings) -> Detector:
