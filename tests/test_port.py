@@ -49,7 +49,7 @@ def test_each_process_is_dealt_a_share_of_the_connections() -> None:
 @pytest.mark.parametrize("host", [LOCAL, "0.0.0.0"])
 @pytest.mark.parametrize("processes", ["none yet", "starting", "listening"])
 def test_a_port_that_another_service_holds_is_not_shared_with_it(host: str, processes: str) -> None:
-    """Neither before its processes listen: two services that are started together would each get half of the readings."""
+    """Neither before its processes listen: of two services started together each would get half of the readings."""
     with contextlib.ExitStack() as stack:
         (port,) = map(stack.enter_context, hold(LOCAL, 0))
         if processes != "none yet":
