@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import pickle
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from service.http.port import Port, hold
-from tests.test_whole_path import gatewatch, refused
+from tests.test_whole_path import gatewatch, refused, serving
 
 CONNECTIONS = 64
 
@@ -119,3 +124,31 @@ def test_a_port_in_use_is_one_line(artefact: Path, tmp_path: Path, workers: str)
         settings = {"GATEWATCH_MODEL": str(artefact), "GATEWATCH_DATA_DIR": str(tmp_path / "data")}
         done = gatewatch("serve", "--port", port, "--workers", workers, **settings)
     assert refused(done, f"cannot listen on 127.0.0.1, port {port}: Address already in use")
+
+
+SLOW_START = """
+import os, pathlib, sys, time
+if "--multiprocessing-fork" in sys.orig_argv:
+    (pathlib.Path(__file__).parent / f"started-{os.getpid()}").touch()
+    time.sleep(7)
+"""
+
+
+def test_worker_processes_that_start_slowly_are_waited_for(artefact: Path, tmp_path: Path) -> None:
+    """uvicorn kills those that say nothing for 5 s: on a busy machine none ever came up."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    with serving(artefact, tmp_path / "data", "--workers", "2", PYTHONPATH=f"{tmp_path}:{Path.cwd()}"):
+        assert len(list(tmp_path.glob("started-*"))) == 2
+
+
+def test_the_log_says_where_the_service_listens(artefact: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"GATEWATCH_MODEL": str(artefact), "GATEWATCH_DATA_DIR": str(tmp_path / "data")}
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            lines = map(json.loads, process.stderr or ())
+            (address,) = next(line for line in lines if line["event"] == "listening")["addresses"]
+            next(line for line in lines if line["event"] == "Application startup complete.")
+            assert httpx2.get(f"http://{address}/livez").status_code == 200
+        finally:
+            process.terminate()

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import structlog
 import typer
 from pydantic import ValidationError
 
@@ -17,11 +18,17 @@ from models.artefact import model_folder
 from models.detector import Detector
 from models.errors import ArtefactError, GatewatchError
 from models.general import load_detector
-from service.http.port import Port, hold
+from service.http.port import Port, address_of, hold
 from service.settings import Settings, redact
 
 if TYPE_CHECKING:
     import uvicorn
+
+log = structlog.get_logger(__name__)
+
+WORKER_S = 30
+"""Until a worker process that says nothing is killed and another one started. It says nothing before it has imported what
+it needs: on a machine with a load of 8 that took longer than the 5 s of uvicorn, and no worker came up in half a minute."""
 
 
 def serve(
@@ -82,7 +89,9 @@ def serve(
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=settings.shutdown_grace_s,
+            timeout_worker_healthcheck=WORKER_S,
         )
+        log.info("listening", addresses=[address_of(port) for port in ports])
         _run(config, ports)
 
 

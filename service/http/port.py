@@ -81,3 +81,9 @@ def hold(host: str, number: int) -> list[Port]:
     if absent is not None and not ports:
         raise absent
     return ports
+
+
+def address_of(port: Port) -> str:
+    """Host and port, as in a URL."""
+    host, number = port.getsockname()[:2]
+    return f"[{host}]:{number}" if port.family == socket.AF_INET6 else f"{host}:{number}"
