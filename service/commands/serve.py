@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 WORKER_S = 30
-"""Until a worker process that says nothing is killed and another one started. It says nothing before it has imported what
-it needs: on a machine with a load of 8 that took longer than the 5 s of uvicorn, and no worker came up in half a minute."""
+"""Until a worker process that says nothing is killed and another one started. It says nothing before it has imported
+what it needs: with a load of 8 on two cores that took longer than uvicorn's 5 s, and no worker came up in 31 s."""
 
 
 def serve(
