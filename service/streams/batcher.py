@@ -316,7 +316,8 @@ class Batcher:
         if isinstance(error, ForeignValue):
             self._metrics.foreign_value()
         store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
-        for submission in [submission for submission in submissions if submission in self._queue]:  # taken in part
+        in_part = [submission for submission in submissions if submission.taken < len(submission.sent)]
+        for submission in [submission for submission in in_part if submission in self._queue]:
             self._queue.remove(submission)
             self._waiting -= len(submission.sent) - submission.taken
         _give(submissions, error)
