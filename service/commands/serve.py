@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 WORKER_S = 30
 """Until a worker process that says nothing is killed and another one started. It says nothing before it has imported
-what it needs: with a load of 8 on two cores that took longer than uvicorn's 5 s, and no worker came up in 31 s."""
+what it needs: on two busy cores that took longer than uvicorn's 5 s; six were killed in 37 s before one came up."""
 
 
 def serve(
