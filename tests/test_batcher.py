@@ -288,3 +288,67 @@ def test_a_request_of_which_one_part_failed_fails_and_the_next_one_does_not() ->
     _, answers = gather([request(*many), request(*many, first=5000)], batch_readings=BESIDE, recorder=Half())
     assert isinstance(answers[0], Contended)
     assert answers[1] == [str(5000 + at) for at in range(3 * BESIDE)]
+
+
+class Stall(Away):
+    """Two batches are under way when Redis stalls, and both fail; those that come later take their time."""
+
+    def __init__(self) -> None:
+        super().__init__(failures=LANES)
+        self.begun = 0
+        self.both = asyncio.Event()
+
+    async def score_batch(self, batch: Readings) -> list[str]:
+        self.begun += 1
+        if self.begun == LANES:
+            self.both.set()
+        await self.both.wait()
+        if self.begun > LANES:
+            await asyncio.sleep(0.01)
+        return await super().score_batch(batch)
+
+
+def test_one_stall_fails_the_two_batches_under_way_and_nobody_who_waits() -> None:
+    sent = [request(*(f"{stream}{at}" for at in range(BESIDE))) for stream in "abcdef"]
+    recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Stall())
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers[:LANES])
+    assert answers[LANES:] == [[str(at) for at in range(BESIDE)]] * 4
+    assert len(recorder.batches) == len(sent)
+
+
+class Silent(Away):
+    """Redis does not answer a PING either, which takes its time to find out."""
+
+    def __init__(self) -> None:
+        super().__init__(failures=1)
+        self.asked, self.known = asyncio.Event(), asyncio.Event()
+
+    async def store_answers(self) -> bool:
+        self.asked.set()
+        await self.known.wait()
+        return False
+
+
+def test_what_comes_while_redis_is_asked_whether_it_is_there_takes_nobody_into_a_batch() -> None:
+    """They would wait for Redis twice: once behind the batch that failed, once in the next one."""
+
+    async def run() -> list[object]:
+        batcher = Batcher(WIRE, recorder, Metrics(), 100, 100, 1e9)
+        batcher.start()
+        jobs = [asyncio.create_task(batcher.submit(request("first")))]
+        await asyncio.sleep(0)
+        jobs += [asyncio.create_task(batcher.submit(request("behind it")))]
+        await recorder.asked.wait()
+        jobs += [asyncio.create_task(batcher.submit(request("meanwhile")))]
+        await asyncio.sleep(0.01)
+        recorder.known.set()
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        results += [await batcher.submit(request("afterwards"))]
+        await batcher.stop()
+        return list(results)
+
+    recorder = Silent()
+    *failed, last = asyncio.run(run())
+    assert all(isinstance(answer, StoreUnavailable) for answer in failed)
+    assert [stream for batch in recorder.batches for stream, _ in batch] == ["first", "afterwards"]
+    assert last == ["0"]

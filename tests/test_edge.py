@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import os
 import resource
 import select
 import socket
@@ -192,6 +193,19 @@ def test_requests_sent_without_waiting_are_all_answered(service: Service) -> Non
     with service.connect() as connection:
         connection.sendall(b"".join(requests) + GET + b"connection: close\r\n\r\n")
         assert until_closed(connection).count(b"HTTP/1.1 200") == 13
+
+
+def test_who_sends_requests_without_waiting_and_hangs_up_is_no_error(service: Service) -> None:
+    many = [{**readings("any", 1)[0], "stream": f"many-{at}"} for at in range(60)]
+    request = post("/v1/readings", "application/json", json.dumps(many).encode())
+    for _ in range(20):
+        with service.connect() as connection:
+            connection.sendall(6 * request)  # one read; the first is answered, and then the end of the connection found
+    service.answer_to(request)
+    assert service.process.stderr is not None
+    os.set_blocking(service.process.stderr.fileno(), False)
+    assert b'"level": "error"' not in (service.process.stderr.read() or b"")
+    os.set_blocking(service.process.stderr.fileno(), True)
 
 
 def test_a_head_may_be_just_as_large_as_the_bound(service: Service) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import redis
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
+from service.streams.batcher import BESIDE
 from tests.conftest import post, readings
 
 
@@ -44,6 +46,16 @@ def test_a_stream_too_many_is_rejected_and_the_others_go_on(settings: Callable[.
         client.delete("/v1/streams/b")
         assert post(client, first_of(["f"]))[0]["status"] == "warming_up"
         assert client.get("/v1/streams").json()["streams"] == ["a", "c", "f"]
+
+
+@pytest.mark.parametrize("most", [BESIDE + 10, 4 * BESIDE])
+def test_two_batches_under_way_begin_no_stream_too_many_and_none_too_few(
+    settings: Callable[..., Settings], most: int
+) -> None:
+    with TestClient(create_app(settings(streams=most, batch_readings=BESIDE))) as client:
+        results = post(client, first_of([f"s{at}" for at in range(4 * BESIDE)]))
+        assert [r["status"] for r in results].count("warming_up") == most
+        assert client.get("/v1/streams").json()["total"] == most
 
 
 def test_a_foreign_value_under_a_key_of_all_streams_is_named_and_counted(

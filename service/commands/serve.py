@@ -10,6 +10,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import structlog
 import typer
 from pydantic import ValidationError
 
@@ -17,11 +18,17 @@ from models.artefact import model_folder
 from models.detector import Detector
 from models.errors import ArtefactError, GatewatchError
 from models.general import load_detector
-from service.http.port import Port
+from service.http.port import Port, address_of, hold
 from service.settings import Settings, redact
 
 if TYPE_CHECKING:
     import uvicorn
+
+log = structlog.get_logger(__name__)
+
+WORKER_S = 30
+"""Until a worker process that says nothing is killed and another one started. It says nothing before it has imported
+what it needs: on two busy cores that took longer than uvicorn's 5 s; six were killed in 37 s before one came up."""
 
 
 def serve(
@@ -51,8 +58,12 @@ def serve(
     _detector(settings).require_live()  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
+    if (
+        signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    ):  # its terminal is closed; with several workers it replaces them
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_port(settings.host, settings.port))
+        ports = [stack.enter_context(port) for port in _hold(settings.host, settings.port)]
         if settings.redis_url is None:
             appendfsync: Literal["always", "everysec"] = "always" if settings.durability == "strict" else "everysec"
             try:
@@ -82,30 +93,32 @@ def serve(
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=settings.shutdown_grace_s,
+            timeout_worker_healthcheck=WORKER_S,
         )
-        _run(config, listener)
+        log.info("listening", addresses=[address_of(port) for port in ports])
+        _run(config, ports)
 
 
-def _run(config: uvicorn.Config, port: Port) -> None:
+def _run(config: uvicorn.Config, ports: list[Port]) -> None:
     """Serve in this process or, with several workers, in theirs."""
     from uvicorn import Server
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     if config.workers > 1:
-        Multiprocess(config, [port]).run()
+        Multiprocess(config, [*ports]).run()
         return
     server = Server(config)
-    server.run([port])
+    server.run([port.another() for port in ports])
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 
 
-def _port(host: str, port: int) -> Port:
+def _hold(host: str, number: int) -> list[Port]:
     try:
-        return Port.first(host, port)
+        return hold(host, number)
     except OSError as error:
-        raise GatewatchError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+        raise GatewatchError(f"cannot listen on {host}, port {number}: {error.strerror}") from error
 
 
 def _detector(settings: Settings) -> Detector:

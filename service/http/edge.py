@@ -173,6 +173,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unframed = 0  # bytes read of the head under way, or since the last of the body under way
         self._large_read = False  # whether the read under way may hold too large a head
         self._refusal: ServiceError | None = None
+        self._answering: Any = None  # the `cycle` whose turn it is, of requests sent without waiting; or the last one
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -181,7 +182,10 @@ class EdgeProtocol(HttpToolsProtocol):
             self._start(self._edge.heads)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # tells the last request only; one before it would write to what is closed
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         self._unset_keepalive_if_required()
         self._stop()
         self._edge.answers.stop(self)
@@ -222,6 +226,8 @@ class EdgeProtocol(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self.cycle = cast(Any, direct)
+        if not self.pipeline:
+            self._answering = self.cycle
 
     def on_body(self, body: bytes) -> None:
         self._unframed = 0
@@ -265,6 +271,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self.on_response_complete()
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answering = self.pipeline[-1][0]
         super().on_response_complete()
         if self.transport.is_closing():
             self._edge.start(self._edge.answers, self)

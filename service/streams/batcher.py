@@ -97,7 +97,8 @@ class Batcher:
         self._waiting_readings = waiting_readings
         self._waiting_s = waiting_ms / 1000
         self._reading_s = 0.0  # what one of many readings takes, of late
-        self._store_failed = False  # in the batch before
+        self._failed_at: float | None = None  # since when Redis failed every batch
+        self._asked = 0  # lanes that wait to hear whether Redis answers at all
         self._queue: deque[_Submission] = deque()
         self._waiting = 0
         self._under_way: list[set[str]] = []  # the streams of each batch
@@ -181,6 +182,7 @@ class Batcher:
                 await self._rest()
                 continue
             taken: list[_Part] = []
+            began = time.perf_counter()
             try:
                 resting = self._scorer.turns.resting(asyncio.get_running_loop().time())
                 taken = self._take(set(resting).union(*self._under_way))
@@ -190,9 +192,11 @@ class Batcher:
                     self._blocked = bool(self._under_way)
                     await self._rest(None if self._blocked else min(resting.values()))
             except Exception as error:
-                await self._fail([submission for submission, _, _ in taken] or list(self._queue), error)
+                await self._fail([submission for submission, _, _ in taken] or list(self._queue), error, began)
 
     def _may_begin(self) -> bool:
+        if self._asked:
+            return False
         if self._under_way:
             return self._waiting >= BESIDE and len(self._under_way) < LANES and not self._blocked
         return bool(self._queue)
@@ -227,7 +231,7 @@ class Batcher:
             answers = await self._score(sent)
             now = time.perf_counter()
             self._note_pace((now - max(began, self._ended)) / (len(sent) + BATCH_COST))
-            self._ended = now
+            self._ended, self._failed_at = now, None
         finally:
             self._under_way = [others for others in self._under_way if others is not streams]
             self._blocked = False
@@ -238,7 +242,6 @@ class Batcher:
 
     def _note_pace(self, reading_s: float) -> None:
         self._reading_s += (reading_s - self._reading_s) * (PACE_GAIN if self._reading_s else 1.0)
-        self._store_failed = False
 
     async def _score(self, sent: list[Sent]) -> list[str]:
         """The answers of a batch: those of its readings, and those of what is none."""
@@ -297,11 +300,12 @@ class Batcher:
         self._metrics.waited(time.perf_counter() - min(submission.since for submission, _, _ in taken))
         return taken
 
-    async def _fail(self, submissions: list[_Submission], error: Exception) -> None:
+    async def _fail(self, submissions: list[_Submission], error: Exception, began: float) -> None:
         """Fail every request of a batch and, when Redis is away, all that wait: they would wait as long in vain.
 
-        It is away when it does not answer a PING now, or has failed the batch before as well. Else one save that
-        failed was a moment's stall.
+        It is away when it does not answer a PING now, or has failed a batch before this one began. Else it was a
+        moment's stall, which fails the batches that were under way together. No batch begins before that is known:
+        what it takes would wait for Redis twice.
         """
         if isinstance(error, StoreUnavailable):
             log.warning("batch not scored", error=str(error), cause=cause_of(error))
@@ -312,15 +316,27 @@ class Batcher:
         if isinstance(error, ForeignValue):
             self._metrics.foreign_value()
         store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
-        for submission in [submission for submission in submissions if submission in self._queue]:  # taken in part
+        in_part = [submission for submission in submissions if submission.taken < len(submission.sent)]
+        for submission in [submission for submission in in_part if submission in self._queue]:
             self._queue.remove(submission)
             self._waiting -= len(submission.sent) - submission.taken
         _give(submissions, error)
-        again, self._store_failed = self._store_failed, store_failed
-        if store_failed and self._queue and (again or not await self._scorer.store_answers()):
+        if not store_failed:
+            self._failed_at = None
+            return
+        if self._failed_at is None:
+            self._failed_at = time.perf_counter()
+        if self._queue and (self._failed_at <= began or not await self._store_answers()):
             _give(self._queue, error)
             self._queue.clear()
             self._waiting = 0
+
+    async def _store_answers(self) -> bool:
+        self._asked += 1
+        try:
+            return await self._scorer.store_answers()
+        finally:
+            self._asked -= 1
 
 
 def _give(submissions: Iterable[_Submission], error: Exception) -> None:

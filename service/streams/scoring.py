@@ -35,6 +35,9 @@ log = structlog.get_logger(__name__)
 SMALL_BATCH = 32
 """Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
 
+RECOUNT_S = 0.001
+"""Between two looks whether a batch has begun its streams."""
+
 
 @dataclass
 class Lanes:
@@ -47,6 +50,7 @@ class Lanes:
         records: (B,) the states before; moved forward in place.
         recovered: row of a stream whose state had to be rebuilt, to the history to be written anew.
         causes: row of such a stream to what was wrong with its record; not of new streams.
+        begun: new streams, as many as there may be.
         excess: rows of new streams that are more than there may be.
     """
 
@@ -56,6 +60,7 @@ class Lanes:
     records: Records
     recovered: dict[int, Entries] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
     excess: set[int] = field(default_factory=set)
 
 
@@ -99,6 +104,7 @@ class Scorer:
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
         self._most_streams = most_streams
+        self._begun: set[str] = set()  # new streams of batches under way, which Redis may not count yet
 
     async def score_batch(self, batch: Readings) -> list[str]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
@@ -112,6 +118,12 @@ class Scorer:
             StoreUnavailable: Redis did not answer.
             Contended: other processes wrote a stream for `save_attempts` times.
         """
+        try:
+            return await self._score_batch(batch)
+        finally:
+            self._begun.difference_update(batch.streams)
+
+    async def _score_batch(self, batch: Readings) -> list[str]:
         answers: list[str] = [""] * len(batch)
         waiting: Sequence[int] = range(len(batch))
         left, deep = self._attempts, len(batch)
@@ -122,6 +134,7 @@ class Scorer:
             began, load = loop.time(), self._metrics.stage("load")
             async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
                 lanes = await self._lanes(streams, held.packed, sound=held.remembered is not None)
+                self._begun |= lanes.begun
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
                 with self._metrics.stage("step"):
@@ -228,11 +241,27 @@ class Scorer:
             await asyncio.to_thread(self._recover, lanes, flaws, histories)
             new = [row for row in flaws if row not in lanes.causes]
             if new:
-                lanes.excess = set(new[max(0, self._most_streams - await self._store.count_streams()) :])
+                room = await self._room(streams, len(new))
+                lanes.excess = set(new[room:])
+                lanes.begun = {streams[row] for row in new[:room]}
             for row, content in zip(flaws, settings, strict=True):
                 if content and flaws[row] != "history":
                     StreamSettings.decode(content).write(lanes.records[row : row + 1])
         return lanes
+
+    async def _room(self, streams: Sequence[str], new: int) -> int:
+        """How many of so many new streams there may be.
+
+        Those that a batch under way begins may be counted twice: where it matters, its end is waited for.
+        """
+        while True:
+            begun = set(self._begun)
+            count = await self._store.count_streams()
+            begun = (begun | self._begun).difference(streams)
+            room = self._most_streams - count - len(begun)
+            if room >= new or not begun:
+                return max(0, room)
+            await asyncio.sleep(RECOUNT_S)
 
     async def _histories(self, streams: Sequence[str]) -> list[Entries]:
         return [self._stepper.read_history(ring) for ring in await self._store.load_histories(streams)]
