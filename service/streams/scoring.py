@@ -105,6 +105,7 @@ class Scorer:
         self._attempts = save_attempts
         self._most_streams = most_streams
         self._begun: set[str] = set()  # new streams of batches under way, which Redis may not count yet
+        self._counts: list[set[str]] = []  # the same, for each count under way: all that were so meanwhile
 
     async def score_batch(self, batch: Readings) -> list[str]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
@@ -134,7 +135,8 @@ class Scorer:
             began, load = loop.time(), self._metrics.stage("load")
             async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
                 lanes = await self._lanes(streams, held.packed, sound=held.remembered is not None)
-                self._begun |= lanes.begun
+                for begun in (self._begun, *self._counts):
+                    begun.update(lanes.begun)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
                 with self._metrics.stage("step"):
@@ -256,8 +258,12 @@ class Scorer:
         """
         while True:
             begun = set(self._begun)
-            count = await self._store.count_streams()
-            begun = (begun | self._begun).difference(streams)
+            self._counts.append(begun)
+            try:
+                count = await self._store.count_streams()
+            finally:
+                self._counts = [other for other in self._counts if other is not begun]
+            begun.difference_update(streams)
             room = self._most_streams - count - len(begun)
             if room >= new or not begun:
                 return max(0, room)
