@@ -26,9 +26,10 @@ LONGEST, SLOWEST = 8.0, 4.0
 LEAST_STEP = 0.05
 
 WEEK_MS = 7 * 86_400_000
-RATE, RATE_POWER = 1.1, 1.3
+RATE, RATE_POWER, SMALL_POWER = 1.1, 1.3, 1.8
 """e^-T = RATE alerts^RATE_POWER / readings a week. Alerts join, so that large budgets need more than their share; some
-come of what is normal (a first trend, a new level), so that small ones need less. Fitted on 130 synthetic streams."""
+come of what is normal (a first trend, a new level), so that small ones need less: SMALL_POWER below one alert a week,
+with which half an alert is kept within a factor 1.5 over the first eight weeks. Fitted on synthetic streams."""
 
 YOUNG_NATS, YOUTH_READINGS = np.array([30.0, 16.0]), 150.0
 """Of what is counted, and of the range, whose nats are few in few readings anyhow. The T of one alert a week, at a
@@ -65,7 +66,8 @@ def take_time(states: Records, timestamps_ms: NDArray[np.int64], readings: NDArr
 
 def thresholds(states: Records, alerts_per_week: float) -> Floats:
     """(B,) T in nats, for an alert budget, at each stream's own pace."""
-    rate = RATE * alerts_per_week**RATE_POWER * states["pace_ms"].astype(np.float64) / WEEK_MS
+    power = RATE_POWER if alerts_per_week >= 1 else SMALL_POWER
+    rate = RATE * alerts_per_week**power * states["pace_ms"].astype(np.float64) / WEEK_MS
     return np.asarray(-np.log(np.minimum(np.maximum(rate, LEAST_RATE), min(LARGEST_RATE * alerts_per_week, 0.1))))
 
 
