@@ -27,6 +27,7 @@ from service.storage.resp import Writes
 from service.storage.store import StateStore
 from service.streams import corrections
 from service.streams.identity import Round, across_gap, decide, rounds_of, unanswered
+from service.streams.newcomers import Newcomers
 from service.streams.stepper import Stepper
 from service.streams.turns import Turns
 
@@ -34,9 +35,6 @@ log = structlog.get_logger(__name__)
 
 SMALL_BATCH = 32
 """Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
-
-RECOUNT_S = 0.001
-"""Between two looks whether a batch has begun its streams."""
 
 
 @dataclass
@@ -103,9 +101,7 @@ class Scorer:
         self._answers = Answers(detector)
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
-        self._most_streams = most_streams
-        self._begun: set[str] = set()  # new streams of batches under way, which Redis may not count yet
-        self._counts: list[set[str]] = []  # the same, for each count under way: all that were so meanwhile
+        self._newcomers = Newcomers(store, most_streams)
 
     async def score_batch(self, batch: Readings) -> list[str]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
@@ -122,7 +118,7 @@ class Scorer:
         try:
             return await self._score_batch(batch)
         finally:
-            self._begun.difference_update(batch.streams)
+            self._newcomers.end(batch.streams)
 
     async def _score_batch(self, batch: Readings) -> list[str]:
         answers: list[str] = [""] * len(batch)
@@ -135,8 +131,7 @@ class Scorer:
             began, load = loop.time(), self._metrics.stage("load")
             async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
                 lanes = await self._lanes(streams, held.packed, sound=held.remembered is not None)
-                for begun in (self._begun, *self._counts):
-                    begun.update(lanes.begun)
+                self._newcomers.begin(lanes.begun)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
                 with self._metrics.stage("step"):
@@ -195,7 +190,7 @@ class Scorer:
             async with self._store.hold([stream]) as held:
                 lanes = await self._lanes([stream], held.packed)
                 if lanes.excess:
-                    raise BadRequest(self._one_too_many())
+                    raise BadRequest(self._newcomers.refusal)
                 settings.write(lanes.records)
                 slots = [
                     slot for entries in lanes.recovered.values() for slot in self._stepper.slots_of(repeat(0), entries)
@@ -243,31 +238,13 @@ class Scorer:
             await asyncio.to_thread(self._recover, lanes, flaws, histories)
             new = [row for row in flaws if row not in lanes.causes]
             if new:
-                room = await self._room(streams, len(new))
+                room = await self._newcomers.room(streams, len(new))
                 lanes.excess = set(new[room:])
                 lanes.begun = {streams[row] for row in new[:room]}
             for row, content in zip(flaws, settings, strict=True):
                 if content and flaws[row] != "history":
                     StreamSettings.decode(content).write(lanes.records[row : row + 1])
         return lanes
-
-    async def _room(self, streams: Sequence[str], new: int) -> int:
-        """How many of so many new streams there may be.
-
-        Those that a batch under way begins may be counted twice: where it matters, its end is waited for.
-        """
-        while True:
-            begun = set(self._begun)
-            self._counts.append(begun)
-            try:
-                count = await self._store.count_streams()
-            finally:
-                self._counts = [other for other in self._counts if other is not begun]
-            begun.difference_update(streams)
-            room = self._most_streams - count - len(begun)
-            if room >= new or not begun:
-                return max(0, room)
-            await asyncio.sleep(RECOUNT_S)
 
     async def _histories(self, streams: Sequence[str]) -> list[Entries]:
         return [self._stepper.read_history(ring) for ring in await self._store.load_histories(streams)]
@@ -324,13 +301,10 @@ class Scorer:
         writes.opened, writes.closed = self._incidents(lanes.streams, was_open, records)
         return applied
 
-    def _one_too_many(self) -> str:
-        return f"this would be a new stream, and there are {self._most_streams} already (GATEWATCH_STREAMS)"
-
     def _without_excess(self, applied: Applied, batch: Readings, lanes: Lanes, round_: Round) -> Round:
         """Refuse readings that would begin one stream too many."""
         excess = np.isin(round_.rows, list(lanes.excess))
-        error = self._one_too_many()
+        error = self._newcomers.refusal
         for place in round_.places[excess].tolist():
             seq = None if batch.seqs[place] == NO_SEQ else int(batch.seqs[place])
             applied.refused[place] = answer(rejected(batch.streams[place], None, seq, error))

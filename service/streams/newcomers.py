@@ -1,0 +1,57 @@
+"""Newcomers: keeps the number of streams within its bound, while two batches beside each other begin new ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from service.storage.store import StateStore
+
+RECOUNT_S: Final = 0.001
+RECOUNTS: Final = 250
+"""Looks whether the other batch has begun its streams; it takes some milliseconds. After the last one its streams count
+as begun, so that two batches never wait for each other for ever."""
+
+
+class Newcomers:
+    """The new streams of one process's batches under way. Other processes' are seen once Redis counts them."""
+
+    def __init__(self, store: StateStore, most_streams: int) -> None:
+        self._store = store
+        self._most = most_streams
+        self._begun: set[str] = set()  # Redis may not count them yet
+        self._counts: list[set[str]] = []  # for each count under way, all that were begun meanwhile
+
+    @property
+    def refusal(self) -> str:
+        """What a reading gets that would begin one stream too many."""
+        return f"this would be a new stream, and there are {self._most} already (GATEWATCH_STREAMS)"
+
+    async def room(self, streams: Sequence[str], new: int) -> int:
+        """How many of so many new streams there may be, in a batch of `streams`.
+
+        Those that a batch under way begins may be counted twice: where it matters, its end is waited for.
+        """
+        for _ in range(RECOUNTS):
+            begun = set(self._begun)
+            self._counts.append(begun)
+            try:
+                count = await self._store.count_streams()
+            finally:
+                self._counts = [other for other in self._counts if other is not begun]
+            begun.difference_update(streams)
+            room = self._most - count - len(begun)
+            if room >= new or not begun:
+                break
+            await asyncio.sleep(RECOUNT_S)
+        return max(0, room)
+
+    def begin(self, streams: Collection[str]) -> None:
+        """A batch begins these streams; nothing may be awaited between `room` and this."""
+        for begun in (self._begun, *self._counts):
+            begun.update(streams)
+
+    def end(self, streams: Collection[str]) -> None:
+        """A batch of these streams is over: Redis counts those that it began."""
+        self._begun.difference_update(streams)
