@@ -8,61 +8,64 @@ from service.storage.store import StateStore
 from service.streams.newcomers import Newcomers
 
 MOST = 10
+SIX, THREE, TWO = ["a", "b", "c", "d", "e", "f"], ["u", "v", "w"], ["x", "y"]
 
 
 class Counting(StateStore):
-    """A store with so many streams; while it counts them, something may happen."""
+    """A store with so many streams; its first answer may be a while on its way."""
 
     def __init__(self, streams: int) -> None:
         self.streams = streams
-        self.meanwhile = lambda: None
+        self.arrives: asyncio.Event | None = None
 
     async def count_streams(self) -> int:
         counted = self.streams
-        await asyncio.sleep(0)
-        self.meanwhile()
+        arrives, self.arrives = self.arrives, None
+        await (arrives.wait() if arrives else asyncio.sleep(0))
         return counted
 
 
 def test_streams_that_are_begun_and_saved_while_they_are_counted_count() -> None:
-    store = Counting(4)
-    newcomers = Newcomers(store, MOST)
+    async def run() -> int:
+        store = Counting(4)
+        store.arrives = arrives = asyncio.Event()
+        newcomers = Newcomers(store, MOST)
+        six = asyncio.create_task(newcomers.admit(SIX, SIX))
+        await asyncio.sleep(0)
+        assert await newcomers.admit(THREE, THREE) == 3
+        store.streams = 7
+        newcomers.end(THREE)
+        arrives.set()
+        return await six
 
-    def whole_batch() -> None:
-        newcomers.begin({"a", "b", "c"})
-        newcomers.end(["a", "b", "c"])
-        store.streams, store.meanwhile = 7, lambda: None
-
-    store.meanwhile = whole_batch
-    assert asyncio.run(newcomers.room(["x", "y"], 2)) == 3
-    store.meanwhile = whole_batch
-    store.streams = 4
-    assert asyncio.run(newcomers.room([f"x{at}" for at in range(6)], 6)) == 3
+    assert asyncio.run(run()) == 3
 
 
 def test_what_another_batch_begins_is_waited_for_where_it_matters() -> None:
-    store = Counting(4)
-    newcomers = Newcomers(store, MOST)
-    newcomers.begin({"a", "b", "c"})
-
     async def run() -> int:
-        asking = asyncio.create_task(newcomers.room([f"x{at}" for at in range(6)], 6))
+        store = Counting(4)
+        newcomers = Newcomers(store, MOST)
+        assert await newcomers.admit(THREE, THREE) == 3
+        assert await newcomers.admit(["x"], ["x"]) == 1  # there is room whatever becomes of the three
+        six = asyncio.create_task(newcomers.admit(SIX, SIX))
         await asyncio.sleep(0.01)
-        assert not asking.done()
-        newcomers.end(["a", "b", "c"])  # of which two were refused, say
-        store.streams = 5
-        return await asking
+        assert not six.done()
+        newcomers.end(["x"])
+        newcomers.end(THREE)  # of which two were refused, say
+        store.streams = 6
+        return await six
 
-    assert asyncio.run(run()) == 5
+    assert asyncio.run(run()) == 4
 
 
 def test_two_batches_never_wait_for_each_other_for_ever() -> None:
-    newcomers = Newcomers(Counting(8), MOST)
-    newcomers.begin({"a", "b", "c"})
-    newcomers.begin({"x", "y"})
-
     async def run() -> list[int]:
-        rooms = newcomers.room(["a", "b", "c"], 3), newcomers.room(["x", "y"], 2)
-        return list(await asyncio.wait_for(asyncio.gather(*rooms), 20))
+        store = Counting(4)
+        newcomers = Newcomers(store, MOST)
+        assert await newcomers.admit(THREE, THREE) == 3
+        assert await newcomers.admit(TWO, TWO) == 2
+        store.streams = 8  # another process was faster, and both have to begin anew
+        again = newcomers.admit(THREE, THREE), newcomers.admit(TWO, TWO)
+        return list(await asyncio.wait_for(asyncio.gather(*again), 20))
 
     assert asyncio.run(run()) == [0, 0]

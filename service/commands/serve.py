@@ -58,9 +58,7 @@ def serve(
     _detector(settings).require_live()  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
-    if (
-        signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
-    ):  # its terminal is closed; with several workers it replaces them
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # sent when the terminal is closed
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with contextlib.ExitStack() as stack:
         ports = [stack.enter_context(port) for port in _hold(settings.host, settings.port)]

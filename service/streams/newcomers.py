@@ -28,8 +28,8 @@ class Newcomers:
         """What a reading gets that would begin one stream too many."""
         return f"this would be a new stream, and there are {self._most} already (GATEWATCH_STREAMS)"
 
-    async def room(self, streams: Sequence[str], new: int) -> int:
-        """How many of so many new streams there may be, in a batch of `streams`.
+    async def admit(self, streams: Sequence[str], new: Sequence[str]) -> int:
+        """How many of the new ones among a batch's streams it may begin, the first ones; until `end` they count.
 
         Those that a batch under way begins may be counted twice: where it matters, its end is waited for.
         """
@@ -42,15 +42,13 @@ class Newcomers:
                 self._counts = [other for other in self._counts if other is not begun]
             begun.difference_update(streams)
             room = self._most - count - len(begun)
-            if room >= new or not begun:
+            if room >= len(new) or not begun:
                 break
             await asyncio.sleep(RECOUNT_S)
-        return max(0, room)
-
-    def begin(self, streams: Collection[str]) -> None:
-        """A batch begins these streams; nothing may be awaited between `room` and this."""
+        admitted = min(max(0, room), len(new))
         for begun in (self._begun, *self._counts):
-            begun.update(streams)
+            begun.update(new[:admitted])
+        return admitted
 
     def end(self, streams: Collection[str]) -> None:
         """A batch of these streams is over: Redis counts those that it began."""

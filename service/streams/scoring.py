@@ -48,8 +48,8 @@ class Lanes:
         records: (B,) the states before; moved forward in place.
         recovered: row of a stream whose state had to be rebuilt, to the history to be written anew.
         causes: row of such a stream to what was wrong with its record; not of new streams.
-        begun: new streams, as many as there may be.
-        excess: rows of new streams that are more than there may be.
+        new: rows of new streams.
+        excess: those of them that are more than there may be; see `_admit`.
     """
 
     streams: list[str]
@@ -58,7 +58,7 @@ class Lanes:
     records: Records
     recovered: dict[int, Entries] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
-    begun: set[str] = field(default_factory=set)
+    new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
 
 
@@ -131,7 +131,7 @@ class Scorer:
             began, load = loop.time(), self._metrics.stage("load")
             async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
                 lanes = await self._lanes(streams, held.packed, sound=held.remembered is not None)
-                self._newcomers.begin(lanes.begun)
+                await self._admit(lanes)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
                 with self._metrics.stage("step"):
@@ -186,20 +186,26 @@ class Scorer:
 
     async def configure(self, stream: str, settings: StreamSettings) -> None:
         """Give a stream its settings, whether it has seen a reading or not."""
-        for _ in range(self._attempts):
-            async with self._store.hold([stream]) as held:
-                lanes = await self._lanes([stream], held.packed)
-                if lanes.excess:
-                    raise BadRequest(self._newcomers.refusal)
-                settings.write(lanes.records)
-                slots = [
-                    slot for entries in lanes.recovered.values() for slot in self._stepper.slots_of(repeat(0), entries)
-                ]
-                anew = list(lanes.recovered)
-                await self._store.save_settings(stream, settings.encode())
-                await held.send(Writes([stream], lanes.fences, state.pack(lanes.records, lanes.seeds), slots, anew))
-                if (await held.saved())[0]:
-                    return
+        try:
+            for _ in range(self._attempts):
+                async with self._store.hold([stream]) as held:
+                    lanes = await self._lanes([stream], held.packed)
+                    await self._admit(lanes)
+                    if lanes.excess:
+                        raise BadRequest(self._newcomers.refusal)
+                    settings.write(lanes.records)
+                    slots = [
+                        slot
+                        for entries in lanes.recovered.values()
+                        for slot in self._stepper.slots_of(repeat(0), entries)
+                    ]
+                    anew = list(lanes.recovered)
+                    await self._store.save_settings(stream, settings.encode())
+                    await held.send(Writes([stream], lanes.fences, state.pack(lanes.records, lanes.seeds), slots, anew))
+                    if (await held.saved())[0]:
+                        return
+        finally:
+            self._newcomers.end([stream])
         raise Contended(f"other processes kept writing stream {stream}; send the settings again")
 
     async def recent(self, stream: str) -> list[dict[str, Any]]:
@@ -236,15 +242,17 @@ class Scorer:
                 if flaw == "corrupt":
                     await self._store.quarantine(streams[row], packed[row] or b"")
             await asyncio.to_thread(self._recover, lanes, flaws, histories)
-            new = [row for row in flaws if row not in lanes.causes]
-            if new:
-                room = await self._newcomers.room(streams, len(new))
-                lanes.excess = set(new[room:])
-                lanes.begun = {streams[row] for row in new[:room]}
+            lanes.new = [row for row in flaws if row not in lanes.causes]
             for row, content in zip(flaws, settings, strict=True):
                 if content and flaws[row] != "history":
                     StreamSettings.decode(content).write(lanes.records[row : row + 1])
         return lanes
+
+    async def _admit(self, lanes: Lanes) -> None:
+        """Tell which new streams are more than there may be."""
+        if lanes.new:
+            admitted = await self._newcomers.admit(lanes.streams, [lanes.streams[row] for row in lanes.new])
+            lanes.excess = set(lanes.new[admitted:])
 
     async def _histories(self, streams: Sequence[str]) -> list[Entries]:
         return [self._stepper.read_history(ring) for ring in await self._store.load_histories(streams)]
