@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -38,6 +39,7 @@ from service.storage.store import StateStore
 from service.streams.batcher import Batcher
 from service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send
 from service.streams.scoring import Scorer
+from service.streams.takeover import Takeover
 from service.streams.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -78,8 +80,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
+    takeover = Takeover(store, detector.name, metrics)
     scorer = Scorer(
-        detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns
+        detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns, takeover
     )
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
@@ -99,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         try:
             await store.check(settings.durability == "strict")
             await store.lost_everything()
+            await takeover.claim()
         except StoreUnavailable as error:
             log.warning(
                 "started without Redis; readings get 503 until it is back", error=str(error), cause=cause_of(error)
@@ -108,7 +112,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.set_threshold(100_000, 50, 50)
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels))
+        watch = asyncio.create_task(takeover.watch(), name="takeover")
         yield {INGEST: ingest}
+        watch.cancel()
         await batcher.stop()
         await store.close()
         log.info("stopped")
@@ -124,7 +130,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies)
+    app.state.parts = Parts(settings, detector, store, scorer, takeover, metrics, bodies)
     app.include_router(router)
     _answer_problems(app, metrics)
     generate = app.openapi

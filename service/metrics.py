@@ -84,6 +84,18 @@ class Metrics:
         self._rescored = Counter(
             "gatewatch_rescored", "Readings scored anew after a late one before them.", registry=registry
         )
+        self._sequences = Counter(
+            "gatewatch_sequences_restarted", "Senders that began to count their readings anew.", registry=registry
+        )
+        self._clock_steps = Counter(
+            "gatewatch_clock_steps", "Readings in their order whose time lies before the last one's.", registry=registry
+        )
+        self._takeover = Gauge(
+            "gatewatch_takeover",
+            "Number of the takeover that this service scores under; 0 once another model has taken over.",
+            multiprocess_mode="mostrecent",
+            registry=registry,
+        )
         self._model = Gauge(
             "gatewatch_model_info",
             "1 for the model in use.",
@@ -178,6 +190,18 @@ class Metrics:
         """A late reading was applied in its place, and so many after it were scored anew."""
         self._corrections.inc()
         self._rescored.inc(rescored)
+
+    def sequence_restarted(self) -> None:
+        """A sender began to count its readings anew."""
+        self._sequences.inc()
+
+    def clock_stepped(self, readings: int) -> None:
+        """So many readings of numbered streams had a time before the one before them."""
+        self._clock_steps.inc(readings)
+
+    def takeover(self, number: int) -> None:
+        """The process scores under this number; 0 if it does not score any more."""
+        self._takeover.set(number)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes, of all worker processes."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from models.detector import Detector
 from models.recordings import Recording
 from models.scan import scan_together
-from service.records import state
+from service.records.chain import Chain
 from service.storage.private_redis import start_private_redis
 from tests.faults import services
 
@@ -171,9 +171,9 @@ def check(
     order = [CHANNELS.index(channel) for channel in detector.channels]
     table = table[:, :, order]
     times_ms = 1000 * (START_S + 60 * np.arange(table.shape[1]))
-    tags = np.zeros(len(names), "V16")
+    tags, chain = np.zeros(len(names), "V16"), Chain(detector.channels)
     for seq, time_ms in enumerate(times_ms):
-        tags = state.chain(tags, np.full(len(names), seq), np.full(len(names), time_ms), table[:, seq])
+        tags = chain.tags(tags, np.full(len(names), seq), np.full(len(names), time_ms), table[:, seq])
     recordings = [Recording(name, detector.channels, times_ms, table[row]) for row, name in enumerate(names)]
     for row, alone in enumerate(scan_together(detector, recordings)):
         known = found[row]

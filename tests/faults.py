@@ -33,7 +33,7 @@ from redis import Redis
 from models.detector import Detector
 from models.recordings import Recording
 from models.scan import scan
-from service.records import state
+from service.records.chain import Chain
 from service.storage.private_redis import PrivateRedis, start_private_redis
 
 FAULT_SHARE = 0.04
@@ -259,9 +259,9 @@ async def _check_stream(
     order = [("pressure", "flow").index(channel) for channel in detector.channels]
     values = values[:, order]
     times = 1_700_000_000_000 + 60_000 * np.arange(len(values))
-    tags = np.zeros(1, "V16")
+    tags, chain = np.zeros(1, "V16"), Chain(detector.channels)
     for seq in range(len(values)):
-        tags = state.chain(tags, np.array([seq]), times[seq : seq + 1], values[seq : seq + 1])
+        tags = chain.tags(tags, np.array([seq]), times[seq : seq + 1], values[seq : seq + 1])
     tag = bytes(tags[0])
     for _ in range(100):
         request = f"GET /v1/streams/{name} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"

@@ -17,13 +17,10 @@ from models.detector import Detector
 from service.app import create_app
 from service.messages.schemas import Readings, Wire
 from service.messages.stream_settings import StreamSettings
-from service.metrics import Metrics
 from service.settings import Settings
 from service.storage.store import StateStore
-from service.streams.scoring import Scorer
-from service.streams.turns import Turns
 from tests.conftest import post, readings
-from tests.test_scoring import state_key
+from tests.test_scoring import scorer_of, state_key
 
 
 def configure(client: TestClient, stream: str, **settings: Any) -> dict[str, Any]:
@@ -111,7 +108,7 @@ def test_a_late_reading_that_another_process_overtakes(
     async def race() -> tuple[dict[str, Any], dict[str, Any] | None]:
         wire = Wire(detector.channels, 0, 100)
         stores = [OvertakenStore(redis_url, tenant, 2000), StateStore(redis_url, tenant, 2000)]
-        mine, others = [Scorer(detector, store, Metrics(), 128, 4, 100, Turns(random.Random(0))) for store in stores]
+        mine, others = [scorer_of(detector, store, 4) for store in stores]
 
         def read(*chosen: dict[str, Any]) -> Readings:
             return wire.columns(wire.read(json.dumps(chosen).encode(), False, None)[0], 2_000_000_000_000)[1]

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from models.detector import Detector
 from service.app import create_app
 from service.records import history, state
+from service.records.layout import layout_of
 from service.settings import Settings
 from tests.conftest import CHANNELS, post, readings
 
@@ -21,6 +22,7 @@ MUTANTS = int(os.environ.get("MUTANTS", "20000"))
 SEED = int(os.environ.get("MUTANTS_SEED", "0"))
 SLOTS = 128
 STREAM = state.seed(b"any")
+LAYOUT = layout_of(CHANNELS, CHANNELS)
 TOGETHER = 500
 FLAWS = {"missing", "corrupt", "format", "model", "history"}
 
@@ -65,20 +67,20 @@ def harmed(sound: list[bytes], rng: random.Random) -> bytes:
 @pytest.fixture
 def records(detector: Detector) -> list[bytes]:
     """A fresh record, and those of streams that have seen some readings."""
-    dtype = state.state_dtype(detector.state_dtype)
+    dtype = state.state_dtype(detector.state_dtype, len(detector.channels))
     rng = np.random.default_rng(SEED)
     fresh = state.fresh(dtype, detector.initial(4), detector.digest, SLOTS)
     for at in range(1, 4):
         fresh["tag"][at] = np.void(rng.bytes(16))
         fresh["readings"][at] = fresh["last_seq"][at] = rng.integers(1, 2**40)
         fresh["detector"][at] = np.frombuffer(rng.bytes(dtype["detector"].itemsize), dtype["detector"])[0]
-    return state.pack(fresh, [STREAM] * len(fresh))
+    return state.pack(fresh, [LAYOUT] * len(fresh), [STREAM] * len(fresh))
 
 
 def taken(detector: Detector, packed: list[bytes]) -> list[bytes]:
     """Which of some records would be scored on; the rest is zero, with one of the reasons there are."""
-    dtype = state.state_dtype(detector.state_dtype)
-    unpacked, flaws = state.unpack(packed, [STREAM] * len(packed), dtype, detector.digest, SLOTS)
+    dtype = state.state_dtype(detector.state_dtype, len(detector.channels))
+    unpacked, _, flaws = state.unpack(packed, [STREAM] * len(packed), dtype, LAYOUT, detector.digest, SLOTS)
     assert set(flaws.values()) <= FLAWS - {"missing"}
     assert not unpacked[list(flaws)].tobytes().strip(b"\0")
     return [value for at, value in enumerate(packed) if at not in flaws]
@@ -103,16 +105,15 @@ def test_no_mutant_of_a_record_is_scored_on(detector: Detector, records: list[by
 @pytest.fixture
 def slots() -> list[bytes]:
     """A ring of five slots that has gone round once."""
-    dtype, rng = history.entry_dtype(len(CHANNELS), len(CHANNELS)), np.random.default_rng(SEED)
+    dtype, rng = LAYOUT.entry, np.random.default_rng(SEED)
     entries = np.frombuffer(rng.bytes(5 * dtype.itemsize), dtype).copy()
     entries["n"] = [5, 6, 2, 3, 4]
-    return history.pack_entries(entries, history.channels_seed(CHANNELS))
+    return history.pack_entries(entries, LAYOUT.ring_seed)
 
 
 def kept(ring: bytes) -> list[bytes]:
     """The readings that are taken out of a ring."""
-    dtype, seed = history.entry_dtype(len(CHANNELS), len(CHANNELS)), history.channels_seed(CHANNELS)
-    entries = history.unpack_entries(ring, dtype, seed)
+    entries = history.unpack_entries(LAYOUT.ring_header + ring, LAYOUT)
     assert (np.diff(entries["n"].astype(np.int64)) == 1).all()
     return [entries[at : at + 1].tobytes() for at in range(len(entries))]
 
@@ -146,15 +147,15 @@ def test_a_harmed_record_costs_a_rebuild_and_changes_no_score(
         key = app.state.parts.store.key
         for reading in rows[:11]:
             post(client, [{**reading, "stream": name} for name in names])
-        unharmed: dict[str, list[str]] = {"state": [], "history": []}
+        unharmed: dict[str, list[str]] = {"state": [], "readings": []}
         for at, name in enumerate(names[1:]):
-            for what in ({"state"}, {"history"}, {"state", "history"})[at % 3]:
+            for what in ({"state"}, {"readings"}, {"state", "readings"})[at % 3]:
                 value = database.get(key(name, what))
                 assert isinstance(value, bytes)
                 database.set(key(name, what), harmed([value], rng))
             if at % 3 == 0:
-                unharmed["history"].append(name)
-        before = {name: client.get(f"/v1/streams/{name}").json() for name in unharmed["history"]}
+                unharmed["readings"].append(name)
+        before = {name: client.get(f"/v1/streams/{name}").json() for name in unharmed["readings"]}
         retried = post(client, [{**rows[9], "stream": name} for name in names])
         scored = post(client, [{**rows[11], "stream": name} for name in names])
     first = {**retried[0], "stream": None}

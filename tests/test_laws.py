@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from models.detector import Detector
+from models.detector import Detector, expected_band
 from models.recordings import Recording
 from models.scan import scan
 from models.threshold import ENOUGH_EXCEEDANCES, calibrate
 from service.app import create_app
 from service.records import history, state
+from service.records.layout import layout_of, of_ring
 from service.settings import Settings
 from tests.conftest import CHANNELS, START_MS, post, readings
 
@@ -35,12 +36,12 @@ def test_a_score_is_finite_whatever_the_reading(detector: Detector, rows: list[A
     states = detector.initial(1)
     moments = np.cumsum(np.random.default_rng(seed).integers(-1000, 10**9, len(rows)))
     for row, moment in zip(rows, moments, strict=True):
-        x = np.array([[np.nan if value is None else value for value in row]], np.float32)
+        x = np.array([[np.nan if value is None else value for value in row]])
         step = detector.step(x, np.array([START_MS + moment]), states)
         states = step.states
         assert np.isfinite(step.score).all()
         assert (step.score >= 0).all()
-        assert np.isfinite(detector.expected(step.forecast)).all()
+        assert np.isfinite(expected_band(step.mid, step.half)).all()
         assert np.isclose(step.attribution.sum(), 1)
         for name in ("h", "c", "event", "plain", "usual", "unrest", "accepted", "noise", "level", "lively"):
             assert np.isfinite(states[name]).all(), name
@@ -75,7 +76,7 @@ def test_bulk_single_and_scan_score_alike(client: TestClient, detector: Detector
         start += chunk
     table = [[np.nan if v is None else v for v in reading["values"].values()] for reading in sent]
     times = np.array([int(reading["timestamp"] * 1000) for reading in sent])
-    found = scan(detector, Recording(stream, CHANNELS, times, np.array(table, np.float32)))
+    found = scan(detector, Recording(stream, CHANNELS, times, np.array(table)))
     assert [r["score"] for r in results] == found.score.tolist()
 
 
@@ -107,39 +108,42 @@ def test_tolerating_more_false_alarms_never_raises_the_threshold(scores: list[fl
 @with_fixtures
 @given(seed=st.integers(0, 2**32 - 1), flip=st.integers(0, 10**9))
 def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: Detector, seed: int, flip: int) -> None:
-    dtype = state.state_dtype(detector.state_dtype)
+    dtype, usual = state.state_dtype(detector.state_dtype, len(CHANNELS)), layout_of(CHANNELS, CHANNELS)
     records = state.fresh(dtype, detector.initial(1), detector.digest, 128)
     records["tag"] = np.void(np.random.default_rng(seed).bytes(16))
-    (packed,) = state.pack(records, [seed])
-    unpacked, flaws = state.unpack([packed], [seed], dtype, detector.digest, 128)
+    (packed,) = state.pack(records, [usual], [seed])
+    unpacked, layouts, flaws = state.unpack([packed], [seed], dtype, usual, detector.digest, 128)
     assert not flaws
-    assert state.pack(unpacked, [seed]) == [packed]
-    assert state.unpack([packed], [seed ^ 1], dtype, detector.digest, 128)[1] == {0: "corrupt"}
+    assert state.pack(unpacked, layouts, [seed]) == [packed]
+    assert state.unpack([packed], [seed ^ 1], dtype, usual, detector.digest, 128)[2] == {0: "corrupt"}
     damaged = bytearray(packed)
     damaged[flip // 8 % len(packed)] ^= 1 << flip % 8
     cut = packed[: flip % len(packed)]
-    records, flaws = state.unpack([packed, bytes(damaged), cut, None], [seed] * 4, dtype, detector.digest, 128)
+    several = [packed, bytes(damaged), cut, None]
+    records, _, flaws = state.unpack(several, [seed] * 4, dtype, usual, detector.digest, 128)
     assert set(flaws) == {1, 2, 3}
-    assert records[0].tobytes() == packed
+    assert packed.startswith(records[0].tobytes())
 
 
 @given(count=st.integers(0, 40), slots=st.integers(1, 12), damaged=st.integers(0, 11))
 def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, damaged: int) -> None:
-    dtype, seed = history.entry_dtype(2, 2), history.channels_seed(CHANNELS)
-    ring = bytearray()
+    layout = layout_of(CHANNELS, CHANNELS)
+    dtype, begin = layout.entry, len(layout.ring_header)
+    ring = bytearray(layout.ring_header)
     for n in range(count):
         entry = np.zeros(1, dtype)
         entry["n"], entry["seq"] = n, 7 * n
-        at = n % slots * dtype.itemsize
-        ring[at : at + dtype.itemsize] = history.pack_entries(entry, seed)[0]
-    assert history.unpack_entries(bytes(ring), dtype, seed)["n"].tolist() == list(range(max(0, count - slots), count))
-    assert len(history.unpack_entries(bytes(ring), dtype, seed + 1)) == 0
+        at = begin + n % slots * dtype.itemsize
+        ring[at : at + dtype.itemsize] = history.pack_entries(entry, layout.ring_seed)[0]
+    assert history.unpack_entries(bytes(ring), layout)["n"].tolist() == list(range(max(0, count - slots), count))
+    assert of_ring(bytes(ring)) == CHANNELS
+    assert len(history.unpack_slots(bytes(ring[begin:]), dtype, layout.ring_seed + 1)) == 0
     for n in range(count):
-        found = history.find(bytes(ring), dtype, seed, 7 * n, 0)["n"].tolist()
+        found = history.find(bytes(ring), layout, 7 * n, 0, np.zeros(2))["n"].tolist()
         assert found == ([n] if n >= count - slots else [])
     if damaged < min(count, slots):
-        ring[damaged * dtype.itemsize + 9] ^= 1
-        kept = history.unpack_entries(bytes(ring), dtype, seed)["n"].tolist()
+        ring[begin + damaged * dtype.itemsize + 9] ^= 1
+        kept = history.unpack_entries(bytes(ring), layout)["n"].tolist()
         assert kept == list(range(kept[0], kept[-1] + 1)) if kept else True
         assert all(n % slots != damaged for n in kept)
 

@@ -43,7 +43,7 @@ def count_of(record: bytes | None) -> int:
 
 def next_of(stream: str, record: bytes | None) -> bytes:
     """A record whose fence counts how often its stream was written."""
-    return b"GW\0\0" + b"%029d" % (count_of(record) + 1) + stream.encode()
+    return b"GW".ljust(FENCE.start, b"\0") + b"%030d" % (count_of(record) + 1) + stream.encode()
 
 
 async def write(store: StateStore, streams: list[str], sent: set[str], pause: Callable[[], float]) -> list[str]:

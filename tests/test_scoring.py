@@ -19,6 +19,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.storage.store import StateStore
 from service.streams.scoring import Scorer
+from service.streams.takeover import Takeover
 from service.streams.turns import Turns
 from tests.conftest import make_artefact, post, readings
 
@@ -42,10 +43,16 @@ def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, re
     asyncio.run(_write_at_once(detector, redis_url, tenant))
 
 
+def scorer_of(detector: Detector, store: StateStore, attempts: int) -> Scorer:
+    metrics = Metrics()
+    takeover = Takeover(store, detector.name, metrics)
+    return Scorer(detector, store, metrics, 128, attempts, 100, Turns(random.Random(0)), takeover)
+
+
 async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
     wire = Wire(detector.channels, 0, 100)
-    scorers = [Scorer(detector, store, Metrics(), 128, 1000, 100, Turns(random.Random(0))) for store in stores]
+    scorers = [scorer_of(detector, store, 100) for store in stores]
     sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None)
     accepted = [wire.columns([item], 2_000_000_000_000)[1] for item in sent]
     order = random.Random(0)
@@ -150,16 +157,24 @@ def test_another_model_takes_over_without_a_fresh_warm_up(settings: Callable[...
     assert [r["score"] for r in results] == pytest.approx([entry["result"]["score"] for entry in always], rel=1e-5)
 
 
-def test_readings_of_other_channels_are_no_history_for_a_model(
+def test_a_stream_outlives_a_model_with_its_channels_in_another_order(
     settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
+    sent = readings("x", 12)
     with TestClient(create_app(settings())) as client:
-        post(client, readings("x", 10))
+        first = post(client, sent[:10])
+        tag = client.get("/v1/streams/x").json()["tag"]
     swapped = str(make_artefact(tmp_path / "swapped", channels=("flow", "pressure")))
     with TestClient(create_app(settings(model=swapped))) as client:
-        (result,) = post(client, readings("x", 1, start=10))
-        assert result["status"] == "warming_up"
-        assert client.get("/v1/streams/x").json()["readings"] == 1
+        assert client.get("/v1/streams/x").json()["tag"] == tag
+        assert post(client, sent[5:10]) == [{**result, "replayed": True} for result in first[5:10]]
+        (result,) = post(client, sent[10:11])
+        assert (result["status"], result["replayed"]) == ("normal", False)
+        known = client.get("/v1/streams/x").json()
+        assert known["readings"] == 11
+        assert len(client.get("/v1/streams/x/history").json()) == 11
+        post(client, [{**reading, "stream": "always"} for reading in sent[:11]])
+        assert client.get("/v1/streams/always").json()["tag"] == known["tag"]
 
 
 def test_a_record_stays_within_two_kibibytes() -> None:
@@ -171,7 +186,7 @@ def test_a_record_stays_within_two_kibibytes() -> None:
     detector_state += [("h", "<f4", (2, 64)), ("c", "<f4", (2, 64))]  # type: ignore[list-item]
     import numpy as np
 
-    assert state.state_dtype(np.dtype(detector_state)).itemsize <= 2048
+    assert state.state_dtype(np.dtype(detector_state), 8).itemsize <= 2048
 
 
 def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url: str, tenant: str) -> None:
@@ -213,8 +228,8 @@ def test_a_foreign_value_under_a_key_costs_no_neighbour_anything(
     sent = [{**reading, "stream": name} for reading in readings("any", 3) for name in names]
     with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
         post(client, sent[:3])
-        database.delete(state_key(tenant, "aa", "history"))
-        database.lpush(state_key(tenant, "aa", "history"), "foreign")
+        database.delete(state_key(tenant, "aa", "readings"))
+        database.lpush(state_key(tenant, "aa", "readings"), "foreign")
         results = post(client, sent[3:6])
         again = post(client, sent[3:6])
         assert {r["status"] for r in results} == {"warming_up"}

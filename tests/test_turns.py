@@ -19,6 +19,7 @@ from service.records.state import FENCE
 from service.storage.store import StateStore
 from service.streams.batcher import Batcher
 from service.streams.scoring import Scorer
+from service.streams.takeover import Takeover
 from service.streams.turns import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Fold
@@ -38,7 +39,10 @@ def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
     async def run() -> tuple[list[list[datetime]], list[datetime]]:
         stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
         wire = Wire(detector.channels, 60_000, 100)
-        scorers = [Scorer(detector, s, Metrics(), 512, 100, 100, Turns(random.Random(n))) for n, s in enumerate(stores)]
+        scorers = [
+            Scorer(detector, s, m := Metrics(), 512, 100, 100, Turns(random.Random(n)), Takeover(s, detector.name, m))
+            for n, s in enumerate(stores)
+        ]
         batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000, 1e9) for scorer in scorers]
         for batcher in batchers:
             batcher.start()
@@ -94,7 +98,8 @@ def sent_away(turns: type[Turns], seed: int) -> int:
     for away_s in (0.001, 0.0015):
         store = Distant(loop, server, Faults(rng, frozenset(), 0.0, 0), lambda: None)
         store.away_s = away_s
-        scorer = Scorer(Fold(), store, NoMetrics(), 512, 12, 100, turns(rng))
+        metrics = NoMetrics()
+        scorer = Scorer(Fold(), store, metrics, 512, 12, 100, turns(rng), Takeover(store, "fold", metrics))
         batchers.append(Batcher(wire, scorer, NoMetrics(), 1024, 1000, 1e9))
 
     async def send(sender: int) -> int:

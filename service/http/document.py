@@ -28,10 +28,12 @@ class Stream(msgspec.Struct):
     readings: int
     last_timestamp: str | None
     last_seq: int | None
+    session: int
     status: str
     score: float | None
     on_gap: str
     reorder_window_s: float
+    same_time: str
     model: str
     tag: str
 
@@ -94,7 +96,7 @@ def complete(document: Described) -> Described:
 def links() -> Described:
     """What else there is of the stream in the path."""
     parameters = {"stream": "$request.path.stream"}
-    named = ("get_stream", "put_stream", "delete_stream", "get_history")
+    named = ("get_stream", "put_stream", "delete_stream", "get_history", "reset_stream")
     return {name: {"operationId": name, "parameters": parameters} for name in named}
 
 

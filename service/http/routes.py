@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -30,6 +30,7 @@ from service.settings import Settings
 from service.storage.store import StateStore
 from service.streams.ingest import json_body
 from service.streams.scoring import Scorer
+from service.streams.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 router = APIRouter()
@@ -43,6 +44,7 @@ class Parts:
     detector: Detector
     store: StateStore
     scorer: Scorer
+    takeover: Takeover
     metrics: Metrics
     bodies: Bodies
 
@@ -148,6 +150,23 @@ async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) ->
     return entries
 
 
+@router.post(
+    "/v1/streams/{stream}/reset",
+    summary="Let a stream's sender count anew",
+    response_model=None,
+    responses={200: _KNOWN, 404: _UNKNOWN, **OF_A_STREAM},
+)
+async def reset_stream(
+    request: Request,
+    stream: Annotated[str, _STREAM_PATH],
+    what: Annotated[Literal["sequence"], Query(description="sequence: the next `seq` is new")],  # noqa: ARG001
+) -> dict[str, Any]:
+    """For senders that begin to count at 0 again and send no time; with one, the service notices by itself."""
+    if not await _parts(request).scorer.restart_sequence(stream):
+        raise UnknownStream(f"no reading of stream {stream} has been applied yet")
+    return await get_stream(request, stream)
+
+
 @router.get("/livez", summary="The process runs", responses={405: OTHER_METHOD})
 async def livez() -> dict[str, str]:
     """200 as long as the process answers, whatever Redis does."""
@@ -165,6 +184,8 @@ async def readyz(request: Request) -> dict[str, str]:
     try:
         await parts.store.check(parts.settings.durability == "strict")
         await _note_loss(parts)
+        await parts.takeover.look()
+        parts.takeover.require_ready()
     except StoreUnavailable:
         parts.metrics.store_up.set(0)
         parts.metrics.store_error("check")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -14,8 +15,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
+from models.detector import ANOMALOUS, REASONS, STATUSES, expected_band
 from service.records.history import Entries
+from service.records.layout import Layout, entry_dtype
 from service.records.state import CORRECTED, STATUS_BITS
 
 LARGEST_SEQ: Final = 2**53
@@ -74,10 +76,9 @@ def join(answers: Sequence[str], form: str) -> bytes:
 class Answers:
     """Writes the answers of readings that were applied, from their entries in the history."""
 
-    def __init__(self, detector: Detector) -> None:
-        self._detector = detector
-        self._model = detector.name
-        names = [_encoder.encode(channel).decode() for channel in detector.channels]
+    def __init__(self, channels: Sequence[str]) -> None:
+        self._channels = tuple(channels)
+        names = [_encoder.encode(channel).decode() for channel in channels]
         pieces = ['{"stream":"', '","timestamp":"', '","seq":', ',"status":"', '","score":', ',"expected":{']
         pieces[-1] += f"{names[0]}:["
         pieces += [f"],{name}:[" for name in names[1:]]
@@ -88,9 +89,10 @@ class Answers:
         self._pieces[::2] = pieces
 
     def texts(self, streams: Sequence[str], entries: Entries, replayed: bool) -> list[str]:
-        """The answers of B applied readings: numbers are the shortest decimals that mean the same float32.
+        """The answers of B applied readings of these channels.
 
-        The score alone is written as the float64 that equals it, as `gatewatch scan` does.
+        Numbers are the shortest decimals that mean the same float32, or float64 where an expectation needs it. The
+        score is written as the float64 that equals it, as `gatewatch scan` does.
         """
         if not len(entries):
             return []
@@ -102,7 +104,7 @@ class Answers:
             entries["seq"].tolist(),
             entries["status"].tolist(),
             _numbers(entries["score"].astype(np.float64))[1:-1].split(","),
-            _numbers(self._detector.expected(entries["forecast"]))[3:-3].split("]],[["),
+            _bands(entries["mid"], entries["half"]),
             _numbers(entries["attribution"])[2:-2].split("],["),
             entries["reason"].tolist(),
             _names(entries["model"]),
@@ -123,6 +125,44 @@ class Answers:
             )
             texts.append("".join(pieces))
         return texts
+
+    def kept_texts(self, streams: Sequence[str], kept: Entries, layout: Layout, replayed: bool) -> list[str]:
+        """The answers of readings as their history has them: with the channels of the model that scored each."""
+        if layout.channels == self._channels and not np.isnan(kept["attribution"]).any():
+            return self.texts(streams, kept, replayed)
+        texts = []
+        for stream, entry in zip(streams, kept, strict=True):
+            scored = np.isfinite(entry["attribution"])
+            narrow = np.empty(1, entry_dtype(int(scored.sum())))
+            for name in narrow.dtype.names or ():
+                narrow[name] = entry[name][scored] if entry[name].shape else entry[name]
+            channels = [channel for channel, there in zip(layout.channels, scored.tolist(), strict=True) if there]
+            texts += _answers_of(tuple(channels)).texts([stream], narrow, replayed)
+        return texts
+
+
+@lru_cache(256)
+def _answers_of(channels: tuple[str, ...]) -> Answers:
+    return Answers(channels)
+
+
+FINE: Final = 2.0**-12
+"""Of a band's half width: what is left out where an expectation is written as float32."""
+
+
+def _bands(mid: NDArray[np.float64], half: NDArray[np.float32]) -> list[str]:
+    """(B, C) each to B texts of low, mid and high of each channel; as float64 in a reading whose place needs it."""
+    bands = expected_band(mid, half)
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = bands.astype(np.float32)
+        coarse = np.abs(single - bands).max(axis=(1, 2), initial=0.0, where=np.isfinite(bands)) > 0
+        if coarse.any():
+            off = np.where(np.isfinite(bands), np.abs(single - bands), 0.0).max(axis=2)
+            coarse = (off > FINE * np.where(np.isfinite(half), half, np.inf)).any(axis=1)
+    texts = _numbers(single)[3:-3].split("]],[[")
+    for at in np.flatnonzero(coarse).tolist():
+        texts[at] = _numbers(bands[at])[2:-2]
+    return texts
 
 
 class _Times(dict[int, str]):

@@ -13,6 +13,7 @@ ServiceError
 └── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
     │                        sending them again is safe
     ├── Contended            other processes kept writing a stream
+    ├── Superseded           another model has taken the streams over
     └── ForeignValue         a key of the service holds a value of another kind
 """
 
@@ -108,6 +109,12 @@ class StoreUnavailable(ServiceError):
 
 class Contended(StoreUnavailable):
     """Other processes kept writing one of the streams; Redis is well."""
+
+
+class Superseded(StoreUnavailable):
+    """Another model has taken the tenant's streams over; this process scores nothing any more."""
+
+    title = "Another model has taken over"
 
 
 class ForeignValue(StoreUnavailable):

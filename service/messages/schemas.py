@@ -64,13 +64,13 @@ class Readings:
         streams: their streams.
         timestamps_ms: Unix time, NO_TIME where the sender gave none.
         seqs: the sender's count, NO_SEQ where there is none.
-        values: (N, C) float32 in the model's order of channels, NaN where missing.
+        values: (N, C) float64 in the model's order of channels, NaN where missing.
     """
 
     streams: list[str]
     timestamps_ms: NDArray[np.int64]
     seqs: NDArray[np.int64]
-    values: NDArray[np.float32]
+    values: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -314,6 +314,6 @@ class Wire:
         )
 
 
-def _canonical(table: NDArray[np.float64]) -> NDArray[np.float32]:
+def _canonical(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values as they are kept: adding 0 makes -0.0 the same reading as 0.0."""
-    return table.astype(np.float32) + np.float32(0)
+    return table + 0.0

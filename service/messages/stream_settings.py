@@ -25,6 +25,11 @@ class StreamSettings(BaseModel):
         le=LONGEST_WINDOW_S,
         description="how late, in seconds behind the newest, a reading may come and still be applied in its place",
     )
+    same_time: Literal["follow", "join"] = Field(
+        "follow",
+        description="readings without seq, of one time and with channels apart: taken one after the other, or those of "
+        "one request joined into one reading",
+    )
 
     def encode(self) -> bytes:
         """As it is kept beside the record."""
@@ -42,9 +47,14 @@ class StreamSettings(BaseModel):
     @classmethod
     def of(cls, record: Any) -> Self:
         """From a stream's record."""
-        return cls(on_gap="hold" if record["hold"] else "accept", reorder_window_s=int(record["reorder_ms"]) / 1000)
+        return cls(
+            on_gap="hold" if record["hold"] else "accept",
+            reorder_window_s=int(record["reorder_ms"]) / 1000,
+            same_time="join" if record["join"] else "follow",
+        )
 
     def write(self, records: Any) -> None:
         """Into records."""
         records["hold"] = self.on_gap == "hold"
+        records["join"] = self.same_time == "join"
         records["reorder_ms"] = round(self.reorder_window_s * 1000)

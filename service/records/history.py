@@ -1,51 +1,71 @@
 """A stream's last W readings with their answers, as a ring in one Redis string.
 
+It begins with the names of its channels, so that it can be read when the stream's record is lost.
+
 The ring answers readings that are sent again, rebuilds a state after loss or under another model, and feeds the page.
-Slot n mod W holds reading n (counted from 0); a slot is written in one transaction with the state it belongs to.
+Slot n mod W holds reading n (counted from 0); a slot is written in one transaction with the state it belongs to. Its
+columns are the stream's channels (see layout.py), whatever model has scored it.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.records.layout import Layout, entry_dtype
+
 Entries = NDArray[Any]
 
 _CHECKED: Final = 4
+_CHANNELS: Final = ("values", "mid", "half", "attribution")
+"""The fields with a column for each channel."""
 
 
-def entry_dtype(channels: int, forecasts: int) -> np.dtype[Any]:
-    """One slot: 58 bytes and 12 a channel; with the general model, which keeps two numbers a forecast, 16."""
-    return np.dtype(
-        [
-            ("checksum", "<u4"),
-            ("n", "<u8"),
-            ("timestamp_ms", "<i8"),
-            ("seq", "<i8"),
-            ("tag", "V16"),
-            ("model", "V8"),
-            ("score", "<f4"),
-            ("status", "u1"),
-            ("reason", "u1"),
-            ("values", "<f4", (channels,)),
-            ("forecast", "<f4", (forecasts,)),
-            ("attribution", "<f4", (channels,)),
-        ]
-    )
+def spread(entries: Entries, layout: Layout) -> Entries:
+    """Entries in the model's channels to entries in the stream's."""
+    if layout.whole:
+        return entries
+    kept = np.empty(len(entries), layout.entry)
+    for name in entries.dtype.names or ():
+        if name in _CHANNELS:
+            kept[name] = np.nan
+            kept[name][:, layout.columns] = entries[name]
+        else:
+            kept[name] = entries[name]
+    return kept
 
 
-def channels_seed(channels: Sequence[str]) -> int:
-    """Where a slot's checksum starts: readings of other channels are then never taken for this model's."""
-    return zlib.crc32("\0".join(channels).encode())
+def gathered(kept: Entries, layout: Layout) -> Entries:
+    """Entries in the stream's channels to entries in the model's: the readings as the model takes them."""
+    if layout.whole:
+        return kept
+    entries = np.empty(len(kept), entry_dtype(len(layout.model)))
+    for name in entries.dtype.names or ():
+        entries[name] = kept[name][:, layout.columns] if name in _CHANNELS else kept[name]
+    return entries
 
 
-def pack_entries(entries: Entries, seed: int) -> list[bytes]:
+def rearranged(kept: Entries, before: Layout, after: Layout) -> Entries:
+    """Entries in the channels of one layout of a stream to those of a later one; new channels are missing in them."""
+    if before.channels == after.channels:
+        return kept
+    moved = np.empty(len(kept), after.entry)
+    places = [after.channels.index(name) for name in before.channels]
+    for name in kept.dtype.names or ():
+        if name in _CHANNELS:
+            moved[name] = np.nan
+            moved[name][:, places] = kept[name]
+        else:
+            moved[name] = kept[name]
+    return moved
+
+
+def pack_entries(kept: Entries, seed: int) -> list[bytes]:
     """Slots to bytes, each with its checksum."""
-    raw, size = entries.tobytes(), entries.dtype.itemsize  # whatever stands in the checksum field is written over
+    raw, size = kept.tobytes(), kept.dtype.itemsize  # whatever stands in the checksum field is written over
     slots = []
     for start in range(0, len(raw), size):
         body = raw[start + _CHECKED : start + size]
@@ -53,10 +73,16 @@ def pack_entries(entries: Entries, seed: int) -> list[bytes]:
     return slots
 
 
-def unpack_entries(ring: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
+def unpack_entries(ring: bytes, layout: Layout) -> Entries:
     """The readings of a ring in order, up to the newest: the longest run without a gap or a damaged slot."""
+    body = ring[len(layout.ring_header) :]
+    return unpack_slots(body, layout.entry, layout.ring_seed)
+
+
+def unpack_slots(body: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
+    """The same, of slots of any dtype that begins with a checksum and `n`."""
     size = dtype.itemsize
-    whole = ring[: len(ring) // size * size]
+    whole = body[: len(body) // size * size]
     intact = [
         start
         for start in range(0, len(whole), size)
@@ -71,14 +97,48 @@ def unpack_entries(ring: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
     return entries[gaps[-1] + 1 :] if len(gaps) else entries
 
 
-def find(ring: bytes, dtype: np.dtype[Any], seed: int, seq: int, timestamp_ms: int) -> Entries:
-    """(0 or 1,) the sound entry with this seq, or, where `seq` is -1, with none and this time."""
+def find(ring: bytes, layout: Layout, seq: int, timestamp_ms: int, values: NDArray[np.float64]) -> Entries:
+    """(0 or 1,) the sound entry, in the stream's channels, that a reading repeats or stands in conflict with.
+
+    It has the reading's seq or, where `seq` is -1, none and the reading's time. Of several (a sender that counts anew,
+    channels that come one by one) it is one with the same values, else one with the same time, else the newest; where
+    there is no seq, only one that shares a channel with the reading.
+
+    Args:
+        values: (C,) of the reading, in the model's order.
+    """
+    body, dtype = ring[len(layout.ring_header) :], layout.entry
     size = dtype.itemsize
-    entries = np.frombuffer(ring, dtype, len(ring) // size)
+    entries = np.frombuffer(body, dtype, len(body) // size)
     same = entries["seq"] == seq
     if seq < 0:
         same &= entries["timestamp_ms"] == timestamp_ms
-    for at in np.flatnonzero(same).tolist():
-        if zlib.crc32(ring[at * size + _CHECKED : (at + 1) * size], seed) == entries["checksum"][at]:
-            return entries[at : at + 1]
-    return entries[:0]
+    found = [
+        at
+        for at in np.flatnonzero(same).tolist()
+        if zlib.crc32(body[at * size + _CHECKED : (at + 1) * size], layout.ring_seed) == entries["checksum"][at]
+    ]
+    if not found:
+        return entries[:0]
+    known = entries[found]
+    rank = 4 * same_values(known, layout, values) + 2 * (known["timestamp_ms"] == timestamp_ms)
+    if seq < 0:
+        shared = np.isfinite(known["values"][:, layout.columns]) & np.isfinite(values)
+        known, rank = known[(shared.any(axis=1)) | (rank >= 4)], rank[(shared.any(axis=1)) | (rank >= 4)]
+        if not len(known):
+            return entries[:0]
+    best = max(range(len(known)), key=lambda at: (int(rank[at]), int(known["n"][at])))
+    return known[best : best + 1]
+
+
+def same_values(known: Entries, layout: Layout, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(K,) which entries hold these values, (C,) in the model's order: those of before format 4 only as float32.
+
+    What the stream has sent of channels that the model does not know is not compared.
+    """
+    kept = known["values"][:, layout.columns]
+    single = (known["single"] > 0)[:, None]
+    with np.errstate(over="ignore"):
+        sent = np.where(single, values.astype(np.float32).astype(np.float64), values)
+    equal = (kept == sent) | (np.isnan(kept) & np.isnan(sent))
+    return np.asarray(equal.all(axis=1))

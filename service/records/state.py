@@ -1,82 +1,142 @@
 """StreamState: what one stream's value in Redis holds, to bytes and back.
 
-A record is one item of a fixed numpy dtype, so that a batch of B records is one array and packing is copying:
+A record has a part of fixed size, one item of a numpy dtype, so that a batch of B records is one array and packing is
+copying; behind it the stream's layout (see layout.py), and a checksum over all of it:
 
-    bytes   field       what for
-    2       magic       "GW"
-    2       format      version of this layout
-    8       model       digest of the model that produced the state   ┐ the fence: what the
-    16      tag         chain over the readings applied, in order     │ compare-and-set
-    1       hold        1 if the stream waits at gaps in seq          │ compares
-    4       reorder_ms  how late a reading may still take its place   ┘
-    8       readings    how many were applied
-    8       last_seq    sequence number of the last one, -1 without
-    4       history     slots of the stream's history ring
-    4, 1    score, status   of the last reading
-    4, 8    earlier, earlier_ms   earlier records kept, and the time of the newest of them, see corrections.py
-    ...     detector    network state and residual memory, see Detector.state_dtype
-    4       checksum    CRC-32 over everything before it, begun with a seed that ties the record to its stream
+    bytes    field        what for
+    2, 2     magic        "GW", and the format, 4
+    2, 2     stream       length and version of the stream part
+    4, 2     detector     length and version of the model part
+
+    16       tag          chain over the readings applied, in order      ┐ the fence: what
+    4        takeover     number of the takeover that wrote the record   │ the compare-and-set
+    4        session      times that the sender began to count anew      │ compares
+    1, 1     hold, join   settings of the stream                         │
+    4        reorder_ms   how late a reading may still take its place    ┘
+    8        readings     how many were applied
+    8        last_seq     sequence number of the last one, -1 without
+    8        last_ms      time of the last one
+    8        newest_ms    the latest time of any
+    8        session_ms   time of the first reading of the session; the least there is in the first session
+    4        history      slots of the stream's history ring
+    4, 1     score, status   of the last reading
+    4, 8     earlier, earlier_ms   earlier records kept, and the time of the newest of them, see corrections.py
+
+    8        model        digest of the model that the rest belongs to
+    C        present      which of its channels have come with the time of the last reading
+    ...      detector     network state and residual memory, see Detector.state_dtype
+
+    ...      layout       MessagePack: the stream's channels; where the model's stand among them
+    4        checksum     CRC-32 over everything before it, begun with a seed that ties the record to its stream
+
+The stream part outlives every model (contract 17); the model part is rebuilt from the history when another takes over.
 """
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.detector import STATE_VERSION
+from service.records.layout import Layout, decode
+
 Records = NDArray[Any]
 
 MAGIC: Final = b"GW"
-FORMAT: Final = 3
+FORMAT: Final = 4
+STREAM_VERSION: Final = 1
 
 WHOLE: Final = 0x2144DF1C
 """The CRC-32 of anything that ends in its own CRC-32, whatever both are started from."""
 
-FENCE: Final = slice(4, 33)
+_HEADER: Final = 14
+FENCE: Final = slice(_HEADER, _HEADER + 30)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
+
+_OLDER: Final = b"GW\x03\x00"
 
 CORRECTED, ALERT, STATUS_BITS = 0x80, 0x40, 0x0F
 """Bits of a reading's status: scored after a later one, or anew; began an incident; index into STATUSES."""
 
+FIRST_SESSION: Final = np.iinfo(np.int64).min
 
-def state_dtype(detector_state: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of a record around a detector's state."""
+_STREAM: Final[Any] = [
+    ("tag", "V16"),
+    ("takeover", "<u4"),
+    ("session", "<u4"),
+    ("hold", "u1"),
+    ("join", "u1"),
+    ("reorder_ms", "<u4"),
+    ("readings", "<u8"),
+    ("last_seq", "<i8"),
+    ("last_ms", "<i8"),
+    ("newest_ms", "<i8"),
+    ("session_ms", "<i8"),
+    ("history", "<u4"),
+    ("score", "<f4"),
+    ("status", "u1"),
+    ("earlier", "<u4"),
+    ("earlier_ms", "<i8"),
+]
+STREAM_FIELDS: Final = tuple(name for name, _ in _STREAM)
+_LAID_OUT: Final[Any] = np.dtype(_STREAM)
+_STREAM_BYTES: Final[int] = _LAID_OUT.itemsize
+
+
+def state_dtype(detector_state: np.dtype[Any], channels: int) -> np.dtype[Any]:
+    """The dtype of the fixed part of a record around a detector's state."""
     return np.dtype(
         [
             ("magic", "S2"),
             ("format", "<u2"),
+            ("stream_bytes", "<u2"),
+            ("stream_version", "<u2"),
+            ("model_bytes", "<u4"),
+            ("model_version", "<u2"),
+            *_STREAM,
             ("model", "V8"),
-            ("tag", "V16"),
-            ("hold", "u1"),
-            ("reorder_ms", "<u4"),
-            ("readings", "<u8"),
-            ("last_seq", "<i8"),
-            ("history", "<u4"),
-            ("score", "<f4"),
-            ("status", "u1"),
-            ("earlier", "<u4"),
-            ("earlier_ms", "<i8"),
+            ("present", "?", (channels,)),
             ("detector", detector_state),
-            ("checksum", "<u4"),
         ]
     )
+
+
+STREAM_PART: Final = np.dtype(
+    {
+        "names": STREAM_FIELDS,
+        "formats": [kind for _, kind in _STREAM],
+        "offsets": [_HEADER + _LAID_OUT.fields[name][1] for name in STREAM_FIELDS],
+        "itemsize": _HEADER + _STREAM_BYTES,
+    }
+)
+"""A record up to its model part: the same whatever the model."""
 
 
 def fresh(dtype: np.dtype[Any], detector_states: Records, model: bytes, history: int) -> Records:
     """(B,) records of streams that have not seen a reading."""
     records = np.zeros(len(detector_states), dtype)
-    records["magic"] = MAGIC
-    records["format"] = FORMAT
-    records["model"] = np.void(model)
+    head(records, model)
     records["last_seq"] = -1
+    records["session_ms"] = FIRST_SESSION
+    records["newest_ms"] = FIRST_SESSION
     records["history"] = history
     records["detector"] = detector_states
     return records
+
+
+def head(records: Records, model: bytes) -> None:
+    """Write into records what format they have, and what model they belong to."""
+    records["magic"] = MAGIC
+    records["format"] = FORMAT
+    records["stream_bytes"] = _STREAM_BYTES
+    records["stream_version"] = STREAM_VERSION
+    records["model_bytes"] = records.dtype.itemsize - _HEADER - _STREAM_BYTES
+    records["model_version"] = STATE_VERSION
+    records["model"] = np.void(model)
 
 
 def seed(key: bytes) -> int:
@@ -84,80 +144,120 @@ def seed(key: bytes) -> int:
     return zlib.crc32(key)
 
 
-def pack(records: Records, seeds: Sequence[int]) -> list[bytes]:
-    """Records to bytes, each with its checksum; `seeds` are those of their streams."""
+def pack(records: Records, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[bytes]:
+    """Records to bytes, each with its layout and its checksum; `seeds` are those of their streams."""
     size = records.dtype.itemsize
-    records = np.ascontiguousarray(records)
-    raw = memoryview(records.view(np.uint8))  # type: ignore[arg-type]
-    starts = range(0, len(raw), size)
-    checksums = [zlib.crc32(raw[start : start + size - 4], seed) for start, seed in zip(starts, seeds, strict=True)]
-    records["checksum"] = checksums
-    whole = raw.tobytes()
-    return [whole[start : start + size] for start in starts]
+    raw = np.ascontiguousarray(records).tobytes()
+    whole = []
+    for at, (layout, seed) in enumerate(zip(layouts, seeds, strict=True)):
+        body = raw[at * size : (at + 1) * size] + layout.encoded
+        whole.append(body + zlib.crc32(body, seed).to_bytes(4, "little"))
+    return whole
 
 
 def unpack(
-    packed: Sequence[bytes | None], seeds: Sequence[int], dtype: np.dtype[Any], model: bytes, history: int
-) -> tuple[Records, dict[int, str]]:
-    """(B,) records from bytes, and which of them cannot be scored on by this model, with the reason.
+    packed: Sequence[bytes | None], seeds: Sequence[int], dtype: np.dtype[Any], usual: Layout, model: bytes, slots: int
+) -> tuple[Records, list[Layout], dict[int, str]]:
+    """Read records: (B,) of them, their layouts, and which this model cannot use, with the reason.
 
-    Reasons: `missing`, `corrupt` (or another stream's), `format`, `model`, or `history` (another length of the ring). A
-    record that cannot be used is zero, but for `history`, which is otherwise sound.
+    Reasons: `missing`, `corrupt` (or another stream's), `format`, `model` (another one's), `channels` (this model's,
+    for other channels) or `history` (another length of the ring). A record that cannot be used is zero, but for
+    `history`, which is otherwise sound.
+
+    Args:
+        usual: the layout of streams that have sent this model's channels and no others.
+        slots: of the history.
     """
-    size = dtype.itemsize
-    begin = MAGIC + FORMAT.to_bytes(2, "little") + model
-    slots_at = dtype.fields["history"][1]  # type: ignore[index]
-    slots = history.to_bytes(4, "little")
+    size, end = dtype.itemsize, usual.encoded
+    length = size + len(end) + 4
+    begin = _beginning(dtype)
+    model_at, slots_at = _offset(dtype, "model"), _offset(dtype, "history")
+    written = slots.to_bytes(4, "little")
     flaws: dict[int, str] = {}
+    layouts = [usual] * len(packed)
     good: list[bytes] = []
     for at, (p, seed) in enumerate(zip(packed, seeds, strict=True)):
         if (
             p is None
-            or len(p) != size
-            or p[:12] != begin
+            or len(p) != length
+            or p[:_HEADER] != begin
+            or p[model_at : model_at + 8] != model
+            or p[slots_at : slots_at + 4] != written
+            or p[size:-4] != end
             or zlib.crc32(p, seed) != WHOLE
-            or p[slots_at : slots_at + 4] != slots
         ):
-            flaws[at] = _flaw(p, seed, size, model)
-            p = p if p and flaws[at] == "history" else bytes(size)
-        good.append(p)
-    return sound(good, dtype), flaws
+            flaw, layout = _flaw(p, seed, dtype, usual, model, written)
+            layouts[at] = layout
+            if flaw:
+                flaws[at] = flaw
+            p = bytes(size) if p is None or flaw not in ("", "history") else p
+        good.append(p[:size])
+    return sound(good, dtype), layouts, flaws
 
 
 def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
-    """(B,) records from bytes that need no check."""
+    """(B,) records from the fixed parts of bytes that need no check."""
     return np.frombuffer(bytearray().join(packed), dtype)
 
 
-def _flaw(packed: bytes | None, seed: int, size: int, model: bytes) -> str:
+def fence_of(packed: bytes | None) -> bytes:
+    """What the compare-and-set of a record compares; of one of an older format, which has another fence, all of it."""
     if packed is None:
-        return "missing"
-    if len(packed) < FENCE.stop or packed[:2] != MAGIC:
-        return "corrupt"
-    if int.from_bytes(packed[2:4], "little") != FORMAT:
-        return "format"
-    if zlib.crc32(packed, seed) != WHOLE:
-        return "corrupt"
-    if packed[4:12] != model:
-        return "model"
-    return "history" if len(packed) == size else "format"
+        return b""
+    return packed if packed[:4] == _OLDER else packed[FENCE]
 
 
-@lru_cache
-def _link(channels: int) -> np.dtype[Any]:
-    return np.dtype([("tag", "V16"), ("seq", "<i8"), ("time_ms", "<i8"), ("values", "<f4", (channels,))])
+def layout_in(packed: bytes, usual: Layout, size: int) -> Layout:
+    """The layout at the end of a sound record whose fixed part has so many bytes."""
+    encoded = packed[size:-4]
+    return usual if encoded == usual.encoded else decode(encoded) or usual
 
 
-def chain(tags: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float32]) -> Records:
-    """(B,) tags after one more reading of each of B streams: BLAKE2b-128 over the tag before and the reading.
+def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | None:
+    """(1,) stream part of a record of format 4, its layout, and its model part with digest, whatever the model.
 
-    Chained are the tag (16 bytes), seq (-1 without) and Unix ms as int64, and the values as float32 in the model's
-    order of channels, missing ones as the canonical NaN (00 00 c0 7f), all little-endian. A stream begins with a tag
-    of zeros. Equal tags prove that exactly the same readings were applied in the same order.
+    None where it is damaged, another stream's, or of another format.
     """
-    links = np.empty(len(tags), _link(values.shape[1]))
-    links["tag"], links["seq"], links["time_ms"], links["values"] = tags, seqs, times_ms, values
-    whole, size = links.tobytes(), links.dtype.itemsize
-    blake2b = hashlib.blake2b
-    hashed = [blake2b(whole[at : at + size], digest_size=16).digest() for at in range(0, len(whole), size)]
-    return np.frombuffer(b"".join(hashed), "V16")
+    if len(packed) < STREAM_PART.itemsize + 4 or packed[:4] != MAGIC + FORMAT.to_bytes(2, "little"):
+        return None
+    if zlib.crc32(packed, seed) != WHOLE or int.from_bytes(packed[4:6], "little") != _STREAM_BYTES:
+        return None
+    size = STREAM_PART.itemsize + int.from_bytes(packed[8:12], "little")
+    layout = decode(packed[size:-4])
+    if layout is None:
+        return None
+    return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size]
+
+
+def _flaw(
+    packed: bytes | None, seed: int, dtype: np.dtype[Any], usual: Layout, model: bytes, slots: bytes
+) -> tuple[str, Layout]:
+    """Why a record is not one of the usual ones, empty if it can be used all the same; and its layout."""
+    if packed is None:
+        return "missing", usual
+    if len(packed) < FENCE.stop or packed[:2] != MAGIC:
+        return "corrupt", usual
+    if int.from_bytes(packed[2:4], "little") != FORMAT:
+        return "format", usual
+    part = stream_part(packed, seed)
+    if part is None:
+        return "corrupt", usual
+    stream, layout, _ = part
+    if packed[STREAM_PART.itemsize : STREAM_PART.itemsize + 8] != model:
+        return "model", layout
+    if layout.model != usual.model:
+        return "channels", layout
+    if packed[:_HEADER] != _beginning(dtype):
+        return "format", layout
+    return ("" if stream["history"].tobytes() == slots else "history"), layout
+
+
+def _beginning(dtype: np.dtype[Any]) -> bytes:
+    first = np.zeros(1, dtype)
+    head(first, bytes(8))
+    return first.tobytes()[:_HEADER]
+
+
+def _offset(dtype: np.dtype[Any], name: str) -> int:
+    held: Any = dtype.fields
+    return int(held[name][1])

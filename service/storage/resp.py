@@ -70,6 +70,7 @@ class Commands:
         self.open_key = f"gatewatch:{{{self._tenant}}}:open"
         self.streams_key = f"gatewatch:{{{self._tenant}}}:streams"
         self.epoch_key = f"gatewatch:{{{self._tenant}}}:epoch"
+        self.takeover_key = f"gatewatch:{{{self._tenant}}}:takeover"
         self.of = lru_cache(REMEMBERED_KEYS)(self._keys)
 
     def key(self, stream: str, what: str) -> str:
@@ -77,7 +78,7 @@ class Commands:
         return f"gatewatch:{{{self._tenant}.{_encode(stream)}}}:{what}"
 
     def _keys(self, stream: str) -> Keys:
-        record, history = self.key(stream, "state").encode(), self.key(stream, "history").encode()
+        record, history = self.key(stream, "state").encode(), self.key(stream, "readings").encode()
         set_slot = packed([b"SETRANGE", history, b"", b""]).partition(b"\r\n$0\r\n")[0]
         return Keys(record, history, state.seed(record), b"\r\n$%d\r\n%b" % (len(record), record), b"\r\n" + set_slot)
 

@@ -14,7 +14,7 @@ local answers, at = {}, 1
 for i = 1, #KEYS, 4 do
   local fence, pieces = ARGV[at], tonumber(ARGV[at + 5])
   local held
-  if #fence > 29 then held = redis.pcall('GET', KEYS[i]) else held = redis.pcall('GETRANGE', KEYS[i], 4, 32) end
+  if #fence > 30 then held = redis.pcall('GET', KEYS[i]) else held = redis.pcall('GETRANGE', KEYS[i], 14, 43) end
   if type(held) == 'table' then held = '' end -- a foreign value under our key, loaded as none
   if held == fence then
     redis.call('SET', KEYS[i], ARGV[at + 1])

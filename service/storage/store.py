@@ -15,6 +15,36 @@ from service.storage.remembered import Remembered
 
 REMEMBERED_BYTES = 64 * 2**20
 
+KEPT_CLAIMS = 64
+"""Services whose number is kept, of those before; older ones take the next number when they start anew."""
+
+_CLAIM = """
+local key, of = KEYS[1], 'of:' .. ARGV[1] .. ':' .. ARGV[2]
+local number, mine = tonumber(redis.call('HGET', key, 'number') or '0'), redis.call('HGET', key, of)
+if not mine then
+  if redis.call('HGET', key, 'model') ~= ARGV[2] then
+    number = number + 1
+    redis.call('HSET', key, 'number', number, 'model', ARGV[2])
+    local fields = redis.call('HGETALL', key)
+    for i = 1, #fields, 2 do
+      if fields[i]:sub(1, 3) == 'of:' and tonumber(fields[i + 1]) <= number - tonumber(ARGV[3]) then
+        redis.call('HDEL', key, fields[i])
+      end
+    end
+  end
+  mine = number
+  redis.call('HSET', key, of, mine)
+end
+return {tonumber(mine), number, redis.call('HGET', key, 'model')}"""
+
+_LOOK = """
+local number = tonumber(redis.call('HGET', KEYS[1], 'number') or '0')
+if number < tonumber(ARGV[1]) then
+  number = tonumber(ARGV[1])
+  redis.call('HSET', KEYS[1], 'number', number, 'model', ARGV[2])
+end
+return {number, redis.call('HGET', KEYS[1], 'model')}"""
+
 
 class StateStore(Database):
     """The states of one tenant's streams in Redis."""
@@ -44,6 +74,15 @@ class StateStore(Database):
         """The streams' history rings as bytes, empty for a stream without one. One round trip."""
         return await self._load_values([self.commands.of(stream).history for stream in streams], "histories")
 
+    async def load_old_histories(self, streams: Sequence[str]) -> list[bytes]:
+        """The histories that versions before record format 4 kept, empty where there is none. One round trip."""
+        return await self._load_values([self.key(stream, "history").encode() for stream in streams], "histories")
+
+    async def drop_old_histories(self, streams: Sequence[str]) -> None:
+        """Forget the histories of versions before record format 4."""
+        async with self.translated(f"drop {len(streams)} old histories"):
+            await self._redis.unlink(*(self.key(stream, "history") for stream in streams))
+
     async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
         """What was saved as the streams' settings, empty for a stream without any. One round trip."""
         return await self._load_values([self.key(stream, "settings").encode() for stream in streams], "settings")
@@ -69,7 +108,7 @@ class StateStore(Database):
     async def delete(self, stream: str) -> bool:
         """Forget a stream; says whether there was anything of it."""
         self.remembered.forget((stream,))
-        whats = ("state", "history", "earlier:0", "earlier:1", "settings", "quarantine")
+        whats = ("state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine")
         async with self.translated("delete a stream"), self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(*(self.key(stream, what) for what in whats))
             pipeline.zrem(self.commands.open_key, stream)
@@ -132,6 +171,20 @@ class StateStore(Database):
                 f"appendonly {'yes' if persistence.get('aof_enabled') else 'no'} and "
                 f"appendfsync {text(fsync.get('appendfsync'))}; expected yes and always"
             )
+
+    async def claim_takeover(self, service: str, model: str) -> tuple[int, int, str]:
+        """The number of a service with a model, the highest number, and its model; see streams/takeover.py."""
+        async with self.translated("claim the streams"):
+            number, highest, holder = await cast(Any, self._redis).eval(
+                _CLAIM, 1, self.commands.takeover_key, service, model, KEPT_CLAIMS
+            )
+        return int(number), int(highest), text(holder)
+
+    async def takeover(self, number: int, model: str) -> tuple[int, str]:
+        """The highest number and its model; at least this one: Redis may have forgotten it."""
+        async with self.translated("look for a takeover"):
+            highest, holder = await cast(Any, self._redis).eval(_LOOK, 1, self.commands.takeover_key, number, model)
+        return int(highest), text(holder)
 
     async def lost_everything(self) -> bool:
         """Whether Redis has forgotten all streams since the last time: emptied, or another server.

@@ -18,9 +18,14 @@ from models.detector import JOIN_READINGS
 from service.messages.schemas import NO_SEQ
 from service.records import state
 from service.records.history import Entries
+from service.records.layout import Layout
 from service.records.state import Records
 from service.streams.identity import Places
 from service.streams.stepper import Stepper
+
+_OF_STREAM = ("readings", "tag", "last_seq", "last_ms", "newest_ms", "session", "session_ms", "score", "status")
+_MOVED = (*_OF_STREAM, "present", "detector")
+"""What of a record goes back to an earlier one and is then moved forward anew."""
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
@@ -32,18 +37,18 @@ def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
     return np.flatnonzero((window > 0) & old)
 
 
-def keep(heads: Records, rows: Places, seeds: Sequence[int]) -> list[tuple[int, bytes]]:
+def keep(heads: Records, rows: Places, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[tuple[int, bytes]]:
     """Note in the records that they were kept; returns the slot, 0 or 1, and the bytes of each."""
-    kept = state.pack(heads[rows], seeds)
+    kept = state.pack(heads[rows], layouts, seeds)
     heads["earlier"][rows] += 1
-    heads["earlier_ms"][rows] = heads["detector"]["last_ms"][rows]
+    heads["earlier_ms"][rows] = heads["last_ms"][rows]
     return list(zip((heads["earlier"][rows] % 2).tolist(), kept, strict=True))
 
 
 def within_window(record: Records, time_ms: int) -> bool:
     """Whether a late reading of a stream may still take its place."""
     window = int(record["reorder_ms"])
-    return window > 0 and time_ms >= int(record["detector"]["last_ms"]) - window
+    return window > 0 and time_ms >= int(record["last_ms"]) - window
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,23 @@ class Gap:
 
 
 def insert(
-    stepper: Stepper, record: Records, seed: int, earlier: dict[int, Records], entries: Entries, late: Entries
+    stepper: Stepper,
+    record: Records,
+    layout: Layout,
+    seed: int,
+    earlier: dict[int, Records],
+    entries: Entries,
+    late: Entries,
 ) -> Correction | Gap | None:
     """Apply a late reading in its place.
 
     Args:
         stepper: steps the model.
         record: (1,) the stream's record.
+        layout: the stream's.
         seed: where its checksum starts.
         earlier: slot to (1,) sound earlier record of the stream.
-        entries: the stream's history.
+        entries: the stream's history, in the model's channels.
         late: (1,) the reading, as an entry with seq, time and values.
 
     Returns:
@@ -95,9 +107,9 @@ def insert(
     for slot, start in newest_first:
         first = int(start["readings"][0])
         since = entries[entries["n"] >= first]
-        if not _leads_to(start, since, record):
+        if not _leads_to(stepper, start, since, record):
             continue
-        before = start["last_seq"][0] if numbered else start["detector"]["last_ms"][0]
+        before = start["last_seq"][0] if numbered else start["last_ms"][0]
         if first and before >= mine:
             outdated.append((slot, start))
             continue
@@ -108,14 +120,15 @@ def insert(
             if mine != expected:
                 return Gap(int(expected))
         moved = record.copy()
-        for name in ("readings", "tag", "last_seq", "score", "status", "detector"):
+        for name in _MOVED:
             moved[name] = start[name]
+        late["session"] = record["session"]
         readings = np.concatenate([since[:place], late, since[place:]])
         done, rescored, kept = 0, [], {}
         for old_slot, old in reversed(outdated):
             upto = int(old["readings"][0]) - first + 1
             rescored.append(stepper.replay(moved, readings[done:upto]))
-            (kept[old_slot],) = state.pack(moved, [seed])
+            (kept[old_slot],) = state.pack(moved, [layout], [seed])
             done = upto
         rescored.append(stepper.replay(moved, readings[done:]))
         corrected = np.concatenate(rescored)[place:]
@@ -143,11 +156,14 @@ def begun(before: Entries, corrected: Entries) -> Entries:
     return opened
 
 
-def _leads_to(start: Records, since: Entries, record: Records) -> bool:
+def _leads_to(stepper: Stepper, start: Records, since: Entries, record: Records) -> bool:
     """Whether `since` are all readings between an earlier record and the present one."""
     if len(since) != int(record["readings"][0]) - int(start["readings"][0]):
         return False
     if not len(since):
         return bool(start["tag"][0] == record["tag"][0])
     first = since[:1]
-    return bool(state.chain(start["tag"], first["seq"], first["timestamp_ms"], first["values"])[0] == first["tag"][0])
+    if first["single"][0]:
+        return bool(start["readings"][0] == first["n"][0])  # chained by a version before format 4
+    tags = stepper.chain.tags(start["tag"], first["seq"], first["timestamp_ms"], first["values"])
+    return bool(tags[0] == first["tag"][0])

@@ -1,20 +1,25 @@
 """What a reading is to its stream: new, a repeat, late, or in conflict with one applied before.
 
-A reading's identity is its `seq`, or else its timestamp. Readings are applied in its order, in rounds of at most one
-reading of each stream; the history of the stream answers for those that were applied already.
+A reading's identity is its `seq`, or else its timestamp and the channels it has. Readings are applied in its order, in
+rounds of at most one reading of each stream; the history of the stream answers for those that were applied already.
+
+A sender may begin to count anew, after a reboot say: a `seq` that goes back while the sender's time goes on begins a
+session of the stream, in which `seq` orders the readings from there on. What belongs to the session before is told by
+its time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.messages.answers import Result, format_time, rejected
 from service.messages.schemas import NO_SEQ, NO_TIME, Readings
-from service.records.history import Entries
+from service.records.history import Entries, same_values
+from service.records.layout import Layout
 from service.records.state import Records
 
 Places = NDArray[np.intp]
@@ -48,12 +53,15 @@ def rounds_of(batch: Readings, places: Sequence[int]) -> tuple[list[str], list[R
     for queue in by_stream.values():
         if len(queue) > 1:
             queue.sort(key=lambda place: _order(int(batch.seqs[place]), int(batch.timestamps_ms[place])))
-    queues = list(by_stream.values())
+    return list(by_stream), _in_rounds(list(by_stream.values()))
+
+
+def _in_rounds(queues: Sequence[Sequence[int]]) -> list[Round]:
     rounds = []
     for depth in range(max(map(len, queues))):
         rows = [row for row, queue in enumerate(queues) if len(queue) > depth]
         rounds.append(Round(np.array(rows), np.array([queues[row][depth] for row in rows])))
-    return list(by_stream), rounds
+    return rounds
 
 
 def _order(seq: int, timestamp_ms: int) -> tuple[int, int]:
@@ -61,6 +69,39 @@ def _order(seq: int, timestamp_ms: int) -> tuple[int, int]:
     if seq != NO_SEQ:
         return 0, seq
     return (1, timestamp_ms) if timestamp_ms != NO_TIME else (2, 0)
+
+
+def joined(
+    batch: Readings, rounds: list[Round], join: NDArray[np.bool_]
+) -> tuple[Readings, list[Round], dict[int, int]]:
+    """Join the readings of one time with channels apart, of streams that ask for it, into one reading each.
+
+    Args:
+        join: (B,) which streams.
+
+    Returns:
+        The batch with the joined values, its rounds, and the place of each reading that was joined into another to the
+        place of that one.
+    """
+    queues: list[list[int]] = [[] for _ in join]
+    for round_ in rounds:
+        for row, place in zip(round_.rows.tolist(), round_.places.tolist(), strict=True):
+            queues[row].append(place)
+    values, into = batch.values.copy(), dict[int, int]()
+    for row in np.flatnonzero(join).tolist():
+        first: list[int] = []
+        for place in queues[row]:
+            before = first[-1] if first else place
+            same = batch.timestamps_ms[place] == batch.timestamps_ms[before] != NO_TIME
+            numbered = batch.seqs[place] != NO_SEQ or batch.seqs[before] != NO_SEQ
+            here = np.isfinite(values[place])
+            if first and same and not numbered and not (here & np.isfinite(values[before])).any():
+                values[before, here] = values[place, here]
+                into[place] = before
+            else:
+                first.append(place)
+        queues[row] = first
+    return replace(batch, values=values), _in_rounds(queues), into
 
 
 @dataclass(frozen=True)
@@ -81,14 +122,20 @@ class Decision:
 def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Decision:
     """Compare one reading of each of R streams with the (R,) records before them."""
     seqs, times_ms = batch.seqs[places], batch.timestamps_ms[places]
-    last_seq, last_ms = heads["last_seq"], heads["detector"]["last_ms"]
+    last_seq, last_ms = heads["last_seq"], heads["last_ms"]
     numbered, untimed = seqs != NO_SEQ, times_ms == NO_TIME
     if np.count_nonzero(untimed):
         arrival = np.where(numbered, now_ms, np.maximum(last_ms + 1, now_ms))
         times_ms = np.where(untimed, arrival, times_ms)
     new = seqs > last_seq
+    if np.count_nonzero(heads["session"]):
+        new &= times_ms >= heads["session_ms"]  # else it was counted before the sender began anew
     if np.count_nonzero(numbered) < len(new):
         later = (times_ms > last_ms) | (heads["readings"] == 0)
+        same = times_ms == last_ms
+        if np.count_nonzero(same & ~later):
+            observed = np.isfinite(batch.values[places])
+            later |= same & observed.any(axis=1) & ~(observed & heads["present"]).any(axis=1)
         later &= last_seq == NO_SEQ  # else it cannot be new; perhaps it was sent before the numbers began
         new = np.where(numbered, new, later)
     refused: dict[int, Result] = {}
@@ -107,11 +154,23 @@ def across_gap(stream: str, time_ms: int, seq: int, expected: int) -> Result:
     return rejected(stream, format_time(time_ms), seq, error)
 
 
-def unanswered(batch: Readings, place: int, known: Entries, head: Records) -> Result | None:
+def counts_anew(batch: Readings, place: int, known: Entries, layout: Layout, head: Records) -> bool:
+    """Whether a reading that is not new shows that its sender began to count anew: its count went back, its time on.
+
+    A reading that the history has with the same values is a repeat, whatever its time.
+    """
+    seq, moment = int(batch.seqs[place]), int(batch.timestamps_ms[place])
+    if seq == NO_SEQ or moment == NO_TIME or seq > head["last_seq"] or moment <= head["newest_ms"]:
+        return False
+    return not len(known) or not same_values(known, layout, batch.values[place])[0]
+
+
+def unanswered(batch: Readings, place: int, known: Entries, layout: Layout, head: Records) -> Result | None:
     """Why a reading that is not new gets no first answer again: it is late, or in conflict; None if it does.
 
     Args:
-        known: (0 or 1,) the entry of its stream's history with its identity.
+        known: (0 or 1,) the entry of its stream's history with its identity, in the stream's channels.
+        layout: of the stream.
         head: the stream's record.
     """
     stream, seq, moment = batch.streams[place], int(batch.seqs[place]), int(batch.timestamps_ms[place])
@@ -120,10 +179,29 @@ def unanswered(batch: Readings, place: int, known: Entries, head: Records) -> Re
         error = f"seq is absent; this stream numbers its readings, the last was {head['last_seq']}"
         return rejected(stream, time, None, error)
     if not len(known):
-        last = format_time(int(head["detector"]["last_ms"])) if seq == NO_SEQ else f"seq {head['last_seq']}"
-        error = f"older than what the stream has seen; its last reading is {last}"
-        return Result(stream, time, shown_seq, "late", error=error)
-    if known["values"][0].tobytes() != batch.values[place].tobytes():
+        return Result(stream, time, shown_seq, "late", error=_late(seq, moment, head))
+    if seq == NO_SEQ and _repeats_part(known, layout, batch.values[place]):
+        return None
+    if not same_values(known, layout, batch.values[place])[0]:
         error = "a reading with this identity and other values was applied before"
         return Result(stream, time, shown_seq, "conflict", error=error)
     return None
+
+
+def _repeats_part(known: Entries, layout: Layout, values: NDArray[np.float64]) -> bool:
+    """Whether all that a reading has stands in an entry: it was joined with others of its time."""
+    there = np.isfinite(values)
+    kept = known["values"][0, layout.columns]
+    return bool(there.any() and (kept[there] == values[there]).all())
+
+
+def _late(seq: int, moment: int, head: Records) -> str:
+    if seq == NO_SEQ:
+        return f"older than what the stream has seen; its last reading is {format_time(int(head['last_ms']))}"
+    if seq > head["last_seq"]:
+        began = format_time(int(head["session_ms"]))
+        return f"older than what the stream has seen; its sender began to count anew at {began}"
+    error = f"older than what the stream has seen; its last reading is seq {head['last_seq']}"
+    if moment == NO_TIME:
+        error += "; if the sender counts anew, say so: POST /v1/streams/{stream}/reset?what=sequence"
+    return error

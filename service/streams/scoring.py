@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any, cast
 
 import msgspec
@@ -20,15 +19,18 @@ from service.messages.errors import BadRequest, Contended
 from service.messages.schemas import NO_SEQ, Readings
 from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics
-from service.records import state
+from service.records import history, state
 from service.records.history import Entries
+from service.records.layout import Layout
 from service.records.state import Records
 from service.storage.resp import Writes
 from service.storage.store import StateStore
 from service.streams import corrections
-from service.streams.identity import Round, across_gap, decide, rounds_of, unanswered
+from service.streams.identity import Round, across_gap, counts_anew, decide, joined, rounds_of, unanswered
 from service.streams.newcomers import Newcomers
+from service.streams.recovery import Lost, recover
 from service.streams.stepper import Stepper
+from service.streams.takeover import Takeover
 from service.streams.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -46,7 +48,8 @@ class Lanes:
         seeds: where the checksums of their records start.
         fences: what Redis held of each when it was loaded.
         records: (B,) the states before; moved forward in place.
-        recovered: row of a stream whose state had to be rebuilt, to the history to be written anew.
+        layouts: (B,) which channels each has sent.
+        recovered: row of a stream whose state had to be rebuilt, to the history to be written anew, in its channels.
         causes: row of such a stream to what was wrong with its record; not of new streams.
         new: rows of new streams.
         excess: those of them that are more than there may be; see `_admit`.
@@ -56,6 +59,7 @@ class Lanes:
     seeds: list[int]
     fences: list[bytes]
     records: Records
+    layouts: list[Layout]
     recovered: dict[int, Entries] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
@@ -70,6 +74,7 @@ class Applied:
         rounds: the readings that were applied, and their entries in the history.
         seen: place and row of readings that are not new.
         refused: place to the answer of a reading that cannot be applied.
+        joined: place of a reading that was joined into another, to the place of that one.
         earlier: row and slot to an earlier record to be kept, of streams with a reorder window.
         writes: what to save of each stream that changed.
     """
@@ -77,6 +82,7 @@ class Applied:
     rounds: list[tuple[Round, Entries]] = field(default_factory=list)
     seen: list[tuple[int, int]] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
+    joined: dict[int, int] = field(default_factory=dict)
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
     writes: Writes = field(default_factory=Writes)
 
@@ -93,12 +99,14 @@ class Scorer:
         save_attempts: int,
         most_streams: int,
         turns: Turns,
+        takeover: Takeover,
     ) -> None:
+        self._takeover = takeover
         self.turns = turns
         self._detector = detector
         self._store = store
         self._metrics = metrics
-        self._answers = Answers(detector)
+        self._answers = Answers(detector.channels)
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
         self._newcomers = Newcomers(store, most_streams)
@@ -115,6 +123,7 @@ class Scorer:
             StoreUnavailable: Redis did not answer.
             Contended: other processes wrote a stream for `save_attempts` times.
         """
+        await self._takeover.claim()
         try:
             return await self._score_batch(batch)
         finally:
@@ -127,19 +136,23 @@ class Scorer:
         loop = asyncio.get_running_loop()
         while True:
             streams, rounds = rounds_of(batch, waiting)
-            later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
             began, load = loop.time(), self._metrics.stage("load")
             async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
                 lanes = await self._lanes(streams, held.packed, sound=held.remembered is not None)
                 await self._admit(lanes)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
+                taken, into = batch, dict[int, int]()
+                if np.count_nonzero(lanes.records["join"]):
+                    taken, rounds, into = joined(batch, rounds, lanes.records["join"] > 0)
+                later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
+                later |= {place for place, first in into.items() if first in later}
                 with self._metrics.stage("step"):
                     now_ms = int(time.time() * 1000)
                     if len(batch) <= SMALL_BATCH:
-                        applied = self._apply(batch, rounds[:deep], lanes, now_ms)
+                        applied = self._apply(taken, rounds[:deep], lanes, now_ms)
                     else:
-                        applied = await asyncio.to_thread(self._apply, batch, rounds[:deep], lanes, now_ms)
+                        applied = await asyncio.to_thread(self._apply, taken, rounds[:deep], lanes, now_ms)
                 if not await held.confirmed(not (applied.seen or applied.refused)):
                     self._store.remembered.forget(streams)
                     continue
@@ -152,14 +165,16 @@ class Scorer:
             now = loop.time()
             self.turns.saved(applied.writes.streams, applied.writes.records, lost, now - began, now)
             self._count(batch, applied, lanes, lost)
-            await self._answer_seen(answers, batch, applied, lanes, lost)
+            later |= await self._answer_seen(answers, taken, applied, lanes, lost)
+            for place, first in into.items():
+                answers[place] = answers[first]
             if lost:
                 left, deep = left - 1, max(1, len(rounds[:deep]) // 2)  # what takes less time is less often overtaken
                 if not left:
                     raise Contended(f"other processes kept writing {len(lost)} of the streams; send the readings again")
             elif not later:
                 return answers
-            waiting = [place for place in waiting if batch.streams[place] in lost or place in later]
+            waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
 
     async def store_answers(self) -> bool:
         """Whether Redis answers at once."""
@@ -175,8 +190,9 @@ class Scorer:
         return {
             "stream": stream,
             "readings": readings,
-            "last_timestamp": format_time(int(record["detector"]["last_ms"])) if readings else None,
+            "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
             "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
+            "session": int(record["session"]),
             "status": STATUSES[record["status"] & state.STATUS_BITS],
             "score": float(record["score"]) if readings else None,
             **StreamSettings.of(record).model_dump(),
@@ -194,32 +210,67 @@ class Scorer:
                     if lanes.excess:
                         raise BadRequest(self._newcomers.refusal)
                     settings.write(lanes.records)
-                    slots = [
-                        slot
-                        for entries in lanes.recovered.values()
-                        for slot in self._stepper.slots_of(repeat(0), entries)
-                    ]
-                    anew = list(lanes.recovered)
                     await self._store.save_settings(stream, settings.encode())
-                    await held.send(Writes([stream], lanes.fences, state.pack(lanes.records, lanes.seeds), slots, anew))
+                    await held.send(self._whole(lanes))
                     if (await held.saved())[0]:
                         return
         finally:
             self._newcomers.end([stream])
         raise Contended(f"other processes kept writing stream {stream}; send the settings again")
 
+    def _whole(self, lanes: Lanes) -> Writes:
+        """What saves one stream as it is, its history too where that was recovered."""
+        slots = [
+            slot
+            for row, kept in lanes.recovered.items()
+            for slot in self._stepper.slots_anew(lanes.layouts[row], row, kept)
+        ]
+        records = state.pack(lanes.records, lanes.layouts, lanes.seeds)
+        return Writes(lanes.streams, lanes.fences, records, slots, list(lanes.recovered))
+
+    async def restart_sequence(self, stream: str, time_ms: int | None = None) -> bool:
+        """Begin a session of a stream: its sender counts anew from its next reading on. False if there is no stream.
+
+        Args:
+            time_ms: of the first reading of the session; None where the operator says so.
+        """
+        for _ in range(self._attempts):
+            async with self._store.hold([stream]) as held:
+                lanes = await self._lanes([stream], held.packed)
+                record = lanes.records[0]
+                if lanes.new:
+                    return False
+                if time_ms is not None and time_ms <= record["newest_ms"]:
+                    return True  # another process was first
+                count = int(record["last_seq"])
+                record["session"] += 1
+                record["last_seq"] = NO_SEQ
+                record["session_ms"] = record["newest_ms"] + 1 if time_ms is None else time_ms
+                await held.send(self._whole(lanes))
+                if (await held.saved())[0]:
+                    self._metrics.sequence_restarted()
+                    log.warning("sender counts anew", stream=stream, last_seq=count, asked=time_ms is None)
+                    return True
+        raise Contended(f"other processes kept writing stream {stream}; send the request again")
+
     async def recent(self, stream: str) -> list[dict[str, Any]]:
         """The stream's last readings, oldest first, each with its values and its answer."""
-        entries = (await self._histories([stream]))[0]
-        answers = self._answers.texts([stream] * len(entries), entries, replayed=True)
-        values = entries["values"].astype(str).astype(np.float64).tolist()  # the shortest decimals that mean the same
+        packed = await self._store.load([stream])
+        lanes = await self._lanes([stream], packed)
+        (layout,) = lanes.layouts
+        (ring,) = await self._store.load_histories([stream])
+        kept = lanes.recovered[0] if lanes.recovered else self._stepper.read_history(ring, layout)
+        answers = self._answers.kept_texts([stream] * len(kept), kept, layout, replayed=True)
+        single = kept["single"] > 0
+        values = kept["values"].copy()
+        values[single] = values[single].astype(np.float32).astype(str).astype(np.float64)  # the shortest that mean it
         return [
             {
                 "n": n,
-                "values": {c: None if v != v else v for c, v in zip(self._detector.channels, row, strict=True)},
+                "values": {c: None if v != v else v for c, v in zip(layout.channels, row, strict=True)},
                 "result": msgspec.json.decode(text),
             }
-            for n, row, text in zip(entries["n"].tolist(), values, answers, strict=True)
+            for n, row, text in zip(kept["n"].tolist(), values.tolist(), answers, strict=True)
         ]
 
     async def _lanes(self, streams: list[str], packed: Sequence[bytes | None], sound: bool = False) -> Lanes:
@@ -228,25 +279,40 @@ class Scorer:
         Args:
             sound: they were written by this process, and need no look.
         """
-        stepper = self._stepper
+        stepper, usual, size = self._stepper, self._stepper.usual, self._stepper.record.itemsize
         seeds = self._store.seeds(streams)
         if sound:
             written = cast("Sequence[bytes]", packed)
-            return Lanes(streams, seeds, [p[state.FENCE] for p in written], state.sound(written, stepper.record))
-        records, flaws = state.unpack(packed, seeds, stepper.record, self._detector.digest, stepper.slots)
-        lanes = Lanes(streams, seeds, [p[state.FENCE] if p else b"" for p in packed], records)
+            records = state.sound([p[:size] for p in written], stepper.record)
+            layouts = [state.layout_in(p, usual, size) for p in written]
+            return Lanes(streams, seeds, [p[state.FENCE] for p in written], records, layouts)
+        records, layouts, flaws = state.unpack(
+            packed, seeds, stepper.record, usual, self._detector.digest, stepper.slots
+        )
+        lanes = Lanes(streams, seeds, [state.fence_of(p) for p in packed], records, layouts)
+        self._takeover.check(records["takeover"])
         if flaws:
             names = [streams[row] for row in flaws]
-            histories, settings = await self._histories(names), await self._store.load_settings(names)
+            rings, settings = await self._store.load_histories(names), await self._store.load_settings(names)
             for row, flaw in flaws.items():
                 if flaw == "corrupt":
                     await self._store.quarantine(streams[row], packed[row] or b"")
-            await asyncio.to_thread(self._recover, lanes, flaws, histories)
+            old_rings = await self._old_rings(streams, flaws)
+            await asyncio.to_thread(self._recover, lanes, packed, flaws, rings, old_rings)
             lanes.new = [row for row in flaws if row not in lanes.causes]
             for row, content in zip(flaws, settings, strict=True):
-                if content and flaws[row] != "history":
+                if content and flaws[row] in ("missing", "corrupt"):
                     StreamSettings.decode(content).write(lanes.records[row : row + 1])
+        records["takeover"] = self._takeover.number
         return lanes
+
+    async def _old_rings(self, streams: list[str], flaws: dict[int, str]) -> dict[int, bytes]:
+        """What a version before format 4 kept as history, of streams that may have one."""
+        rows = [row for row, flaw in flaws.items() if flaw == "format"]
+        if not rows:
+            return {}
+        rings = await self._store.load_old_histories([streams[row] for row in rows])
+        return dict(zip(rows, rings, strict=True))
 
     async def _admit(self, lanes: Lanes) -> None:
         """Tell which new streams are more than there may be."""
@@ -254,24 +320,27 @@ class Scorer:
             admitted = await self._newcomers.admit(lanes.streams, [lanes.streams[row] for row in lanes.new])
             lanes.excess = set(lanes.new[admitted:])
 
-    async def _histories(self, streams: Sequence[str]) -> list[Entries]:
-        return [self._stepper.read_history(ring) for ring in await self._store.load_histories(streams)]
-
-    def _recover(self, lanes: Lanes, flaws: dict[int, str], histories: list[Entries]) -> None:
-        """Give streams whose record is absent or unusable a state: rebuilt from history, or a fresh one."""
-        rebuilt: list[int] = []
-        kept: list[Entries] = []
-        for (row, flaw), entries in zip(flaws.items(), histories, strict=True):
-            lanes.recovered[row] = entries
-            if flaw == "history":
-                lanes.records["history"][row] = self._stepper.slots
-            else:
-                rebuilt.append(row)
-                kept.append(entries)
-            if flaw != "missing" or len(entries):
-                lanes.causes[row] = flaw
-        if rebuilt:
-            lanes.records[rebuilt] = self._stepper.rebuild(kept)
+    def _recover(
+        self,
+        lanes: Lanes,
+        packed: Sequence[bytes | None],
+        flaws: dict[int, str],
+        rings: Sequence[bytes],
+        old_rings: dict[int, bytes],
+    ) -> None:
+        """Give streams whose record is absent or not this model's a state; see recovery.py."""
+        lost = [
+            Lost(flaw, packed[row] or b"", lanes.seeds[row], ring, old_rings.get(row, b""))
+            for (row, flaw), ring in zip(flaws.items(), rings, strict=True)
+        ]
+        for row, loss, found in zip(flaws, lost, recover(self._stepper, lost), strict=True):
+            self._takeover.check(found.record["takeover"])
+            lanes.records[row] = found.record[0]
+            lanes.layouts[row], lanes.recovered[row] = found.layout, found.kept
+            if found.overwritten:
+                self._takeover.overwritten(lanes.streams[row])
+            if loss.flaw != "missing" or len(found.kept):
+                lanes.causes[row] = loss.flaw
 
     def _apply(self, batch: Readings, rounds: list[Round], lanes: Lanes, now_ms: int) -> Applied:
         """Run a batch through the detector, in rounds of at most one reading of each stream."""
@@ -296,15 +365,17 @@ class Scorer:
         row_of = dict(zip(changed.tolist(), range(len(changed)), strict=True))
         writes = applied.writes
         seeds = lanes.seeds if whole else [lanes.seeds[row] for row in row_of]
-        writes.records = state.pack(records if whole else records[changed], seeds)
+        layouts = lanes.layouts if whole else [lanes.layouts[row] for row in row_of]
+        writes.records = state.pack(records if whole else records[changed], layouts, seeds)
         writes.streams = lanes.streams if whole else [lanes.streams[row] for row in row_of]
         writes.fences = lanes.fences if whole else [lanes.fences[row] for row in row_of]
-        for row, entries in lanes.recovered.items():
+        for row, entries in lanes.recovered.items():  # of streams with a rebuilt state, and of new ones
             if row in row_of:
                 writes.anew.append(row_of[row])
-                writes.slots += self._stepper.slots_of(repeat(row_of[row]), entries)
+                writes.slots += self._stepper.slots_anew(lanes.layouts[row], row_of[row], entries)
         for round_, entries in applied.rounds:
-            writes.slots += self._stepper.slots_of(map(row_of.__getitem__, round_.rows.tolist()), entries)
+            at = [row_of[row] for row in round_.rows.tolist()]
+            writes.slots += self._stepper.slots_in([layouts[row] for row in at], at, entries)
         writes.earlier = {(row_of[row], slot): record for (row, slot), record in applied.earlier.items()}
         writes.opened, writes.closed = self._incidents(lanes.streams, was_open, records)
         return applied
@@ -337,9 +408,13 @@ class Scorer:
         kept = corrections.due(heads, times_ms)
         if len(kept):
             kept_rows = rows[kept].tolist()
-            earlier = corrections.keep(heads, kept, [lanes.seeds[row] for row in kept_rows])
+            earlier = corrections.keep(
+                heads, kept, [lanes.layouts[row] for row in kept_rows], [lanes.seeds[row] for row in kept_rows]
+            )
             for row, (slot, record) in zip(kept_rows, earlier, strict=True):
                 applied.earlier[row, slot] = record
+        if stepped := np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)):
+            self._metrics.clock_stepped(int(stepped))
         entries = self._stepper.step(heads, batch.seqs[places], times_ms, batch.values[places])
         if heads is not records:
             records[rows] = heads
@@ -364,59 +439,72 @@ class Scorer:
 
     async def _answer_seen(
         self, answers: list[str], batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]
-    ) -> None:
-        """Answer readings that are not new from their streams' histories: with their first answer, if it is there."""
+    ) -> set[int]:
+        """Answer readings that are not new from their streams' histories: with their first answer, if it is there.
+
+        Returns:
+            The places of those that are new after all: their sender counts anew.
+        """
         seen = [(place, row) for place, row in applied.seen if lanes.streams[row] not in lost]
         if not seen:
-            return
+            return set()
         rows = sorted({row for _, row in seen})
         loaded = await self._store.load_histories([lanes.streams[row] for row in rows])
         rings = dict(zip(rows, loaded, strict=True))
-        repeats: list[tuple[int, Entries]] = []
+        repeats: list[tuple[int, Layout, Entries]] = []
+        restarted: dict[int, set[int]] = {}
         for place, row in seen:
-            known = self._stepper.find(rings[row], int(batch.seqs[place]), int(batch.timestamps_ms[place]))
-            result = unanswered(batch, place, known, lanes.records[row])
-            if result is None:
-                repeats.append((place, known))
+            layout, seq, time_ms = lanes.layouts[row], int(batch.seqs[place]), int(batch.timestamps_ms[place])
+            known = history.find(rings[row], layout, seq, time_ms, batch.values[place])
+            if row in restarted or counts_anew(batch, place, known, layout, lanes.records[row]):
+                if row not in restarted:
+                    await self.restart_sequence(lanes.streams[row], time_ms)
+                restarted.setdefault(row, set()).add(place)
                 continue
-            time_ms = int(batch.timestamps_ms[place])
+            result = unanswered(batch, place, known, layout, lanes.records[row])
+            if result is None:
+                repeats.append((place, layout, known))
+                continue
             may_take_its_place = result.status == "late" and corrections.within_window(lanes.records[row], time_ms)
             corrected = await self._correct(batch, place) if may_take_its_place else None
             answers[place] = corrected or answer(result)
             if not corrected:
                 self._metrics.answered(result.status, 1)
+        for place, layout, known in repeats:
+            (answers[place],) = self._answers.kept_texts([batch.streams[place]], known, layout, replayed=True)
         if repeats:
-            streams = [batch.streams[place] for place, _ in repeats]
-            texts = self._answers.texts(streams, np.concatenate([known for _, known in repeats]), replayed=True)
-            for (place, _), text in zip(repeats, texts, strict=True):
-                answers[place] = text
             self._metrics.replayed(len(repeats))
+        return set().union(*restarted.values())
 
     async def _correct(self, batch: Readings, place: int) -> str | None:
         """Apply a late reading in its place, if its stream has a window for that; returns its answer."""
         stream, time_ms, stepper = batch.streams[place], int(batch.timestamps_ms[place]), self._stepper
         late = np.zeros(1, stepper.entry)
         late["seq"], late["timestamp_ms"], late["values"] = batch.seqs[place], time_ms, batch.values[place]
+        late["single"] = 0
         for _ in range(self._attempts):
             async with self._store.hold([stream]) as held:
                 lanes = await self._lanes([stream], held.packed)
                 if not corrections.within_window(lanes.records[0], time_ms):
                     return None
                 packed, (ring,) = await self._store.load_earlier(stream), await self._store.load_histories([stream])
-                known = stepper.find(ring, int(batch.seqs[place]), time_ms)
+                (layout,) = lanes.layouts
+                known = history.find(ring, layout, int(batch.seqs[place]), time_ms, batch.values[place])
                 if len(known):  # another process was first, or it stands twice in this batch
-                    result = unanswered(batch, place, known, lanes.records[0])
+                    result = unanswered(batch, place, known, layout, lanes.records[0])
                     if result is None:
                         self._metrics.replayed(1)
-                        return self._answers.texts([stream], known, replayed=True)[0]
+                        return self._answers.kept_texts([stream], known, layout, replayed=True)[0]
                     self._metrics.answered(result.status, 1)
                     return answer(result)
-                entries = stepper.read_history(ring)
+                entries = history.gathered(stepper.read_history(ring, layout), layout)
                 (seed,) = lanes.seeds
-                earlier, flaws = state.unpack(packed, [seed] * 2, stepper.record, self._detector.digest, stepper.slots)
+                earlier, _, flaws = state.unpack(
+                    packed, [seed] * 2, stepper.record, stepper.usual, self._detector.digest, stepper.slots
+                )
                 sound = {slot: earlier[slot : slot + 1] for slot in range(len(packed)) if slot not in flaws}
                 correction = await asyncio.to_thread(
-                    corrections.insert, stepper, lanes.records, seed, sound, entries, late
+                    corrections.insert, stepper, lanes.records, layout, seed, sound, entries, late
                 )
                 if correction is None:
                     if await self._store.load([stream]) == held.packed:
@@ -425,9 +513,11 @@ class Scorer:
                 if isinstance(correction, corrections.Gap):
                     self._metrics.answered("rejected", 1)
                     return answer(across_gap(stream, time_ms, int(batch.seqs[place]), correction.expected))
-                slots = stepper.slots_of(repeat(0), correction.entries)
+                slots = stepper.slots_in(
+                    [layout] * len(correction.entries), [0] * len(correction.entries), correction.entries
+                )
                 kept = {(0, slot): record for slot, record in correction.earlier.items()}
-                record = state.pack(correction.record, [seed])
+                record = state.pack(correction.record, [layout], [seed])
                 was_open = self._detector.is_open(lanes.records["detector"])
                 incidents = self._incidents([stream], was_open, correction.record)
                 await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents))

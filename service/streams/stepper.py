@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.detector import Detector
 from service.records import history, state
+from service.records.chain import Chain
 from service.records.history import Entries
+from service.records.layout import Layout, entry_dtype, layout_of
 from service.records.state import Records
+
+Slots = list[tuple[int, int, bytes]]
+"""Of pieces of histories the row of the stream, the offset in its ring, and the bytes."""
 
 
 class Stepper:
@@ -19,17 +25,18 @@ class Stepper:
     def __init__(self, detector: Detector, history_readings: int) -> None:
         self.detector = detector
         self.slots = history_readings
-        self.record = state.state_dtype(detector.state_dtype)
-        self.entry = history.entry_dtype(len(detector.channels), detector.forecasts)
+        self.record = state.state_dtype(detector.state_dtype, len(detector.channels))
+        self.entry = entry_dtype(len(detector.channels))
+        self.usual = layout_of(detector.channels, detector.channels)
+        self.chain = Chain(detector.channels)
         self._model = np.void(detector.digest)
-        self._seed = history.channels_seed(detector.channels)
 
     def fresh(self, streams: int) -> Records:
         """(B,) records of streams that have not seen a reading."""
         return state.fresh(self.record, self.detector.initial(streams), self.detector.digest, self.slots)
 
     def step(
-        self, heads: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float32]
+        self, heads: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]
     ) -> Entries:
         """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories."""
         step = self.detector.advance(values, times_ms, heads["detector"])
@@ -37,17 +44,25 @@ class Stepper:
         entries["n"] = heads["readings"]
         entries["timestamp_ms"] = times_ms
         entries["seq"] = seqs
-        entries["tag"] = state.chain(heads["tag"], seqs, times_ms, values)
+        entries["session"] = heads["session"]
+        entries["tag"] = self.chain.tags(heads["tag"], seqs, times_ms, values)
         entries["model"] = self._model
         entries["score"] = step.score
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["reason"] = step.reason
+        entries["single"] = 0
         entries["values"] = values
-        entries["forecast"] = step.forecast
+        entries["mid"] = step.mid
+        entries["half"] = step.half
         entries["attribution"] = step.attribution
+        observed = np.isfinite(values)
+        observed |= heads["present"] & (heads["last_ms"] == times_ms)[:, None]
+        heads["present"] = observed
         heads["readings"] += 1
         heads["tag"] = entries["tag"]
         heads["last_seq"] = seqs
+        heads["last_ms"] = times_ms
+        heads["newest_ms"] = np.maximum(heads["newest_ms"], times_ms)
         heads["score"] = step.score
         heads["status"] = entries["status"]
         return entries
@@ -57,7 +72,9 @@ class Stepper:
         entries = np.empty(len(readings), self.entry)
         for at in range(len(readings)):
             one = readings[at : at + 1]
+            record["session"] = one["session"]
             entries[at : at + 1] = self.step(record, one["seq"], one["timestamp_ms"], one["values"])
+        entries["single"] = readings["single"]
         return entries
 
     def rebuild(self, histories: Sequence[Entries]) -> Records:
@@ -71,19 +88,36 @@ class Stepper:
             records[rows] = heads
         for row, entries in enumerate(histories):
             if len(entries):
-                records["readings"][row] = entries["n"][-1] + 1
-                records["tag"][row] = entries["tag"][-1]
+                last = entries[-1]
+                records["readings"][row] = last["n"] + 1
+                records["tag"][row] = last["tag"]
+                records["session"][row] = last["session"]
+                of_session = entries["session"] == last["session"]
+                if last["session"]:
+                    records["session_ms"][row] = entries["timestamp_ms"][of_session][0]
         return records
 
-    def read_history(self, ring: bytes) -> Entries:
-        """A stream's last readings, oldest first."""
-        return history.unpack_entries(ring, self.entry, self._seed)[-self.slots :]
+    def read_history(self, ring: bytes, layout: Layout) -> Entries:
+        """A stream's last readings, oldest first, in the channels of the stream."""
+        return history.unpack_entries(ring, layout)[-self.slots :]
 
-    def find(self, ring: bytes, seq: int, timestamp_ms: int) -> Entries:
-        """(0 or 1,) the entry of a stream's history that a reading repeats."""
-        return history.find(ring, self.entry, self._seed, seq, timestamp_ms)
+    def slots_of(self, rows: Iterable[int], entries: Entries) -> Slots:
+        """Of entries of streams with the usual layout: the row of the stream, where it belongs, and its bytes."""
+        return self._placed(self.usual, rows, entries)
 
-    def slots_of(self, rows: Iterable[int], entries: Entries) -> list[tuple[int, int, bytes]]:
-        """Of each entry the row of its stream, where in the ring it belongs, and its bytes."""
-        offsets = entries["n"] % np.uint64(self.slots) * np.uint64(self.entry.itemsize)
-        return list(zip(rows, offsets.tolist(), history.pack_entries(entries, self._seed), strict=False))
+    def slots_in(self, layouts: Sequence[Layout], rows: Sequence[int], entries: Entries) -> Slots:
+        """The same, of entries in this model's channels, of streams with these layouts."""
+        if all(layout is self.usual for layout in layouts):
+            return self.slots_of(rows, entries)
+        slots: Slots = []
+        for at, (layout, row) in enumerate(zip(layouts, rows, strict=True)):
+            slots += self._placed(layout, repeat(row), history.spread(entries[at : at + 1], layout))
+        return slots
+
+    def slots_anew(self, layout: Layout, row: int, kept: Entries) -> Slots:
+        """A whole history, of one stream's entries that are in its own channels already."""
+        return [(row, 0, layout.ring_header), *self._placed(layout, repeat(row), kept)]
+
+    def _placed(self, layout: Layout, rows: Iterable[int], kept: Entries) -> Slots:
+        offsets = kept["n"] % np.uint64(self.slots) * np.uint64(kept.dtype.itemsize) + len(layout.ring_header)
+        return list(zip(rows, offsets.tolist(), history.pack_entries(kept, layout.ring_seed), strict=False))

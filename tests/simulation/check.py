@@ -29,7 +29,7 @@ def check(redis: Redis, slots: int, plan: Plan, last: dict[tuple[str, int], str]
     packed = redis.values.get((plan.stream, "state"))
     if packed is None:
         return [f"{plan.stream} has no state"]
-    record = np.frombuffer(packed, STEPPER.record)[0]
+    record = np.frombuffer(packed, STEPPER.record, 1)[0]
     log = _log(plan.stream, redis.journal)
     lost = {_identity(sent) for sent in _sent(list(_entries(plan.stream, redis.lost)))}
     count = int(record["readings"])
@@ -107,7 +107,9 @@ def _log(stream: str, journal: list[tuple[str, bytes]]) -> dict[int, Any]:
 
 
 def _entries(stream: str, journal: list[tuple[str, bytes]]) -> Any:
-    return np.frombuffer(b"".join(piece for name, piece in journal if name == stream), STEPPER.entry)
+    header = STEPPER.usual.ring_header
+    pieces = [piece for name, piece in journal if name == stream and piece != header]
+    return np.frombuffer(b"".join(pieces), STEPPER.entry)
 
 
 def _sent(entries: list[Any]) -> list[Sent]:

@@ -18,6 +18,8 @@ from models.detector import ANOMALOUS, NORMAL, STATUSES, WARMING_UP, Detector, R
 FACTOR, SUMMAND, MASK = 6364136223846793005, 1442695040888963407, 2**64 - 1
 """Knuth's MMIX generator."""
 WARM_UP = 2
+NAMES = hashlib.blake2b(struct.pack("<I", 1) + b"x", digest_size=16).digest()
+"""Of the one channel, as a tag has it."""
 SCORE_BITS = 20
 """Of the hash, as a score from 0 to 2: a float32 holds it exactly."""
 
@@ -28,7 +30,6 @@ class Fold(Detector):
     def __init__(self) -> None:
         self.digest = b"the fold"
         self.channels = ("x",)
-        self.forecasts = 1
         self.state_dtype = np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "?"), ("hash", "<u8")])
 
     def initial(self, streams: int) -> Records:
@@ -42,9 +43,9 @@ class Fold(Detector):
         """(B,) whether the last reading was anomalous."""
         return np.asarray(~states["calm"])
 
-    def advance(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(self, values: NDArray[np.float64], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams; writes into `states`."""
-        bits = np.ascontiguousarray(values).view(np.uint32)[:, 0]
+        bits = values.astype(np.float32).view(np.uint32)[:, 0]
         hashed = (states["hash"] ^ bits ^ timestamps_ms.astype(np.uint64)) * np.uint64(FACTOR) + np.uint64(SUMMAND)
         score = (hashed >> np.uint64(64 - SCORE_BITS)).astype(np.float32) / np.float32(2 ** (SCORE_BITS - 1))
         warm = states["readings"] >= WARM_UP
@@ -54,21 +55,19 @@ class Fold(Detector):
         states["last_ms"] = timestamps_ms
         states["readings"] += 1
         states["calm"] = ~anomalous
-        forecast = score[:, None]
+        half = score[:, None]
         return Step(
             score=score,
             status=warm.view(np.uint8) + anomalous,
             reason=np.zeros(len(score), np.uint8),
             alert=alert,
-            forecast=forecast,
-            attribution=np.ones_like(forecast),
+            mid=half.astype(np.float64),
+            half=half,
+            residual=half,
+            attribution=np.ones_like(half),
             parts=np.empty((len(score), 0)),
             states=states,
         )
-
-    def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., C) forecasts to (..., C, 3) low, mid and high."""
-        return np.repeat(forecast[..., None], 3, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ def replay(readings: Sequence[Sent]) -> list[After]:
     tag, hashed, replayed = bytes(16), 0, []
     for count, reading in enumerate(readings):
         value = struct.pack("<f", reading.value)
-        tag = hashlib.blake2b(tag + struct.pack("<qq", reading.seq, reading.ms) + value, digest_size=16).digest()
+        link = struct.pack("<qq", reading.seq, reading.ms) + NAMES + struct.pack("<d", reading.value)
+        tag = hashlib.blake2b(tag + link, digest_size=16).digest()
         hashed = ((hashed ^ int.from_bytes(value, "little") ^ reading.ms) * FACTOR + SUMMAND) & MASK
         score = (hashed >> (64 - SCORE_BITS)) / 2 ** (SCORE_BITS - 1)
         status = WARMING_UP if count < WARM_UP else ANOMALOUS if score > 1 else NORMAL

@@ -110,6 +110,10 @@ class SimulatedStore(StateStore):
         """The streams' history rings."""
         return [ring or b"" for ring in await self._values(streams, "history")]
 
+    async def claim_takeover(self, service: str, model: str) -> tuple[int, int, str]:  # noqa: ARG002
+        """All workers have one model."""
+        return 1, 1, model
+
     async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
         """The streams' settings."""
         return [settings or b"" for settings in await self._values(streams, "settings")]

@@ -26,8 +26,9 @@ from service.streams import batcher, scoring
 from service.streams.batcher import Batcher
 from service.streams.scoring import Scorer
 from service.streams.stepper import Stepper
+from service.streams.takeover import Takeover
 from service.streams.turns import Turns
-from tests.simulation.check import check
+from tests.simulation.check import STEPPER, check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold
 from tests.simulation.loop import Stuck, VirtualLoop
@@ -74,9 +75,12 @@ class NoMetrics(Metrics):
     def foreign_value(self) -> None: ...
     def rebuilt(self, cause: str) -> None: ...
     def corrected(self, rescored: int) -> None: ...
+    def takeover(self, number: int) -> None: ...
+    def clock_stepped(self, readings: int) -> None: ...
+    def sequence_restarted(self) -> None: ...
 
 
-REMEMBERED_BYTES = 300
+REMEMBERED_BYTES = 500
 """Two or three records, in three quarters of the runs."""
 
 
@@ -131,8 +135,9 @@ class Worker:
         self._store = world.variant.store(world.loop, world.redis, world.faults, self.crash)
         if world.remembers:
             self._store.remembered = Remembered(REMEMBERED_BYTES)
+        takeover = Takeover(self._store, world.detector.digest.hex(), world.metrics)
         scorer = world.variant.scorer(
-            world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng)
+            world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng), takeover
         )
         self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000, 1e9)
         self._batcher.start()
@@ -191,7 +196,8 @@ class World:
             for what, value in _prepared(plan.stream, plan.mode, self.slots).items():
                 self.redis.values[plan.stream, what] = value
             if plan.mode == "hold":
-                self.redis.journal.append((plan.stream, self.redis.values[plan.stream, "history"]))
+                ring = self.redis.values[plan.stream, "history"]
+                self.redis.journal.append((plan.stream, ring[len(STEPPER.usual.ring_header) :]))
         self.redis.sync()
 
     async def live(self) -> dict[tuple[str, int], str]:
@@ -223,10 +229,9 @@ def _prepared(stream: str, mode: Mode, slots: int) -> dict[str, bytes]:
     settings.write(record)
     prepared = {"settings": settings.encode()}
     if mode == "hold":
-        value = np.array([[FIRST.value]], np.float32)
-        entries = stepper.step(record, np.array([FIRST.seq]), np.array([FIRST.ms]), value)
-        ((_, _, prepared["history"]),) = stepper.slots_of([0], entries)
-    (prepared["state"],) = state.pack(record, [state.seed(stream.encode())])
+        entries = stepper.step(record, np.array([FIRST.seq]), np.array([FIRST.ms]), np.array([[FIRST.value]]))
+        prepared["history"] = b"".join(piece for _, _, piece in stepper.slots_anew(stepper.usual, 0, entries))
+    (prepared["state"],) = state.pack(record, [stepper.usual], [state.seed(stream.encode())])
     return prepared
 
 

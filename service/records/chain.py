@@ -1,0 +1,50 @@
+"""Chain: the tag that says which readings a stream has seen, in which order."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.records.layout import names_digest
+
+Records = NDArray[Any]
+
+
+class Chain:
+    """The tags of streams: BLAKE2b-128 over the tag before and the reading.
+
+    Chained are, little-endian: the tag (16 bytes; zeros at first), seq (int64, -1 without), Unix ms (int64), 16 bytes
+    over the names of the channels that the reading has (see `layout.names_digest`), and their values as float64 in the
+    order of their sorted names. So neither the model nor its order of channels shows in a tag, and a channel that is
+    missing is one that is not there. Equal tags prove that exactly the same readings were applied in the same order.
+    """
+
+    def __init__(self, channels: tuple[str, ...]) -> None:
+        order = sorted(range(len(channels)), key=channels.__getitem__)
+        self._names = tuple(channels[at] for at in order)
+        self._sorted = np.array(order, np.intp)
+        self._digest = np.void(names_digest(self._names))
+        self._link = np.dtype(
+            [("tag", "V16"), ("seq", "<i8"), ("time_ms", "<i8"), ("names", "V16"), ("values", "<f8", (len(channels),))]
+        )
+        self._in_order = order == list(range(len(channels)))
+
+    def tags(
+        self, tags: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]
+    ) -> Records:
+        """(B,) tags after one more reading of each of B streams; `values` (B, C) with NaN where missing."""
+        links = np.empty(len(tags), self._link)
+        links["tag"], links["seq"], links["time_ms"], links["names"] = tags, seqs, times_ms, self._digest
+        links["values"] = values if self._in_order else values[:, self._sorted]
+        whole, size = links.tobytes(), links.dtype.itemsize
+        pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+        partial = np.flatnonzero(np.isnan(links["values"]).any(axis=1))
+        for at in partial.tolist():
+            there = np.isfinite(links["values"][at])
+            names = tuple(name for name, known in zip(self._names, there.tolist(), strict=True) if known)
+            pieces[at] = pieces[at][:32] + names_digest(names) + links["values"][at][there].tobytes()
+        blake2b = hashlib.blake2b
+        return np.frombuffer(b"".join([blake2b(piece, digest_size=16).digest() for piece in pieces]), "V16")

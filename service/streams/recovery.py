@@ -1,0 +1,141 @@
+"""Recovery: a state for a stream whose record is lost, or is not this model's.
+
+What is the stream's (readings applied, order, tag, settings) comes from the record's stream part or, where that is
+lost, from the history; what is the model's is carried over where it is the same model under other channels, and else
+rebuilt by replaying the history (contract 9, 10 and 17). Records of format 3 are converted on the way: format3.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.general import GeneralDetector
+from service.records import history, state
+from service.records.history import Entries
+from service.records.layout import Layout, layout_of, of_ring
+from service.records.state import Records
+from service.streams import format3
+from service.streams.stepper import Stepper
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What is left of a stream.
+
+    Attributes:
+        flaw: why its record cannot be used, see `state.unpack`.
+        record: what stands under its key.
+        seed: where the record's checksum starts.
+        ring: its history.
+        old_ring: the history that a version before format 4 kept.
+    """
+
+    flaw: str
+    record: bytes
+    seed: int
+    ring: bytes
+    old_ring: bytes
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a stream goes on from.
+
+    Attributes:
+        record: (1,) of this model.
+        layout: of the stream, under this model.
+        kept: its history, in the stream's channels.
+        overwritten: a version before format 4 wrote the record after this one had taken the stream over.
+    """
+
+    record: Records
+    layout: Layout
+    kept: Entries
+    overwritten: bool = False
+
+
+def recover(stepper: Stepper, lost: Sequence[Lost]) -> list[Recovered]:
+    """Recover B streams; those that have to be replayed are replayed together."""
+    recovered: list[Recovered | None] = [None] * len(lost)
+    replayed: dict[int, tuple[Records | None, Layout, Entries]] = {}
+    converted: dict[int, format3.Converted] = {}
+    for at, loss in enumerate(lost):
+        part = state.stream_part(loss.record, loss.seed)
+        old = None if part else format3.convert(stepper, loss.record, loss.seed, loss.old_ring)
+        before = part[1] if part else old.layout if old else None
+        layout, kept = _history(stepper, loss, before)
+        if old is not None and not len(kept):
+            kept = history.rearranged(old.kept, old.layout, layout)
+            if old.record is not None:
+                recovered[at] = Recovered(old.record, layout, kept)
+                continue
+        if old is not None and len(kept):
+            converted[at] = old
+        stream = part[0] if part else old.stream if old is not None and at not in converted else None
+        if part and loss.flaw == "history":
+            record = np.frombuffer(loss.record, stepper.record, 1).copy()
+            record["history"] = stepper.slots
+            recovered[at] = Recovered(record, layout, kept)
+        elif part and loss.flaw == "channels" and (carried := _carried(stepper, *part)) is not None:
+            recovered[at] = Recovered(carried, layout, kept)
+        else:
+            replayed[at] = stream, layout, kept
+    rebuilt = stepper.rebuild([history.gathered(kept, layout) for _, layout, kept in replayed.values()])
+    for row, (at, (stream, layout, kept)) in enumerate(replayed.items()):
+        record = rebuilt[row : row + 1].copy()
+        if stream is not None and not (len(kept) and kept["n"][-1] >= stream["readings"][0]):
+            _write_stream_part(record, stream, stepper)
+        if at in converted:
+            kept = _with_late_writes(stepper, record, layout, kept, converted[at])
+        recovered[at] = Recovered(record, layout, kept, overwritten=at in converted)
+    return [found for found in recovered if found is not None]
+
+
+def _history(stepper: Stepper, loss: Lost, before: Layout | None) -> tuple[Layout, Entries]:
+    """The layout of a stream under this model, and its history in that layout."""
+    model = stepper.detector.channels
+    names = of_ring(loss.ring) or (before.channels if before else model)
+    ring_layout = layout_of(names, names)
+    layout = ring_layout.taken_over(model)
+    if before is not None and set(before.channels) - set(layout.channels):
+        layout = layout_of((*layout.channels, *(c for c in before.channels if c not in layout.channels)), model)
+    return layout, history.rearranged(stepper.read_history(loss.ring, ring_layout), ring_layout, layout)
+
+
+def _write_stream_part(record: Records, stream: Records, stepper: Stepper) -> None:
+    for name in state.STREAM_FIELDS:
+        record[name] = stream[name]
+    record["history"] = stepper.slots
+    record["earlier"], record["earlier_ms"] = 0, 0  # they are the other model's
+
+
+def _carried(stepper: Stepper, stream: Records, layout: Layout, model_part: bytes) -> Records | None:
+    """(1,) record of the same general model under other channels; None where it has to be rebuilt."""
+    detector = stepper.detector
+    if not isinstance(detector, GeneralDetector):
+        return None
+    before = np.dtype(
+        [("model", "V8"), ("present", "?", (len(layout.model),)), ("detector", detector.dtype_of(len(layout.model)))]
+    )
+    if len(model_part) != before.itemsize:
+        return None
+    states = np.frombuffer(model_part, before, 1)["detector"]
+    record = stepper.fresh(1)
+    _write_stream_part(record, stream, stepper)
+    record["detector"] = detector.rearranged(states, layout.model)
+    record["present"] = True
+    return record
+
+
+def _with_late_writes(
+    stepper: Stepper, record: Records, layout: Layout, kept: Entries, old: format3.Converted
+) -> Entries:
+    """Apply what a version before format 4 took after this one: readings it acknowledged, and this history lacks."""
+    readings = history.gathered(history.rearranged(old.kept, old.layout, layout), layout)
+    numbered = record["last_seq"][0] >= 0
+    newer = readings["seq"] > record["last_seq"] if numbered else readings["timestamp_ms"] > record["newest_ms"]
+    more = stepper.replay(record, readings[newer])
+    return np.concatenate([kept, history.spread(more, layout)])[-stepper.slots :]

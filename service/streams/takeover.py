@@ -1,0 +1,114 @@
+"""Takeover: which model a tenant's streams belong to, as a number in Redis that rises with each change of model.
+
+A process takes the next number when it starts with another model than the last one's, and the last number where it
+starts with the same. One that meets a higher number than its own stops scoring: streams never go back and forth between
+two models. A process that is started anew in its place (a worker that died) keeps the number that its service had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from service.messages.errors import StoreUnavailable, Superseded
+from service.metrics import Metrics
+from service.storage.store import StateStore
+
+log = structlog.get_logger(__name__)
+
+SERVICE_VARIABLE: Final = "_GATEWATCH_SERVICE"
+"""Names the service to its worker processes: `serve` sets it at its start, and anew when it is told to reload."""
+
+
+LOOK_S: Final = 1.0
+
+
+class Takeover:
+    """The number of this process; see the module's text.
+
+    Attributes:
+        number: 0 until Redis has given one.
+    """
+
+    def __init__(self, store: StateStore, model: str, metrics: Metrics) -> None:
+        self.number = 0
+        self._metrics = metrics
+        self._store = store
+        self._model = model
+        self._service = os.environ.get(SERVICE_VARIABLE) or uuid.uuid4().hex
+        self._superseded: tuple[int, str] | None = None
+        self._older: str | None = None
+
+    async def claim(self) -> None:
+        """Have a number before anything is scored. Raises Superseded, or StoreUnavailable."""
+        if self._superseded:
+            raise self._error()
+        if not self.number:
+            self.number, highest, model = await self._store.claim_takeover(self._service, self._model)
+            self._metrics.takeover(self.number)
+            self._note(highest, model)
+            if self._superseded:
+                raise self._error()
+
+    async def look(self) -> None:
+        """Ask Redis whether another model has taken over. Raises Superseded, or StoreUnavailable."""
+        await self.claim()
+        highest, model = await self._store.takeover(self.number, self._model)
+        self._note(highest, model)
+        if self._superseded:
+            raise self._error()
+
+    async def watch(self) -> None:
+        """Look every second, until cancelled."""
+        while self._superseded is None:
+            with contextlib.suppress(StoreUnavailable):
+                await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    def check(self, numbers: NDArray[Any]) -> None:
+        """Raise Superseded if a record carries a higher number than this process has."""
+        if len(numbers) and (highest := int(np.max(numbers))) > self.number:
+            self._note(highest, "another model")
+            raise self._error()
+
+    def overwritten(self, stream: str) -> None:
+        """A version that knows only older records wrote one after this one had taken the stream over."""
+        if self._older is None:
+            self._older = stream
+            log.error("an older version of this service still writes: stop it, then start this one anew", stream=stream)
+
+    def require_ready(self) -> None:
+        """Raise Superseded, or StoreUnavailable while an older version writes the same streams."""
+        if self._superseded:
+            raise self._error()
+        if self._older is not None:
+            raise StoreUnavailable(
+                f"an older version of this service wrote stream {self._older} after this one had taken it over; what "
+                "it applied was taken in. Stop the older version, then start this one anew"
+            )
+
+    def _note(self, highest: int, model: str) -> None:
+        if highest > self.number and self._superseded is None:
+            self._superseded = highest, model
+            self._metrics.takeover(0)
+            log.error(
+                "another model has taken over: this process scores nothing any more",
+                takeover=highest,
+                own_takeover=self.number,
+                model=model,
+                own_model=self._model,
+            )
+
+    def _error(self) -> Superseded:
+        highest, model = self._superseded or (0, "")
+        return Superseded(
+            f"model {model} has taken over this tenant's streams (takeover {highest}; this process has {self._model}, "
+            f"takeover {self.number}): send the readings to a service with that model, or start this one anew"
+        )
