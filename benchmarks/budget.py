@@ -43,7 +43,7 @@ def watch(
     states = detector.initial(values.shape[0])
     raised, score = np.zeros(values.T.shape, bool), np.zeros(values.T.shape, np.float32)
     for now in range(values.shape[1]):
-        step = detector.advance(values[:, now, None], times_ms[:, now], states)
+        step = detector.advance(values[:, now, None].astype(np.float64), times_ms[:, now], states)
         raised[now], score[now] = step.alert, step.score
     return raised, score
 

@@ -73,7 +73,7 @@ class Report:
 def ceilings(report: Report, folder: Path, url: str, redis_pid: int) -> None:
     """The detector alone, its network's step alone, and the same bytes through Redis alone."""
     detector = Detector.load(folder)
-    values = np.random.default_rng(0).normal(size=(1024, 8)).astype(np.float32)
+    values = np.random.default_rng(0).normal(size=(1024, 8))
     for batch in (1, 64, 1024):
         states, times = detector.initial(batch), np.full(batch, START * 1000)
 

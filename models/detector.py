@@ -17,6 +17,7 @@ from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, 
 from models.scaling import Scaling, shown
 
 Records = NDArray[Any]
+Floats = NDArray[np.float64]
 
 WARMING_UP, NORMAL, ANOMALOUS = 0, 1, 2
 STATUSES = ("warming_up", "normal", "anomalous")
@@ -36,6 +37,9 @@ MOST_READINGS = np.uint32(2**32 - 1)
 
 LARGEST_SCORE = float(np.finfo(np.float32).max)
 
+STATE_VERSION = 2
+"""Of the layout and meaning of states; 1 held values as float32, see `Detector.from_version_1`."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -46,7 +50,10 @@ class Step:
         status: (B,) index into STATUSES.
         reason: (B,) index into models.residual.REASONS: which part of the score was largest.
         alert: (B,) true for the reading with which an incident begins.
-        forecast: (B, C) float32, standardised units; `Detector.expected` has it in physical ones.
+        mid: (B, C) what was expected of the reading, physical units; NaN where nothing was.
+        half: (B, C) half width of the band around it, physical units; infinite where nothing is known. A channel that
+            stays outside the band is by itself enough for an alarm.
+        residual: (B, C) reading minus expectation, signed, in errors that are usual for the channel; 0 where missing.
         attribution: (B, C) float32 shares of the channels in the score; each row sums to 1.
         parts: (B, 4) the parts of the score, in the order of REASONS.
         states: (B,) records: the streams' states after the reading.
@@ -56,10 +63,19 @@ class Step:
     status: NDArray[np.uint8]
     reason: NDArray[np.uint8]
     alert: NDArray[np.bool_]
-    forecast: NDArray[np.float32]
+    mid: Floats
+    half: NDArray[np.float32]
+    residual: NDArray[np.float32]
     attribution: NDArray[np.float32]
     parts: NDArray[np.float64]
     states: Records
+
+
+def expected_band(mid: Floats, half: NDArray[np.float32]) -> Floats:
+    """(..., C, 3) low, mid and high in physical units, from (..., C) each; NaN where nothing was expected."""
+    known = np.isfinite(half)
+    wide, mid = np.where(known, half, np.nan).astype(np.float64), np.where(known, mid, np.nan)
+    return np.stack([mid - wide, mid, mid + wide], axis=-1)
 
 
 class Detector:
@@ -82,7 +98,6 @@ class Detector:
         self.manifest: Manifest | GeneralManifest = manifest
         self.digest = artefact.digest
         self.channels = tuple(channel.name for channel in manifest.channels)
-        self.forecasts = len(self.channels)
         self.scaling = Scaling(
             np.array([channel.center for channel in manifest.channels]),
             np.array([channel.spread for channel in manifest.channels]),
@@ -90,24 +105,21 @@ class Detector:
         )
         self.calibration = _residual_calibration(manifest)
         calm = self.calibration.event_mean + self.calibration.event_threshold * self.calibration.event_variance**0.5
-        self._band = calm * self.calibration.event_scale * self.scaling.spread
+        self._half = float32(calm * self.calibration.event_scale * self.scaling.spread)[None]
         self._error_scale = np.array([channel.error_scale for channel in manifest.channels])
         self.warm_up = manifest.calibration.warm_up
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
-        self.state_dtype = np.dtype(
-            [
-                ("last_ms", "<i8"),
-                ("readings", "<u4"),
-                ("calm", "<u2"),
-                ("stuck", "?"),
-                *state_fields(len(self.channels)),
-                *((name, "<f4", shape) for name, shape in self._tensors.items()),
-            ]
-        )
+        fields = state_fields(len(self.channels))
+        self.state_dtype = self._dtype(fields)
+        self.state_dtype_1 = self._dtype([(name, kind.replace("f8", "f4"), shape) for name, kind, shape in fields])
         self._session = open_session(artefact.graph)
         self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
         self._check_graph()
+
+    def _dtype(self, fields: list[tuple[str, str, tuple[int, ...]]]) -> np.dtype[Any]:
+        tensors = [(name, "<f4", shape) for name, shape in self._tensors.items()]
+        return np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), ("stuck", "?"), *fields, *tensors])
 
     @classmethod
     def load(cls, folder: Path) -> Detector:
@@ -126,6 +138,10 @@ class Detector:
         begin(states, self.calibration)
         return states
 
+    def from_version_1(self, states: Records) -> Records:
+        """(B,) states from those of `state_dtype_1`."""
+        return taken_over(states, self.initial(len(states)))
+
     @staticmethod
     def is_open(states: Records) -> NDArray[np.bool_]:
         """(B,) whether each stream's incident is open."""
@@ -138,17 +154,17 @@ class Detector:
         ended["calm"] = JOIN_READINGS
         return ended
 
-    def step(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def step(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams.
 
         Args:
-            values: (B, C) physical units, NaN where missing.
+            values: (B, C) float64, physical units, NaN where missing.
             timestamps_ms: (B,) Unix time.
             states: (B,) states before the reading; left as they are.
         """
         return self.advance(values, timestamps_ms, states.copy())
 
-    def advance(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams, as `step` does, and write the states after it into `states`.
 
         Raises:
@@ -169,7 +185,7 @@ class Detector:
                 "not have yet: score finished recordings with `gatewatch scan`, or train another architecture to serve"
             )
 
-    def hindsight(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    def hindsight(self, values: Floats, timestamps_ms: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """(N, C) forecasts of the N readings of a recording by those before and after each; None of a live model.
 
         Args:
@@ -188,7 +204,7 @@ class Detector:
     def advance_knowing(
         self,
         forecast: NDArray[np.float32],
-        values: NDArray[np.float32],
+        values: Floats,
         timestamps_ms: NDArray[np.int64],
         states: Records,
     ) -> Step:
@@ -199,17 +215,19 @@ class Detector:
 
     def _compare(
         self,
-        values: NDArray[np.float32],
-        deviation: NDArray[np.float64],
+        values: Floats,
+        deviation: Floats,
         timestamps_ms: NDArray[np.int64],
         forecast: NDArray[np.float32],
         states: Records,
     ) -> Step:
         judged = judge(values, deviation, forecast, states, self.calibration)
         states["last_ms"] = timestamps_ms
-        return self._take_in(judged, forecast, states, np.False_)
+        mid = self.scaling.restore(forecast)
+        half = self._half if len(mid) == 1 else np.broadcast_to(self._half, mid.shape)
+        return self._take_in(judged, mid, half, float32(judged.missed / self._error_scale), states, np.False_)
 
-    def _check_shapes(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> None:
+    def _check_shapes(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> None:
         if values.shape != (len(states), len(self.channels)) or timestamps_ms.shape != states.shape:
             raise ShapeError(
                 f"values {values.shape}, timestamps {timestamps_ms.shape}, states {states.shape}; "
@@ -217,7 +235,13 @@ class Detector:
             )
 
     def _take_in(
-        self, judged: Judged, forecast: NDArray[np.float32], states: Records, urgent: NDArray[np.bool_] | np.bool_
+        self,
+        judged: Judged,
+        mid: Floats,
+        half: NDArray[np.float32],
+        residual: NDArray[np.float32],
+        states: Records,
+        urgent: NDArray[np.bool_] | np.bool_,
     ) -> Step:
         """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
 
@@ -243,28 +267,13 @@ class Detector:
             status=warm.view(np.uint8) + anomalous,  # WARMING_UP 0, NORMAL 1, ANOMALOUS 2
             reason=judged.reason.astype(np.uint8),
             alert=alert,
-            forecast=forecast,
+            mid=mid,
+            half=half,
+            residual=residual,
             attribution=judged.attribution.astype(np.float32),
             parts=judged.parts,
             states=states,
         )
-
-    def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., C) forecasts to (..., C, 3) low, mid and high in physical units.
-
-        A channel that stays outside [low, high] is by itself enough for an alarm.
-        """
-        mid = self.scaling.restore(forecast.astype(np.float64))
-        expected = np.empty((*mid.shape, 3))
-        expected[..., 0] = mid - self._band
-        expected[..., 1] = mid
-        expected[..., 2] = mid + self._band
-        return float32(expected)
-
-    def residual(self, values: NDArray[np.float32], forecast: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., C) reading minus forecast in error scales, signed; 0 where missing."""
-        residual = (self.scaling.deviation(values) - forecast) / self._error_scale
-        return float32(np.where(np.isfinite(values), residual, 0.0))
 
     def _restart_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
         """(B, 1) the network's elapsed input; after a gap longer than restart_gap_s a stream starts afresh."""
@@ -278,9 +287,7 @@ class Detector:
                 states[name][restart] = 0
         return elapsed[:, None]
 
-    def _advance(
-        self, deviation: NDArray[np.float64], elapsed: NDArray[np.float32], states: Records
-    ) -> NDArray[np.float32]:
+    def _advance(self, deviation: Floats, elapsed: NDArray[np.float32], states: Records) -> NDArray[np.float32]:
         """Run the network's step on all streams; returns the forecast (B, C) in standardised units."""
         feed = _seen(deviation, elapsed)
         for name in self._tensors:
@@ -293,9 +300,9 @@ class Detector:
     def _check_graph(self) -> None:
         """One step of one fresh stream: finds wrong names, wrong shapes and forecasts that are not finite."""
         states = self.initial(1)
-        zeros = np.zeros((1, len(self.channels)), np.float32)
+        zeros = np.zeros((1, len(self.channels)))
         try:
-            mean = self._advance(zeros.astype(np.float64), np.zeros((1, 1), np.float32), states)
+            mean = self._advance(zeros, np.zeros((1, 1), np.float32), states)
         except Exception as error:  # onnxruntime raises its own, undocumented classes
             raise ArtefactError(f"model.onnx does not step as the manifest says: {error}") from error
         if mean.shape != zeros.shape or not np.isfinite(mean).all():
@@ -304,7 +311,7 @@ class Detector:
             )
 
 
-def _seen(deviation: NDArray[np.float64], elapsed: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+def _seen(deviation: Floats, elapsed: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """The network's inputs but for the state."""
     x = shown(deviation)
     observed = np.isfinite(x)
@@ -332,6 +339,15 @@ def _residual_calibration(manifest: Manifest) -> ResidualCalibration:
     )
 
 
+def taken_over(before: Records, states: Records) -> Records:
+    """`states`, with every field that `before` has of the same name."""
+    names = set(before.dtype.names or ())
+    for name in states.dtype.names or ():
+        if name in names:
+            states[name] = before[name]
+    return states
+
+
 def open_session(graph: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # two made a step slower
@@ -343,9 +359,9 @@ def open_session(graph: bytes) -> onnxruntime.InferenceSession:
         raise ArtefactError(f"model.onnx cannot be loaded: {error}") from error
 
 
-def float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def float32(values: Floats) -> NDArray[np.float32]:
     """Float64 to float32, with what float32 cannot hold at its largest value instead of infinity."""
     return np.minimum(np.maximum(values, -LARGEST_SCORE), LARGEST_SCORE).astype(np.float32)
 
 
-__all__ = ["ANOMALOUS", "NORMAL", "REASONS", "STATUSES", "WARMING_UP", "Detector", "Step"]
+__all__ = ["ANOMALOUS", "NORMAL", "REASONS", "STATUSES", "WARMING_UP", "Detector", "Step", "expected_band"]

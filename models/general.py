@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, load_artefact
 from models.budget import budget_fields, joined, take_time, thresholds, young_thresholds
-from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32, open_session
+from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, open_session, taken_over
 from models.errors import ArtefactError
-from models.running import FEATURES, HORIZONS, observe, running_fields, seasonal
+from models.running import FEATURES, HORIZONS, PLACES, TINY, observe, placed, running_fields, seasonal
 from models.surprise import (
     RANGE,
     due_forecasts,
@@ -64,11 +64,6 @@ def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: f
     return detector
 
 
-def _bound(digest: bytes, channels: Sequence[str]) -> bytes:
-    """8 bytes that identify a model bound to channels: states of other channels are then never taken for its own."""
-    return hashlib.sha256(digest + repr(tuple(channels)).encode()).digest()[:8]
-
-
 class GeneralDetector(Detector):
     """The general model, bound to the channels of a stream; one record of `state_dtype` is a stream's state.
 
@@ -93,13 +88,19 @@ class GeneralDetector(Detector):
         self.manifest = manifest
         self.channels = tuple(channels)
         self.alerts_per_week = alerts_per_week or manifest.calibration.alerts_per_week
-        self.digest = _bound(artefact.digest, self.channels)
-        self.forecasts = 2 * len(self.channels)
+        self.digest = artefact.digest
         self.warm_up = manifest.calibration.warm_up
         self._rare = miss_for(BAND_NATS)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
-        count = len(self.channels)
-        self.state_dtype = np.dtype(
+        self.state_dtype = self.dtype_of(len(self.channels))
+        self.state_dtype_1 = _dtype_1(self.state_dtype)
+        self._session = open_session(artefact.graph)
+        self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
+        self._check_graph()
+
+    def dtype_of(self, channels: int) -> np.dtype[Any]:
+        """The dtype of states of streams with so many channels."""
+        return np.dtype(
             [
                 ("last_ms", "<i8"),
                 ("readings", "<u4"),
@@ -107,14 +108,41 @@ class GeneralDetector(Detector):
                 ("stuck", "?"),
                 ("inside", "<u2"),
                 *budget_fields(),
-                *running_fields(count),
-                *surprise_fields(count),
-                *((name, "<f4", (count, *shape)) for name, shape in self._tensors.items()),
+                *running_fields(channels),
+                *surprise_fields(channels),
+                *((name, "<f4", (channels, *shape)) for name, shape in self._tensors.items()),
             ]
         )
-        self._session = open_session(artefact.graph)
-        self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
-        self._check_graph()
+
+    def rearranged(self, states: Records, channels_before: Sequence[str]) -> Records:
+        """(B,) states for this detector's channels from those of the same model for others, or in another order.
+
+        What is kept of a channel goes with its name, a new channel begins afresh, what is of the whole stream goes on.
+
+        Args:
+            states: (B,) of dtype `dtype_of(len(channels_before))`.
+        """
+        rearranged = self.initial(len(states))
+        kept = [name for name in self.channels if name in channels_before]
+        to, of = [self.channels.index(name) for name in kept], [channels_before.index(name) for name in kept]
+        one, two = self.dtype_of(1), self.dtype_of(2)
+        for name in one.names or ():
+            if one[name] == two[name]:
+                rearranged[name] = states[name]
+            else:
+                rearranged[name][:, to] = states[name][:, of]
+        return rearranged
+
+    def from_version_1(self, states: Records) -> Records:
+        """(B,) states from those of `state_dtype_1`: places become distances from an origin, the last value."""
+        taken = taken_over(states, self.initial(len(states)))
+        taken["origin"] = 0.0
+        at = np.nonzero(taken["count"] > 0)
+        for name in PLACES:  # in float64, before they are rounded
+            places, origins = states[name][at].astype(np.float64), taken["last"][at]
+            taken[name][at] = places - (origins if places.ndim == 1 else origins[:, None])
+        taken["origin"] = taken["last"]
+        return taken
 
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
@@ -124,38 +152,32 @@ class GeneralDetector(Detector):
         states["ahead"] = np.nan
         return states
 
-    def advance(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
         self._check_shapes(values, timestamps_ms, states)
         self._forget_after_gaps(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
-        expected, _ = seasonal(states, timestamps_ms)
-        forecast = self._forecast(due[..., 0], states)
+        now = placed(states, values)
+        expected, _ = seasonal(states, now[1], timestamps_ms)
+        ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
+        mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
+        half = float32(self._rare * usual)
+        unseen = states["count"] == 0
+        if np.count_nonzero(unseen):
+            mid[unseen], half[unseen] = np.nan, np.inf
         threshold = thresholds(states, self.alerts_per_week)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
         asked = young_thresholds(threshold, readings)
-        judged = judge_general(values, due, expected, states, readings, asked, within)
-        self._look_ahead(observe(states, values, timestamps_ms), states, readings)
+        judged = judge_general(values, now, ahead, due, expected, states, readings, asked, within)
+        self._look_ahead(observe(states, values, now, timestamps_ms), states, readings)
         take_time(states, timestamps_ms, readings)
         states["last_ms"] = timestamps_ms
         outside = judged.parts[:, RANGE] > 1.0
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        return self._take_in(judged, forecast, states, worse | ~within)
-
-    def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., 2C) forecasts to (..., C, 3) low, mid, high, physical units, see BAND_NATS; NaN of one never seen."""
-        mid, band = np.split(forecast.astype(np.float64), 2, axis=-1)
-        expected = float32(np.stack([mid - band, mid, mid + band], axis=-1))
-        return np.where((band < LARGEST_SCORE)[..., None], expected, np.float32(np.nan))
-
-    def residual(self, values: NDArray[np.float32], forecast: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., C) reading minus forecast in mean errors of the channel so far, signed; 0 where missing."""
-        mid, band = np.split(forecast.astype(np.float64), 2, axis=-1)
-        residual = (values - mid) / np.maximum(band / self._rare, 1e-30)
-        return float32(np.where(np.isfinite(values), residual, 0.0))
+        return self._take_in(judged, mid, half, float32(judged.missed / usual), states, worse | ~within)
 
     def _forget_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> None:
         interval = states["interval_ms"]
@@ -164,14 +186,6 @@ class GeneralDetector(Detector):
             forget_forecasts(states, restart)
             for name in self._tensors:
                 states[name][restart] = 0
-
-    def _forecast(self, due: NDArray[np.float64], states: Records) -> NDArray[np.float32]:
-        """(B, 2C) what is expected of the reading, and how far off it may be: LARGEST_SCORE, of one never seen."""
-        streams, channels = due.shape
-        forecast = np.empty((streams, 2, channels))
-        forecast[:, 0] = np.where(np.isfinite(due), due, states["last"])
-        forecast[:, 1] = np.where(states["count"] > 0, self._rare * usual_miss(states), LARGEST_SCORE)
-        return float32(forecast.reshape(streams, 2 * channels))
 
     def _look_ahead(self, features: NDArray[np.float32], states: Records, readings: NDArray[np.int64]) -> None:
         """Run the network on every channel of all streams, and keep what it forecasts."""
@@ -183,7 +197,8 @@ class GeneralDetector(Detector):
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor.reshape(states[name].shape)
         steps = np.minimum(np.maximum(mean.reshape(streams, channels, -1), -FORECAST_LIMIT), FORECAST_LIMIT)
-        ahead = states["last"][..., None] + states["step"][..., None] * steps.astype(np.float64)
+        place = states["last"] - states["origin"]
+        ahead = place[..., None] + states["step"][..., None] * steps.astype(np.float64)
         unseen = states["count"] == 0
         if np.count_nonzero(unseen):
             ahead[unseen] = np.nan
@@ -203,3 +218,16 @@ class GeneralDetector(Detector):
                 f"model.onnx forecasts {mean.tolist()} with shape {mean.shape}; "
                 f"expected {(rows, len(HORIZONS))}, finite"
             )
+
+
+def _dtype_1(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The layout of states that were written before origins were kept, see models.detector.STATE_VERSION."""
+    single = ("lesson", "last")
+    fields: Any = dtype.fields
+    return np.dtype(
+        [
+            (name, "<f4", fields[name][0].shape) if name in single else (name, fields[name][0])
+            for name in dtype.names or ()
+            if name != "origin"
+        ]
+    )

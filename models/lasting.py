@@ -52,11 +52,12 @@ def lasting_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
     return [(name, "<f4", (channels,)) for name in ("level", "home", "drift", "activity", "usual", "unrest")]
 
 
-def strayed(x: Floats, observed: NDArray[np.bool_], states: Records) -> tuple[Floats, Floats]:
+def strayed(x: Floats, change: Floats, observed: NDArray[np.bool_], states: Records) -> tuple[Floats, Floats]:
     """(B, C) each: how strange every channel's level and activity are, 1 being usual; then takes the reading in.
 
     Args:
-        x: (B, C) physical units; the last value where missing.
+        x: (B, C) physical units, from each channel's origin; the last value where missing.
+        change: (B, C) how far that is from the last value.
         observed: (B, C) whether it is there.
         states: (B,) records with `lasting_fields` and those of models.running, before `running.observe`.
     """
@@ -69,9 +70,8 @@ def strayed(x: Floats, observed: NDArray[np.bool_], states: Records) -> tuple[Fl
         for field, first in zip(fields, firsts, strict=True):
             np.copyto(field, first, where=young)
     gain: Floats = observed / np.minimum(np.maximum(count, SETTLING), HOME_READINGS)
-    floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["last"]) + TINY
+    floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["origin"]) + TINY
     quick: Floats = np.multiply(GAIN, observed)
-    change = np.abs(x - states["last"])
     far = _level(x, fields[:3], quick, gain, floor)
     lively = _activity(change, fields[3:], quick, gain, floor)
     store(states, "level", fields)

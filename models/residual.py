@@ -157,6 +157,7 @@ class Judged:
         reason: (B,) the index of the largest part in REASONS.
         attribution: (B, C) the channels' shares in that part; each row sums to 1.
         parts: (B, 4) all parts, in units of their thresholds.
+        missed: (B, C) reading minus forecast, in the forecast's units; 0 where missing.
         signals: (B, 3) before threshold and acceptance: (E' - m)/s, L and V; of the general model see there.
     """
 
@@ -164,11 +165,12 @@ class Judged:
     reason: NDArray[np.intp]
     attribution: Floats
     parts: Floats
+    missed: Floats
     signals: Floats
 
 
 def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 24 bytes a channel and 20 more.
+    """The fields of a stream's state that this module keeps: 28 bytes a channel and 20 more.
 
     All begin at 0, but `lively` as is usual and `value` as NaN: see `begin`. `noise` is w - 1, `usual` m - m₀,
     `unrest` s² - s₀², `accepted` A.
@@ -182,7 +184,7 @@ def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
         ("noise", "<f4", (channels,)),
         ("level", "<f4", (channels,)),
         ("lively", "<f4", (channels,)),
-        ("value", "<f4", (channels,)),
+        ("value", "<f8", (channels,)),
         ("still", "<u4", (channels,)),
         ("absent", "<u4", (channels,)),
     ]
@@ -195,7 +197,7 @@ def begin(states: Records, calibration: ResidualCalibration) -> None:
 
 
 def judge(
-    values: NDArray[np.float32],
+    values: Floats,
     deviation: Floats,
     forecast: Floats | NDArray[np.float32],
     states: Records,
@@ -210,24 +212,26 @@ def judge(
         states: (B,) records with `state_fields`; changed in place.
         calibration: of the model that made the forecast.
     """
-    channels = load(states, "noise", 4)  # (4, B, C): noise, level, lively, value
+    channels = load(states, "noise", 3)  # (3, B, C): noise, level, lively
     runs = load(states, "still", 2)  # still, absent
     means = load(states, "event", 5)  # (5, B): event, plain, usual, unrest, accepted
 
-    change = values.astype(np.float64)
-    change -= channels[3]
-    np.abs(change, out=change)
+    change = np.abs(values - states["value"])
     known = np.isfinite(change)
     whole = np.count_nonzero(known) == known.size  # no value is missing, and none was in the reading before
     observed = known if whole else np.isfinite(values)
     x = deviation if whole else np.where(observed, deviation, 0.0)
     _count_runs(runs, change == 0.0, None if whole else ~observed)
-    np.copyto(channels[3], values, where=observed)
+    if whole:
+        states["value"] = values
+    else:
+        np.copyto(states["value"], values, where=observed)
 
-    miss = np.abs(x - forecast)
-    miss /= calibration.event_scale
+    missed: Floats = np.subtract(x, forecast)
     if not whole:
-        miss *= observed
+        missed *= observed
+    miss = np.abs(missed)
+    miss /= calibration.event_scale
     louder = np.maximum(channels[0], 0.0)
     louder += 1.0
     # what is pooled: plain misses, liveliness, z and q; of each part: z, q and runs; and last, how quiet
@@ -240,14 +244,14 @@ def judge(
     np.minimum(miss / calibration.usual_miss, louder, out=lessons[0])
     np.minimum(np.maximum(x, -LEVEL_LIMIT), LEVEL_LIMIT, out=lessons[1])
     np.fmin(change / calibration.change_scale, CHANGE_LIMIT, out=lessons[2])
-    lessons -= channels[:3]
+    lessons -= channels
     lessons[0] -= 1.0
     if not whole:
         lessons[:2] *= observed
         lessons[2] *= known
     lessons /= _TIMES
     lessons *= _GAINS
-    channels[:3] += lessons
+    channels += lessons
     store(states, "noise", channels)
     store(states, "still", runs)
 
@@ -270,7 +274,7 @@ def judge(
     store(states, "event", pooled[8:])
     reason = pooled[:PARTS].argmax(axis=0)
     telling = strange[reason.item()] if len(values) == 1 else strange[reason, np.arange(len(values))]
-    return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, pooled[PARTS:7].T)
+    return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, pooled[PARTS:7].T)
 
 
 def _quiet(lively: Floats, calibration: ResidualCalibration, out: Floats) -> None:

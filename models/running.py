@@ -10,8 +10,12 @@ value x of a channel, with the value before x' and a = max(1/n, 1/SCALE_READINGS
     recent   e += (x - e) 2/11
     table    τ[bin] += g clip(x - τ[bin], ±10s),  g = max(1/visits, 0.15 · share of the bin that a reading takes)
 
+Differences are taken in float64, and places are kept in float32 as distances from an origin near the center, so that a
+large offset hides no change (contract 21). The origin is the first value, at the end of the first lesson the median of
+that, and moves on with a center that has gone far.
+
 The clips keep a wild value from teaching (contract 12). The spread is at least SPREAD_FLOOR of the reach and
-what float32 can tell of the center; the step at least a fiftieth of the spread. The table has 48 bins of the day and
+what float64 can tell of the values; the step at least a fiftieth of the spread. The table has 48 bins of the day and
 counts as known once the stream is a day old; where it is not, the last value stands for it.
 """
 
@@ -25,7 +29,7 @@ from numpy.typing import NDArray
 from models.blocks import load, store
 
 Records = NDArray[Any]
-Floats = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
 HORIZONS = (1, 3, 10, 30)
 """Readings ahead. The mean surprise of four horizons found 3 points more of NAB than that of one (a prototype)."""
@@ -41,11 +45,19 @@ OLDEST_READINGS = 1536
 """The length of the series trained on. Told an age of 1e6 readings, which it never saw, the network's errors are 2 to
 7 points of the last value's higher."""
 
-SPREAD_FLOOR, RESOLUTION, STEP_FLOOR = 2e-3, 1e-6, 0.02
+SPREAD_FLOOR, STEP_FLOOR = 2e-3, 0.02
+RESOLUTION = 4 * float(np.finfo(np.float64).eps)
+"""Of a value: what differs by less is the same, rounded otherwise."""
 TINY = 1e-30
 """Least of a scale, so that zeros can be divided by it."""
 
 LARGEST_VALUE = 1e36
+
+FAR = 64.0
+"""Spreads between center and origin from which on the origin moves: float32 then still tells a 100,000th of them."""
+
+PLACES = ("center", "recent", "low", "high", "table", "level", "home", "ahead")
+"""Fields that are distances from the origin, of this module and of those that build on it."""
 
 RANGE_GROWTH = 3.0
 """A value widens the range by no more than so many times the range."""
@@ -59,21 +71,22 @@ BIN_MS = DAY_MS // BINS
 TABLE_GAIN = 0.15
 MOST_VISITS = np.iinfo(np.uint16).max
 
-LAST, CENTER, SPREAD, STEP, RECENT, LOW, HIGH, REACH = range(8)
-SCALES = 8
-"""The fields from `last` on, as `blocks.load` gives them."""
+CENTER, SPREAD, STEP, RECENT, LOW, HIGH, REACH = range(7)
+SCALES = 7
+"""The fields from `center` on, as `blocks.load` gives them."""
 
 
 def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 361 bytes a channel and 20 more."""
+    """The fields of a stream's state that this module keeps: 409 bytes a channel and 20 more."""
     return [
         ("first_ms", "<i8"),
         ("shown_ms", "<i8"),
         ("interval_ms", "<f4"),
         ("count", "<u4", (channels,)),
         ("moves", "u1", (channels,)),
-        ("lesson", "<f4", (channels, UNCLIPPED + 1)),
-        ("last", "<f4", (channels,)),
+        ("lesson", "<f8", (channels, UNCLIPPED + 1)),
+        ("last", "<f8", (channels,)),
+        ("origin", "<f8", (channels,)),
         ("center", "<f4", (channels,)),
         ("spread", "<f4", (channels,)),
         ("step", "<f4", (channels,)),
@@ -86,25 +99,55 @@ def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tupl
     ]
 
 
-def bounded(values: NDArray[Any]) -> NDArray[np.float64]:
+def bounded(values: NDArray[Any]) -> Floats:
     """Values within ±LARGEST_VALUE, so that sums of some of them are still a float32."""
     return np.minimum(np.maximum(values.astype(np.float64), -LARGEST_VALUE), LARGEST_VALUE)
 
 
-def seasonal(states: Records, timestamps_ms: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """What the time of day lets expect of a reading at `timestamps_ms`, and whether the table knows; each (B, C)."""
+def placed(states: Records, values: Floats) -> Floats:
+    """(3, B, C) of values in physical units: their place and that of the values before, from the origins; the change.
+
+    A missing value is taken for the one before. Where no value came before, the place is that of the center.
+    """
+    last, origin = load(states, "last", 2)
+    x = bounded(np.where(np.isfinite(values), values, last))
+    now = np.empty((3, *values.shape))
+    np.subtract(x, origin, out=now[0])
+    np.subtract(last, origin, out=now[1])
+    np.subtract(x, last, out=now[2])
+    unseen = states["count"] == 0
+    if np.count_nonzero(unseen):
+        np.copyto(now, 0.0, where=unseen)
+    return now
+
+
+def move_origins(states: Records, at: tuple[NDArray[np.intp], ...], to: Floats) -> None:
+    """Put the origins of some channels at other values; what is kept as a distance from them stays where it is."""
+    by = states["origin"][at] - to
+    states["origin"][at] = to
+    for name in set(PLACES).intersection(states.dtype.names or ()):
+        places = states[name][at]
+        states[name][at] = places + (by if places.ndim == 1 else by[:, None])
+
+
+def seasonal(states: Records, before: Floats, timestamps_ms: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
+    """What the time of day lets expect of a reading at `timestamps_ms`, and whether the table knows; each (B, C).
+
+    It is a distance from the origins, as `before` is, the place of the last value, which stands for what is unknown.
+    """
     rows, bins = np.arange(len(states)), timestamps_ms % DAY_MS // BIN_MS
     known = states["visits"][rows, :, bins] > 0
     known &= (timestamps_ms - states["first_ms"] >= DAY_MS)[:, None]
-    return np.where(known, states["table"][rows, :, bins], states["last"]).astype(np.float64), known
+    return np.where(known, states["table"][rows, :, bins], before), known
 
 
-def observe(states: Records, values: NDArray[Any], timestamps_ms: NDArray[np.int64]) -> Floats:
+def observe(states: Records, values: Floats, now: Floats, timestamps_ms: NDArray[np.int64]) -> NDArray[np.float32]:
     """Take one reading of each of B streams in; `states` is changed in place.
 
     Args:
         states: (B,) records with `running_fields`; zeros for a new stream.
         values: (B, C) physical units, NaN where missing.
+        now: (3, B, C) from `placed`.
         timestamps_ms: (B,) Unix time.
 
     Returns:
@@ -113,22 +156,20 @@ def observe(states: Records, values: NDArray[Any], timestamps_ms: NDArray[np.int
         and how long the stream is known.
     """
     observed = np.isfinite(values)
-    scales = load(states, "last", SCALES)
-    x = bounded(np.where(observed, values, scales[LAST]))
     started = states["count"] > 0
     fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
     _take_time(states, timestamps_ms, fresh)
-    difference = _take_values(states, scales, x, observed, started)
-    scales = load(states, "last", SCALES)  # as they are kept, in float32
+    x = _take_values(states, values, now, observed, started)
+    scales = load(states, "center", SCALES)  # as they are kept, in float32
     _take_time_of_day(states, scales, x, observed, timestamps_ms)
 
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
-    expected, known = seasonal(states, ahead)
+    expected, known = seasonal(states, x, ahead)
     spread, step = np.maximum(scales[SPREAD : STEP + 1], TINY)
     offsets = np.empty((5, *values.shape))  # in spreads: value, expected next; in steps: expected next, change, recent
     np.subtract(x, scales[CENTER], out=offsets[0])
     np.subtract(expected, x, out=offsets[1])
-    offsets[2], offsets[3] = offsets[1], difference
+    offsets[2], offsets[3] = offsets[1], now[2]
     np.subtract(x, scales[RECENT], out=offsets[4])
     offsets[:2] /= spread
     offsets[2:] /= step
@@ -166,28 +207,26 @@ def _take_time(states: Records, timestamps_ms: NDArray[np.int64], fresh: NDArray
 
 def _take_values(
     states: Records,
-    scales: NDArray[np.float64],
-    x: NDArray[np.float64],
+    values: Floats,
+    now: Floats,
     observed: NDArray[np.bool_],
     started: NDArray[np.bool_],
-) -> NDArray[np.float64]:
+) -> Floats:
     """The running scales, as the module's text has them; what is not observed changes nothing.
 
-    Args:
-        scales: (SCALES, B, C) what `states` hold of them; changed.
-
     Returns:
-        (B, C) x less the value before.
+        (B, C) the values' places: those of `now`, but where an origin has moved.
     """
-    begins = np.count_nonzero(started) < started.size
-    for scale in (LAST, CENTER, RECENT, LOW, HIGH) if begins else ():
-        np.copyto(scales[scale], x, where=~started)
-    before, center, spread, step, recent, low, high, reach = scales
-    difference = x - before
+    x, _, difference = now
+    np.copyto(states["last"], bounded(values), where=observed)
+    if np.count_nonzero(started) < started.size:
+        np.copyto(states["origin"], states["last"], where=~started)
+    scales = load(states, "center", SCALES)
+    center, spread, step, recent, low, high, reach = scales
     count = states["count"] + observed
     states["count"] = count
     gain = observed / np.maximum(np.minimum(count, SCALE_READINGS), 1.0)
-    free, learned = _lesson(states, x, difference, observed)
+    free, learned = _lesson(states, difference, observed)
     # what bounds a lesson; without bounds in a channel's first one
     by_spread, by_step = (spread, step) if free is None else (np.where(free, np.inf, s) for s in (spread, step))
 
@@ -209,17 +248,20 @@ def _take_values(
     np.maximum(spread, SPREAD_FLOOR * reach + RESOLUTION * np.abs(center) + TINY, out=spread)
     np.maximum(step, STEP_FLOOR * spread, out=step)
     recent += observed * RECENT_GAIN * (x - recent)
-    scales[LAST] = x
-    if begins:
-        scales = np.where(observed | started, scales, load(states, "last", SCALES))
-    store(states, "last", scales)
+    store(states, "center", scales)
+    moved = np.abs(center) > np.maximum(FAR * spread, 2 * np.abs(x - center))  # and not to a wild value
     if learned is not None and learned.any():
         _heal(states, learned)
-    return np.asarray(difference)
+    elif not np.count_nonzero(moved):
+        return np.asarray(x)
+    else:
+        at = np.nonzero(moved)
+        move_origins(states, at, states["last"][at])
+    return np.asarray(states["last"] - states["origin"])
 
 
 def _lesson(
-    states: Records, x: NDArray[np.float64], difference: NDArray[np.float64], observed: NDArray[np.bool_]
+    states: Records, difference: Floats, observed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
     """Which channels are in their first lesson, and which end it with this reading; None if none is in it."""
     moves = states["moves"]
@@ -229,14 +271,14 @@ def _lesson(
     moved = observed & (difference != 0)
     moves += moved & free
     free = moves <= UNCLIPPED
-    _keep_lesson(states, x, observed & free)
+    _keep_lesson(states, observed & free)
     return free, moved & (moves == UNCLIPPED)
 
 
-def _keep_lesson(states: Records, x: NDArray[np.float64], learning: NDArray[np.bool_]) -> None:
+def _keep_lesson(states: Records, learning: NDArray[np.bool_]) -> None:
     """Note the first values of a channel that differ from the one before."""
     rows, channels = np.nonzero(learning)
-    states["lesson"][rows, channels, states["moves"][rows, channels]] = x[rows, channels]
+    states["lesson"][rows, channels, states["moves"][rows, channels]] = states["last"][rows, channels]
 
 
 def _heal(states: Records, learned: NDArray[np.bool_]) -> None:
@@ -245,23 +287,23 @@ def _heal(states: Records, learned: NDArray[np.bool_]) -> None:
     No scale may be more than some times what the median of those values tells; a garbage value at the start would
     else blind the channel for thousands of readings. Nothing is done where most of the values are one.
     """
-    lesson = states["lesson"].astype(np.float64)
+    lesson = states["lesson"]
     median = np.median(lesson, axis=2)
+    move_origins(states, (at := np.nonzero(learned)), median[at])
     deviation = 1.5 * np.median(np.abs(lesson - median[..., None]), axis=2)
     at = np.nonzero(learned & (deviation > 0))
-    middle, scale, change = median[at], deviation[at], np.median(np.abs(np.diff(lesson[at], axis=1)), axis=1)
+    scale, change = deviation[at], np.median(np.abs(np.diff(lesson[at], axis=1)), axis=1)
     for name, most in (("spread", 3 * scale), ("step", 3 * change), ("reach", 10 * scale)):
         states[name][at] = np.minimum(states[name][at], most)
     for name in ("center", "recent", "low", "high"):
-        states[name][at] = np.clip(states[name][at], middle - 10 * scale, middle + 10 * scale)
-    table = states["table"][at]
-    states["table"][at] = np.clip(table, (middle - 10 * scale)[:, None], (middle + 10 * scale)[:, None])
+        states[name][at] = np.clip(states[name][at], -10 * scale, 10 * scale)
+    states["table"][at] = np.clip(states["table"][at], -10 * scale[:, None], 10 * scale[:, None])
 
 
 def _take_time_of_day(
     states: Records,
-    scales: NDArray[np.float64],
-    x: NDArray[np.float64],
+    scales: Floats,
+    x: Floats,
     observed: NDArray[np.bool_],
     timestamps_ms: NDArray[np.int64],
 ) -> None:

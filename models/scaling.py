@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,17 +56,17 @@ class Scaling:
         )
         return cls(center, spread, typical_interval_ms(recordings) / 1000)
 
-    def standardise(self, values: Floats) -> Floats:
+    def standardise(self, values: NDArray[Any]) -> Floats:
         """(..., C) physical units to standardised units within ±STANDARDISED_LIMIT; NaN (missing) stays NaN."""
         return shown(self.deviation(values))
 
-    def deviation(self, values: Floats) -> NDArray[np.float64]:
+    def deviation(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """(..., C) physical units to standardised units without the bound: what is judged, not what is learned."""
-        return (values.astype(np.float64) - self.center) / self.spread
+        return np.asarray((values - self.center) / self.spread)
 
-    def restore(self, standardised: NDArray[np.float64]) -> NDArray[np.float64]:
+    def restore(self, standardised: NDArray[Any]) -> NDArray[np.float64]:
         """(..., C) standardised units back to physical units."""
-        return standardised * self.spread + self.center
+        return np.asarray(standardised * self.spread + self.center)
 
     def elapsed(self, delta_ms: NDArray[np.int64]) -> Floats:
         """Milliseconds since the reading before to the network's input, log(delta / interval) within ELAPSED_LIMITS.

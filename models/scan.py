@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector
+from models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector, expected_band
 from models.errors import GatewatchError, RecordingError
 from models.recordings import Recording
 from models.residual import REASONS
 
-ROW_FIELDS = ("score", "status", "reason", "alert", "forecast", "attribution", "parts")
+ROW_FIELDS = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected", "residual", "parts")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a detector says of the N readings of a recording; see detector.Step and Detector for the fields."""
+    """What a detector says of the N readings of a recording; see detector.Step and expected_band for the fields."""
 
     recording: Recording
     score: NDArray[np.float32]
@@ -31,7 +31,7 @@ class Scan:
     reason: NDArray[np.uint8]
     alert: NDArray[np.bool_]
     attribution: NDArray[np.float32]
-    expected: NDArray[np.float32]
+    expected: NDArray[np.float64]
     residual: NDArray[np.float32]
     parts: NDArray[np.float64]
     states: NDArray[Any]
@@ -72,12 +72,12 @@ def scan_together(
     ordered = [_in_model_order(recording, detector) for recording in recordings]
     states = detector.initial(len(ordered)) if states is None else states.copy()
     lengths = np.array([len(recording) for recording in ordered])
-    values = np.full((lengths.max(), len(ordered), len(detector.channels)), np.nan, np.float32)
+    values = np.full((lengths.max(), len(ordered), len(detector.channels)), np.nan)
     times = np.zeros((lengths.max(), len(ordered)), np.int64)
     for at, recording in enumerate(ordered):
         values[: lengths[at], at] = recording.values
         times[: lengths[at], at] = recording.timestamps_ms
-    known = [detector.hindsight(recording.values, recording.timestamps_ms) for recording in ordered]
+    known = [detector.hindsight(recording.values.astype(np.float64), recording.timestamps_ms) for recording in ordered]
     rows: dict[str, NDArray[Any]] = {}
     for now in range(len(values)):
         running = np.flatnonzero(lengths > now)
@@ -93,9 +93,8 @@ def scan_together(
     found = []
     for at, recording in enumerate(ordered):
         own = {name: rows[name][: lengths[at], at] for name in ROW_FIELDS}
-        forecast = own.pop("forecast")
-        expected, residual = detector.expected(forecast), detector.residual(recording.values, forecast)
-        found.append(Scan(recording, **own, expected=expected, residual=residual, states=states[at : at + 1]))
+        expected = expected_band(own.pop("mid"), own.pop("half"))
+        found.append(Scan(recording, **own, expected=expected, states=states[at : at + 1]))
     return found
 
 
@@ -154,7 +153,7 @@ def _write_rows(found: Scan, path: Path) -> None:
             for channel in range(len(recording.channels)):
                 residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
                 expected = found.expected[row, channel, 1]
-                cells += [f"{expected:.7g}" if np.isfinite(expected) else "", residual]
+                cells += [f"{expected:.12g}" if np.isfinite(expected) else "", residual]
             rows.writerow(cells)
 
 

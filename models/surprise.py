@@ -33,7 +33,7 @@ from models.blocks import load, store
 from models.lasting import lasting_fields, strayed
 from models.rarity import COUNTERS, count, rarity
 from models.residual import Judged, pool, shares
-from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED, bounded
+from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED
 
 Floats = NDArray[np.float64]
 Records = NDArray[Any]
@@ -46,6 +46,9 @@ LASTING_FACTOR = 2.0
 
 LARGEST_LESSON = 20.0
 """Times the mean miss; a miss farther off teaches no more than that (contract 12)."""
+
+LARGEST_MISS = 1e5
+"""Times the mean miss; farther off is not stranger: a channel that never moved has no mean miss to speak of."""
 
 TABLE_READINGS = 500.0
 """Memory of the mean miss of the time-of-day table, which keeps learning; that of forecasts never forgets."""
@@ -102,7 +105,7 @@ def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
 
 
 def remember_forecasts(states: Records, forecasts: Floats, turn: NDArray[np.integer[Any]]) -> None:
-    """Keep forecasts (B, C, horizons) of physical values until their readings come; `turn` (B,) counts readings."""
+    """Keep forecasts (B, C, horizons), from the origins, until their readings come; `turn` (B,) counts readings."""
     states["ahead"][_due(turn)] = forecasts.swapaxes(1, 2)
 
 
@@ -117,7 +120,9 @@ def _due(turn: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
 
 
 def judge_general(
-    values: NDArray[np.float32],
+    values: Floats,
+    now: Floats,
+    mid: Floats,
     due: Floats,
     seasonal: Floats,
     states: Records,
@@ -129,8 +134,10 @@ def judge_general(
 
     Args:
         values: (B, C) physical units; NaN is missing.
-        due: (B, C, horizons) forecasts of it, NaN where there is none.
-        seasonal: (B, C) what the time of day lets expect.
+        now: (3, B, C) from `running.placed`.
+        mid: (B, C) what was expected of it, from the origins.
+        due: (B, C, horizons) forecasts of it from the origins, NaN where there is none.
+        seasonal: (B, C) what the time of day lets expect, from the origins.
         states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
         readings: (B,) how many readings each stream has seen.
         threshold: (B, 2) T in nats, of what is counted and of `range`: another only while a stream is young.
@@ -142,13 +149,13 @@ def judge_general(
     streams, channels = values.shape
     observed = np.isfinite(values)
     told = observed & (states["count"] > 0)
-    x = bounded(np.where(observed, values, states["last"]))
+    x, _, change = now
     seen = np.logical_or.reduce(told, 1)
 
     kinds = np.empty((KINDS, streams, channels))
     kinds[EVENT] = _surprise(x, due, seasonal, states, told)
     kinds[EVENT] *= told
-    kinds[1], kinds[2] = strayed(x, observed, states)
+    kinds[1], kinds[2] = strayed(x, np.abs(change), observed, states)
     size = (pool(kinds) / channels**0.25).T
     nats, place = rarity(size, states["counted"], readings, YOUNG_READINGS)
     nats[:, 1:] = np.minimum(nats[:, 1:], MOST_NATS * size[:, 1:])
@@ -169,7 +176,7 @@ def judge_general(
     strange = np.empty((5, streams, channels))
     strange[EVENT] = kinds[EVENT]
     strange[LASTING] = kinds[lasts.argmax(axis=1), rows]
-    _runs(values, observed, states, strange[2:4])
+    _runs(change, observed, states, strange[2:4])
     strange[RANGE], excess = _outside(x, told, states, readings)
     strange[RANGE] /= threshold[:, 1:]
     parts[:, 2:] = np.maximum.reduce(strange[2:], 2).T
@@ -177,7 +184,7 @@ def judge_general(
     telling = parts.copy()
     telling[:, LASTING] *= np.maximum.reduce(parts[:, 2:4], 1) <= 1.0  # a dead sensor is that, not a new level
     reason = np.where(parts[:, RANGE] > 1.0, RANGE, telling.argmax(axis=1))  # it alerts by itself, and is then the news
-    return Judged(np.maximum.reduce(parts, 1), reason, shares(strange[reason, rows]), parts, excess)
+    return Judged(np.maximum.reduce(parts, 1), reason, shares(strange[reason, rows]), parts, (x - mid) * told, excess)
 
 
 def nats_of(z: Floats) -> Floats:
@@ -208,7 +215,7 @@ def _least_miss(states: Records) -> Floats:
     """(B, C) what a miss is at least taken for: small shares of the reach, of the step, of the value itself."""
     reach = states["reach"].astype(np.float64)
     return np.asarray(
-        np.maximum(SPREAD_FLOOR * reach, STEP_FLOOR * states["step"]) + RESOLUTION * np.abs(states["last"]) + TINY
+        np.maximum(SPREAD_FLOOR * reach, STEP_FLOOR * states["step"]) + RESOLUTION * np.abs(states["origin"]) + TINY
     )
 
 
@@ -223,7 +230,7 @@ def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observe
     count, mean = states["misses"], states["miss"].astype(np.float64)
     usual = np.maximum(mean, _least_miss(states)[..., None])
     known = told & (count > 0)
-    nats = nats_of(error / usual) * known
+    nats = nats_of(np.minimum(error / usual, LARGEST_MISS)) * known
     u = np.add.reduce(nats[..., :_SEASONAL], 2)
     u /= np.maximum(np.add.reduce(known[..., :_SEASONAL], 2, np.intp), 1)
     u += nats[..., _SEASONAL]
@@ -249,12 +256,12 @@ def _healed(miss: Floats, states: Records) -> Floats:
     return np.where(learned[..., None], np.minimum(miss, 10 * states["step"].astype(np.float64)[..., None]), miss)
 
 
-def _runs(values: NDArray[np.float32], observed: NDArray[np.bool_], states: Records, strange: Floats) -> None:
+def _runs(change: Floats, observed: NDArray[np.bool_], states: Records, strange: Floats) -> None:
     """How long each channel has stood still and been missing, in units of what is usual for it; into (2, B, C)."""
     counts = load(states, "still", 4)
     runs, longest = counts[:2], counts[2:]  # still and absent
     started = states["count"] > 0
-    same = values == states["last"]
+    same = change == 0.0
     same &= observed & started
     ended = np.empty(strange.shape, bool)
     ended[0] = observed & started & ~same

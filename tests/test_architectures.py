@@ -435,4 +435,4 @@ def test_a_long_gap_parts_a_recording_that_is_read_from_both_sides(tmp_path: Pat
 def test_a_model_that_reads_both_ways_is_no_detector_of_live_streams(tmp_path: Path) -> None:
     made = detector("bilstm", tmp_path)
     with pytest.raises(ArtefactError, match="a bilstm model needs the readings after a reading.*`gatewatch scan`"):
-        made.step(np.ones((1, 2), np.float32), np.array([START_MS]), made.initial(1))
+        made.step(np.ones((1, 2)), np.array([START_MS]), made.initial(1))

@@ -14,7 +14,7 @@ def feed(detector: Detector, rows: list[tuple[float, float]], step_ms: int = 60_
     states, steps = detector.initial(1), []
     for number, row in enumerate(rows):
         times = np.array([START_MS + step_ms * number])
-        steps.append(detector.step(np.array([row], np.float32), times, states))
+        steps.append(detector.step(np.array([row]), times, states))
         states = steps[-1].states
     return steps
 
@@ -42,7 +42,7 @@ def test_an_incident_gives_one_alert_and_ends_after_calm_readings(detector: Dete
 def test_a_long_gap_starts_the_stream_afresh(detector: Detector) -> None:
     first = feed(detector, calm(10))[-1].states
     gap_ms = int(detector.manifest.calibration.restart_gap_s * 1000) + 1
-    row = np.array([[3.0, 3.0]], np.float32)
+    row = np.array([[3.0, 3.0]])
     resumed = detector.step(row, first["last_ms"] + gap_ms, first)
     fresh = detector.step(row, np.array([START_MS]), detector.initial(1))
     assert resumed.status[0] == 0
@@ -54,7 +54,7 @@ def test_a_long_gap_starts_the_stream_afresh(detector: Detector) -> None:
 def test_a_step_leaves_the_states_it_was_given_as_they_were(detector: Detector) -> None:
     states = detector.initial(3)
     before = states.tobytes()
-    detector.step(np.ones((3, 2), np.float32), np.full(3, START_MS), states)
+    detector.step(np.ones((3, 2)), np.full(3, START_MS), states)
     assert states.tobytes() == before
 
 
@@ -65,4 +65,4 @@ def test_a_clock_that_stands_still_or_steps_back_is_no_error(detector: Detector)
 
 def test_shapes_that_do_not_fit_are_refused(detector: Detector) -> None:
     with pytest.raises(ShapeError, match=r"values \(2, 3\)"):
-        detector.step(np.ones((2, 3), np.float32), np.zeros(2, np.int64), detector.initial(2))
+        detector.step(np.ones((2, 3)), np.zeros(2, np.int64), detector.initial(2))

@@ -173,7 +173,7 @@ def test_an_unknown_normal_stream_is_not_anomalous_because_it_is_young(general: 
     states = general.initial(len(corpus.values))
     alerted, warm = np.zeros(len(states), bool), np.zeros(len(states), bool)
     for row in range(64):
-        step = general.advance(corpus.values[:, row, None], corpus.timestamps_ms[:, row], states)
+        step = general.advance(corpus.values[:, row, None].astype(np.float64), corpus.timestamps_ms[:, row], states)
         alerted |= step.alert
         warm |= (step.status == WARMING_UP) & (step.score > 1)
     assert warm.mean() < 0.01

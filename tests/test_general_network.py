@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load
 
 from models.artefact import WEIGHTS, GeneralManifest, load_artefact
-from models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, running_fields
+from models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
 from models.training import general
 from models.training.architectures.general import GeneralForecaster
 from models.training.general import Examples, GeneralConfig, examples, export, train
@@ -129,7 +129,8 @@ def test_a_stream_older_than_those_trained_on_looks_no_older() -> None:
     """An age that it never saw would mislead the network."""
     states = np.zeros(3, running_fields(1))
     states["count"][:, 0] = OLDEST_READINGS - 100, OLDEST_READINGS, 10**6
-    ages = observe(states, np.ones((3, 1)), np.full(3, 60_000))[:, 0, 10]
+    values = np.ones((3, 1))
+    ages = observe(states, values, placed(states, values), np.full(3, 60_000))[:, 0, 10]
     assert ages[0] < ages[1] == ages[2]
 
 

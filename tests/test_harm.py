@@ -103,7 +103,7 @@ def test_no_mutant_of_a_record_is_scored_on(detector: Detector, records: list[by
 @pytest.fixture
 def slots() -> list[bytes]:
     """A ring of five slots that has gone round once."""
-    dtype, rng = history.entry_dtype(len(CHANNELS), len(CHANNELS)), np.random.default_rng(SEED)
+    dtype, rng = history.entry_dtype(len(CHANNELS)), np.random.default_rng(SEED)
     entries = np.frombuffer(rng.bytes(5 * dtype.itemsize), dtype).copy()
     entries["n"] = [5, 6, 2, 3, 4]
     return history.pack_entries(entries, history.channels_seed(CHANNELS))
@@ -111,7 +111,7 @@ def slots() -> list[bytes]:
 
 def kept(ring: bytes) -> list[bytes]:
     """The readings that are taken out of a ring."""
-    dtype, seed = history.entry_dtype(len(CHANNELS), len(CHANNELS)), history.channels_seed(CHANNELS)
+    dtype, seed = history.entry_dtype(len(CHANNELS)), history.channels_seed(CHANNELS)
     entries = history.unpack_entries(ring, dtype, seed)
     assert (np.diff(entries["n"].astype(np.int64)) == 1).all()
     return [entries[at : at + 1].tobytes() for at in range(len(entries))]

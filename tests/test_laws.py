@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from models.detector import Detector
+from models.detector import Detector, expected_band
 from models.recordings import Recording
 from models.scan import scan
 from models.threshold import ENOUGH_EXCEEDANCES, calibrate
@@ -35,12 +35,12 @@ def test_a_score_is_finite_whatever_the_reading(detector: Detector, rows: list[A
     states = detector.initial(1)
     moments = np.cumsum(np.random.default_rng(seed).integers(-1000, 10**9, len(rows)))
     for row, moment in zip(rows, moments, strict=True):
-        x = np.array([[np.nan if value is None else value for value in row]], np.float32)
+        x = np.array([[np.nan if value is None else value for value in row]])
         step = detector.step(x, np.array([START_MS + moment]), states)
         states = step.states
         assert np.isfinite(step.score).all()
         assert (step.score >= 0).all()
-        assert np.isfinite(detector.expected(step.forecast)).all()
+        assert np.isfinite(expected_band(step.mid, step.half)).all()
         assert np.isclose(step.attribution.sum(), 1)
         for name in ("h", "c", "event", "plain", "usual", "unrest", "accepted", "noise", "level", "lively"):
             assert np.isfinite(states[name]).all(), name
@@ -125,7 +125,7 @@ def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: Detector,
 
 @given(count=st.integers(0, 40), slots=st.integers(1, 12), damaged=st.integers(0, 11))
 def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, damaged: int) -> None:
-    dtype, seed = history.entry_dtype(2, 2), history.channels_seed(CHANNELS)
+    dtype, seed = history.entry_dtype(2), history.channels_seed(CHANNELS)
     ring = bytearray()
     for n in range(count):
         entry = np.zeros(1, dtype)

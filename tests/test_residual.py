@@ -60,7 +60,7 @@ def run(rows: list[list[float]], forecast: float = 0.0, calibration: ResidualCal
     states = fresh(1)
     judged = []
     for row in rows:
-        x = np.array([row], np.float32)
+        x = np.array([row])
         judged.append(judge(x, x.astype(np.float64), np.full((1, 2), forecast), states, calibration))
     return judged
 
@@ -81,11 +81,11 @@ def test_a_spike_is_an_event_on_its_channel_and_soon_forgotten() -> None:
 def test_one_channel_is_enough_and_many_slightly_odd_ones_are_too() -> None:
     states = fresh(1, 38)
     wide = usual(38, event_mean=3.0, event_variance=0.2, level_threshold=99.0)
-    one = np.full((1, 38), 0.01, np.float32)
+    one = np.full((1, 38), 0.01)
     one[0, 7] = 12.0
     zero = np.zeros((1, 38))
     assert judge(one, one.astype(float), zero, states.copy(), wide).score[0] > 1
-    many = np.full((1, 38), 2.5, np.float32)
+    many = np.full((1, 38), 2.5)
     assert judge(many, many.astype(float), zero, states.copy(), wide).score[0] > 1
 
 
@@ -114,7 +114,7 @@ def test_what_an_anomaly_teaches_is_bounded() -> None:
     states = fresh(1)
     for value in (1e30, -1e30, 1e3, 5.0, 3e38):
         before = states.copy()
-        x = np.array([[value, 0]], np.float32)
+        x = np.array([[value, 0]])
         judge(x, x.astype(np.float64), np.zeros((1, 2)), states, CALIBRATION)
         spread = np.sqrt(CALIBRATION.event_variance + before["unrest"][0])
         learned = {
@@ -125,7 +125,7 @@ def test_what_an_anomaly_teaches_is_bounded() -> None:
         assert learned["unrest"] <= EVENT_LIMIT**2 * spread**2 + 1e-3
         assert (states["accepted"] - before["accepted"]) * TEACHING_READINGS <= ACCEPT_LIMIT * 3 + 1e-3
     after = run([*noise(5, 7)])[-1].score[0]
-    x = np.array(noise(5, 7)[-1:], np.float32)
+    x = np.array(noise(5, 7)[-1:])
     for _ in range(6):
         last = judge(x, x.astype(np.float64), np.zeros((1, 2)), states, CALIBRATION)
     assert last.parts[0, 0] < 1
@@ -202,7 +202,7 @@ def test_a_higher_threshold_gives_a_lower_score() -> None:
 def test_a_stream_alone_is_judged_to_the_bit_as_in_company(missing: float) -> None:
     """One stream is pooled with Python's numbers, several with arrays: both round alike."""
     rng = np.random.default_rng(3)
-    rows = (rng.normal(0, 2, (300, 4, 2)) * 10.0 ** rng.integers(-2, 3, (300, 4, 1))).astype(np.float32)
+    rows = rng.normal(0, 2, (300, 4, 2)) * 10.0 ** rng.integers(-2, 3, (300, 4, 1))
     rows[rng.random(rows.shape) < missing] = np.nan
     together = fresh(4)
     alone = [together[at : at + 1].copy() for at in range(4)]

@@ -88,7 +88,7 @@ class Stream:
 
     def _score(self, detector: Detector, places: list[int]) -> None:
         for place in places:
-            row = np.array([self.values[place]], np.float32)
+            row = np.array([self.values[place]], np.float32).astype(np.float64)
             step = detector.advance(row, np.array([START_MS + 60_000 * place]), self.state)
             self.scores[place] = float(step.score[0]), STATUSES[step.status[0]]
 

@@ -240,7 +240,7 @@ def _signals(detector: Detector, recordings: Sequence[Recording], residuals: Seq
     """(N, 3) for each recording: event, level and liveliness of each reading, from the forecasts already made."""
     lengths = np.array([len(recording) for recording in recordings])
     shape = (int(lengths.max()), len(recordings), recordings[0].values.shape[1])
-    values, missed = np.full(shape, np.nan, np.float32), np.zeros(shape)
+    values, missed = np.full(shape, np.nan), np.zeros(shape)
     for at, (recording, residual) in enumerate(zip(recordings, residuals, strict=True)):
         values[: lengths[at], at], missed[: lengths[at], at] = recording.values, residual
     states, signals = detector.initial(len(recordings)), np.empty((*shape[:2], 3))

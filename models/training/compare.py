@@ -343,7 +343,7 @@ def _step_us(detector: Detector, recording: Recording, repeats: int = 10) -> tup
         states = detector.initial(streams)
         seconds = []
         for row in range(repeats):
-            values = np.repeat(recording.values[None, row % len(recording)], streams, axis=0)
+            values = np.repeat(recording.values[None, row % len(recording)].astype(np.float64), streams, axis=0)
             now = np.full(streams, 1000 * row, np.int64)
             began = time.process_time()
             states = detector.step(values, now, states).states

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from models.artefact import FORMAT_VERSION, GeneralCalibration, GeneralManifest, save_artefact
 from models.errors import TrainingError
-from models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, running_fields
+from models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
 from models.training.architectures.general import GeneralForecaster
 from models.training.export import export_graph, weights
 from models.training.loop import negative_log_likelihood, torch_set
@@ -106,7 +106,8 @@ def examples(corpus: Corpus) -> Examples:
     features = np.empty((rows, series, FEATURES), np.float32)
     last, step = np.empty((rows, series)), np.empty((rows, series))  # until a first value both are 0
     for row in range(rows):
-        features[row] = observe(states, corpus.values[:, row, None], corpus.timestamps_ms[:, row])[:, 0]
+        values = corpus.values[:, row, None].astype(np.float64)
+        features[row] = observe(states, values, placed(states, values), corpus.timestamps_ms[:, row])[:, 0]
         last[row], step[row] = states["last"][:, 0], states["step"][:, 0]
     known = np.isfinite(corpus.values).T.cumsum(axis=0) > 0  # (T, N)
     values = corpus.values.T.astype(np.float64)

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from models.detector import ANOMALOUS, REASONS, STATUSES, Detector
+from models.detector import ANOMALOUS, REASONS, STATUSES, Detector, expected_band
 from service.records.history import Entries
 from service.records.state import CORRECTED, STATUS_BITS
 
@@ -75,7 +75,6 @@ class Answers:
     """Writes the answers of readings that were applied, from their entries in the history."""
 
     def __init__(self, detector: Detector) -> None:
-        self._detector = detector
         self._model = detector.name
         names = [_encoder.encode(channel).decode() for channel in detector.channels]
         pieces = ['{"stream":"', '","timestamp":"', '","seq":', ',"status":"', '","score":', ',"expected":{']
@@ -102,7 +101,7 @@ class Answers:
             entries["seq"].tolist(),
             entries["status"].tolist(),
             _numbers(entries["score"].astype(np.float64))[1:-1].split(","),
-            _numbers(self._detector.expected(entries["forecast"]))[3:-3].split("]],[["),
+            _numbers(expected_band(entries["mid"], entries["half"]).astype(np.float32))[3:-3].split("]],[["),
             _numbers(entries["attribution"])[2:-2].split("],["),
             entries["reason"].tolist(),
             _names(entries["model"]),

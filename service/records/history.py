@@ -18,8 +18,8 @@ Entries = NDArray[Any]
 _CHECKED: Final = 4
 
 
-def entry_dtype(channels: int, forecasts: int) -> np.dtype[Any]:
-    """One slot: 58 bytes and 12 a channel; with the general model, which keeps two numbers a forecast, 16."""
+def entry_dtype(channels: int) -> np.dtype[Any]:
+    """One slot: 58 bytes and 20 a channel."""
     return np.dtype(
         [
             ("checksum", "<u4"),
@@ -32,7 +32,8 @@ def entry_dtype(channels: int, forecasts: int) -> np.dtype[Any]:
             ("status", "u1"),
             ("reason", "u1"),
             ("values", "<f4", (channels,)),
-            ("forecast", "<f4", (forecasts,)),
+            ("mid", "<f8", (channels,)),
+            ("half", "<f4", (channels,)),
             ("attribution", "<f4", (channels,)),
         ]
     )

@@ -20,7 +20,7 @@ class Stepper:
         self.detector = detector
         self.slots = history_readings
         self.record = state.state_dtype(detector.state_dtype)
-        self.entry = history.entry_dtype(len(detector.channels), detector.forecasts)
+        self.entry = history.entry_dtype(len(detector.channels))
         self._model = np.void(detector.digest)
         self._seed = history.channels_seed(detector.channels)
 
@@ -32,7 +32,7 @@ class Stepper:
         self, heads: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float32]
     ) -> Entries:
         """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories."""
-        step = self.detector.advance(values, times_ms, heads["detector"])
+        step = self.detector.advance(values.astype(np.float64), times_ms, heads["detector"])
         entries = np.empty(len(heads), self.entry)
         entries["n"] = heads["readings"]
         entries["timestamp_ms"] = times_ms
@@ -43,7 +43,7 @@ class Stepper:
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["reason"] = step.reason
         entries["values"] = values
-        entries["forecast"] = step.forecast
+        entries["mid"], entries["half"] = step.mid, step.half
         entries["attribution"] = step.attribution
         heads["readings"] += 1
         heads["tag"] = entries["tag"]

@@ -28,7 +28,6 @@ class Fold(Detector):
     def __init__(self) -> None:
         self.digest = b"the fold"
         self.channels = ("x",)
-        self.forecasts = 1
         self.state_dtype = np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "?"), ("hash", "<u8")])
 
     def initial(self, streams: int) -> Records:
@@ -42,9 +41,9 @@ class Fold(Detector):
         """(B,) whether the last reading was anomalous."""
         return np.asarray(~states["calm"])
 
-    def advance(self, values: NDArray[np.float32], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(self, values: NDArray[np.float64], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams; writes into `states`."""
-        bits = np.ascontiguousarray(values).view(np.uint32)[:, 0]
+        bits = values.astype(np.float32).view(np.uint32)[:, 0]
         hashed = (states["hash"] ^ bits ^ timestamps_ms.astype(np.uint64)) * np.uint64(FACTOR) + np.uint64(SUMMAND)
         score = (hashed >> np.uint64(64 - SCORE_BITS)).astype(np.float32) / np.float32(2 ** (SCORE_BITS - 1))
         warm = states["readings"] >= WARM_UP
@@ -54,21 +53,19 @@ class Fold(Detector):
         states["last_ms"] = timestamps_ms
         states["readings"] += 1
         states["calm"] = ~anomalous
-        forecast = score[:, None]
+        half = score[:, None]
         return Step(
             score=score,
             status=warm.view(np.uint8) + anomalous,
             reason=np.zeros(len(score), np.uint8),
             alert=alert,
-            forecast=forecast,
-            attribution=np.ones_like(forecast),
+            mid=half.astype(np.float64),
+            half=half,
+            residual=half,
+            attribution=np.ones_like(half),
             parts=np.empty((len(score), 0)),
             states=states,
         )
-
-    def expected(self, forecast: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., C) forecasts to (..., C, 3) low, mid and high."""
-        return np.repeat(forecast[..., None], 3, axis=-1)
 
 
 @dataclass(frozen=True)
