@@ -105,7 +105,7 @@ class Detector:
         )
         self.calibration = _residual_calibration(manifest)
         calm = self.calibration.event_mean + self.calibration.event_threshold * self.calibration.event_variance**0.5
-        self.half = float32(calm * self.calibration.event_scale * self.scaling.spread)
+        self.half = float32(calm * self.calibration.event_scale * self.scaling.spread)[None]
         self._error_scale = np.array([channel.error_scale for channel in manifest.channels])
         self.warm_up = manifest.calibration.warm_up
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
@@ -224,8 +224,8 @@ class Detector:
         judged = judge(values, deviation, forecast, states, self.calibration)
         states["last_ms"] = timestamps_ms
         mid = self.scaling.restore(forecast)
-        half = np.broadcast_to(self.half, mid.shape)
-        return self._take_in(judged, mid, half, judged.missed / self._error_scale, states, np.False_)
+        half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
+        return self._take_in(judged, mid, half, float32(judged.missed / self._error_scale), states, np.False_)
 
     def _check_shapes(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> None:
         if values.shape != (len(states), len(self.channels)) or timestamps_ms.shape != states.shape:
@@ -239,7 +239,7 @@ class Detector:
         judged: Judged,
         mid: Floats,
         half: NDArray[np.float32],
-        residual: Floats,
+        residual: NDArray[np.float32],
         states: Records,
         urgent: NDArray[np.bool_] | np.bool_,
     ) -> Step:
@@ -269,7 +269,7 @@ class Detector:
             alert=alert,
             mid=mid,
             half=half,
-            residual=float32(residual),
+            residual=residual,
             attribution=judged.attribution.astype(np.float32),
             parts=judged.parts,
             states=states,

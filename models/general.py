@@ -177,7 +177,7 @@ class GeneralDetector(Detector):
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        return self._take_in(judged, mid, half, judged.missed / usual, states, worse | ~within)
+        return self._take_in(judged, mid, half, float32(judged.missed / usual), states, worse | ~within)
 
     def _forget_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> None:
         interval = states["interval_ms"]

@@ -53,7 +53,7 @@ def test_a_remembered_state_does_not_outlive_a_roll_back(
             others = [{**reading, "stream": f"s{n}"} for n in range(company)]
             return post(client, [*others, reading])[-1]
 
-        keys = [state_key(tenant, "back", what) for what in ("state", "history")]
+        keys = [state_key(tenant, "back", what) for what in ("state", "readings")]
         for reading in sent[:6]:
             send(reading)
         old = database.mget(keys)
