@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -20,6 +22,7 @@ from models.general import load_detector
 from service.allocator import keep_freed_memory
 from service.http.bodies import Bodies, Receive
 from service.http.document import complete
+from service.http.readiness import Readiness
 from service.http.routes import Parts, router
 from service.logs import configure_logs
 from service.messages.errors import (
@@ -85,6 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     ingest = Ingest(wire, batcher, bodies)
+    readiness = Readiness(store, metrics, settings.durability == "strict")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Ingest]]:
@@ -96,13 +100,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 rebuild_readings=needed,
             )
         batcher.start()
-        try:
-            await store.check(settings.durability == "strict")
-            await store.lost_everything()
-        except StoreUnavailable as error:
-            log.warning(
-                "started without Redis; readings get 503 until it is back", error=str(error), cause=cause_of(error)
-            )
+        await readiness.begin()
+        bookkeeping = asyncio.create_task(scorer.books.run(), name="bookkeeping")
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
@@ -110,6 +109,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         log.info("started", model=detector.name, channels=list(detector.channels))
         yield {INGEST: ingest}
         await batcher.stop()
+        bookkeeping.cancel()
+        with contextlib.suppress(StoreUnavailable):
+            await scorer.books.settle()
         await store.close()
         log.info("stopped")
 
@@ -124,7 +126,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies)
+    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies, readiness)
     app.include_router(router)
     _answer_problems(app, metrics)
     generate = app.openapi

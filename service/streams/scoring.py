@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -12,11 +11,10 @@ from typing import Any, cast
 
 import msgspec
 import numpy as np
-import structlog
 
-from models.detector import REASONS, STATUSES, Detector
+from models.detector import STATUSES, Detector
 from service.messages.answers import Answers, answer, format_time, rejected
-from service.messages.errors import BadRequest, Contended
+from service.messages.errors import BadRequest, Contended, StoreUnavailable
 from service.messages.schemas import NO_SEQ, Readings
 from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics
@@ -26,12 +24,11 @@ from service.records.state import Records
 from service.storage.resp import Writes
 from service.storage.store import StateStore
 from service.streams import corrections
+from service.streams.bookkeeping import Bookkeeping, alert_of
 from service.streams.identity import Round, across_gap, decide, rounds_of, unanswered
 from service.streams.newcomers import Newcomers
 from service.streams.stepper import Stepper
 from service.streams.turns import Turns
-
-log = structlog.get_logger(__name__)
 
 SMALL_BATCH = 32
 """Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
@@ -95,6 +92,7 @@ class Scorer:
         turns: Turns,
     ) -> None:
         self.turns = turns
+        self.books = Bookkeeping(metrics, store)
         self._detector = detector
         self._store = store
         self._metrics = metrics
@@ -145,13 +143,20 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
+                        self.books.alerts_of(applied.writes, applied.rounds, lanes.streams)
                         await held.send(applied.writes)
                     self._write_answers(answers, applied, lanes)
-                    saved = await held.saved()
+                    try:
+                        saved = await held.saved()
+                    except StoreUnavailable:
+                        self.books.unsure(applied, lanes.streams)
+                        raise
             lost = {stream for stream, ok in zip(applied.writes.streams, saved, strict=True) if not ok}
             now = loop.time()
             self.turns.saved(applied.writes.streams, applied.writes.records, lost, now - began, now)
-            self._count(batch, applied, lanes, lost)
+            if held.unsure:
+                self.books.unsure(applied, lanes.streams, lost)
+            self.books.count(batch, applied, lanes, lost)
             await self._answer_seen(answers, batch, applied, lanes, lost)
             if lost:
                 left, deep = left - 1, max(1, len(rounds[:deep]) // 2)  # what takes less time is less often overtaken
@@ -387,10 +392,11 @@ class Scorer:
                 self._metrics.answered(result.status, 1)
         if repeats:
             streams = [batch.streams[place] for place, _ in repeats]
-            texts = self._answers.texts(streams, np.concatenate([known for _, known in repeats]), replayed=True)
+            entries = np.concatenate([known for _, known in repeats])
+            texts = self._answers.texts(streams, entries, replayed=True)
             for (place, _), text in zip(repeats, texts, strict=True):
                 answers[place] = text
-            self._metrics.replayed(len(repeats))
+            await self.books.replayed(streams, entries)
 
     async def _correct(self, batch: Readings, place: int) -> str | None:
         """Apply a late reading in its place, if its stream has a window for that; returns its answer."""
@@ -407,7 +413,7 @@ class Scorer:
                 if len(known):  # another process was first, or it stands twice in this batch
                     result = unanswered(batch, place, known, lanes.records[0])
                     if result is None:
-                        self._metrics.replayed(1)
+                        await self.books.replayed([stream], known)
                         return self._answers.texts([stream], known, replayed=True)[0]
                     self._metrics.answered(result.status, 1)
                     return answer(result)
@@ -430,46 +436,18 @@ class Scorer:
                 record = state.pack(correction.record, [seed])
                 was_open = self._detector.is_open(lanes.records["detector"])
                 incidents = self._incidents([stream], was_open, correction.record)
-                await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents))
+                alerts = [
+                    (0, alert_of(stream, entry, corrected=True))
+                    for entry in corrections.begun(entries, correction.entries)
+                ]
+                await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents, alerts))
                 (saved,) = await held.saved()
             if saved:
                 for cause in lanes.causes.values():
                     self._metrics.rebuilt(cause)
                 self._metrics.corrected(len(correction.entries) - 1)
-                self._count_entries([stream], correction.entries[:1], alerts=False)
-                for entry in corrections.begun(entries, correction.entries):
-                    self._alert(stream, entry, corrected=True)
+                self.books.count_entries([stream], correction.entries[:1])
+                for _, alert in alerts:
+                    self.books.tell(alert)
                 return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
         raise Contended(f"other processes kept writing stream {stream}; send the readings again")
-
-    def _count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
-        """Count what was applied and saved, and what was refused."""
-        refused = sum(batch.streams[place] not in lost for place in applied.refused)
-        if refused:
-            self._metrics.answered("rejected", refused)
-        saved = set(applied.writes.streams) - lost if lanes.causes else set()
-        for row, cause in lanes.causes.items():
-            if lanes.streams[row] in saved:
-                self._metrics.rebuilt(cause)
-                readings = len(lanes.recovered[row])
-                log.warning("state rebuilt from history", stream=lanes.streams[row], cause=cause, readings=readings)
-        for round_, entries in applied.rounds:
-            rows = round_.rows
-            if lost:
-                kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
-                rows, entries = rows[kept], entries[kept]
-            self._count_entries([lanes.streams[row] for row in rows.tolist()], entries)
-
-    def _count_entries(self, streams: Sequence[str], entries: Entries, alerts: bool = True) -> None:
-        self._metrics.scored(entries["score"])
-        for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
-            self._metrics.answered(STATUSES[at], count)
-        if alerts and (alerting := entries["status"] & state.ALERT).any():
-            for at in np.flatnonzero(alerting).tolist():
-                self._alert(streams[at], entries[at])
-
-    def _alert(self, stream: str, entry: Any, **more: Any) -> None:
-        """Count and log the reading with which an incident begins."""
-        reason = REASONS[entry["reason"]]
-        self._metrics.alerted(reason)
-        log.info("anomaly opened", stream=stream, score=float(entry["score"]), reason=reason, **more)
