@@ -206,10 +206,9 @@ class StateStore(Database):
         Raises:
             StoreUnavailable: says what Redis answered and what to change.
         """
+        strictly = [[b"INFO", b"persistence"], [b"CONFIG", b"GET", b"appendfsync"]] if strict else []
         async with self.within("check Redis"):
-            memory, persistence, config = await self.ask(
-                [b"INFO", b"memory"], [b"INFO", b"persistence"], [b"CONFIG", b"GET", b"appendfsync"]
-            )
+            memory, *rest = await self.ask([b"INFO", b"memory"], *strictly)
         warnings: list[str] = []
         if isinstance(memory, Exception):
             warnings.append(f"whether Redis may evict stream states cannot be seen: it refuses INFO ({memory})")
@@ -224,20 +223,8 @@ class StateStore(Database):
                     f"maxmemory-policy is {policy}, which evicts none of this service's keys, as none has a time to "
                     f"live, and leaves Redis full where others' have none either; {advice}"
                 )
-        if strict and (isinstance(persistence, Exception) or isinstance(config, Exception) or not config):
-            warnings.append(
-                "durability is strict, and whether Redis has appendonly yes and appendfsync always cannot be seen: it "
-                "refuses INFO or CONFIG GET"
-            )
-        elif strict:
-            pairs = config if isinstance(config, dict) else {config[0]: config[1]}
-            fsync = text(pairs[b"appendfsync"])
-            aof = _lines(persistence).get("aof_enabled") == "1"
-            if not aof or fsync != "always":
-                raise StoreUnavailable(
-                    f"durability is strict, but Redis has appendonly {'yes' if aof else 'no'} and "
-                    f"appendfsync {fsync}; expected yes and always"
-                )
+        if strict:
+            warnings += _check_strict(*rest)
         return warnings
 
     async def lost_everything(self) -> bool:
@@ -251,6 +238,23 @@ class StateStore(Database):
             raise_first(answers)
         before, self._epoch = self._epoch, answers[-1]
         return before not in (None, self._epoch)
+
+
+def _check_strict(persistence: Any, config: Any) -> list[str]:
+    """What cannot be seen of how Redis keeps its file. Raises StoreUnavailable where it may lose what it answered."""
+    if isinstance(persistence, Exception) or isinstance(config, Exception) or not config:
+        return [
+            "durability is strict, and whether Redis has appendonly yes and appendfsync always cannot be seen: it "
+            "refuses INFO or CONFIG GET"
+        ]
+    fsync = text(config[b"appendfsync"] if isinstance(config, dict) else config[1])
+    written = _lines(persistence).get("aof_enabled") == "1"
+    if not written or fsync != "always":
+        raise StoreUnavailable(
+            f"durability is strict, but Redis has appendonly {'yes' if written else 'no'} and "
+            f"appendfsync {fsync}; expected yes and always"
+        )
+    return []
 
 
 def _lines(info: bytes | str) -> dict[str, str]:
