@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -21,6 +22,7 @@ from models.general import load_detector
 from service.allocator import keep_freed_memory
 from service.http.bodies import Bodies, Receive
 from service.http.document import complete
+from service.http.readiness import Readiness
 from service.http.routes import Parts, router
 from service.logs import configure_logs
 from service.messages.errors import (
@@ -81,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, detector.name, metrics)
+    readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     scorer = Scorer(
         detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns, takeover
     )
@@ -99,23 +102,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 rebuild_readings=needed,
             )
         batcher.start()
-        try:
-            await store.check(settings.durability == "strict")
-            await store.lost_everything()
-            await takeover.claim()
-        except StoreUnavailable as error:
-            log.warning(
-                "started without Redis; readings get 503 until it is back", error=str(error), cause=cause_of(error)
-            )
+        await readiness.begin()
+        bookkeeping = asyncio.create_task(scorer.books.run(), name="bookkeeping")
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels))
-        watch = asyncio.create_task(takeover.watch(), name="takeover")
+        watching = asyncio.create_task(takeover.watch(), name="takeover")
         yield {INGEST: ingest}
-        watch.cancel()
+        watching.cancel()
         await batcher.stop()
+        bookkeeping.cancel()
+        with contextlib.suppress(StoreUnavailable):
+            await scorer.books.settle()
         await store.close()
         log.info("stopped")
 
@@ -130,7 +130,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, takeover, metrics, bodies)
+    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies, readiness)
     app.include_router(router)
     _answer_problems(app, metrics)
     generate = app.openapi

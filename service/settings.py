@@ -116,6 +116,11 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, url: str | None) -> str | None:
+        if url is not None and any(word in url.partition("://")[0].lower() for word in ("cluster", "sentinel")):
+            raise ValueError(
+                "a Redis Cluster and Redis Sentinel are not supported yet; expected the URL of one Redis, as "
+                "redis://host:port/db"
+            )
         if url is not None and not _can_be_used(url):
             raise ValueError(
                 "expected redis://[user:password@]host:port/db, rediss://... or unix://path, with options of redis-py; "

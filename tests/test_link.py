@@ -207,7 +207,7 @@ def test_a_new_stream_that_is_saved_is_listed_though_the_connection_is_cut_behin
     new = b"GW\0\0" + bytes(29)
 
     class CutStore(StateStore):
-        async def note_incidents(self, *_: Any, **__: Any) -> None:
+        async def note_saved(self, *_: Any, **__: Any) -> list[bool]:
             raise redis.ConnectionError("cut")
 
     async def run() -> list[str]:

@@ -58,7 +58,7 @@ def test_two_batches_under_way_begin_no_stream_too_many_and_none_too_few(
         assert client.get("/v1/streams").json()["total"] == most
 
 
-def test_a_foreign_value_under_a_key_of_all_streams_is_named_and_counted(
+def test_a_foreign_list_of_streams_is_named_and_costs_no_reading(
     settings: Callable[..., Settings], redis_url: str
 ) -> None:
     app = create_app(settings())
@@ -67,41 +67,69 @@ def test_a_foreign_value_under_a_key_of_all_streams_is_named_and_counted(
         key = app.state.parts.store.commands.streams_key
         database.delete(key)
         database.lpush(key, "foreign")
-        sent = readings("new", 2)
-        refused = [client.post("/v1/readings", json=sent), client.get("/v1/streams")]
-        for reply in refused:
-            assert (reply.status_code, reply.json()["title"]) == (503, "Foreign value in Redis")
-            assert f"the key {key} in Redis holds a list" in reply.json()["detail"]
-            assert f"redis-cli RENAME '{key}' '{key}.foreign'" in reply.json()["detail"]
-            assert "WRONGTYPE" not in reply.text
-        assert "gatewatch_foreign_values_total 2.0" in client.get("/metrics").text
-        assert len(post(client, readings("known", 4))) == 4
+        assert [r["replayed"] for r in post(client, [*readings("new", 2), *readings("known", 4)[3:]])] == [False] * 3
+        refused = client.get("/v1/streams")
+        assert (refused.status_code, refused.json()["title"]) == (503, "Foreign value in Redis")
+        (warning,) = client.get("/readyz").json()["warnings"]
+        for text in (refused.json()["detail"], warning):
+            assert f"the key {key} in Redis holds a list" in text
+            assert f"redis-cli RENAME '{key}' '{key}.foreign'" in text
+            assert "WRONGTYPE" not in text
+        assert "gatewatch_foreign_values_total 3.0" in client.get("/metrics").text
         database.rename(key, f"{key}.foreign")
-        assert [r["replayed"] for r in post(client, sent)] == [False, False]
-        assert client.get("/v1/streams").json()["streams"] == ["new"]
+        post(client, [*readings("new", 3)[2:], *readings("known", 5)[4:]])
+        assert client.get("/v1/streams").json()["streams"] == ["known", "new"]
+        assert "warnings" not in client.get("/readyz").json()
 
 
-def test_a_foreign_epoch_or_set_of_open_anomalies_is_named(settings: Callable[..., Settings], redis_url: str) -> None:
+def test_a_foreign_epoch_or_set_of_open_anomalies_or_alerts_is_named_and_costs_no_reading(
+    settings: Callable[..., Settings], redis_url: str
+) -> None:
     app = create_app(settings())
     with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
         commands = app.state.parts.store.commands
-        epoch, opened = commands.epoch_key, commands.open_key
+        epoch, opened, alerts = commands.epoch_key, commands.open_key, commands.alerts_key
         database.delete(epoch)
         database.lpush(epoch, "foreign")
-        reply = client.get("/readyz")
-        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
-        assert f"the key {epoch} in Redis holds a list of somebody else's; expected a string" in reply.json()["detail"]
+        (warning,) = client.get("/readyz").json()["warnings"]
+        assert f"the key {epoch} in Redis holds a list of somebody else's; expected a string" in warning
         database.delete(epoch)
-        assert client.get("/readyz").status_code == 200
-        database.set(opened, "foreign")
-        assert "gatewatch_foreign_values_total 2.0" in client.get("/metrics").text
+        assert "warnings" not in client.get("/readyz").json()
+        for key in (opened, alerts):
+            database.set(key, "foreign")
         sent = readings("opens", 10)
         sent[-1]["values"] = {"pressure": 900.0, "flow": 3.0}
-        reply = client.post("/v1/readings", json=sent)
-        assert f"the key {opened} in Redis holds a string" in reply.json()["detail"]
-        database.delete(opened)
         assert post(client, sent)[-1]["status"] == "anomalous"
-        assert client.get("/v1/streams/opens").json()["readings"] == 10
+        (warning,) = client.get("/readyz").json()["warnings"]
+        assert f"the key {opened} in Redis holds a string" in warning
+        for key in (opened, alerts):
+            database.delete(key)
+        post(client, readings("opens", 11)[10:])
+        assert "gatewatch_open_anomalies 1.0" in client.get("/metrics").text
+
+
+def test_a_deleted_list_of_streams_is_mended_by_their_next_readings(
+    settings: Callable[..., Settings], redis_url: str
+) -> None:
+    """Wholly or in part, by a hand; of few streams, which a script saves, and of many, which a transaction does."""
+    many = [f"s{number:02d}" for number in range(40)]
+    app = create_app(settings())
+    with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
+        key = app.state.parts.store.commands.streams_key
+
+        def send(at: int, streams: list[str]) -> None:
+            post(client, [{**readings("any", 1, start=at)[0], "stream": stream} for stream in streams])
+
+        send(0, many)
+        for at, batch in ((1, many), (3, many[:1])):
+            database.delete(key)
+            for step in range(2):  # remembered, and so few, from the second on
+                send(at + step, batch)
+            assert client.get("/v1/streams").json()["streams"] == batch
+        send(5, many)
+        database.zrem(key, many[7])
+        send(6, many[7:8])
+        assert client.get("/v1/streams").json()["streams"] == many
 
 
 def test_an_emptied_redis_is_noticed(settings: Callable[..., Settings], redis_url: str, tenant: str) -> None:

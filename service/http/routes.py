@@ -14,9 +14,9 @@ from models.detector import Detector
 from service.http.bodies import Bodies
 from service.http.docs import HEADERS, page
 from service.http.document import AWAY, NO_BODY, NO_ROOM, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from service.http.readiness import Readiness
 from service.messages.errors import (
     BadRequest,
-    ForeignValue,
     InvalidSettings,
     StoreUnavailable,
     UnknownStream,
@@ -30,7 +30,6 @@ from service.settings import Settings
 from service.storage.store import StateStore
 from service.streams.ingest import json_body
 from service.streams.scoring import Scorer
-from service.streams.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 router = APIRouter()
@@ -44,9 +43,9 @@ class Parts:
     detector: Detector
     store: StateStore
     scorer: Scorer
-    takeover: Takeover
     metrics: Metrics
     bodies: Bodies
+    readiness: Readiness
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
@@ -70,7 +69,8 @@ async def list_streams(
 ) -> dict[str, Any]:
     """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`."""
     store = _parts(request).store
-    names, total = await store.list_streams(after, limit + 1), await store.count_streams()
+    async with store.reading:
+        names, total = await store.list_streams(after, limit + 1), await store.count_streams()
     page = names[:limit]
     return {"streams": page, "next": page[-1] if len(names) > limit else None, "total": total}
 
@@ -87,7 +87,9 @@ _KNOWN = {**found("What is known of the stream", ref("Stream")), "links": links(
 )
 async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
-    known = await _parts(request).scorer.describe(stream)
+    parts = _parts(request)
+    async with parts.store.reading:
+        known = await parts.scorer.describe(stream)
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return known
@@ -106,7 +108,9 @@ async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
     parts = _parts(request)
     body = await json_body(request.scope, request.receive, parts.bodies)
-    await parts.scorer.configure(stream, _settings_in(body))
+    settings = _settings_in(body)
+    async with parts.store.changing:
+        await parts.scorer.configure(stream, settings)
     return await get_stream(request, stream)
 
 
@@ -128,7 +132,10 @@ def _settings_in(body: bytes) -> StreamSettings:
 )
 async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> None:
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
-    if not await _parts(request).store.delete(stream):
+    store = _parts(request).store
+    async with store.changing:
+        known = await store.delete(stream)
+    if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 
 
@@ -144,7 +151,9 @@ async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) 
 )
 async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) -> list[dict[str, Any]]:
     """The last readings, oldest first, each with its values and the answer it got."""
-    entries = await _parts(request).scorer.recent(stream)
+    parts = _parts(request)
+    async with parts.store.reading:
+        entries = await parts.scorer.recent(stream)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
     return entries
@@ -178,20 +187,11 @@ async def livez() -> dict[str, str]:
     summary="Readings can be scored",
     responses={405: OTHER_METHOD, 503: problem_with("Redis is away, or may evict states", "Retry-After")},
 )
-async def readyz(request: Request) -> dict[str, str]:
-    """200 when Redis answers and keeps states, else 503 with the reason."""
+async def readyz(request: Request) -> dict[str, Any]:
+    """200 when a reading sent now would be scored, with warnings if there are any; else 503 with the reason."""
     parts = _parts(request)
-    try:
-        await parts.store.check(parts.settings.durability == "strict")
-        await _note_loss(parts)
-        await parts.takeover.look()
-        parts.takeover.require_ready()
-    except StoreUnavailable:
-        parts.metrics.store_up.set(0)
-        parts.metrics.store_error("check")
-        raise
-    parts.metrics.store_up.set(1)
-    return {"status": "ready", "model": parts.detector.name}
+    warnings = await parts.readiness.look()
+    return {"status": "ready", "model": parts.detector.name, **({"warnings": warnings} if warnings else {})}
 
 
 @router.get(
@@ -204,15 +204,10 @@ async def metrics(request: Request) -> Response:
     """The series of the README's table, of all worker processes."""
     parts = _parts(request)
     try:
-        await _note_loss(parts)
+        await parts.readiness.look()
         parts.metrics.open_anomalies.set(await parts.store.count_open(parts.settings.open_anomaly_s))
-        parts.metrics.store_up.set(1)
     except StoreUnavailable as error:
         log.warning("open anomalies not counted", error=str(error), cause=cause_of(error))
-        if isinstance(error, ForeignValue):
-            parts.metrics.foreign_value()
-        parts.metrics.store_up.set(0)
-        parts.metrics.store_error("check")
     return Response(parts.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -220,12 +215,6 @@ async def metrics(request: Request) -> Response:
 async def docs(request: Request) -> HTMLResponse:
     """The API, to read and to try."""
     return HTMLResponse(page(request.app.openapi()), headers=HEADERS)
-
-
-async def _note_loss(parts: Parts) -> None:
-    if await parts.store.lost_everything():
-        parts.metrics.lost_everything()
-        log.error("Redis has forgotten all streams: it was emptied, or is another server; all streams begin anew")
 
 
 def _parts(request: Request) -> Parts:

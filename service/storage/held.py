@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from service.storage.database import Database
-from service.storage.link import Link
+from service.storage.database import Database, again_if_lost
+from service.storage.link import Link, LinkLost, raise_first
 from service.storage.remembered import Remembered
 from service.storage.resp import Writes
 
@@ -26,7 +27,10 @@ class Held:
     Attributes:
         packed: the records as bytes, None for a stream without one.
         remembered: the same where this process remembered them, else None.
+        unsure: whether what was sent may have been saved though `saved` says that it was not.
     """
+
+    unsure = False
 
     def __init__(
         self, database: Database, link: Link, remembered: Remembered, streams: Sequence[str], known: list[bytes] | None
@@ -43,15 +47,18 @@ class Held:
 
     async def load(self) -> None:
         """Watch and read the records; wait for them unless they are remembered."""
-        if self._link.is_open and not self._watched:
+        if not self._watched and not self._link.needs_try:
             return
         async with self._database.within(f"load {len(self._streams)} states"):
-            await self._link.open()
-            if self._watched:
-                commands, self._coming = self._database.commands.watch(self._streams)
-                self._link.send(commands)
-            if self.remembered is None:
-                self.packed = await self._loaded()
+            await again_if_lost(self._begin)  # nothing is written yet
+
+    async def _begin(self) -> None:
+        await self._link.open()
+        if self._watched:
+            commands, self._coming = self._database.commands.watch(self._streams)
+            self._link.send(commands)
+        if self.remembered is None:
+            self.packed = await self._loaded()
 
     async def confirmed(self, compared: bool) -> bool:
         """Whether the records are what they were taken for, before anything is done that follows from them.
@@ -64,63 +71,70 @@ class Held:
         if not self._watched:
             return compared
         async with self._database.within(f"load {len(self._streams)} states"):
-            return await self._loaded() == self.remembered
+            try:
+                return await self._loaded() == self.remembered
+            except LinkLost:
+                return False
 
     async def _loaded(self) -> list[bytes | None]:
         answers = await self._link.answers(self._coming)
-        for answer in answers:  # of a WATCH that was refused too: nothing would stand between two writers
-            if isinstance(answer, Exception):
-                raise answer
+        raise_first(answers)  # of a WATCH that was refused too: nothing would stand between two writers
         records: list[bytes | None] = answers[-1]
         return records
 
     async def send(self, writes: Writes) -> None:
         """Send what is to be saved; `saved` waits for the answer, and meanwhile there is time for other things."""
         commands = self._database.commands
+        writes.unlisted = self._database.listed.missing(writes.streams, writes.fences)
         if self._watched:
             whole, count = commands.transaction(writes)
         else:
             whole, count = commands.comparison(self._database.save_sha, writes, self.remembered or ())
-        async with self._database.translated(f"save {len(writes.streams)} states"):
-            self._link.send(whole)
         self._sent = writes, count
+        async with self._database.translated(f"save {len(writes.streams)} states"):
+            with contextlib.suppress(LinkLost):  # which `saved` will meet as well
+                self._link.send(whole)
 
     async def saved(self) -> list[bool]:
-        """Which of the streams sent were saved: all, unless another process wrote one of them since the load."""
+        """Which of the streams sent were saved: all, unless another process wrote one of them since the load.
+
+        If the connection is lost they are sent again, stream by stream, each with what it must find: those that were
+        saved after all are then not saved again, and count as written by another process.
+        """
         if self._sent is None:
             return []
         writes, count = self._sent
         async with self._database.within(f"save {len(writes.streams)} states"):
-            answer = (await self._link.answers(count))[-1]
-            saved = await (self._committed(writes, answer) if self._watched else self._compared(writes, answer))
+            try:
+                answers = await self._link.answers(count)
+                saved = await (self._committed(writes, answers) if self._watched else self._compared(writes, answers))
+            except LinkLost:
+                saved, self.unsure = None, True
         if saved is None:
             expected = None if self._watched else self.remembered
             saved = await self._database.save(writes, expected)  # stream by stream, to find out whose it was
         self._notes.note(writes.streams, writes.records, saved)
         return saved
 
-    async def _committed(self, writes: Writes, answer: Any) -> list[bool] | None:
+    async def _committed(self, writes: Writes, answers: list[Any]) -> list[bool] | None:
         """What a transaction came to: all or, without an answer, nothing."""
-        if answer is None:
+        raise_first(answers)
+        if answers[-1] is None:
             return None
-        if isinstance(answer, Exception):
-            raise answer
+        *done, count = answers[-1]
         begun, end = bool(writes.anew), bool(writes.anew) + len(writes.slots)
-        slots = zip(writes.slots, answer[begun:end], strict=True)
-        foreign = [slot for slot, done in slots if isinstance(done, ResponseError)]
+        slots = zip(writes.slots, done[begun:end], strict=True)
+        foreign = [slot for slot, written in slots if isinstance(written, ResponseError)]
         if foreign:
             await self._database.replace_histories(writes, foreign)
-        for error in answer[end:]:
-            if isinstance(error, Exception):
-                raise error
-        return [True] * len(writes.streams)
+        raise_first([error for error in done[end:] if "WRONGTYPE" not in str(error)])  # foreign sets fail no reading
+        listed = -1 if isinstance(count, Exception) else int(count)
+        return await self._database.note_saved(writes, [*[1] * len(writes.streams), listed])
 
-    async def _compared(self, writes: Writes, answer: Any) -> list[bool] | None:
+    async def _compared(self, writes: Writes, answers: list[Any]) -> list[bool] | None:
         """What the script came to; nothing if Redis does not know it."""
+        (answer,) = answers
         if isinstance(answer, NoScriptError):
             return None
-        if isinstance(answer, Exception):
-            raise answer
-        saved = [one == 1 for one in answer]
-        await self._database.note_incidents(writes, saved)
-        return saved
+        raise_first(answers)
+        return await self._database.note_saved(writes, answer)

@@ -8,7 +8,8 @@ its time-outs, and three copies of all that is read.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 import hiredis
 from redis._parsers.base import BaseParser
@@ -16,12 +17,25 @@ from redis.asyncio import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
+TRY_AFTER_S: Final = 1.0
+"""A connection that was idle for so long is tried before it is used: what stands between may have dropped it without a
+word (Azure's load balancer after four minutes, AWS's after 350 s)."""
+
+_PING: Final = b"*1\r\n$4\r\nPING\r\n"
+
+
+class LinkLost(RedisConnectionError):
+    """The connection was closed before the answers came; whether the commands were done is not known."""
+
 
 class Link(asyncio.Protocol):
     """One connection, whose commands are answered in their order."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, try_s: float) -> None:
+        """Args: `try_s` is how long it waits for a sign of life before it connects anew."""
         self._connection = connection
+        self._try_s = try_s
+        self._used = 0.0  # when it was last known to live, in the loop's time
         self._transport: asyncio.Transport | None = None
         self._reader = _reader()
         self._answers: list[Any] = []
@@ -33,15 +47,31 @@ class Link(asyncio.Protocol):
         """Whether there is a connection, on which nothing is left over."""
         return self._transport is not None and not self._transport.is_closing() and not self._answers
 
+    @property
+    def needs_try(self) -> bool:
+        """Whether it is closed, or was idle for so long that it may be without telling."""
+        return not self.is_open or asyncio.get_running_loop().time() - self._used > TRY_AFTER_S
+
     async def open(self) -> None:
-        """Connect, unless it is open. Raises what redis-py raises."""
-        if self.is_open:
+        """Connect, unless it is open and, where it was idle for long, answers. Raises what redis-py raises."""
+        if not self.needs_try or (self.is_open and await self._lives()):
             return
         await self.close()
         await self._connection.connect()  # type: ignore[no-untyped-call]
         writer = cast("asyncio.StreamWriter", self._connection._writer)
         self._transport = cast("asyncio.Transport", writer.transport)
         self._transport.set_protocol(self)
+        self._used = asyncio.get_running_loop().time()
+
+    async def _lives(self) -> bool:
+        """Whether it answers a PING in time; a refusal is an answer as well."""
+        try:
+            async with asyncio.timeout(self._try_s):
+                self.send(_PING)
+                await self.answers(1)
+        except (TimeoutError, LinkLost):
+            return False
+        return self.is_open
 
     async def close(self) -> None:
         """Drop the connection, and with it whatever is watched or still on its way."""
@@ -53,21 +83,22 @@ class Link(asyncio.Protocol):
         await self._connection.disconnect(nowait=True)
 
     def send(self, commands: bytes) -> None:
-        """Send commands, packed. Raises ConnectionError if the connection is gone."""
+        """Send commands, packed. Raises LinkLost if the connection is gone."""
         if self._transport is None:
-            raise RedisConnectionError("the connection was closed")
+            raise LinkLost("the connection was closed")
         self._transport.write(commands)
 
     async def answers(self, count: int) -> list[Any]:
-        """The next answers; an error of Redis stands among them. Raises ConnectionError if they will not come."""
+        """The next answers; an error of Redis stands among them. Raises LinkLost if they will not come."""
         if len(self._answers) < count:
             if self._transport is None:
-                raise RedisConnectionError("the connection was closed")
+                raise LinkLost("the connection was closed")
             self._expected, self._whole = count, asyncio.get_running_loop().create_future()
             try:
                 await self._whole
             finally:
                 self._whole = None
+        self._used = asyncio.get_running_loop().time()
         taken, self._answers = self._answers[:count], self._answers[count:]
         return taken
 
@@ -85,9 +116,16 @@ class Link(asyncio.Protocol):
         """Whoever waits for answers waits in vain."""
         self._transport = None
         if self._whole is not None and not self._whole.done():
-            lost = RedisConnectionError("the connection was closed")
+            lost = LinkLost("the connection was closed")
             lost.__cause__ = error
             self._whole.set_exception(lost)
+
+
+def raise_first(answers: Sequence[Any]) -> None:
+    """Raise the first error that Redis answered; of a transaction that is refused, the last one only says so."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
 
 
 def _reader() -> hiredis.Reader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,13 @@ from service.records import state
 
 REMEMBERED_KEYS: Final = 65_536
 
-SAVE: Final = Path(__file__).with_name("save.lua").read_text()
+SAVE: Final = (
+    f"local first, last = {state.FENCE.start}, {state.FENCE.stop - 1}\n"
+    + Path(__file__).with_name("save.lua").read_text()
+)
+
+PARTS: Final = ("state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine")
+"""What there may be of a stream, each under a key of its own."""
 
 
 @dataclass
@@ -33,6 +39,9 @@ class Writes:
         anew: rows whose history is begun anew.
         earlier: row and slot (0 or 1) to an earlier record that is kept.
         opened, closed: streams that are in an incident; streams whose incident ended.
+        alerts: row and text of each alert that is to be told once it is saved, see streams/bookkeeping.py.
+        at: when that was, as the score of what is put into sorted sets.
+        unlisted: rows of streams to be put into the list of all streams.
     """
 
     streams: list[str] = field(default_factory=list)
@@ -43,6 +52,9 @@ class Writes:
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
     opened: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
+    alerts: list[tuple[int, bytes]] = field(default_factory=list)
+    at: float = field(default_factory=lambda: round(time.time(), 3))
+    unlisted: list[int] = field(default_factory=list)
 
 
 class Keys(NamedTuple):
@@ -69,6 +81,7 @@ class Commands:
         self._tenant = _encode(tenant)
         self.open_key = f"gatewatch:{{{self._tenant}}}:open"
         self.streams_key = f"gatewatch:{{{self._tenant}}}:streams"
+        self.alerts_key = f"gatewatch:{{{self._tenant}}}:alerts"
         self.epoch_key = f"gatewatch:{{{self._tenant}}}:epoch"
         self.takeover_key = f"gatewatch:{{{self._tenant}}}:takeover"
         self.of = lru_cache(REMEMBERED_KEYS)(self._keys)
@@ -116,22 +129,43 @@ class Commands:
         begun = packed([b"MULTI"])
         if writes.anew:
             begun += packed([b"DEL", *(keys[row].history for row in writes.anew)])
-        more = [*self.listing(writes), *self.incidents(writes, set(writes.streams))]
-        if writes.earlier:
-            pairs = ((self.earlier_keys(writes.streams[row])[at], kept) for (row, at), kept in writes.earlier.items())
-            more.append([b"MSET", *(part for pair in pairs for part in pair)])
+        more = [[b"MSET", *self._earlier(writes)]] if writes.earlier else []
+        more += [*self._effects(writes), [b"ZCARD", self.streams_key.encode()]]
         set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(keys) + 1)
         whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
         return b"".join(whole), bool(writes.anew) + len(writes.slots) + len(more) + 3
 
-    def compared(self, writes: Writes, expected: Sequence[bytes]) -> tuple[int, list[bytes]]:
-        """What save.lua is called with: the number of keys; keys and arguments.
+    def _earlier(self, writes: Writes) -> Iterator[bytes]:
+        for (row, at), kept in writes.earlier.items():
+            yield self.earlier_keys(writes.streams[row])[at]
+            yield kept
+
+    def _effects(self, writes: Writes) -> list[list[bytes]]:
+        """What belongs to the streams' records and stands in the sorted sets of the tenant."""
+        at, commands, names = b"%.3f" % writes.at, [], [writes.streams[row].encode() for row in writes.unlisted]
+        opened, closed = [
+            [stream.encode() for stream in sorted(some.intersection(writes.streams))] if some else []
+            for some in (writes.opened, writes.closed)
+        ]
+        for key, score, members in (
+            (self.streams_key, b"0", names),
+            (self.open_key, at, opened),
+            (self.alerts_key, at, [text for _, text in writes.alerts]),
+        ):
+            if members:
+                commands.append([b"ZADD", key.encode(), *(part for member in members for part in (score, member))])
+        if closed:
+            commands.append([b"ZREM", self.open_key.encode(), *closed])
+        return commands
+
+    def comparison(self, sha: bytes, writes: Writes, expected: Sequence[bytes]) -> tuple[bytes, int]:
+        """What saves each stream whose record is still as expected, by save.lua, and how many commands that are.
 
         Args:
             expected: of each stream, the fence or all of the record that must still be there.
         """
         keys: list[bytes] = []
-        arguments: list[bytes] = []
+        arguments: list[bytes] = [b"%.3f" % writes.at]
         pieces: list[list[bytes]] = [[] for _ in writes.streams]
         for row, offset, slot in writes.slots:
             pieces[row] += (b"%d" % offset, slot)
@@ -139,27 +173,17 @@ class Commands:
             keys += (*self.of(stream)[:2], *self.earlier_keys(stream))
             arguments += (before, record, *(writes.earlier.get((row, slot), b"") for slot in (0, 1)))
             arguments += (b"%d" % (row in writes.anew), b"%d" % (len(pieces[row]) // 2), *pieces[row])
-        return len(keys), [*keys, *arguments]
-
-    def comparison(self, sha: str, writes: Writes, records: Sequence[bytes]) -> tuple[bytes, int]:
-        """What saves each stream whose record is still this one, and how many commands that are."""
-        keys, arguments = self.compared(writes, records)
-        return packed([b"EVALSHA", sha.encode(), b"%d" % keys, *arguments]), 1
-
-    def listing(self, writes: Writes) -> list[list[bytes]]:
-        """Put the streams that are new into the set of all streams."""
-        new = [stream.encode() for stream, fence in zip(writes.streams, writes.fences, strict=True) if not fence]
-        return [[b"ZADD", self.streams_key.encode(), *(p for s in new for p in (b"0", s))]] if new else []
-
-    def incidents(self, writes: Writes, saved: set[str]) -> list[list[bytes]]:
-        """Keep the set of streams with an open anomaly by the time of their last reading."""
-        now, key, commands = b"%.3f" % time.time(), self.open_key.encode(), []
-        opened, closed = sorted(writes.opened & saved), sorted(writes.closed & saved)
-        if opened:
-            commands.append([b"ZADD", key, *(part for stream in opened for part in (now, stream.encode()))])
-        if closed:
-            commands.append([b"ZREM", key, *(stream.encode() for stream in closed)])
-        return commands
+        keys += (key.encode() for key in (self.streams_key, self.open_key, self.alerts_key))
+        row_of = {stream: row for row, stream in enumerate(writes.streams)} if writes.opened or writes.closed else {}
+        for what, members in (
+            (b"listed", [(row, writes.streams[row].encode()) for row in writes.unlisted]),
+            (b"opened", [(row_of[stream], stream.encode()) for stream in writes.opened if stream in row_of]),
+            (b"closed", [(row_of[stream], stream.encode()) for stream in writes.closed if stream in row_of]),
+            (b"alert", writes.alerts),
+        ):
+            for row, member in members:
+                arguments += (b"%d" % (row + 1), what, member)
+        return packed([b"EVALSHA", sha, b"%d" % len(keys), *keys, *arguments]), 1
 
 
 def packed(arguments: Sequence[bytes]) -> bytes:

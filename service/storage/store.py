@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Final
+
+from redis.exceptions import NoScriptError
 
 from service.messages.errors import StoreUnavailable
-from service.storage.database import Database, text
+from service.records import state
+from service.storage.database import Database, again_if_lost, text
 from service.storage.held import Held
+from service.storage.link import raise_first
 from service.storage.remembered import Remembered
+from service.storage.resp import PARTS, Writes
 
 REMEMBERED_BYTES = 64 * 2**20
 
-KEPT_CLAIMS = 64
+KEPT_CLAIMS: Final = 64
 """Services whose number is kept, of those before; older ones take the next number when they start anew."""
 
-_CLAIM = """
+_TAKE_OVER: Final = b"""
 local key, of = KEYS[1], 'of:' .. ARGV[1] .. ':' .. ARGV[2]
 local number, mine = tonumber(redis.call('HGET', key, 'number') or '0'), redis.call('HGET', key, of)
 if not mine then
@@ -37,13 +42,27 @@ if not mine then
 end
 return {tonumber(mine), number, redis.call('HGET', key, 'model')}"""
 
-_LOOK = """
+_LOOK: Final = b"""
 local number = tonumber(redis.call('HGET', KEYS[1], 'number') or '0')
 if number < tonumber(ARGV[1]) then
   number = tonumber(ARGV[1])
   redis.call('HSET', KEYS[1], 'number', number, 'model', ARGV[2])
 end
 return {number, redis.call('HGET', KEYS[1], 'model')}"""
+
+UNTOLD: Final = 10_000
+"""Alerts that may wait to be told; of more, the oldest are dropped."""
+
+_CLAIM: Final = b"""
+local taken = {}
+for at = 2, #ARGV, 2 do
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[at])
+  if score and tonumber(score) == tonumber(ARGV[at + 1]) then
+    redis.call('ZADD', KEYS[1], ARGV[1], ARGV[at])
+    taken[#taken + 1] = ARGV[at]
+  end
+end
+return taken"""
 
 
 class StateStore(Database):
@@ -65,10 +84,11 @@ class StateStore(Database):
 
     async def load(self, streams: Sequence[str]) -> list[bytes | None]:
         """The streams' records as bytes, None for a stream without one. One round trip."""
-        async with self.translated(f"load {len(streams)} states"):
-            return cast(
-                "list[bytes | None]", await self._redis.mget([self.commands.of(stream).record for stream in streams])
+        async with self.within(f"load {len(streams)} states"):
+            records: list[bytes | None] = await self.ask_one(
+                b"MGET", *(self.commands.of(stream).record for stream in streams)
             )
+            return records
 
     async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
         """The streams' history rings as bytes, empty for a stream without one. One round trip."""
@@ -80,8 +100,8 @@ class StateStore(Database):
 
     async def drop_old_histories(self, streams: Sequence[str]) -> None:
         """Forget the histories of versions before record format 4."""
-        async with self.translated(f"drop {len(streams)} old histories"):
-            await self._redis.unlink(*(self.key(stream, "history") for stream in streams))
+        async with self.within(f"drop {len(streams)} old histories"):
+            await self.ask_one(b"DEL", *(self.key(stream, "history").encode() for stream in streams))
 
     async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
         """What was saved as the streams' settings, empty for a stream without any. One round trip."""
@@ -92,28 +112,36 @@ class StateStore(Database):
         return await self._load_values(self.commands.earlier_keys(stream), "earlier records")
 
     async def _load_values(self, keys: Sequence[bytes], what: str) -> list[bytes]:
-        async with self.translated(f"load {len(keys)} {what}"):
-            return [value or b"" for value in cast("list[bytes | None]", await self._redis.mget(keys))]
+        async with self.within(f"load {len(keys)} {what}"):
+            return [value or b"" for value in await self.ask_one(b"MGET", *keys)]
 
     async def save_settings(self, stream: str, settings: bytes) -> None:
         """Keep a stream's settings, for the day its record is lost."""
-        async with self.translated("save settings"):
-            await self._redis.set(self.key(stream, "settings"), settings)
+        async with self.within("save settings"):
+            await self.ask_one(b"SET", self.key(stream, "settings").encode(), settings)
 
     async def quarantine(self, stream: str, record: bytes) -> None:
         """Keep a copy of a record that cannot be read, for a look later; the last one of a stream stays."""
-        async with self.translated("quarantine a record"):
-            await self._redis.set(self.key(stream, "quarantine"), record)
+        async with self.within("quarantine a record"):
+            await self.ask_one(b"SET", self.key(stream, "quarantine").encode(), record)
 
     async def delete(self, stream: str) -> bool:
         """Forget a stream; says whether there was anything of it."""
         self.remembered.forget((stream,))
-        whats = ("state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine")
-        async with self.translated("delete a stream"), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.delete(*(self.key(stream, what) for what in whats))
-            pipeline.zrem(self.commands.open_key, stream)
-            pipeline.zrem(self.commands.streams_key, stream)
-            return bool((await pipeline.execute())[0])
+        self.listed.forget(stream)
+        name = stream.encode()
+        async with self.within("delete a stream"):
+            answers = await self.ask(
+                [b"MULTI"],
+                [b"DEL", *(self.key(stream, what).encode() for what in PARTS)],
+                [b"ZREM", self.commands.open_key.encode(), name],
+                [b"ZREM", self.commands.streams_key.encode(), name],
+                [b"EXEC"],
+                twice=False,
+            )
+            raise_first(answers)
+            raise_first(answers[-1])
+            return bool(answers[-1][0])
 
     @contextlib.asynccontextmanager
     async def hold(self, streams: Sequence[str], remembered: bool = False) -> AsyncIterator[Held]:
@@ -133,57 +161,125 @@ class StateStore(Database):
 
     async def count_streams(self) -> int:
         """How many streams there are."""
-        async with self.translated("count streams"):
-            return int(await self._redis.zcard(self.commands.streams_key))
+        async with self.within("count streams"):
+            return int(await self.ask_one(b"ZCARD", self.commands.streams_key.encode()))
 
     async def list_streams(self, after: str, most: int) -> list[str]:
         """Up to `most` names in alphabetical order, those that come behind `after`."""
-        async with self.translated("list streams"):
-            found = await self._redis.zrange(
-                self.commands.streams_key, f"({after}" if after else "-", "+", bylex=True, offset=0, num=most
+        begin = f"({after}".encode() if after else b"-"
+        async with self.within("list streams"):
+            found = await self.ask_one(
+                b"ZRANGEBYLEX", self.commands.streams_key.encode(), begin, b"+", b"LIMIT", b"0", b"%d" % most
             )
-            return [name.decode() for name in cast("list[bytes]", found)]
+            return [name.decode() for name in found]
 
     async def count_open(self, within_s: float) -> int:
         """How many streams have an open anomaly and sent a reading within the last `within_s` seconds."""
-        async with self.translated("count open anomalies"):
-            return int(await self._redis.zcount(self.commands.open_key, time.time() - within_s, "+inf"))
+        since = b"%.3f" % (time.time() - within_s)
+        async with self.within("count open anomalies"):
+            return int(await self.ask_one(b"ZCOUNT", self.commands.open_key.encode(), since, b"+inf"))
 
-    async def check(self, strict: bool) -> None:
-        """Ask Redis whether it keeps states: it answers, never evicts, and has an append-only file if `strict`.
+    async def untold(self) -> list[tuple[bytes, float]]:
+        """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""
+        key = self.commands.alerts_key.encode()
+        async with self.within("read alerts"):
+            newest = await self.ask(
+                [b"ZREMRANGEBYRANK", key, b"0", b"%d" % (-UNTOLD - 1)], [b"ZRANGE", key, b"0", b"99", b"WITHSCORES"]
+            )
+            raise_first(newest)
+            return [(alert, float(at)) for alert, at in _pairs(newest[-1])]
+
+    async def claim(self, alerts: Sequence[tuple[bytes, float]]) -> list[bytes]:
+        """Those of some alerts that nobody else took over meanwhile; the caller tells them. They have a new time."""
+        arguments = [part for alert, at in alerts for part in (alert, b"%.3f" % at)]
+        async with self.within("take over alerts"):
+            taken: list[bytes] = await self.ask_one(
+                b"EVAL", _CLAIM, b"1", self.commands.alerts_key.encode(), b"%.3f" % time.time(), *arguments
+            )
+            return taken
+
+    async def told(self, alerts: Sequence[bytes]) -> None:
+        """Take alerts off: they were told."""
+        async with self.within("take off alerts"):
+            await self.ask_one(b"ZREM", self.commands.alerts_key.encode(), *alerts)
+
+    async def try_reading(self) -> bool:
+        """Do what a reading does, with a key of nobody's: load, commit, compare and set, and count the streams.
+
+        Returns:
+            Whether the sets of the tenant are its own; if not, readings are taken all the same.
+
+        Raises:
+            StoreUnavailable: a reading sent now would get the same.
+        """
+        async with self.within("try what a reading needs"):
+            answers, sets = await again_if_lost(self._try_reading)
+            if isinstance(answers[-1], NoScriptError):
+                await self.load_script()
+                answers, sets = await again_if_lost(self._try_reading)
+            raise_first(answers)
+            raise_first([answer for answer in sets if "WRONGTYPE" not in str(answer)])
+            return not any(isinstance(answer, Exception) for answer in sets)
+
+    async def _try_reading(self) -> tuple[list[Any], list[Any]]:
+        commands, name, record = self.commands, "", bytes(state.FENCE.stop)  # no stream has this name
+        writes = Writes([name], [b""], [record], [(0, 0, b"\0")])
+        async with self.link() as link:  # and, like a reading of a new stream, another one meanwhile
+            await link.open()
+            keys = (commands.streams_key, commands.open_key, commands.alerts_key)
+            sets = await self.ask(*([b"ZCARD", key.encode()] for key in keys))
+            if not self.save_sha:
+                await self.load_script()
+            loading, load = commands.watch([name])
+            committing, commit = commands.transaction(writes)
+            comparing, compare = commands.comparison(self.save_sha, writes, [record[state.FENCE]])
+            link.send(loading + committing + comparing)
+            return await link.answers(load + commit + compare), sets
+
+    async def check(self, strict: bool) -> list[str]:
+        """Ask Redis whether it keeps states: it never evicts ours and, if `strict`, syncs its append-only file.
+
+        Returns:
+            What may be wrong, or cannot be seen because Redis does not say.
 
         Raises:
             StoreUnavailable: says what Redis answered and what to change.
         """
-        async with self.translated("check Redis"):
-            memory: dict[str, Any] = await self._redis.info("memory")
-            persistence: dict[str, Any] = await self._redis.info("persistence") if strict else {}
-            fsync: dict[Any, Any] = await self._redis.config_get("appendfsync") if strict else {}
-        policy = str(memory.get("maxmemory_policy", "noeviction"))
-        if int(memory.get("maxmemory", 0)) and policy != "noeviction":
-            raise StoreUnavailable(
-                f"Redis may evict stream states: maxmemory-policy is {policy}; expected noeviction "
-                "(redis-cli CONFIG SET maxmemory-policy noeviction)"
-            )
-        if strict and not (persistence.get("aof_enabled") and text(fsync.get("appendfsync")) == "always"):
-            raise StoreUnavailable(
-                "durability is strict, but Redis has "
-                f"appendonly {'yes' if persistence.get('aof_enabled') else 'no'} and "
-                f"appendfsync {text(fsync.get('appendfsync'))}; expected yes and always"
-            )
+        strictly = [[b"INFO", b"persistence"], [b"CONFIG", b"GET", b"appendfsync"]] if strict else []
+        async with self.within("check Redis"):
+            memory, *rest = await self.ask([b"INFO", b"memory"], *strictly)
+        warnings: list[str] = []
+        if isinstance(memory, Exception):
+            warnings.append(f"whether Redis may evict stream states cannot be seen: it refuses INFO ({memory})")
+        else:
+            lines = _lines(memory)
+            policy = lines.get("maxmemory_policy", "noeviction")
+            advice = "expected noeviction (redis-cli CONFIG SET maxmemory-policy noeviction)"
+            if int(lines.get("maxmemory", 0)) and policy.startswith("allkeys"):
+                raise StoreUnavailable(f"Redis may evict stream states: maxmemory-policy is {policy}; {advice}")
+            if int(lines.get("maxmemory", 0)) and policy != "noeviction":
+                warnings.append(
+                    f"maxmemory-policy is {policy}, which evicts none of this service's keys, as none has a time to "
+                    f"live, and leaves Redis full where others' have none either; {advice}"
+                )
+        if strict:
+            warnings += _check_strict(*rest)
+        return warnings
 
     async def claim_takeover(self, service: str, model: str) -> tuple[int, int, str]:
         """The number of a service with a model, the highest number, and its model; see streams/takeover.py."""
-        async with self.translated("claim the streams"):
-            number, highest, holder = await cast(Any, self._redis).eval(
-                _CLAIM, 1, self.commands.takeover_key, service, model, KEPT_CLAIMS
+        key, kept = self.commands.takeover_key.encode(), b"%d" % KEPT_CLAIMS
+        async with self.within("claim the streams"):
+            number, highest, holder = await self.ask_one(
+                b"EVAL", _TAKE_OVER, b"1", key, service.encode(), model.encode(), kept
             )
         return int(number), int(highest), text(holder)
 
     async def takeover(self, number: int, model: str) -> tuple[int, str]:
         """The highest number and its model; at least this one: Redis may have forgotten it."""
-        async with self.translated("look for a takeover"):
-            highest, holder = await cast(Any, self._redis).eval(_LOOK, 1, self.commands.takeover_key, number, model)
+        key = self.commands.takeover_key.encode()
+        async with self.within("look for a takeover"):
+            highest, holder = await self.ask_one(b"EVAL", _LOOK, b"1", key, b"%d" % number, model.encode())
         return int(highest), text(holder)
 
     async def lost_everything(self) -> bool:
@@ -191,8 +287,38 @@ class StateStore(Database):
 
         Told by a random word that is written when there is none, and must stay.
         """
-        async with self.translated("check for lost states"):
-            await self._redis.set(self.commands.epoch_key, os.urandom(8).hex(), nx=True)
-            epoch = await self._redis.get(self.commands.epoch_key)
-        before, self._epoch = self._epoch, cast("bytes | None", epoch)
+        key = self.commands.epoch_key.encode()
+        async with self.within("check for lost states"):
+            answers = await self.ask([b"SET", key, os.urandom(8).hex().encode(), b"NX"], [b"GET", key])
+            raise_first(answers)
+        before, self._epoch = self._epoch, answers[-1]
         return before not in (None, self._epoch)
+
+
+def _check_strict(persistence: Any, config: Any) -> list[str]:
+    """What cannot be seen of how Redis keeps its file. Raises StoreUnavailable where it may lose what it answered."""
+    if isinstance(persistence, Exception) or isinstance(config, Exception) or not config:
+        return [
+            "durability is strict, and whether Redis has appendonly yes and appendfsync always cannot be seen: it "
+            "refuses INFO or CONFIG GET"
+        ]
+    fsync = text(config[b"appendfsync"] if isinstance(config, dict) else config[1])
+    written = _lines(persistence).get("aof_enabled") == "1"
+    if not written or fsync != "always":
+        raise StoreUnavailable(
+            f"durability is strict, but Redis has appendonly {'yes' if written else 'no'} and "
+            f"appendfsync {fsync}; expected yes and always"
+        )
+    return []
+
+
+def _lines(info: bytes | str) -> dict[str, str]:
+    """What INFO says, name to value."""
+    return dict(line.split(":", 1) for line in text(info).splitlines() if ":" in line)
+
+
+def _pairs(found: Sequence[Any]) -> Iterable[tuple[bytes, Any]]:
+    """Members and scores: one list in protocol 2, pairs in protocol 3."""
+    if found and isinstance(found[0], (list, tuple)):
+        return [(member, score) for member, score in found]
+    return zip(found[::2], found[1::2], strict=True)

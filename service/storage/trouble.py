@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Final, cast
 
-from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 TIMEOUT_SLICES: Final = 5
@@ -45,13 +45,45 @@ class Within:
             self._limit.reschedule(self._loop.time())
 
 
+_REASONS: Final = {
+    ("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"): "Redis is a node of a cluster, which is not supported yet; expected "
+    "a single Redis",
+    ("READONLY",): "Redis is a replica, which takes no writes; the next try connects anew",
+    ("MASTERDOWN",): "Redis is a replica that has lost its master; the next try connects anew",
+    ("LOADING",): "Redis has been started and is still reading its data",
+    ("max number of clients",): "Redis has as many clients as it takes (its maxclients)",
+    ("OOM",): "Redis is full (its maxmemory)",
+    ("MISCONF",): "Redis takes no writes because it cannot write its file",
+    ("NOREPLICAS",): "Redis takes no writes because it has too few replicas",
+    ("NOPERM",): "Redis refused a command that its user may not use (the service's log says which)",
+}
+"""What stands in an error of Redis, and what it means to a caller."""
+
+ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "LOADING")
+
+
+def _words(error: BaseException) -> str:
+    """What Redis said, its code first; redis-py wraps that of a new connection."""
+    said = [one for one in (error, error.__cause__) if one is not None]
+    return " ".join(f"{getattr(one, 'status_code', None) or ''} {one}" for one in said)
+
+
+def is_elsewhere(error: Exception) -> bool:
+    """Whether another server than this one may have the address by now, so that all must connect anew."""
+    words = _words(error)
+    return any(code in words for code in ELSEWHERE)
+
+
 def trouble_of(error: Exception) -> str:
     """What is wrong with Redis, for a caller; the error itself is for the log."""
     if isinstance(error, (TimeoutError, RedisTimeoutError)):
         return "Redis did not answer in time"
-    if isinstance(error, BusyLoadingError):
-        return "Redis has been started and is still reading its data"
+    if isinstance(error, RedisError):
+        words = _words(error)
+        for codes, reason in _REASONS.items():
+            if any(code in words for code in codes):
+                return reason
     refused = (ResponseError, AuthenticationError)
-    if isinstance(error, refused) or isinstance(error.__cause__, refused):  # redis-py wraps that of a new connection
+    if isinstance(error, refused) or isinstance(error.__cause__, refused):
         return "Redis refused a command (the service's log says why)"
     return "Redis cannot be reached"

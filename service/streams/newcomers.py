@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from service.messages.errors import ForeignValue
 from service.storage.store import StateStore
 
 RECOUNT_S: Final = 0.001
@@ -38,6 +39,8 @@ class Newcomers:
             self._counts.append(begun)
             try:
                 count = await self._store.count_streams()
+            except ForeignValue:  # they cannot be counted, which is no reason to take nobody's readings
+                count = 0
             finally:
                 self._counts = [other for other in self._counts if other is not begun]
             begun.difference_update(streams)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import structlog
 
-from models.detector import REASONS, STATUSES, Detector
+from models.detector import STATUSES, Detector
 from service.messages.answers import Answers, answer, format_time, rejected
-from service.messages.errors import BadRequest, Contended
+from service.messages.errors import BadRequest, Contended, StoreUnavailable
 from service.messages.schemas import NO_SEQ, Readings
 from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics
@@ -26,6 +26,7 @@ from service.records.state import Records
 from service.storage.resp import Writes
 from service.storage.store import StateStore
 from service.streams import corrections
+from service.streams.bookkeeping import Bookkeeping, alert_of
 from service.streams.identity import Round, across_gap, counts_anew, decide, joined, rounds_of, unanswered
 from service.streams.newcomers import Newcomers
 from service.streams.recovery import Lost, recover
@@ -103,6 +104,7 @@ class Scorer:
     ) -> None:
         self._takeover = takeover
         self.turns = turns
+        self.books = Bookkeeping(metrics, store)
         self._detector = detector
         self._store = store
         self._metrics = metrics
@@ -158,13 +160,21 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
+                        self.books.alerts_of(applied.writes, applied.rounds, lanes.streams)
                         await held.send(applied.writes)
                     self._write_answers(answers, applied, lanes)
-                    saved = await held.saved()
+                    try:
+                        saved = await held.saved()
+                    except StoreUnavailable:
+                        self.books.unsure(applied, lanes.streams)
+                        raise
             lost = {stream for stream, ok in zip(applied.writes.streams, saved, strict=True) if not ok}
             now = loop.time()
             self.turns.saved(applied.writes.streams, applied.writes.records, lost, now - began, now)
-            self._count(batch, applied, lanes, lost)
+            if held.unsure:
+                self.books.unsure(applied, lanes.streams, lost)
+            self.books.count(batch, applied, lanes, lost)
+            await self._drop_old_histories(lanes, set(applied.writes.streams) - lost)
             later |= await self._answer_seen(answers, taken, applied, lanes, lost)
             for place, first in into.items():
                 answers[place] = answers[first]
@@ -313,6 +323,13 @@ class Scorer:
             return {}
         rings = await self._store.load_old_histories([streams[row] for row in rows])
         return dict(zip(rows, rings, strict=True))
+
+    async def _drop_old_histories(self, lanes: Lanes, saved: set[str]) -> None:
+        """Forget what a version before format 4 kept of streams that were converted and saved."""
+        converted = [lanes.streams[row] for row, cause in lanes.causes.items() if cause == "format"]
+        if converted and saved.issuperset(converted):
+            with contextlib.suppress(StoreUnavailable):  # it is only in the way
+                await self._store.drop_old_histories(converted)
 
     async def _admit(self, lanes: Lanes) -> None:
         """Tell which new streams are more than there may be."""
@@ -473,7 +490,8 @@ class Scorer:
         for place, layout, known in repeats:
             (answers[place],) = self._answers.kept_texts([batch.streams[place]], known, layout, replayed=True)
         if repeats:
-            self._metrics.replayed(len(repeats))
+            for place, _, known in repeats:
+                await self.books.replayed([batch.streams[place]], known)
         return set().union(*restarted.values())
 
     async def _correct(self, batch: Readings, place: int) -> str | None:
@@ -493,7 +511,7 @@ class Scorer:
                 if len(known):  # another process was first, or it stands twice in this batch
                     result = unanswered(batch, place, known, layout, lanes.records[0])
                     if result is None:
-                        self._metrics.replayed(1)
+                        await self.books.replayed([stream], known)
                         return self._answers.kept_texts([stream], known, layout, replayed=True)[0]
                     self._metrics.answered(result.status, 1)
                     return answer(result)
@@ -520,46 +538,18 @@ class Scorer:
                 record = state.pack(correction.record, [layout], [seed])
                 was_open = self._detector.is_open(lanes.records["detector"])
                 incidents = self._incidents([stream], was_open, correction.record)
-                await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents))
+                alerts = [
+                    (0, alert_of(stream, entry, corrected=True))
+                    for entry in corrections.begun(entries, correction.entries)
+                ]
+                await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents, alerts))
                 (saved,) = await held.saved()
             if saved:
                 for cause in lanes.causes.values():
                     self._metrics.rebuilt(cause)
                 self._metrics.corrected(len(correction.entries) - 1)
-                self._count_entries([stream], correction.entries[:1], alerts=False)
-                for entry in corrections.begun(entries, correction.entries):
-                    self._alert(stream, entry, corrected=True)
+                self.books.count_entries([stream], correction.entries[:1])
+                for _, alert in alerts:
+                    self.books.tell(alert)
                 return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
         raise Contended(f"other processes kept writing stream {stream}; send the readings again")
-
-    def _count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
-        """Count what was applied and saved, and what was refused."""
-        refused = sum(batch.streams[place] not in lost for place in applied.refused)
-        if refused:
-            self._metrics.answered("rejected", refused)
-        saved = set(applied.writes.streams) - lost if lanes.causes else set()
-        for row, cause in lanes.causes.items():
-            if lanes.streams[row] in saved:
-                self._metrics.rebuilt(cause)
-                readings = len(lanes.recovered[row])
-                log.warning("state rebuilt from history", stream=lanes.streams[row], cause=cause, readings=readings)
-        for round_, entries in applied.rounds:
-            rows = round_.rows
-            if lost:
-                kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
-                rows, entries = rows[kept], entries[kept]
-            self._count_entries([lanes.streams[row] for row in rows.tolist()], entries)
-
-    def _count_entries(self, streams: Sequence[str], entries: Entries, alerts: bool = True) -> None:
-        self._metrics.scored(entries["score"])
-        for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
-            self._metrics.answered(STATUSES[at], count)
-        if alerts and (alerting := entries["status"] & state.ALERT).any():
-            for at in np.flatnonzero(alerting).tolist():
-                self._alert(streams[at], entries[at])
-
-    def _alert(self, stream: str, entry: Any, **more: Any) -> None:
-        """Count and log the reading with which an incident begins."""
-        reason = REASONS[entry["reason"]]
-        self._metrics.alerted(reason)
-        log.info("anomaly opened", stream=stream, score=float(entry["score"]), reason=reason, **more)

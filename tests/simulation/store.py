@@ -142,6 +142,10 @@ class SimulatedStore(StateStore):
         """Keep a copy of a record that cannot be read."""
         await self.start(lambda: self.redis.put((stream, "quarantine"), record), write=True)
 
+    async def claim(self, alerts: Sequence[tuple[bytes, float]]) -> list[bytes]:  # noqa: ARG002
+        """Alerts are no part of this world."""
+        return []
+
     async def save(self, writes: Writes) -> list[bool]:
         """Save each stream whose record still carries its fence."""
         saved: list[bool] = await self.start(lambda: self.redis.save(writes), write=True)

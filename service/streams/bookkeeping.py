@@ -1,0 +1,199 @@
+"""Bookkeeping: tells what was saved, once: metrics, and the log line with which an incident begins.
+
+A process may die between saving a reading and telling of it, or never hear that it was saved. So an alert is saved
+together with its reading, among the tenant's alerts to be told. Who saved it tells it and takes it off; one that stays
+is taken over by whichever process claims it first. Readings whose save was not answered are remembered and counted
+when their repeat shows that they were saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import structlog
+
+from models.detector import REASONS, STATUSES
+from service.messages.errors import StoreUnavailable
+from service.messages.schemas import Readings
+from service.metrics import Metrics
+from service.records import state
+from service.records.history import Entries
+from service.storage.resp import Writes
+from service.storage.store import StateStore
+from service.streams.identity import Round
+
+if TYPE_CHECKING:
+    from service.streams.scoring import Applied, Lanes
+
+log = structlog.get_logger(__name__)
+
+LOOK_S: Final = 5.0
+CLAIM_S: Final = 10.0
+"""An alert that stands there for so long, by the clock of the one who looks, is told by somebody else."""
+
+UNSURE: Final = 65_536
+"""Readings of which a process remembers that their save was not answered; of more, the oldest are not counted."""
+
+
+class Alert(msgspec.Struct, array_like=True):
+    """The reading with which an incident begins, as it is saved to be told."""
+
+    stream: str
+    n: int
+    reason: str
+    score: float
+    corrected: bool = False
+
+
+class _Unsure(NamedTuple):
+    """What else belongs to a reading whose save was not answered: the alert that it may have raised, and its time."""
+
+    alert: bytes | None
+    at: float
+
+
+_Identity = tuple[str, int, int]
+"""Stream, seq and time of a reading."""
+
+
+class Bookkeeping:
+    """Counts and logs what one process saved."""
+
+    def __init__(self, metrics: Metrics, store: StateStore) -> None:
+        self._metrics = metrics
+        self._store = store
+        self._unsure: dict[_Identity, _Unsure] = {}
+        self._told: list[bytes] = []
+        self._tells = asyncio.Event()
+        self._first_seen: dict[tuple[bytes, float], float] = {}
+
+    def alerts_of(self, writes: Writes, rounds: Sequence[tuple[Round, Entries]], streams: Sequence[str]) -> None:
+        """Put the alerts of what is to be saved beside it."""
+        for round_, entries in rounds:
+            alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
+            if alerting:
+                row_of = {stream: row for row, stream in enumerate(writes.streams)}
+                rows = round_.rows.tolist()
+                for at in alerting:
+                    stream = streams[rows[at]]
+                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at])))
+
+    def count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
+        """Count what was applied and saved, and what was refused."""
+        refused = sum(batch.streams[place] not in lost for place in applied.refused)
+        if refused:
+            self._metrics.answered("rejected", refused)
+        saved = set(applied.writes.streams) - lost if lanes.causes else set()
+        for row, cause in lanes.causes.items():
+            if lanes.streams[row] in saved:
+                self._metrics.rebuilt(cause)
+                readings = len(lanes.recovered[row])
+                log.warning("state rebuilt from history", stream=lanes.streams[row], cause=cause, readings=readings)
+        for round_, entries in applied.rounds:
+            rows = round_.rows
+            if lost:
+                kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
+                rows, entries = rows[kept], entries[kept]
+            self.count_entries([lanes.streams[row] for row in rows.tolist()], entries)
+        for row, alert in applied.writes.alerts:
+            if applied.writes.streams[row] not in lost:
+                self.tell(alert)
+
+    def count_entries(self, streams: Sequence[str], entries: Entries) -> None:
+        """Count readings that were applied and saved."""
+        if self._unsure:  # they were not saved the first time
+            for identity in _identities(streams, entries):
+                self._unsure.pop(identity, None)
+        self._metrics.scored(entries["score"])
+        for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
+            self._metrics.answered(STATUSES[at], count)
+
+    def tell(self, alert: bytes) -> None:
+        """Count and log an alert; it is taken off soon after."""
+        known = msgspec.msgpack.decode(alert, type=Alert)
+        self._metrics.alerted(known.reason)
+        more = {"corrected": True} if known.corrected else {}
+        log.info("anomaly opened", stream=known.stream, score=known.score, reason=known.reason, **more)
+        self._told.append(alert)
+        self._tells.set()
+
+    def unsure(self, applied: Applied, streams: Sequence[str], only: set[str] | None = None) -> None:
+        """The save of what was applied was not answered; `only` of these streams it may have come to something."""
+        writes = applied.writes
+        alerts = {
+            (writes.streams[row], msgspec.msgpack.decode(alert, type=Alert).n): alert for row, alert in writes.alerts
+        }
+        for round_, entries in applied.rounds:
+            names = [streams[row] for row in round_.rows.tolist()]
+            numbers = entries["n"].tolist()
+            for at, identity in enumerate(_identities(names, entries)):
+                if only is None or names[at] in only:
+                    self._unsure[identity] = _Unsure(alerts.get((names[at], numbers[at])), writes.at)
+        while len(self._unsure) > UNSURE:
+            del self._unsure[next(iter(self._unsure))]
+
+    async def replayed(self, streams: Sequence[str], entries: Entries) -> None:
+        """These had been applied before; those whose save was not answered were saved, and are counted now."""
+        self._metrics.replayed(len(entries))
+        if not self._unsure:
+            return
+        alerts: list[tuple[bytes, float]] = []
+        for at, identity in enumerate(_identities(streams, entries)):
+            found = self._unsure.get(identity)
+            if found is not None:
+                self.count_entries(streams[at : at + 1], entries[at : at + 1])
+                if found.alert is not None:
+                    alerts.append((found.alert, found.at))
+        if alerts:
+            try:
+                await self._take_over(alerts)
+            except StoreUnavailable as error:
+                log.warning("alerts are told later", error=str(error))
+
+    async def run(self) -> None:
+        """Take off what was told, at once; take over, now and then, what others did not tell. Ends when cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._tells.wait()
+            except TimeoutError:
+                pass
+            self._tells.clear()
+            try:
+                await self.settle()
+                await self._look()
+            except StoreUnavailable:  # which others report; what was told is taken off later
+                pass
+
+    async def settle(self) -> None:
+        """Take off what was told."""
+        while self._told:
+            told = self._told[:100]
+            await self._store.told(told)
+            self._told = self._told[len(told) :]
+
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._first_seen = {one: self._first_seen.get(one, now) for one in await self._store.untold()}
+        due = [one for one, since in self._first_seen.items() if now - since >= CLAIM_S and one[0] not in self._told]
+        if due:
+            await self._take_over(due)
+
+    async def _take_over(self, alerts: Sequence[tuple[bytes, float]]) -> None:
+        for alert in await self._store.claim(alerts):
+            self.tell(alert)
+
+
+def alert_of(stream: str, entry: Any, corrected: bool = False) -> bytes:
+    """A reading's alert, as it is saved."""
+    reason = REASONS[entry["reason"]]
+    return msgspec.msgpack.encode(Alert(stream, int(entry["n"]), reason, float(entry["score"]), corrected))
+
+
+def _identities(streams: Sequence[str], entries: Entries) -> Iterable[_Identity]:
+    return zip(streams, entries["seq"].tolist(), entries["timestamp_ms"].tolist(), strict=True)
