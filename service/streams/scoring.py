@@ -369,15 +369,17 @@ class Scorer:
                 round_ = self._without_excess(applied, batch, lanes, round_)
             if len(round_.rows):
                 self._apply_round(applied, batch, lanes, round_, now_ms)
-        if not applied.rounds:
+        if not applied.rounds and not lanes.causes:
             return applied
-        changed = applied.rounds[0][0].rows
+        changed = applied.rounds[0][0].rows if applied.rounds else np.empty(0, np.intp)
         if len(applied.rounds) > 1:  # from here on they are one
             rows, places = (
                 np.concatenate([getattr(r, what) for r, _ in applied.rounds]) for what in ("rows", "places")
             )
             applied.rounds = [(Round(rows, places), np.concatenate([entries for _, entries in applied.rounds]))]
             changed = np.unique(rows)
+        if lanes.causes:  # a rebuilt state is kept though no reading is new: the history then answers those sent again
+            changed = np.union1d(changed, list(lanes.causes))
         whole = len(changed) == len(records)
         row_of = dict(zip(changed.tolist(), range(len(changed)), strict=True))
         writes = applied.writes
