@@ -41,7 +41,7 @@ from service.storage.store import StateStore
 from service.streams.batcher import Batcher
 from service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send
 from service.streams.scoring import Scorer
-from service.streams.takeover import Takeover
+from service.streams.takeover import Takeover, served_name
 from service.streams.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
-    takeover = Takeover(store, detector.name, metrics)
+    takeover = Takeover(store, served_name(detector), metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     scorer = Scorer(
         detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns, takeover

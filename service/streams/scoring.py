@@ -193,7 +193,11 @@ class Scorer:
     async def describe(self, stream: str) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""
         packed = await self._store.load([stream])
-        record = (await self._lanes([stream], packed)).records[0]
+        (seed,) = self._store.seeds([stream])
+        if part := state.stream_part(packed[0] or b"", seed):
+            record, model = part[0][0], part[2][: len(self._detector.digest)].hex()
+        else:
+            record, model = (await self._lanes([stream], packed)).records[0], self._detector.name
         readings = int(record["readings"])
         if packed[0] is None and readings == 0:
             return None
@@ -206,7 +210,7 @@ class Scorer:
             "status": STATUSES[record["status"] & state.STATUS_BITS],
             "score": float(record["score"]) if readings else None,
             **StreamSettings.of(record).model_dump(),
-            "model": self._detector.name,
+            "model": model,
             "tag": bytes(record["tag"]).hex(),
         }
 
@@ -266,10 +270,14 @@ class Scorer:
     async def recent(self, stream: str) -> list[dict[str, Any]]:
         """The stream's last readings, oldest first, each with its values and its answer."""
         packed = await self._store.load([stream])
-        lanes = await self._lanes([stream], packed)
-        (layout,) = lanes.layouts
-        (ring,) = await self._store.load_histories([stream])
-        kept = lanes.recovered[0] if lanes.recovered else self._stepper.read_history(ring, layout)
+        (seed,) = self._store.seeds([stream])
+        if part := state.stream_part(packed[0] or b"", seed):
+            layout = part[1]
+            (ring,) = await self._store.load_histories([stream])
+            kept = self._stepper.read_history(ring, layout)
+        else:
+            lanes = await self._lanes([stream], packed)
+            (layout,), kept = lanes.layouts, lanes.recovered[0]
         answers = self._answers.kept_texts([stream] * len(kept), kept, layout, replayed=True)
         single = kept["single"] > 0
         values = kept["values"].copy()

@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import os
 import uuid
+import zlib
 from typing import Any, Final
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from models.detector import Detector
 from service.messages.errors import StoreUnavailable, Superseded
 from service.metrics import Metrics
 from service.storage.store import StateStore
@@ -28,6 +30,12 @@ SERVICE_VARIABLE: Final = "_GATEWATCH_SERVICE"
 
 
 LOOK_S: Final = 1.0
+
+
+def served_name(detector: Detector) -> str:
+    """What tells two served models apart: the model, and its channels in their order."""
+    channels = zlib.crc32("\0".join(detector.channels).encode())
+    return f"{detector.name}/{channels:08x}"
 
 
 class Takeover:
