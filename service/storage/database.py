@@ -25,8 +25,8 @@ PING_S: Final = 0.1
 """For an answer to a PING: with the time-out before it, those who wait behind a failed batch hear within 500 ms."""
 
 READERS, CHANGERS = 8, 2
-"""Requests that may ask Redis at a time, to read or to change a stream's settings; more wait for their turn. Beside these
-are two batches and what looks whether all is well. Each takes a connection, and most take another meanwhile."""
+"""Requests that may ask Redis at a time, to read or to change a stream's settings; more wait. Beside these there are
+two batches and what looks whether all is well. Each takes a connection, and most take another meanwhile."""
 
 IDLE_LINKS: Final = 20
 """Connections that are kept; all of those together take no more."""
