@@ -19,11 +19,13 @@ from service.app import create_app
 from service.messages.errors import StoreUnavailable
 from service.records.state import FENCE
 from service.settings import Settings
+from service.storage import link
 from service.storage.held import FEW
 from service.storage.private_redis import start_private_redis
 from service.storage.resp import Writes
 from service.storage.store import StateStore
 from tests.conftest import PATIENT_MS, post, readings
+from tests.relay import Relay
 from tests.test_scoring import state_key
 
 LOOPS = pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -133,6 +135,39 @@ def test_a_connection_that_is_closed_while_it_is_idle_costs_nobody_an_error(
         assert runner.run(run()) == [streams] * 3
 
 
+ASK: dict[str, Callable[[TestClient, int], Any]] = {
+    "a new reading": lambda client, at: client.post("/v1/readings", json=readings("idle", 1, start=at)),
+    "a new stream": lambda client, at: client.post("/v1/readings", json=readings(f"idle-{at}", 1)),
+    "a reading sent again": lambda client, _: client.post("/v1/readings", json=readings("idle", 1)),
+    "settings": lambda client, _: client.put("/v1/streams/idle", json={}),
+    "a stream": lambda client, _: client.get("/v1/streams/idle"),
+    "all streams": lambda client, _: client.get("/v1/streams"),
+    "history": lambda client, _: client.get("/v1/streams/idle/history"),
+    "readiness": lambda client, _: client.get("/readyz"),
+    "deletion": lambda client, at: client.delete(f"/v1/streams/idle-{at}"),
+}
+
+
+@pytest.mark.parametrize("how", ["cut", "forget"])
+def test_whatever_is_asked_after_a_pause_in_which_connections_went_is_answered(
+    settings: Callable[..., Settings], url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Closed by Redis or a proxy, or dropped without a word by what stands between."""
+    with Relay(url) as relay, TestClient(create_app(settings(redis_url=relay.url, store_timeout_ms=600))) as client:
+        for at in (1, 2):
+            for ask in ASK.values():
+                assert ask(client, at).status_code in (200, 204)
+        monkeypatch.setattr(link, "TRY_AFTER_S", 0.0)  # the pause
+        for at in (3, 4):
+            replies = {}
+            for name, ask in ASK.items():
+                getattr(relay, how)()
+                replies[name] = ask(client, at).status_code
+            assert replies == dict.fromkeys(ASK, 200) | {"deletion": 204}
+            getattr(relay, how)()
+            assert "gatewatch_store_up 1.0" in client.get("/metrics").text
+
+
 def test_nothing_is_written_where_redis_refuses_to_watch(
     settings: Callable[..., Settings], url: str, tenant: str
 ) -> None:
@@ -143,7 +178,7 @@ def test_nothing_is_written_where_redis_refuses_to_watch(
         with TestClient(create_app(blind)) as client:
             reply = client.post("/v1/readings", json=readings("unwatched", 1))
         assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
-        assert "Redis refused a command" in reply.json()["detail"]
+        assert "Redis refused a command that its user may not use" in reply.json()["detail"]
         assert not database.exists(state_key(tenant, "unwatched"))
 
 

@@ -24,12 +24,12 @@ T = TypeVar("T")
 PING_S: Final = 0.1
 """For an answer to a PING: with the time-out before it, those who wait behind a failed batch hear within 500 ms."""
 
-IDLE_LINKS: Final = 8
-"""Kept for the next one. A batch takes one, and while it holds that another for what it lacks; there may be two."""
-
 READERS, CHANGERS = 8, 2
-"""Requests that may ask Redis at a time, to read or to change a stream's settings; more wait for their turn. They and
-the two batches open no more than some twenty connections, whatever the number of requests."""
+"""Requests that may ask Redis at a time, to read or to change a stream's settings; more wait. Beside these there are
+two batches and what looks whether all is well. Each takes a connection, and most take another meanwhile."""
+
+IDLE_LINKS: Final = 20
+"""Connections that are kept; all of those together take no more."""
 
 _REPLACE_HISTORY = b"""
 for i = 1, #KEYS do
@@ -71,7 +71,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def link(self) -> AsyncIterator[Link]:
         """A connection of one's own for some commands; after an error it is dropped, whatever it still watches."""
-        link = self._idle_links.pop() if self._idle_links else Link(self._new_connection(), self._timeout_s / 2)
+        link = self._idle_links.pop() if self._idle_links else self._new_link()
         try:
             yield link
         except BaseException:
@@ -81,6 +81,9 @@ class Database:
             self._idle_links.append(link)
         else:
             await link.close()
+
+    def _new_link(self) -> Link:
+        return Link(self._new_connection(), self._timeout_s / 2, self.drop_idle)
 
     async def ask(self, *commands: Sequence[bytes], twice: bool = True) -> list[Any]:
         """Send commands at once, on a connection of their own, and wait for their answers, errors among them.

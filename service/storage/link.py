@@ -8,7 +8,7 @@ its time-outs, and three copies of all that is read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, cast
 
 import hiredis
@@ -31,10 +31,16 @@ class LinkLost(RedisConnectionError):
 class Link(asyncio.Protocol):
     """One connection, whose commands are answered in their order."""
 
-    def __init__(self, connection: Connection, try_s: float) -> None:
-        """Args: `try_s` is how long it waits for a sign of life before it connects anew."""
+    def __init__(self, connection: Connection, try_s: float, on_silence: Callable[[], Awaitable[None]]) -> None:
+        """Connects when it is first opened.
+
+        Args:
+            try_s: how long it waits for a sign of life before it connects anew.
+            on_silence: what is done when there is none: others that were idle as long need not be tried.
+        """
         self._connection = connection
         self._try_s = try_s
+        self._on_silence = on_silence
         self._used = 0.0  # when it was last known to live, in the loop's time
         self._transport: asyncio.Transport | None = None
         self._reader = _reader()
@@ -69,7 +75,10 @@ class Link(asyncio.Protocol):
             async with asyncio.timeout(self._try_s):
                 self.send(_PING)
                 await self.answers(1)
-        except (TimeoutError, LinkLost):
+        except LinkLost:
+            return False
+        except TimeoutError:
+            await self._on_silence()
             return False
         return self.is_open
 
