@@ -79,7 +79,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
     scorer = Scorer(
-        detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns
+        detector,
+        store,
+        metrics,
+        settings.history_readings,
+        settings.save_attempts,
+        settings.streams,
+        turns,
+        settings.correcting_ms,
     )
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
@@ -110,6 +117,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         log.info("started", model=detector.name, channels=list(detector.channels))
         yield {INGEST: ingest}
         await batcher.stop()
+        await scorer.corrector.finish()
         await store.close()
         log.info("stopped")
 

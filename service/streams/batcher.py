@@ -8,14 +8,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from service.messages.answers import answer
-from service.messages.errors import Contended, ForeignValue, StoreUnavailable, TooLarge, TooManyWaiting, cause_of
+from service.messages.errors import (
+    Contended,
+    ForeignValue,
+    ServiceError,
+    StoreUnavailable,
+    TooLarge,
+    TooManyWaiting,
+    cause_of,
+)
 from service.messages.schemas import Sent, Wire
 from service.metrics import Metrics
-from service.streams.scoring import Scorer
+from service.streams.scoring import Answer, Scorer
 
 log = structlog.get_logger(__name__)
 
@@ -237,13 +246,45 @@ class Batcher:
             self._blocked = False
         at = 0
         for submission, start, stop in taken:
-            submission.answer(start, answers[at : at + stop - start])
+            self._hand_out(submission, start, answers[at : at + stop - start])
             at += stop - start
+
+    def _hand_out(self, submission: _Submission, start: int, answers: list[Answer]) -> None:
+        """Give a submission the answers of a part, those that come later when they do; or the error it met."""
+        texts: dict[int, str] = {}
+        for place, one in enumerate(answers, start):
+            if isinstance(one, str):
+                texts[place] = one
+            elif isinstance(one, ServiceError):
+                self._refuse(submission, one)
+            else:
+                one.add_done_callback(partial(self._come_later, submission, place))
+        if len(texts) == len(answers):
+            submission.answer(start, list(texts.values()))
+            return
+        for place, text in texts.items():
+            submission.answer(place, [text])
+
+    def _come_later(self, submission: _Submission, place: int, text: asyncio.Future[str]) -> None:
+        if text.cancelled():
+            return
+        error = text.exception()
+        if error is None:
+            submission.answer(place, [text.result()])
+        else:
+            self._refuse(submission, error)
+
+    def _refuse(self, submission: _Submission, error: BaseException) -> None:
+        """Fail a request for what concerns one of its streams; others of its batch have their answers."""
+        if submission.taken < len(submission.sent) and submission in self._queue:
+            self._queue.remove(submission)
+            self._waiting -= len(submission.sent) - submission.taken
+        _give([submission], error)
 
     def _note_pace(self, reading_s: float) -> None:
         self._reading_s += (reading_s - self._reading_s) * (PACE_GAIN if self._reading_s else 1.0)
 
-    async def _score(self, sent: list[Sent]) -> list[str]:
+    async def _score(self, sent: list[Sent]) -> list[Answer]:
         """The answers of a batch: those of its readings, and those of what is none."""
         with self._metrics.stage("parse"):
             results, readings = self._wire.columns(sent, int(time.time() * 1000))
@@ -316,11 +357,8 @@ class Batcher:
         if isinstance(error, ForeignValue):
             self._metrics.foreign_value()
         store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
-        in_part = [submission for submission in submissions if submission.taken < len(submission.sent)]
-        for submission in [submission for submission in in_part if submission in self._queue]:
-            self._queue.remove(submission)
-            self._waiting -= len(submission.sent) - submission.taken
-        _give(submissions, error)
+        for submission in submissions:
+            self._refuse(submission, error)
         if not store_failed:
             self._failed_at = None
             return
@@ -339,7 +377,7 @@ class Batcher:
             self._asked -= 1
 
 
-def _give(submissions: Iterable[_Submission], error: Exception) -> None:
+def _give(submissions: Iterable[_Submission], error: BaseException) -> None:
     for submission in submissions:
         if not submission.done.done():
             submission.done.set_exception(error)

@@ -16,7 +16,7 @@ import structlog
 
 from models.detector import REASONS, STATUSES, Detector
 from service.messages.answers import Answers, answer, format_time, rejected
-from service.messages.errors import BadRequest, Contended
+from service.messages.errors import BadRequest, Contended, ServiceError
 from service.messages.schemas import NO_SEQ, Readings
 from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics
@@ -26,7 +26,8 @@ from service.records.state import Records
 from service.storage.resp import Writes
 from service.storage.store import StateStore
 from service.streams import corrections
-from service.streams.identity import Round, across_gap, decide, rounds_of, unanswered
+from service.streams.corrector import Corrector
+from service.streams.identity import Round, decide, rounds_of, unanswered
 from service.streams.newcomers import Newcomers
 from service.streams.stepper import Stepper
 from service.streams.turns import Turns
@@ -35,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 SMALL_BATCH = 32
 """Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
+
+Answer = str | ServiceError | asyncio.Future[str]
+"""A reading's answer; or why it has none, which concerns its stream alone; or the future of one that comes later."""
 
 
 @dataclass
@@ -93,6 +97,7 @@ class Scorer:
         save_attempts: int,
         most_streams: int,
         turns: Turns,
+        correcting_ms: float = 2000.0,
     ) -> None:
         self.turns = turns
         self._detector = detector
@@ -102,26 +107,38 @@ class Scorer:
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
         self._newcomers = Newcomers(store, most_streams)
+        self.corrector = Corrector(
+            store,
+            self._stepper,
+            self._answers,
+            metrics,
+            turns,
+            save_attempts,
+            correcting_ms,
+            self._lanes,
+            self._corrected,
+        )
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
 
         A stream that another process wrote meanwhile is loaded and scored again, without the others.
 
         Returns:
-            Each reading's answer as JSON, in the order given.
+            Each reading's answer as JSON, in the order given; the future of it for a late reading that may take its
+            place; or the error that its stream met alone: Contended, if other processes wrote it `save_attempts`
+            times, or TooManyWaiting, if too many late ones wait.
 
         Raises:
             StoreUnavailable: Redis did not answer.
-            Contended: other processes wrote a stream for `save_attempts` times.
         """
         try:
             return await self._score_batch(batch)
         finally:
             self._newcomers.end(batch.streams)
 
-    async def _score_batch(self, batch: Readings) -> list[str]:
-        answers: list[str] = [""] * len(batch)
+    async def _score_batch(self, batch: Readings) -> list[Answer]:
+        answers: list[Answer] = [""] * len(batch)
         waiting: Sequence[int] = range(len(batch))
         left, deep = self._attempts, len(batch)
         loop = asyncio.get_running_loop()
@@ -156,8 +173,12 @@ class Scorer:
             if lost:
                 left, deep = left - 1, max(1, len(rounds[:deep]) // 2)  # what takes less time is less often overtaken
                 if not left:
-                    raise Contended(f"other processes kept writing {len(lost)} of the streams; send the readings again")
-            elif not later:
+                    error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")
+                    contended = [place for place in waiting if batch.streams[place] in lost]
+                    answers = [error if at in contended else text for at, text in enumerate(answers)]
+                    later.difference_update(contended)
+                    left, lost = self._attempts, set()
+            if not lost and not later:
                 return answers
             waiting = [place for place in waiting if batch.streams[place] in lost or place in later]
 
@@ -353,7 +374,7 @@ class Scorer:
         opened, closed = np.flatnonzero(is_open), np.flatnonzero(was_open & ~is_open)
         return {streams[row] for row in opened}, {streams[row] for row in closed}
 
-    def _write_answers(self, answers: list[str], applied: Applied, lanes: Lanes) -> None:
+    def _write_answers(self, answers: list[Answer], applied: Applied, lanes: Lanes) -> None:
         for place, text in applied.refused.items():
             answers[place] = text
         for round_, entries in applied.rounds:
@@ -363,7 +384,7 @@ class Scorer:
                 answers[place] = text
 
     async def _answer_seen(
-        self, answers: list[str], batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]
+        self, answers: list[Answer], batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]
     ) -> None:
         """Answer readings that are not new from their streams' histories: with their first answer, if it is there."""
         seen = [(place, row) for place, row in applied.seen if lanes.streams[row] not in lost]
@@ -380,11 +401,11 @@ class Scorer:
                 repeats.append((place, known))
                 continue
             time_ms = int(batch.timestamps_ms[place])
-            may_take_its_place = result.status == "late" and corrections.within_window(lanes.records[row], time_ms)
-            corrected = await self._correct(batch, place) if may_take_its_place else None
-            answers[place] = corrected or answer(result)
-            if not corrected:
-                self._metrics.answered(result.status, 1)
+            if result.status == "late" and corrections.within_window(lanes.records[row], time_ms):
+                answers[place] = self.corrector.take(batch, place, lanes.records[row])
+                continue
+            answers[place] = answer(result)
+            self._metrics.answered(result.status, 1)
         if repeats:
             streams = [batch.streams[place] for place, _ in repeats]
             texts = self._answers.texts(streams, np.concatenate([known for _, known in repeats]), replayed=True)
@@ -392,55 +413,11 @@ class Scorer:
                 answers[place] = text
             self._metrics.replayed(len(repeats))
 
-    async def _correct(self, batch: Readings, place: int) -> str | None:
-        """Apply a late reading in its place, if its stream has a window for that; returns its answer."""
-        stream, time_ms, stepper = batch.streams[place], int(batch.timestamps_ms[place]), self._stepper
-        late = np.zeros(1, stepper.entry)
-        late["seq"], late["timestamp_ms"], late["values"] = batch.seqs[place], time_ms, batch.values[place]
-        for _ in range(self._attempts):
-            async with self._store.hold([stream]) as held:
-                lanes = await self._lanes([stream], held.packed)
-                if not corrections.within_window(lanes.records[0], time_ms):
-                    return None
-                packed, (ring,) = await self._store.load_earlier(stream), await self._store.load_histories([stream])
-                known = stepper.find(ring, int(batch.seqs[place]), time_ms)
-                if len(known):  # another process was first, or it stands twice in this batch
-                    result = unanswered(batch, place, known, lanes.records[0])
-                    if result is None:
-                        self._metrics.replayed(1)
-                        return self._answers.texts([stream], known, replayed=True)[0]
-                    self._metrics.answered(result.status, 1)
-                    return answer(result)
-                entries = stepper.read_history(ring)
-                (seed,) = lanes.seeds
-                earlier, flaws = state.unpack(packed, [seed] * 2, stepper.record, self._detector.digest, stepper.slots)
-                sound = {slot: earlier[slot : slot + 1] for slot in range(len(packed)) if slot not in flaws}
-                correction = await asyncio.to_thread(
-                    corrections.insert, stepper, lanes.records, seed, sound, entries, late
-                )
-                if correction is None:
-                    if await self._store.load([stream]) == held.packed:
-                        return None
-                    continue  # written since it was held: record, earlier records and history are of different times
-                if isinstance(correction, corrections.Gap):
-                    self._metrics.answered("rejected", 1)
-                    return answer(across_gap(stream, time_ms, int(batch.seqs[place]), correction.expected))
-                slots = stepper.slots_of(repeat(0), correction.entries)
-                kept = {(0, slot): record for slot, record in correction.earlier.items()}
-                record = state.pack(correction.record, [seed])
-                was_open = self._detector.is_open(lanes.records["detector"])
-                incidents = self._incidents([stream], was_open, correction.record)
-                await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents))
-                (saved,) = await held.saved()
-            if saved:
-                for cause in lanes.causes.values():
-                    self._metrics.rebuilt(cause)
-                self._metrics.corrected(len(correction.entries) - 1)
-                self._count_entries([stream], correction.entries[:1], alerts=False)
-                for entry in corrections.begun(entries, correction.entries):
-                    self._alert(stream, entry, corrected=True)
-                return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
-        raise Contended(f"other processes kept writing stream {stream}; send the readings again")
+    def _corrected(self, stream: str, late: Entries, begun: Entries) -> None:
+        """Count late readings that took their places, and the incidents that began with them."""
+        self._count_entries([stream] * len(late), late, alerts=False)
+        for entry in begun:
+            self._alert(stream, entry, corrected=True)
 
     def _count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
         """Count what was applied and saved, and what was refused."""

@@ -52,13 +52,24 @@ class Stepper:
         heads["status"] = entries["status"]
         return entries
 
-    def replay(self, record: Records, readings: Entries) -> Entries:
-        """Feed readings to one stream, (1,) `record`, in their order; returns their new entries."""
-        entries = np.empty(len(readings), self.entry)
-        for at in range(len(readings)):
-            one = readings[at : at + 1]
-            entries[at : at + 1] = self.step(record, one["seq"], one["timestamp_ms"], one["values"])
-        return entries
+    def replay(self, records: Records, readings: Sequence[Entries]) -> list[Entries]:
+        """Feed each of B streams its readings, in their order and in rounds; returns the new entries of each.
+
+        Args:
+            records: (B,) moved forward.
+            readings: of each stream, any number.
+        """
+        lengths = np.array([len(of_stream) for of_stream in readings])
+        given = np.zeros((max(lengths, default=0), len(lengths)), self.entry)
+        for row, of_stream in enumerate(readings):
+            given[: len(of_stream), row] = of_stream
+        entries = np.empty_like(given)
+        for at in range(len(given)):
+            rows = np.flatnonzero(lengths > at)
+            heads, one = records[rows], given[at, rows]
+            entries[at, rows] = self.step(heads, one["seq"], one["timestamp_ms"], one["values"])
+            records[rows] = heads
+        return [entries[:length, row] for row, length in enumerate(lengths.tolist())]
 
     def rebuild(self, histories: Sequence[Entries]) -> Records:
         """(B,) the records after the readings of histories, stepped from nothing by this model; n and tags go on."""
@@ -83,7 +94,26 @@ class Stepper:
         """(0 or 1,) the entry of a stream's history that a reading repeats."""
         return history.find(ring, self.entry, self._seed, seq, timestamp_ms)
 
+    def find_each(self, ring: bytes, seqs: Sequence[int], times_ms: Sequence[int]) -> list[Entries]:
+        """`find` for many readings; those that are not there cost next to nothing."""
+        entries = np.frombuffer(ring, self.entry, len(ring) // self.entry.itemsize)
+        numbered = np.array(seqs, np.int64) >= 0
+        there = np.where(numbered, np.isin(seqs, entries["seq"]), np.isin(times_ms, entries["timestamp_ms"]))
+        return [
+            self.find(ring, seq, time_ms) if known else entries[:0]
+            for seq, time_ms, known in zip(seqs, times_ms, there.tolist(), strict=True)
+        ]
+
     def slots_of(self, rows: Iterable[int], entries: Entries) -> list[tuple[int, int, bytes]]:
         """Of each entry the row of its stream, where in the ring it belongs, and its bytes."""
         offsets = entries["n"] % np.uint64(self.slots) * np.uint64(self.entry.itemsize)
         return list(zip(rows, offsets.tolist(), history.pack_entries(entries, self._seed), strict=False))
+
+    def pieces_of(self, row: int, entries: Entries) -> list[tuple[int, int, bytes]]:
+        """`slots_of` consecutive entries of one stream, joined into one piece, or two at the end of its ring."""
+        last = entries[-self.slots :]
+        packed = history.pack_entries(last, self._seed)
+        start = int(last["n"][0]) % self.slots
+        ahead = self.slots - start
+        parts = [(start, packed[:ahead]), (0, packed[ahead:])]
+        return [(row, slot * self.entry.itemsize, b"".join(part)) for slot, part in parts if part]
