@@ -41,6 +41,13 @@ Answer = str | ServiceError | asyncio.Future[str]
 """A reading's answer; or why it has none, which concerns its stream alone; or the future of one that comes later."""
 
 
+HISTORIES_BYTES = 16 * 2**20
+"""Of histories loaded at a time, to look for what is sent again; but at least one."""
+
+FEW_BYTES = 2**20
+"""Of histories; so few are searched on the event loop, in a millisecond or two."""
+
+
 @dataclass
 class Lanes:
     """The B streams of a batch and their states before it.
@@ -390,12 +397,8 @@ class Scorer:
         seen = [(place, row) for place, row in applied.seen if lanes.streams[row] not in lost]
         if not seen:
             return
-        rows = sorted({row for _, row in seen})
-        loaded = await self._store.load_histories([lanes.streams[row] for row in rows])
-        rings = dict(zip(rows, loaded, strict=True))
         repeats: list[tuple[int, Entries]] = []
-        for place, row in seen:
-            known = self._stepper.find(rings[row], int(batch.seqs[place]), int(batch.timestamps_ms[place]))
+        for (place, row), known in zip(seen, await self._known(batch, seen, lanes), strict=True):
             result = unanswered(batch, place, known, lanes.records[row])
             if result is None:
                 repeats.append((place, known))
@@ -412,6 +415,31 @@ class Scorer:
             for (place, _), text in zip(repeats, texts, strict=True):
                 answers[place] = text
             self._metrics.replayed(len(repeats))
+
+    async def _known(self, batch: Readings, seen: list[tuple[int, int]], lanes: Lanes) -> list[Entries]:
+        """Of each place and row, (0 or 1,) the entry of the stream's history that the reading repeats."""
+        stepper = self._stepper
+        places: dict[int, list[int]] = {}
+        for place, row in seen:
+            places.setdefault(row, []).append(place)
+        found: dict[int, Entries] = {}
+
+        def find(rows: Sequence[int], rings: Sequence[bytes]) -> None:
+            for row, ring in zip(rows, rings, strict=True):
+                of_row = places[row]
+                known = stepper.find_each(ring, batch.seqs[of_row].tolist(), batch.timestamps_ms[of_row].tolist())
+                found.update(zip(of_row, known, strict=True))
+
+        together = max(1, HISTORIES_BYTES // (stepper.slots * stepper.entry.itemsize))
+        every = list(places)
+        for start in range(0, len(every), together):
+            rows = every[start : start + together]
+            rings = await self._store.load_histories([lanes.streams[row] for row in rows])
+            if sum(map(len, rings)) < FEW_BYTES:
+                find(rows, rings)
+            else:
+                await asyncio.to_thread(find, rows, rings)
+        return [found[place] for place, _ in seen]
 
     def _corrected(self, stream: str, late: Entries, begun: Entries) -> None:
         """Count late readings that took their places, and the incidents that began with them."""
