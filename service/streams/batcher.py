@@ -53,6 +53,7 @@ class _Submission:
         taken: how many were taken into batches, from the first on.
         answered: how many have their answer.
         order: once it had to be divided, where what stands in `sent` stood in the request.
+        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond DEPTH.
     """
 
     sent: list[Sent]
@@ -62,6 +63,7 @@ class _Submission:
     taken: int = 0
     answered: int = 0
     order: list[int] | None = None
+    ahead: int = 0
 
     def answer(self, start: int, answers: list[str]) -> None:
         """Note the answers of a part; with the last one, whoever waits gets them all in the order of the request."""
@@ -110,6 +112,7 @@ class Batcher:
         self._asked = 0  # lanes that wait to hear whether Redis answers at all
         self._queue: deque[_Submission] = deque()
         self._waiting = 0
+        self._ahead = 0  # of those that wait, how many are in the way of a request that comes now
         self._under_way: list[set[str]] = []  # the streams of each batch
         self._blocked = False  # nothing of what waits can be taken before a batch ends
         self._ended = 0.0  # when the last batch did
@@ -144,10 +147,10 @@ class Batcher:
                 f"{self._waiting} readings wait to be scored; at most {self._waiting_readings} may wait: "
                 "send again after the time in Retry-After"
             )
-        ahead_s = self._waiting * self._reading_s
+        ahead_s = self._ahead * self._reading_s
         if ahead_s > self._waiting_s:
             raise TooManyWaiting(
-                f"the {self._waiting} readings that wait to be scored take {ahead_s:.1f} s; at most "
+                f"the {self._ahead} readings that wait to be scored take {ahead_s:.1f} s; at most "
                 f"{self._waiting_s:g} s may be ahead of a request (GATEWATCH_WAITING_MS): "
                 "send again after the time in Retry-After"
             )
@@ -172,6 +175,10 @@ class Batcher:
         self.check_room(len(sent))
         self._queue.append(submission)
         self._waiting += len(sent)
+        submission.ahead = len(sent)
+        if len(sent) > DEPTH:
+            submission.ahead = sum(min(count, DEPTH) for count in Counter(item.stream for item in sent).values())
+        self._ahead += submission.ahead
         if self._may_begin():
             self._wake()
         return submission.done
@@ -279,6 +286,7 @@ class Batcher:
         if submission.taken < len(submission.sent) and submission in self._queue:
             self._queue.remove(submission)
             self._waiting -= len(submission.sent) - submission.taken
+            self._ahead -= submission.ahead
         _give([submission], error)
 
     def _note_pace(self, reading_s: float) -> None:
@@ -288,7 +296,11 @@ class Batcher:
         """The answers of a batch: those of its readings, and those of what is none."""
         with self._metrics.stage("parse"):
             results, readings = self._wire.columns(sent, int(time.time() * 1000))
-        scored = await self._scorer.score_batch(readings) if len(readings) else []
+        if len(readings):
+            scored = await self._scorer.score_batch(readings)
+        else:
+            scored = []
+            await asyncio.sleep(0)  # others have their turn between thousands of rejections
         if len(scored) == len(results):
             return scored
         self._metrics.answered("rejected", len(results) - len(scored))
@@ -305,7 +317,7 @@ class Batcher:
         """
         taken: list[_Part] = []
         left: deque[_Submission] = deque()
-        room, depth = self._batch_readings, Counter[str]()
+        room, depth = self._batch_readings, Counter[str | None]()
         while self._queue and room > 0:
             submission = self._queue.popleft()
             start = submission.taken
@@ -328,6 +340,8 @@ class Batcher:
                 streams = [item.stream for item in submission.sent]
                 size = _size_of_part(streams, room, depth)
             submission.taken += size
+            self._ahead -= max(0, submission.ahead - (len(streams) - size))
+            submission.ahead = min(submission.ahead, len(streams) - size)
             depth.update(streams[:size])
             room -= size
             taken.append((submission, start, start + size))
@@ -367,7 +381,7 @@ class Batcher:
         if self._queue and (self._failed_at <= began or not await self._store_answers()):
             _give(self._queue, error)
             self._queue.clear()
-            self._waiting = 0
+            self._waiting = self._ahead = 0
 
     async def _store_answers(self) -> bool:
         self._asked += 1
@@ -383,7 +397,7 @@ def _give(submissions: Iterable[_Submission], error: BaseException) -> None:
             submission.done.set_exception(error)
 
 
-def _size_of_part(streams: list[str], room: int, depth: Counter[str]) -> int:
+def _size_of_part(streams: list[str | None], room: int, depth: Counter[str | None]) -> int:
     """How many of a submission's readings a batch may take: `room`, and no more than DEPTH of one stream in the batch.
 
     Args:
@@ -393,8 +407,10 @@ def _size_of_part(streams: list[str], room: int, depth: Counter[str]) -> int:
     part = streams[:room]
     if depth.keys().isdisjoint(part) and len(set(part)) == len(part):
         return len(part)
-    seen: Counter[str] = Counter()
+    seen = Counter[str]()
     for at, stream in enumerate(part):
+        if stream is None:  # a rejection takes no step
+            continue
         seen[stream] += 1
         if seen[stream] + depth[stream] > DEPTH:
             return at
