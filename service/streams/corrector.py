@@ -158,6 +158,7 @@ class Corrector:
         self._lanes_of = lanes_of
         self._saved = saved
         self._waiting: dict[str, _Waiting] = {}
+        self._joining: dict[str, _Waiting] = {}  # those whose corrections are being begun
         self._under_way: dict[str, _Job] = {}
         self._steps = 0  # of all that wait or are under way
         self._late = 0  # readings that wait
@@ -191,8 +192,9 @@ class Corrector:
 
     def _steps_of(self, stream: str) -> int:
         """What the corrections of a stream are taken to cost, that wait or are under way."""
-        waiting, job = self._waiting.get(stream), self._under_way.get(stream)
-        return (waiting.steps if waiting else 0) + (job.correction.left if job else 0)
+        waiting = (of[stream].steps for of in (self._waiting, self._joining) if stream in of)
+        job = self._under_way.get(stream)
+        return sum(waiting) + (job.correction.left if job else 0)
 
     def _wait(self, stream: str, late: list[_Late], readings: int, attempts: int = 0) -> None:
         """Have late readings of a stream that has so many readings wait."""
@@ -208,12 +210,13 @@ class Corrector:
         """Correct what waits until nothing is left."""
         while self._waiting or self._under_way:
             began, steps = time.perf_counter(), 0
-            joining = self._joining()
+            self._joining = joining = self._next()
             try:
                 if joining:
                     await self._begin(joining)
             except Exception as error:
                 self._fail([late for waiting in joining.values() for late in waiting.late], error)
+            self._joining = {}
             jobs = list(self._under_way.values())
             try:
                 steps = await self._advance([job for job in jobs if job.correction.left])
@@ -230,7 +233,7 @@ class Corrector:
             self._steps = sum(waiting.steps for waiting in self._waiting.values())
             self._steps += sum(job.correction.left for job in self._under_way.values())
 
-    def _joining(self) -> dict[str, _Waiting]:
+    def _next(self) -> dict[str, _Waiting]:
         """Of the streams that wait those that there is room for, whoever waits longest first."""
         sizes = [len(job.correction.readings) for job in self._under_way.values()]
         long, room = max(sizes, default=0) > LONG, MOST_STEPS - sum(size for size in sizes if size <= LONG)

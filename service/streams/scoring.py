@@ -181,7 +181,8 @@ class Scorer:
                 left, deep = left - 1, max(1, len(rounds[:deep]) // 2)  # what takes less time is less often overtaken
                 if not left:
                     error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")
-                    contended = [place for place in waiting if batch.streams[place] in lost]
+                    contended = {place for place in waiting if batch.streams[place] in lost}
+                    log.warning("streams not scored", streams=len(lost), error=str(error))
                     answers = [error if at in contended else text for at, text in enumerate(answers)]
                     later.difference_update(contended)
                     left, lost = self._attempts, set()
