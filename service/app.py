@@ -85,7 +85,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     takeover = Takeover(store, served_name(detector), metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     scorer = Scorer(
-        detector, store, metrics, settings.history_readings, settings.save_attempts, settings.streams, turns, takeover
+        detector,
+        store,
+        metrics,
+        settings.history_readings,
+        settings.save_attempts,
+        settings.streams,
+        turns,
+        takeover,
+        settings.correcting_ms,
     )
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
@@ -113,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield {INGEST: ingest}
         watching.cancel()
         await batcher.stop()
+        await scorer.corrector.finish()
         bookkeeping.cancel()
         with contextlib.suppress(StoreUnavailable):
             await scorer.books.settle()

@@ -186,9 +186,9 @@ class Metrics:
         """Redis has forgotten all streams."""
         self._losses.inc()
 
-    def corrected(self, rescored: int) -> None:
-        """A late reading was applied in its place, and so many after it were scored anew."""
-        self._corrections.inc()
+    def corrected(self, late: int, rescored: int) -> None:
+        """So many late readings were applied in their places, and so many after them were scored anew."""
+        self._corrections.inc(late)
         self._rescored.inc(rescored)
 
     def sequence_restarted(self) -> None:

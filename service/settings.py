@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     waiting_ms: float = Field(
         500.0, gt=0, description="most time that what waits ahead of a request may take, milliseconds; more gets 429"
     )
+    correcting_ms: float = Field(
+        2000.0,
+        gt=0,
+        description="most time that the corrections ahead of a late reading may take, milliseconds; more gets 429",
+    )
     request_readings: int = Field(10_000, ge=1, description="most readings in one request; more get 413")
     waiting_bytes: int = Field(
         64 * 2**20,

@@ -12,7 +12,7 @@ from service.messages.errors import Contended, StoreUnavailable, TooLarge, TooMa
 from service.messages.schemas import Readings, Sent, Wire
 from service.metrics import Metrics
 from service.streams.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
-from service.streams.scoring import Scorer
+from service.streams.scoring import Answer, Scorer
 from service.streams.turns import Turns
 
 
@@ -23,7 +23,7 @@ class Recorder(Scorer):
         self.batches: list[list[tuple[str, int]]] = []
         self.turns = Turns(random.Random(0))
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         await asyncio.sleep(0)
         self.batches.append(list(zip(batch.streams, batch.seqs.tolist(), strict=True)))
         return [str(seq) for seq in batch.seqs.tolist()]
@@ -88,19 +88,66 @@ def test_depth_is_that_of_the_batch_whoever_sent_it() -> None:
 
 
 class Overrun(Recorder):
-    """The first batch finds its stream contended."""
+    """Other processes keep writing stream `a`."""
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         answers = await super().score_batch(batch)
-        if len(self.batches) == 1:
-            raise Contended("other processes kept writing")
-        return answers
+        contended = Contended("other processes kept writing")
+        return [contended if stream == "a" else text for stream, text in zip(batch.streams, answers, strict=True)]
 
 
-def test_a_contended_stream_fails_its_batch_and_not_those_that_wait() -> None:
-    _, answers = gather([request(*"ab"), request(*"cd", first=5)], batch_readings=2, recorder=Overrun())
+def test_a_contended_stream_fails_its_requests_and_nobody_else_in_their_batch() -> None:
+    recorder, answers = gather([request(*"ab"), request(*"cd", first=5), request("a", first=8)], recorder=Overrun())
+    assert len(recorder.batches) == 1
     assert isinstance(answers[0], Contended)
     assert answers[1] == ["5", "6"]
+    assert isinstance(answers[2], Contended)
+
+
+def test_of_a_request_that_failed_nothing_more_is_scored() -> None:
+    recorder, answers = gather([request(*["a"] * (2 * DEPTH)), request("b", first=900)], recorder=Overrun())
+    assert isinstance(answers[0], Contended)
+    assert answers[1] == ["900"]
+    assert sum(map(len, recorder.batches)) == DEPTH + 1
+
+
+class Corrects(Recorder):
+    """Readings of stream `late` get their answers when the others have theirs, or never."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.late: list[asyncio.Future[str]] = []
+
+    async def score_batch(self, batch: Readings) -> list[Answer]:
+        answers = await super().score_batch(batch)
+        for at, stream in enumerate(batch.streams):
+            if stream == "late":
+                self.late.append(asyncio.get_running_loop().create_future())
+                asyncio.get_running_loop().call_later(0.01, self._answer, self.late[-1], str(answers[at]))
+                answers[at] = self.late[-1]
+        return answers
+
+    def _answer(self, late: asyncio.Future[str], text: str) -> None:
+        if self.error is None:
+            late.set_result(text)
+        else:
+            late.set_exception(self.error)
+
+
+def test_answers_that_come_later_find_their_places() -> None:
+    sent = [request("late", "a", "late", "b"), request("c", first=7)]
+    _, answers = gather(sent, recorder=Corrects())
+    assert answers == [["0", "1", "2", "3"], ["7"]]
+    deep = request(*["late", "a"] * (DEPTH + 3))
+    _, answers = gather([deep], recorder=Corrects())
+    assert answers == [[str(at) for at in range(2 * DEPTH + 6)]]
+
+
+def test_a_correction_that_fails_fails_its_request_alone() -> None:
+    _, answers = gather([request("late", "a"), request("a", first=7)], recorder=Corrects(StoreUnavailable("away")))
+    assert isinstance(answers[0], StoreUnavailable)
+    assert answers[1] == ["7"]
 
 
 class Away(Recorder):
@@ -114,7 +161,7 @@ class Away(Recorder):
     async def store_answers(self) -> bool:
         return self.pings
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         answers = await super().score_batch(batch)
         if len(self.batches) <= self.failures:
             raise StoreUnavailable("Redis did not answer in time")
@@ -145,7 +192,7 @@ class Slow(Recorder):
         super().__init__()
         self.clock = clock
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         self.clock[0] += 10.0 * (len(batch) + BATCH_COST)
         return await super().score_batch(batch)
 
@@ -170,6 +217,30 @@ def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: py
     assert "4 readings that wait to be scored take 40.0 s; at most 35 s" in str(fifth)
     assert isinstance(sixth, TooManyWaiting)
     assert last == ["0"]
+
+
+def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("service.streams.batcher.time.perf_counter", lambda: clock[0])
+
+    async def run() -> list[object]:
+        batcher = Batcher(WIRE, Slow(clock), Metrics(), 2 * DEPTH, 10 * DEPTH, 10.0 * (DEPTH + 3) * 1000)
+        batcher.start()
+        await batcher.submit(request("first"))
+        sent = [request(*["deep"] * (8 * DEPTH)), *(request(name) for name in "abcdef")]
+        jobs = [asyncio.create_task(batcher.submit(one)) for one in sent]
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        results += [await batcher.submit(request(*"gh"))]
+        await batcher.stop()
+        return list(results)
+
+    deep, *others, last = asyncio.run(run())
+    assert deep == [str(at) for at in range(8 * DEPTH)]
+    assert others[:4] == [["0"]] * 4
+    assert all(isinstance(one, TooManyWaiting) for one in others[4:])
+    assert last == ["0", "1"]
 
 
 def test_a_deep_request_in_any_order_is_taken_in_order_and_answered_as_it_was_sent() -> None:
@@ -233,7 +304,7 @@ class Beside(Recorder):
         self.under_way: list[set[str]] = []
         self.together: list[list[set[str]]] = []
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         mine = set(batch.streams)
         self.under_way.append(mine)
         self.together.append(list(self.under_way))
@@ -274,7 +345,7 @@ def test_parts_of_a_request_that_end_out_of_turn_are_answered_in_its_order() -> 
 class Half(Beside):
     """The first batch fails, at once, the others do not."""
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         if batch.seqs[0] == 0:
             raise Contended("other processes kept writing")
         return await super().score_batch(batch)
@@ -298,7 +369,7 @@ class Stall(Away):
         self.begun = 0
         self.both = asyncio.Event()
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         self.begun += 1
         if self.begun == LANES:
             self.both.set()
@@ -352,3 +423,20 @@ def test_what_comes_while_redis_is_asked_whether_it_is_there_takes_nobody_into_a
     assert all(isinstance(answer, StoreUnavailable) for answer in failed)
     assert [stream for batch in recorder.batches for stream, _ in batch] == ["first", "afterwards"]
     assert last == ["0"]
+
+
+def test_others_have_their_turn_between_thousands_of_rejections() -> None:
+    spoilt = WIRE.read(json.dumps([7] * 1000).encode(), False, None)[0]
+
+    async def run() -> int:
+        batcher = Batcher(WIRE, Recorder(), Metrics(), 10, 10_000, 1e9)
+        batcher.start()
+        job, turns = asyncio.create_task(batcher.submit(spoilt)), 0
+        while not job.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await batcher.stop()
+        assert len(job.result()) == 1000
+        return turns
+
+    assert asyncio.run(run()) >= 50  # it takes a hundred batches, two of them in a turn

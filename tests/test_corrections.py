@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,10 +20,16 @@ from structlog.testing import capture_logs
 
 from models.detector import Detector
 from service.app import create_app
+from service.messages.errors import Contended
 from service.messages.schemas import Readings, Wire
 from service.messages.stream_settings import StreamSettings
+from service.records.history import Entries
+from service.records.state import Records
 from service.settings import Settings
+from service.storage.held import Held
 from service.storage.store import StateStore
+from service.streams.scoring import Scorer
+from service.streams.stepper import Stepper
 from tests.conftest import post, readings
 from tests.test_scoring import scorer_of, state_key
 
@@ -76,6 +87,14 @@ def test_a_late_reading_sent_again_is_answered_again(client: TestClient) -> None
     assert client.get("/v1/streams/again").json()["readings"] == 20
 
 
+async def score(scorer: Scorer, one: Readings) -> str:
+    """The answer to one reading, which may have to be put in its place first."""
+    (given,) = await scorer.score_batch(one)
+    text = await given if isinstance(given, asyncio.Future) else given
+    assert isinstance(text, str), text
+    return text
+
+
 class OvertakenStore(StateStore):
     """Another process is faster, once: before the stream is held for a correction, or while it is."""
 
@@ -89,11 +108,11 @@ class OvertakenStore(StateStore):
             await job()
         return histories
 
-    async def load_earlier(self, stream: str) -> list[bytes]:
+    async def load_earlier(self, streams: Sequence[str]) -> list[list[bytes]]:
         if self.during is not None:
             job, self.during = self.during, None
             await job()
-        return await super().load_earlier(stream)
+        return await super().load_earlier(streams)
 
 
 @pytest.mark.parametrize("moment", ["before", "during"])
@@ -115,8 +134,8 @@ def test_a_late_reading_that_another_process_overtakes(
 
         await mine.configure("race", StreamSettings(reorder_window_s=600))
         await mine.score_batch(read(sent[0], sent[1], sent[3]))
-        setattr(stores[0], moment, lambda: others.score_batch(read(other)))
-        (text,) = await mine.score_batch(read(sent[2]))
+        setattr(stores[0], moment, lambda: score(others, read(other)))
+        text = await score(mine, read(sent[2]))
         known = await mine.describe("race")
         for store in stores:
             await store.close()
@@ -294,3 +313,207 @@ def test_settings_of_another_version_harm_nobody(
         sent = [{**readings("any", 1)[0], "stream": name} for name in ("newer", "broken", "neighbour")]
         assert [r["status"] for r in post(client, sent)] == ["warming_up"] * 3
         assert client.get("/v1/streams/newer").json()["on_gap"] == "hold"
+
+
+def tag_of(client: TestClient, stream: str) -> str:
+    tag: str = client.get(f"/v1/streams/{stream}").json()["tag"]
+    return tag
+
+
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many readings each stream was replayed, in the order in which they were."""
+    counts: list[int] = []
+    replay = Stepper.replay
+
+    def counted(stepper: Stepper, records: Records, readings: Sequence[Entries]) -> list[Entries]:
+        counts.extend(map(len, readings))
+        return replay(stepper, records, readings)
+
+    monkeypatch.setattr(Stepper, "replay", counted)
+    return counts
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_many_late_readings_of_a_stream_cost_one_replay(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, numbered: bool
+) -> None:
+    """Sent in reverse order, in one request: each batch that comes while one is corrected is one more at most."""
+    sent = readings("many", 101)
+    sent = sent if numbered else without_seq(sent)
+    configure(client, "many", reorder_window_s=604_800)
+    post(client, [sent[100]])
+    counts = replays(monkeypatch)
+    results = post(client, sent[99::-1])
+    assert all(r["corrected"] for r in results)
+    assert sum(counts) <= 4 * 101
+    expected = post(client, [{**reading, "stream": "sorted"} for reading in sent])
+    assert [r["score"] for r in reversed(results)] == [r["score"] for r in expected[:100]]
+    assert tag_of(client, "many") == tag_of(client, "sorted")
+    history = [entry["result"] for entry in client.get("/v1/streams/many/history").json()]
+    assert [r["score"] for r in history] == [r["score"] for r in expected]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_late_readings_of_streams_that_take_turns_find_their_places(client: TestClient, seed: int) -> None:
+    """On both sides of the earlier records that a short window keeps, of several streams in one request."""
+    names = ["one", "two", "three"]
+    sent = {name: readings(name, 100, seed=seed + at) for at, name in enumerate(names)}
+    for name in names:
+        configure(client, name, reorder_window_s=900)
+    for at in range(0, 100, 10):
+        chosen = [sent[name][k] for k in range(at, at + 10) for name in names]
+        early = [reading for reading in chosen if reading["seq"] % 7 not in (3, 4)]
+        late = [reading for reading in chosen if reading["seq"] % 7 in (3, 4)]
+        post(client, early)
+        results = post(client, late)
+        assert {r["status"] for r in results} <= {"warming_up", "normal", "anomalous"}
+    for name in names:
+        expected = post(client, [{**reading, "stream": f"{name}-sorted"} for reading in sent[name]])
+        known, in_order = (client.get(f"/v1/streams/{stream}").json() for stream in (name, f"{name}-sorted"))
+        assert (known["tag"], known["readings"], known["score"]) == (in_order["tag"], 100, expected[-1]["score"])
+
+
+def test_the_same_late_reading_twice_in_a_request_is_applied_once(client: TestClient) -> None:
+    sent = readings("twice", 20)
+    configure(client, "twice", reorder_window_s=600)
+    post(client, [reading for reading in sent if reading["seq"] != 15])
+    other = {**sent[15], "values": {"pressure": 9.5}}
+    first, again, conflict = post(client, [sent[15], sent[15], other])
+    assert (first["corrected"], first["replayed"]) == (True, False)
+    assert again == {**first, "replayed": True}
+    assert conflict["status"] == "conflict"
+    assert client.get("/v1/streams/twice").json()["readings"] == 20
+
+
+def test_more_late_readings_than_a_history_holds_are_late(settings: Callable[..., Settings]) -> None:
+    sent = readings("full", 60)
+    with TestClient(create_app(settings(history_readings=32))) as client:
+        configure(client, "full", reorder_window_s=604_800)
+        post(client, [sent[at] for at in range(0, 60, 3)])
+        results = post(client, [sent[at] for at in range(57) if at % 3])
+        applied = [r["seq"] for r in results if r["corrected"]]
+        assert applied == [r["seq"] for r in results[: len(applied)]]
+        assert [r["status"] for r in results[len(applied) :]] == ["late"] * (38 - len(applied))
+        assert (
+            12 <= len(applied) <= 14
+        )  # 20 are there and 32 fit, behind the one or two that an earlier record has seen
+        kept = sorted({*range(0, 60, 3), *applied})
+        post(client, [{**sent[at], "stream": "sorted"} for at in kept])
+        assert tag_of(client, "full") == tag_of(client, "sorted")
+
+
+def test_other_streams_are_scored_while_a_correction_is_under_way(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings of others, and of the stream itself; those are replayed at the end."""
+    sent = readings("slow", 60)
+    configure(client, "slow", reorder_window_s=3600)
+    post(client, [reading for reading in sent[:50] if reading["seq"] != 20])
+    begun, go_on = threading.Event(), threading.Event()
+    replay = Stepper.replay
+
+    def held(stepper: Stepper, records: Records, given: Sequence[Entries]) -> list[Entries]:
+        begun.set()
+        assert go_on.wait(20)
+        return replay(stepper, records, given)
+
+    monkeypatch.setattr(Stepper, "replay", held)
+    with ThreadPoolExecutor(1) as threads:
+        late = threads.submit(post, client, [sent[20]])
+        try:
+            assert begun.wait(20)
+            assert post(client, readings("other", 1))[0]["status"] == "warming_up"
+            newer = post(client, sent[50:])
+        finally:
+            go_on.set()
+        assert late.result(20)[0]["corrected"]
+    assert not any(r["corrected"] for r in newer)
+    post(client, [{**reading, "stream": "sorted"} for reading in sent])
+    assert tag_of(client, "slow") == tag_of(client, "sorted")
+    history = client.get("/v1/streams/slow/history").json()
+    assert history[-1]["result"]["corrected"]
+
+
+def test_what_would_wait_too_long_for_corrections_gets_429_and_nothing_is_lost(
+    settings: Callable[..., Settings],
+) -> None:
+    names = [f"w{at}" for at in range(40)]
+    with TestClient(create_app(settings(correcting_ms=1))) as client:
+        for name in names:
+            configure(client, name, reorder_window_s=3600)
+            post(client, [reading for reading in readings(name, 12) if reading["seq"] != 5])
+        late = [readings(name, 6)[5] for name in names]
+        fresh = readings("fresh", 1)
+        reply, tries = client.post("/v1/readings", json=late + fresh), 1
+        assert reply.status_code == 429
+        assert reply.headers["Retry-After"] == "1"
+        assert "GATEWATCH_CORRECTING_MS" in reply.json()["detail"]
+        while reply.status_code == 429 and tries < 1000:
+            time.sleep(0.01)
+            reply, tries = client.post("/v1/readings", json=late + fresh), tries + 1
+        results = reply.json()
+        assert all(r["corrected"] for r in results[:40])
+        assert results[40]["replayed"]
+        assert {client.get(f"/v1/streams/{name}").json()["readings"] for name in names} == {12}
+
+
+def test_a_foreign_or_corrupt_earlier_record_concerns_its_stream_alone(
+    settings: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    names = ["foreign", "corrupt", "lost", "sound"]
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        for name in names:
+            configure(client, name, reorder_window_s=3600)
+            post(client, [reading for reading in readings(name, 12) if reading["seq"] != 5])
+        for slot in (0, 1):
+            key = state_key(tenant, "foreign", f"earlier:{slot}")
+            database.delete(key)
+            database.rpush(key, "x")
+            database.set(state_key(tenant, "corrupt", f"earlier:{slot}"), b"GW")
+        database.delete(state_key(tenant, "lost", "history"))
+        database.rpush(state_key(tenant, "lost", "history"), "x")
+        results = post(client, [readings(name, 6)[5] for name in names])
+        assert [r["status"] for r in results] == ["normal", "normal", "late", "normal"]
+        assert [r["corrected"] for r in results] == [True, True, False, True]
+
+
+def test_a_stream_that_others_keep_writing_fails_its_readings_alone(
+    detector: Detector, redis_url: str, tenant: str
+) -> None:
+    """The late one of it and the new one; a neighbour in the same batch is answered."""
+
+    class Overwritten(StateStore):
+        busy = False
+
+        @asynccontextmanager
+        async def hold(self, streams: Sequence[str], remembered: bool = False) -> AsyncIterator[Held]:
+            async with super().hold(streams, remembered) as held:
+                if self.busy and "busy" in streams:
+                    with redis.Redis.from_url(redis_url) as database:
+                        database.set(self.key("busy", "state"), os.urandom(8))
+                yield held
+
+    async def run() -> list[object]:
+        wire = Wire(detector.channels, 0, 100)
+        store = Overwritten(redis_url, tenant, 2000)
+        scorer = scorer_of(detector, store, 4)
+
+        def read(*chosen: dict[str, Any]) -> Readings:
+            return wire.columns(wire.read(json.dumps(chosen).encode(), False, None)[0], 2_000_000_000_000)[1]
+
+        for name in ("busy", "calm"):
+            await scorer.configure(name, StreamSettings(reorder_window_s=600))
+            sent = readings(name, 4)
+            await scorer.score_batch(read(sent[0], sent[1], sent[3]))
+        store.busy = True
+        batch = read(*(readings(name, 5)[seq] for seq in (2, 4) for name in ("busy", "calm")))
+        given = await scorer.score_batch(batch)
+        await scorer.corrector.finish()
+        await store.close()
+        return [one.exception() or one.result() if isinstance(one, asyncio.Future) else one for one in given]
+
+    late, calm_late, new, calm_new = asyncio.run(run())
+    assert isinstance(late, Contended)
+    assert isinstance(new, Contended)
+    assert json.loads(str(calm_late))["corrected"]
+    assert json.loads(str(calm_new))["score"] is not None

@@ -10,6 +10,7 @@ columns are the stream's channels (see layout.py), whatever model has scored it.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -97,6 +98,29 @@ def unpack_slots(body: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
     return entries[gaps[-1] + 1 :] if len(gaps) else entries
 
 
+def find_each(
+    ring: bytes, layout: Layout, seqs: Sequence[int], times_ms: Sequence[int], values: NDArray[np.float64]
+) -> list[Entries]:
+    """`find` for many readings of a stream: the ring is put in order once, instead of being searched for each."""
+    if len(seqs) == 1:
+        return [find(ring, layout, seqs[0], times_ms[0], values[0]).copy()]  # the ring itself is not kept
+    body, size = ring[len(layout.ring_header) :], layout.entry.itemsize
+    entries = np.frombuffer(body, layout.entry, len(body) // size)
+    numbers, times = entries["seq"], entries["timestamp_ms"]
+    by_number = np.argsort(numbers, kind="stable")
+    unnumbered = np.flatnonzero(numbers < 0)
+    by_time = unnumbered[np.argsort(times[unnumbered], kind="stable")]
+    found = []
+    for order, column, keys in ((by_number, numbers, seqs), (by_time, times, times_ms)):
+        first, last = (np.searchsorted(column[order], keys, side).tolist() for side in ("left", "right"))
+        found.append([order[start:stop].tolist() for start, stop in zip(first, last, strict=True)])
+    known = []
+    for seq, time_ms, row, numbered, timed in zip(seqs, times_ms, values, *found, strict=True):
+        slots = b"".join(body[at * size : (at + 1) * size] for at in (timed if seq < 0 else numbered))
+        known.append(_find(slots, layout, seq, time_ms, row))
+    return known
+
+
 def find(ring: bytes, layout: Layout, seq: int, timestamp_ms: int, values: NDArray[np.float64]) -> Entries:
     """(0 or 1,) the sound entry, in the stream's channels, that a reading repeats or stands in conflict with.
 
@@ -107,7 +131,11 @@ def find(ring: bytes, layout: Layout, seq: int, timestamp_ms: int, values: NDArr
     Args:
         values: (C,) of the reading, in the model's order.
     """
-    body, dtype = ring[len(layout.ring_header) :], layout.entry
+    return _find(ring[len(layout.ring_header) :], layout, seq, timestamp_ms, values)
+
+
+def _find(body: bytes, layout: Layout, seq: int, timestamp_ms: int, values: NDArray[np.float64]) -> Entries:
+    dtype = layout.entry
     size = dtype.itemsize
     entries = np.frombuffer(body, dtype, len(body) // size)
     same = entries["seq"] == seq

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from service.records import state
 
 REMEMBERED_KEYS: Final = 65_536
+MOST_OFFSETS: Final = 100_000
 
 SAVE: Final = (
     f"local first, last = {state.FENCE.start}, {state.FENCE.stop - 1}\n"
@@ -209,13 +210,15 @@ class _Offsets(dict[tuple[int, int], bytes]):
 
     def __missing__(self, place: tuple[int, int]) -> bytes:
         offset = b"%d" % place[0]
-        self[place] = written = b"\r\n$%d\r\n%b\r\n$%d\r\n" % (len(offset), offset, place[1])
+        written = b"\r\n$%d\r\n%b\r\n$%d\r\n" % (len(offset), offset, place[1])
+        if len(self) < MOST_OFFSETS:
+            self[place] = written
         return written
 
 
 _LENGTHS = _Lengths()
 _OFFSETS = _Offsets()
-"""Of the slots of one ring, some hundreds."""
+"""Of the slots of one ring, some hundreds; a correction writes pieces of any length, which are not all remembered."""
 
 
 def _encode(name: str) -> str:

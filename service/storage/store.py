@@ -107,9 +107,11 @@ class StateStore(Database):
         """What was saved as the streams' settings, empty for a stream without any. One round trip."""
         return await self._load_values([self.key(stream, "settings").encode() for stream in streams], "settings")
 
-    async def load_earlier(self, stream: str) -> list[bytes]:
-        """The two earlier records of a stream with a reorder window, empty where there is none."""
-        return await self._load_values(self.commands.earlier_keys(stream), "earlier records")
+    async def load_earlier(self, streams: Sequence[str]) -> list[list[bytes]]:
+        """The two earlier records of streams with a reorder window, empty where there is none. One round trip."""
+        keys = [key for stream in streams for key in self.commands.earlier_keys(stream)]
+        loaded = await self._load_values(keys, "earlier records")
+        return [loaded[at : at + 2] for at in range(0, len(loaded), 2)]
 
     async def _load_values(self, keys: Sequence[bytes], what: str) -> list[bytes]:
         async with self.within(f"load {len(keys)} {what}"):

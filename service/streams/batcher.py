@@ -8,14 +8,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from service.messages.answers import answer
-from service.messages.errors import Contended, ForeignValue, StoreUnavailable, TooLarge, TooManyWaiting, cause_of
+from service.messages.errors import (
+    Contended,
+    ForeignValue,
+    ServiceError,
+    StoreUnavailable,
+    TooLarge,
+    TooManyWaiting,
+    cause_of,
+)
 from service.messages.schemas import Sent, Wire
 from service.metrics import Metrics
-from service.streams.scoring import Scorer
+from service.streams.scoring import Answer, Scorer
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +53,7 @@ class _Submission:
         taken: how many were taken into batches, from the first on.
         answered: how many have their answer.
         order: once it had to be divided, where what stands in `sent` stood in the request.
+        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond DEPTH.
     """
 
     sent: list[Sent]
@@ -53,6 +63,7 @@ class _Submission:
     taken: int = 0
     answered: int = 0
     order: list[int] | None = None
+    ahead: int = 0
 
     def answer(self, start: int, answers: list[str]) -> None:
         """Note the answers of a part; with the last one, whoever waits gets them all in the order of the request."""
@@ -101,6 +112,7 @@ class Batcher:
         self._asked = 0  # lanes that wait to hear whether Redis answers at all
         self._queue: deque[_Submission] = deque()
         self._waiting = 0
+        self._ahead = 0  # of those that wait, how many are in the way of a request that comes now
         self._under_way: list[set[str]] = []  # the streams of each batch
         self._blocked = False  # nothing of what waits can be taken before a batch ends
         self._ended = 0.0  # when the last batch did
@@ -135,10 +147,10 @@ class Batcher:
                 f"{self._waiting} readings wait to be scored; at most {self._waiting_readings} may wait: "
                 "send again after the time in Retry-After"
             )
-        ahead_s = self._waiting * self._reading_s
+        ahead_s = self._ahead * self._reading_s
         if ahead_s > self._waiting_s:
             raise TooManyWaiting(
-                f"the {self._waiting} readings that wait to be scored take {ahead_s:.1f} s; at most "
+                f"the {self._ahead} readings that wait to be scored take {ahead_s:.1f} s; at most "
                 f"{self._waiting_s:g} s may be ahead of a request (GATEWATCH_WAITING_MS): "
                 "send again after the time in Retry-After"
             )
@@ -163,6 +175,10 @@ class Batcher:
         self.check_room(len(sent))
         self._queue.append(submission)
         self._waiting += len(sent)
+        submission.ahead = len(sent)
+        if len(sent) > DEPTH:
+            submission.ahead = sum(min(count, DEPTH) for count in Counter(item.stream for item in sent).values())
+        self._ahead += submission.ahead
         if self._may_begin():
             self._wake()
         return submission.done
@@ -237,17 +253,54 @@ class Batcher:
             self._blocked = False
         at = 0
         for submission, start, stop in taken:
-            submission.answer(start, answers[at : at + stop - start])
+            self._hand_out(submission, start, answers[at : at + stop - start])
             at += stop - start
+
+    def _hand_out(self, submission: _Submission, start: int, answers: list[Answer]) -> None:
+        """Give a submission the answers of a part, those that come later when they do; or the error it met."""
+        texts: dict[int, str] = {}
+        for place, one in enumerate(answers, start):
+            if isinstance(one, str):
+                texts[place] = one
+            elif isinstance(one, ServiceError):
+                self._refuse(submission, one)
+            else:
+                one.add_done_callback(partial(self._come_later, submission, place))
+        if len(texts) == len(answers):
+            submission.answer(start, list(texts.values()))
+            return
+        for place, text in texts.items():
+            submission.answer(place, [text])
+
+    def _come_later(self, submission: _Submission, place: int, text: asyncio.Future[str]) -> None:
+        if text.cancelled():
+            return
+        error = text.exception()
+        if error is None:
+            submission.answer(place, [text.result()])
+        else:
+            self._refuse(submission, error)
+
+    def _refuse(self, submission: _Submission, error: BaseException) -> None:
+        """Fail a request for what concerns one of its streams; others of its batch have their answers."""
+        if submission.taken < len(submission.sent) and submission in self._queue:
+            self._queue.remove(submission)
+            self._waiting -= len(submission.sent) - submission.taken
+            self._ahead -= submission.ahead
+        _give([submission], error)
 
     def _note_pace(self, reading_s: float) -> None:
         self._reading_s += (reading_s - self._reading_s) * (PACE_GAIN if self._reading_s else 1.0)
 
-    async def _score(self, sent: list[Sent]) -> list[str]:
+    async def _score(self, sent: list[Sent]) -> list[Answer]:
         """The answers of a batch: those of its readings, and those of what is none."""
         with self._metrics.stage("parse"):
             results, readings = self._wire.columns(sent, int(time.time() * 1000))
-        scored = await self._scorer.score_batch(readings) if len(readings) else []
+        if len(readings):
+            scored = await self._scorer.score_batch(readings)
+        else:
+            scored = []
+            await asyncio.sleep(0)  # others have their turn between thousands of rejections
         if len(scored) == len(results):
             return scored
         self._metrics.answered("rejected", len(results) - len(scored))
@@ -264,7 +317,7 @@ class Batcher:
         """
         taken: list[_Part] = []
         left: deque[_Submission] = deque()
-        room, depth = self._batch_readings, Counter[str]()
+        room, depth = self._batch_readings, Counter[str | None]()
         while self._queue and room > 0:
             submission = self._queue.popleft()
             start = submission.taken
@@ -287,6 +340,8 @@ class Batcher:
                 streams = [item.stream for item in submission.sent]
                 size = _size_of_part(streams, room, depth)
             submission.taken += size
+            self._ahead -= max(0, submission.ahead - (len(streams) - size))
+            submission.ahead = min(submission.ahead, len(streams) - size)
             depth.update(streams[:size])
             room -= size
             taken.append((submission, start, start + size))
@@ -316,11 +371,8 @@ class Batcher:
         if isinstance(error, ForeignValue):
             self._metrics.foreign_value()
         store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
-        in_part = [submission for submission in submissions if submission.taken < len(submission.sent)]
-        for submission in [submission for submission in in_part if submission in self._queue]:
-            self._queue.remove(submission)
-            self._waiting -= len(submission.sent) - submission.taken
-        _give(submissions, error)
+        for submission in submissions:
+            self._refuse(submission, error)
         if not store_failed:
             self._failed_at = None
             return
@@ -329,7 +381,7 @@ class Batcher:
         if self._queue and (self._failed_at <= began or not await self._store_answers()):
             _give(self._queue, error)
             self._queue.clear()
-            self._waiting = 0
+            self._waiting = self._ahead = 0
 
     async def _store_answers(self) -> bool:
         self._asked += 1
@@ -339,13 +391,13 @@ class Batcher:
             self._asked -= 1
 
 
-def _give(submissions: Iterable[_Submission], error: Exception) -> None:
+def _give(submissions: Iterable[_Submission], error: BaseException) -> None:
     for submission in submissions:
         if not submission.done.done():
             submission.done.set_exception(error)
 
 
-def _size_of_part(streams: list[str], room: int, depth: Counter[str]) -> int:
+def _size_of_part(streams: list[str | None], room: int, depth: Counter[str | None]) -> int:
     """How many of a submission's readings a batch may take: `room`, and no more than DEPTH of one stream in the batch.
 
     Args:
@@ -355,8 +407,10 @@ def _size_of_part(streams: list[str], room: int, depth: Counter[str]) -> int:
     part = streams[:room]
     if depth.keys().isdisjoint(part) and len(set(part)) == len(part):
         return len(part)
-    seen: Counter[str] = Counter()
+    seen = Counter[str]()
     for at, stream in enumerate(part):
+        if stream is None:  # a rejection takes no step
+            continue
         seen[stream] += 1
         if seen[stream] + depth[stream] > DEPTH:
             return at

@@ -1,15 +1,19 @@
-"""Corrections: a late reading takes its place, and the readings after it are scored anew.
+"""Corrections: late readings take their places, and the readings after them are scored anew.
 
 A stream with a reorder window keeps two earlier records beside its record, in turn: when a reading comes more than a
 window after the newest of them, the record before that reading replaces the older one. So one of the two is always
-older than any reading that may still come late, and the history since then, with the late reading in its place, is
-replayed from there: state, tag and scores are those of a stream that had seen everything in order.
+older than any reading that may still come late, and the history since then, with the late readings in their places, is
+replayed from there: state, tag and scores are those of a stream that had seen everything in order. All that wait are
+put in their places together, so a hundred late readings cost one replay and not a hundred.
 """
 
 from __future__ import annotations
 
+import bisect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +21,11 @@ from numpy.typing import NDArray
 from models.detector import JOIN_READINGS
 from service.messages.schemas import NO_SEQ
 from service.records import state
+from service.records.chain import Chain
 from service.records.history import Entries
 from service.records.layout import Layout
 from service.records.state import Records
 from service.streams.identity import Places
-from service.streams.stepper import Stepper
-
-_OF_STREAM = ("readings", "tag", "last_seq", "last_ms", "newest_ms", "session", "session_ms", "score", "status")
-_MOVED = (*_OF_STREAM, "present", "detector")
-"""What of a record goes back to an earlier one and is then moved forward anew."""
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
@@ -48,22 +48,100 @@ def keep(heads: Records, rows: Places, layouts: Sequence[Layout], seeds: Sequenc
 def within_window(record: Records, time_ms: int) -> bool:
     """Whether a late reading of a stream may still take its place."""
     window = int(record["reorder_ms"])
-    return window > 0 and time_ms >= int(record["last_ms"]) - window
+    return window > 0 and time_ms >= max(int(record["last_ms"]) - window, int(record["session_ms"]))
 
 
-@dataclass(frozen=True)
+_OF_STREAM: Final = ("readings", "tag", "session", "last_seq", "last_ms", "newest_ms", "session_ms", "score", "status")
+STEPPED: Final = (*_OF_STREAM, "present", "detector")
+"""What a record owes to the readings it has seen; the rest are settings and notes."""
+
+
 class Correction:
-    """A late reading in its place, as it is to be saved.
+    """Late readings of one stream on the way to their places: a replay that goes on part by part.
 
     Attributes:
-        record: (1,) the stream's record: what it would be had the reading come in time.
-        entries: the late reading's and those of all readings after it, with flag CORRECTED.
-        earlier: slot to an earlier record that has now seen the late reading too.
+        before: (1,) the stream's record without them.
+        record: (1,) the record moved so far; in the end what it would be had they come in time.
+        readings: (N,) the history since an earlier record, with the late readings in their places.
+        places: (K,) where in `readings` they stand, ascending.
+        entries: (N,) the new entries of those that were replayed.
+        done: how many were.
+        earlier: slot to an earlier record that has now seen the late readings too.
     """
 
-    record: Records
-    entries: Entries
-    earlier: dict[int, bytes]
+    def __init__(
+        self,
+        chain: Chain,
+        before: Records,
+        start: Records,
+        readings: Entries,
+        places: Places,
+        stops: list[tuple[int, int]],
+    ) -> None:
+        """`stops`: after how many readings which earlier record is to be kept anew, in this order."""
+        self._chain = chain
+        self.before = before
+        self.record = _moved(before, start)
+        self.readings = readings
+        self.places = places
+        self.entries = np.empty_like(readings)
+        self.done = 0
+        self.earlier: dict[int, bytes] = {}
+        self._stops = stops
+
+    @property
+    def left(self) -> int:
+        """How many readings are still to be replayed."""
+        return len(self.readings) - self.done
+
+    def part(self, most: int) -> Entries:
+        """The next readings to be replayed, no more than so many."""
+        stop = self._stops[0][0] if self._stops else len(self.readings)
+        return self.readings[self.done : min(self.done + most, stop)]
+
+    def advance(self, record: Records, entries: Entries, layout: Layout, seed: int) -> None:
+        """Note what a part came to: the record after it, and its entries."""
+        self.record = record
+        self.entries[self.done : self.done + len(entries)] = entries
+        self.done += len(entries)
+        while self._stops and self._stops[0][0] == self.done:
+            _, slot = self._stops.pop(0)
+            (self.earlier[slot],) = state.pack(record, [layout], [seed])
+
+    def follow(self, record: Records, entries: Entries) -> bool:
+        """Add the readings that the stream has seen meanwhile; False if the correction must begin anew.
+
+        Args:
+            record: (1,) the stream's record now.
+            entries: its history now.
+        """
+        seen, n = self.before["readings"][0], entries["n"]
+        since = entries[(n >= seen) & (n < record["readings"][0])]
+        if self.before["earlier"][0] != record["earlier"][0] or not _leads_to(self._chain, self.before, since, record):
+            return False
+        self.readings = np.concatenate([self.readings, since])
+        self.entries = np.concatenate([self.entries, np.empty_like(since)])
+        self.before, self.record = record.copy(), _moved(record, self.record)
+        return True
+
+    def finish(self) -> Entries:
+        """Mark what was scored anew; returns the entries from the first late reading on, which are to be saved."""
+        corrected = self.entries[self.places[0] :]
+        corrected["status"] |= state.CORRECTED
+        self.record["status"] |= state.CORRECTED
+        return corrected
+
+    def begun(self) -> Entries:
+        """The readings with which an incident begins that has raised no alert yet.
+
+        An incident whose beginning only moved, because of the late readings, has raised its alert.
+        """
+        alerts_before = np.flatnonzero(self.readings["status"] & state.ALERT)
+        alerts = np.flatnonzero(self.entries["status"] & state.ALERT)
+        gone, new = np.setdiff1d(alerts_before, alerts), np.setdiff1d(alerts, alerts_before)
+        moved = np.abs(new[:, None] - gone).min(axis=1, initial=JOIN_READINGS) < JOIN_READINGS
+        opened: Entries = self.entries[new[~moved]]
+        return opened
 
 
 @dataclass(frozen=True)
@@ -73,90 +151,124 @@ class Gap:
     expected: int
 
 
-def insert(
-    stepper: Stepper,
+def place(
+    chain: Chain,
+    fresh: Records,
     record: Records,
-    layout: Layout,
-    seed: int,
     earlier: dict[int, Records],
     entries: Entries,
     late: Entries,
-) -> Correction | Gap | None:
-    """Apply a late reading in its place.
+    slots: int,
+) -> tuple[Correction | None, list[int | Gap | None]]:
+    """Find the places of late readings of one stream, one after the other, in their order.
 
     Args:
-        stepper: steps the model.
+        chain: of the model's channels.
+        fresh: (1,) a record that has seen nothing.
         record: (1,) the stream's record.
-        layout: the stream's.
-        seed: where its checksum starts.
         earlier: slot to (1,) sound earlier record of the stream.
         entries: the stream's history, in the model's channels.
-        late: (1,) the reading, as an entry with seq, time and values.
+        late: (K,) the readings in their order, each once, as entries with seq, time and values; none is in the history.
+        slots: most readings in a history.
 
     Returns:
-        None if no earlier record is early enough, or the readings since then are no longer all in the history. A Gap if
-        the stream waits at gaps and the reading is not the next one behind the reading before it or, as the first of
-        all, the last one ahead of the reading after it.
+        The correction, if any reading has a place; and for each of them: which of the correction's `places` is its own;
+        None if no earlier record is early enough, or the readings since then are no longer all in the history; a Gap
+        if the stream waits at gaps and the reading is not the next one behind the reading before it or, as the first
+        of all, the last one ahead of the reading after it.
     """
-    numbered = late["seq"][0] != NO_SEQ
-    order, mine = ("seq", late["seq"][0]) if numbered else ("timestamp_ms", late["timestamp_ms"][0])
+    numbered = bool(late["seq"][0] != NO_SEQ)
+    order = "seq" if numbered else "timestamp_ms"
+    held = numbered and bool(record["hold"][0])
+    session = int(record["session"][0])
+    late["session"] = session
+    starts = _starts(chain, fresh, record, earlier, entries)
+    found: list[int | Gap | None] = []
+    base: _Start | None = None
+    merged: list[int] = []
+    taken: list[int] = []
+    later: Counter[int] = Counter()  # slot of an earlier record to how many late readings it has to see
+    inserted: Counter[int] = Counter()  # slot of an earlier record to how many late readings come after it
+    for at, mine in enumerate(late[order].tolist()):
+        outdated = []
+        for start in starts:
+            if not start.first or start.last(numbered, session) < mine:
+                break
+            outdated.append(start.slot)
+        else:
+            found.append(None)
+            continue
+        if len(start.since) + inserted[start.slot] > slots:
+            found.append(None)
+            continue
+        if base is None:
+            base, merged = start, start.order(order, session).tolist()
+        if held:
+            behind = bisect.bisect_left(merged, mine)
+            ahead = merged[behind - 1] if behind else base.last(numbered, session)
+            expected = ahead + 1 if ahead != NO_SEQ else merged[behind] - 1
+            if mine != expected:
+                found.append(Gap(expected))
+                continue
+            merged.insert(behind, mine)
+        found.append(len(taken))
+        taken.append(at)
+        later.update(outdated)
+        inserted[start.slot] += 1
+    if base is None or not taken:
+        return None, found
+    chosen = late[taken]
+    ahead_of = np.searchsorted(base.order(order, session), chosen[order])
+    readings = np.insert(base.since, ahead_of, chosen)
+    stops = [(start.first - base.first + later[start.slot], start.slot) for start in starts if later[start.slot]]
+    places = ahead_of + np.arange(len(chosen))
+    return Correction(chain, record, base.record, readings, places, sorted(stops)), found
+
+
+@dataclass(frozen=True)
+class _Start:
+    """An earlier record from which the present one can be reached, and the readings since."""
+
+    slot: int
+    record: Records
+    since: Entries
+
+    @property
+    def first(self) -> int:
+        return int(self.record["readings"][0])
+
+    def last(self, numbered: bool, session: int) -> int:
+        """Where the last reading it has seen stands in the order of a session; before all of it, if of another."""
+        if not numbered:
+            return int(self.record["last_ms"][0])
+        return int(self.record["last_seq"][0]) if self.record["session"][0] == session else NO_SEQ
+
+    def order(self, by: str, session: int) -> NDArray[np.int64]:
+        """Where the readings since stand in the order of a session; those of sessions before it come first."""
+        places: NDArray[np.int64] = self.since[by]
+        return np.where(self.since["session"] == session, places, NO_SEQ) if by == "seq" else places
+
+
+def _starts(
+    chain: Chain, fresh: Records, record: Records, earlier: dict[int, Records], entries: Entries
+) -> list[_Start]:
+    """Where a replay may start, the newest first."""
     newest_first = sorted(earlier.items(), key=lambda kept: int(kept[1]["readings"][0]), reverse=True)
     if len(entries) and entries["n"][0] == 0:
-        newest_first.append((-1, stepper.fresh(1)))  # all readings are at hand: earlier records may have been lost
-    outdated: list[tuple[int, Records]] = []
-    for slot, start in newest_first:
-        first = int(start["readings"][0])
-        since = entries[entries["n"] >= first]
-        if not _leads_to(stepper, start, since, record):
-            continue
-        before = start["last_seq"][0] if numbered else start["last_ms"][0]
-        if first and before >= mine:
-            outdated.append((slot, start))
-            continue
-        place = int(np.searchsorted(since[order], mine))
-        if numbered and record["hold"][0]:
-            ahead = since["seq"][place - 1] if place else start["last_seq"][0]
-            expected = ahead + 1 if ahead != NO_SEQ else since["seq"][place] - 1
-            if mine != expected:
-                return Gap(int(expected))
-        moved = record.copy()
-        for name in _MOVED:
-            moved[name] = start[name]
-        late["session"] = record["session"]
-        readings = np.concatenate([since[:place], late, since[place:]])
-        done, rescored, kept = 0, [], {}
-        for old_slot, old in reversed(outdated):
-            upto = int(old["readings"][0]) - first + 1
-            rescored.append(stepper.replay(moved, readings[done:upto]))
-            (kept[old_slot],) = state.pack(moved, [layout], [seed])
-            done = upto
-        rescored.append(stepper.replay(moved, readings[done:]))
-        corrected = np.concatenate(rescored)[place:]
-        corrected["status"] |= state.CORRECTED
-        moved["status"] |= state.CORRECTED
-        return Correction(moved, corrected, kept)
-    return None
+        newest_first.append((-1, fresh))  # all readings are at hand: earlier records may have been lost
+    starts = [_Start(slot, start, entries[entries["n"] >= start["readings"][0]]) for slot, start in newest_first]
+    return [start for start in starts if _leads_to(chain, start.record, start.since, record)]
 
 
-def begun(before: Entries, corrected: Entries) -> Entries:
-    """The readings of a correction with which an incident begins that has raised no alert yet.
-
-    An incident whose beginning only moved, because of the late reading, has raised its alert.
-
-    Args:
-        before: the stream's history before the correction.
-        corrected: the late reading's entry and those of all readings after it.
-    """
-    before = before[before["n"] >= corrected["n"][0]]
-    alerts_before = np.flatnonzero(before["status"] & state.ALERT) + 1  # each reading is one place later now
-    alerts = np.flatnonzero(corrected["status"] & state.ALERT)
-    gone, new = np.setdiff1d(alerts_before, alerts), np.setdiff1d(alerts, alerts_before)
-    moved = np.abs(new[:, None] - gone).min(axis=1, initial=JOIN_READINGS) < JOIN_READINGS
-    opened: Entries = corrected[new[~moved]]
-    return opened
+def _moved(record: Records, seen: Records) -> Records:
+    """(1,) a record that has seen what another one has."""
+    moved = record.copy()
+    for name in STEPPED:
+        moved[name] = seen[name]
+    return moved
 
 
-def _leads_to(stepper: Stepper, start: Records, since: Entries, record: Records) -> bool:
+def _leads_to(chain: Chain, start: Records, since: Entries, record: Records) -> bool:
     """Whether `since` are all readings between an earlier record and the present one."""
     if len(since) != int(record["readings"][0]) - int(start["readings"][0]):
         return False
@@ -165,5 +277,5 @@ def _leads_to(stepper: Stepper, start: Records, since: Entries, record: Records)
     first = since[:1]
     if first["single"][0]:
         return bool(start["readings"][0] == first["n"][0])  # chained by a version before format 4
-    tags = stepper.chain.tags(start["tag"], first["seq"], first["timestamp_ms"], first["values"])
+    tags = chain.tags(start["tag"], first["seq"], first["timestamp_ms"], first["values"])
     return bool(tags[0] == first["tag"][0])

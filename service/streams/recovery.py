@@ -137,5 +137,5 @@ def _with_late_writes(
     readings = history.gathered(history.rearranged(old.kept, old.layout, layout), layout)
     numbered = record["last_seq"][0] >= 0
     newer = readings["seq"] > record["last_seq"] if numbered else readings["timestamp_ms"] > record["newest_ms"]
-    more = stepper.replay(record, readings[newer])
+    (more,) = stepper.replay(record, [readings[newer]])
     return np.concatenate([kept, history.spread(more, layout)])[-stepper.slots :]

@@ -15,7 +15,7 @@ import structlog
 
 from models.detector import STATUSES, Detector
 from service.messages.answers import Answers, answer, format_time, rejected
-from service.messages.errors import BadRequest, Contended, StoreUnavailable
+from service.messages.errors import BadRequest, Contended, ServiceError, StoreUnavailable
 from service.messages.schemas import NO_SEQ, Readings
 from service.messages.stream_settings import StreamSettings
 from service.metrics import Metrics
@@ -26,8 +26,9 @@ from service.records.state import Records
 from service.storage.resp import Writes
 from service.storage.store import StateStore
 from service.streams import corrections
-from service.streams.bookkeeping import Bookkeeping, alert_of
-from service.streams.identity import Round, across_gap, counts_anew, decide, joined, rounds_of, unanswered
+from service.streams.bookkeeping import Bookkeeping
+from service.streams.corrector import Corrector
+from service.streams.identity import Round, counts_anew, decide, joined, rounds_of, unanswered
 from service.streams.newcomers import Newcomers
 from service.streams.recovery import Lost, recover
 from service.streams.stepper import Stepper
@@ -38,6 +39,16 @@ log = structlog.get_logger(__name__)
 
 SMALL_BATCH = 32
 """Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
+
+Answer = str | ServiceError | asyncio.Future[str]
+"""A reading's answer; or why it has none, which concerns its stream alone; or the future of one that comes later."""
+
+
+HISTORIES_BYTES = 16 * 2**20
+"""Of histories loaded at a time, to look for what is sent again; but at least one."""
+
+FEW_BYTES = 2**20
+"""Of histories; so few are searched on the event loop, in a millisecond or two."""
 
 
 @dataclass
@@ -101,6 +112,7 @@ class Scorer:
         most_streams: int,
         turns: Turns,
         takeover: Takeover,
+        correcting_ms: float = 2000.0,
     ) -> None:
         self._takeover = takeover
         self.turns = turns
@@ -112,18 +124,30 @@ class Scorer:
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
         self._newcomers = Newcomers(store, most_streams)
+        self.corrector = Corrector(
+            store,
+            self._stepper,
+            self._answers,
+            metrics,
+            turns,
+            save_attempts,
+            correcting_ms,
+            self._lanes,
+            self._corrected,
+        )
 
-    async def score_batch(self, batch: Readings) -> list[str]:
+    async def score_batch(self, batch: Readings) -> list[Answer]:
         """Score readings of any streams; a stream's readings are applied in order of seq, or else of timestamp.
 
         A stream that another process wrote meanwhile is loaded and scored again, without the others.
 
         Returns:
-            Each reading's answer as JSON, in the order given.
+            Each reading's answer as JSON, in the order given; the future of it for a late reading that may take its
+            place; or the error that its stream met alone: Contended, if other processes wrote it `save_attempts`
+            times, or TooManyWaiting, if too many late ones wait.
 
         Raises:
             StoreUnavailable: Redis did not answer.
-            Contended: other processes wrote a stream for `save_attempts` times.
         """
         await self._takeover.claim()
         try:
@@ -131,8 +155,8 @@ class Scorer:
         finally:
             self._newcomers.end(batch.streams)
 
-    async def _score_batch(self, batch: Readings) -> list[str]:
-        answers: list[str] = [""] * len(batch)
+    async def _score_batch(self, batch: Readings) -> list[Answer]:
+        answers: list[Answer] = [""] * len(batch)
         waiting: Sequence[int] = range(len(batch))
         left, deep = self._attempts, len(batch)
         loop = asyncio.get_running_loop()
@@ -181,8 +205,13 @@ class Scorer:
             if lost:
                 left, deep = left - 1, max(1, len(rounds[:deep]) // 2)  # what takes less time is less often overtaken
                 if not left:
-                    raise Contended(f"other processes kept writing {len(lost)} of the streams; send the readings again")
-            elif not later:
+                    error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")
+                    contended = {place for place in waiting if batch.streams[place] in lost}
+                    log.warning("streams not scored", streams=len(lost), error=str(error))
+                    answers = [error if at in contended else text for at, text in enumerate(answers)]
+                    later.difference_update(contended)
+                    left, lost = self._attempts, set()
+            if not lost and not later:
                 return answers
             waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
 
@@ -455,7 +484,7 @@ class Scorer:
         opened, closed = np.flatnonzero(is_open), np.flatnonzero(was_open & ~is_open)
         return {streams[row] for row in opened}, {streams[row] for row in closed}
 
-    def _write_answers(self, answers: list[str], applied: Applied, lanes: Lanes) -> None:
+    def _write_answers(self, answers: list[Answer], applied: Applied, lanes: Lanes) -> None:
         for place, text in applied.refused.items():
             answers[place] = text
         for round_, entries in applied.rounds:
@@ -465,7 +494,7 @@ class Scorer:
                 answers[place] = text
 
     async def _answer_seen(
-        self, answers: list[str], batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]
+        self, answers: list[Answer], batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]
     ) -> set[int]:
         """Answer readings that are not new from their streams' histories: with their first answer, if it is there.
 
@@ -475,91 +504,60 @@ class Scorer:
         seen = [(place, row) for place, row in applied.seen if lanes.streams[row] not in lost]
         if not seen:
             return set()
-        rows = sorted({row for _, row in seen})
-        loaded = await self._store.load_histories([lanes.streams[row] for row in rows])
-        rings = dict(zip(rows, loaded, strict=True))
-        repeats: list[tuple[int, Layout, Entries]] = []
+        repeats: dict[Layout, list[tuple[int, Entries]]] = {}
         restarted: dict[int, set[int]] = {}
-        for place, row in seen:
-            layout, seq, time_ms = lanes.layouts[row], int(batch.seqs[place]), int(batch.timestamps_ms[place])
-            known = history.find(rings[row], layout, seq, time_ms, batch.values[place])
-            if row in restarted or counts_anew(batch, place, known, layout, lanes.records[row]):
+        for (place, row), known in zip(seen, await self._known(batch, seen, lanes), strict=True):
+            layout, record, time_ms = lanes.layouts[row], lanes.records[row], int(batch.timestamps_ms[place])
+            if row in restarted or counts_anew(batch, place, known, layout, record):
                 if row not in restarted:
                     await self.restart_sequence(lanes.streams[row], time_ms)
                 restarted.setdefault(row, set()).add(place)
                 continue
-            result = unanswered(batch, place, known, layout, lanes.records[row])
+            result = unanswered(batch, place, known, layout, record)
             if result is None:
-                repeats.append((place, layout, known))
-                continue
-            may_take_its_place = result.status == "late" and corrections.within_window(lanes.records[row], time_ms)
-            corrected = await self._correct(batch, place) if may_take_its_place else None
-            answers[place] = corrected or answer(result)
-            if not corrected:
+                repeats.setdefault(layout, []).append((place, known))
+            elif result.status == "late" and corrections.within_window(record, time_ms):
+                answers[place] = self.corrector.take(batch, place, record)
+            else:
+                answers[place] = answer(result)
                 self._metrics.answered(result.status, 1)
-        for place, layout, known in repeats:
-            (answers[place],) = self._answers.kept_texts([batch.streams[place]], known, layout, replayed=True)
-        if repeats:
-            for place, _, known in repeats:
-                await self.books.replayed([batch.streams[place]], known)
+        for layout, repeated in repeats.items():
+            streams = [batch.streams[place] for place, _ in repeated]
+            kept = np.concatenate([known for _, known in repeated])
+            texts = self._answers.kept_texts(streams, kept, layout, replayed=True)
+            for (place, _), text in zip(repeated, texts, strict=True):
+                answers[place] = text
+            await self.books.replayed(streams, kept)
         return set().union(*restarted.values())
 
-    async def _correct(self, batch: Readings, place: int) -> str | None:
-        """Apply a late reading in its place, if its stream has a window for that; returns its answer."""
-        stream, time_ms, stepper = batch.streams[place], int(batch.timestamps_ms[place]), self._stepper
-        late = np.zeros(1, stepper.entry)
-        late["seq"], late["timestamp_ms"], late["values"] = batch.seqs[place], time_ms, batch.values[place]
-        late["single"] = 0
-        for _ in range(self._attempts):
-            async with self._store.hold([stream]) as held:
-                lanes = await self._lanes([stream], held.packed)
-                if not corrections.within_window(lanes.records[0], time_ms):
-                    return None
-                packed, (ring,) = await self._store.load_earlier(stream), await self._store.load_histories([stream])
-                (layout,) = lanes.layouts
-                known = history.find(ring, layout, int(batch.seqs[place]), time_ms, batch.values[place])
-                if len(known):  # another process was first, or it stands twice in this batch
-                    result = unanswered(batch, place, known, layout, lanes.records[0])
-                    if result is None:
-                        await self.books.replayed([stream], known)
-                        return self._answers.kept_texts([stream], known, layout, replayed=True)[0]
-                    self._metrics.answered(result.status, 1)
-                    return answer(result)
-                entries = history.gathered(stepper.read_history(ring, layout), layout)
-                (seed,) = lanes.seeds
-                earlier, _, flaws = state.unpack(
-                    packed, [seed] * 2, stepper.record, stepper.usual, self._detector.digest, stepper.slots
-                )
-                sound = {slot: earlier[slot : slot + 1] for slot in range(len(packed)) if slot not in flaws}
-                correction = await asyncio.to_thread(
-                    corrections.insert, stepper, lanes.records, layout, seed, sound, entries, late
-                )
-                if correction is None:
-                    if await self._store.load([stream]) == held.packed:
-                        return None
-                    continue  # written since it was held: record, earlier records and history are of different times
-                if isinstance(correction, corrections.Gap):
-                    self._metrics.answered("rejected", 1)
-                    return answer(across_gap(stream, time_ms, int(batch.seqs[place]), correction.expected))
-                slots = stepper.slots_in(
-                    [layout] * len(correction.entries), [0] * len(correction.entries), correction.entries
-                )
-                kept = {(0, slot): record for slot, record in correction.earlier.items()}
-                record = state.pack(correction.record, [layout], [seed])
-                was_open = self._detector.is_open(lanes.records["detector"])
-                incidents = self._incidents([stream], was_open, correction.record)
-                alerts = [
-                    (0, alert_of(stream, entry, corrected=True))
-                    for entry in corrections.begun(entries, correction.entries)
-                ]
-                await held.send(Writes([stream], lanes.fences, record, slots, [], kept, *incidents, alerts))
-                (saved,) = await held.saved()
-            if saved:
-                for cause in lanes.causes.values():
-                    self._metrics.rebuilt(cause)
-                self._metrics.corrected(len(correction.entries) - 1)
-                self.books.count_entries([stream], correction.entries[:1])
-                for _, alert in alerts:
-                    self.books.tell(alert)
-                return self._answers.texts([stream], correction.entries[:1], replayed=False)[0]
-        raise Contended(f"other processes kept writing stream {stream}; send the readings again")
+    async def _known(self, batch: Readings, seen: list[tuple[int, int]], lanes: Lanes) -> list[Entries]:
+        """Of each place and row, (0 or 1,) the entry of the stream's history with the reading's identity."""
+        stepper = self._stepper
+        places: dict[int, list[int]] = {}
+        for place, row in seen:
+            places.setdefault(row, []).append(place)
+        found: dict[int, Entries] = {}
+
+        def find(rows: Sequence[int], rings: Sequence[bytes]) -> None:
+            for row, ring in zip(rows, rings, strict=True):
+                of_row = places[row]
+                seqs, times_ms = batch.seqs[of_row].tolist(), batch.timestamps_ms[of_row].tolist()
+                known = history.find_each(ring, lanes.layouts[row], seqs, times_ms, batch.values[of_row])
+                found.update(zip(of_row, known, strict=True))
+
+        together = max(1, HISTORIES_BYTES // (stepper.slots * stepper.entry.itemsize))
+        every = list(places)
+        for start in range(0, len(every), together):
+            rows = every[start : start + together]
+            rings = await self._store.load_histories([lanes.streams[row] for row in rows])
+            if sum(map(len, rings)) < FEW_BYTES:
+                find(rows, rings)
+            else:
+                await asyncio.to_thread(find, rows, rings)
+        return [found[place] for place, _ in seen]
+
+    def _corrected(self, stream: str, late: Entries, alerts: Sequence[bytes]) -> None:
+        """Count late readings that took their places, and tell the alerts of incidents that began with them."""
+        self.books.count_entries([stream] * len(late), late)
+        for alert in alerts:
+            self.books.tell(alert)

@@ -67,15 +67,28 @@ class Stepper:
         heads["status"] = entries["status"]
         return entries
 
-    def replay(self, record: Records, readings: Entries) -> Entries:
-        """Feed readings to one stream, (1,) `record`, in their order; returns their new entries."""
-        entries = np.empty(len(readings), self.entry)
-        for at in range(len(readings)):
-            one = readings[at : at + 1]
-            record["session"] = one["session"]
-            entries[at : at + 1] = self.step(record, one["seq"], one["timestamp_ms"], one["values"])
-        entries["single"] = readings["single"]
-        return entries
+    def replay(self, records: Records, readings: Sequence[Entries]) -> list[Entries]:
+        """Feed each of B streams its readings, in their order and in rounds; returns the new entries of each.
+
+        Args:
+            records: (B,) moved forward.
+            readings: of each stream, any number.
+        """
+        lengths = np.array([len(of_stream) for of_stream in readings])
+        given = np.zeros((max(lengths, default=0), len(lengths)), self.entry)
+        for row, of_stream in enumerate(readings):
+            given[: len(of_stream), row] = of_stream
+        entries = np.empty_like(given)
+        for at in range(len(given)):
+            rows = np.flatnonzero(lengths > at)
+            heads, one = records[rows], given[at, rows]
+            began = heads["session"] != one["session"]
+            heads["session_ms"] = np.where(began, one["timestamp_ms"], heads["session_ms"])
+            heads["session"] = one["session"]
+            entries[at, rows] = self.step(heads, one["seq"], one["timestamp_ms"], one["values"])
+            records[rows] = heads
+        entries["single"] = given["single"]
+        return [entries[:length, row] for row, length in enumerate(lengths.tolist())]
 
     def rebuild(self, histories: Sequence[Entries]) -> Records:
         """(B,) the records after the readings of histories, stepped from nothing by this model; n and tags go on."""
@@ -117,6 +130,15 @@ class Stepper:
     def slots_anew(self, layout: Layout, row: int, kept: Entries) -> Slots:
         """A whole history, of one stream's entries that are in its own channels already."""
         return [(row, 0, layout.ring_header), *self._placed(layout, repeat(row), kept)]
+
+    def pieces_of(self, layout: Layout, row: int, entries: Entries) -> Slots:
+        """`slots_in` of consecutive entries of one stream, joined into one piece, or two at the end of its ring."""
+        last = history.spread(entries[-self.slots :], layout)
+        packed = history.pack_entries(last, layout.ring_seed)
+        start = int(last["n"][0]) % self.slots
+        ahead, begin, size = self.slots - start, len(layout.ring_header), layout.entry.itemsize
+        parts = [(start, packed[:ahead]), (0, packed[ahead:])]
+        return [(row, begin + slot * size, b"".join(part)) for slot, part in parts if part]
 
     def _placed(self, layout: Layout, rows: Iterable[int], kept: Entries) -> Slots:
         offsets = kept["n"] % np.uint64(self.slots) * np.uint64(kept.dtype.itemsize) + len(layout.ring_header)

@@ -118,11 +118,11 @@ class SimulatedStore(StateStore):
         """The streams' settings."""
         return [settings or b"" for settings in await self._values(streams, "settings")]
 
-    async def load_earlier(self, stream: str) -> list[bytes]:
-        """The stream's two earlier records."""
-        redis = self.redis
-        earlier: list[bytes] = await self.start(
-            lambda: [redis.values.get((stream, f"earlier:{slot}"), b"") for slot in (0, 1)]
+    async def load_earlier(self, streams: Sequence[str]) -> list[list[bytes]]:
+        """The streams' two earlier records."""
+        values = self.redis.values
+        earlier: list[list[bytes]] = await self.start(
+            lambda: [[values.get((stream, f"earlier:{slot}"), b"") for slot in (0, 1)] for stream in streams]
         )
         return earlier
 

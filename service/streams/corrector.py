@@ -1,0 +1,483 @@
+"""Corrector: gives late readings their places, beside the batches, so that no other stream waits for it.
+
+What a correction costs is known before it begins: the readings to be replayed. So much of it may wait, and no more.
+Those under way are stepped together, a slice at a time and off the event loop; whoever is done leaves, whoever waits
+joins. Nothing is held meanwhile: what a stream has seen since its correction began is replayed at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+import structlog
+
+from service.messages.answers import Answers, answer
+from service.messages.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
+from service.messages.schemas import NO_SEQ, Readings
+from service.metrics import Metrics
+from service.records import history, state
+from service.records.history import Entries
+from service.records.layout import Layout
+from service.records.state import Records
+from service.storage.resp import Writes
+from service.storage.store import StateStore
+from service.streams import corrections
+from service.streams.bookkeeping import alert_of
+from service.streams.corrections import Correction, Gap
+from service.streams.identity import across_gap, unanswered
+from service.streams.stepper import Stepper
+from service.streams.turns import Turns
+
+log = structlog.get_logger(__name__)
+
+SLICE_STEPS: Final = 256
+"""Readings replayed before those that wait are looked at again: some 20 ms of a stream that is alone."""
+
+MOST_STREAMS: Final = 256
+"""Corrected together; a round of so many takes a few milliseconds."""
+
+MOST_STEPS: Final = 131_072
+"""Readings in memory of the streams that are corrected together, but for one that is long: some 100 MB."""
+
+MOST_LATE: Final = 65_536
+"""Late readings that wait; those of a stream that waits already cost a step more and no replay."""
+
+LONG: Final = 4096
+"""Readings; a stream that has more to be replayed is long, and one of them is under way at a time."""
+
+FIRST_PACE_S: Final = 0.0002
+"""What a reading is taken to cost until some were replayed: 0.02 to 0.7 ms, by model and streams (measured)."""
+
+PACE_GAIN: Final = 0.2
+"""How much the last SLICE_STEPS count in the time that a reading takes."""
+
+
+class Lanes(Protocol):
+    """What the scorer makes of records in Redis; see scoring.Lanes."""
+
+    streams: list[str]
+    seeds: list[int]
+    fences: list[bytes]
+    records: Records
+    layouts: list[Layout]
+    recovered: dict[int, Entries]
+    causes: dict[int, str]
+
+
+@dataclass(frozen=True)
+class _Late:
+    """A late reading, where it stands in its batch, and the future of its answer."""
+
+    batch: Readings
+    place: int
+    done: asyncio.Future[str]
+
+    @property
+    def seq(self) -> int:
+        return int(self.batch.seqs[self.place])
+
+    @property
+    def time_ms(self) -> int:
+        return int(self.batch.timestamps_ms[self.place])
+
+    @property
+    def identity(self) -> int:
+        return self.time_ms if self.seq == NO_SEQ else self.seq
+
+
+@dataclass
+class _Waiting:
+    """The late readings of one stream that wait.
+
+    Attributes:
+        steps: what they are taken to cost, in readings to be replayed.
+        attempts: how often they were begun in vain.
+    """
+
+    late: list[_Late] = field(default_factory=list)
+    steps: int = 0
+    attempts: int = 0
+
+
+@dataclass
+class _Job:
+    """The correction of one stream under way.
+
+    Attributes:
+        late: the readings that get their places, in the order of those.
+        packed: the stream's record in Redis when it was last looked at.
+        attempts: how often it was begun, or saved, in vain.
+        texts: the answers to `late`, once they are known.
+        alerts: of incidents that begin with what was scored anew.
+    """
+
+    stream: str
+    layout: Layout
+    seed: int
+    correction: Correction
+    late: list[_Late]
+    packed: bytes | None
+    attempts: int = 0
+    texts: list[str] = field(default_factory=list)
+    alerts: list[bytes] = field(default_factory=list)
+
+
+_Told = tuple[_Late, str, str]
+"""A late reading that has no place: its status and its answer."""
+
+
+class Corrector:
+    """Corrects the streams of one scorer."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        stepper: Stepper,
+        answers: Answers,
+        metrics: Metrics,
+        turns: Turns,
+        attempts: int,
+        waiting_ms: float,
+        lanes_of: Callable[[list[str], Sequence[bytes | None]], Awaitable[Lanes]],
+        saved: Callable[[str, Entries, Sequence[bytes]], None],
+    ) -> None:
+        """Work with the scorer's parts.
+
+        Args:
+            attempts: to save a stream that other processes write.
+            waiting_ms: most time that corrections ahead of a late reading may take.
+            lanes_of: makes records of what Redis held.
+            saved: is told the stream, the late readings that were applied, and the alerts of incidents that began.
+        """
+        self._store = store
+        self._stepper = stepper
+        self._answers = answers
+        self._metrics = metrics
+        self._turns = turns
+        self._attempts = attempts
+        self._waiting_s = waiting_ms / 1000
+        self._lanes_of = lanes_of
+        self._saved = saved
+        self._waiting: dict[str, _Waiting] = {}
+        self._joining: dict[str, _Waiting] = {}  # those whose corrections are being begun
+        self._under_way: dict[str, _Job] = {}
+        self._steps = 0  # of all that wait or are under way
+        self._late = 0  # readings that wait
+        self._step_s = FIRST_PACE_S
+        self._task: asyncio.Task[None] | None = None
+
+    def take(self, batch: Readings, place: int, record: Records) -> asyncio.Future[str] | ServiceError:
+        """Have a late reading put in its place; the future of its answer, or why it cannot be taken now.
+
+        Args:
+            record: its stream's.
+        """
+        stream = batch.streams[place]
+        ahead_s = (self._steps - self._steps_of(stream)) * self._step_s
+        if ahead_s > self._waiting_s or self._late >= MOST_LATE:
+            return TooManyWaiting(
+                f"{self._late} late readings wait, behind corrections that take {ahead_s:.1f} s; at most {MOST_LATE} "
+                f"may wait, and {self._waiting_s:g} s be ahead of one (GATEWATCH_CORRECTING_MS): send the same "
+                "request again after the time in Retry-After, nothing is lost"
+            )
+        late = _Late(batch, place, asyncio.get_running_loop().create_future())
+        self._wait(stream, [late], int(record["readings"]))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name="corrector")
+        return late.done
+
+    async def finish(self) -> None:
+        """Wait until nothing is left to be corrected."""
+        if self._task is not None:
+            await self._task
+
+    def _steps_of(self, stream: str) -> int:
+        """What the corrections of a stream are taken to cost, that wait or are under way."""
+        waiting = (of[stream].steps for of in (self._waiting, self._joining) if stream in of)
+        job = self._under_way.get(stream)
+        return sum(waiting) + (job.correction.left if job else 0)
+
+    def _wait(self, stream: str, late: list[_Late], readings: int, attempts: int = 0) -> None:
+        """Have late readings of a stream that has so many readings wait."""
+        waiting = self._waiting.setdefault(stream, _Waiting())
+        steps = len(late) + (0 if waiting.late else min(readings, self._stepper.slots))
+        waiting.late += late
+        waiting.steps += steps
+        waiting.attempts = max(waiting.attempts, attempts)
+        self._steps += steps
+        self._late += len(late)
+
+    async def _work(self) -> None:
+        """Correct what waits until nothing is left."""
+        while self._waiting or self._under_way:
+            began, steps = time.perf_counter(), 0
+            self._joining = joining = self._next()
+            try:
+                if joining:
+                    await self._begin(joining)
+            except Exception as error:
+                self._fail([late for waiting in joining.values() for late in waiting.late], error)
+            self._joining = {}
+            jobs = list(self._under_way.values())
+            try:
+                steps = await self._advance([job for job in jobs if job.correction.left])
+                jobs = [job for job in jobs if not job.correction.left]
+                if jobs:
+                    await self._save(jobs)
+            except Exception as error:
+                for job in jobs:
+                    self._under_way.pop(job.stream, None)
+                self._fail([late for job in jobs for late in job.late], error)
+            if steps:
+                step_s = (time.perf_counter() - began) / steps
+                self._step_s += (step_s - self._step_s) * PACE_GAIN * min(1.0, steps / SLICE_STEPS)
+            self._steps = sum(waiting.steps for waiting in self._waiting.values())
+            self._steps += sum(job.correction.left for job in self._under_way.values())
+
+    def _next(self) -> dict[str, _Waiting]:
+        """Of the streams that wait those that there is room for, whoever waits longest first."""
+        sizes = [len(job.correction.readings) for job in self._under_way.values()]
+        long, room = max(sizes, default=0) > LONG, MOST_STEPS - sum(size for size in sizes if size <= LONG)
+        joining: dict[str, _Waiting] = {}
+        for stream, waiting in self._waiting.items():
+            if room <= 0 or len(sizes) + len(joining) >= MOST_STREAMS:
+                break
+            if stream in self._under_way or (waiting.steps > LONG and long):
+                continue
+            joining[stream] = waiting
+            if waiting.steps > LONG:
+                long = True
+            else:
+                room -= waiting.steps
+        for stream, waiting in joining.items():
+            del self._waiting[stream]
+            self._late -= len(waiting.late)
+        return joining
+
+    async def _begin(self, joining: dict[str, _Waiting]) -> None:
+        """Load streams and begin their corrections; readings that have no place get their answers."""
+        streams, store = list(joining), self._store
+        packed = await store.load(streams)
+        lanes = await self._lanes_of(streams, packed)
+        earlier = await store.load_earlier(streams)
+        rings = await store.load_histories(streams)
+        late = [joining[stream].late for stream in streams]
+        begun = await asyncio.to_thread(
+            lambda: [
+                self._place(lanes, row, *of_one) for row, of_one in enumerate(zip(earlier, rings, late, strict=True))
+            ]
+        )
+        now = await store.load(streams)
+        for row, (stream, (correction, chosen, told, twins)) in enumerate(zip(streams, begun, strict=True)):
+            attempts = joining[stream].attempts
+            if now[row] != packed[row]:  # record, earlier records and history are of different times
+                self._again(stream, joining[stream].late, lanes.records[row], attempts)
+                continue
+            for reading, status, text in told:
+                self._metrics.replayed(1) if status == "replayed" else self._metrics.answered(status, 1)
+                _give(reading, text)
+            if correction is not None:
+                job = _Job(stream, lanes.layouts[row], lanes.seeds[row], correction, chosen, packed[row], attempts)
+                self._under_way[stream] = job
+            if twins:
+                self._wait(stream, twins, int(lanes.records["readings"][row]))
+
+    def _place(
+        self, lanes: Lanes, row: int, kept: Sequence[bytes], ring: bytes, late: list[_Late]
+    ) -> tuple[Correction | None, list[_Late], list[_Told], list[_Late]]:
+        """Find places for the late readings of one stream.
+
+        Returns:
+            Its correction, and the readings that have their places in it; those that have none; and those that have
+            to wait because they stand here twice.
+        """
+        stepper, stream, seed, record = self._stepper, lanes.streams[row], lanes.seeds[row], lanes.records[row]
+        layout = lanes.layouts[row]
+        told: list[_Told] = []
+        apart: dict[int, _Late] = {}
+        twins: list[_Late] = []
+        values = np.array([reading.batch.values[reading.place] for reading in late])
+        seqs, times_ms = [reading.seq for reading in late], [reading.time_ms for reading in late]
+        known = history.find_each(ring, layout, seqs, times_ms, values)
+        for reading, entry in zip(late, known, strict=True):
+            result = unanswered(reading.batch, reading.place, entry, layout, record)
+            if result is None:  # another process was first, or the same reading a moment ago
+                told.append((reading, "replayed", self._answers.kept_texts([stream], entry, layout, replayed=True)[0]))
+            elif result.status != "late" or not corrections.within_window(record, reading.time_ms):
+                told.append((reading, result.status, answer(result)))
+            elif reading.identity in apart:
+                twins.append(reading)
+            else:
+                apart[reading.identity] = reading
+        if not apart:
+            return None, [], told, twins
+        in_order = [apart[identity] for identity in sorted(apart)]
+        entries = np.zeros(len(in_order), stepper.entry)
+        for at, reading in enumerate(in_order):
+            entries["values"][at] = reading.batch.values[reading.place]
+        entries["seq"] = [reading.seq for reading in in_order]
+        entries["timestamp_ms"] = [reading.time_ms for reading in in_order]
+        flawed, _, flaws = state.unpack(
+            kept, [seed] * 2, stepper.record, stepper.usual, stepper.detector.digest, stepper.slots
+        )
+        sound = {slot: flawed[slot : slot + 1] for slot in range(len(kept)) if slot not in flaws}
+        correction, found = corrections.place(
+            stepper.chain,
+            stepper.fresh(1),
+            lanes.records[row : row + 1],
+            sound,
+            history.gathered(stepper.read_history(ring, layout), layout),
+            entries,
+            stepper.slots,
+        )
+        chosen = []
+        for reading, place in zip(in_order, found, strict=True):
+            if isinstance(place, int):
+                chosen.append(reading)
+                continue
+            if isinstance(place, Gap):
+                result = across_gap(stream, reading.time_ms, reading.seq, place.expected)
+            else:
+                result = unanswered(reading.batch, reading.place, entries[:0], layout, record)
+            if result is not None:
+                told.append((reading, result.status, answer(result)))
+        return correction, chosen, told, twins
+
+    async def _advance(self, jobs: list[_Job]) -> int:
+        """Replay a slice of corrections; returns how many readings that were."""
+        return await asyncio.to_thread(self._step, jobs, max(1, SLICE_STEPS // len(jobs))) if jobs else 0
+
+    def _step(self, jobs: list[_Job], most: int) -> int:
+        """Replay up to so many readings of each stream; returns how many in all."""
+        records = np.concatenate([job.correction.record for job in jobs])
+        parts = [job.correction.part(most) for job in jobs]
+        for row, entries in enumerate(self._stepper.replay(records, parts)):
+            jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
+        return sum(map(len, parts))
+
+    async def _save(self, jobs: list[_Job]) -> None:
+        """Save corrections that are done, and answer their readings.
+
+        What a stream has seen meanwhile is replayed first; where that is much, the correction goes on instead.
+        """
+        loop = asyncio.get_running_loop()
+        began, streams = loop.time(), [job.stream for job in jobs]
+        async with self._store.hold(streams) as held:
+            lanes = await self._lanes_of(streams, held.packed)
+            moved = [row for row, job in enumerate(jobs) if held.packed[row] != job.packed]
+            rings = await self._store.load_histories([streams[row] for row in moved]) if moved else []
+            vain = await asyncio.to_thread(self._follow, jobs, lanes, held.packed, dict(zip(moved, rings, strict=True)))
+            rows = [row for row, job in enumerate(jobs) if row not in vain and not job.correction.left]
+            saved: list[bool] = []
+            if rows:
+                writes = await asyncio.to_thread(self._writes, jobs, lanes, rows)
+                await held.send(writes)
+                saved = await held.saved()
+        for row in vain:
+            del self._under_way[streams[row]]
+            self._again(streams[row], jobs[row].late, lanes.records[row], jobs[row].attempts)
+        if not rows:
+            return
+        lost = {streams[row] for row, ok in zip(rows, saved, strict=True) if not ok}
+        now = loop.time()
+        self._turns.saved(writes.streams, writes.records, lost, now - began, now)
+        for row, ok in zip(rows, saved, strict=True):
+            job = jobs[row]
+            if ok:
+                del self._under_way[job.stream]
+                self._tell(job, lanes.causes.get(row))
+                continue
+            job.attempts += 1
+            if job.attempts >= self._attempts:
+                del self._under_way[job.stream]
+                self._fail(job.late, _contended(job.stream))
+
+    def _follow(
+        self, jobs: list[_Job], lanes: Lanes, packed: Sequence[bytes | None], rings: dict[int, bytes]
+    ) -> set[int]:
+        """Have corrections catch up with streams that were written meanwhile; returns those that begin anew.
+
+        Args:
+            packed: the streams' records now.
+            rings: row to the history of such a stream.
+        """
+        vain = set()
+        for row, ring in rings.items():
+            job = jobs[row]
+            if job.correction.follow(lanes.records[row : row + 1], self._history(ring, lanes.layouts[row])):
+                job.packed = packed[row]
+            else:
+                vain.add(row)
+        short = [jobs[row] for row in rings if row not in vain and jobs[row].correction.left <= SLICE_STEPS]
+        if short:
+            self._step(short, SLICE_STEPS)
+        return vain
+
+    def _history(self, ring: bytes, layout: Layout) -> Entries:
+        return history.gathered(self._stepper.read_history(ring, layout), layout)
+
+    def _writes(self, jobs: list[_Job], lanes: Lanes, rows: list[int]) -> Writes:
+        """What is to be saved of corrections that are done; notes the answers of their readings."""
+        stepper, detector = self._stepper, self._stepper.detector
+        writes = Writes([lanes.streams[row] for row in rows], [lanes.fences[row] for row in rows])
+        for at, row in enumerate(rows):
+            job = jobs[row]
+            entries = job.correction.finish()
+            if row in lanes.recovered:
+                writes.anew.append(at)
+                writes.slots += stepper.slots_anew(job.layout, at, lanes.recovered[row])
+            writes.slots += stepper.pieces_of(job.layout, at, entries)
+            job.alerts = [alert_of(job.stream, entry, corrected=True) for entry in job.correction.begun()]
+            writes.alerts += [(at, alert) for alert in job.alerts]
+            writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
+            late = job.correction.entries[job.correction.places]
+            job.texts = self._answers.texts([job.stream] * len(late), late, replayed=False)
+        records = np.concatenate([jobs[row].correction.record for row in rows])
+        writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
+        was_open, is_open = (detector.is_open(of["detector"]) for of in (lanes.records[rows], records))
+        writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
+        writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
+        return writes
+
+    def _tell(self, job: _Job, cause: str | None) -> None:
+        """Tell who waits, and those that count, that a correction was saved; `cause`: why its record was rebuilt."""
+        correction = job.correction
+        if cause is not None:
+            self._metrics.rebuilt(cause)
+        anew = len(correction.readings) - int(correction.places[0]) - len(job.late)
+        self._metrics.corrected(len(job.late), anew)
+        self._saved(job.stream, correction.entries[correction.places], job.alerts)
+        for reading, text in zip(job.late, job.texts, strict=True):
+            _give(reading, text)
+
+    def _again(self, stream: str, late: list[_Late], record: Records, attempts: int) -> None:
+        """Begin a correction anew, unless that was in vain too often."""
+        if attempts + 1 >= self._attempts:
+            self._fail(late, _contended(stream))
+        else:
+            self._wait(stream, late, int(record["readings"]), attempts + 1)
+
+    def _fail(self, late: Iterable[_Late], error: Exception) -> None:
+        if isinstance(error, StoreUnavailable):
+            log.warning("late readings not applied", error=str(error), cause=cause_of(error))
+            if not isinstance(error, Contended):
+                self._metrics.store_error("score")
+        else:
+            log.error("late readings not applied", exc_info=error)
+        for reading in late:
+            if not reading.done.done():
+                reading.done.set_exception(error)
+
+
+def _contended(stream: str) -> Contended:
+    return Contended(f"other processes kept writing stream {stream}; send the readings again")
+
+
+def _give(late: _Late, text: str) -> None:
+    if not late.done.done():
+        late.done.set_result(text)
