@@ -470,8 +470,8 @@ def test_a_foreign_or_corrupt_earlier_record_concerns_its_stream_alone(
             database.delete(key)
             database.rpush(key, "x")
             database.set(state_key(tenant, "corrupt", f"earlier:{slot}"), b"GW")
-        database.delete(state_key(tenant, "lost", "history"))
-        database.rpush(state_key(tenant, "lost", "history"), "x")
+        database.delete(state_key(tenant, "lost", "readings"))
+        database.rpush(state_key(tenant, "lost", "readings"), "x")
         results = post(client, [readings(name, 6)[5] for name in names])
         assert [r["status"] for r in results] == ["normal", "normal", "late", "normal"]
         assert [r["corrected"] for r in results] == [True, True, False, True]

@@ -57,7 +57,7 @@ _HEADER: Final = 14
 FENCE: Final = slice(_HEADER, _HEADER + 30)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
 
-_OLDER: Final = b"GW\x03\x00"
+_BEGIN: Final = MAGIC + FORMAT.to_bytes(2, "little")
 
 CORRECTED, ALERT, STATUS_BITS = 0x80, 0x40, 0x0F
 """Bits of a reading's status: scored after a later one, or anew; began an incident; index into STATUSES."""
@@ -201,10 +201,10 @@ def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
 
 
 def fence_of(packed: bytes | None) -> bytes:
-    """What the compare-and-set of a record compares; of one of an older format, which has another fence, all of it."""
+    """What the compare-and-set of a record compares: its fence; of what is no record of this format, all of it."""
     if packed is None:
         return b""
-    return packed if packed[:4] == _OLDER else packed[FENCE]
+    return packed[FENCE] if packed[:4] == _BEGIN and len(packed) >= FENCE.stop else packed
 
 
 def layout_in(packed: bytes, usual: Layout, size: int) -> Layout:

@@ -16,10 +16,9 @@ end
 local answers, at, streams = {}, 2, #KEYS - 3
 for i = 1, streams, 4 do
   local fence, pieces = ARGV[at], tonumber(ARGV[at + 5])
-  local held
-  if #fence > last - first + 1 then held = redis.pcall('GET', KEYS[i])
-  else held = redis.pcall('GETRANGE', KEYS[i], first, last) end
-  if type(held) == 'table' then held = '' end -- a foreign value under our key, loaded as none
+  local held = redis.pcall('GET', KEYS[i])
+  if type(held) ~= 'string' then held = '' end -- none; or a foreign value under our key, loaded as none
+  if #fence == last - first + 1 and #held > #fence then held = held:sub(first + 1, last + 1) end
   if held == fence then
     redis.call('SET', KEYS[i], ARGV[at + 1])
     for slot = 0, 1 do

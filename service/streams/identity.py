@@ -175,6 +175,8 @@ def unanswered(batch: Readings, place: int, known: Entries, layout: Layout, head
     """
     stream, seq, moment = batch.streams[place], int(batch.seqs[place]), int(batch.timestamps_ms[place])
     shown_seq, time = (None if seq == NO_SEQ else seq), (None if moment == NO_TIME else format_time(moment))
+    if len(known) and seq != NO_SEQ and NO_TIME != moment < head["session_ms"] and known["session"] == head["session"]:
+        known = known[:0]  # it was counted in an earlier session
     if not len(known) and seq == NO_SEQ and head["last_seq"] != NO_SEQ:
         error = f"seq is absent; this stream numbers its readings, the last was {head['last_seq']}"
         return rejected(stream, time, None, error)

@@ -1,0 +1,202 @@
+"""A stream outlives its models: takeovers of other models, senders that count anew, readings of one time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import CHANNELS, START_MS, make_artefact, post, readings
+
+Make = Callable[..., Settings]
+
+GENERAL: dict[str, Any] = {"model": "general", "channels": CHANNELS}
+
+
+def known(client: TestClient, stream: str) -> dict[str, Any]:
+    return dict(client.get(f"/v1/streams/{stream}").json())
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> str:
+    return str(make_artefact(tmp_path / "other", seed=1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, GENERAL),
+        (GENERAL, {}),
+        (GENERAL, {**GENERAL, "channels": CHANNELS[::-1]}),
+        (GENERAL, {**GENERAL, "channels": ("flow", "speed", "pressure")}),
+        ({**GENERAL, "channels": (*CHANNELS, "speed")}, {}),
+    ],
+    ids=["trained to general", "general to trained", "another order", "a channel more", "a channel fewer"],
+)
+def test_a_takeover_loses_nothing_and_applies_nothing_anew(
+    settings: Make, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    sent = readings("s", 60)
+    with TestClient(create_app(settings(**before))) as client:
+        first, tag = post(client, sent[:40]), known(client, "s")["tag"]
+        entries = client.get("/v1/streams/s/history").json()
+    with TestClient(create_app(settings(**after))) as client:
+        assert (known(client, "s")["readings"], known(client, "s")["tag"]) == (40, tag)
+        assert post(client, sent[20:40]) == [{**result, "replayed": True} for result in first[20:40]]
+        results = post(client, sent[38:60])
+        assert [r["replayed"] for r in results] == [True] * 2 + [False] * 20
+        kept = client.get("/v1/streams/s/history").json()
+        assert [entry["result"] for entry in kept[:40]] == [entry["result"] for entry in entries]
+        assert all(
+            entry["values"].items() <= late["values"].items() for entry, late in zip(entries, kept, strict=False)
+        )
+        post(client, [{**reading, "stream": "undisturbed"} for reading in sent])
+        assert known(client, "s")["tag"] == known(client, "undisturbed")["tag"]
+        assert known(client, "s")["readings"] == 60
+
+
+def test_the_general_model_keeps_what_it_learned_of_a_channel_whatever_its_place(settings: Make) -> None:
+    sent = readings("s", 120)
+    with TestClient(create_app(settings(**GENERAL))) as client:
+        post(client, sent[:100])
+        post(client, [{**reading, "stream": "undisturbed"} for reading in sent[:100]])
+        expected = post(client, [{**reading, "stream": "undisturbed"} for reading in sent[100:]])
+    with TestClient(create_app(settings(**{**GENERAL, "channels": CHANNELS[::-1]}))) as client:
+        results = post(client, sent[100:])
+    assert [r["score"] for r in results] == pytest.approx([r["score"] for r in expected], rel=1e-5)
+
+
+def test_rolling_back_is_a_takeover_too(settings: Make, other: str) -> None:
+    sent = readings("s", 60)
+    with TestClient(create_app(settings())) as client:
+        post(client, sent[:20])
+    with TestClient(create_app(settings(model=other))) as client:
+        post(client, sent[20:40])
+        assert "gatewatch_takeover 2.0" in client.get("/metrics").text
+    with TestClient(create_app(settings())) as client:
+        assert {r["status"] for r in post(client, sent[40:])} <= {"normal", "anomalous"}
+        assert known(client, "s")["readings"] == 60
+        assert "gatewatch_takeover 3.0" in client.get("/metrics").text
+
+
+def test_a_process_with_a_lower_number_stops_scoring_and_is_not_ready(settings: Make, other: str) -> None:
+    sent = readings("s", 30)
+    with TestClient(create_app(settings())) as old:
+        post(old, sent[:10])
+        assert old.get("/readyz").status_code == 200
+        with TestClient(create_app(settings(model=other))) as new:
+            post(new, sent[10:20])
+            reply = old.post("/v1/readings", json=sent[20:])
+            assert reply.status_code == 503
+            assert "has taken over" in reply.json()["detail"]
+            assert old.get("/readyz").status_code == 503
+            assert old.get("/livez").status_code == 200
+            assert known(old, "s") == known(new, "s")
+            assert "gatewatch_takeover 0.0" in old.get("/metrics").text
+            assert {r["replayed"] for r in post(new, sent[10:20])} == {True}
+            post(new, sent[20:])
+            assert known(new, "s")["readings"] == 30
+
+
+def test_two_services_of_one_model_have_one_number(settings: Make) -> None:
+    sent = readings("s", 20)
+    with TestClient(create_app(settings())) as one, TestClient(create_app(settings())) as two:
+        for at, reading in enumerate(sent):
+            post((one, two)[at % 2], [reading])
+        assert one.get("/readyz").status_code == two.get("/readyz").status_code == 200
+        assert known(one, "s")["readings"] == 20
+
+
+def test_a_sender_that_counts_anew_goes_on_at_once(settings: Make) -> None:
+    sent = readings("s", 300)
+    rebooted = [{**reading, "seq": at} for at, reading in enumerate(sent[200:])]
+    with TestClient(create_app(settings())) as client:
+        post(client, sent[:200])
+        results = post(client, rebooted)
+        assert not {r["status"] for r in results} & {"late", "conflict", "rejected"}
+        assert not any(r["replayed"] for r in results)
+        assert known(client, "s") | {"readings": 300, "last_seq": 99, "session": 1} == known(client, "s")
+        again = post(client, rebooted[-20:])
+        assert again == [{**result, "replayed": True} for result in results[-20:]]
+        assert {r["status"] for r in post(client, sent[:100])} == {"late"}
+        assert {r["replayed"] for r in post(client, sent[180:200])} == {True}
+        assert known(client, "s")["readings"] == 300
+        assert "gatewatch_sequences_restarted_total 1.0" in client.get("/metrics").text
+
+
+def test_one_wild_number_silences_nobody(settings: Make) -> None:
+    sent = readings("s", 20)
+    sent[10]["seq"] = 2**53
+    with TestClient(create_app(settings())) as client:
+        results = post(client, sent[:11]) + post(client, sent[11:])
+        assert not {r["status"] for r in results} & {"late", "conflict", "rejected"}
+        assert known(client, "s")["readings"] == 20
+
+
+def test_a_repeat_with_a_new_time_is_still_a_repeat(settings: Make) -> None:
+    """Some senders stamp a reading anew with each try."""
+    sent = readings("s", 20)
+    with TestClient(create_app(settings())) as client:
+        first = post(client, sent)
+        again = post(
+            client, [{**reading, "timestamp": START_MS / 1000 + 10_000 + at} for at, reading in enumerate(sent)]
+        )
+        assert again == [{**result, "replayed": True} for result in first]
+        assert known(client, "s")["session"] == 0
+
+
+def test_without_times_a_call_says_that_the_sender_counts_anew(settings: Make) -> None:
+    sent = [{name: reading[name] for name in ("stream", "seq", "values")} for reading in readings("s", 20)]
+    with TestClient(create_app(settings())) as client:
+        post(client, sent)
+        other = [{**reading, "values": {"pressure": 9.0 + at, "flow": None}} for at, reading in enumerate(sent)]
+        (late,) = post(client, [{**other[0], "seq": 0}])
+        assert late["status"] == "conflict"
+        assert client.post("/v1/streams/s/reset?what=sequence").json()["session"] == 1
+        assert not {r["status"] for r in post(client, other)} & {"late", "conflict", "rejected"}
+        assert known(client, "s")["readings"] == 40
+        assert client.post("/v1/streams/nobody/reset?what=sequence").status_code == 404
+        assert client.post("/v1/streams/s/reset?what=all").status_code == 422
+
+
+def one_field_each(count: int) -> list[dict[str, Any]]:
+    return [
+        {"stream": "s", "timestamp": START_MS / 1000 + 60 * at, "values": {channel: 3.0 + at % 5 / 10}}
+        for at in range(count)
+        for channel in CHANNELS
+    ]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40])
+def test_channels_that_come_one_by_one_follow_each_other(settings: Make, chunk: int) -> None:
+    sent = one_field_each(20)
+    with TestClient(create_app(settings())) as client:
+        results = [r for start in range(0, 40, chunk) for r in post(client, sent[start : start + chunk])]
+        assert not {r["status"] for r in results} & {"late", "conflict", "rejected"}
+        assert known(client, "s")["readings"] == 40
+        assert post(client, sent) == [{**result, "replayed": True} for result in results]
+        (conflict,) = post(client, [{**sent[-1], "values": {CHANNELS[-1]: 99}}])
+        assert conflict["status"] == "conflict"
+
+
+def test_channels_of_one_request_and_time_are_joined_where_a_stream_asks_for_it(settings: Make) -> None:
+    sent = one_field_each(20)
+    whole = [
+        {"stream": "whole", "timestamp": sent[at]["timestamp"], "values": sent[at]["values"] | sent[at + 1]["values"]}
+        for at in range(0, 40, 2)
+    ]
+    with TestClient(create_app(settings())) as client:
+        assert client.put("/v1/streams/s", json={"same_time": "join"}).json()["same_time"] == "join"
+        results, expected = post(client, sent), post(client, whole)
+        assert (
+            [r["score"] for r in results[::2]] == [r["score"] for r in results[1::2]] == [r["score"] for r in expected]
+        )
+        assert known(client, "s")["tag"] == known(client, "whole")["tag"]
+        assert {r["replayed"] for r in post(client, sent)} == {True}
+        assert {r["replayed"] for r in post(client, sent[-1:])} == {True}
+        assert known(client, "s")["readings"] == 20
