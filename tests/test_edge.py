@@ -31,8 +31,8 @@ from tests.slowloris import Held, dribble, open_files, rss_mb
 from tests.test_whole_path import serving
 
 SHORT = {"GATEWATCH_HEAD_DEADLINE_S": "1", "GATEWATCH_BODY_DEADLINE_S": "1"}
-POST = b"POST /v1/readings HTTP/1.1\r\nhost: gatewatch\r\n"
-GET = b"GET /livez HTTP/1.1\r\nhost: gatewatch\r\n"
+POST = b"POST /v1/readings HTTP/1.1\r\nhost: localhost\r\n"
+GET = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
 GROWTH_MB = 16
 
 
@@ -345,7 +345,7 @@ def test_uvicorn_is_bound_to_the_version_whose_protocol_is_tested_here() -> None
 def test_who_does_not_read_the_answers_is_cut_off(service: Service) -> None:
     before = open_files(service.process.pid)
     with service.connect() as connection:
-        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: gatewatch\r\n\r\n" * 2000)
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2000)
         deadline = time.monotonic() + 20
         while open_files(service.process.pid) > before and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -445,7 +445,7 @@ def test_requests_that_come_at_once_are_answered_in_turn_and_the_last_one_closes
 
 
 def post(path: str, content_type: str, body: bytes, more: bytes = b"") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nhost: gatewatch\r\ncontent-type: {content_type}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\n"
     return head.encode() + more + b"content-length: %d\r\n\r\n" % len(body) + body
 
 

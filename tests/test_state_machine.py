@@ -204,7 +204,12 @@ def test_every_answer_is_what_the_contract_says(redis_url: str, tenant: str) -> 
     with tempfile.TemporaryDirectory() as scratch:
         artefact = make_artefact(Path(scratch) / "tiny")
         options = Settings(
-            model=str(artefact), redis_url=redis_url, tenant=tenant, history_readings=HISTORY, store_timeout_ms=5000
+            model=str(artefact),
+            redis_url=redis_url,
+            tenant=tenant,
+            history_readings=HISTORY,
+            store_timeout_ms=5000,
+            allowed_hosts=TEST_HOSTS,
         )
         with TestClient(create_app(options)) as client:
             Machine.client, Machine.detector = client, Detector.load(artefact)
