@@ -31,7 +31,7 @@ from starlette.testclient import TestClient
 from models.detector import STATUSES, Detector
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import CHANNELS, START_MS, make_artefact
+from tests.conftest import CHANNELS, START_MS, TEST_HOSTS, make_artefact
 
 HISTORY = 32
 _tenants = itertools.count()

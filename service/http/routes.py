@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from models.detector import Detector
 from service.http.bodies import Bodies
 from service.http.docs import HEADERS, page
-from service.http.document import AWAY, NO_BODY, NO_ROOM, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from service.http.drain import Drain
 from service.messages.errors import (
     BadRequest,
@@ -98,7 +98,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     "/v1/streams/{stream}",
     summary="Change a stream's settings",
     response_model=None,
-    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM, 429: NO_ROOM},
+    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM},
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/json": {"schema": ref("StreamSettings")}}}
     },

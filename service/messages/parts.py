@@ -60,9 +60,11 @@ def opened(raw: bytes, lines: bool, most: int) -> Body:
     """
     encoding = json.detect_encoding(raw)
     try:
-        content = (raw if encoding == "utf-8" else raw.decode(encoding).encode()).strip()
+        if encoding != "utf-8":
+            raw = raw.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
     except UnicodeError as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
+    content = raw.strip()
     if not content:
         raise BadRequest("the body is empty; expected a JSON array of readings, or NDJSON")
     if not lines and content[:1] == b"{":
@@ -72,7 +74,7 @@ def opened(raw: bytes, lines: bool, most: int) -> Body:
 
 def _is_object(line: bytes) -> bool:
     try:
-        text = line.decode().rstrip()
+        text = line.decode("utf-8", "surrogatepass").rstrip()
         item, end = SCAN(text, 0)
     except (StopIteration, ValueError, RecursionError):
         return False
@@ -128,7 +130,7 @@ class Array:
             BadRequest: no JSON, or nested too deeply; or something of this length that is no object.
         """
         try:
-            text, _ = codecs.utf_8_decode(self._content[self._at : self._at + self._most], "strict", False)
+            text, _ = codecs.utf_8_decode(self._content[self._at : self._at + self._most], "surrogatepass", False)
         except UnicodeError as error:
             raise BadRequest(f"the body is not JSON: {error}") from None
         items: list[Any] = []
@@ -152,7 +154,7 @@ class Array:
                 break
         if at == 0 and not items:
             return [self._too_long()]
-        self._at += len(text[:at].encode())
+        self._at += len(text[:at].encode("utf-8", "surrogatepass"))
         return items
 
     def _too_long(self) -> TooLong:

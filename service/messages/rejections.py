@@ -23,8 +23,8 @@ LATEST_S: Final = 1e15
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
-_MOST_DIGITS = 4000
-"""Of an integer; Python refuses to read more than 4,300."""
+_MOST_DIGITS = 1000
+"""Of an integer; what Python takes to read it grows with their square. A float32 has 39."""
 
 TOO_LARGE = "more than a float32 can hold; expected at most 3.4e38"
 
@@ -61,7 +61,7 @@ text, and where it ends; raises StopIteration, ValueError or RecursionError."""
 def lenient_json(body: bytes) -> Any:
     """A whole text that SCAN reads."""
     try:
-        return _DECODER.decode(body.decode())
+        return _DECODER.decode(body.decode("utf-8", "surrogatepass"))
     except RecursionError:
         raise BadRequest(TOO_DEEP) from None
     except json.JSONDecodeError as error:

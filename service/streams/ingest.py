@@ -89,7 +89,10 @@ class Ingest:
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
         with self._bodies.of(headers) as body:
             answers, form = self.begin(await body.read(receive), scope["path"], content_type)
-            return answered(join(await answers, form), form)
+            try:
+                return answered(join(await answers, form), form)
+            finally:
+                del answers  # an error in it holds this frame, with the body: a cycle, of which so much must not wait
 
     def begin(self, content: bytes, path: str, content_type: str) -> tuple[asyncio.Future[list[str]], str]:
         """Hand in the readings of a whole body: the future answers, and the form in which `answers.join` writes them.
