@@ -113,6 +113,8 @@ class Array:
 
     def piece(self) -> tuple[bytes, int] | None:
         """An array of the next items, up to a comma that seems to stand between two of them, and where it is."""
+        if self._at > 1 and self._content[self._at : self._at + 1] == b"]":
+            return None  # behind a comma
         if len(self._content) - self._at <= self._most:
             return b"[" + self._content[self._at :], len(self._content)
         found = _LAST_COMMA.match(self._content, self._at, self._at + self._most)
@@ -150,8 +152,10 @@ class Array:
                 items.append(item)
                 self.ended = True
                 break
+            elif behind == len(text) and (items or at):
+                break  # perhaps cut off
             else:
-                break
+                raise self._wrong()
         if at == 0 and not items:
             return [self._too_long()]
         self._at += len(text[:at].encode("utf-8", "surrogatepass"))
@@ -167,4 +171,7 @@ class Array:
             if content[-1:] == b"]" and content[:-1].rstrip().endswith(b"}"):
                 self.ended = True
                 return TooLong(self._most)
-        raise BadRequest(f"the body is not an array of readings from byte {start} on: no JSON, or no reading")
+        raise self._wrong()
+
+    def _wrong(self) -> BadRequest:
+        return BadRequest(f"the body is not an array of readings from byte {self._at} on: no JSON, or no reading")
