@@ -354,23 +354,25 @@ def test_many_late_readings_of_a_stream_cost_one_replay(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_late_readings_of_streams_that_take_turns_find_their_places(client: TestClient, seed: int) -> None:
-    """On both sides of the earlier records that a short window keeps, of several streams in one request."""
-    names = ["one", "two", "three"]
-    sent = {name: readings(name, 100, seed=seed + at) for at, name in enumerate(names)}
-    for name in names:
-        configure(client, name, reorder_window_s=900)
-    for at in range(0, 100, 10):
-        chosen = [sent[name][k] for k in range(at, at + 10) for name in names]
-        early = [reading for reading in chosen if reading["seq"] % 7 not in (3, 4)]
-        late = [reading for reading in chosen if reading["seq"] % 7 in (3, 4)]
-        post(client, early)
-        results = post(client, late)
-        assert {r["status"] for r in results} <= {"warming_up", "normal", "anomalous"}
-    for name in names:
-        expected = post(client, [{**reading, "stream": f"{name}-sorted"} for reading in sent[name]])
-        known, in_order = (client.get(f"/v1/streams/{stream}").json() for stream in (name, f"{name}-sorted"))
-        assert (known["tag"], known["readings"], known["score"]) == (in_order["tag"], 100, expected[-1]["score"])
+def test_late_readings_of_streams_that_take_turns_find_their_places(
+    settings: Callable[..., Settings], seed: int
+) -> None:
+    """On both sides of the earlier records that a short window keeps, which have to see them too."""
+    names, rng = ["one", "two", "three"], random.Random(seed)
+    sent = {name: readings(name, 150, seed=seed + at) for at, name in enumerate(names)}
+    with TestClient(create_app(settings(history_readings=64))) as client:
+        for name in names:
+            configure(client, name, reorder_window_s=900)
+        for at in range(0, 150, 10):
+            chosen = [sent[name][k] for k in range(at, at + 10) for name in names]
+            late = rng.sample(chosen, 12)
+            post(client, [reading for reading in chosen if reading not in late])
+            results = post(client, late)
+            assert {r["status"] for r in results} <= {"warming_up", "normal", "anomalous"}
+        for name in names:
+            expected = post(client, [{**reading, "stream": f"{name}-sorted"} for reading in sent[name]])
+            known, in_order = (client.get(f"/v1/streams/{stream}").json() for stream in (name, f"{name}-sorted"))
+            assert (known["tag"], known["readings"], known["score"]) == (in_order["tag"], 150, expected[-1]["score"])
 
 
 def test_the_same_late_reading_twice_in_a_request_is_applied_once(client: TestClient) -> None:
