@@ -37,6 +37,7 @@ from service.settings import Settings
 from service.storage.store import StateStore
 from service.streams.batcher import Batcher
 from service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send
+from service.streams.rejected import Rejected
 from service.streams.scoring import Scorer
 from service.streams.turns import Turns
 from service.tally import Tally
@@ -88,7 +89,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
-    ingest = Ingest(wire, batcher, bodies)
+    ingest = Ingest(wire, batcher, bodies, Rejected(metrics), settings.all_rejected_is_422)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Ingest]]:

@@ -65,7 +65,9 @@ from service.tally import Tally
 tally = Tally.shared()
 for number in range(100):
     if not (pid := os.fork()):
-        Metrics(tally).answered("normal", 1)
+        metrics = Metrics(tally)
+        metrics.answered("normal", 1)
+        metrics.exposition()
         os._exit(0)
     os.waitpid(pid, 0)
     if number == 1:

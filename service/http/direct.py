@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from service.messages.answers import join
-from service.streams.ingest import Headers, Ingest, answered, refused
+from service.streams.ingest import Headers, Ingest, refused
 
 UNUSUAL: Final = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
 
@@ -69,7 +68,7 @@ class Direct:
         if answers.cancelled():
             return
         error = answers.exception()
-        reply = answered(join(answers.result(), self._form), self._form) if error is None else refused(error)
+        reply = self._ingest.reply(answers.result(), self._form) if error is None else refused(error)
         self._answer(self, *reply)
 
 

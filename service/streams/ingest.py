@@ -15,9 +15,10 @@ import structlog
 
 from service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from service.messages.answers import join
-from service.messages.errors import BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
+from service.messages.errors import AllRejected, BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
 from service.messages.schemas import Wire
 from service.streams.batcher import Batcher
+from service.streams.rejected import Rejected
 
 log = structlog.get_logger(__name__)
 
@@ -42,10 +43,14 @@ class Ingest:
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
 
-    def __init__(self, wire: Wire, batcher: Batcher, bodies: Bodies) -> None:
+    def __init__(
+        self, wire: Wire, batcher: Batcher, bodies: Bodies, rejected: Rejected, all_rejected_is_422: bool
+    ) -> None:
         self._wire = wire
         self._batcher = batcher
         self._bodies = bodies
+        self._rejected = rejected
+        self._all_rejected_is_422 = all_rejected_is_422
         self.direct_bytes = min(FREE_BYTES, bodies.most_of_one)
 
     @staticmethod
@@ -73,7 +78,7 @@ class Ingest:
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
         with self._bodies.of(headers) as body:
             answers, form = self.begin(await body.read(receive), scope["path"], content_type)
-            return answered(join(await answers, form), form)
+            return self.reply(await answers, form)
 
     def begin(self, content: bytes, path: str, content_type: str) -> tuple[asyncio.Future[list[str]], str]:
         """Hand in the readings of a whole body: the future answers, and the form in which `answers.join` writes them.
@@ -87,10 +92,13 @@ class Ingest:
         sent, form = self._wire.read(content, lines, stream)
         return self._batcher.take(sent), form
 
-
-def answered(body: bytes, form: str) -> Reply:
-    """The reply to a request that was looked at."""
-    return 200, _headed(b"application/x-ndjson" if form == "lines" else b"application/json", body), body
+    def reply(self, answers: list[str], form: str) -> Reply:
+        """The reply to a request whose readings were looked at."""
+        first = self._rejected.look(answers)
+        if first is not None and self._all_rejected_is_422:
+            return refused(AllRejected(f"all readings were rejected ({len(answers)}); the first: {first}"))
+        body = join(answers, form)
+        return 200, _headed(b"application/x-ndjson" if form == "lines" else b"application/json", body), body
 
 
 def refused(error: BaseException) -> Reply:
