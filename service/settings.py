@@ -169,15 +169,15 @@ def variable(field: str) -> str:
 
 def strays(environment: Mapping[str, str]) -> list[str]:
     """A line for each variable that begins as ours do and is not read: misspelt, or put there by others."""
-    known = [variable(field) for field in Settings.model_fields]
+    known = {field.upper(): variable(field) for field in Settings.model_fields}
     lines = []
     for name, value in sorted(environment.items()):
         upper = name.upper()
         if upper == variable("port") and _ADDRESS.fullmatch(value):
             lines.append(f"{name} is an address, which Kubernetes or Docker put there: ignored")
-        elif upper.startswith(PREFIX) and upper not in known and not _OF_KUBERNETES.fullmatch(upper):
-            near = difflib.get_close_matches(upper, known, 1)
-            lines.append(f"{name} is not a setting" + (f"; {near[0]} is" if near else ""))
+        elif upper.startswith(PREFIX) and upper not in known.values() and not _OF_KUBERNETES.fullmatch(upper):
+            near = difflib.get_close_matches(upper.removeprefix(PREFIX), known, 1)
+            lines.append(f"{name} is not a setting" + (f"; {known[near[0]]} is" if near else ""))
     return lines
 
 
