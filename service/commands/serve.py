@@ -21,6 +21,7 @@ from models.detector import Detector
 from models.errors import ArtefactError, GatewatchError
 from models.general import load_detector
 from service import workers as processes
+from service.commands.terminal import errors
 from service.http.port import Port, address_of, hold
 from service.settings import Settings, redact, strays, variable
 from service.tally import Tally
@@ -51,11 +52,14 @@ def serve(
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     settings = _settings()
     configure_logs(settings.log_level)
-    for line in strays(os.environ):
-        log.warning(line)
+    unread = strays(os.environ)
     if show_settings:
+        for line in unread:
+            errors.print(f"gatewatch: {line}", markup=False)
         print(json.dumps(settings.redacted(), indent=1))
         return
+    for line in unread:
+        log.warning(line)
 
     _detector(settings).require_live()  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
