@@ -33,6 +33,7 @@ ENV PATH=/opt/gatewatch/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000
+# asked past any proxy, and at 8000 where Kubernetes has put an address into GATEWATCH_PORT, as the service does
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"GATEWATCH_PORT\"]}/livez', timeout=2)"]
+    CMD ["python3", "-c", "import os, urllib.request as r; p = os.environ.get('GATEWATCH_PORT', ''); r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{p if p.isdigit() else 8000}/livez', timeout=2)"]
 CMD ["gatewatch", "serve"]

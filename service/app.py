@@ -42,9 +42,11 @@ from service.settings import Settings
 from service.storage.store import StateStore
 from service.streams.batcher import Batcher
 from service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
+from service.streams.rejected import Rejected
 from service.streams.scoring import Scorer
 from service.streams.takeover import Takeover, served_name
 from service.streams.turns import Turns
+from service.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -73,8 +75,11 @@ class Service(FastAPI):
             await super().__call__(as_get, receive, send)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, tally: Tally | None = None) -> FastAPI:
     """Build the service. Without `settings` they are read from the environment, and Redis must be given there.
+
+    Args:
+        tally: of all worker processes, to count in; without it this process is alone.
 
     Raises:
         ArtefactError: the model cannot be used, or not for live streams.
@@ -88,7 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_logs(settings.log_level)
     detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
     detector.require_live()
-    metrics = Metrics()
+    metrics = Metrics(tally)
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
@@ -109,7 +114,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
-    ingest = Ingest(wire, batcher, bodies, Callers((*settings.allowed_hosts, settings.host)))
+    callers = Callers((*settings.allowed_hosts, settings.host))
+    ingest = Ingest(wire, batcher, bodies, callers, Rejected(metrics), settings.all_rejected_is_422)
     drain = Drain(settings.drain_s)
 
     @asynccontextmanager

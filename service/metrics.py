@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import values as kept_values
+
+from models.residual import REASONS
+from service.tally import Tally
 
 SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 STAGES = ("wait", "parse", "load", "step", "save")
+STATUSES = ("warming_up", "normal", "anomalous", "late", "conflict", "rejected")
+CAUSES = ("missing", "corrupt", "format", "model", "history")
+REJECTIONS = ("form", "stream", "timestamp", "clock", "seq", "gap", "channel", "value", "room", "other")
+OPERATIONS = ("score", "check")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -38,12 +43,26 @@ class Stage:
 
 
 class Metrics:
-    """The series of one process; with several worker processes prometheus-client adds them up from files."""
+    """The series of all worker processes, whose values a Tally holds.
 
-    def __init__(self) -> None:
+    Every series with a label is there from the start, at 0: of one that appears as 1, `increase()` sees nothing.
+    """
+
+    def __init__(self, tally: Tally | None = None) -> None:
+        """`tally`: that of all worker processes; without it this process is alone."""
+        self._tally = tally or Tally()
+        self._tally.claim()
+        # prometheus-client's own choice depends on a variable of the environment, and on a folder that may be cleaned
+        kept_values.ValueClass = self._tally.cell
         self._registry = CollectorRegistry()
         registry = self._registry
         self._readings = Counter("gatewatch_readings", "Readings answered, by status.", ["status"], registry=registry)
+        self._rejections = Counter(
+            "gatewatch_rejected",
+            "Readings rejected, by what is wrong with them.",
+            ["reason"],
+            registry=registry,
+        )
         self._replays = Counter(
             "gatewatch_replays", "Readings sent again and answered as they were the first time.", registry=registry
         )
@@ -100,19 +119,16 @@ class Metrics:
             "gatewatch_model_info",
             "1 for the model in use.",
             ["model", "architecture", "format"],
-            multiprocess_mode="max",
             registry=registry,
         )
         self.store_up = Gauge(
             "gatewatch_store_up",
             "1 while Redis answers and keeps states.",
-            multiprocess_mode="mostrecent",
             registry=registry,
         )
         self.open_anomalies = Gauge(
             "gatewatch_open_anomalies",
             "Streams with an open anomaly, over all processes.",
-            multiprocess_mode="mostrecent",
             registry=registry,
         )
         self.waiting = Gauge(
@@ -123,10 +139,15 @@ class Metrics:
         )
         self._stages = {name: self._stage.labels(name) for name in STAGES}
         self._bounds = np.array([*SCORES, np.inf])
-        statuses = ("warming_up", "normal", "anomalous", "late", "conflict", "rejected")
-        self._statuses = {status: self._readings.labels(status) for status in statuses}
-        for operation in ("score", "check"):
-            self._store_errors.labels(operation)
+        self._statuses = {status: self._readings.labels(status) for status in STATUSES}
+        for counter, labels in (
+            (self._rejections, REJECTIONS),
+            (self._alerts, REASONS),
+            (self._rebuilt, CAUSES),
+            (self._store_errors, OPERATIONS),
+        ):
+            for label in labels:
+                counter.labels(label)
 
     def model_in_use(self, model: str, architecture: str, format_version: int) -> None:
         """Name the model that scores."""
@@ -144,6 +165,10 @@ class Metrics:
         """So many readings got an answer with this status."""
         self._statuses[status].inc(readings)
 
+    def rejected(self, reason: str) -> None:
+        """A reading was rejected for one of REJECTIONS."""
+        self._rejections.labels(reason).inc()
+
     def replayed(self, readings: int) -> None:
         """So many readings had been applied before and got their first answer again."""
         self._replays.inc(readings)
@@ -151,7 +176,8 @@ class Metrics:
     def scored(self, scores: NDArray[np.float32]) -> None:
         """Readings were applied, with these scores.
 
-        prometheus-client observes one value at a time (1.5 µs); a batch is counted bucket by bucket.
+        prometheus-client observes one value at a time (1.5 µs); a batch is counted bucket by bucket. Two scores may
+        sum up to more than a float32 holds.
         """
         if len(scores) == 1:
             self._score.observe(float(scores[0]))
@@ -160,7 +186,7 @@ class Metrics:
         for bucket, count in zip(self._score._buckets, counts.tolist(), strict=True):
             if count:
                 bucket.inc(count)
-        self._score._sum.inc(float(np.sum(scores)))
+        self._score._sum.inc(float(np.sum(scores, dtype=np.float64)))
 
     def alerted(self, reason: str) -> None:
         """An incident began; the reason is the part of the score that was largest."""
@@ -205,12 +231,5 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes, of all worker processes."""
-        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        if folder is None:
-            return generate_latest(self._registry)
-        for pid in {int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*_*.db")}:
-            if not Path(f"/proc/{pid}").exists():
-                mark_process_dead(pid)  # type: ignore[no-untyped-call]
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        self._tally.gather()
+        return generate_latest(self._registry)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote_plus, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+PREFIX = "GATEWATCH_"
+
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
+_OF_KUBERNETES = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+"""What a container gets from Kubernetes for a service called gatewatch or gatewatch-..., and from Docker for a link."""
 
 
 class Settings(BaseSettings):
     """Settings from environment variables GATEWATCH_<NAME>; an empty one, usual in compose files, is not set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GATEWATCH_",
+        env_prefix=PREFIX,
         env_ignore_empty=True,
         frozen=True,
         extra="ignore",
@@ -65,7 +72,9 @@ class Settings(BaseSettings):
     shutdown_grace_s: int = Field(
         10, ge=1, le=86_400, description="how long a stop waits for requests in flight, seconds"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="least severe line logged"
+    )
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
@@ -77,6 +86,9 @@ class Settings(BaseSettings):
         2000.0,
         gt=0,
         description="most time that the corrections ahead of a late reading may take, milliseconds; more gets 429",
+    )
+    all_rejected_is_422: bool = Field(
+        False, description="answer 422, not 200, where every reading of a request was rejected"
     )
     request_readings: int = Field(10_000, ge=1, description="most readings in one request; more get 413")
     waiting_bytes: int = Field(
@@ -148,6 +160,23 @@ class Settings(BaseSettings):
             raise ValueError("expected names of hosts without a port, with commas between, as gatewatch,gw.example.com")
         return names
 
+    @field_validator("log_level", "durability", mode="before")
+    @classmethod
+    def _is_a_word(cls, word: object) -> object:
+        word = word.strip().lower() if isinstance(word, str) else word
+        return {"warn": "warning", "fatal": "critical"}.get(word, word) if isinstance(word, str) else word
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _is_bare(cls, host: object) -> object:
+        return host[1:-1] if isinstance(host, str) and host.startswith("[") and host.endswith("]") else host
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _is_a_number(cls, port: object, field: ValidationInfo) -> Any:
+        ours = not (isinstance(port, str) and _ADDRESS.fullmatch(port))
+        return port if ours else cls.model_fields[str(field.field_name)].default
+
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, url: str | None) -> str | None:
@@ -165,10 +194,29 @@ class Settings(BaseSettings):
 
     def redacted(self) -> dict[str, object]:
         """The settings as environment variables, without the password in the URL."""
-        shown = {f"GATEWATCH_{name.upper()}": value for name, value in self.model_dump(mode="json").items()}
+        shown = {variable(name): value for name, value in self.model_dump(mode="json").items()}
         if self.redis_url:
             shown["GATEWATCH_REDIS_URL"] = redact(self.redis_url)
         return shown
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def strays(environment: Mapping[str, str]) -> list[str]:
+    """A line for each variable that begins as ours do and is not read: misspelt, or put there by others."""
+    known = {field.upper(): variable(field) for field in Settings.model_fields}
+    lines = []
+    for name, value in sorted(environment.items()):
+        upper = name.upper()
+        if upper == variable("port") and _ADDRESS.fullmatch(value):
+            lines.append(f"{name} is an address, which Kubernetes or Docker put there: ignored")
+        elif upper.startswith(PREFIX) and upper not in known.values() and not _OF_KUBERNETES.fullmatch(upper):
+            near = difflib.get_close_matches(upper.removeprefix(PREFIX), known, 1)
+            lines.append(f"{name} is not a setting" + (f"; {known[near[0]]} is" if near else ""))
+    return lines
 
 
 def _can_be_used(url: str) -> bool:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from service.metrics import Metrics
 from service.settings import Settings
+from tests.test_whole_path import serving
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,3 +58,43 @@ def test_the_readme_names_every_setting_and_every_series() -> None:
     series = re.findall(r"^# TYPE (gatewatch_\w+)", Metrics().exposition().decode(), re.MULTILINE)
     missing += [name for name in series if name not in readme]
     assert missing == []
+
+
+def health_checks() -> dict[str, list[str]]:
+    dockerfile = re.search(r"HEALTHCHECK .*?\n\s+CMD (\[.*\])", (ROOT / "Dockerfile").read_text())
+    assert dockerfile
+    composed = load("docker-compose.yml")["services"]["gatewatch"]["healthcheck"]["test"]
+    assert composed[0] == "CMD"
+    return {"Dockerfile": json.loads(dockerfile[1]), "docker-compose.yml": composed[1:]}
+
+
+@pytest.mark.parametrize("file", health_checks())
+def test_a_health_check_asks_the_service_whatever_proxy_the_container_has(
+    artefact: Path, tmp_path: Path, file: str
+) -> None:
+    """Docker gives its own proxy settings to every container; that proxy knows no 127.0.0.1 of ours."""
+    python, *rest = health_checks()[file]
+    assert python == "python3"
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:1")
+    with serving(artefact, tmp_path / "data") as (url, process):
+        port = url.rpartition(":")[2]
+        for given in (port, f"tcp://10.96.0.12:{port}"):  # the second is what Kubernetes puts there
+            command = [sys.executable, *(part.replace("8000", port) for part in rest)]
+            environment = {**os.environ, **proxies, "no_proxy": "", "GATEWATCH_PORT": given}
+            done = subprocess.run(command, env=environment, capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr.decode()
+        process.terminate()
+        process.wait(30)
+        assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode != 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus")
+def test_the_alert_rules_do_what_their_tests_say() -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", "alerts.test.yml"],
+        cwd=ROOT / "docker",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

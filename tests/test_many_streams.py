@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from models.artefact import FORMAT_VERSION
 from models.residual import REASONS
-from service.metrics import BATCHES, SCORES, SECONDS, STAGES
+from service.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
 from service.settings import Settings
 from tests.conftest import post, readings
 from tests.slowloris import rss_mb
@@ -32,6 +32,7 @@ def bounds(buckets: tuple[float, ...]) -> set[str]:
 
 LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_readings_total": {"status": {"warming_up", "normal", "anomalous", "late", "conflict", "rejected"}},
+    "gatewatch_rejected_total": {"reason": set(REJECTIONS)},
     "gatewatch_replays_total": {},
     "gatewatch_score": {"le": bounds(SCORES)},
     "gatewatch_alerts_total": {"reason": set(REASONS)},

@@ -30,6 +30,7 @@ WAYS: dict[tuple[str, int], Way] = {
     **{(route, 429): (CROWDED, {}) for route in POSTS},
     **{(route, 404): ({}, {"stream": "unknown"}) for route in OF_A_STREAM if not route.startswith("put")},
     **{(route, 422): ({}, {"stream": "%00"}) for route in OF_A_STREAM},
+    **{(route, 422): ({"all_rejected_is_422": True}, {"content": b'{"values": true}'}) for route in POSTS},
     **{(route, 503): (AWAY, {}) for route in (*POSTS, *OF_A_STREAM, "get /v1/streams", "get /readyz")},
     **{
         (route, 405): ({}, {"method": "PATCH"})

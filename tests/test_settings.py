@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, redact
+from service.settings import Settings, redact, strays
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
@@ -87,3 +87,65 @@ def test_a_password_among_the_options_is_not_shown() -> None:
     )
     assert redact("redis://ops:SECRET@h:1/0?ssl_cert_reqs=none") == "redis://ops:***@h:1/0?ssl_cert_reqs=none"
     assert redact("unix:///run/redis.sock") == "unix:///run/redis.sock"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "read"),
+    [
+        ("LOG_LEVEL", "INFO", "info"),
+        ("LOG_LEVEL", "Warn", "warning"),
+        ("LOG_LEVEL", " warning\r", "warning"),
+        ("LOG_LEVEL", "FATAL", "critical"),
+        ("DURABILITY", "STRICT", "strict"),
+        ("HOST", "[::]", "::"),
+        ("HOST", "[::1]", "::1"),
+        ("HOST", "::", "::"),
+        ("PORT", "tcp://10.96.0.12:8000", 8000),
+        ("PORT", "tcp://[fd00::12]:9100", 8000),
+        ("PORT", "udp://10.96.0.12:9100", 8000),
+        ("PORT", "9100", 9100),
+    ],
+)
+def test_what_people_and_platforms_write_is_understood(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: str, read: object
+) -> None:
+    assert getattr(settings(monkeypatch, **{name: given}), name.lower()) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("LOG_LEVEL", "loud"), ("PORT", "10.96.0.12:8000"), ("PORT", "http://h:1")]
+)
+def test_what_cannot_be_understood_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=name.lower()):
+        settings(monkeypatch, **{name: value})
+
+
+def test_a_misspelt_variable_is_named_with_the_nearest_setting_and_without_its_value() -> None:
+    environment = dict.fromkeys(
+        ("GATEWATCH_ALERT_PER_WEEK", "GATEWATCH_CHANELS", "gatewatch_redis_uri", "GATEWATCH_XYZZY", "PATH"), "hunter2"
+    )
+    assert strays(environment | {"GATEWATCH_CHANNELS": "a", "gatewatch_model": "demo"}) == [
+        "GATEWATCH_ALERT_PER_WEEK is not a setting; GATEWATCH_ALERTS_PER_WEEK is",
+        "GATEWATCH_CHANELS is not a setting; GATEWATCH_CHANNELS is",
+        "GATEWATCH_XYZZY is not a setting",
+        "gatewatch_redis_uri is not a setting; GATEWATCH_REDIS_URL is",
+    ]
+
+
+def test_what_kubernetes_puts_there_for_services_is_no_misspelt_setting() -> None:
+    """Of a service called gatewatch, and of one called gatewatch-redis; one line says that a port is not taken."""
+    environment = {
+        f"{service}_{name}": value
+        for service in ("GATEWATCH", "GATEWATCH_REDIS")
+        for name, value in {
+            "PORT": "tcp://10.96.0.12:8000",
+            "SERVICE_HOST": "10.96.0.12",
+            "SERVICE_PORT": "8000",
+            "SERVICE_PORT_HTTP": "8000",
+            "PORT_8000_TCP": "tcp://10.96.0.12:8000",
+            "PORT_8000_TCP_PROTO": "tcp",
+            "PORT_8000_TCP_PORT": "8000",
+            "PORT_8000_TCP_ADDR": "10.96.0.12",
+        }.items()
+    }
+    assert strays(environment) == ["GATEWATCH_PORT is an address, which Kubernetes or Docker put there: ignored"]

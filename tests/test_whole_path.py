@@ -144,14 +144,6 @@ def posted(client: httpx2.Client, sent: list[dict[str, Any]]) -> list[dict[str, 
     return results
 
 
-def test_with_its_terminal_closed_the_service_stops_and_leaves_no_redis_behind(artefact: Path, tmp_path: Path) -> None:
-    with serving(artefact, tmp_path / "data") as (_, process):
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(20) == 0
-        with socket.socket(socket.AF_UNIX) as redis, pytest.raises((FileNotFoundError, ConnectionRefusedError)):
-            redis.connect(str(tmp_path / "data" / "redis.sock"))
-
-
 def test_a_model_that_reads_both_ways_is_scanned_and_not_served(tmp_path: Path) -> None:
     normal = recording(tmp_path / "normal.csv", 120)
     size = ("--architecture", "bilstm", "--hidden", "3", "--epochs", "1")

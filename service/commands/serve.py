@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
 import sys
-import tempfile
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import structlog
@@ -18,8 +20,11 @@ from models.artefact import model_folder
 from models.detector import Detector
 from models.errors import ArtefactError, GatewatchError
 from models.general import load_detector
+from service import workers as processes
+from service.commands.terminal import errors
 from service.http.port import Port, address_of, hold
-from service.settings import Settings, redact
+from service.settings import Settings, redact, strays, variable
+from service.tally import Tally
 
 if TYPE_CHECKING:
     import uvicorn
@@ -40,25 +45,26 @@ def serve(
     ] = False,
 ) -> None:
     """Answer HTTP. Without GATEWATCH_REDIS_URL a private Redis is started, with its data in GATEWATCH_DATA_DIR."""
-    import uvicorn  # all that follows is not wanted for --help
-
-    from service.http.edge import Edge, allow_files
+    from service.logs import configure_logs  # all that follows is not wanted for --help
     from service.storage.private_redis import PrivateRedisError, start_private_redis
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     settings = _settings()
+    configure_logs(settings.log_level)
+    unread = strays(os.environ)
     if show_settings:
+        for line in unread:
+            errors.print(f"gatewatch: {line}", markup=False)
         print(json.dumps(settings.redacted(), indent=1))
         return
-    from service.logs import configure_logs
-
-    configure_logs(settings.log_level)
+    for line in unread:
+        log.warning(line)
 
     _detector(settings).require_live()  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # sent when the terminal is closed
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and os.isatty(0):  # sent when the terminal is closed
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with contextlib.ExitStack() as stack:
         ports = [stack.enter_context(port) for port in _hold(settings.host, settings.port)]
@@ -70,47 +76,99 @@ def serve(
                 raise GatewatchError(str(error)) from error
             private.keep_running()
             os.environ["GATEWATCH_REDIS_URL"] = private.url
-        if settings.workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="gatewatch-")
-            )
-        edge = Edge(
-            settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)
-        )
-        config = uvicorn.Config(
-            "service.app:create_app",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            loop="uvloop",
-            http=cast(Any, edge),  # uvicorn only calls it; each worker gets a copy
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=cast(int, settings.keep_alive_s),  # a number of seconds, whole or not
-            timeout_graceful_shutdown=settings.shutdown_grace_s,
-            timeout_worker_healthcheck=WORKER_S,
-        )
         log.info("listening", addresses=[address_of(port) for port in ports])
-        _run(config, ports)
+        if settings.workers > 1:
+            _serve_with_workers(settings, ports)
+        else:
+            _serve_alone(settings, ports)
 
 
-def _run(config: uvicorn.Config, ports: list[Port]) -> None:
-    """Serve in this process or, with several workers, in theirs."""
-    from uvicorn import Server
-    from uvicorn.config import STARTUP_FAILURE
+def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
+    import uvicorn
+
+    from service.http.edge import Edge, allow_files
+
+    edge = Edge(
+        settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)
+    )
+    return uvicorn.Config(
+        partial(processes.app, tally),
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http=cast(Any, edge),  # uvicorn only calls it; each worker gets a copy
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=cast(int, settings.keep_alive_s),  # a number of seconds, whole or not
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+        timeout_worker_healthcheck=WORKER_S,
+    )
+
+
+def _serve_with_workers(settings: Settings, ports: list[Port]) -> None:
+    """Serve in several processes, which uvicorn replaces one after the other on SIGHUP."""
     from uvicorn.supervisors import Multiprocess
 
-    if config.workers > 1:
-        Multiprocess(config, [*ports]).run()
-        return
-    server = Server(config)
-    server.run([port.another() for port in ports])
-    if not server.started:
-        sys.exit(STARTUP_FAILURE)
+    Multiprocess(_config(settings, Tally.shared()), [*ports]).run()
+
+
+def _serve_alone(settings: Settings, ports: list[Port]) -> None:
+    """Serve in this process. SIGHUP has a new server take over, with the model as it is then."""
+    from uvicorn import Server
+    from uvicorn.config import STARTUP_FAILURE
+
+    tally, listeners = Tally(), [port.another() for port in ports]
+    renewable = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    while listeners:
+        server = Server(_config(settings, tally))
+        renewal = _Renewal(settings, ports, server)
+        if renewable:
+            signal.signal(signal.SIGHUP, renewal.ask)
+        server.run([*listeners])
+        if not server.started:
+            sys.exit(STARTUP_FAILURE)
+        listeners = renewal.listeners
+        gc.unfreeze()  # what the server before had
+
+
+class _Renewal:
+    """Ends a server so that another one can take over.
+
+    Attributes:
+        listeners: the other one's sockets, which hold the connections that come meanwhile.
+    """
+
+    def __init__(self, settings: Settings, ports: list[Port], server: uvicorn.Server) -> None:
+        self.listeners: list[Port] = []
+        self._settings = settings
+        self._ports = ports
+        self._server = server
+        self._asked = threading.Lock()
+
+    def ask(self, *_: object) -> None:
+        """End the server once it is known that the next one can begin; to look takes longer than a signal may."""
+        threading.Thread(target=self._prepare, name="renewal", daemon=True).start()
+
+    def _prepare(self) -> None:
+        with self._asked:
+            if self.listeners:
+                return
+            log.info("SIGHUP: a new server takes over")
+            try:
+                _detector(self._settings).require_live()
+                listeners = [port.another() for port in self._ports]
+            except (GatewatchError, OSError) as error:
+                log.error("the server before goes on", error=str(error))
+                return
+            for listener in listeners:
+                listener.listen(self._server.config.backlog)
+            self.listeners = listeners
+            self._server.should_exit = True
 
 
 def _hold(host: str, number: int) -> list[Port]:
@@ -134,8 +192,8 @@ def _settings() -> Settings:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            name = f"GATEWATCH_{'_'.join(str(part) for part in problem['loc']).upper()}"
-            value = redact(problem["input"]) if name == "GATEWATCH_REDIS_URL" else problem["input"]
+            name = variable("_".join(str(part) for part in problem["loc"]))
+            value = redact(problem["input"]) if name == variable("redis_url") else problem["input"]
             message = problem["msg"].removeprefix("Value error, ")
             found = "is not set" if problem["type"] == "missing" else f"is {value!r:.80}: {message}"
             lines.append(f"{name} {found}")

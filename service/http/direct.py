@@ -16,8 +16,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.http.callers import FETCHED_BY_A_BROWSER, Callers
-from service.messages.answers import join
-from service.streams.ingest import Headers, Ingest, answered, refused
+from service.streams.ingest import Headers, Ingest, refused
 
 UNUSUAL: Final = FETCHED_BY_A_BROWSER | {b"content-encoding", b"expect", b"transfer-encoding"}
 
@@ -70,7 +69,7 @@ class Direct:
         if answers.cancelled():
             return
         error = answers.exception()
-        reply = answered(join(answers.result(), self._form), self._form) if error is None else refused(error)
+        reply = self._ingest.reply(answers.result(), self._form) if error is None else refused(error)
         self._answer(self, *reply)
 
 

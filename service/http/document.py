@@ -145,6 +145,7 @@ def _post(links: Described) -> Described:
         **NO_BODY,
         405: OTHER_METHOD,
         408: problem_with("The head or the body was not whole in time; the connection is closed"),
+        422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422, else 200)"),
         429: NO_ROOM,
         431: problem_with("URL and headers are over the limit; the connection is closed"),
         503: AWAY,

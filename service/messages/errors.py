@@ -9,6 +9,7 @@ ServiceError
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
 ├── InvalidSettings     422  JSON, but not a stream's settings
+├── AllRejected         422  no reading of the request could be taken, where a setting wants that said so
 ├── TooManyWaiting      429  with Retry-After
 ├── HeadTooLarge        431  the connection is closed
 ├── Draining            503  with Retry-After, of /readyz alone: the service is about to stop
@@ -91,6 +92,13 @@ class InvalidSettings(ServiceError):
 
     status = 422
     title = "Invalid settings"
+
+
+class AllRejected(ServiceError):
+    """Every reading was rejected; a sender that looks at the status alone hears of it."""
+
+    status = 422
+    title = "All readings rejected"
 
 
 class TooManyWaiting(ServiceError):

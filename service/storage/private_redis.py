@@ -120,7 +120,13 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
     scratch = None
     socket = data_dir / "redis.sock"
     if len(str(socket)) > LONGEST_SOCKET_PATH:
-        scratch = Path(tempfile.mkdtemp(prefix="gatewatch-"))
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix="gatewatch-"))
+        except OSError as error:
+            raise PrivateRedisError(
+                f"{data_dir} is too long a name for a socket, and there is no folder for temporary files: "
+                "set GATEWATCH_DATA_DIR to a shorter one"
+            ) from error
         socket = scratch / "redis.sock"
     url = f"unix://{socket}"
     lock.truncate(0)

@@ -16,10 +16,11 @@ import structlog
 from service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from service.http.callers import Callers
 from service.messages.answers import join
-from service.messages.errors import BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
+from service.messages.errors import AllRejected, BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
 from service.messages.parts import Body
 from service.messages.schemas import Sent, Wire
 from service.streams.batcher import Batcher
+from service.streams.rejected import Rejected
 
 log = structlog.get_logger(__name__)
 
@@ -57,11 +58,21 @@ class Ingest:
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
 
-    def __init__(self, wire: Wire, batcher: Batcher, bodies: Bodies, callers: Callers) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        batcher: Batcher,
+        bodies: Bodies,
+        callers: Callers,
+        rejected: Rejected,
+        all_rejected_is_422: bool,
+    ) -> None:
         self.callers = callers
         self._wire = wire
         self._batcher = batcher
         self._bodies = bodies
+        self._rejected = rejected
+        self._all_rejected_is_422 = all_rejected_is_422
         self._decoding = asyncio.Lock()  # one at a time, so that a turn of the event loop meets one part of one body
         self.direct_bytes = min(FREE_BYTES, bodies.most_of_one)
 
@@ -90,7 +101,7 @@ class Ingest:
         with self._bodies.of(headers) as body:
             answers, form = self.begin(await body.read(receive), scope["path"], content_type)
             try:
-                return answered(join(await answers, form), form)
+                return self.reply(await answers, form)
             finally:
                 del answers  # an error in it holds this frame, with the body: a cycle, of which so much must not wait
 
@@ -117,17 +128,20 @@ class Ingest:
                 await asyncio.sleep(0)
         return await self._batcher.take(sent)
 
+    def reply(self, answers: list[str], form: str) -> Reply:
+        """The reply to a request whose readings were looked at."""
+        first = self._rejected.look(answers)
+        if first is not None and self._all_rejected_is_422:
+            return refused(AllRejected(f"all readings were rejected ({len(answers)}); the first: {first}"))
+        body = join(answers, form)
+        return 200, _headed(b"application/x-ndjson" if form == "lines" else b"application/json", body), body
+
 
 async def reply(send: Send, reply: Reply) -> None:
     """Send a whole reply."""
     status, headers, body = reply
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def answered(body: bytes, form: str) -> Reply:
-    """The reply to a request that was looked at."""
-    return 200, _headed(b"application/x-ndjson" if form == "lines" else b"application/json", body), body
 
 
 def refused(error: BaseException) -> Reply:
