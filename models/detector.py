@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact
 from models.errors import ArtefactError, ShapeError
+from models.graph import check_steps, open_session
 from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, state_fields
 from models.scaling import Scaling, shown
 
@@ -107,7 +107,8 @@ class Detector:
         )
         self._session = open_session(artefact.graph)
         self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
-        self._check_graph()
+        channels = (len(self.channels),)
+        check_steps(self._session, {"x": channels, "observed": channels, "elapsed": (1,)}, self._tensors, channels)
 
     @classmethod
     def load(cls, folder: Path) -> Detector:
@@ -290,19 +291,6 @@ class Detector:
             states[name] = tensor
         return cast("NDArray[np.float32]", forecast)
 
-    def _check_graph(self) -> None:
-        """One step of one fresh stream: finds wrong names, wrong shapes and forecasts that are not finite."""
-        states = self.initial(1)
-        zeros = np.zeros((1, len(self.channels)), np.float32)
-        try:
-            mean = self._advance(zeros.astype(np.float64), np.zeros((1, 1), np.float32), states)
-        except Exception as error:  # onnxruntime raises its own, undocumented classes
-            raise ArtefactError(f"model.onnx does not step as the manifest says: {error}") from error
-        if mean.shape != zeros.shape or not np.isfinite(mean).all():
-            raise ArtefactError(
-                f"model.onnx forecasts {mean.tolist()} with shape {mean.shape}; expected {zeros.shape}, finite"
-            )
-
 
 def _seen(deviation: NDArray[np.float64], elapsed: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """The network's inputs but for the state."""
@@ -330,17 +318,6 @@ def _residual_calibration(manifest: Manifest) -> ResidualCalibration:
         level_threshold=calibration.level_threshold,
         lively_scale=calibration.lively_scale,
     )
-
-
-def open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # two made a step slower
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own, undocumented classes
-        raise ArtefactError(f"model.onnx cannot be loaded: {error}") from error
 
 
 def float32(values: NDArray[np.float64]) -> NDArray[np.float32]:

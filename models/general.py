@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, load_artefact
 from models.budget import budget_fields, joined, take_time, thresholds, young_thresholds
-from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32, open_session
+from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32
 from models.errors import ArtefactError
+from models.graph import check_steps, open_session
 from models.running import FEATURES, HORIZONS, observe, running_fields, seasonal
 from models.surprise import (
     RANGE,
@@ -114,7 +115,7 @@ class GeneralDetector(Detector):
         )
         self._session = open_session(artefact.graph)
         self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
-        self._check_graph()
+        check_steps(self._session, {"x": (FEATURES,)}, self._tensors, (len(HORIZONS),))
 
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
@@ -188,18 +189,3 @@ class GeneralDetector(Detector):
         if np.count_nonzero(unseen):
             ahead[unseen] = np.nan
         remember_forecasts(states, ahead, readings)
-
-    def _check_graph(self) -> None:
-        """One step of one fresh stream: finds wrong names, wrong shapes and forecasts that are not finite."""
-        rows = len(self.channels)
-        feed = {"x": np.zeros((rows, FEATURES), np.float32)}
-        feed |= {name: np.zeros((rows, *shape), np.float32) for name, shape in self._tensors.items()}
-        try:
-            mean = self._session.run(self._outputs, feed)[0]
-        except Exception as error:  # onnxruntime raises its own, undocumented classes
-            raise ArtefactError(f"model.onnx does not step as the manifest says: {error}") from error
-        if mean.shape != (rows, len(HORIZONS)) or not np.isfinite(mean).all():
-            raise ArtefactError(
-                f"model.onnx forecasts {mean.tolist()} with shape {mean.shape}; "
-                f"expected {(rows, len(HORIZONS))}, finite"
-            )

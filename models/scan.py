@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from numpy.typing import NDArray
 
 from models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector
 from models.errors import GatewatchError, RecordingError
+from models.files import Rows, lines_of, open_text
 from models.recordings import Recording
 from models.residual import REASONS
+from models.text import as_cell, listed
 
 ROW_FIELDS = ("score", "status", "reason", "alert", "forecast", "attribution", "parts")
 JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected", "residual", "parts")
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -143,13 +149,13 @@ def write_scores(found: Scan, path: Path) -> None:
 def _write_rows(found: Scan, path: Path) -> None:
     recording = found.recording
     header = ["timestamp", "score", "status", "alert"]
-    header += [f"{channel}.{what}" for channel in recording.channels for what in ("expected", "residual")]
-    observed = np.isfinite(recording.values)
+    header += [f"{as_cell(channel)}.{what}" for channel in recording.channels for what in ("expected", "residual")]
+    observed, times_us = np.isfinite(recording.values), recording.times_us
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(header)
         for row in range(len(recording)):
-            cells: list[object] = [_iso(int(recording.timestamps_ms[row])), repr(float(found.score[row]))]
+            cells: list[object] = [_iso(int(times_us[row])), repr(float(found.score[row]))]
             cells += [STATUSES[found.status[row]], int(found.alert[row])]
             for channel in range(len(recording.channels)):
                 residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
@@ -165,14 +171,17 @@ def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], 
         RecordingError: not such a file, or its rows are of other times.
     """
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        times = [row["timestamp"] for row in rows]
-        score = np.array([float(row["score"]) for row in rows])
-        status = np.array([STATUSES.index(row["status"]) for row in rows], np.uint8)
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        with open_text(path) as file:
+            rows = Rows(path, lines_of(file), strict=True)
+            header = next(rows, [])
+            at = [header.index(name) for name in ("timestamp", "score", "status")]
+            found = [[row[place] for place in at] for row in rows]
+        times = [time for time, _, _ in found]
+        score = np.array([float(score) for _, score, _ in found])
+        status = np.array([STATUSES.index(status) for _, _, status in found], np.uint8)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, IndexError, ValueError) as error:
         raise RecordingError(f"{path}: not the scores of a scan: {error}") from error
-    if times != [_iso(int(timestamp_ms)) for timestamp_ms in recording.timestamps_ms]:
+    if times != [_iso(time_us) for time_us in recording.times_us.tolist()]:
         raise RecordingError(
             f"{path}: {len(times)} rows that are not those of {recording.stream} ({len(recording)}): "
             "scan this recording again"
@@ -195,13 +204,13 @@ def _in_model_order(recording: Recording, detector: Detector) -> Recording:
     unknown = [channel for channel in recording.channels if channel not in detector.channels]
     if missing or unknown:
         raise RecordingError(
-            f"{recording.stream}: channels {', '.join(recording.channels)} are not the model's "
-            f"({', '.join(detector.channels)})"
+            f"{recording.stream}: channels {listed(recording.channels)} are not the model's "
+            f"({listed(detector.channels)})"
         )
-    order = [recording.channels.index(channel) for channel in detector.channels]
-    return Recording(recording.stream, detector.channels, recording.timestamps_ms, recording.values[:, order])
+    return recording.only(detector.channels)
 
 
-def _iso(timestamp_ms: int) -> str:
-    moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds" if timestamp_ms % 1000 else "seconds").replace("+00:00", "Z")
+def _iso(time_us: int) -> str:
+    moment = EPOCH + timedelta(microseconds=time_us)
+    finest = "seconds" if time_us % 1_000_000 == 0 else "milliseconds" if time_us % 1000 == 0 else "microseconds"
+    return moment.isoformat(timespec=finest).replace("+00:00", "Z")

@@ -18,6 +18,7 @@ from rich.progress import track
 
 from models.errors import GatewatchError
 from models.recordings import Recording
+from models.text import as_cell
 
 
 @dataclass
@@ -104,7 +105,7 @@ def _answers(out: Path | None, several: bool) -> Iterator[Callable[[str, Sequenc
             def write(stream: str, results: Sequence[Mapping[str, Any]]) -> None:
                 rows.writerows(
                     (
-                        *((stream,) if several else ()),
+                        *((as_cell(stream),) if several else ()),
                         result["timestamp"],
                         "" if result["score"] is None else repr(result["score"]),
                         result["status"],

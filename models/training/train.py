@@ -12,6 +12,7 @@ from models.errors import RecordingError, TrainingError
 from models.labels import label_columns, without_labels
 from models.recordings import Source
 from models.scaling import Scaling
+from models.text import as_markdown
 from models.training.architectures import CellForecaster
 from models.training.calibration import calibrate_manifest, neutral
 from models.training.checkpoint import EpochReport
@@ -144,10 +145,11 @@ def model_card(manifest: Manifest) -> str:
     """The artefact for people: what it is, what it was trained on, how far to trust it."""
     calibration, training = manifest.calibration, manifest.training
     rows = "\n".join(
-        f"| {c.name} | {c.unit or '-'} | {c.center:.6g} | {c.spread:.6g} | {c.error_scale * c.spread:.6g} |"
+        f"| {as_markdown(c.name)} | {as_markdown(c.unit) or '-'} | {c.center:.6g} | {c.spread:.6g} |"
+        f" {c.error_scale * c.spread:.6g} |"
         for c in manifest.channels
     )
-    switches = ", ".join(training.get("switches", []))
+    switches = as_markdown(", ".join(training.get("switches", [])))
     commands = f"""
 Channels of two values, taken for commands, which the forecast is shown and which hardly raise the score: {switches}.
 """
@@ -185,7 +187,7 @@ not what is broken.{"" if manifest.kind == "live" else FINISHED_ONLY}
 def _found(training: Mapping[str, Any]) -> str:
     """What was odd about the recordings, a line each."""
     lines = Suitability.of_json(training["suitability"]).lines() if "suitability" in training else []
-    return "\n".join(["Found in the recordings:", "", *(f"- {line}" for line in lines), ""])
+    return "\n".join(["Found in the recordings:", "", *(f"- {as_markdown(line)}" for line in lines), ""])
 
 
 def same_channels(recordings: Sequence[Source]) -> list[Source]:

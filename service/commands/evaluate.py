@@ -109,7 +109,8 @@ def _scored(path: Path, files: Sequence[Path], scores: Path, one: Labelled) -> S
     """A recording with scores made before, from the file of its name."""
     recording = one.recording
     score, status = read_scores(scores / below(path, files).with_name(stem(path) + ".csv"), recording)
-    return Scored(recording.stream, recording.timestamps_ms, score, status, one.events or [])
+    times = recording.timestamps_ms if recording.micros is None else recording.times_us / 1000
+    return Scored(recording.stream, times, score, status, one.events or [])
 
 
 def _show(found: Evaluation) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from models.errors import RecordingError
 from models.recordings import read_recordings
-from service.commands.terminal import errors, sensors
+from service.commands.terminal import sensors, tell, warn_in_one_line
 
 
 def replay(
@@ -49,7 +49,7 @@ def replay(
         raise RecordingError(f"{out}: would be written over the recording; name another file")
     found = replay_recordings(recordings, url, out, batch, start_seq)
     for name, counts in found.counts.items():
-        print(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+        tell(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     if found.refused:
-        errors.print(f"{found.refused} readings were rejected or in conflict; the first: {found.first}", markup=False)
+        warn_in_one_line(f"{found.refused} readings were rejected or in conflict; the first: {found.first}")
         raise typer.Exit(1)

@@ -24,7 +24,7 @@ from service.commands.detecting import (
     below,
     one_stream,
 )
-from service.commands.terminal import Files, sensors
+from service.commands.terminal import Files, sensors, tell
 
 
 def scan_files(
@@ -51,7 +51,7 @@ def scan_files(
     scans = judge.scans(paths, files, read)
     for found, target in zip(scans, targets, strict=True):
         write_scores(found, target)
-        print(f"{target}: {summary(found)}")
+        tell(f"{target}: {summary(found)}")
 
 
 def _targets(paths: Sequence[Path], files: Sequence[Path], out: Path, train_on: Sequence[Path]) -> list[Path]:
