@@ -74,6 +74,7 @@ class Recording:
         timestamps_ms: (N,) Unix time in milliseconds, as recorded: it may stand still or step back. Scored is by these.
         values: (N, C) float64, physical units; NaN is a missing value.
         micros: (N,) microseconds to add to those, -500 to 499; None where all of them are 0.
+        places: (N,) which row of its file each reading is, from 0; None where all rows are of this stream.
     """
 
     stream: str
@@ -81,15 +82,21 @@ class Recording:
     timestamps_ms: NDArray[np.int64]
     values: NDArray[Any]
     micros: NDArray[np.int16] | None = None
+    places: NDArray[np.int64] | None = None
 
     @classmethod
     def at_us(
-        cls, stream: str, channels: tuple[str, ...], times_us: NDArray[np.int64], values: NDArray[Any]
+        cls,
+        stream: str,
+        channels: tuple[str, ...],
+        times_us: NDArray[np.int64],
+        values: NDArray[Any],
+        places: NDArray[np.int64] | None = None,
     ) -> Recording:
         """A recording with times in microseconds."""
         milliseconds = (times_us + 500) // 1000
         micros = (times_us - 1000 * milliseconds).astype(np.int16)
-        return cls(stream, channels, milliseconds, values, micros if micros.any() else None)
+        return cls(stream, channels, milliseconds, values, micros if micros.any() else None, places)
 
     @property
     def times_us(self) -> NDArray[np.int64]:
@@ -106,7 +113,9 @@ class Recording:
     def taking(self, rows: slice | Sequence[int]) -> Recording:
         """The readings of some rows."""
         micros = None if self.micros is None else self.micros[rows]
-        return replace(self, timestamps_ms=self.timestamps_ms[rows], values=self.values[rows], micros=micros)
+        places = None if self.places is None else self.places[rows]
+        times, values = self.timestamps_ms[rows], self.values[rows]
+        return replace(self, timestamps_ms=times, values=values, micros=micros, places=places)
 
     def only(self, channels: Sequence[str]) -> Recording:
         """The readings of some channels alone, in the order given.
@@ -174,7 +183,8 @@ def joined(pieces: Sequence[Recording]) -> Recording:
     first = pieces[0]
     times = np.concatenate([piece.times_us for piece in pieces])
     values = np.concatenate([piece.only(first.channels).values for piece in pieces])
-    return Recording.at_us(first.stream, first.channels, times, values)
+    places = [piece.places for piece in pieces if piece.places is not None]
+    return Recording.at_us(first.stream, first.channels, times, values, np.concatenate(places) if places else None)
 
 
 def read_pieces(path: Path, most_values: int = MOST_IN_PARQUET) -> Iterator[Recording]:
@@ -229,7 +239,8 @@ def _pieces(path: Path, header: list[str], blocks: Iterator[Block]) -> Iterator[
                 f"{MOST_STREAMS} of at most {LONGEST_NAME} are read of a file"
             )
         for stream, rows in streams.items():
-            yield Recording.at_us(stream, names, times[rows], values[rows])
+            places = np.array(rows, np.int64) + (row - 2 - len(times))
+            yield Recording.at_us(stream, names, times[rows], values[rows], places)
     if row == 2:
         raise RecordingError(f"{path}: a header and no reading")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -130,38 +130,63 @@ def scan_trained_on_beginning(detector: Detector, recording: Recording, rows: in
     return Scan(_in_model_order(recording, detector), **joined, states=rest.states)
 
 
-def write_scores(found: Scan, path: Path) -> None:
-    """Write a CSV with one row per row of the recording, in its order.
+def write_scores(scans: Sequence[Scan], path: Path) -> None:
+    """Write a CSV with one row per row of a recording file, in its order.
 
     Columns: timestamp, score, status, alert, and `<channel>.expected` (physical units) and `<channel>.residual`
-    (reading minus forecast, in error scales) of each channel; empty where nothing is expected yet, or missing.
+    (reading minus forecast, in error scales) of each channel; empty where nothing is expected yet, or missing. Of a
+    file with several streams, `stream` stands before them.
+
+    Args:
+        scans: of each stream of the file.
 
     Raises:
         GatewatchError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_rows(found, path)
+        _write_rows(scans, path)
     except OSError as error:
         raise GatewatchError(f"{path}: the scores cannot be written: {error.strerror}") from error
 
 
-def _write_rows(found: Scan, path: Path) -> None:
-    recording = found.recording
-    header = ["timestamp", "score", "status", "alert"]
-    header += [f"{as_cell(channel)}.{what}" for channel in recording.channels for what in ("expected", "residual")]
-    observed, times_us = np.isfinite(recording.values), recording.times_us
+def _write_rows(scans: Sequence[Scan], path: Path) -> None:
+    named = scans[0].recording.places is not None
+    header = [*(["stream"] if named else []), "timestamp", "score", "status", "alert"]
+    channels = scans[0].recording.channels
+    header += [f"{as_cell(channel)}.{what}" for channel in channels for what in ("expected", "residual")]
+    order = _order(scans)
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(header)
-        for row in range(len(recording)):
-            cells: list[object] = [_iso(int(times_us[row])), repr(float(found.score[row]))]
-            cells += [STATUSES[found.status[row]], int(found.alert[row])]
-            for channel in range(len(recording.channels)):
-                residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
-                expected = found.expected[row, channel, 1]
-                cells += [f"{expected:.7g}" if np.isfinite(expected) else "", residual]
-            rows.writerow(cells)
+        cells = [_cells(found) for found in scans]
+        for at in order:
+            name = [as_cell(scans[at].recording.stream)] if named else []
+            rows.writerow(name + next(cells[at]))
+
+
+def _order(scans: Sequence[Scan]) -> list[int]:
+    """Which of the scans has each row of the file."""
+    if len(scans) == 1:
+        return [0] * len(scans[0].recording)
+    places = [found.recording.places for found in scans]
+    owners = np.repeat(np.arange(len(scans)), [len(found.recording) for found in scans])
+    known = [place for place in places if place is not None]
+    return list(owners[np.argsort(np.concatenate(known))]) if len(known) == len(scans) else list(owners)
+
+
+def _cells(found: Scan) -> Iterator[list[object]]:
+    """The cells of each row of one stream."""
+    recording = found.recording
+    observed, times_us = np.isfinite(recording.values), recording.times_us
+    for row in range(len(recording)):
+        cells: list[object] = [_iso(int(times_us[row])), repr(float(found.score[row]))]
+        cells += [STATUSES[found.status[row]], int(found.alert[row])]
+        for channel in range(len(recording.channels)):
+            residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
+            expected = found.expected[row, channel, 1]
+            cells += [f"{expected:.7g}" if np.isfinite(expected) else "", residual]
+        yield cells
 
 
 def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
@@ -191,12 +216,25 @@ def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], 
     return score, status
 
 
-def summary(found: Scan) -> str:
-    """One line: readings, how many anomalous, how many alerts."""
-    return (
-        f"{len(found.recording)} readings, {int((found.status == ANOMALOUS).sum())} anomalous, "
-        f"{int(found.alert.sum())} alerts"
-    )
+def summary(scans: Sequence[Scan]) -> str:
+    """One line: readings, how many anomalous, how many alerts; and how many were not judged, and why."""
+    status = np.concatenate([found.status for found in scans])
+    unjudged = int((status == WARMING_UP).sum())
+    alerts = sum(int(found.alert.sum()) for found in scans)
+    streams = f" of {len(scans)} streams" if len(scans) > 1 else ""
+    said = f"{len(status)} readings{streams}, {int((status == ANOMALOUS).sum())} anomalous, {alerts} alerts"
+    if not unjudged:
+        return said
+    begun = sum(_warm_ups(found.status) for found in scans)
+    why = "in one warm-up" if begun == 1 else f"in {begun} warm-ups"
+    again = "; a stream warms up anew after a long gap" if begun > len(scans) or unjudged == len(status) else ""
+    return f"{said}; {unjudged} of {len(status)} readings were never judged: {why}{again}"
+
+
+def _warm_ups(status: NDArray[np.uint8]) -> int:
+    """How often a stream began to warm up, as far as its readings show."""
+    warm = status == WARMING_UP
+    return int(warm[0]) + int((warm[1:] & ~warm[:-1]).sum())
 
 
 def _in_model_order(recording: Recording, detector: Detector) -> Recording:

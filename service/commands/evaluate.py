@@ -76,15 +76,16 @@ def evaluate(
     if not any(events):
         raise EvaluationError(f"no event in {len(paths)} labelled recordings; at least one is needed to find")
 
-    def read(path: Path) -> Recording:
+    def read(path: Path) -> list[Recording]:
         if path in given:
             recording = given[path].recording
         else:  # to train on
             recording = with_labels([one_stream(path, None)], None, None)[0].recording
-        return recording.only(channel) if channel else recording
+        return [recording.only(channel) if channel else recording]
 
     if scores is None:
-        scored = [Scored.of(*pair) for pair in zip(judge.scans(paths, files, read), events, strict=True)]
+        scans = (found for (found,) in judge.scans(paths, files, read))
+        scored = [Scored.of(*pair) for pair in zip(scans, events, strict=True)]
     else:
         scored = [_scored(path, files, scores, one) for path, one in given.items()]
     found = hold_against_labels(scored, window)

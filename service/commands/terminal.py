@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.labels import label_columns, without_labels
+from models.labels import label_columns, like_labels, without_labels
 from models.recordings import AnySource
-from models.text import one_line, visible
+from models.text import listed, one_line, visible
 
 if TYPE_CHECKING:
     from models.training.checkpoint import EpochReport
@@ -47,6 +47,12 @@ def sensors(recordings: Sequence[AnySource]) -> list[AnySource]:
     left_out = {name: None for recording in recordings for name in label_columns(recording)}
     if left_out:
         warn(f"left out, since evaluate takes such columns for labels: {', '.join(left_out)}")
+    doubtful = {name: None for recording in recordings for name in like_labels(recording)}
+    if doubtful:
+        warn(
+            f"taken for a sensor, though it looks like labels: {listed(doubtful)}; call it label or leave it out if it "
+            "marks what was wrong"
+        )
     return [without_labels(recording) for recording in recordings]
 
 

@@ -16,6 +16,7 @@ from models.labels import without_labels
 from models.recordings import Source
 from models.text import listed
 from service.commands.gathering import Origin
+from service.commands.oddities import Missing
 from service.commands.terminal import sensors, tell, training_progress, warn
 from service.commands.training import extra_needed, require_change, say, train_config, train_detector
 from service.commands.tuning import search
@@ -89,6 +90,7 @@ def train(
     stream_label: Annotated[
         str, typer.Option(help="with --from-prometheus: series with the same value of it are one stream")
     ] = "instance",
+    missing: Missing = None,
 ) -> None:
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
     if (out is None) != check:
@@ -109,7 +111,8 @@ def train(
     )  # fmt: skip
     units = dict(_unit(text) for text in unit or [])
     origin = Origin(
-        files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label
+        files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label,
+        missing or [],
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
         import models.training.train  # noqa: F401
