@@ -17,10 +17,12 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import ArtefactError
@@ -110,7 +112,7 @@ class Calibration(_Part):
     confidence: Literal["high", "low"] = Field(description="low: fewer independent readings than the rate needs")
     effective_readings: Positive = Field(description="independent readings the calibration was worth")
     warm_up: Count = Field(description="a stream's first readings: scored, not judged")
-    restart_gap_s: Positive = Field(description="a longer gap restarts the network state and the warm-up")
+    restart_gap_s: Positive = Field(le=1e12, description="a longer gap restarts the network state and the warm-up")
     rebuild_readings: Count = Field(ge=1, description="history that brings a state from nothing to what it was")
 
 
@@ -123,7 +125,7 @@ class Manifest(_Part):
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
     state: State = Field(description="shape of each state tensor of a stream, float32")
     channels: list[Channel] = Field(min_length=1, max_length=MOST_CHANNELS)
-    interval_s: Positive = Field(description="typical time between two readings")
+    interval_s: Positive = Field(ge=1e-9, le=1e12, description="typical time between two readings")
     calibration: Calibration
     training: dict[str, Any] = Field(description="summary of the training: recordings, losses, seconds, seed")
     files: dict[str, str] = Field(description="SHA-256 of each file of the artefact but this one")
@@ -165,6 +167,14 @@ class Artefact:
     manifest: Manifest | GeneralManifest
     graph: bytes
     digest: bytes
+
+
+def record_dtype(fields: Sequence[tuple[Any, ...]]) -> np.dtype[np.void]:
+    """How a stream's state is stored. Raises ArtefactError where a state tensor has the name of another field."""
+    try:
+        return np.dtype(list(fields))
+    except ValueError as error:
+        raise ArtefactError(f"{MANIFEST}: a state tensor cannot be stored: {error}") from error
 
 
 def require_place(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact
+from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
 from models.errors import ArtefactError, ShapeError
 from models.graph import check_steps, open_session
 from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, state_fields
@@ -95,7 +95,7 @@ class Detector:
         self.warm_up = manifest.calibration.warm_up
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
-        self.state_dtype = np.dtype(
+        self.state_dtype = record_dtype(
             [
                 ("last_ms", "<i8"),
                 ("readings", "<u4"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, GeneralManifest, load_artefact
+from models.artefact import Artefact, GeneralManifest, load_artefact, record_dtype
 from models.budget import budget_fields, joined, take_time, thresholds, young_thresholds
 from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32
 from models.errors import ArtefactError
@@ -100,7 +100,7 @@ class GeneralDetector(Detector):
         self._rare = miss_for(BAND_NATS)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         count = len(self.channels)
-        self.state_dtype = np.dtype(
+        self.state_dtype = record_dtype(
             [
                 ("last_ms", "<i8"),
                 ("readings", "<u4"),
