@@ -14,12 +14,14 @@ from models.recordings import Recording, Source, pieces
 PLACES, PLACE_ROWS = 8, 512
 """Stretches of a recording, and readings of each, that say where its values usually lie."""
 
-FAR = 3.0
-"""Beyond the middle nine tenths of the values, in their span."""
+FAR = 10.0
+"""From the middle half of the values, and from every other far one, in the span of that half: a code stands alone."""
 
 LEAST_OFTEN, MOST_SHARE = 3, 0.25
 LEAST_DIFFERENT = 20
 """Values of a channel that measures; one with fewer has levels, and a far one may be one of them."""
+
+MOST_NAMED = 3
 
 MOST_KNOWN = 10_000
 """Far values of a channel that are counted; where there are more, they are no codes."""
@@ -41,8 +43,10 @@ def find_codes(recordings: Sequence[Source]) -> list[Code]:
     """What may be codes for a missing value, in recordings with the same channels. 0 is none: much rests there."""
     channels = recordings[0].channels
     counts: list[Counter[float]] = [Counter() for _ in channels]
+    reach = np.zeros(len(channels))
     for recording in recordings:
-        low, high = _usual(recording)
+        low, high, far_off = _usual(recording)
+        reach = np.maximum(reach, far_off)
         for piece in pieces(recording):
             values = piece.values
             for at in np.flatnonzero(((values < low) | (values > high)).any(axis=0)).tolist():
@@ -53,10 +57,14 @@ def find_codes(recordings: Sequence[Source]) -> list[Code]:
     most = MOST_SHARE * sum(map(len, recordings))
     return [
         Code(channel, value, count)
-        for channel, found in zip(channels, counts, strict=True)
-        for value, count in found.most_common(3)
-        if value != 0 and LEAST_OFTEN <= count <= most
+        for channel, found, far_off in zip(channels, counts, reach.tolist(), strict=True)
+        for value, count in found.most_common(MOST_NAMED)
+        if value != 0 and LEAST_OFTEN <= count <= most and _stands_alone(value, found, far_off)
     ]
+
+
+def _stands_alone(value: float, known: Collection[float], far_off: float) -> bool:
+    return all(other == value or abs(other - value) > far_off for other in known)
 
 
 def with_missing(recordings: Sequence[Recording], codes: Collection[float]) -> list[Recording]:
@@ -67,14 +75,15 @@ def with_missing(recordings: Sequence[Recording], codes: Collection[float]) -> l
     return [replace(one, values=np.where(np.isin(one.values, wanted), np.nan, one.values)) for one in recordings]
 
 
-def _usual(recording: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(C,) each: beyond these a value is far; none is, of a channel that takes few values."""
+def _usual(recording: Source) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """(C,) each: beyond the first two a value is far, by the third; none is, of a channel that takes few values."""
     starts = np.unique(np.linspace(0, max(0, len(recording) - PLACE_ROWS), PLACES).astype(int)).tolist()
     seen = np.concatenate([recording.rows(start, start + PLACE_ROWS).values for start in starts])
-    low, high = np.full(seen.shape[1], -np.inf), np.full(seen.shape[1], np.inf)
+    low, high, reach = (np.full(seen.shape[1], value) for value in (-np.inf, np.inf, 0.0))
     for at, column in enumerate(seen.T):
         values = column[np.isfinite(column)]
         if len(np.unique(values)) > LEAST_DIFFERENT:
-            first, last = np.quantile(values, (0.05, 0.95)).tolist()
-            low[at], high[at] = first - FAR * (last - first), last + FAR * (last - first)
-    return low, high
+            first, last = np.quantile(values, (0.25, 0.75)).tolist()
+            reach[at] = FAR * (last - first)
+            low[at], high[at] = first - reach[at], last + reach[at]
+    return low, high, reach

@@ -29,7 +29,7 @@ from models.training.sample import splits_to_calibrate
 from models.training.suitability import Finding, Suitability
 from models.training.windows import usable
 
-RHYTHM_SHARE, RHYTHM_MARGIN = 0.1, 3.0
+RHYTHM_GAPS, RHYTHM_SHARE, RHYTHM_MARGIN = 5, 0.1, 3.0
 
 FINISHED_ONLY = """
 
@@ -87,14 +87,14 @@ def prepare(recordings: Sequence[Source], config: TrainConfig) -> Prepared:
 def _restarts(recordings: Sequence[Source], interval_s: float) -> tuple[float, list[Finding]]:
     """The gap in seconds beyond which a stream starts afresh, and what is to be said of it.
 
-    Gaps that are so frequent that the warm-ups after them would take RHYTHM_SHARE of the readings are no outages, but
-    how the stream is sampled: in bursts.
+    Gaps so frequent that the warm-ups after them would take RHYTHM_SHARE of the readings, and at least RHYTHM_GAPS,
+    are no outages, but how the stream is sampled: in bursts.
     """
     steps_s = [np.diff(times) / 1e6 for times in map(_times_us, recordings)]
     gap_s = RESTART_INTERVALS * interval_s
     long = np.concatenate([steps[steps > gap_s] for steps in steps_s])
     said = []
-    if WARM_UP * len(long) >= RHYTHM_SHARE * sum(map(len, recordings)):
+    if len(long) >= RHYTHM_GAPS and WARM_UP * len(long) >= RHYTHM_SHARE * sum(map(len, recordings)):
         usual = float(np.median(long))
         gap_s = RHYTHM_MARGIN * usual
         said.append(Finding("rhythm of gaps", "", len(long), usual, ""))

@@ -17,7 +17,7 @@ from models.bootstrap import Figure
 from models.errors import EvaluationError, GatewatchError
 from models.evaluate import VUS_WINDOW, Evaluation, Scored
 from models.evaluate import evaluate as hold_against_labels
-from models.labels import Labelled, read_intervals, with_labels
+from models.labels import Labelled, like_labels, read_intervals, with_labels
 from models.recordings import Recording, recording_files, stem
 from models.scan import read_scores
 from service.commands.detecting import (
@@ -100,8 +100,10 @@ def _labelled(paths: Sequence[Path], labels: Path | None, column: str | None) ->
     given = with_labels([one_stream(path, None) for path in paths], column, intervals)
     bare = [path for path, one in zip(paths, given, strict=True) if one.events is None]
     if bare:
+        alike = [name for one in given for name in like_labels(one.recording)]
         raise EvaluationError(
-            f"{bare[0]}: no labels; expected a column label or anomaly (or --label-column NAME), or --labels FILE"
+            f"{bare[0]}: no labels; expected a column label or anomaly (or --label-column NAME"
+            f"{f', as {alike[0]}' if alike else ''}), or --labels FILE"
         )
     return given
 
