@@ -14,11 +14,15 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import ArtefactError
@@ -26,6 +30,11 @@ from models.errors import ArtefactError
 FORMAT_VERSION = 3
 GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"
 LARGEST_FILE = 256 * 2**20
+LARGEST_MANIFEST = 32 * 2**20
+MOST_CHANNELS = 4096
+LONGEST_NAME = 256
+LARGEST_STATE = 2**20
+"""Bytes that a stream may have to carry."""
 SHIPPED = Path(__file__).parent / "shipped"
 SHIPPED_AS = {"general": "general", "demo": "pump-station"}
 """Names that stand for the folder of a shipped artefact."""
@@ -34,11 +43,36 @@ SHIPPED_AS = {"general": "general", "demo": "pump-station"}
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{value} is not finite")
+    if value and not SMALLEST <= abs(value) <= LARGEST:
+        raise ValueError(f"{value} is beyond {SMALLEST:g} to {LARGEST:g}")
     return value
 
 
+SMALLEST, LARGEST = 1e-100, 1e100
+"""What no unit goes beyond, and whose squares can still be computed with."""
+
 Finite = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[Finite, Field(gt=0)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+
+
+def _state(shapes: dict[str, list[int]]) -> dict[str, list[int]]:
+    names = [name for name in shapes if not STATE_NAME.fullmatch(name) or name in TAKEN_NAMES]
+    if names:
+        raise ValueError(f"{names[0][:40]!r} is no name of a state tensor")
+    if any(size < 1 for shape in shapes.values() for size in shape):
+        raise ValueError("a state tensor has no size below 1")
+    size = sum(4 * math.prod(shape) for shape in shapes.values())
+    if size > LARGEST_STATE or sum(map(len, shapes.values())) > MOST_DIMENSIONS:
+        raise ValueError(f"a stream's state has {size} bytes; at most {LARGEST_STATE} are carried")
+    return shapes
+
+
+STATE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+TAKEN_NAMES = frozenset({"x", "observed", "elapsed", "mean", "scale"})
+MOST_DIMENSIONS = 256
+State = Annotated[dict[str, list[int]], AfterValidator(_state)]
 
 
 class _Part(BaseModel):
@@ -48,8 +82,8 @@ class _Part(BaseModel):
 class Channel(_Part):
     """One channel, with its place in physical units and what is normal for it."""
 
-    name: str = Field(min_length=1)
-    unit: str = Field("", description="physical unit, for people")
+    name: Name
+    unit: str = Field("", max_length=LONGEST_NAME, description="physical unit, for people")
     center: Finite = Field(description="mean, physical units")
     spread: Positive = Field(description="standard deviation, physical units")
     error_scale: Positive = Field(description="root mean square of the forecast error, standardised units")
@@ -58,10 +92,10 @@ class Channel(_Part):
     level_scale: Positive = Field(description="a level so far from the center counts 1, standardised units")
     change_scale: Positive = Field(description="a change from one reading to the next that counts 1, physical units")
     usual_lively: Positive = Field(1.0, description="mean change, in change_scale")
-    quiet_scale: Annotated[float, Field(gt=0)] | None = Field(
+    quiet_scale: Positive | None = Field(
         None, description="logarithm by which its mean change seldom falls below that; null: it may rest"
     )
-    still_limit: Annotated[float, Field(gt=0)] | None = Field(description="readings without a change; null: no limit")
+    still_limit: Positive | None = Field(description="readings without a change; null: no limit")
     absent_limit: Positive = Field(description="readings without a value that are still normal")
 
 
@@ -77,9 +111,9 @@ class Calibration(_Part):
     false_alarm_rate: Positive = Field(description="share of normal readings meant to be judged anomalous")
     confidence: Literal["high", "low"] = Field(description="low: fewer independent readings than the rate needs")
     effective_readings: Positive = Field(description="independent readings the calibration was worth")
-    warm_up: int = Field(ge=0, description="a stream's first readings: scored, not judged")
-    restart_gap_s: Positive = Field(description="a longer gap restarts the network state and the warm-up")
-    rebuild_readings: int = Field(ge=1, description="history that brings a state from nothing to what it was")
+    warm_up: Count = Field(description="a stream's first readings: scored, not judged")
+    restart_gap_s: Positive = Field(le=1e12, description="a longer gap restarts the network state and the warm-up")
+    rebuild_readings: Count = Field(ge=1, description="history that brings a state from nothing to what it was")
 
 
 class Manifest(_Part):
@@ -87,11 +121,11 @@ class Manifest(_Part):
 
     format_version: Literal[3]
     kind: Literal["live", "recording"] = Field("live", description="recording: reads finished ones from both ends")
-    architecture: str
+    architecture: Name
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
-    state: dict[str, list[int]] = Field(description="shape of each state tensor of a stream, float32")
-    channels: list[Channel] = Field(min_length=1)
-    interval_s: Positive = Field(description="typical time between two readings")
+    state: State = Field(description="shape of each state tensor of a stream, float32")
+    channels: list[Channel] = Field(min_length=1, max_length=MOST_CHANNELS)
+    interval_s: Positive = Field(ge=1e-9, le=1e12, description="typical time between two readings")
     calibration: Calibration
     training: dict[str, Any] = Field(description="summary of the training: recordings, losses, seconds, seed")
     files: dict[str, str] = Field(description="SHA-256 of each file of the artefact but this one")
@@ -102,8 +136,8 @@ class GeneralCalibration(_Part):
     """What the general model knows beforehand of any stream: how rare an alarm is to be."""
 
     alerts_per_week: Positive = Field(description="false alerts that a stream may raise in a week")
-    warm_up: int = Field(ge=0, description="a stream's first readings: scored, not judged")
-    rebuild_readings: int = Field(ge=1, description="history from which a lost state is begun again")
+    warm_up: Count = Field(description="a stream's first readings: scored, not judged")
+    rebuild_readings: Count = Field(ge=1, description="history from which a lost state is begun again")
 
 
 class GeneralManifest(_Part):
@@ -111,9 +145,9 @@ class GeneralManifest(_Part):
 
     format_version: Literal[3]
     kind: Literal["general"]
-    architecture: str
+    architecture: Name
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
-    state: dict[str, list[int]] = Field(description="shape of each state tensor of a channel, float32")
+    state: State = Field(description="shape of each state tensor of a channel, float32")
     calibration: GeneralCalibration
     training: dict[str, Any] = Field(description="summary of the training: series, steps, losses, seed")
     files: dict[str, str] = Field(description="SHA-256 of each file of the artefact but this one")
@@ -133,6 +167,14 @@ class Artefact:
     manifest: Manifest | GeneralManifest
     graph: bytes
     digest: bytes
+
+
+def record_dtype(fields: Sequence[tuple[Any, ...]]) -> np.dtype[np.void]:
+    """How a stream's state is stored. Raises ArtefactError where a state tensor has the name of another field."""
+    try:
+        return np.dtype(list(fields))
+    except ValueError as error:
+        raise ArtefactError(f"{MANIFEST}: a state tensor cannot be stored: {error}") from error
 
 
 def require_place(folder: Path) -> None:
@@ -214,7 +256,7 @@ def load_artefact(folder: Path) -> Artefact:
         ArtefactError: names the file, what was found and what was expected.
     """
     folder = standing(folder)
-    raw = _read(folder / MANIFEST)
+    raw = _read(folder / MANIFEST, LARGEST_MANIFEST)
     try:
         content = json.loads(raw)
         version = content.get("format_version") if isinstance(content, dict) else None
@@ -224,7 +266,10 @@ def load_artefact(folder: Path) -> Artefact:
         raise ArtefactError(
             f"{folder / MANIFEST}: format version {version!r}; this gatewatch reads {FORMAT_VERSION}: train again"
         )
-    own, said = manifest_hash(content), str(content.get("manifest_sha256"))
+    try:
+        own, said = manifest_hash(content), str(content.get("manifest_sha256"))
+    except RecursionError as error:
+        raise ArtefactError(f"{folder / MANIFEST}: nested too deep; train or copy the artefact again") from error
     if own != said:
         raise ArtefactError(
             f"{folder / MANIFEST}: its SHA-256 is {own[:12]}…, it says {said[:12]}…: "
@@ -253,12 +298,18 @@ def load_artefact(folder: Path) -> Artefact:
     return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8])
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """The content of a regular file; of a pipe or a device nobody knows when it ends."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ArtefactError(f"{path}: {path.stat().st_size} bytes; an artefact's file has at most {LARGEST_FILE}")
-        return path.read_bytes()
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ArtefactError(f"{path}: no regular file; expected an artefact made by gatewatch train")
+            content = file.read(most + 1)
     except OSError as error:
         raise ArtefactError(
             f"{path}: cannot be read ({error.strerror}); expected an artefact made by gatewatch train"
         ) from error
+    if len(content) > most:
+        raise ArtefactError(f"{path}: {found.st_size} bytes; at most {most} are read")
+    return content

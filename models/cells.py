@@ -1,4 +1,4 @@
-"""Cells of recordings: text, numbers and times to Unix milliseconds and values; and what is neither."""
+"""Cells of recordings: text, numbers and times to Unix microseconds and values; and what is neither."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from models.errors import RecordingError
 
 MISSING = frozenset({"", "nan", "null", "none", "na", "n/a"})
+BOOLEANS = {"true": 1.0, "false": 0.0}
 LARGEST = float(np.finfo(np.float32).max)
 
 LATEST_S = 1e11
@@ -19,6 +20,8 @@ LATEST_S = 1e11
 def value(cell: object, where: str, column: str) -> float:
     if cell is None or (isinstance(cell, str) and cell.strip().lower() in MISSING):
         return math.nan
+    if isinstance(cell, str) and (boolean := BOOLEANS.get(cell.strip().lower())) is not None:
+        return boolean
     try:
         found = _number(cell)
     except (TypeError, ValueError):
@@ -35,8 +38,8 @@ def _number(cell: object) -> float:
     return float(cell)  # type: ignore[arg-type]
 
 
-def time_ms(cell: object, where: str, column: str = "timestamp") -> int:
-    """Unix milliseconds of an RFC 3339 time or of Unix seconds. Raises RecordingError for anything else."""
+def time_us(cell: object, where: str, column: str = "timestamp") -> int:
+    """Unix microseconds of an RFC 3339 time or of Unix seconds. Raises RecordingError for anything else."""
     seconds = _seconds(cell)
     if seconds is None:
         raise RecordingError(f"{where}, column {column}: {cell!r:.80} is not a time; expected RFC 3339 or Unix seconds")
@@ -45,7 +48,7 @@ def time_ms(cell: object, where: str, column: str = "timestamp") -> int:
             f"{where}, column {column}: {cell!r:.80} is not a time between 1970 and 5138; expected RFC 3339 or Unix "
             "seconds"
         )
-    return round(seconds * 1000)
+    return round(seconds * 1_000_000)
 
 
 def _seconds(cell: object) -> float | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact
+from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
 from models.errors import ArtefactError, ShapeError
+from models.graph import check_steps, open_session
 from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, state_fields
 from models.scaling import Scaling, shown
 
@@ -115,11 +115,13 @@ class Detector:
         self.state_dtype_1 = self._dtype([(name, kind.replace("f8", "f4"), shape) for name, kind, shape in fields])
         self._session = open_session(artefact.graph)
         self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
-        self._check_graph()
+        channels = (len(self.channels),)
+        check_steps(self._session, {"x": channels, "observed": channels, "elapsed": (1,)}, self._tensors, channels)
 
     def _dtype(self, fields: list[tuple[str, str, tuple[int, ...]]]) -> np.dtype[Any]:
         tensors = [(name, "<f4", shape) for name, shape in self._tensors.items()]
-        return np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), ("stuck", "?"), *fields, *tensors])
+        whole = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), ("stuck", "?"), *fields, *tensors]
+        return record_dtype(whole)
 
     @classmethod
     def load(cls, folder: Path) -> Detector:
@@ -297,19 +299,6 @@ class Detector:
             states[name] = tensor
         return cast("NDArray[np.float32]", forecast)
 
-    def _check_graph(self) -> None:
-        """One step of one fresh stream: finds wrong names, wrong shapes and forecasts that are not finite."""
-        states = self.initial(1)
-        zeros = np.zeros((1, len(self.channels)))
-        try:
-            mean = self._advance(zeros, np.zeros((1, 1), np.float32), states)
-        except Exception as error:  # onnxruntime raises its own, undocumented classes
-            raise ArtefactError(f"model.onnx does not step as the manifest says: {error}") from error
-        if mean.shape != zeros.shape or not np.isfinite(mean).all():
-            raise ArtefactError(
-                f"model.onnx forecasts {mean.tolist()} with shape {mean.shape}; expected {zeros.shape}, finite"
-            )
-
 
 def _seen(deviation: Floats, elapsed: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """The network's inputs but for the state."""
@@ -346,17 +335,6 @@ def taken_over(before: Records, states: Records) -> Records:
         if name in names:
             states[name] = before[name]
     return states
-
-
-def open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # two made a step slower
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own, undocumented classes
-        raise ArtefactError(f"model.onnx cannot be loaded: {error}") from error
 
 
 def float32(values: Floats) -> NDArray[np.float32]:

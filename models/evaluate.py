@@ -47,14 +47,14 @@ class Scored:
     """The scores of one stream beside its labels.
 
     Attributes:
-        timestamps_ms: (N,).
+        timestamps_ms: (N,) Unix milliseconds, with fractions where the recording has finer times.
         score: (N,) higher is stranger.
         status: (N,) index into models.detector.STATUSES.
         events: first and last row of each labelled event, in order.
     """
 
     stream: str
-    timestamps_ms: NDArray[np.int64]
+    timestamps_ms: NDArray[np.int64] | Floats
     score: Floats
     status: NDArray[np.uint8]
     events: Sequence[Span]
@@ -63,7 +63,8 @@ class Scored:
     def of(cls, found: Scan, events: Sequence[Span]) -> Scored:
         """What a scan says of a stream with these events."""
         recording = found.recording
-        return cls(recording.stream, recording.timestamps_ms, found.score.astype(np.float64), found.status, events)
+        times = recording.timestamps_ms if recording.micros is None else recording.times_us / 1000
+        return cls(recording.stream, times, found.score.astype(np.float64), found.status, events)
 
     def judged(self) -> Scored:
         """The same without the rows of warm-ups, and without the events that lie in them altogether."""

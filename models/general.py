@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, GeneralManifest, load_artefact
+from models.artefact import Artefact, GeneralManifest, load_artefact, record_dtype
 from models.budget import budget_fields, joined, take_time, thresholds, young_thresholds
-from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, open_session, taken_over
+from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, taken_over
 from models.errors import ArtefactError
+from models.graph import check_steps, open_session
 from models.running import FEATURES, HORIZONS, PLACES, TINY, observe, placed, running_fields, seasonal
 from models.surprise import (
     RANGE,
@@ -96,11 +97,11 @@ class GeneralDetector(Detector):
         self.state_dtype_1 = _dtype_1(self.state_dtype)
         self._session = open_session(artefact.graph)
         self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
-        self._check_graph()
+        check_steps(self._session, {"x": (FEATURES,)}, self._tensors, (len(HORIZONS),))
 
     def dtype_of(self, channels: int) -> np.dtype[Any]:
         """The dtype of states of streams with so many channels."""
-        return np.dtype(
+        return record_dtype(
             [
                 ("last_ms", "<i8"),
                 ("readings", "<u4"),
@@ -203,21 +204,6 @@ class GeneralDetector(Detector):
         if np.count_nonzero(unseen):
             ahead[unseen] = np.nan
         remember_forecasts(states, ahead, readings)
-
-    def _check_graph(self) -> None:
-        """One step of one fresh stream: finds wrong names, wrong shapes and forecasts that are not finite."""
-        rows = len(self.channels)
-        feed = {"x": np.zeros((rows, FEATURES), np.float32)}
-        feed |= {name: np.zeros((rows, *shape), np.float32) for name, shape in self._tensors.items()}
-        try:
-            mean = self._session.run(self._outputs, feed)[0]
-        except Exception as error:  # onnxruntime raises its own, undocumented classes
-            raise ArtefactError(f"model.onnx does not step as the manifest says: {error}") from error
-        if mean.shape != (rows, len(HORIZONS)) or not np.isfinite(mean).all():
-            raise ArtefactError(
-                f"model.onnx forecasts {mean.tolist()} with shape {mean.shape}; "
-                f"expected {(rows, len(HORIZONS))}, finite"
-            )
 
 
 def _dtype_1(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from models.cells import time_ms
+from models.cells import time_us
 from models.errors import EvaluationError, RecordingError
+from models.files import Rows, lines_of, open_text
 from models.recordings import AnySource, Recording, Source
+from models.tables import block_rows
+from models.text import listed
 from models.vus import runs
 
 Span = tuple[int, int]
@@ -21,15 +25,27 @@ Span = tuple[int, int]
 COLUMNS = ("label", "anomaly")
 """Taken for the label column where none is named."""
 
+LIKE_LABELS = frozenset(
+    {
+        "label", "labels", "anomaly", "anomalies", "is_anomaly", "isanomaly", "outlier", "outliers",
+        "is_outlier", "isoutlier", "is_fault", "fault", "faulty", "is_attack", "attack", "attack_label",
+        "ground_truth", "groundtruth", "is_abnormal", "abnormal", "target", "class", "y_true",
+    }
+)  # fmt: skip
+"""Names of columns that mark readings elsewhere; one of nothing but -1, 0 and 1 is spoken of, not left out."""
+
+MARKS = frozenset({-1.0, 0.0, 1.0})
+
 HEADER = ("stream", "start", "end")
+MOST_INTERVALS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
     """An event of a stream; both ends belong to it."""
 
-    start_ms: int
-    end_ms: int
+    start_us: int
+    end_us: int
     row: int
 
 
@@ -47,29 +63,30 @@ def read_intervals(path: Path) -> Intervals:
     """
     found: dict[str, list[Interval]] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, strict=True)
-            if set(table.fieldnames or ()) != set(HEADER):
-                raise EvaluationError(
-                    f"{path}: the header has {', '.join(table.fieldnames or ['nothing'])}; expected {', '.join(HEADER)}"
-                )
-            for number, cells in enumerate(table, start=2):
-                if None in cells or None in cells.values():
-                    raise EvaluationError(f"{path}, row {number}: expected {len(HEADER)} cells: {', '.join(HEADER)}")
-                start, end = (time_ms(cells[name], f"{path}, row {number}", name) for name in ("start", "end"))
-                if end < start:
+        with open_text(path) as file:
+            table = Rows(path, lines_of(file), strict=True)
+            header = next(table, None) or ["nothing"]
+            if set(header) != set(HEADER):
+                raise EvaluationError(f"{path}: the header has {listed(header)}; expected {', '.join(HEADER)}")
+            for number, row in enumerate(filter(None, table), start=2):
+                where = f"{path}, row {number}"
+                if len(row) != len(header) or number > MOST_INTERVALS:
                     raise EvaluationError(
-                        f"{path}, row {number}: end {cells['end']} lies before start {cells['start']}"
+                        f"{where}: expected {len(HEADER)} cells: {', '.join(HEADER)}; at most {MOST_INTERVALS} rows"
                     )
+                cells = dict(zip(header, row, strict=True))
+                start, end = (time_us(cells[name], where, name) for name in ("start", "end"))
+                if end < start:
+                    raise EvaluationError(f"{where}: end {cells['end']:.80} lies before start {cells['start']:.80}")
                 found.setdefault(cells["stream"], []).append(Interval(start, end, number))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise EvaluationError(f"{path}: the labels cannot be read: {error}") from error
     if not found:
         raise EvaluationError(f"{path}: no interval; expected at least one row of {', '.join(HEADER)}")
     for stream, intervals in found.items():
-        intervals.sort(key=lambda one: one.start_ms)
+        intervals.sort(key=lambda one: one.start_us)
         for one, other in pairwise(intervals):
-            if other.start_ms <= one.end_ms:
+            if other.start_us <= one.end_us:
                 raise EvaluationError(
                     f"{path}, rows {min(one.row, other.row)} and {max(one.row, other.row)}: intervals of {stream} "
                     "overlap; join them to one"
@@ -106,7 +123,21 @@ def with_labels(recordings: Sequence[Recording], column: str | None, intervals: 
         if name:
             raise EvaluationError(f"{recording.stream}: labels given twice, in its column {name} and as intervals")
     _check_streams(intervals, recordings)
-    return [Labelled(one, [_rows(one, interval) for interval in intervals.get(one.stream, ())]) for one in recordings]
+    return [Labelled(one, _events(one, intervals.get(one.stream, ()))) for one in recordings]
+
+
+def _events(recording: Recording, intervals: Sequence[Interval]) -> list[Span]:
+    return sorted(span for interval in intervals for span in _rows(recording, interval))
+
+
+def like_labels(recording: Source) -> list[str]:
+    """The channels that may be labels by their names and their values, at the beginning of the recording at least."""
+    named = [name for name in recording.channels if name.lower() in LIKE_LABELS and name not in COLUMNS]
+    if not named:
+        return []
+    values = recording.rows(0, block_rows(len(recording.channels))).values
+    seen = {name: values[:, recording.channels.index(name)] for name in named}
+    return [name for name, marks in seen.items() if MARKS.issuperset(marks[np.isfinite(marks)].tolist())]
 
 
 def label_columns(recording: Source) -> list[str]:
@@ -143,8 +174,12 @@ def _by_column(recording: Recording, column: str | None) -> Labelled:
     label = recording.values[:, recording.channels.index(column)]
     wrong = np.flatnonzero((label != 0) & (label != 1))
     if len(wrong):
+        found = np.unique(label)
+        both = " (where 1 is normal and -1 is not, write 0 and 1)" if set(found.tolist()) == {-1.0, 1.0} else ""
+        blank = " (an empty cell is no label: write 0 where nothing was wrong)" if np.isnan(found).any() else ""
         raise EvaluationError(
-            f"{recording.stream}, reading {wrong[0] + 1}: its {column} is {label[wrong[0]]:g}; expected 0 or 1"
+            f"{recording.stream}, reading {wrong[0] + 1}: its {column} is {label[wrong[0]]:g}; expected 0 or 1, or "
+            f"false or true{both}{blank}"
         )
     channels = [channel for channel in recording.channels if channel not in (column, *COLUMNS)]
     if not channels:
@@ -163,12 +198,12 @@ def _check_streams(intervals: Intervals, recordings: Sequence[Recording]) -> Non
             )
 
 
-def _rows(recording: Recording, interval: Interval) -> Span:
-    inside = np.flatnonzero(
-        (recording.timestamps_ms >= interval.start_ms) & (recording.timestamps_ms <= interval.end_ms)
-    )
-    if not len(inside):
+def _rows(recording: Recording, interval: Interval) -> list[Span]:
+    """The rows of an event: several spans where times step back, as in two exports behind each other."""
+    times = recording.times_us
+    inside = (times >= interval.start_us) & (times <= interval.end_us)
+    if not inside.any():
         raise EvaluationError(
             f"row {interval.row} of the labels: no reading of {recording.stream} lies in this interval"
         )
-    return int(inside[0]), int(inside[-1])
+    return runs(inside)

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.cells import LARGEST, time_ms, value
+from models.cells import LARGEST, time_us, value
 from models.errors import RecordingError
+from models.files import open_text
 from models.tables import Block, block_rows, csv_table, parquet_table
+from models.text import listed
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+MOST_CHANNELS, LONGEST_NAME = 4096, 256
+"""As many as a model can have, and characters of the name of one."""
+
+MOST_STREAMS = 10_000
+"""In one file."""
+
+MOST_IN_MEMORY = 2**26
+"""Values and times of a file that is read whole: half a gigabyte, and some four while it is scanned."""
+
+MOST_IN_PARQUET = 2**30
+"""Values and times of a file that may come unpacked at once, by groups of rows."""
 
 
 class Source(Protocol):
@@ -57,21 +71,51 @@ class Recording:
     Attributes:
         stream: the stream's name: the `stream` column, or else the file's name without its ending.
         channels: names of the C channels.
-        timestamps_ms: (N,) Unix time in milliseconds, as recorded: it may stand still or step back.
-        values: (N, C) physical units; NaN is a missing value.
+        timestamps_ms: (N,) Unix time in milliseconds, as recorded: it may stand still or step back. Scored is by these.
+        values: (N, C) float64, physical units; NaN is a missing value.
+        micros: (N,) microseconds to add to those, -500 to 499; None where all of them are 0.
+        places: (N,) which row of its file each reading is, from 0; None where all rows are of this stream.
     """
 
     stream: str
     channels: tuple[str, ...]
     timestamps_ms: NDArray[np.int64]
-    values: NDArray[np.float32]
+    values: NDArray[Any]
+    micros: NDArray[np.int16] | None = None
+    places: NDArray[np.int64] | None = None
+
+    @classmethod
+    def at_us(
+        cls,
+        stream: str,
+        channels: tuple[str, ...],
+        times_us: NDArray[np.int64],
+        values: NDArray[Any],
+        places: NDArray[np.int64] | None = None,
+    ) -> Recording:
+        """A recording with times in microseconds."""
+        milliseconds = (times_us + 500) // 1000
+        micros = (times_us - 1000 * milliseconds).astype(np.int16)
+        return cls(stream, channels, milliseconds, values, micros if micros.any() else None, places)
+
+    @property
+    def times_us(self) -> NDArray[np.int64]:
+        """(N,) Unix time in microseconds."""
+        return 1000 * self.timestamps_ms + (0 if self.micros is None else self.micros)
 
     def __len__(self) -> int:
         return len(self.timestamps_ms)
 
     def rows(self, start: int, stop: int | None = None) -> Recording:
         """The readings from row `start` up to, not including, row `stop`."""
-        return Recording(self.stream, self.channels, self.timestamps_ms[start:stop], self.values[start:stop])
+        return self.taking(slice(start, stop))
+
+    def taking(self, rows: slice | Sequence[int]) -> Recording:
+        """The readings of some rows."""
+        micros = None if self.micros is None else self.micros[rows]
+        places = None if self.places is None else self.places[rows]
+        times, values = self.timestamps_ms[rows], self.values[rows]
+        return replace(self, timestamps_ms=times, values=values, micros=micros, places=places)
 
     def only(self, channels: Sequence[str]) -> Recording:
         """The readings of some channels alone, in the order given.
@@ -81,9 +125,9 @@ class Recording:
         """
         unknown = [channel for channel in channels if channel not in self.channels]
         if unknown:
-            raise RecordingError(f"{self.stream}: no channel {', '.join(unknown)}; it has {', '.join(self.channels)}")
+            raise RecordingError(f"{self.stream}: no channel {listed(unknown)}; it has {listed(self.channels)}")
         order = [self.channels.index(channel) for channel in channels]
-        return Recording(self.stream, tuple(channels), self.timestamps_ms, self.values[:, order])
+        return replace(self, channels=tuple(channels), values=self.values[:, order])
 
 
 def recording_files(paths: Iterable[Path]) -> list[Path]:
@@ -123,22 +167,35 @@ def read_recordings(path: Path) -> list[Recording]:
         RecordingError: names file, row and column, what stood there and what was expected.
     """
     streams: dict[str, list[Recording]] = {}
-    for piece in read_pieces(path):
+    held = 0
+    for piece in read_pieces(path, MOST_IN_MEMORY):
         streams.setdefault(piece.stream, []).append(piece)
-    return [_joined(pieces) for pieces in streams.values()]
+        held += piece.values.size + len(piece)
+        if held > MOST_IN_MEMORY:
+            raise RecordingError(
+                f"{path}: more than {MOST_IN_MEMORY} values, which is more than is read into memory; split the file"
+            )
+    return [joined(pieces) for pieces in streams.values()]
 
 
-def _joined(pieces: Sequence[Recording]) -> Recording:
-    times = np.concatenate([piece.timestamps_ms for piece in pieces])
-    values = np.concatenate([piece.values for piece in pieces])
-    return Recording(pieces[0].stream, pieces[0].channels, times, values)
+def joined(pieces: Sequence[Recording]) -> Recording:
+    """Readings of one stream, one recording after the other, with the channels of the first. Raises RecordingError."""
+    first = pieces[0]
+    times = np.concatenate([piece.times_us for piece in pieces])
+    values = np.concatenate([piece.only(first.channels).values for piece in pieces])
+    places = [piece.places for piece in pieces if piece.places is not None]
+    return Recording.at_us(first.stream, first.channels, times, values, np.concatenate(places) if places else None)
 
 
-def read_pieces(path: Path) -> Iterator[Recording]:
+def read_pieces(path: Path, most_values: int = MOST_IN_PARQUET) -> Iterator[Recording]:
     """Read one file piece by piece: a `timestamp` column, one column per channel and, for several streams, `stream`.
 
     Times are RFC 3339 (without a zone: UTC) or Unix seconds. An empty cell, `nan`, `null` or `none` is a missing value.
-    A stream's readings are its pieces joined in the order in which they come.
+    A stream's readings are its pieces joined in the order in which they come. What is read is bounded before it is
+    held: columns, rows, what a packed file becomes; a file that grows is read up to where it ended.
+
+    Args:
+        most_values: of a Parquet file, which may have to be unpacked whole.
 
     Raises:
         RecordingError: names file, row and column, what stood there and what was expected.
@@ -147,32 +204,21 @@ def read_pieces(path: Path) -> Iterator[Recording]:
         raise RecordingError(f"{path}: not a recording; expected a file ending in {', '.join(SUFFIXES)}")
     try:
         if path.name.endswith(".parquet"):
-            yield from _pieces(path, *parquet_table(path))
+            yield from _pieces(path, *parquet_table(path, most_values))
             return
-        opener = gzip.open if path.name.endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        with open_text(path) as file:
             yield from _pieces(path, *csv_table(path, file))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise RecordingError(f"{path}: cannot be read: {error}") from error
 
 
 def _pieces(path: Path, header: list[str], blocks: Iterator[Block]) -> Iterator[Recording]:
-    if "timestamp" not in header:
-        raise RecordingError(f"{path}: no column `timestamp`; the header has {', '.join(header)}")
-    twice = {name for name in header if header.count(name) > 1}
-    if twice:
-        raise RecordingError(f"{path}: column {', '.join(sorted(twice))} stands twice in the header")
+    _check_header(path, header)
     time_at = header.index("timestamp")
     stream_at = header.index("stream") if "stream" in header else None
     channels = [(at, name) for at, name in enumerate(header) if name not in ("timestamp", "stream")]
-    if not channels:
-        raise RecordingError(f"{path}: no channel; expected at least one column beside timestamp")
-    empty = [at + 1 for at, name in channels if not name]
-    if empty:
-        raise RecordingError(f"{path}: column {empty[0]} has no name in the header")
-
     names = tuple(name for _, name in channels)
-    row = 2
+    row, known = 2, set[str]()
     for block in blocks:
         try:
             times, values = _arrays(block, time_at, [at for at, _ in channels])
@@ -180,32 +226,59 @@ def _pieces(path: Path, header: list[str], blocks: Iterator[Block]) -> Iterator[
             times, values = _arrays_cell_by_cell(path, row, block, time_at, channels)
         row += len(times)
         if stream_at is None:
-            yield Recording(stem(path), names, times, values)
+            yield Recording.at_us(stem(path), names, times, values)
             continue
         streams: dict[str, list[int]] = {}
         for at, cell in enumerate(block.column(stream_at)):
             streams.setdefault(str(cell), []).append(at)
+        known.update(streams)
+        if len(known) > MOST_STREAMS or max(map(len, streams)) > LONGEST_NAME:
+            longest = max(map(len, streams))
+            raise RecordingError(
+                f"{path}, row {row - 1}: {len(known)} streams, with names of up to {longest} characters; at most "
+                f"{MOST_STREAMS} of at most {LONGEST_NAME} are read of a file"
+            )
         for stream, rows in streams.items():
-            yield Recording(stream, names, times[rows], values[rows])
+            places = np.array(rows, np.int64) + (row - 2 - len(times))
+            yield Recording.at_us(stream, names, times[rows], values[rows], places)
     if row == 2:
         raise RecordingError(f"{path}: a header and no reading")
 
 
-def _arrays(block: Block, time_at: int, columns: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    if len(header) > MOST_CHANNELS + 2:
+        raise RecordingError(f"{path}: {len(header)} columns; at most {MOST_CHANNELS} channels are read")
+    if "timestamp" not in header:
+        raise RecordingError(f"{path}: no column `timestamp`; the header has {listed(header)}")
+    twice = sorted(name for name, count in Counter(header).items() if count > 1 and name)
+    if twice:
+        raise RecordingError(f"{path}: column {listed(twice)} stands twice in the header")
+    if not set(header) - {"timestamp", "stream"}:
+        raise RecordingError(f"{path}: no channel; expected at least one column beside timestamp")
+    for at, name in enumerate(header, start=1):
+        if not name:
+            raise RecordingError(f"{path}: column {at} has no name in the header")
+        if len(name) > LONGEST_NAME:
+            raise RecordingError(
+                f"{path}: column {at} has a name of {len(name)} characters, {name[:20]}...; at most {LONGEST_NAME}"
+            )
+
+
+def _arrays(block: Block, time_at: int, columns: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Times and values of a block in which nothing is unusual; ValueError of any other."""
-    times, values = block.times_ms(time_at), block.numbers(columns)
+    times, values = block.times_us(time_at), block.numbers(columns)
     if (np.abs(values) > LARGEST).any():
         raise ValueError
-    return times, values.astype(np.float32)
+    return times, values
 
 
 def _arrays_cell_by_cell(
     path: Path, first_row: int, block: Block, time_at: int, channels: Sequence[tuple[int, str]]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The same of any block; RecordingError names the first cell that is wrong."""
     times, values = [], []
     for number, row in enumerate(block.rows(), start=first_row):
         where = f"{path}, row {number}"
-        times.append(time_ms(row[time_at], where))
+        times.append(time_us(row[time_at], where))
         values.append([value(row[at], where, name) for at, name in channels])
-    return np.array(times, np.int64), np.array(values, np.float32)
+    return np.array(times, np.int64), np.array(values, np.float64)

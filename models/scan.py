@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from numpy.typing import NDArray
 
 from models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector, expected_band
 from models.errors import GatewatchError, RecordingError
+from models.files import Rows, lines_of, open_text
 from models.recordings import Recording
 from models.residual import REASONS
+from models.text import as_cell, listed
 
 ROW_FIELDS = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected", "residual", "parts")
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -123,38 +129,63 @@ def scan_trained_on_beginning(detector: Detector, recording: Recording, rows: in
     return Scan(_in_model_order(recording, detector), **joined, states=rest.states)
 
 
-def write_scores(found: Scan, path: Path) -> None:
-    """Write a CSV with one row per row of the recording, in its order.
+def write_scores(scans: Sequence[Scan], path: Path) -> None:
+    """Write a CSV with one row per row of a recording file, in its order.
 
     Columns: timestamp, score, status, alert, and `<channel>.expected` (physical units) and `<channel>.residual`
-    (reading minus forecast, in error scales) of each channel; empty where nothing is expected yet, or missing.
+    (reading minus forecast, in error scales) of each channel; empty where nothing is expected yet, or missing. Of a
+    file with several streams, `stream` stands before them.
+
+    Args:
+        scans: of each stream of the file.
 
     Raises:
         GatewatchError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_rows(found, path)
+        _write_rows(scans, path)
     except OSError as error:
         raise GatewatchError(f"{path}: the scores cannot be written: {error.strerror}") from error
 
 
-def _write_rows(found: Scan, path: Path) -> None:
-    recording = found.recording
-    header = ["timestamp", "score", "status", "alert"]
-    header += [f"{channel}.{what}" for channel in recording.channels for what in ("expected", "residual")]
-    observed = np.isfinite(recording.values)
+def _write_rows(scans: Sequence[Scan], path: Path) -> None:
+    named = scans[0].recording.places is not None
+    header = [*(["stream"] if named else []), "timestamp", "score", "status", "alert"]
+    channels = scans[0].recording.channels
+    header += [f"{as_cell(channel)}.{what}" for channel in channels for what in ("expected", "residual")]
+    order = _order(scans)
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(header)
-        for row in range(len(recording)):
-            cells: list[object] = [_iso(int(recording.timestamps_ms[row])), repr(float(found.score[row]))]
-            cells += [STATUSES[found.status[row]], int(found.alert[row])]
-            for channel in range(len(recording.channels)):
-                residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
-                expected = found.expected[row, channel, 1]
-                cells += [f"{expected:.12g}" if np.isfinite(expected) else "", residual]
-            rows.writerow(cells)
+        cells = [_cells(found) for found in scans]
+        for at in order:
+            name = [as_cell(scans[at].recording.stream)] if named else []
+            rows.writerow(name + next(cells[at]))
+
+
+def _order(scans: Sequence[Scan]) -> list[int]:
+    """Which of the scans has each row of the file."""
+    if len(scans) == 1:
+        return [0] * len(scans[0].recording)
+    places = [found.recording.places for found in scans]
+    owners = np.repeat(np.arange(len(scans)), [len(found.recording) for found in scans])
+    known = [place for place in places if place is not None]
+    return list(owners[np.argsort(np.concatenate(known))]) if len(known) == len(scans) else list(owners)
+
+
+def _cells(found: Scan) -> Iterator[list[object]]:
+    """The cells of each row of one stream."""
+    recording = found.recording
+    observed, times_us = np.isfinite(recording.values), recording.times_us
+    for row in range(len(recording)):
+        cells: list[object] = [_iso(int(times_us[row])), repr(float(found.score[row]))]
+        cells += [STATUSES[found.status[row]], int(found.alert[row])]
+        for channel in range(len(recording.channels)):
+            residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
+            expected = found.expected[row, channel, 1]
+            cells += [f"{expected:.12g}" if np.isfinite(expected) else "", residual]
+        yield cells
 
 
 def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
@@ -164,14 +195,17 @@ def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], 
         RecordingError: not such a file, or its rows are of other times.
     """
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        times = [row["timestamp"] for row in rows]
-        score = np.array([float(row["score"]) for row in rows])
-        status = np.array([STATUSES.index(row["status"]) for row in rows], np.uint8)
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        with open_text(path) as file:
+            rows = Rows(path, lines_of(file), strict=True)
+            header = next(rows, [])
+            at = [header.index(name) for name in ("timestamp", "score", "status")]
+            found = [[row[place] for place in at] for row in rows]
+        times = [time for time, _, _ in found]
+        score = np.array([float(score) for _, score, _ in found])
+        status = np.array([STATUSES.index(status) for _, _, status in found], np.uint8)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, IndexError, ValueError) as error:
         raise RecordingError(f"{path}: not the scores of a scan: {error}") from error
-    if times != [_iso(int(timestamp_ms)) for timestamp_ms in recording.timestamps_ms]:
+    if times != [_iso(time_us) for time_us in recording.times_us.tolist()]:
         raise RecordingError(
             f"{path}: {len(times)} rows that are not those of {recording.stream} ({len(recording)}): "
             "scan this recording again"
@@ -181,12 +215,25 @@ def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], 
     return score, status
 
 
-def summary(found: Scan) -> str:
-    """One line: readings, how many anomalous, how many alerts."""
-    return (
-        f"{len(found.recording)} readings, {int((found.status == ANOMALOUS).sum())} anomalous, "
-        f"{int(found.alert.sum())} alerts"
-    )
+def summary(scans: Sequence[Scan]) -> str:
+    """One line: readings, how many anomalous, how many alerts; and how many were not judged, and why."""
+    status = np.concatenate([found.status for found in scans])
+    unjudged = int((status == WARMING_UP).sum())
+    alerts = sum(int(found.alert.sum()) for found in scans)
+    streams = f" of {len(scans)} streams" if len(scans) > 1 else ""
+    said = f"{len(status)} readings{streams}, {int((status == ANOMALOUS).sum())} anomalous, {alerts} alerts"
+    if not unjudged:
+        return said
+    begun = sum(_warm_ups(found.status) for found in scans)
+    why = "in one warm-up" if begun == 1 else f"in {begun} warm-ups"
+    again = "; a stream warms up anew after a long gap" if begun > len(scans) or unjudged == len(status) else ""
+    return f"{said}; {unjudged} of {len(status)} readings were never judged: {why}{again}"
+
+
+def _warm_ups(status: NDArray[np.uint8]) -> int:
+    """How often a stream began to warm up, as far as its readings show."""
+    warm = status == WARMING_UP
+    return int(warm[0]) + int((warm[1:] & ~warm[:-1]).sum())
 
 
 def _in_model_order(recording: Recording, detector: Detector) -> Recording:
@@ -194,13 +241,13 @@ def _in_model_order(recording: Recording, detector: Detector) -> Recording:
     unknown = [channel for channel in recording.channels if channel not in detector.channels]
     if missing or unknown:
         raise RecordingError(
-            f"{recording.stream}: channels {', '.join(recording.channels)} are not the model's "
-            f"({', '.join(detector.channels)})"
+            f"{recording.stream}: channels {listed(recording.channels)} are not the model's "
+            f"({listed(detector.channels)})"
         )
-    order = [recording.channels.index(channel) for channel in detector.channels]
-    return Recording(recording.stream, detector.channels, recording.timestamps_ms, recording.values[:, order])
+    return recording.only(detector.channels)
 
 
-def _iso(timestamp_ms: int) -> str:
-    moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds" if timestamp_ms % 1000 else "seconds").replace("+00:00", "Z")
+def _iso(time_us: int) -> str:
+    moment = EPOCH + timedelta(microseconds=time_us)
+    finest = "seconds" if time_us % 1_000_000 == 0 else "milliseconds" if time_us % 1000 == 0 else "microseconds"
+    return moment.isoformat(timespec=finest).replace("+00:00", "Z")

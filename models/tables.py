@@ -10,15 +10,17 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.cells import LATEST_S, time_ms
+from models.cells import LATEST_S, time_us
 from models.errors import RecordingError
+from models.files import LONGEST_ROW, Rows, lines_of, open_regular
+from models.text import one_line
 
 if TYPE_CHECKING:
     import polars
@@ -28,6 +30,12 @@ BLOCK_CELLS = 2**18
 
 CELL_CHARACTERS = 8
 """Of a cell and its comma, about."""
+
+LONGEST_CELL = 2**17
+"""Characters of a cell; the csv module's limit, too."""
+
+LARGEST_FOOTER = 2**26
+"""Bytes of a Parquet file's description of itself: some 120 for each column of each group of rows."""
 
 WHOLE_SECONDS = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\dZ$"
 """The times that are parsed together; others one by one."""
@@ -47,8 +55,8 @@ class Block(Protocol):
     def column(self, at: int) -> Sequence[object]:
         """The cells of one column."""
 
-    def times_ms(self, at: int) -> NDArray[np.int64]:
-        """(N,) Unix milliseconds of a column; ValueError where a cell needs a closer look."""
+    def times_us(self, at: int) -> NDArray[np.int64]:
+        """(N,) Unix microseconds of a column; ValueError where a cell needs a closer look."""
 
     def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
         """(N, C) the cells of some columns, missing ones as NaN; ValueError where a cell needs a closer look."""
@@ -68,9 +76,9 @@ class TextBlock:
         """See Block."""
         return [row[at] for row in self.cells]
 
-    def times_ms(self, at: int) -> NDArray[np.int64]:
+    def times_us(self, at: int) -> NDArray[np.int64]:
         """See Block."""
-        return np.array([time_ms(row[at], "") for row in self.cells], np.int64)
+        return np.array([time_us(row[at], "") for row in self.cells], np.int64)
 
     def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
         """See Block."""
@@ -95,9 +103,9 @@ class FrameBlock:
         """See Block."""
         return self.frame.to_series(at).to_list()
 
-    def times_ms(self, at: int) -> NDArray[np.int64]:
+    def times_us(self, at: int) -> NDArray[np.int64]:
         """See Block."""
-        return np.array([time_ms(cell, "") for cell in self.column(at)], np.int64)
+        return np.array([time_us(cell, "") for cell in self.column(at)], np.int64)
 
     def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
         """See Block."""
@@ -117,39 +125,40 @@ class ParsedBlock(FrameBlock):
         """See Block: as they stand in the file."""
         return csv.reader(io.StringIO(self.text, newline=""))
 
-    def times_ms(self, at: int) -> NDArray[np.int64]:
+    def times_us(self, at: int) -> NDArray[np.int64]:
         """See Block."""
         import polars
 
         cells = self.frame.to_series(at)
         if cells.str.contains(WHOLE_SECONDS).all():
-            parsed = cells.str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="ms", strict=False)
-            seconds = parsed.dt.timestamp("ms").cast(polars.Float64) / 1000
+            parsed = cells.str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", strict=False)
+            seconds = parsed.dt.timestamp("us").cast(polars.Float64) / 1_000_000
         else:
             seconds = cells.cast(polars.Float64, strict=False)
         if not seconds.is_between(0, LATEST_S, closed="left").fill_null(value=False).all():
-            return super().times_ms(at)
-        milliseconds: NDArray[np.int64] = np.rint(seconds.to_numpy() * 1000).astype(np.int64)
-        return milliseconds
+            return super().times_us(at)
+        microseconds: NDArray[np.int64] = np.rint(seconds.to_numpy() * 1_000_000).astype(np.int64)
+        return microseconds
 
 
 def csv_table(path: Path, file: TextIO) -> tuple[list[str], Iterator[Block]]:
     """The names in the header of a CSV file, and its rows. Raises RecordingError: no header; rows of other lengths."""
-    rows = csv.reader(file)
+    rows = Rows(path, lines_of(file))
     header = next(rows, None)
     if not header or not any(cell.strip() for cell in header):
         raise RecordingError(f"{path}: the file is empty; expected a header line with a timestamp column and channels")
     names = [name.strip() for name in header]
-    return names, _csv_blocks(path, file, names, rows.line_num)
+    return names, _csv_blocks(path, file, names, rows.line)
 
 
 def _csv_blocks(path: Path, file: TextIO, names: Sequence[str], lines: int) -> Iterator[Block]:
     """The rows behind the header, which has so many lines."""
     while text := file.read(round(CELL_CHARACTERS * BLOCK_CELLS)):
-        text = (text + file.readline()).replace("\r\n", "\n")
+        text = (text + file.readline(LONGEST_ROW + 1)).replace("\r\n", "\n")
         parsed = _parsed(text, names)
         if parsed is None:
-            yield from _text_blocks(path, csv.reader(chain(io.StringIO(text, newline=""), file)), len(names), lines)
+            rest = Rows(path, chain(io.StringIO(text, newline=""), lines_of(file)), lines)
+            yield from _text_blocks(path, rest, len(names))
             return
         yield parsed
         lines += parsed.frame.height
@@ -168,7 +177,7 @@ def _parsed(text: str, names: Sequence[str]) -> ParsedBlock | None:
     marks = np.frombuffer(encoded if text.endswith("\n") else encoded + b"\n", np.uint8)
     ends = np.flatnonzero(marks == ord("\n"))
     commas = np.diff(np.flatnonzero(marks == ord(",")).searchsorted(ends), prepend=0)
-    if '"' in text or "\r" in text or (commas != len(names) - 1).any():
+    if '"' in text or "\r" in text or np.diff(ends, prepend=-1).max() > LONGEST_ROW or (commas != len(names) - 1).any():
         return None
     kinds = [polars.String if name in ("timestamp", "stream") else polars.Float64 for name in names]
     try:
@@ -178,40 +187,76 @@ def _parsed(text: str, names: Sequence[str]) -> ParsedBlock | None:
     return ParsedBlock(frame.with_columns(polars.col(polars.String).fill_null("")), text)
 
 
-def _text_blocks(path: Path, rows: Iterator[list[str]], columns: int, lines: int) -> Iterator[TextBlock]:
-    def checked() -> Iterator[list[str]]:
-        for number, row in enumerate(rows, start=lines + 1):
-            if not row:
-                continue
-            if len(row) != columns:
-                raise RecordingError(f"{path}, line {number}: {len(row)} cells; the header has {columns}")
-            yield row
-
-    rest = checked()
-    while cells := list(islice(rest, block_rows(columns))):
+def _text_blocks(path: Path, rows: Rows, columns: int) -> Iterator[TextBlock]:
+    cells: list[list[str]] = []
+    characters = 0
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != columns:
+            raise RecordingError(f"{path}, line {rows.line}: {len(row)} cells; the header has {columns}")
+        cells.append(row)
+        characters += sum(map(len, row))
+        if len(cells) >= block_rows(columns) or characters > CELL_CHARACTERS * BLOCK_CELLS:
+            yield TextBlock(cells)
+            cells, characters = [], 0
+    if cells:
         yield TextBlock(cells)
 
 
-def parquet_table(path: Path) -> tuple[list[str], Iterator[Block]]:
-    """The names of the columns of a Parquet file, and its rows. Raises RecordingError: it cannot be read."""
+def parquet_table(path: Path, most_values: int) -> tuple[list[str], Iterator[Block]]:
+    """The names of the columns of a Parquet file, and its rows.
+
+    Raises:
+        RecordingError: it cannot be read, has columns of another kind than numbers, times and text, or holds more
+            values than `most_values`: it may unpack them all at once.
+    """
     try:
         import polars
     except ImportError as error:
         raise RecordingError(f"{path}: reading Parquet needs polars; pip install 'gatewatch[train]'") from error
-    with path.open("rb"):
-        pass  # what cannot be opened is told as of any other file
+    _check_footer(path)
     unreadable = (polars.exceptions.PolarsError, polars.exceptions.PanicException)
     try:
-        table = polars.scan_parquet(path)
-        header = table.collect_schema().names()
+        table = polars.scan_parquet(path, glob=False)
+        schema = table.collect_schema()
+        rows = int(table.select(polars.len()).collect().item())
     except unreadable as error:
-        raise RecordingError(f"{path}: not a readable Parquet file: {error}") from error
+        raise RecordingError(f"{path}: not a readable Parquet file: {one_line(str(error))}") from error
+    header = schema.names()
+    if rows * len(header) > most_values:
+        raise RecordingError(f"{path}: {rows} rows of {len(header)} columns; at most {most_values} values are read")
+    odd = [name for name, kind in schema.items() if kind.is_nested() or kind in (polars.Binary, polars.Object)]
+    if odd:
+        raise RecordingError(f"{path}: column {odd[0]} has {schema[odd[0]]}; expected numbers, times or text")
 
     def blocks() -> Iterator[Block]:
         try:
             for frame in table.collect_batches(chunk_size=block_rows(len(header)), maintain_order=True):
-                yield from (FrameBlock(part) for part in frame.iter_slices(block_rows(len(header))))
+                for part in frame.iter_slices(block_rows(len(header))):
+                    _check_cells(path, part)
+                    yield FrameBlock(part)
         except unreadable as error:
-            raise RecordingError(f"{path}: not a readable Parquet file: {error}") from error
+            raise RecordingError(f"{path}: not a readable Parquet file: {one_line(str(error))}") from error
 
     return header, blocks()
+
+
+def _check_footer(path: Path) -> None:
+    """Refuse what is no regular file, or what says that its description of itself is larger than any table's."""
+    open_regular(path).close()
+    with path.open("rb") as file:
+        file.seek(-min(8, path.stat().st_size), io.SEEK_END)
+        length = int.from_bytes(file.read(4), "little")
+    if length > LARGEST_FOOTER:
+        raise RecordingError(f"{path}: not a readable Parquet file: its footer has {length} bytes")
+
+
+def _check_cells(path: Path, frame: polars.DataFrame) -> None:
+    """Refuse text longer than a row may be: a Parquet file stores it once, as a cell it is there each time."""
+    import polars
+
+    texts = frame.select(polars.col(polars.String).str.len_bytes().max())
+    longest = max((length for length in texts.rows()[0] if length is not None), default=0) if texts.width else 0
+    if longest > LONGEST_CELL:
+        raise RecordingError(f"{path}: a cell of {longest} characters; at most {LONGEST_CELL} are read")

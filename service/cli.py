@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -13,7 +14,7 @@ from service.commands.evaluate import evaluate
 from service.commands.replay import replay
 from service.commands.scan import scan_files
 from service.commands.serve import serve
-from service.commands.terminal import errors
+from service.commands.terminal import warn_in_one_line
 from service.commands.train import train
 
 BAD_INPUT = 2
@@ -35,10 +36,12 @@ app.command()(demo)
 
 def main() -> None:
     """Run the command; what a user can mend becomes one line on standard error and exit status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except GatewatchError as error:
-        errors.print(f"gatewatch: {error}", markup=False)
+        warn_in_one_line(f"gatewatch: {error}")
         sys.exit(BAD_INPUT)
 
 

@@ -16,7 +16,7 @@ SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 STAGES = ("wait", "parse", "load", "step", "save")
 STATUSES = ("warming_up", "normal", "anomalous", "late", "conflict", "rejected")
-CAUSES = ("missing", "corrupt", "format", "model", "history")
+CAUSES = ("missing", "corrupt", "format", "model", "channels", "history")
 REJECTIONS = ("form", "stream", "timestamp", "clock", "seq", "gap", "channel", "value", "room", "other")
 OPERATIONS = ("score", "check")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -112,7 +112,6 @@ class Metrics:
         self._takeover = Gauge(
             "gatewatch_takeover",
             "Number of the takeover that this service scores under; 0 once another model has taken over.",
-            multiprocess_mode="mostrecent",
             registry=registry,
         )
         self._model = Gauge(

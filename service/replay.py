@@ -14,10 +14,13 @@ from urllib.parse import quote
 import httpx2
 import numpy as np
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.cells import time_us
 from models.errors import GatewatchError
 from models.recordings import Recording
+from models.text import as_cell, one_line
+from service.remote import ask, connected
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Replayed:
 
 
 def replay_recordings(
-    recordings: Sequence[Recording], url: str, out: Path | None, batch: int, start_seq: int
+    recordings: Sequence[Recording], url: str, out: Path | None, batch: int, start_seq: int | None
 ) -> Replayed:
     """Post every row of every recording as a reading of its stream, numbered by `seq`.
 
@@ -53,41 +56,78 @@ def replay_recordings(
         out: a CSV of timestamp, score and status in the order of the rows, with the stream before them if there are
             several recordings; written as the answers come. Or None.
         batch: readings a request. What fits into the service's history can be sent again when its answer was lost.
+        start_seq: number of each stream's first row; None goes on where the stream stands, see `next_seq`.
 
     Raises:
         GatewatchError: the service does not answer, or refuses a whole request; `out` cannot be written.
     """
     found = Replayed()
     console = Console(stderr=True)
-    with _client(url) as client, _answers(out, len(recordings) > 1) as write:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        connected(url) as client,
+        _answers(out, len(recordings) > 1) as write,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
         for recording in recordings:
-            starts = range(0, len(recording), batch)
-            described = f"posting {recording.stream}"
-            for start in track(starts, described, console=console, transient=True, disable=not console.is_terminal):
-                stop = min(start + batch, len(recording))
-                results = _post(client, recording, range(start, stop), start_seq, url)
+            bar = progress.add_task(f"posting {one_line(recording.stream)}", total=len(recording))
+            first = next_seq(client, recording) if start_seq is None else start_seq
+            for start in range(0, len(recording), batch):
+                rows = range(start, min(start + batch, len(recording)))
+                results = _post(client, recording, rows, first)
                 found.add(recording.stream, results)
                 write(recording.stream, results)
+                progress.advance(bar, len(rows))
     return found
 
 
-def _client(url: str) -> httpx2.Client:
+def next_seq(client: httpx2.Client, recording: Recording) -> int:
+    """The number of a recording's first row where its stream goes on.
+
+    A recording later than all the stream has goes on behind it: the next file of a stream. One that the stream has
+    already, or its beginning, gets the numbers it had, so that what is sent again is answered again.
+
+    Raises:
+        GatewatchError: the stream's last reading lies within the recording's time, and is not of it.
+    """
+    path = f"/v1/streams/{quote(recording.stream, safe='')}"
+    status, known = ask(client, "GET", path)
+    if status == 404:
+        return 0
     try:
-        return httpx2.Client(base_url=url, timeout=60)
-    except httpx2.InvalidURL as error:
-        raise GatewatchError(f"--url {url}: {error}; expected http://host:port") from error
+        if status != 200:
+            raise ValueError(known)
+        last_seq = known["last_seq"]
+        last_ms = time_us(known["last_timestamp"], path) // 1000 if last_seq is not None else 0
+    except (LookupError, TypeError, ValueError) as error:
+        raise GatewatchError(f"{client.base_url} answered {status} to {path}: {error!s:.300}") from error
+    if last_seq is None:
+        return 0
+    times = recording.timestamps_ms
+    if (times > last_ms).all():
+        return int(last_seq) + 1
+    at = np.flatnonzero(times == last_ms)
+    if len(at) and last_seq >= at[-1]:
+        return int(last_seq - at[-1])
+    raise GatewatchError(
+        f"{recording.stream}: its last reading, number {last_seq} of {known['last_timestamp']}, lies within the time "
+        "of this recording and is none of it; name --start-seq, or another --stream"
+    )
 
 
-def _post(client: httpx2.Client, recording: Recording, rows: range, start_seq: int, url: str) -> list[dict[str, Any]]:
+def _post(client: httpx2.Client, recording: Recording, rows: range, start_seq: int) -> list[dict[str, Any]]:
     readings = [_reading(recording, row, start_seq) for row in rows]
-    try:
-        reply = client.post(f"/v1/streams/{quote(recording.stream, safe='')}/readings", json=readings)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise GatewatchError(f"{url} does not answer: {error}") from error
-    if reply.status_code != 200:
-        raise GatewatchError(f"{url} answered {reply.status_code}: {reply.text[:300]}")
-    results: list[dict[str, Any]] = reply.json()
+    path = f"/v1/streams/{quote(recording.stream, safe='')}/readings"
+    status, results = ask(client, "POST", path, body=readings)
+    if status != 200:
+        raise GatewatchError(f"{client.base_url} answered {status}: {results}")
+    if not isinstance(results, list) or len(results) != len(rows) or not all(map(_is_result, results)):
+        raise GatewatchError(f"{client.base_url} answered {path} with what are no results of {len(rows)} readings")
     return results
+
+
+def _is_result(result: object) -> bool:
+    return isinstance(result, dict) and {"timestamp", "score", "status", "replayed", "seq", "error"} <= result.keys()
 
 
 @contextmanager
@@ -104,7 +144,7 @@ def _answers(out: Path | None, several: bool) -> Iterator[Callable[[str, Sequenc
             def write(stream: str, results: Sequence[Mapping[str, Any]]) -> None:
                 rows.writerows(
                     (
-                        *((stream,) if several else ()),
+                        *((as_cell(stream),) if several else ()),
                         result["timestamp"],
                         "" if result["score"] is None else repr(result["score"]),
                         result["status"],

@@ -170,7 +170,7 @@ def test_what_cannot_be_written_is_said_in_one_line(artefact: Path, tmp_path: Pa
         gatewatch("scan", path, "--model", artefact, "--out", file / "s.csv"), "the scores cannot be written"
     )
     assert refused(gatewatch("replay", path, "--out", tmp_path), "the answers cannot be written: Is a directory")
-    assert refused(gatewatch("replay", path, "--url", "http://[::1"), "--url http://[::1: ")
+    assert refused(gatewatch("replay", path, "--url", "http://[::1"), "http://[::1: ")
     assert refused(gatewatch("demo", "--write-recordings", file), "the recordings cannot be written")
 
 

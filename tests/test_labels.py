@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.errors import EvaluationError, GatewatchError, RecordingError
-from models.labels import read_intervals, with_labels
+from models.labels import Interval, like_labels, read_intervals, with_labels
 from models.recordings import Recording
 
 
@@ -93,3 +94,42 @@ def test_a_label_column_that_cannot_be_one_is_refused() -> None:
         with_labels([recording(channels=("a", "label", "anomaly"))], None, None)
     with pytest.raises(RecordingError, match="no channel beside the label column label"):
         with_labels([recording(channels=("label",), label=[0.0] * 10)], None, None)
+
+
+def test_an_event_covers_only_the_rows_within_its_time_where_times_step_back() -> None:
+    """Two exports behind each other: what lies between their copies of an event is none of it."""
+    once = recording()
+    twice = Recording("pump", ("a",), np.tile(once.timestamps_ms, 2), np.tile(once.values, (2, 1)))
+    (one,) = with_labels([twice], None, {"pump": [Interval(103_000_000, 104_000_000, 2)]})
+    assert one.events == [(3, 4), (13, 14)]
+
+
+def test_an_event_shorter_than_a_millisecond_covers_its_readings(tmp_path: Path) -> None:
+    fast = Recording.at_us("pump", ("a",), 100_000_000 + 83 * np.arange(100), np.arange(100.0)[:, None])
+    found = read_intervals(intervals(tmp_path, "pump,100.000166,100.000332"))
+    assert with_labels([fast], None, found)[0].events == [(2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [([-1.0, 1.0], "where 1 is normal and -1 is not, write 0 and 1"), ([np.nan, 1.0], "an empty cell is no label")],
+)
+def test_other_marks_than_0_and_1_are_refused_with_what_to_write(marks: list[float], words: str) -> None:
+    with pytest.raises(EvaluationError, match=words):
+        with_labels([recording(channels=("a", "label"), label=marks * 5)], None, None)
+
+
+def test_a_column_that_looks_like_labels_is_spoken_of() -> None:
+    marks = [0.0, 1.0] * 5
+    names = ("a", "is_anomaly", "Label", "outlier", "target")
+    looked = recording(channels=names, is_anomaly=marks, Label=[-1.0, 1.0] * 5, outlier=[0.0] * 10)
+    assert like_labels(looked) == ["is_anomaly", "Label", "outlier"]  # `target` is a set point: 0 to 9
+
+
+def test_labels_in_a_pipe_or_a_bomb_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(GatewatchError, match="expected a regular file"):
+        read_intervals(tmp_path / "labels.csv")
+    (tmp_path / "line.csv").write_text("stream,start,end\n" + "x" * 2**21)
+    with pytest.raises(GatewatchError, match="a row of more than 1048576 characters"):
+        read_intervals(tmp_path / "line.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import tables
+from models import files, recordings, tables
 from models.errors import RecordingError
-from models.recordings import read_recordings, recording_files
+from models.recordings import joined, read_pieces, read_recordings, recording_files
 
 
 def write(path: Path, text: str) -> Path:
@@ -154,3 +155,130 @@ def test_times_of_parquet_are_bounded_too(tmp_path: Path) -> None:
     early.write_parquet(tmp_path / "early.parquet")
     with pytest.raises(RecordingError, match="row 2, column timestamp: .* is not a time between 1970 and 5138"):
         read_recordings(tmp_path / "early.parquet")
+
+
+def csv_gz(path: Path, *parts: bytes) -> Path:
+    path.write_bytes(b"".join(gzip.compress(part) for part in parts))
+    return path
+
+
+def test_a_file_as_no_table_of_readings_is_refused_before_it_is_held(tmp_path: Path) -> None:
+    wide = ",".join(f"c{n}" for n in range(5000))
+    refusals = {
+        "columns": (f"timestamp,{wide}\n1{',1' * 5000}\n".encode(), "5001 columns; at most 4096 channels"),
+        "header": (b"a," * 2**21, "line 1: a row of more than 1048576 characters"),
+        "line": (b"timestamp,a\n" + b"1," * 2**21, "line 2: a row of more than"),
+        "quoted": (b"timestamp,a\n1," + b'"\n",' * 2**19, "a row of more than"),
+        "cell": (b"timestamp,a\n1," + b"9" * 200_000 + b"\n", "field larger|larger than a float32"),
+        "name": (b"timestamp," + b"a" * 300 + b"\n1,2\n", "column 2 has a name of 300 characters, aaaa"),
+        "nul": (b"timestamp,a\n1,2\n" + bytes(2**22), "a row of more than|cannot be read"),
+    }
+    for name, (content, words) in refusals.items():
+        (tmp_path / f"{name}.csv").write_bytes(content)
+        for path in (tmp_path / f"{name}.csv", csv_gz(tmp_path / f"{name}.csv.gz", content)):
+            with pytest.raises(RecordingError, match=words) as raised:
+                read_recordings(path)
+            assert len(str(raised.value)) < 600
+
+
+def test_a_gzip_file_that_becomes_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = b"timestamp,a\n" + b"1700000000,1\n" * 100_000
+    assert len(read_recordings(csv_gz(tmp_path / "fair.csv.gz", rows))[0]) == 100_000
+    monkeypatch.setattr(files, "FREE_BYTES", 2**16)
+    with pytest.raises(RecordingError, match="more than 200 times its size"):
+        read_recordings(tmp_path / "fair.csv.gz")
+    with pytest.raises(RecordingError, match="gzip members with hardly anything in them"):
+        read_recordings(csv_gz(tmp_path / "members.csv.gz", b"timestamp,a\n1,2\n", *[b""] * 3000))
+    (tmp_path / "zeros.csv.gz").write_bytes(gzip.compress(b"timestamp,a\n1,2\n") + bytes(2**21))
+    with pytest.raises(RecordingError, match="hardly anything"):
+        read_recordings(tmp_path / "zeros.csv.gz")
+
+
+def test_members_of_a_gzip_file_are_one_text_and_one_cut_off_is_refused(tmp_path: Path) -> None:
+    path = csv_gz(tmp_path / "r.csv.gz", b"timestamp,a\n1,", b"", b"2\n2,3\n")
+    path.write_bytes(path.read_bytes() + bytes(512))
+    assert read_recordings(path)[0].values[:, 0].tolist() == [2, 3]
+    path.write_bytes(gzip.compress(b"timestamp,a\n1,2\n")[:-6])
+    with pytest.raises(RecordingError, match="ends within a gzip member"):
+        read_recordings(path)
+
+
+def test_a_pipe_a_device_and_a_loop_of_links_are_no_recordings(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    for name in ("pipe", "zero"):
+        for suffix in (".csv", ".csv.gz", ".parquet"):
+            place = tmp_path / f"{name}{suffix}"
+            if not place.exists():
+                place.symlink_to(tmp_path / f"{name}.csv")
+            with pytest.raises(RecordingError, match="a pipe, a socket or a device; expected a regular file"):
+                read_recordings(place)
+    with pytest.raises(RecordingError, match="no such file or folder"):
+        recording_files([tmp_path / "loop.csv"])
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "again").symlink_to(tmp_path / "deep")
+    write(tmp_path / "deep" / "r.csv", "timestamp,a\n1,2\n")
+    assert recording_files([tmp_path / "deep"]) == [tmp_path / "deep" / "r.csv"]
+
+
+def test_a_file_that_grows_is_read_as_far_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "CELL_CHARACTERS", 30 / tables.BLOCK_CELLS)
+    path = write(tmp_path / "r.csv", "timestamp,a\n" + "".join(f"{n},1\n" for n in range(100)))
+    pieces = read_pieces(path)
+    found = len(next(pieces))
+    for piece in pieces:
+        found += len(piece)
+        with path.open("a") as file:
+            file.write("1,1\n" * 20)
+    assert found == 100
+
+
+def test_a_parquet_file_is_measured_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [1_700_000_000 + n for n in range(1000)]
+    polars.DataFrame({"timestamp": times, "a": [1.0] * 1000}).write_parquet(tmp_path / "r.parquet")
+    polars.DataFrame({"timestamp": [1], "a": [[1.0]]}).write_parquet(tmp_path / "list.parquet")
+    polars.DataFrame({"timestamp": [1], "a": ["9" * 2**18]}).write_parquet(tmp_path / "cell.parquet")
+    (tmp_path / "footer.parquet").write_bytes(b"PAR1" + bytes(20) + b"\xff\xff\xff\x7fPAR1")
+    monkeypatch.setattr(recordings, "MOST_IN_MEMORY", 1999)
+    for name, words in {
+        "r": "1000 rows of 2 columns; at most 1999 values",
+        "list": "column a has List",
+        "cell": "a cell of 262144 characters",
+        "footer": "its footer has 2147483647 bytes",
+    }.items():
+        with pytest.raises(RecordingError, match=words):
+            read_recordings(tmp_path / f"{name}.parquet")
+
+
+def test_what_is_read_into_memory_and_how_many_streams_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "r.csv", "timestamp,stream,a\n" + "".join(f"{n},s{n},1\n" for n in range(100)))
+    monkeypatch.setattr(recordings, "MOST_IN_MEMORY", 150)
+    with pytest.raises(RecordingError, match="more than 150 values"):
+        read_recordings(path)
+    monkeypatch.setattr(recordings, "MOST_STREAMS", 99)
+    with pytest.raises(RecordingError, match="100 streams, .*; at most 99"):
+        read_recordings(path)
+
+
+def test_times_are_kept_to_the_microsecond(tmp_path: Path) -> None:
+    text = "timestamp,a\n1705276800.000000,1\n1705276800.000083,2\n2024-01-15T00:00:00.000667Z,3\n1705276800.0015,4\n"
+    for path in (write(tmp_path / "r.csv", text), csv_gz(tmp_path / "r.csv.gz", text.encode())):
+        (recording,) = read_recordings(path)
+        first = 1_705_276_800_000_000
+        assert (recording.times_us - first).tolist() == [0, 83, 667, 1500]
+        assert (recording.timestamps_ms - first // 1000).tolist() == [0, 0, 1, 2]
+        assert recording.rows(1, 3).only(["a"]).times_us.tolist() == [first + 83, first + 667]
+        assert joined([recording.rows(0, 2), recording.rows(2)]).times_us.tolist() == recording.times_us.tolist()
+
+
+def test_true_and_false_are_one_and_zero(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", "timestamp,a\n1,True\n2,FALSE\n3,\n")
+    np.testing.assert_array_equal(read_recordings(path)[0].values[:, 0], [1, 0, np.nan])
+
+
+def test_large_values_keep_their_small_changes(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", "timestamp,a\n1,5500000.001\n2,5500000.002\n")
+    assert np.diff(read_recordings(path)[0].values[:, 0]) == pytest.approx(0.001, rel=1e-4)

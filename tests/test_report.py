@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from models.recordings import Recording
 from models.training.config import TrainConfig
+from models.training.page import label
 from models.training.report import student_quantile, write_report
-from models.training.train import Trained, train
+from models.training.train import Trained, model_card, train
 
 CONFIG = TrainConfig(layers=1, hidden=6, window=16, lanes=4, epochs=8, learning_rate=2e-2)
 
@@ -59,3 +61,25 @@ def test_the_report_is_whole_in_itself_and_the_same_for_the_same_training(
 def test_quantiles_are_those_of_students_t() -> None:
     found = student_quantile(np.array([0.005, 0.025, 0.4, 0.5, 0.9, 0.975]))
     np.testing.assert_allclose(found, [-4.6041, -2.7764, -0.2707, 0.0, 1.5332, 2.7764], atol=1e-4)
+
+
+def test_names_of_channels_are_shown_as_they_are_and_act_on_no_page(trained: Trained, tmp_path: Path) -> None:
+    """What is markup in HTML, in Markdown or in formulas of matplotlib, and what matplotlib would leave out."""
+    names = ("<script>alert(1)</script>|[a](http://b.c)", "$\\frac{$", "_x\u202e")
+    recording = still_and_moving()
+    named = Recording("-->{<img src=x>", names, recording.timestamps_ms, recording.values)
+    channels = [
+        channel.model_copy(update={"name": name, "unit": "`$m$`"})
+        for channel, name in zip(trained.manifest.channels, names, strict=True)
+    ]
+    manifest = trained.manifest.model_copy(update={"channels": channels})
+    write_report(replace(trained, manifest=manifest), [named], tmp_path / "report.html")
+    page, card = (tmp_path / "report.html").read_text(), model_card(manifest)
+    for text in (page, card):
+        assert "<script" not in text
+        assert "<img" not in text
+        assert "\u202e" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;|" in page
+    assert r"| &lt;script&gt;alert(1)&lt;/script&gt;\|\[a\](http\://b.c) | \`\$m\$\` |" in card
+    assert r"| \$\\frac\{\$ |" in card
+    assert [label("_x"), label("y" * 30)] == [" _x", "y" * 17 + "…"]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from models.errors import RecordingError
-from service import sources
+from service import remote, sources
 from service.sources import history_recordings, prometheus_recordings
 from tests.conftest import CHANNELS, START_MS, readings
 from tests.test_whole_path import serving
@@ -68,7 +68,7 @@ def test_series_become_streams_by_a_label_and_channels_by_their_name() -> None:
     assert a.channels == b.channels == ("pump_flow", "pump_pressure_bar")
     assert a.timestamps_ms.tolist() == [1_700_000_000_000 + 60_000 * row for row in range(4)]
     np.testing.assert_array_equal(
-        a.values, np.array([[120, 4], [123.3265, 4.1109], [126.6119, math.nan], [129.8158, 4.3272]], np.float32)
+        a.values, np.array([[120, 4], [123.3265, 4.1109], [126.6119, math.nan], [129.8158, 4.3272]])
     )
     assert b.timestamps_ms.tolist() == [1_700_000_000_000, 1_700_000_120_000]  # none where it has no value
     assert np.isnan(b.values[:, 1]).all()
@@ -140,4 +140,40 @@ def test_the_history_of_a_service_is_a_recording(artefact: Path, tmp_path: Path)
     assert found.channels == CHANNELS
     assert found.timestamps_ms.tolist() == [START_MS + 60_000 * row for row in range(40)]
     expected = [[math.nan if value is None else value for value in one["values"].values()] for one in sent]
-    np.testing.assert_array_equal(found.values, np.array(expected, np.float32))
+    np.testing.assert_allclose(found.values, np.array(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"streams":["x"],"next":"x"}', "the list of its streams .*after 'x' comes 'x'"),
+        ('{"streams":["..","-rf"],"next":null}', "are no names of streams"),
+        ("[]", "the list of its streams"),
+        ('{"streams":' + "[" * 100_000, "with what is no JSON"),
+    ],
+)
+def test_a_service_that_lists_in_a_circle_or_anything_else_is_refused(body: str, words: str) -> None:
+    with answering(200, body) as (url, asked), pytest.raises(RecordingError, match=words):
+        history_recordings(url)
+    assert len(asked) <= 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '[{"values":{"a":"x"},"result":{"timestamp":"2026-01-01T00:00:00Z"}}]',
+        '[{"values":{"a":1},"result":{"timestamp":"1e300"}}]',
+        '[{"values":[1],"result":{"timestamp":"2026-01-01T00:00:00Z"}}]',
+        "[]",
+        "7",
+    ],
+)
+def test_a_history_that_is_none_is_refused(body: str) -> None:
+    with answering(200, body) as (url, _), pytest.raises(RecordingError):
+        history_recordings(url, ["pump-1"])
+
+
+def test_an_answer_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "LARGEST_ANSWER", 100)
+    with answering(200, ANSWER) as (url, _), pytest.raises(RecordingError, match="with more than 100 bytes"):
+        pumps(url)

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from models.artefact import FORMAT_VERSION, WEIGHTS, GeneralManifest, load_artefact, save_artefact
-from models.errors import TrainingError
+from models.errors import ArtefactError, TrainingError
 from models.recordings import Source
 from models.running import HORIZONS
 from models.training.architectures.general import GeneralForecaster
@@ -104,9 +105,12 @@ def finetune(
     artefact = load_artefact(folder)
     if not isinstance(artefact.manifest, GeneralManifest):
         raise TrainingError(f"{folder} is a model with channels of its own; only the general model can be trained on")
-    settings = GeneralConfig.model_validate(artefact.manifest.architecture_settings)
-    network = GeneralForecaster(settings.layers, settings.hidden)
-    network.load_state_dict(load_file(folder / WEIGHTS))
+    try:
+        settings = GeneralConfig.model_validate(artefact.manifest.architecture_settings)
+        network = GeneralForecaster(settings.layers, settings.hidden)
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise ArtefactError(f"{folder}: its settings and weights make no general network: {error!s:.300}") from error
     network.eval()
     trained_on, selected_on, held_out = (
         _examples(recordings, config.held_out, part, settings.rows) for part in range(3)

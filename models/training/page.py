@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from models.errors import GatewatchError
+from models.text import as_html, one_line
 
 INK, GRID = "#1f2933", "#d9dee4"
 COLOURS = ("#2f6db5", "#d1602a", "#2e8b57", "#8a4fa3", "#b8952b", "#5b6b7a", "#c2406b", "#1f9aa0", "#7a5230", "#3d3d8f")
@@ -30,7 +30,7 @@ PLOT_STYLE: Any = {
     "font.size": 9, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.2,
-    "svg.hashsalt": "gatewatch",
+    "svg.hashsalt": "gatewatch", "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def svg(figure: Figure) -> str:
 
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text."""
-    return f'<p class="{kind}">{html.escape(text)}</p>'
+    return f'<p class="{kind}">{as_html(text)}</p>'
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], chosen: int | None = None) -> str:
@@ -52,11 +52,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], chosen: int | No
 
     def line(cells: Sequence[str], tag: str) -> str:
         kinds = [' class="chosen"' if number == chosen else "" for number in range(len(cells))]
-        inside = (f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+        inside = (f"<{tag}{kind}>{as_html(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
         return f"<tr>{''.join(inside)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
     return f'<div class="wide"><table>{line(header, "th")}{body}</table></div>'
+
+
+def label(name: str) -> str:
+    """A channel's name in a plot, short; a space before one with _ in front, which matplotlib would not show."""
+    shown = one_line(name)
+    shown = shown if len(shown) <= 18 else f"{shown[:17]}…"
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def write_page(path: Path, title: str, parts: Sequence[tuple[str, str]]) -> None:
@@ -65,8 +72,8 @@ def write_page(path: Path, title: str, parts: Sequence[tuple[str, str]]) -> None
     Raises:
         GatewatchError: the file cannot be written.
     """
-    sections = "".join(f"<h2>{html.escape(heading)}</h2>{content}" for heading, content in parts)
-    name = html.escape(title)
+    sections = "".join(f"<h2>{as_html(heading)}</h2>{content}" for heading, content in parts)
+    name = as_html(title)
     write(
         path,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'

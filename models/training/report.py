@@ -19,7 +19,7 @@ from models.artefact import Artefact
 from models.detector import WARMING_UP, Detector
 from models.recordings import Source
 from models.scan import Scan, scan_together
-from models.training.page import COLOURS, PLOT_STYLE, paragraph, svg, table, write_page
+from models.training.page import COLOURS, PLOT_STYLE, label, paragraph, svg, table, write_page
 from models.training.sample import splits_to_calibrate
 from models.training.train import Trained, same_channels
 from models.training.windows import usable
@@ -120,7 +120,7 @@ def _section(found: Scan, rows: slice, channels: Sequence[int]) -> Figure:
         axis.plot(at, values, color="black", linewidth=0.9, label="reading")
         axis.plot(at, mid, color=COLOURS[0], linewidth=0.9, label="forecast")
         axis.set_ylim(*_around(np.concatenate([values, mid])))
-        axis.set_ylabel(_short(found.recording.channels[channel]), fontsize=8)
+        axis.set_ylabel(label(found.recording.channels[channel]), fontsize=8)
     panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8)
     panels[-1].plot(at, found.score[rows], color=COLOURS[1])
     panels[-1].axhline(1.0, color=COLOURS[5], linestyle="--", linewidth=1)
@@ -139,7 +139,7 @@ def _residuals(scans: Sequence[Scan], rows: Sequence[int], names: Sequence[str],
         residual = _pooled(scans, rows, channel)
         if not len(residual):
             continue
-        colour, name = COLOURS[number % len(COLOURS)], _short(names[channel])
+        colour, name = COLOURS[number % len(COLOURS)], label(names[channel])
         residual = np.clip(residual, -LARGEST, LARGEST)
         left.hist(
             residual, bins=np.linspace(-LARGEST, LARGEST, 41), density=True, histtype="step", color=colour, label=name
@@ -184,7 +184,7 @@ def _errors_by_channel(names: Sequence[str], errors: Floats) -> str:
     axis = figure.subplots()
     colours = [COLOURS[0] if value <= 1 else COLOURS[1] for value in ratio]
     axis.barh(range(len(names)), ratio, color=colours, height=0.6)
-    axis.set_yticks(range(len(names)), [_short(name) for name in names])
+    axis.set_yticks(range(len(names)), [label(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.axvline(1.0, color=COLOURS[5], linestyle="--", linewidth=1)
     axis.grid(axis="y", visible=False)
@@ -223,7 +223,3 @@ def _around(values: NDArray[np.float32]) -> tuple[float, float]:
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
     room = 0.08 * (high - low) or 0.5
     return low - room, high + room
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:17]}…"

@@ -90,7 +90,7 @@ class StoredRecording:
             found.append(np.frombuffer(self.file.read(count * dtype.itemsize, offset), dtype))
             start, stretch = start + count, stretch + 1
         rows = found[1] if len(found) == 2 else np.concatenate(found)
-        kept = Recording(self.stream, self.stored_channels, rows["ms"].copy(), rows["values"])
+        kept = Recording.at_us(self.stream, self.stored_channels, rows["us"], rows["values"])
         return kept if self.channels == self.stored_channels else kept.only(self.channels)
 
     def only(self, channels: Sequence[str]) -> StoredRecording:
@@ -105,7 +105,7 @@ class StoredRecording:
 
 def row_dtype(channels: int) -> np.dtype[np.void]:
     """How a row lies in the file."""
-    return np.dtype([("ms", "<i8"), ("values", "<f4", (channels,))])
+    return np.dtype([("us", "<i8"), ("values", "<f8", (channels,))])
 
 
 def store(pieces: Iterable[Recording], file: TemporaryRows) -> list[StoredRecording]:
@@ -120,7 +120,7 @@ def store(pieces: Iterable[Recording], file: TemporaryRows) -> list[StoredRecord
     last_stream = None
     for piece in pieces:
         rows = np.empty(len(piece), row_dtype(len(piece.channels)))
-        rows["ms"], rows["values"] = piece.timestamps_ms, piece.values
+        rows["us"], rows["values"] = piece.times_us, piece.values
         offset, length = file.append(rows.tobytes()), lengths.get(piece.stream, 0)
         channels[piece.stream] = piece.channels
         if piece.stream != last_stream:

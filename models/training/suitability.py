@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from models.scaling import STANDARDISED_LIMIT
@@ -17,6 +17,18 @@ KINDS = {
         "no channel; it marks {count} readings",
         "left out, since evaluate takes a column of this name for labels; what it marks is learned as normal: cut it "
         "out if it is much",
+    ),
+    "perhaps a label": (
+        "a column of this name with nothing but 0 and 1 in it",
+        "taken for a sensor, and so learned; call it label, or leave it out, if it marks what was wrong",
+    ),
+    "never judged": (
+        "no reading will ever be judged: the longest run between restarts is {extent:.0f}, the warm-up {count}",
+        "record longer, or without gaps",
+    ),
+    "rhythm of gaps": (
+        "{count} gaps, mostly of {extent:g} s",
+        "taken for the stream's own rhythm; live, only one of three times as long restarts it",
     ),
     "too short": ("{count} recordings", "left out"),
     "too little": (
@@ -53,12 +65,16 @@ KINDS = {
         f"taken for normal: live, only {RUN_MARGIN} times as many and {RUN_ALLOWANCE} more raise an alert; cut it out "
         "if the sensor was broken",
     ),
+    "code": (
+        "{extent:.10g} comes {count} times, far from all else",
+        "a code for missing? Then leave such cells empty, or name it: --missing",
+    ),
     "outlier": (
-        "{count} values, up to {extent:.0f} spreads off",
+        "{count} values, up to {extent:.4g} spreads off",
         f"shown to the network as {STANDARDISED_LIMIT:g} spreads off, and weighing little; cut out what was a fault",
     ),
     "spread of outliers": (
-        "its spread is {extent:.0f} times what its quartiles say",
+        "its spread is {extent:.4g} times what its quartiles say",
         "all else is learned as nearly constant; cut the outliers out",
     ),
     "unit change": (
@@ -101,7 +117,7 @@ class Suitability:
         """For people: what was looked at, and a line for each kind of oddity."""
         told = [f"{self.readings} readings of {self.recordings} recordings, {self.missing_share:.2%} of values missing"]
         for kind, (words, remedy) in KINDS.items():
-            found = sorted((f for f in self.findings if f.kind == kind), key=lambda finding: -finding.extent)
+            found = sorted((f for f in self.findings if f.kind == kind), key=lambda finding: -abs(finding.extent))
             if found:
                 named = [
                     f"{f.channel}{': ' if f.channel else ''}{words.format(count=f.count, extent=f.extent)}"
@@ -111,6 +127,12 @@ class Suitability:
                 rest = [f"and {len(found) - NAMED} more channels"] if len(found) > NAMED else []
                 told.append(f"{kind}: {'; '.join(named + rest)}. {remedy[0].upper()}{remedy[1:]}.")
         return told
+
+    def with_more(self, findings: Sequence[Finding]) -> Suitability:
+        """The same with these findings in their places."""
+        order = list(KINDS)
+        together = sorted([*self.findings, *findings], key=lambda finding: order.index(finding.kind))
+        return replace(self, findings=together)
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest."""

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.artefact import FORMAT_VERSION, Manifest, save_artefact
+from models.codes import find_codes
 from models.errors import RecordingError, TrainingError
-from models.labels import label_columns, without_labels
-from models.recordings import Source
+from models.labels import label_columns, like_labels, without_labels
+from models.recordings import Source, pieces
 from models.scaling import Scaling
+from models.text import as_markdown
 from models.training.architectures import CellForecaster
-from models.training.calibration import calibrate_manifest, neutral
+from models.training.calibration import RESTART_INTERVALS, WARM_UP, calibrate_manifest, neutral
 from models.training.checkpoint import EpochReport
 from models.training.config import TrainConfig
 from models.training.examine import examine
@@ -21,8 +26,10 @@ from models.training.export import export_step, export_whole, weights
 from models.training.loop import Fitted, fit
 from models.training.processes import ALONE, Processes
 from models.training.sample import splits_to_calibrate
-from models.training.suitability import Suitability
+from models.training.suitability import Finding, Suitability
 from models.training.windows import usable
+
+RHYTHM_GAPS, RHYTHM_SHARE, RHYTHM_MARGIN = 5, 0.1, 3.0
 
 FINISHED_ONLY = """
 
@@ -37,12 +44,14 @@ class Prepared:
         used: those long enough, without label columns, their channels in one order.
         too_short: the streams of the others.
         scaling: learned from those used.
+        restart_gap_s: a longer gap restarts a stream.
         suitability: what is odd about all of them.
     """
 
     used: list[Source]
     too_short: list[str]
     scaling: Scaling
+    restart_gap_s: float
     suitability: Suitability
 
 
@@ -69,7 +78,40 @@ def prepare(recordings: Sequence[Source], config: TrainConfig) -> Prepared:
     labels = [recording.only([name]) for recording in recordings for name in label_columns(recording)]
     scaling = Scaling.fit(used)
     suitability = examine(given, used, scaling, config.held_out, config.false_alarm_rate, labels)
-    return Prepared(used, too_short, scaling, suitability)
+    gap_s, more = _restarts(used, scaling.interval_s)
+    more += [Finding("code", code.channel, code.count, code.value, "") for code in find_codes(given)]
+    more += [Finding("perhaps a label", name, 1, 1.0, "") for name in {n: 0 for one in given for n in like_labels(one)}]
+    return Prepared(used, too_short, scaling, gap_s, suitability.with_more(more))
+
+
+def _restarts(recordings: Sequence[Source], interval_s: float) -> tuple[float, list[Finding]]:
+    """The gap in seconds beyond which a stream starts afresh, and what is to be said of it.
+
+    Gaps so frequent that the warm-ups after them would take RHYTHM_SHARE of the readings, and at least RHYTHM_GAPS,
+    are no outages, but how the stream is sampled: in bursts.
+    """
+    steps_s = [np.diff(times) / 1e6 for times in map(_times_us, recordings)]
+    gap_s = RESTART_INTERVALS * interval_s
+    long = np.concatenate([steps[steps > gap_s] for steps in steps_s])
+    said = []
+    if len(long) >= RHYTHM_GAPS and WARM_UP * len(long) >= RHYTHM_SHARE * sum(map(len, recordings)):
+        usual = float(np.median(long))
+        gap_s = RHYTHM_MARGIN * usual
+        said.append(Finding("rhythm of gaps", "", len(long), usual, ""))
+    longest = max(_longest_run(steps > gap_s) for steps in steps_s)
+    if longest <= WARM_UP:
+        said.append(Finding("never judged", "", WARM_UP, float(longest), ""))
+    return gap_s, said
+
+
+def _times_us(recording: Source) -> NDArray[np.int64]:
+    return np.concatenate([piece.times_us for piece in pieces(recording)])
+
+
+def _longest_run(restarts: NDArray[np.bool_]) -> int:
+    """Readings in the longest stretch without a restart, given which steps from one reading to the next are one."""
+    edges = np.concatenate([[-1], np.flatnonzero(restarts), [len(restarts)]])
+    return int(np.diff(edges).max())
 
 
 def train(
@@ -114,6 +156,7 @@ def train(
     network = fitted.network
     graph = export_step(network) if isinstance(network, CellForecaster) else export_whole(network)
     channels, calibration = neutral(scaling, names, [(units or {}).get(name, "") for name in names])
+    calibration = calibration.model_copy(update={"restart_gap_s": prepared.restart_gap_s})
     provisional = Manifest(
         format_version=FORMAT_VERSION,
         architecture=config.architecture,
@@ -144,10 +187,11 @@ def model_card(manifest: Manifest) -> str:
     """The artefact for people: what it is, what it was trained on, how far to trust it."""
     calibration, training = manifest.calibration, manifest.training
     rows = "\n".join(
-        f"| {c.name} | {c.unit or '-'} | {c.center:.6g} | {c.spread:.6g} | {c.error_scale * c.spread:.6g} |"
+        f"| {as_markdown(c.name)} | {as_markdown(c.unit) or '-'} | {c.center:.6g} | {c.spread:.6g} |"
+        f" {c.error_scale * c.spread:.6g} |"
         for c in manifest.channels
     )
-    switches = ", ".join(training.get("switches", []))
+    switches = as_markdown(", ".join(training.get("switches", [])))
     commands = f"""
 Channels of two values, taken for commands, which the forecast is shown and which hardly raise the score: {switches}.
 """
@@ -185,7 +229,7 @@ not what is broken.{"" if manifest.kind == "live" else FINISHED_ONLY}
 def _found(training: Mapping[str, Any]) -> str:
     """What was odd about the recordings, a line each."""
     lines = Suitability.of_json(training["suitability"]).lines() if "suitability" in training else []
-    return "\n".join(["Found in the recordings:", "", *(f"- {line}" for line in lines), ""])
+    return "\n".join(["Found in the recordings:", "", *(f"- {as_markdown(line)}" for line in lines), ""])
 
 
 def same_channels(recordings: Sequence[Source]) -> list[Source]:

@@ -13,7 +13,7 @@ from models.errors import GatewatchError
 from models.labels import read_intervals, with_labels
 from models.recordings import read_recordings, recording_files
 from service.commands.evaluate import LabelColumn, Labels
-from service.commands.terminal import Files, training_progress
+from service.commands.terminal import Files, tell, training_progress
 from service.commands.training import extra_needed, train_config
 
 WIDTH = 140
@@ -69,6 +69,6 @@ def compare(
         table.add_row(*line)
     console = Console(width=max(Console().width, WIDTH))
     console.print(table)
-    print("\n".join([*notes(comparison), comparison.reason]))
+    tell("\n".join([*notes(comparison), comparison.reason]))
     write_comparison(comparison, out)
-    print(f"{out / PAGE} has the plots.")
+    tell(f"{out / PAGE} has the plots.")

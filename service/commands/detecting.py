@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from models.artefact import Artefact, model_folder
 from models.detector import Detector
@@ -15,6 +17,7 @@ from models.errors import GatewatchError, RecordingError
 from models.general import load_detector
 from models.recordings import Recording, read_recordings, recording_files, stem
 from models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning
+from models.text import listed
 from service.commands.training import train_config, train_detector
 
 if TYPE_CHECKING:
@@ -40,7 +43,8 @@ AlertsPerWeek = Annotated[
 Epochs = Annotated[int, typer.Option("--epochs", help="with training: most passes over the recording")]
 Seed = Annotated[int, typer.Option("--seed", help="with training")]
 
-Read = Callable[[Path], Recording]
+Read = Callable[[Path], list[Recording]]
+"""The recordings of a file, one a stream."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +73,79 @@ class Judge:
                 f"--alerts-per-week is {self.alerts_per_week}: expected a number above 0, at most 10000"
             )
 
-    def scans(self, paths: Sequence[Path], files: Sequence[Path], read: Read) -> Iterator[Scan]:
-        """The scans of recordings, in the order given.
+    def scans(self, paths: Sequence[Path], files: Sequence[Path], read: Read) -> Iterator[list[Scan]]:
+        """The scans of recording files in the order given, one for each stream in a file.
+
+        A stream that goes on in a later file keeps its state, where nothing is trained: files of one hour each are
+        scored as the file of the whole day.
 
         Args:
-            paths: the recordings.
+            paths: the files.
             files: the files and folders in which they were found, which say where their training files are.
-            read: reads a recording, also one to train on.
+            read: reads a file, also one to train on.
         """
         if self.train_on is None and self.train_rows is None:
-            folder = model_folder(self.model or "general")
-            for start in range(0, len(paths), SIDE_BY_SIDE):
-                recordings = [read(path) for path in paths[start : start + SIDE_BY_SIDE]]
-                yield from _scan_side_by_side(recordings, folder, self.alerts_per_week)
+            yield from _Carrying(model_folder(self.model or "general"), self.alerts_per_week).scans(paths, read)
             return
         config = train_config(false_alarm_rate=self.false_alarm_rate, epochs=self.epochs, seed=self.seed)
         for path in paths:
-            recording = read(path)
-            normal = None if self.train_on is None else read(_paired(path, files, self.train_on))
-            yield _train_and_scan(path, recording, normal, self.train_rows or 0, config)
+            recording = _the_only(path, read(path))
+            paired = None if self.train_on is None else _paired(path, files, self.train_on)
+            normal = None if paired is None else _the_only(paired, read(paired))
+            yield [_train_and_scan(path, recording, normal, self.train_rows or 0, config)]
+
+
+class _Carrying:
+    """Scans recordings side by side, and carries each stream's state on into its next file."""
+
+    def __init__(self, folder: Path, alerts_per_week: float | None) -> None:
+        self._folder, self._alerts_per_week = folder, alerts_per_week
+        self._ends: dict[tuple[str, tuple[str, ...]], tuple[int, NDArray[Any]]] = {}
+
+    def scans(self, paths: Sequence[Path], read: Read) -> Iterator[list[Scan]]:
+        waiting: list[list[Recording]] = []
+        for path in paths:
+            recordings = read(path)
+            there = {recording.stream for one in waiting for recording in one}
+            if waiting and (
+                sum(map(len, waiting)) + len(recordings) > SIDE_BY_SIDE
+                or any(recording.stream in there for recording in recordings)
+            ):
+                yield from self._together(waiting)
+                waiting = []
+            waiting.append(recordings)
+        yield from self._together(waiting)
+
+    def _together(self, files: Sequence[Sequence[Recording]]) -> Iterator[list[Scan]]:
+        """The scans of files whose streams all differ; those of the same channels go together, at half the time."""
+        recordings = [recording for one in files for recording in one]
+        found: dict[int, Scan] = {}
+        for channels in dict.fromkeys(recording.channels for recording in recordings):
+            places = [place for place, recording in enumerate(recordings) if recording.channels == channels]
+            detector = load_detector(self._folder, channels, self._alerts_per_week)
+            for start in range(0, len(places), SIDE_BY_SIDE):
+                some = places[start : start + SIDE_BY_SIDE]
+                states = np.concatenate([self._begin(recordings[at], detector) for at in some])
+                found.update(zip(some, scan_together(detector, [recordings[at] for at in some], states), strict=True))
+        for place, scanned in found.items():
+            self._ends[_key(recordings[place])] = int(recordings[place].timestamps_ms[-1]), scanned.states
+        each = iter(range(len(recordings)))
+        return iter([[found[next(each)] for _ in one] for one in files])
+
+    def _begin(self, recording: Recording, detector: Detector) -> NDArray[Any]:
+        """(1,) the state at the end of the file before, if this one is later; else a fresh one."""
+        last_ms, states = self._ends.get(_key(recording), (0, None))
+        return detector.initial(1) if states is None or recording.timestamps_ms[0] <= last_ms else states
+
+
+def _key(recording: Recording) -> tuple[str, tuple[str, ...]]:
+    return recording.stream, recording.channels
+
+
+def _the_only(path: Path, recordings: Sequence[Recording]) -> Recording:
+    if len(recordings) != 1:
+        raise RecordingError(f"{path}: {len(recordings)} streams in one file; expected one stream a file")
+    return recordings[0]
 
 
 def one_stream(path: Path, channels: Sequence[str] | None) -> Recording:
@@ -96,10 +154,7 @@ def one_stream(path: Path, channels: Sequence[str] | None) -> Recording:
     Raises:
         RecordingError: the file cannot be read, or holds several streams.
     """
-    recordings = read_recordings(path)
-    if len(recordings) != 1:
-        raise RecordingError(f"{path}: {len(recordings)} streams in one file; expected one stream a file")
-    (recording,) = recordings
+    recording = _the_only(path, read_recordings(path))
     return recording.only(channels) if channels else recording
 
 
@@ -109,16 +164,6 @@ def below(path: Path, files: Sequence[Path]) -> Path:
         if folder.is_dir() and path.is_relative_to(folder):
             return path.relative_to(folder)
     return Path(path.name)
-
-
-def _scan_side_by_side(recordings: Sequence[Recording], folder: Path, alerts_per_week: float | None) -> Iterator[Scan]:
-    """The scans in the order given; recordings of the same channels go together, at half the time or less."""
-    found: dict[int, Scan] = {}
-    for channels in dict.fromkeys(recording.channels for recording in recordings):
-        places = [place for place, recording in enumerate(recordings) if recording.channels == channels]
-        detector = load_detector(folder, channels, alerts_per_week)
-        found.update(zip(places, scan_together(detector, [recordings[at] for at in places]), strict=True))
-    return (found[place] for place in range(len(recordings)))
 
 
 def _train_and_scan(
@@ -133,7 +178,7 @@ def _train_and_scan(
         raise RecordingError(f"{path}: --train-rows {train_rows}, but the file has {len(recording)} rows")
     if normal is not None and set(normal.channels) != set(recording.channels):
         raise RecordingError(
-            f"{path} has the channels {', '.join(recording.channels)}; found {', '.join(normal.channels)} in the "
+            f"{path} has the channels {listed(recording.channels)}; found {listed(normal.channels)} in the "
             "recording to train on"
         )
     trained = train_detector([recording.rows(0, train_rows) if normal is None else normal], config)

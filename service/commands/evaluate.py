@@ -17,7 +17,7 @@ from models.bootstrap import Figure
 from models.errors import EvaluationError, GatewatchError
 from models.evaluate import VUS_WINDOW, Evaluation, Scored
 from models.evaluate import evaluate as hold_against_labels
-from models.labels import Labelled, read_intervals, with_labels
+from models.labels import Labelled, like_labels, read_intervals, with_labels
 from models.recordings import Recording, recording_files, stem
 from models.scan import read_scores
 from service.commands.detecting import (
@@ -76,15 +76,16 @@ def evaluate(
     if not any(events):
         raise EvaluationError(f"no event in {len(paths)} labelled recordings; at least one is needed to find")
 
-    def read(path: Path) -> Recording:
+    def read(path: Path) -> list[Recording]:
         if path in given:
             recording = given[path].recording
         else:  # to train on
             recording = with_labels([one_stream(path, None)], None, None)[0].recording
-        return recording.only(channel) if channel else recording
+        return [recording.only(channel) if channel else recording]
 
     if scores is None:
-        scored = [Scored.of(*pair) for pair in zip(judge.scans(paths, files, read), events, strict=True)]
+        scans = (found for (found,) in judge.scans(paths, files, read))
+        scored = [Scored.of(*pair) for pair in zip(scans, events, strict=True)]
     else:
         scored = [_scored(path, files, scores, one) for path, one in given.items()]
     found = hold_against_labels(scored, window)
@@ -99,8 +100,10 @@ def _labelled(paths: Sequence[Path], labels: Path | None, column: str | None) ->
     given = with_labels([one_stream(path, None) for path in paths], column, intervals)
     bare = [path for path, one in zip(paths, given, strict=True) if one.events is None]
     if bare:
+        alike = [name for one in given for name in like_labels(one.recording)]
         raise EvaluationError(
-            f"{bare[0]}: no labels; expected a column label or anomaly (or --label-column NAME), or --labels FILE"
+            f"{bare[0]}: no labels; expected a column label or anomaly (or --label-column NAME"
+            f"{f', as {alike[0]}' if alike else ''}), or --labels FILE"
         )
     return given
 
@@ -109,7 +112,8 @@ def _scored(path: Path, files: Sequence[Path], scores: Path, one: Labelled) -> S
     """A recording with scores made before, from the file of its name."""
     recording = one.recording
     score, status = read_scores(scores / below(path, files).with_name(stem(path) + ".csv"), recording)
-    return Scored(recording.stream, recording.timestamps_ms, score, status, one.events or [])
+    times = recording.timestamps_ms if recording.micros is None else recording.times_us / 1000
+    return Scored(recording.stream, times, score, status, one.events or [])
 
 
 def _show(found: Evaluation) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.codes import with_missing
 from models.errors import GatewatchError, RecordingError
 from models.labels import label_columns, without_labels
-from models.recordings import Source, read_pieces, recording_files
+from models.recordings import Recording, Source, read_pieces, recording_files
 
 GROUPINGS = ("all", "stream", "folder", "channel")
 FOLDER_NAME = re.compile(r"[\w-][\w .:-]{0,127}")
@@ -28,6 +29,7 @@ class Origin:
     end: str | None
     step_s: float
     stream_label: str
+    missing: Sequence[float] = ()
 
     def gather(self, one_model_per: str) -> dict[str, list[Source]]:
         """Recordings by the name of their model; "" where one is made of all.
@@ -63,6 +65,9 @@ class Origin:
                 groups.setdefault(name, []).append(source)
         return groups
 
+    def _pieces(self, path: Path) -> Iterator[Recording]:
+        return (piece for read in read_pieces(path) for piece in with_missing([read], self.missing))
+
     def _named(self) -> list[tuple[str, Source]]:
         """The recordings, each with the name of the folder that its file lies in."""
         from service.sources import history_recordings, prometheus_recordings
@@ -82,7 +87,7 @@ class Origin:
         return [
             (path.resolve().parent.name, recording)
             for path in recording_files(self.files)
-            for recording in store(read_pieces(path), rows)
+            for recording in store(self._pieces(path), rows)
         ]
 
 

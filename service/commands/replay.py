@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from models.codes import with_missing
 from models.errors import RecordingError
 from models.recordings import read_recordings
-from service.commands.terminal import errors, sensors
+from service.commands.oddities import Missing
+from service.commands.terminal import sensors, tell, warn_in_one_line
 
 
 def replay(
@@ -29,15 +31,20 @@ def replay(
             help="readings a request; no more than the service's history, so that all can be sent again", min=1
         ),
     ] = 128,
-    start_seq: Annotated[int, typer.Option(help="seq of the first reading", min=0)] = 0,
+    start_seq: Annotated[
+        int | None, typer.Option(help="seq of the first reading; goes on where the stream stands if not given", min=0)
+    ] = None,
+    missing: Missing = None,
 ) -> None:
     """Post a recording to a running service, every row a reading numbered by `seq`.
+
+    The files of one stream go on after each other; a file sent again gets the answers it had.
 
     Exit status 1 if a reading was rejected or in conflict with what the service has.
     """
     from service.replay import replay_recordings
 
-    recordings = sensors(read_recordings(file))
+    recordings = sensors(with_missing(read_recordings(file), missing or ()))
     if stream is not None:
         if len(recordings) > 1:
             raise RecordingError(
@@ -49,7 +56,7 @@ def replay(
         raise RecordingError(f"{out}: would be written over the recording; name another file")
     found = replay_recordings(recordings, url, out, batch, start_seq)
     for name, counts in found.counts.items():
-        print(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+        tell(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     if found.refused:
-        errors.print(f"{found.refused} readings were rejected or in conflict; the first: {found.first}", markup=False)
+        warn_in_one_line(f"{found.refused} readings were rejected or in conflict; the first: {found.first}")
         raise typer.Exit(1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from models.codes import with_missing
+from models.detector import WARMING_UP
 from models.errors import RecordingError
-from models.recordings import Recording, recording_files, stem
+from models.recordings import Recording, read_recordings, recording_files, stem
 from models.scan import summary, write_scores
 from service.commands.detecting import (
     AlertsPerWeek,
@@ -22,9 +25,9 @@ from service.commands.detecting import (
     TrainOn,
     TrainRows,
     below,
-    one_stream,
 )
-from service.commands.terminal import Files, sensors
+from service.commands.oddities import Missing, say_what_is_odd
+from service.commands.terminal import Files, sensors, tell
 
 
 def scan_files(
@@ -38,20 +41,36 @@ def scan_files(
     alerts_per_week: AlertsPerWeek = None,
     epochs: Epochs = 60,
     seed: Seed = 0,
+    missing: Missing = None,
+    stream: Annotated[
+        str | None, typer.Option(help="all files are of this one stream: each goes on where the one before ended")
+    ] = None,
 ) -> None:
-    """Score every row of recordings with the detector that serves, and write one row of scores for each."""
+    """Score every row of recordings with the detector that serves, and write one row of scores for each.
+
+    A stream that is in several files is carried on from each to the next, in the order given.
+    """
     judge = Judge(model, train_on, train_rows, false_alarm_rate, alerts_per_week, epochs, seed)
     paths = recording_files(files)
     targets = _targets(paths, files, out, recording_files([train_on]) if train_on is not None else [])
 
-    def read(path: Path) -> Recording:
-        recording = one_stream(path, channel)
-        return recording if channel else sensors([recording])[0]
+    def read(path: Path) -> list[Recording]:
+        recordings = with_missing(read_recordings(path), missing or ())
+        if stream is not None and len(recordings) == 1:
+            recordings = [replace(recordings[0], stream=stream)]
+        recordings = [one.only(channel) for one in recordings] if channel else sensors(recordings)
+        for recording in recordings:
+            say_what_is_odd(recording)
+        return recordings
 
-    scans = judge.scans(paths, files, read)
-    for found, target in zip(scans, targets, strict=True):
-        write_scores(found, target)
-        print(f"{target}: {summary(found)}")
+    unjudged = readings = 0
+    for scans, target in zip(judge.scans(paths, files, read), targets, strict=True):
+        write_scores(scans, target)
+        tell(f"{target}: {summary(scans)}")
+        unjudged += sum(int((found.status == WARMING_UP).sum()) for found in scans)
+        readings += sum(len(found.recording) for found in scans)
+    if unjudged and len(paths) > 1:
+        tell(f"in all {unjudged} of {readings} readings were never judged")
 
 
 def _targets(paths: Sequence[Path], files: Sequence[Path], out: Path, train_on: Sequence[Path]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What the commands share of the terminal: files given, lines on standard error, the progress of a training."""
+"""What the commands share of the terminal: files given, lines printed, the progress of a training."""
 
 from __future__ import annotations
 
@@ -11,22 +11,48 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.labels import label_columns, without_labels
+from models.labels import label_columns, like_labels, without_labels
 from models.recordings import AnySource
+from models.text import listed, one_line, visible
 
 if TYPE_CHECKING:
     from models.training.checkpoint import EpochReport
 
 Files = Annotated[list[Path], typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")]
 
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+_errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+LONGEST_LINE = 4000
+"""Characters of a message; what says more than that is cut."""
+
+
+def tell(text: str) -> None:
+    """Print what was asked for."""
+    print(visible(text))
+
+
+def warn(text: str) -> None:
+    """Print what is to be known beside it, on standard error."""
+    _errors.print(visible(text), markup=False)
+
+
+def warn_in_one_line(text: str) -> None:
+    """Print a message that may quote anything as one line on standard error."""
+    line = one_line(text)
+    warn(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…")
 
 
 def sensors(recordings: Sequence[AnySource]) -> list[AnySource]:
     """The recordings without label columns; standard error says what was left out. Raises RecordingError."""
     left_out = {name: None for recording in recordings for name in label_columns(recording)}
     if left_out:
-        errors.print(f"left out, since evaluate takes such columns for labels: {', '.join(left_out)}", markup=False)
+        warn(f"left out, since evaluate takes such columns for labels: {', '.join(left_out)}")
+    doubtful = {name: None for recording in recordings for name in like_labels(recording)}
+    if doubtful:
+        warn(
+            f"taken for a sensor, though it looks like labels: {listed(doubtful)}; call it label or leave it out if it "
+            "marks what was wrong"
+        )
     return [without_labels(recording) for recording in recordings]
 
 
@@ -51,8 +77,9 @@ class Epochs:
 def training_progress(total: int) -> Iterator[Epochs]:
     """Show the progress of a training of so many epochs, on a terminal only."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"))
+    what, losses = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[losses]}")
     with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+        what, BarColumn(), MofNCompleteColumn(), losses, TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
         yield Epochs(progress, total)

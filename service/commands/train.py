@@ -14,8 +14,10 @@ from models.artefact import MANIFEST, model_folder, require_place
 from models.errors import GatewatchError, RecordingError
 from models.labels import without_labels
 from models.recordings import Source
+from models.text import listed
 from service.commands.gathering import Origin
-from service.commands.terminal import errors, sensors, training_progress
+from service.commands.oddities import Missing
+from service.commands.terminal import sensors, tell, training_progress, warn
 from service.commands.training import extra_needed, require_change, say, train_config, train_detector
 from service.commands.tuning import search
 
@@ -88,6 +90,7 @@ def train(
     stream_label: Annotated[
         str, typer.Option(help="with --from-prometheus: series with the same value of it are one stream")
     ] = "instance",
+    missing: Missing = None,
 ) -> None:
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
     if (out is None) != check:
@@ -108,7 +111,8 @@ def train(
     )  # fmt: skip
     units = dict(_unit(text) for text in unit or [])
     origin = Origin(
-        files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label
+        files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label,
+        missing or [],
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
         import models.training.train  # noqa: F401
@@ -131,7 +135,7 @@ def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
     from models.training.train import prepare
 
     for name, recordings in groups.items():
-        print("\n".join([*([f"{name}:"] if name else []), *prepare(recordings, config).suitability.lines()]))
+        tell("\n".join([*([f"{name}:"] if name else []), *prepare(recordings, config).suitability.lines()]))
 
 
 def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path) -> None:
@@ -144,7 +148,7 @@ def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder:
         with training_progress(config.epochs) as show:
             tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
     tuned.save(out)
-    print(f"{out}: {tuned.verdict()}")
+    tell(f"{out}: {tuned.verdict()}")
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ class _Training:
         from models.training.train import prepare
 
         if name and processes.leads:
-            errors.print(f"{name}:", markup=False)
+            warn(f"{name}:")
         config = self.config
         on_examined: Callable[[Suitability], None] = partial(_look, name, recordings, processes)
         if self.tune is not None:  # said before the search, and not again after it
@@ -239,8 +243,8 @@ def _save(trained: Trained, out: Path) -> None:
     trained.save(out)
     calibration, training = trained.manifest.calibration, trained.manifest.training
     if training["too_short_and_left_out"]:
-        errors.print(f"too short, left out: {', '.join(training['too_short_and_left_out'])}", markup=False)
-    print(
+        warn(f"too short, left out: {listed(training['too_short_and_left_out'])}")
+    tell(
         f"{out}: {training['readings']} readings of {training['recordings']} recordings, held-out loss "
         f"{training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
         f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from models.errors import GatewatchError
 from models.labels import without_labels
 from models.recordings import Source
-from service.commands.terminal import errors, training_progress
+from service.commands.terminal import training_progress, warn
 
 if TYPE_CHECKING:
     from models.training.config import TrainConfig
@@ -44,7 +44,7 @@ def train_config(**settings: object) -> TrainConfig:
 
 def say(found: Suitability) -> None:
     """What is odd about recordings, on standard error."""
-    errors.print("\n".join(found.lines()), markup=False)
+    warn("\n".join(found.lines()))
 
 
 def train_detector(

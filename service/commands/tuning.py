@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.recordings import Source
-from service.commands.terminal import errors, training_progress
+from service.commands.terminal import tell, training_progress, warn
 from service.commands.training import extra_needed
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def search(recordings: Sequence[Source], config: TrainConfig, trials: int, study
 
     def say(trial: Trial) -> None:
         outcome = "ended early" if trial.loss is None else f"held-out loss {trial.loss:.4f}"
-        errors.print(f"{trial.number} of {trials}: {outcome}: {_settings(trial.settings)}", markup=False)
+        warn(f"{trial.number} of {trials}: {outcome}: {_settings(trial.settings)}")
 
     with training_progress(config.epochs) as show:
         best = tune(
@@ -32,7 +32,7 @@ def search(recordings: Sequence[Source], config: TrainConfig, trials: int, study
         )  # fmt: skip
     found = {name: getattr(best, name) for name in ("layers", "hidden", "window")}
     found |= {name: getattr(best, name) for name in ("dropout", "learning_rate", "weight_decay")}
-    print(f"best of the search in {study / JOURNAL}: {_settings(found)}")
+    tell(f"best of the search in {study / JOURNAL}: {_settings(found)}")
     return best
 
 

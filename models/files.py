@@ -1,0 +1,167 @@
+"""Files that may be anything: opened only if regular, and read with a bound on what they may become in memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from models.errors import RecordingError
+
+LONGEST_ROW = 2**20
+"""Characters of a row of a table, and so of a line."""
+
+FREE_BYTES, MOST_RATIO = 64 * 2**20, 200
+"""What a gzip file may become whatever its size, and how many times its size beyond that. Readings that hardly change
+become some 30 times smaller; deflate comes to 1,030 at most."""
+
+FREE_MEMBERS, MEMBER_BYTES = 1000, 1024
+"""So many members a gzip file may have whatever is in them; more of them hold so many bytes each on average."""
+
+CHUNK, MOST_ZEROS = 2**16, 2**20
+"""Bytes read at once, and bytes behind the last member that are nothing: tapes and disks have blocks."""
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading, up to where it ends now; a pipe or a device ends never, or blocks.
+
+    Raises:
+        RecordingError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise RecordingError(f"{path} is {kind}; expected a regular file")
+    return io.BufferedReader(_Beginning(io.FileIO(descriptor), found.st_size))
+
+
+def open_text(path: Path) -> TextIO:
+    """The text of a file, unpacked if its name ends in .gz. Raises as `open_regular`; while read, also zlib.error."""
+    file = open_regular(path)
+    if path.name.endswith(".gz"):
+        file = io.BufferedReader(_Unpacked(path, file), CHUNK)
+    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+
+
+def lines_of(file: TextIO) -> Iterator[str]:
+    """The lines of a text, one too long in parts; `Rows` refuses those."""
+    return iter(lambda: file.readline(LONGEST_ROW + 1), "")
+
+
+class Rows:
+    """Rows of a CSV, none of which takes more than LONGEST_ROW characters, be it over many lines.
+
+    Attributes:
+        line: of the row read last, counted from 1.
+    """
+
+    def __init__(self, path: Path, lines: Iterable[str], line: int = 0, *, strict: bool = False) -> None:
+        self.line = line
+        self._path, self._taken = path, 0
+        self._reader = csv.reader(self._bounded(lines), strict=strict)
+
+    def _bounded(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            self.line += 1
+            self._taken += len(line)
+            if self._taken > LONGEST_ROW:
+                raise RecordingError(
+                    f"{self._path}, line {self.line}: a row of more than {LONGEST_ROW} characters; expected a table of "
+                    "readings"
+                )
+            yield line
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        row = next(self._reader)
+        self._taken = 0
+        return row
+
+
+class _Beginning(io.RawIOBase):
+    """The first `size` bytes of a file: what is written behind them meanwhile belongs to the next reader."""
+
+    def __init__(self, file: io.FileIO, size: int) -> None:
+        self._file, self._left = file, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")[: self._left]  # type: ignore[arg-type]
+        count = self._file.readinto(view) or 0
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Unpacked(io.RawIOBase):
+    """What is packed in a gzip file, one member after the other."""
+
+    def __init__(self, path: Path, file: io.BufferedReader) -> None:
+        self._path, self._file = path, file
+        self._member = zlib.decompressobj(wbits=31)
+        self._packed, self._begun = b"", False
+        self._taken = self._given = self._members = self._zeros = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view, found = memoryview(buffer).cast("B"), b""  # type: ignore[arg-type]
+        while not found and (self._packed or self._more()):
+            found = self._unpack(len(view))
+        if not found and self._begun:
+            raise EOFError("it ends within a gzip member; copy the file again")
+        view[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def _more(self) -> bool:
+        self._packed = self._file.read(CHUNK)
+        self._taken += len(self._packed)
+        return bool(self._packed)
+
+    def _unpack(self, most: int) -> bytes:
+        """Up to so many bytes more; none at the end of a member, or where more is to be read."""
+        if not self._begun:
+            if self._members:  # behind one, zeros are nothing
+                packed = self._packed.lstrip(b"\0")
+                self._zeros += len(self._packed) - len(packed)
+                self._packed = packed
+            if not self._packed:
+                self._check()
+                return b""
+            self._member, self._begun = zlib.decompressobj(wbits=31), True
+            self._members += 1
+        found = self._member.decompress(self._packed, most)
+        self._packed = self._member.unconsumed_tail
+        if self._member.eof:
+            self._packed, self._begun = self._member.unused_data, False
+        self._given += len(found)
+        self._check()
+        return found
+
+    def _check(self) -> None:
+        if self._given > FREE_BYTES and self._given > MOST_RATIO * self._taken:
+            raise RecordingError(
+                f"{self._path}: becomes more than {MOST_RATIO} times its size when unpacked; expected readings"
+            )
+        if self._members > FREE_MEMBERS + self._given // MEMBER_BYTES or self._zeros > MOST_ZEROS:
+            raise RecordingError(f"{self._path}: {self._members} gzip members with hardly anything in them")

@@ -1,0 +1,32 @@
+"""What a command says of a recording before it is scored, and what it may be told about its values."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from models.codes import find_codes
+from models.recordings import Recording
+from service.commands.terminal import warn
+
+Missing = Annotated[
+    list[float] | None,
+    typer.Option("--missing", help="a value that stands for a missing one, as -9999; may be repeated"),
+]
+
+
+def say_what_is_odd(recording: Recording) -> None:
+    """Say on standard error what would be scored otherwise than its owner may think."""
+    for code in find_codes([recording]):
+        warn(
+            f"{recording.stream}, {code.channel}: {code}, far from all else: a code for missing? "
+            f"--missing {code.value:.10g}"
+        )
+    if recording.micros is not None:
+        shared = int((np.diff(recording.timestamps_ms) == 0).sum())
+        warn(
+            f"{recording.stream}: times finer than a millisecond: written as they are, scored by the millisecond; "
+            f"{shared} of {len(recording)} readings share one with the reading before, and are taken in their order"
+        )

@@ -1,0 +1,57 @@
+"""Ask another server for JSON: bounded in bytes and in time, whatever it is; what it does wrong is told in one line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from models.errors import GatewatchError
+
+LARGEST_ANSWER = 256 * 2**20
+LONGEST_S = 120.0
+"""From the request to the last byte of its answer."""
+
+
+@contextmanager
+def connected(url: str) -> Iterator[httpx2.Client]:
+    """A client of one server. Raises GatewatchError for what is no URL, and where the server does not answer."""
+    try:
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            yield client
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+        raise GatewatchError(f"{url}: {error}; expected http://host:port") from error
+    except httpx2.HTTPError as error:
+        raise GatewatchError(f"{url} does not answer: {error}") from error
+
+
+def ask(
+    client: httpx2.Client, method: str, path: str, params: Mapping[str, str] | None = None, body: Any = None
+) -> tuple[int, Any]:
+    """Status and JSON of an answer; of another status than 200, its text.
+
+    Raises:
+        GatewatchError: the answer is too large, takes too long, or is no JSON.
+        httpx2.HTTPError: there is none.
+    """
+    began, found = time.monotonic(), bytearray()
+    with client.stream(method, path, params=params, json=body) as reply:
+        for chunk in reply.iter_bytes():
+            found += chunk
+            if len(found) > LARGEST_ANSWER or time.monotonic() - began > LONGEST_S:
+                raise GatewatchError(
+                    f"{client.base_url} answered {path} with more than {LARGEST_ANSWER} bytes, or for longer than "
+                    f"{LONGEST_S:g} s"
+                )
+    if reply.status_code != 200:
+        return reply.status_code, found[:300].decode(errors="replace")
+    try:
+        return 200, json.loads(found)
+    except (ValueError, RecursionError) as error:
+        raise GatewatchError(
+            f"{client.base_url} answered {path} with what is no JSON: {bytes(found[:100])!r}"
+        ) from error
