@@ -93,7 +93,7 @@ class Stream:
             self.scores[place] = float(step.score[0]), STATUSES[step.status[0]]
 
     def tag(self) -> str:
-        """The chain tag, as the README defines it."""
+        """The chain tag, as docs/http-api.md defines it."""
         tag = bytes(16)
         for place in self.places:
             row = b"".join(bytes.fromhex("0000c07f") if v != v else struct.pack("<f", v) for v in self.values[place])
