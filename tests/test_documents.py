@@ -181,7 +181,9 @@ def shown(default: object) -> str:
     """A default as the page writes it."""
     if default in (None, ()):
         return "none"
-    return f"{default:g}" if isinstance(default, float) else str(default)
+    if isinstance(default, float):
+        return f"{default:g}"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def test_the_page_of_settings_has_each_with_its_default() -> None:
