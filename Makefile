@@ -2,13 +2,16 @@
 PYTHON ?= python3
 ONCE ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test coverage lint bench clean
 
 demo: .venv-demo/ready            ## watch a simulated pump station; ONCE=1 ends after the table
 	.venv-demo/bin/gatewatch demo $(if $(ONCE),--once)
 
 test: .venv/ready                 ## every test
 	.venv/bin/python -m pytest -n auto --dist worksteal
+
+coverage: .venv/ready             ## every test, slower, with the share of lines that they run
+	.venv/bin/python -m pytest -n auto --dist worksteal --cov=service --cov=models --cov-report=term:skip-covered
 
 lint: .venv/ready                 ## style and types
 	.venv/bin/ruff check .

@@ -8,6 +8,7 @@ import gc
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -150,7 +151,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     app = Service(
         ingest,
         title="Gatewatch",
-        version="0.1.0",
+        version=version("gatewatch"),
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -19,12 +21,24 @@ from service.commands.train import train
 
 BAD_INPUT = 2
 
-app = typer.Typer(
-    help="Gatewatch: an anomaly score for every reading of every sensor stream.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(version("gatewatch"))
+        raise typer.Exit
+
+
+@app.callback()
+def gatewatch(
+    _: Annotated[
+        bool, typer.Option("--version", help="print the version and end", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Gatewatch: an anomaly score for every reading of every sensor stream."""
+
+
 app.command()(serve)
 app.command()(train)
 app.command("scan")(scan_files)

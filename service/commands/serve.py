@@ -21,7 +21,7 @@ from models.detector import Detector
 from models.errors import ArtefactError, GatewatchError
 from models.general import load_detector
 from service import workers as processes
-from service.commands.terminal import warn
+from service.commands.terminal import warn_in_one_line
 from service.http.port import Port, address_of, hold
 from service.settings import Settings, redact, strays, variable
 from service.tally import Tally
@@ -55,7 +55,7 @@ def serve(
     unread = strays(os.environ)
     if show_settings:
         for line in unread:
-            warn(line)
+            warn_in_one_line(f"gatewatch: {line}")
         print(json.dumps(settings.redacted(), indent=1))
         return
     for line in unread:

@@ -209,7 +209,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     responses={200: found("The series", {"type": "string"}, "text/plain"), 405: OTHER_METHOD},
 )
 async def metrics(request: Request) -> Response:
-    """The series of the README's table, of all worker processes."""
+    """The series of docs/metrics.md, of all worker processes."""
     parts = _parts(request)
     try:
         await parts.readiness.look()

@@ -48,7 +48,7 @@ PART_READINGS: Final = 256
 
 
 class SentReading(msgspec.Struct, forbid_unknown_fields=True):
-    """A reading as it is sent; the fields' meanings are in the README and below."""
+    """A reading as it is sent; the fields' meanings are in docs/http-api.md and below."""
 
     values: Annotated[
         dict[str, float | None] | float,
