@@ -15,6 +15,7 @@ from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, floa
 from models.errors import ArtefactError
 from models.running import FEATURES, HORIZONS, PLACES, TINY, observe, placed, running_fields, seasonal
 from models.surprise import (
+    LARGEST_MISS,
     RANGE,
     due_forecasts,
     forget_forecasts,
@@ -177,7 +178,8 @@ class GeneralDetector(Detector):
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        return self._take_in(judged, mid, half, float32(judged.missed / usual), states, worse | ~within)
+        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
+        return self._take_in(judged, mid, half, residual, states, worse | ~within)
 
     def _forget_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> None:
         interval = states["interval_ms"]

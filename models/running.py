@@ -48,7 +48,7 @@ OLDEST_READINGS = 1536
 SPREAD_FLOOR, STEP_FLOOR = 2e-3, 0.02
 RESOLUTION = 4 * float(np.finfo(np.float64).eps)
 """Of a value: what differs by less is the same, rounded otherwise."""
-TINY = 1e-30
+TINY = 1e-37
 """Least of a scale, so that zeros can be divided by it."""
 
 LARGEST_VALUE = 1e36
@@ -295,9 +295,10 @@ def _heal(states: Records, learned: NDArray[np.bool_]) -> None:
     scale, change = deviation[at], np.median(np.abs(np.diff(lesson[at], axis=1)), axis=1)
     for name, most in (("spread", 3 * scale), ("step", 3 * change), ("reach", 10 * scale)):
         states[name][at] = np.minimum(states[name][at], most)
-    for name in ("center", "recent", "low", "high"):
-        states[name][at] = np.clip(states[name][at], -10 * scale, 10 * scale)
-    states["table"][at] = np.clip(states["table"][at], -10 * scale[:, None], 10 * scale[:, None])
+    for name in set(PLACES).intersection(states.dtype.names or ()):
+        places = states[name][at]
+        wide = 10 * (scale if places.ndim == 1 else scale[:, None])
+        states[name][at] = np.clip(places, -wide, wide)
 
 
 def _take_time_of_day(
