@@ -134,6 +134,6 @@ def test_an_origin_moves_on_with_a_level_that_goes_far() -> None:
     values = np.random.default_rng(0).normal(1000, 1, 3000).cumsum()
     for row, value in enumerate(values):
         now = placed(states, np.array([[value]]))
-        observe(states, np.array([[value]]), now, np.array([START_MS + 60_000 * row]))
+        observe(states, np.array([[value]]), now, np.array([START_MS + 60_000 * row]), np.array([60_000]))
     assert abs(states["last"] - states["origin"]) < 2 * FAR * states["spread"]
     assert states["center"] + states["origin"] == pytest.approx(values[-1], rel=0.2)
