@@ -48,10 +48,10 @@ def budget_fields() -> list[tuple[str, str]]:
     return [("between_ms", "<f4"), ("pace_ms", "<f4")]
 
 
-def take_time(states: Records, timestamps_ms: NDArray[np.int64], readings: NDArray[np.integer[Any]]) -> None:
-    """Learn the pace of B streams from the time of one more reading; `last_ms` is still that of the one before."""
-    elapsed = np.where(readings > 0, timestamps_ms - states["last_ms"], 0).astype(np.float64)
+def take_pace(states: Records, elapsed_ms: NDArray[np.int64], readings: NDArray[np.integer[Any]]) -> None:
+    """Learn the pace of B streams from the time since the reading before, see models.clock.take_time."""
     typical = states["between_ms"].astype(np.float64)
+    elapsed = np.where(elapsed_ms >= 0, elapsed_ms, typical)
     step = np.maximum(4 / (readings + 1.0), LEAST_STEP)
     towards = np.where(elapsed > typical, np.minimum(typical * np.exp(step), elapsed), typical * np.exp(-step))
     towards = np.where(elapsed <= typical, np.maximum(towards, elapsed), towards)

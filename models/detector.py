@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
+from models.clock import clock_fields, take_time
 from models.errors import ArtefactError, ShapeError
 from models.graph import check_steps, open_session
 from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, state_fields
 from models.scaling import Scaling, shown
+from models.version_1 import trained_dtype_1
 
 Records = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -82,7 +84,7 @@ class Detector:
     """A trained network and its calibration, stepping any number of streams by one reading each.
 
     A stream's state is one record of the numpy dtype `state_dtype`: the network's tensors, the residual's memory,
-    the time of the last reading, readings since the start, calm readings since the last anomalous one, and whether a
+    what its clock did, readings since the start, calm readings since the last anomalous one, and whether a
     channel stands still or is missing for too long.
     """
 
@@ -110,18 +112,21 @@ class Detector:
         self.warm_up = manifest.calibration.warm_up
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
-        fields = state_fields(len(self.channels))
-        self.state_dtype = self._dtype(fields)
-        self.state_dtype_1 = self._dtype([(name, kind.replace("f8", "f4"), shape) for name, kind, shape in fields])
+        self.state_dtype = record_dtype(
+            [
+                *clock_fields(),
+                ("readings", "<u4"),
+                ("calm", "<u2"),
+                ("stuck", "?"),
+                *state_fields(len(self.channels)),
+                *((name, "<f4", shape) for name, shape in self._tensors.items()),
+            ]
+        )
+        self.state_dtype_1 = trained_dtype_1(len(self.channels), self._tensors)
         self._session = open_session(artefact.graph)
         self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
         channels = (len(self.channels),)
         check_steps(self._session, {"x": channels, "observed": channels, "elapsed": (1,)}, self._tensors, channels)
-
-    def _dtype(self, fields: list[tuple[str, str, tuple[int, ...]]]) -> np.dtype[Any]:
-        tensors = [(name, "<f4", shape) for name, shape in self._tensors.items()]
-        whole = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), ("stuck", "?"), *fields, *tensors]
-        return record_dtype(whole)
 
     @classmethod
     def load(cls, folder: Path) -> Detector:
@@ -174,10 +179,10 @@ class Detector:
         """
         self.require_live()
         self._check_shapes(values, timestamps_ms, states)
-        elapsed = self._restart_after_gaps(timestamps_ms, states)
+        elapsed = self._take_time(timestamps_ms, states)
         deviation = self.scaling.deviation(values)
         forecast = self._advance(deviation, elapsed, states)
-        return self._compare(values, deviation, timestamps_ms, forecast, states)
+        return self._compare(values, deviation, forecast, states)
 
     def require_live(self) -> None:
         """Raise ArtefactError if no stream can be scored while it runs: the network reads finished recordings."""
@@ -212,19 +217,17 @@ class Detector:
     ) -> Step:
         """`advance` with forecasts (B, C) already made, by `hindsight`."""
         self._check_shapes(values, timestamps_ms, states)
-        self._restart_after_gaps(timestamps_ms, states)
-        return self._compare(values, self.scaling.deviation(values), timestamps_ms, forecast, states)
+        self._take_time(timestamps_ms, states)
+        return self._compare(values, self.scaling.deviation(values), forecast, states)
 
     def _compare(
         self,
         values: Floats,
         deviation: Floats,
-        timestamps_ms: NDArray[np.int64],
         forecast: NDArray[np.float32],
         states: Records,
     ) -> Step:
         judged = judge(values, deviation, forecast, states, self.calibration)
-        states["last_ms"] = timestamps_ms
         mid = self.scaling.restore(forecast)
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
         return self._take_in(judged, mid, half, float32(judged.missed / self._error_scale), states, np.False_)
@@ -277,16 +280,19 @@ class Detector:
             states=states,
         )
 
-    def _restart_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
-        """(B, 1) the network's elapsed input; after a gap longer than restart_gap_s a stream starts afresh."""
-        delta_ms = timestamps_ms - states["last_ms"]
-        elapsed = self.scaling.elapsed(delta_ms)
-        first = states["readings"] == 0
-        restart = first | (delta_ms > self._restart_gap_ms)
-        if np.count_nonzero(restart):
-            elapsed[restart] = 0
+    def _take_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
+        """(B, 1) the network's elapsed input, 0 for the usual time and where the clock tells nothing.
+
+        After a gap longer than restart_gap_s that is not of its rhythm a stream starts anew.
+        """
+        elapsed_ms, anew = take_time(states, timestamps_ms, self._restart_gap_ms)
+        elapsed = self.scaling.elapsed(elapsed_ms)
+        unknown = elapsed_ms < 0
+        if np.count_nonzero(unknown):
+            elapsed[unknown] = 0
+        if np.count_nonzero(anew):
             for name in (*self._tensors, "event", "plain", "readings"):
-                states[name][restart] = 0
+                states[name][anew] = 0
         return elapsed[:, None]
 
     def _advance(self, deviation: Floats, elapsed: NDArray[np.float32], states: Records) -> NDArray[np.float32]:

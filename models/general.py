@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, load_artefact, record_dtype
-from models.budget import budget_fields, joined, take_time, thresholds, young_thresholds
+from models.budget import budget_fields, joined, take_pace, thresholds, young_thresholds
+from models.clock import clock_fields, take_time
 from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, taken_over
 from models.errors import ArtefactError
 from models.graph import check_steps, open_session
-from models.running import FEATURES, HORIZONS, PLACES, TINY, observe, placed, running_fields, seasonal
+from models.running import BINS, DAY_MS, FEATURES, HORIZONS, PLACES, TINY, observe, placed, running_fields, seasonal
 from models.surprise import (
+    LARGEST_MISS,
     RANGE,
     due_forecasts,
     forget_forecasts,
@@ -25,9 +27,11 @@ from models.surprise import (
     surprise_fields,
     usual_miss,
 )
+from models.version_1 import general_dtype_1
 
 RESTART_INTERVALS = 100
-"""A gap of more typical intervals restarts the network's state; what the stream has shown of itself stays."""
+"""A longer gap, in typical intervals, restarts the network's state unless it is of the stream's rhythm; what the stream
+has shown of itself stays."""
 
 RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
 """Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
@@ -94,7 +98,7 @@ class GeneralDetector(Detector):
         self._rare = miss_for(BAND_NATS)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         self.state_dtype = self.dtype_of(len(self.channels))
-        self.state_dtype_1 = _dtype_1(self.state_dtype)
+        self.state_dtype_1 = general_dtype_1(len(self.channels), self._tensors)
         self._session = open_session(artefact.graph)
         self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
         check_steps(self._session, {"x": (FEATURES,)}, self._tensors, (len(HORIZONS),))
@@ -103,7 +107,7 @@ class GeneralDetector(Detector):
         """The dtype of states of streams with so many channels."""
         return record_dtype(
             [
-                ("last_ms", "<i8"),
+                *clock_fields(),
                 ("readings", "<u4"),
                 ("calm", "<u2"),
                 ("stuck", "?"),
@@ -143,6 +147,8 @@ class GeneralDetector(Detector):
             places, origins = states[name][at].astype(np.float64), taken["last"][at]
             taken[name][at] = places - (origins if places.ndim == 1 else origins[:, None])
         taken["origin"] = taken["last"]
+        old = states["last_ms"] - states["first_ms"] >= DAY_MS  # their tables counted as known
+        taken["tried"][old], taken["table_miss"][old] = BINS, states["miss"][old][..., -1]
         return taken
 
     def initial(self, streams: int) -> Records:
@@ -156,7 +162,7 @@ class GeneralDetector(Detector):
     def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
         self._check_shapes(values, timestamps_ms, states)
-        self._forget_after_gaps(timestamps_ms, states)
+        elapsed = self._note_time(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
         now = placed(states, values)
@@ -171,22 +177,26 @@ class GeneralDetector(Detector):
         within = states["calm"] < joined(threshold, JOIN_READINGS)
         asked = young_thresholds(threshold, readings)
         judged = judge_general(values, now, ahead, due, expected, states, readings, asked, within)
-        self._look_ahead(observe(states, values, now, timestamps_ms), states, readings)
-        take_time(states, timestamps_ms, readings)
-        states["last_ms"] = timestamps_ms
+        self._look_ahead(observe(states, values, now, timestamps_ms, elapsed), states, readings)
+        take_pace(states, elapsed, readings)
         outside = judged.parts[:, RANGE] > 1.0
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        return self._take_in(judged, mid, half, float32(judged.missed / usual), states, worse | ~within)
+        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
+        return self._take_in(judged, mid, half, residual, states, worse | ~within)
 
-    def _forget_after_gaps(self, timestamps_ms: NDArray[np.int64], states: Records) -> None:
+    def _note_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.int64]:
+        """(B,) time since the reading before, see models.clock; of gaps the forecasts and the network know nothing."""
         interval = states["interval_ms"]
-        restart = (interval > 0) & (timestamps_ms - states["last_ms"] > RESTART_INTERVALS * interval)
-        if np.count_nonzero(restart):
-            forget_forecasts(states, restart)
+        elapsed, anew = take_time(states, timestamps_ms, np.where(interval > 0, RESTART_INTERVALS * interval, np.inf))
+        leapt = states["leapt"]
+        if np.count_nonzero(leapt):
+            forget_forecasts(states, leapt)
+        if np.count_nonzero(anew):
             for name in self._tensors:
-                states[name][restart] = 0
+                states[name][anew] = 0
+        return elapsed
 
     def _look_ahead(self, features: NDArray[np.float32], states: Records, readings: NDArray[np.int64]) -> None:
         """Run the network on every channel of all streams, and keep what it forecasts."""
@@ -204,16 +214,3 @@ class GeneralDetector(Detector):
         if np.count_nonzero(unseen):
             ahead[unseen] = np.nan
         remember_forecasts(states, ahead, readings)
-
-
-def _dtype_1(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The layout of states that were written before origins were kept, see models.detector.STATE_VERSION."""
-    single = ("lesson", "last")
-    fields: Any = dtype.fields
-    return np.dtype(
-        [
-            (name, "<f4", fields[name][0].shape) if name in single else (name, fields[name][0])
-            for name in dtype.names or ()
-            if name != "origin"
-        ]
-    )

@@ -15,8 +15,9 @@ large offset hides no change (contract 21). The origin is the first value, at th
 that, and moves on with a center that has gone far.
 
 The clips keep a wild value from teaching (contract 12). The spread is at least SPREAD_FLOOR of the reach and
-what float64 can tell of the values; the step at least a fiftieth of the spread. The table has 48 bins of the day and
-counts as known once the stream is a day old; where it is not, the last value stands for it.
+what float64 can tell of the values; the step at least a fiftieth of the spread. The table has 48 bins of the day.
+From the second day on it is held against what comes, as a mean over 500 readings; it counts as known while it has been
+tried 48 times and misses by less than the last value does, by the step. Else the last value stands for it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ OLDEST_READINGS = 1536
 SPREAD_FLOOR, STEP_FLOOR = 2e-3, 0.02
 RESOLUTION = 4 * float(np.finfo(np.float64).eps)
 """Of a value: what differs by less is the same, rounded otherwise."""
-TINY = 1e-30
+TINY = 1e-37
 """Least of a scale, so that zeros can be divided by it."""
 
 LARGEST_VALUE = 1e36
@@ -77,10 +78,9 @@ SCALES = 7
 
 
 def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 409 bytes a channel and 20 more."""
+    """The fields of a stream's state that this module keeps: 415 bytes a channel and 12 more."""
     return [
         ("first_ms", "<i8"),
-        ("shown_ms", "<i8"),
         ("interval_ms", "<f4"),
         ("count", "<u4", (channels,)),
         ("moves", "u1", (channels,)),
@@ -96,6 +96,8 @@ def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tupl
         ("reach", "<f4", (channels,)),
         ("table", "<f4", (channels, BINS)),
         ("visits", "<u2", (channels, BINS)),
+        ("table_miss", "<f4", (channels,)),
+        ("tried", "<u2", (channels,)),
     ]
 
 
@@ -137,11 +139,17 @@ def seasonal(states: Records, before: Floats, timestamps_ms: NDArray[np.int64]) 
     """
     rows, bins = np.arange(len(states)), timestamps_ms % DAY_MS // BIN_MS
     known = states["visits"][rows, :, bins] > 0
-    known &= (timestamps_ms - states["first_ms"] >= DAY_MS)[:, None]
+    known &= (states["tried"] >= BINS) & (states["table_miss"] < states["step"])
     return np.where(known, states["table"][rows, :, bins], before), known
 
 
-def observe(states: Records, values: Floats, now: Floats, timestamps_ms: NDArray[np.int64]) -> NDArray[np.float32]:
+def observe(
+    states: Records,
+    values: Floats,
+    now: Floats,
+    timestamps_ms: NDArray[np.int64],
+    elapsed_ms: NDArray[np.int64],
+) -> NDArray[np.float32]:
     """Take one reading of each of B streams in; `states` is changed in place.
 
     Args:
@@ -149,6 +157,7 @@ def observe(states: Records, values: Floats, now: Floats, timestamps_ms: NDArray
         values: (B, C) physical units, NaN where missing.
         now: (3, B, C) from `placed`.
         timestamps_ms: (B,) Unix time.
+        elapsed_ms: (B,) since the reading before; negative where the clock tells nothing.
 
     Returns:
         (B, C, FEATURES) what the general network is shown: the value and its change in the stream's units, how
@@ -158,7 +167,9 @@ def observe(states: Records, values: Floats, now: Floats, timestamps_ms: NDArray
     observed = np.isfinite(values)
     started = states["count"] > 0
     fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
-    _take_time(states, timestamps_ms, fresh)
+    if np.count_nonzero(fresh):
+        states["first_ms"][fresh] = timestamps_ms[fresh]
+    _take_interval(states, elapsed_ms)
     x = _take_values(states, values, now, observed, started)
     scales = load(states, "center", SCALES)  # as they are kept, in float32
     _take_time_of_day(states, scales, x, observed, timestamps_ms)
@@ -190,13 +201,9 @@ def observe(states: Records, values: Floats, now: Floats, timestamps_ms: NDArray
     return features
 
 
-def _take_time(states: Records, timestamps_ms: NDArray[np.int64], fresh: NDArray[np.bool_]) -> None:
-    """First and last time, and the typical interval: a mean over some 100 readings that a gap does not lengthen."""
-    delta = (timestamps_ms - states["shown_ms"]).astype(np.float64)
-    if np.count_nonzero(fresh):
-        delta[fresh] = 0.0
-        states["first_ms"][fresh] = timestamps_ms[fresh]
-    states["shown_ms"] = timestamps_ms
+def _take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
+    """The typical interval: a mean over some 100 readings that a gap does not lengthen."""
+    delta = elapsed_ms.astype(np.float64)
     interval = states["interval_ms"].astype(np.float64)
     forward = delta > 0
     first = forward & (interval == 0)
@@ -295,9 +302,10 @@ def _heal(states: Records, learned: NDArray[np.bool_]) -> None:
     scale, change = deviation[at], np.median(np.abs(np.diff(lesson[at], axis=1)), axis=1)
     for name, most in (("spread", 3 * scale), ("step", 3 * change), ("reach", 10 * scale)):
         states[name][at] = np.minimum(states[name][at], most)
-    for name in ("center", "recent", "low", "high"):
-        states[name][at] = np.clip(states[name][at], -10 * scale, 10 * scale)
-    states["table"][at] = np.clip(states["table"][at], -10 * scale[:, None], 10 * scale[:, None])
+    for name in set(PLACES).intersection(states.dtype.names or ()):
+        places = states[name][at]
+        wide = 10 * (scale if places.ndim == 1 else scale[:, None])
+        states[name][at] = np.clip(places, -wide, wide)
 
 
 def _take_time_of_day(
@@ -316,5 +324,10 @@ def _take_time_of_day(
     gain = np.maximum(1 / np.maximum(visited, 1), TABLE_GAIN * share)
     wide = np.where(states["moves"] > UNCLIPPED, 10 * scales[SPREAD], np.inf)
     entry = np.where(visited > 1, entry, scales[CENTER])
-    table[rows, :, bins] = entry + observed * gain * np.minimum(np.maximum(x - entry, -wide), wide)
+    missed = np.minimum(np.maximum(x - entry, -wide), wide)
+    table[rows, :, bins] = entry + observed * gain * missed
     visits[rows, :, bins] = visited
+    trial = observed & (visited > 1) & (timestamps_ms - states["first_ms"] >= DAY_MS)[:, None]
+    tried = np.minimum(states["tried"] + trial, SCALE_READINGS).astype(np.uint16)
+    states["table_miss"] += trial * (np.abs(missed) - states["table_miss"]) / np.maximum(tried, 1)
+    states["tried"] = tried

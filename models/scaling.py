@@ -27,7 +27,7 @@ class Scaling:
 
     Attributes:
         center: (C,) mean of each channel.
-        spread: (C,) standard deviation, with a floor so that a constant channel has one.
+        spread: (C,) standard deviation, above 0 also of a constant channel.
         interval_s: the typical time between two readings, the median over the recordings, in seconds.
     """
 
@@ -37,24 +37,29 @@ class Scaling:
 
     @classmethod
     def fit(cls, recordings: Sequence[Source]) -> Scaling:
-        """Learn the scaling of recordings that share their channels, passing over them twice.
+        """Learn the scaling of recordings that share their channels, passing over them three times.
 
-        A channel without any observed value gets center 0 and spread 1. The floor of the spread is one part in a
-        million of the channel's magnitude: what float32 can still resolve.
+        A constant channel gets a thousandth of its value for a spread; one that is always 0, or never there, has no
+        unit to go by and gets 1.
         """
         count, total, squares = (np.zeros(len(recordings[0].channels)) for _ in range(3))
+        low, high = np.full_like(count, np.inf), np.full_like(count, -np.inf)
         for values in _values(recordings):
             count += np.isfinite(values).sum(axis=0)
-            total += np.nansum(values, axis=0)
-        center = total / np.maximum(count, 1)
+            low, high = np.fmin(low, np.fmin.reduce(values)), np.fmax(high, np.fmax.reduce(values))
+        first = np.where(count > 0, low, 0.0)  # what is summed lies near 0, so that a large offset costs no digits
         for values in _values(recordings):
-            squares += np.nansum((values - center) ** 2, axis=0)
-        floor = np.maximum(1e-6 * np.abs(center), 1e-9)
-        spread = np.sqrt(squares / np.maximum(count, 1))
-        spread = np.where(
-            spread > floor, spread, np.maximum(floor, np.where(center == 0.0, 1.0, 1e-3 * np.abs(center)))
+            total += np.nansum(values - first, axis=0)
+        mean = total / np.maximum(count, 1)
+        for values in _values(recordings):
+            squares += np.nansum((values - first - mean) ** 2, axis=0)
+        center, moves = first + mean, high > low
+        constant = np.where(center == 0.0, 1.0, 1e-3 * np.abs(center))
+        return cls(
+            np.where(moves, center, first),
+            np.where(moves, np.sqrt(squares / np.maximum(count, 1)), constant),
+            typical_interval_ms(recordings) / 1000,
         )
-        return cls(center, spread, typical_interval_ms(recordings) / 1000)
 
     def standardise(self, values: NDArray[Any]) -> Floats:
         """(..., C) physical units to standardised units within ±STANDARDISED_LIMIT; NaN (missing) stays NaN."""

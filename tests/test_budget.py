@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.budget import budget_fields, joined, take_time, thresholds, young_thresholds
+from models.budget import budget_fields, joined, take_pace, thresholds, young_thresholds
+from models.clock import UNKNOWN
 
 MINUTE_MS = 60_000
 
 
 def pace(elapsed_ms: NDArray[np.float64]) -> float:
     """Typical milliseconds between readings, after readings so far apart."""
-    states = np.zeros(1, [("last_ms", "<i8"), *budget_fields()])
-    for n, moment in enumerate(np.cumsum(np.concatenate([[1.7e12], elapsed_ms])).astype(np.int64)):
-        take_time(states, np.array([moment]), np.array([n]))
-        states["last_ms"] = moment
+    states = np.zeros(1, budget_fields())
+    for n, elapsed in enumerate([UNKNOWN, *elapsed_ms.astype(np.int64)]):
+        take_pace(states, np.array([elapsed]), np.array([n]))
     return float(states["pace_ms"][0])
 
 
@@ -34,6 +34,12 @@ def test_an_outage_does_not_slow_a_stream(row: int) -> None:
     elapsed[row] = 3 * 24 * 60 * MINUTE_MS
     assert pace(elapsed) == pytest.approx(5 * MINUTE_MS, rel=0.3)
     assert pace(elapsed[: row + 64]) == pytest.approx(5 * MINUTE_MS, rel=1.5)
+
+
+def test_a_clock_that_steps_changes_no_pace() -> None:
+    elapsed = regular()
+    elapsed[5::7] = UNKNOWN
+    assert pace(elapsed) == 5 * MINUTE_MS
 
 
 def test_readings_of_one_timestamp_count_as_readings() -> None:

@@ -39,15 +39,19 @@ def test_an_incident_gives_one_alert_and_ends_after_calm_readings(detector: Dete
     assert not any(opened[40 + OPEN_READINGS : -1])
 
 
-def test_a_long_gap_starts_the_stream_afresh(detector: Detector) -> None:
+def test_a_long_gap_starts_the_stream_afresh_with_the_second_reading_behind_it(detector: Detector) -> None:
     first = feed(detector, calm(10))[-1].states
     gap_ms = int(detector.manifest.calibration.restart_gap_s * 1000) + 1
     row = np.array([[3.0, 3.0]])
-    resumed = detector.step(row, first["last_ms"] + gap_ms, first)
+
+    def after(pause_ms: int) -> Step:
+        behind = detector.step(row, first["last_ms"] + pause_ms, first).states
+        return detector.step(row, behind["last_ms"] + 60_000, behind)
+
+    resumed, continued = after(gap_ms), after(gap_ms - 2)
     fresh = detector.step(row, np.array([START_MS]), detector.initial(1))
     assert resumed.status[0] == 0
     assert resumed.states["h"].tobytes() == fresh.states["h"].tobytes()
-    continued = detector.step(row, first["last_ms"] + gap_ms - 2, first)
     assert continued.states["h"].tobytes() != fresh.states["h"].tobytes()
 
 

@@ -130,7 +130,7 @@ def test_a_stream_older_than_those_trained_on_looks_no_older() -> None:
     states = np.zeros(3, running_fields(1))
     states["count"][:, 0] = OLDEST_READINGS - 100, OLDEST_READINGS, 10**6
     values = np.ones((3, 1))
-    ages = observe(states, values, placed(states, values), np.full(3, 60_000))[:, 0, 10]
+    ages = observe(states, values, placed(states, values), np.full(3, 60_000), np.full(3, 60_000))[:, 0, 10]
     assert ages[0] < ages[1] == ages[2]
 
 

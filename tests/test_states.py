@@ -16,7 +16,7 @@ from models.running import PLACES
 from models.scan import scan
 from tests.conftest import START_MS
 
-ROWS, CUT = 600, 300
+ROWS, CUT = 800, 400
 
 
 def general(*channels: str) -> GeneralDetector:
@@ -63,7 +63,7 @@ def of_version_1(detector: Detector, states: NDArray[Any]) -> NDArray[Any]:
     """The states as the version before would have written them."""
     old = np.zeros(len(states), detector.state_dtype_1)
     for name in old.dtype.names or ():
-        values = states[name]
+        values = states["last_ms" if name == "shown_ms" else name]
         if name in PLACES and "origin" in (states.dtype.names or ()):
             origins = states["origin"]
             values = values + (origins if values.ndim == 2 else origins[..., None])

@@ -183,4 +183,4 @@ def _examples(recordings: Sequence[Source], held_out: float, part: int, rows: in
         after = np.arange(1, longest - len(piece) + 1) * 1000  # what pads it has no value
         times += [np.concatenate([piece.timestamps_ms, piece.timestamps_ms[-1] + after])] * len(piece.channels)
         values += list(np.pad(piece.values, ((0, len(after)), (0, 0)), constant_values=np.nan).T)
-    return examples(Corpus(np.zeros(len(values), np.intp), np.array(times, np.int64), np.array(values, np.float32)))
+    return examples(Corpus(np.zeros(len(values), np.intp), np.array(times, np.int64), np.array(values, np.float64)))

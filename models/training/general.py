@@ -104,10 +104,13 @@ def examples(corpus: Corpus) -> Examples:
     series, rows = corpus.values.shape
     states = np.zeros(series, running_fields(1))
     features = np.empty((rows, series, FEATURES), np.float32)
+    elapsed = np.diff(corpus.timestamps_ms.T, axis=0, prepend=corpus.timestamps_ms.T[:1])  # (T, N)
     last, step = np.empty((rows, series)), np.empty((rows, series))  # until a first value both are 0
     for row in range(rows):
         values = corpus.values[:, row, None].astype(np.float64)
-        features[row] = observe(states, values, placed(states, values), corpus.timestamps_ms[:, row])[:, 0]
+        features[row] = observe(states, values, placed(states, values), corpus.timestamps_ms[:, row], elapsed[row])[
+            :, 0
+        ]
         last[row], step[row] = states["last"][:, 0], states["step"][:, 0]
     known = np.isfinite(corpus.values).T.cumsum(axis=0) > 0  # (T, N)
     values = corpus.values.T.astype(np.float64)

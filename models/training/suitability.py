@@ -54,7 +54,7 @@ KINDS = {
         "raise an alert",
     ),
     "empty": ("no value at all", "nothing can be learned of it; leave it out"),
-    "constant": ("always {extent:g}", "any other value will be strange; leave it out if it is no sensor"),
+    "constant": ("always {extent:.12g}", "any other value will be strange; leave it out if it is no sensor"),
     "counter": (
         "moves one way only, {count} times, by {extent:g} in all",
         "live, it leaves all that was learned, and it raises thresholds; record its rate in its place: the difference "

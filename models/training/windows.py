@@ -93,7 +93,7 @@ class Windows(Sequence[Window]):
     def _cut(self, lanes: Sequence[_Lane], start: int, stop: int) -> Window:
         """Readings `start` to `stop` of each lane."""
         length, channels = stop - start, len(lanes[0].recording.channels)
-        values = np.zeros((length, len(lanes), channels), np.float32)
+        values = np.zeros((length, len(lanes), channels))
         delta_ms = np.zeros((length, len(lanes)), np.int64)
         inside = np.zeros((length, len(lanes), 1), bool)
         first, counting = np.zeros_like(inside), np.zeros_like(inside)
