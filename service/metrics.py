@@ -16,7 +16,7 @@ SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 STAGES = ("wait", "parse", "load", "step", "save")
 STATUSES = ("warming_up", "normal", "anomalous", "late", "conflict", "rejected")
-CAUSES = ("missing", "corrupt", "format", "model", "channels", "history")
+CAUSES = ("missing", "corrupt", "format", "model", "channels", "history", "stale")
 REJECTIONS = ("form", "stream", "timestamp", "clock", "seq", "gap", "channel", "value", "room", "other")
 OPERATIONS = ("score", "check")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -204,7 +204,7 @@ class Metrics:
         self._foreign.inc()
 
     def rebuilt(self, cause: str) -> None:
-        """A state was rebuilt: missing, corrupt, format, model or history."""
+        """A state was rebuilt: missing, corrupt, format, model, channels, history or stale."""
         self._rebuilt.labels(cause).inc()
 
     def lost_everything(self) -> None:

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Final
 
 from service.tally import Tally
 
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from fastapi import FastAPI
+
+
+SERVICE_VARIABLE: Final = "_GATEWATCH_SERVICE"
+"""Tells worker processes which service they belong to; see streams/takeover.py."""
+
+
+def begin_service() -> None:
+    """Have worker processes started from now on belong to one service, which may have another model than before."""
+    os.environ[SERVICE_VARIABLE] = uuid.uuid4().hex
+
+
+def service_of_this_process() -> str:
+    """The service that this process belongs to; one of its own where it was not told of any."""
+    return os.environ.get(SERVICE_VARIABLE) or uuid.uuid4().hex
 
 
 def app(tally: Tally) -> FastAPI:

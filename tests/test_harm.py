@@ -24,7 +24,7 @@ SLOTS = 128
 STREAM = state.seed(b"any")
 LAYOUT = layout_of(CHANNELS, CHANNELS)
 TOGETHER = 500
-FLAWS = {"missing", "corrupt", "format", "model", "channels", "history"}
+FLAWS = {"missing", "corrupt", "format", "model", "channels", "history", "stale"}
 
 
 def flipped(sound: bytes) -> Iterator[bytes]:

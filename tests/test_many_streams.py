@@ -39,7 +39,9 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},
     "gatewatch_batch_readings": {"le": bounds(BATCHES)},
     "gatewatch_store_errors_total": {"operation": {"score", "check"}},
-    "gatewatch_states_rebuilt_total": {"cause": {"missing", "corrupt", "format", "model", "channels", "history"}},
+    "gatewatch_states_rebuilt_total": {
+        "cause": {"missing", "corrupt", "format", "model", "channels", "history", "stale"}
+    },
     "gatewatch_foreign_values_total": {},
     "gatewatch_store_losses_total": {},
     "gatewatch_corrections_total": {},

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import CHANNELS, START_MS, make_artefact, post, readings
+from tests.test_scoring import state_key
 
 Make = Callable[..., Settings]
 
@@ -200,3 +202,23 @@ def test_channels_of_one_request_and_time_are_joined_where_a_stream_asks_for_it(
         assert {r["replayed"] for r in post(client, sent)} == {True}
         assert {r["replayed"] for r in post(client, sent[-1:])} == {True}
         assert known(client, "s")["readings"] == 20
+
+
+@pytest.mark.parametrize("kept", [2, 30])
+def test_an_old_record_restored_beside_a_newer_history_is_noticed_and_mended(
+    settings: Make, redis_url: str, tenant: str, kept: int
+) -> None:
+    sent = readings("s", 60)
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        key = state_key(tenant, "s", "state")
+        post(client, sent[: 50 - kept])
+        old = database.get(key)
+        first = post(client, sent[50 - kept : 50])
+        database.set(key, old)  # type: ignore[arg-type]
+    with TestClient(create_app(settings())) as client:
+        assert post(client, sent[50 - kept : 50]) == [{**result, "replayed": True} for result in first]
+        results = post(client, sent[50:])
+        undisturbed = post(client, [{**reading, "stream": "undisturbed"} for reading in sent])[50:]
+        assert [r["score"] for r in results] == [r["score"] for r in undisturbed]
+        assert known(client, "s")["tag"] == known(client, "undisturbed")["tag"]
+        assert 'gatewatch_states_rebuilt_total{cause="stale"} 1.0' in client.get("/metrics").text

@@ -114,7 +114,13 @@ def _serve_with_workers(settings: Settings, ports: list[Port]) -> None:
     """Serve in several processes, which uvicorn replaces one after the other on SIGHUP."""
     from uvicorn.supervisors import Multiprocess
 
-    Multiprocess(_config(settings, Tally.shared()), [*ports]).run()
+    class Supervisor(Multiprocess):
+        def handle_hup(self) -> None:
+            processes.begin_service()  # workers started from now on may have another model
+            super().handle_hup()
+
+    processes.begin_service()
+    Supervisor(_config(settings, Tally.shared()), [*ports]).run()
 
 
 def _serve_alone(settings: Settings, ports: list[Port]) -> None:

@@ -94,6 +94,16 @@ class StateStore(Database):
         """The streams' history rings as bytes, empty for a stream without one. One round trip."""
         return await self._load_values([self.commands.of(stream).history for stream in streams], "histories")
 
+    async def history_numbers(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[int | None]:
+        """The number that stands at a place of each stream's history, None where nothing does. One round trip."""
+        commands = [
+            [b"GETRANGE", self.commands.of(stream).history, b"%d" % first, b"%d" % last]
+            for stream, (first, last) in zip(streams, places, strict=True)
+        ]
+        async with self.within(f"look at {len(streams)} histories"):
+            found = await self.ask(*commands)
+        return [int.from_bytes(n, "little") if isinstance(n, bytes) and len(n) == 8 else None for n in found]
+
     async def load_old_histories(self, streams: Sequence[str]) -> list[bytes]:
         """The histories that versions before record format 4 kept, empty where there is none. One round trip."""
         return await self._load_values([self.key(stream, "history").encode() for stream in streams], "histories")

@@ -79,6 +79,8 @@ def recover(stepper: Stepper, lost: Sequence[Lost]) -> list[Recovered]:
             record = np.frombuffer(loss.record, stepper.record, 1).copy()
             record["history"] = stepper.slots
             recovered[at] = Recovered(record, layout, kept)
+        elif part and loss.flaw == "stale" and (behind := _caught_up(stepper, loss.record, layout, kept)) is not None:
+            recovered[at] = Recovered(behind, layout, kept)
         elif part and loss.flaw == "channels" and (carried := _carried(stepper, *part)) is not None:
             recovered[at] = Recovered(carried, layout, kept)
         else:
@@ -128,6 +130,20 @@ def _carried(stepper: Stepper, stream: Records, layout: Layout, model_part: byte
     record["detector"] = detector.rearranged(states, layout.model)
     record["present"] = True
     return record
+
+
+def _caught_up(stepper: Stepper, packed: bytes, layout: Layout, kept: Entries) -> Records | None:
+    """(1,) record that was restored from an older copy, after the readings that its history has beyond it.
+
+    None where they do not follow from it.
+    """
+    record = np.frombuffer(packed, stepper.record, 1).copy()
+    since = history.gathered(kept[kept["n"] >= record["readings"][0]], layout)
+    if len(since) and since["n"][0] == record["readings"][0]:
+        stepper.replay(record, [since])
+        if record["tag"][0] == since["tag"][-1]:
+            return record
+    return None
 
 
 def _with_late_writes(

@@ -28,6 +28,7 @@ from service.storage.store import StateStore
 from service.streams import corrections
 from service.streams.bookkeeping import Bookkeeping
 from service.streams.corrector import Corrector
+from service.streams.first_look import FirstLook
 from service.streams.identity import Round, counts_anew, decide, joined, rounds_of, unanswered
 from service.streams.newcomers import Newcomers
 from service.streams.recovery import Lost, recover
@@ -123,6 +124,7 @@ class Scorer:
         self._answers = Answers(detector.channels)
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
+        self._first_look = FirstLook(store, self._stepper)
         self._newcomers = Newcomers(store, most_streams)
         self.corrector = Corrector(
             store,
@@ -181,6 +183,7 @@ class Scorer:
                         applied = await asyncio.to_thread(self._apply, taken, rounds[:deep], lanes, now_ms)
                 if not await held.confirmed(not (applied.seen or applied.refused)):
                     self._store.remembered.forget(streams)
+                    self._first_look.forget(lanes.seeds)
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
@@ -203,6 +206,7 @@ class Scorer:
             for place, first in into.items():
                 answers[place] = answers[first]
             if lost:
+                self._first_look.forget([lanes.seeds[row] for row, name in enumerate(lanes.streams) if name in lost])
                 left, deep = left - 1, max(1, len(rounds[:deep]) // 2)  # what takes less time is less often overtaken
                 if not left:
                     error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")
@@ -338,6 +342,11 @@ class Scorer:
         )
         lanes = Lanes(streams, seeds, [state.fence_of(p) for p in packed], records, layouts)
         self._takeover.check(records["takeover"])
+        usual_rows = [row for row in range(len(streams)) if row not in flaws and layouts[row] is usual]
+        if usual_rows:
+            names, of = [streams[row] for row in usual_rows], [seeds[row] for row in usual_rows]
+            stale = await self._first_look.stale(names, of, records[usual_rows])
+            flaws |= {usual_rows[at]: "stale" for at in stale}
         if flaws:
             names = [streams[row] for row in flaws]
             rings, settings = await self._store.load_histories(names), await self._store.load_settings(names)

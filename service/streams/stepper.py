@@ -18,6 +18,9 @@ from service.records.state import Records
 Slots = list[tuple[int, int, bytes]]
 """Of pieces of histories the row of the stream, the offset in its ring, and the bytes."""
 
+_NUMBER = 4
+"""Where `n` stands in a slot, behind the checksum."""
+
 
 class Stepper:
     """One detector, and the layouts that records and history entries have with it."""
@@ -113,6 +116,11 @@ class Stepper:
     def read_history(self, ring: bytes, layout: Layout) -> Entries:
         """A stream's last readings, oldest first, in the channels of the stream."""
         return history.unpack_entries(ring, layout)[-self.slots :]
+
+    def number_at(self, count: int) -> tuple[int, int]:
+        """Where in a usual history the number of the reading stands that is to be overwritten by number `count`."""
+        start = len(self.usual.ring_header) + count % self.slots * self.entry.itemsize + _NUMBER
+        return start, start + 7
 
     def slots_of(self, rows: Iterable[int], entries: Entries) -> Slots:
         """Of entries of streams with the usual layout: the row of the stream, where it belongs, and its bytes."""

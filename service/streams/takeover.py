@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import uuid
 import zlib
 from typing import Any, Final
 
@@ -22,11 +20,9 @@ from models.detector import Detector
 from service.messages.errors import StoreUnavailable, Superseded
 from service.metrics import Metrics
 from service.storage.store import StateStore
+from service.workers import service_of_this_process
 
 log = structlog.get_logger(__name__)
-
-SERVICE_VARIABLE: Final = "_GATEWATCH_SERVICE"
-"""Names the service to its worker processes: `serve` sets it at its start, and anew when it is told to reload."""
 
 
 LOOK_S: Final = 1.0
@@ -50,7 +46,7 @@ class Takeover:
         self._metrics = metrics
         self._store = store
         self._model = model
-        self._service = os.environ.get(SERVICE_VARIABLE) or uuid.uuid4().hex
+        self._service = service_of_this_process()
         self._superseded: tuple[int, str] | None = None
         self._older: str | None = None
 
