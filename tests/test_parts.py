@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 
+from service.http.bodies import MEMBERS, Bodies
 from service.messages.answers import Result
 from service.messages.errors import BadRequest, TooLarge
 from service.messages.schemas import PART_BYTES, PART_READINGS, Wire
@@ -157,3 +161,44 @@ def test_a_body_with_a_byte_order_mark_is_read(encoding: str) -> None:
     sent = [good(number) for number in range(3)]
     assert decoded(json.dumps(sent).encode(encoding)) == [0, 1, 2]
     assert decoded("\n".join(map(json.dumps, sent)).encode(encoding), lines=True) == [0, 1, 2]
+
+
+def unzipped(compressed: bytes) -> tuple[bytes, int]:
+    """A gzip body as it is read, and how often others had their turn meanwhile."""
+
+    async def read() -> tuple[bytes, int]:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": compressed}
+
+        beside = asyncio.create_task(others())
+        with Bodies(2**23, 2**26).of({b"content-encoding": "gzip"}) as body:
+            content = await body.read(receive)
+        beside.cancel()
+        return content, turns
+
+    return asyncio.run(read())
+
+
+def test_what_is_decompressed_gives_others_their_turn() -> None:
+    text = bytes(range(256)) * 2**15
+    assert unzipped(gzip.compress(text))[0] == text
+    for compressed in (gzip.compress(text), gzip.compress(b"") * MEMBERS, gzip.compress(b"a" * 1000) * 8000):
+        assert unzipped(compressed)[1] >= 30
+    padded = b"".join(gzip.compress(b"%d\n" % number) for number in range(3000)) + b"\0" * 100
+    assert unzipped(padded)[0] == b"".join(b"%d\n" % number for number in range(3000))
+
+
+def test_a_gzip_body_of_too_many_members_or_with_rubbish_behind_is_refused() -> None:
+    with pytest.raises(BadRequest, match="more than 10000 members"):
+        unzipped(gzip.compress(b"") * (MEMBERS + 1))
+    for rubbish in (b"x", b"\0\0x", b"\x1f\x8b\x08\x08" + b"a" * 50_000):
+        with pytest.raises(BadRequest):
+            unzipped(gzip.compress(b"[]") + rubbish)

@@ -10,7 +10,8 @@ Sec-Fetch-Site).
     shows an image, a frame or a script from here       Sec-Fetch-Site: cross-site, or same-site
 
 Who is no browser sends neither Origin nor Sec-Fetch-Site, and passes by its Host: an address, localhost, one of
-GATEWATCH_ALLOWED_HOSTS, or none. A link to a page of this service may be followed from anywhere: nothing but the user
+GATEWATCH_ALLOWED_HOSTS, or none; or a name without a dot, as Kubernetes, compose and proxies give to services: no page on
+the internet has such a name. A link to a page of this service may be followed from anywhere: nothing but the user
 sees what it opens. What a proxy says of the name it was asked by (X-Forwarded-Host) proves nothing, and is not read.
 """
 
@@ -68,7 +69,7 @@ class Callers:
         if host and not self.know(host):
             raise Forbidden(
                 f"the request is for host {show(host.decode('latin-1'))}, which is not one of this service; "
-                "expected an IP address, localhost, or a name in GATEWATCH_ALLOWED_HOSTS"
+                "expected an IP address, localhost, a name without a dot, or one in GATEWATCH_ALLOWED_HOSTS"
             )
         said = {name: value.decode("latin-1").strip().lower() for name, value in headers}
         site = said.get(b"sec-fetch-site", "none")
@@ -86,7 +87,7 @@ class Callers:
         if found is None:
             return False
         name = found[1].removesuffix(".")
-        return name in self._names or _is_address(name.strip("[]"))
+        return "." not in name or name in self._names or _is_address(name.strip("[]"))
 
     def _is_own_page(self, origin: str, host: str | None) -> bool:
         """Whether a page's origin is the service's own: the host and port asked for, or a name of its own."""
