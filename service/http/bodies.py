@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import io
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
@@ -15,6 +14,17 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 FREE_BYTES: Final = 65_536
 """Of each body: uvicorn holds so much of a connection anyway, and small requests pass those who hold much."""
+
+MEMBERS: Final = 10_000
+"""Most members of a gzip body: an empty one has 20 bytes, and takes as long as 10 kB of text."""
+_MEMBER_COST: Final = 10_000
+_IN_BYTES: Final = 16_384
+"""Handed to zlib at a time; it copies what is left behind a member."""
+_OUT_BYTES: Final = 262_144
+"""Decompressed at a time, in less than a millisecond; then others have their turn."""
+
+
+_AS_SEVERAL: Final = "send the readings in several requests"
 
 
 class ClientGone(Exception):
@@ -30,31 +40,34 @@ class Bodies:
         self.most = waiting_bytes
         self.held = 0
 
-    def of(self, headers: dict[bytes, str]) -> Body:
+    def of(self, headers: dict[bytes, str], most: int | None = None) -> Body:
         """The body of a request, to be read inside a `with` that lasts as long as anything of it is in memory.
+
+        Args:
+            headers: of the request.
+            most: bytes, where fewer than of other bodies are taken.
 
         Raises:
             UnsupportedMedia: an encoding that is not taken.
             TooLarge: it says itself that it has more bytes than are taken.
         """
+        most = self.most_of_one if most is None else min(most, self.most_of_one)
         encoding = headers.get(b"content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", "gzip"):
+        if encoding not in ("identity", "gzip", "x-gzip"):
             raise UnsupportedMedia(f"content encoding is {encoding[:64]!r}; expected gzip or none")
         announced = headers.get(b"content-length", "0")[:18]  # more digits are too many bytes all the same
-        if announced.isascii() and announced.isdigit() and int(announced) > self.most_of_one:
-            raise TooLarge(
-                f"the body has {announced} bytes; at most {self.most_of_one} are taken: "
-                "send the readings in several requests"
-            )
-        return Body(self, encoding == "gzip")
+        if announced.isascii() and announced.isdigit() and int(announced) > most:
+            raise TooLarge(f"the body has {announced} bytes; at most {most} are taken: {_AS_SEVERAL}")
+        return Body(self, encoding != "identity", most)
 
 
 class Body:
     """One of them."""
 
-    def __init__(self, bodies: Bodies, zipped: bool) -> None:
+    def __init__(self, bodies: Bodies, zipped: bool, most: int) -> None:
         self._bodies = bodies
         self._zipped = zipped
+        self._most = most
         self._held = 0
 
     def __enter__(self) -> Self:
@@ -69,27 +82,51 @@ class Body:
         Raises:
             TooLarge: it has more bytes than are taken.
             TooManyWaiting: it is large, and the others leave no room for it.
-            BadRequest: not gzip, though it says so.
+            BadRequest: not gzip, though it says so; or of too many members.
             ClientGone: the connection was closed before it was whole.
         """
         chunks: list[bytes] = []
-        size, most, more = 0, self._bodies.most_of_one, True
+        size, more = 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
-            if size > most:
-                raise TooLarge(f"the body has more than {most} bytes; send the readings in several requests")
+            if size > self._most:
+                raise TooLarge(f"the body has more than {self._most} bytes; {_AS_SEVERAL}")
             self._hold(size)
             more = message.get("more_body", False)
         received = b"".join(chunks)
-        if not self._zipped:
-            return received
-        body = _gunzip(received, most)
-        self._hold(len(body))
-        return body
+        return await self._gunzip(received) if self._zipped else received
+
+    async def _gunzip(self, compressed: bytes) -> bytes:
+        """All members of a gzip body (RFC 1952 allows several, as log shippers write), in slices of time."""
+        pieces: list[bytes] = []
+        size, spent, members, member = 0, 0, 0, None
+        for at in range(0, len(compressed), _IN_BYTES):
+            rest = compressed[at : at + _IN_BYTES]
+            while rest := rest if member or not members else rest.lstrip(b"\0"):  # padding, as tapes have it
+                if member is None:
+                    member, members, spent = zlib.decompressobj(wbits=31), members + 1, spent + _MEMBER_COST
+                    if members > MEMBERS:
+                        raise BadRequest(f"the gzip body has more than {MEMBERS} members; expected fewer, longer ones")
+                try:
+                    pieces.append(member.decompress(rest, _OUT_BYTES))
+                except zlib.error as error:
+                    raise BadRequest(f"the body is not gzip, though content-encoding says so: {error}") from error
+                size += len(pieces[-1])
+                spent += len(pieces[-1]) + _IN_BYTES
+                if size > self._most:
+                    raise TooLarge(f"the body has more than {self._most} bytes once decompressed; {_AS_SEVERAL}")
+                self._hold(size)
+                rest, member = (member.unused_data, None) if member.eof else (member.unconsumed_tail, member)
+                if spent >= _OUT_BYTES:
+                    spent = 0
+                    await asyncio.sleep(0)
+        if member is not None:
+            raise BadRequest("the gzip body ends too early")
+        return b"".join(pieces)
 
     def _hold(self, size: int) -> None:
         """Count so many bytes as held."""
@@ -103,17 +140,3 @@ class Body:
             )
         bodies.held += more
         self._held += more
-
-
-def _gunzip(compressed: bytes, most: int) -> bytes:
-    """All members of a gzip body (RFC 1952 allows several, as log shippers write), at most `most` bytes of it."""
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(compressed)) as file:
-            body = file.read(most + 1)
-    except EOFError as error:
-        raise BadRequest("the gzip body ends too early") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise BadRequest(f"the body is not gzip, though content-encoding says so: {error}") from error
-    if len(body) > most:
-        raise TooLarge(f"the body has more than {most} bytes once decompressed; send the readings in several requests")
-    return body

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -23,8 +23,8 @@ LATEST_S: Final = 1e15
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
-_MOST_DIGITS = 4000
-"""Of an integer; Python refuses to read more than 4,300."""
+_MOST_DIGITS = 1000
+"""Of an integer; what Python takes to read it grows with their square. A float32 has 39."""
 
 TOO_LARGE = "more than a float32 can hold; expected at most 3.4e38"
 
@@ -50,12 +50,27 @@ def _integer(text: str) -> int | _NotJson:
     return int(text) if len(text) <= _MOST_DIGITS else _constant(f"a number of {len(text)} digits")
 
 
+TOO_DEEP = "the body is nested too deeply; expected an array of readings"
+
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_number, parse_int=_integer)
+SCAN: Final[Callable[[str, int], tuple[Any, int]]] = _DECODER.scan_once  # type: ignore[attr-defined]
+"""JSON as Python reads it, with NaN and infinities kept apart, so that only their readings are rejected. One value in a
+text, and where it ends; raises StopIteration, ValueError or RecursionError."""
+
+
 def lenient_json(body: bytes) -> Any:
-    """JSON as Python reads it, with NaN and infinities kept apart, so that only their readings are rejected."""
+    """A whole text that SCAN reads."""
     try:
-        return json.loads(body, parse_constant=_constant, parse_float=_number, parse_int=_integer)
+        return _DECODER.decode(body.decode("utf-8", "surrogatepass"))
     except RecursionError:
-        raise BadRequest("the body is nested too deeply; expected an array of readings") from None
+        raise BadRequest(TOO_DEEP) from None
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            raise BadRequest(
+                "there is more than one JSON value; send readings as an array, or one in each line "
+                "with content-type application/x-ndjson"
+            ) from None
+        raise BadRequest(f"the body is not JSON: {error}") from None
     except ValueError as error:  # also UnicodeDecodeError
         raise BadRequest(f"the body is not JSON: {error}") from None
 
