@@ -19,7 +19,9 @@ from models.artefact import FORMAT_VERSION, model_folder
 from models.general import load_detector
 from service.allocator import keep_freed_memory
 from service.http.bodies import Bodies, Receive
+from service.http.callers import Callers
 from service.http.document import complete
+from service.http.drain import DRAIN, Drain
 from service.http.routes import Parts, router
 from service.logs import configure_logs
 from service.messages.errors import (
@@ -36,7 +38,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.storage.store import StateStore
 from service.streams.batcher import Batcher
-from service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send
+from service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
 from service.streams.scoring import Scorer
 from service.streams.turns import Turns
 
@@ -51,11 +53,20 @@ class Service(FastAPI):
         self._ingest = ingest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route a request: readings to Ingest, all else to FastAPI."""
-        if scope["type"] == "http" and Ingest.takes(scope["path"]):
+        """Route a request: readings to Ingest, all else to FastAPI, HEAD as GET; the server sends no body for it."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            self._ingest.callers.check(scope["method"], scope["headers"])
+        except ServiceError as error:
+            await reply(send, refused(error))
+            return
+        if Ingest.takes(scope["path"]):
             await self._ingest(scope, receive, send)
         else:
-            await super().__call__(scope, receive, send)
+            as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await super().__call__(as_get, receive, send)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -84,10 +95,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
-    ingest = Ingest(wire, batcher, bodies)
+    ingest = Ingest(wire, batcher, bodies, Callers((*settings.allowed_hosts, settings.host)))
+    drain = Drain(settings.drain_s)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Ingest]]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         needed = detector.manifest.calibration.rebuild_readings
         if needed > settings.history_readings:
             log.warning(
@@ -108,7 +120,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.set_threshold(100_000, 50, 50)
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels))
-        yield {INGEST: ingest}
+        drain.start()
+        yield {INGEST: ingest, DRAIN: drain}
         await batcher.stop()
         await store.close()
         log.info("stopped")
@@ -124,7 +137,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies)
+    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies, drain)
     app.include_router(router)
     _answer_problems(app, metrics)
     generate = app.openapi
@@ -166,7 +179,8 @@ def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
     found = [route for route in (*router.routes, *app.router.routes) if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
-    return MethodNotAllowed(request.method, sorted({method for route in fitting for method in route.methods or ()}))
+    methods = {method for route in fitting for method in route.methods or ()}
+    return MethodNotAllowed(request.method, sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _other(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, unquote_plus, urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 
 
 class Settings(BaseSettings):
@@ -46,7 +49,19 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names that the service is reached by, with commas between, beside IP addresses and localhost; "
+        "a request for another one, which a browser may have been made to send, gets 403",
+    )
     workers: int = Field(1, ge=1, le=64, description="processes")
+    drain_s: float = Field(
+        0.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="how long, after SIGTERM, /readyz says 503 while all is still answered, before the stop, seconds",
+    )
     shutdown_grace_s: int = Field(
         10, ge=1, le=86_400, description="how long a stop waits for requests in flight, seconds"
     )
@@ -73,6 +88,13 @@ class Settings(BaseSettings):
     )
     body_deadline_s: float = Field(
         30.0, gt=0, description="time for a body to arrive, or for an answer to be read, seconds; later gets 408"
+    )
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="how long a connection may be idle between requests, seconds; longer than those in front keep it",
     )
     head_bytes: int = Field(32_768, ge=1024, description="largest head: URL and headers; larger gets 431")
     connections: int = Field(
@@ -111,6 +133,14 @@ class Settings(BaseSettings):
         names = tuple(name.strip() for name in channels.split(",")) if isinstance(channels, str) else channels
         if isinstance(names, tuple) and (len(set(names)) < len(names) or "" in names):
             raise ValueError("expected names that differ, with commas between")
+        return names
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _are_hosts(cls, hosts: object) -> object:
+        names = tuple(name.strip() for name in hosts.split(",")) if isinstance(hosts, str) else hosts
+        if isinstance(names, tuple) and not all(_HOST_NAME.fullmatch(name) for name in names):
+            raise ValueError("expected names of hosts without a port, with commas between, as gatewatch,gw.example.com")
         return names
 
     @field_validator("redis_url")

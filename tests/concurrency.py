@@ -86,7 +86,7 @@ class Client:
         return scores
 
     async def _post(self, port: int, body: bytes) -> list[dict[str, Any]]:
-        head = f"POST /v1/readings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        head = f"POST /v1/readings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         while True:
             if port not in self._connections:
                 self._connections[port] = await asyncio.open_connection("127.0.0.1", port)
@@ -187,7 +187,7 @@ def check(
 
 async def _get(port: int, path: str) -> Any:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
     _, _, content = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     return json.loads(content)
@@ -196,7 +196,7 @@ async def _get(port: int, path: str) -> Any:
 async def _put(port: int, path: str, content: Any) -> None:
     body = json.dumps(content)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"PUT {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    head = f"PUT {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
     writer.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
     answer = await reader.read()
     assert b" 200 " in answer[:20], answer

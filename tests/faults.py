@@ -121,7 +121,7 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 async def post(port: int, reading: dict[str, Any]) -> tuple[int, Any]:
     """One reading on a connection of its own; status 0 for a broken one."""
     body = json.dumps(reading).encode()
-    head = f"POST /v1/readings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/readings HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
     return await _request(port, head.encode() + body)
 
 
@@ -264,7 +264,7 @@ async def _check_stream(
         tags = state.chain(tags, np.array([seq]), times[seq : seq + 1], values[seq : seq + 1])
     tag = bytes(tags[0])
     for _ in range(100):
-        request = f"GET /v1/streams/{name} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        request = f"GET /v1/streams/{name} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         status, known = await _request(ports[0], request.encode())
         if status == 200:
             break

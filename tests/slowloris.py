@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-HEAD = b"POST /v1/readings HTTP/1.1\r\nhost: gatewatch\r\nx-slow: "
-BODY = b"POST /v1/readings HTTP/1.1\r\nhost: gatewatch\r\ncontent-length: 100000\r\n\r\n["
+HEAD = b"POST /v1/readings HTTP/1.1\r\nhost: localhost\r\nx-slow: "
+BODY = b"POST /v1/readings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n["
 
 
 class Flag(Protocol):

@@ -28,7 +28,7 @@ SEED = int(os.environ.get("FUZZ_SEED", "0"))
 TOGETHER = 64
 """Requests in flight at once."""
 
-ALLOWED = {200, 204, 400, 404, 405, 413, 415, 422}
+ALLOWED = {200, 204, 400, 403, 404, 405, 413, 415, 422}
 JSON, LINES, PROBLEM = "application/json", "application/x-ndjson", "application/problem+json"
 
 
@@ -276,7 +276,7 @@ NOT_JSON = {
     "line end in text": b'["a\r\nb"]',
     "very deep": b"[" * 100_000,
     "very deep and whole": b"[" * 100_000 + b"]" * 100_000,
-    "deep objects": b'{"values":' * 50_000,
+    "deep objects": b'{"values":' * 5_000,
     "two values": b"{} {}",
     "open": b'[{"stream": "a"',
     "comment": b"[] // x",

@@ -164,9 +164,9 @@ def test_unknown_paths_methods_and_streams_are_problems_too(client: TestClient) 
     [
         ("/v1/readings", "POST"),
         ("/v1/streams/a/readings", "POST"),
-        ("/v1/streams/a", "DELETE, GET, PUT"),
-        ("/v1/streams/a/history", "GET"),
-        ("/livez", "GET"),
+        ("/v1/streams/a", "DELETE, GET, HEAD, PUT"),
+        ("/v1/streams/a/history", "GET, HEAD"),
+        ("/livez", "GET, HEAD"),
     ],
 )
 def test_another_method_is_told_which_there_are(client: TestClient, path: str, allowed: str) -> None:
@@ -178,7 +178,7 @@ def test_another_method_is_told_which_there_are(client: TestClient, path: str, a
 
 def test_a_slash_too_many_is_another_path(client: TestClient) -> None:
     """A redirect would name the host that the request named."""
-    reply = client.get("/livez/", headers={"host": "elsewhere.example"}, follow_redirects=False)
+    reply = client.get("/livez/", headers={"host": "127.0.0.2"}, follow_redirects=False)
     assert reply.status_code == 404
     assert "location" not in reply.headers
 
@@ -310,7 +310,7 @@ def test_an_incident_stays_counted_while_its_stream_sends(settings: Callable[...
         (b"{", {}, 400, "not JSON"),
         (b"\xff", {}, 400, "not JSON"),
         (b'{"\\ud800": 1}', {}, 400, "not JSON"),
-        (b"[" * 100_000, {}, 400, "not JSON"),
+        (b"[" * 10_000, {}, 400, "not JSON"),
         (b'{"on_gap": "never"}', {}, 422, "on_gap: Input should be 'accept' or 'hold' (found 'never')"),
         (b'{"reorder_window_s": NaN}', {}, 422, "reorder_window_s"),
         (b'{"reorder_window_s": 1e400}', {}, 422, "reorder_window_s"),
@@ -319,16 +319,16 @@ def test_an_incident_stays_counted_while_its_stream_sends(settings: Callable[...
         (b'{"gap": "hold"}', {}, 422, "gap: Extra inputs are not permitted"),
         (b'{"%s": 1}' % (b"g" * 5000), {}, 422, f"{64 * 'g'}: Extra inputs are not permitted"),
         (b"null", {}, 422, "body: Input should be an object"),
-        (b"{}", {"content-type": "text/plain"}, 415, "text/plain"),
+        (b"{}", {"content-type": "text/xml"}, 415, "text/xml"),
         (b"{}", {"content-type": "application/x-ndjson"}, 415, "expected application/json"),
-        (b" " * 300_000 + b"{}", {}, 413, "at most 262144"),
-        (gzip.compress(b" " * 300_000, mtime=0), {"content-encoding": "gzip"}, 413, "once decompressed"),
+        (b" " * 20_000 + b"{}", {}, 413, "at most 16384"),
+        (gzip.compress(b" " * 20_000, mtime=0), {"content-encoding": "gzip"}, 413, "once decompressed"),
     ],
 )
 def test_settings_that_are_none_change_nothing(
     settings: Callable[..., Settings], content: bytes, headers: dict[str, str], status: int, words: str
 ) -> None:
-    with TestClient(create_app(settings(request_bytes=2**18))) as client:
+    with TestClient(create_app(settings())) as client:
         reply = client.put("/v1/streams/s", content=content, headers={"content-type": "application/json", **headers})
         assert client.get("/v1/streams/s").status_code == 404
     assert reply.status_code == status

@@ -90,6 +90,7 @@ def serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=cast(int, settings.keep_alive_s),  # a number of seconds, whole or not
             timeout_graceful_shutdown=settings.shutdown_grace_s,
             timeout_worker_healthcheck=WORKER_S,
         )

@@ -3,8 +3,8 @@
 What uvicorn puts between a connection and an app (a scope, a task, a message for the body and two for the answer) costs
 more than scoring a reading that shares its batch with others. So a connection hands the usual request straight to
 Ingest: POST to one of the two routes, a body of at most 64 KiB (and GATEWATCH_REQUEST_BYTES) whose length is in the
-head, no request before it still unanswered. Whatever is unusual about a request goes through the app; what is answered
-is the same.
+head, a Host that is ours, no request before it still unanswered. Whatever is unusual about a request goes through the
+app; what is answered is the same.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from service.http.callers import FETCHED_BY_A_BROWSER, Callers
 from service.messages.answers import join
 from service.streams.ingest import Headers, Ingest, answered, refused
 
-UNUSUAL: Final = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
+UNUSUAL: Final = FETCHED_BY_A_BROWSER | {b"content-encoding", b"expect", b"transfer-encoding"}
 
 
 class _NobodyWaits:
@@ -73,14 +74,18 @@ class Direct:
         self._answer(self, *reply)
 
 
-def usual(headers: Sequence[tuple[bytes, bytes]], most_bytes: int) -> str | None:
+def usual(headers: Sequence[tuple[bytes, bytes]], most_bytes: int, callers: Callers) -> str | None:
     """The content type of a request that can be answered directly, by its headers; None if it cannot."""
-    content_type, small = "", False
+    content_type, small, hosts = "", False, 0
     for name, value in headers:
         if name == b"content-length":
             small = len(value) < 6 and value.isdigit() and int(value) <= most_bytes
         elif name == b"content-type":
             content_type = value.decode("latin-1")
+        elif name == b"host":
+            hosts += 1
+            if hosts > 1 or not callers.know(value):
+                return None
         elif name in UNUSUAL:
             return None
     return content_type if small else None

@@ -11,22 +11,31 @@ all still held after 35 s. `Edge` makes protocols for it that do not:
     open connections of a process                 connections       one that owes gives way: 408, closed
 
 Over `connections`, the newcomer stays and the connection that has used up the largest share of its time for a head, a
-body or an answer is closed; the newcomer itself only when all others are being answered or idle. Refusing newcomers
-instead would let those who dribble lock everybody else out: an honest client's head is whole within a round trip, so it
-is practically never the one that has waited longest. Between requests, uvicorn's keep-alive timeout holds.
+body or an answer is closed; without any, those that have been idle longest; the newcomer itself only when all others
+are being answered. Refusing newcomers instead would let those who dribble, or keep connections they do not use, lock
+everybody else out: an honest client's head is whole within a round trip, so it is practically never the one that has
+waited longest. Between requests, uvicorn's keep-alive timeout holds.
 
 A body has more time than a head because 8 MiB in 5 s would take a link of 13 Mbit/s; a held connection costs 10 kB.
 
 A request that comes in one read on an idle connection, the usual case, touches no clock at all. The clocks are looked
 at once a second, so a deadline is kept to about a second.
+
+What is one request to a proxy in front is one request here (RFC 9110, 7.8; RFC 9112):
+
+- A request that asks for another protocol is answered as the plain request that it is, its body read as its body.
+- Nothing is read behind a request that ends its connection, or that cannot be read.
+- Requests are answered in the order sent. Why one cannot be read is the answer in its turn: whatever comes later, and
+  the end of what the other side sends, takes no answer away.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import resource
 from collections import OrderedDict
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import httptools
 import structlog
@@ -35,6 +44,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.http.direct import Direct, usual, written
+from service.http.drain import DRAIN, Drain
 from service.messages.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
 from service.streams.ingest import INGEST, Headers, refused
 
@@ -79,7 +89,7 @@ class Edge:
         self._wake(connection.loop)
 
     def make_room(self, newcomer: EdgeProtocol) -> None:
-        """When there is one connection too many, close the one nearest to its deadline, else the newcomer."""
+        """When there is one connection too many, close the one nearest to its deadline, else idle ones, or it."""
         if len(newcomer.connections) <= self._most:
             return
         self._crowded_out += 1
@@ -87,10 +97,15 @@ class Edge:
         now = newcomer.loop.time()
         clock = max((self.heads, self.bodies, self.answers), key=lambda clock: clock.used_up(now))
         first = clock.first()
-        if first is None:
-            newcomer.transport.close()
-        else:
+        if first is not None:
             first.give_way(clock)
+            return
+        everyone = cast(set[EdgeProtocol], newcomer.connections)
+        idle = [(timer.when(), id(one), one) for one in everyone if (timer := one.timeout_keep_alive_task) is not None]
+        if not idle:
+            newcomer.transport.close()
+        for _, _, connection in heapq.nsmallest(SLICE, idle):  # several: not every newcomer has to look at all of them
+            connection.transport.close()
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._sweeping:
@@ -155,6 +170,10 @@ class Clock:
         return found
 
 
+class _Stop(Exception):
+    """Raised to the parser, so that it reads no further."""
+
+
 class EdgeProtocol(HttpToolsProtocol):
     """One connection; what it owes is `_owes`, and its time runs on the clock `_on`."""
 
@@ -172,7 +191,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self._on: Clock | None = None
         self._unframed = 0  # bytes read of the head under way, or since the last of the body under way
         self._large_read = False  # whether the read under way may hold too large a head
-        self._refusal: ServiceError | None = None
+        self._ended = False  # nothing more is read
+        self._refusal: ServiceError | None = None  # what stopped the parser
+        self._last_words: bytes | None = None  # goes out behind the last answer; then the connection is closed
+        self._plain_head: bytes | None = None  # of a request that asks for another protocol, without that
+        self._drain: Drain | None = app_state.get(DRAIN)
+        self.parser = httptools.HttpRequestParser(self)  # uvicorn's reads on behind `connection: close`
         self._answering: Any = None  # the `cycle` whose turn it is, of requests sent without waiting; or the last one
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -191,7 +215,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._edge.answers.stop(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._refusal is not None:
+        if self._ended:
             return
         self._unset_keepalive_if_required()
         if self._owes is None:
@@ -199,11 +223,13 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unframed += len(data)
         self._large_read = self._unframed > self._edge.head_bytes
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # answered as the plain request that it is as well
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                self._feed_as_plain(memoryview(data)[stopped.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(self._refusal or BadRequest("what came is not an HTTP/1.1 request"))
+            if not self._ended:
+                self._refuse(self._refusal or BadRequest("what came is not an HTTP/1.1 request"))
             return
         if self._owes is not None:
             if self._unframed > self._edge.head_bytes:
@@ -211,34 +237,96 @@ class EdgeProtocol(HttpToolsProtocol):
             elif self._on is None:
                 self._start(self._owes)
 
+    def _feed_as_plain(self, rest: memoryview) -> None:
+        """Read on where a head asked for another protocol; the parser has stopped there, as if that had begun.
+
+        So a new parser reads the head once more, without asking, and then the body.
+        """
+        while self._plain_head is not None:
+            head, self._plain_head = self._plain_head, None
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.feed_data(head)
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as stopped:
+                rest = rest[stopped.args[0] :]
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The other side sends no more; it may still read, and gets the answers to all that it has sent whole."""
+        self._unset_keepalive_if_required()
+        if not self._ended:
+            if self._owes is not None and (self._owes is self._edge.bodies or self._has_begun()):
+                self._refuse(BadRequest("the connection ended before the request did"))
+            else:
+                self._end(b"")
+        return not self.transport.is_closing()
+
     def on_message_begin(self) -> None:
         self._owes = self._edge.heads
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self._ended:
+            raise _Stop
         if self._large_read and self._head_size() > self._edge.head_bytes:
-            self._refusal = self._head_too_large()
-            raise self._refusal  # the parser stops
-        self._stop()
-        self._owes, self._unframed = self._edge.bodies, 0
+            self._stop_parser(self._head_too_large())
+        if self.parser.should_upgrade():
+            self._plain_head = self._without_upgrade()
+            return
+        if self.url[:1] != b"/" or not self.url.isascii():
+            self._read_target()
         direct = self._direct()
         if direct is None:
             super().on_headers_complete()
         else:
             self.cycle = cast(Any, direct)
+        self._stop()
+        self._owes, self._unframed = self._edge.bodies, 0
         if not self.pipeline:
             self._answering = self.cycle
+        if self._drain is not None and self._drain.began:
+            self.cycle.keep_alive = False
+        self.headers = []  # of trailers, which are not headers (RFC 9110, 6.5.1)
 
     def on_body(self, body: bytes) -> None:
         self._unframed = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._plain_head is not None:
+            return
         self._stop()
         self._owes, self._unframed = None, 0
+        self._ended = not self.cycle.keep_alive
         super().on_message_complete()
         if isinstance(self.cycle, Direct):
             self.cycle.begin()
+
+    def _without_upgrade(self) -> bytes:
+        """The head that was read, without the headers that ask for another protocol."""
+        if self.parser.get_method() == b"CONNECT":
+            self._stop_parser(BadRequest("CONNECT is for proxies, and this is none"))
+        start = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join((start, *kept, b"", b""))
+
+    def _read_target(self) -> None:
+        """Make of a target that is not a path alone one that is; a host in it goes before Host (RFC 9112, 3.2.2)."""
+        if self.url == b"*" and self.parser.get_method() == b"OPTIONS":
+            return
+        try:
+            target = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            target = None
+        if not self.url.isascii() or target is None or target.schema not in (b"http", b"https") or not target.host:
+            self._stop_parser(BadRequest("the target cannot be read; expected a path, as /v1/readings"))
+        host = target.host if target.port is None else b"%b:%d" % (target.host, target.port)
+        self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", host)]
+        self.url = (target.path or b"/") + (b"" if target.query is None else b"?" + target.query)
+
+    def _stop_parser(self, error: ServiceError) -> NoReturn:
+        self._refusal = error
+        raise error
 
     def _direct(self) -> Direct | None:
         """The request whose head was read, if it is one to be answered here."""
@@ -255,7 +343,7 @@ class EdgeProtocol(HttpToolsProtocol):
             or self.flow.write_paused
         ):
             return None
-        content_type = usual(self.headers, ingest.direct_bytes)
+        content_type = usual(self.headers, ingest.direct_bytes, ingest.callers)
         if content_type is None:
             return None
         return Direct(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
@@ -273,6 +361,9 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self.pipeline:
             self._answering = self.pipeline[-1][0]
+        elif self._last_words is not None and not self.transport.is_closing():
+            self.transport.write(self._last_words)
+            self.transport.close()
         super().on_response_complete()
         if self.transport.is_closing():
             self._edge.start(self._edge.answers, self)
@@ -335,22 +426,33 @@ class EdgeProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer with an error if there is a request that is still unanswered, and close."""
-        self._refusal = error
-        self._stop()
-        if self._owes is not self._edge.bodies and self._answering_another():
-            self.cycle.keep_alive = False  # its answer goes out, then uvicorn closes
-            return
-        if self._owes is self._edge.bodies:
-            unanswered = not self.cycle.response_started
-            self.cycle.disconnected = True  # for the app: the caller is gone
-            self.cycle.message_event.set()
+        """Answer the request under way with an error, in its turn, and close."""
+        answered = False
+        if self._owes is not self._edge.bodies:
+            answered = not self._has_begun() and not isinstance(error, BadRequest)
+        elif self.pipeline:
+            self.pipeline.popleft()  # its turn has not come
+        elif self.cycle.response_started:
+            answered = True
         else:
-            begun = self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
-            unanswered = begun or isinstance(error, BadRequest)
-        if unanswered and not self.pipeline:
-            self.transport.write(self._answer(error))
+            self.cycle.response_complete = self.cycle.disconnected = True  # for the app: the caller is gone
+            self.cycle.message_event.set()
+        self._end(b"" if answered else self._answer(error))
+
+    def _end(self, last_words: bytes) -> None:
+        """Read no more, answer what was read, and close."""
+        self._ended = True
+        self._stop()
+        if self._answering is not None and not self._answering.response_complete:
+            self._last_words = last_words
+            return
+        if last_words:
+            self.transport.write(last_words)
         self._close()
+
+    def _has_begun(self) -> bool:
+        """Whether something of the head under way has come."""
+        return self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
 
     def _answer(self, error: ServiceError) -> bytes:
         return written(*refused(error), self.server_state.default_headers, keep_alive=False)

@@ -13,9 +13,11 @@ from pydantic import ValidationError
 from models.detector import Detector
 from service.http.bodies import Bodies
 from service.http.docs import HEADERS, page
-from service.http.document import AWAY, NO_BODY, NO_ROOM, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from service.http.drain import Drain
 from service.messages.errors import (
     BadRequest,
+    Draining,
     ForeignValue,
     InvalidSettings,
     StoreUnavailable,
@@ -45,6 +47,7 @@ class Parts:
     scorer: Scorer
     metrics: Metrics
     bodies: Bodies
+    drain: Drain
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
@@ -95,7 +98,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     "/v1/streams/{stream}",
     summary="Change a stream's settings",
     response_model=None,
-    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM, 429: NO_ROOM},
+    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM},
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/json": {"schema": ref("StreamSettings")}}}
     },
@@ -157,11 +160,16 @@ async def livez() -> dict[str, str]:
 @router.get(
     "/readyz",
     summary="Readings can be scored",
-    responses={405: OTHER_METHOD, 503: problem_with("Redis is away, or may evict states", "Retry-After")},
+    responses={
+        405: OTHER_METHOD,
+        503: problem_with("Redis is away, or may evict states; or the service is about to stop", "Retry-After"),
+    },
 )
 async def readyz(request: Request) -> dict[str, str]:
-    """200 when Redis answers and keeps states, else 503 with the reason."""
+    """200 when Redis answers and keeps states, else 503 with the reason; 503 also when the service is about to stop."""
     parts = _parts(request)
+    if parts.drain.began:
+        raise Draining("the service is about to stop; what is sent until then is still answered")
     try:
         await parts.store.check(parts.settings.durability == "strict")
         await _note_loss(parts)

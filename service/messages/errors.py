@@ -2,6 +2,7 @@
 
 ServiceError
 ├── BadRequest          400  not JSON, or not readings at all
+├── Forbidden           403  for a foreign host, or sent by a page of another site
 ├── UnknownStream       404
 ├── MethodNotAllowed    405
 ├── TooSlow             408  head or body not whole in time; the connection is closed
@@ -10,6 +11,7 @@ ServiceError
 ├── InvalidSettings     422  JSON, but not a stream's settings
 ├── TooManyWaiting      429  with Retry-After
 ├── HeadTooLarge        431  the connection is closed
+├── Draining            503  with Retry-After, of /readyz alone: the service is about to stop
 └── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
     │                        sending them again is safe
     ├── Contended            other processes kept writing a stream
@@ -35,6 +37,13 @@ class BadRequest(ServiceError):
 
     status = 400
     title = "Bad request"
+
+
+class Forbidden(ServiceError):
+    """A browser was made to send it by a page that is not the service's."""
+
+    status = 403
+    title = "Forbidden"
 
 
 class UnknownStream(ServiceError):
@@ -96,6 +105,14 @@ class HeadTooLarge(ServiceError):
 
     status = 431
     title = "Request header fields too large"
+
+
+class Draining(ServiceError):
+    """The service still answers, but is about to stop: send to another one."""
+
+    status = 503
+    title = "Stopping"
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 class StoreUnavailable(ServiceError):

@@ -14,9 +14,11 @@ import msgspec
 import structlog
 
 from service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
+from service.http.callers import Callers
 from service.messages.answers import join
 from service.messages.errors import BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
-from service.messages.schemas import Wire
+from service.messages.parts import Body
+from service.messages.schemas import Sent, Wire
 from service.streams.batcher import Batcher
 
 log = structlog.get_logger(__name__)
@@ -30,8 +32,20 @@ Reply = tuple[int, Headers, bytes]
 READINGS: Final = "/v1/readings"
 STREAM, OF_STREAM = "/v1/streams/", "/readings"
 JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+READ_AS_JSON: Final = frozenset(
+    (
+        "",
+        "application/json",
+        "text/json",
+        "text/plain",  # many clients, of text
+        "application/octet-stream",  # many clients, of bytes
+        "application/x-www-form-urlencoded",  # curl -d
+    )
+)
 INGEST: Final = "ingest"
 """Under this name, the app's state tells connections of its Ingest."""
+SETTINGS_BYTES: Final = 16_384
+"""Of the settings of a stream, which have a few hundred; pydantic makes an error of each unknown one."""
 PROBLEM_JSON: Final = b"application/problem+json"
 
 
@@ -39,13 +53,16 @@ class Ingest:
     """Answers POST /v1/readings and POST /v1/streams/{stream}/readings.
 
     Attributes:
+        callers: asked by whoever hands in a request.
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
 
-    def __init__(self, wire: Wire, batcher: Batcher, bodies: Bodies) -> None:
+    def __init__(self, wire: Wire, batcher: Batcher, bodies: Bodies, callers: Callers) -> None:
+        self.callers = callers
         self._wire = wire
         self._batcher = batcher
         self._bodies = bodies
+        self._decoding = asyncio.Lock()  # one at a time, so that a turn of the event loop meets one part of one body
         self.direct_bytes = min(FREE_BYTES, bodies.most_of_one)
 
     @staticmethod
@@ -56,13 +73,12 @@ class Ingest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every error leaves as a problem document."""
         try:
-            status, headers, body = await self._score(scope, receive)
+            answer = await self._score(scope, receive)
         except ClientGone:
             return
         except Exception as error:
-            status, headers, body = refused(error)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            answer = refused(error)
+        await reply(send, answer)
 
     async def _score(self, scope: Scope, receive: Receive) -> Reply:
         if scope["method"] != "POST":
@@ -73,7 +89,10 @@ class Ingest:
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
         with self._bodies.of(headers) as body:
             answers, form = self.begin(await body.read(receive), scope["path"], content_type)
-            return answered(join(await answers, form), form)
+            try:
+                return answered(join(await answers, form), form)
+            finally:
+                del answers  # an error in it holds this frame, with the body: a cycle, of which so much must not wait
 
     def begin(self, content: bytes, path: str, content_type: str) -> tuple[asyncio.Future[list[str]], str]:
         """Hand in the readings of a whole body: the future answers, and the form in which `answers.join` writes them.
@@ -84,8 +103,26 @@ class Ingest:
         lines = _is_lines(content_type)
         self._batcher.check_room()
         stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
-        sent, form = self._wire.read(content, lines, stream)
-        return self._batcher.take(sent), form
+        read = self._wire.read_at_once(content, lines, stream)
+        if read is not None:
+            return self._batcher.take(read[0]), read[1]
+        body = self._wire.open(content, lines)
+        return asyncio.ensure_future(self._take_in_parts(body, stream)), body.form
+
+    async def _take_in_parts(self, body: Body, stream: str | None) -> list[str]:
+        sent: list[Sent] = []
+        async with self._decoding:
+            for part in self._wire.parts(body, stream):
+                sent += part
+                await asyncio.sleep(0)
+        return await self._batcher.take(sent)
+
+
+async def reply(send: Send, reply: Reply) -> None:
+    """Send a whole reply."""
+    status, headers, body = reply
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def answered(body: bytes, form: str) -> Reply:
@@ -111,23 +148,18 @@ def _is_lines(content_type: str) -> bool:
     media = content_type.partition(";")[0].strip().lower()
     if media in JSON_LINES:
         return True
-    if media in (
-        "",
-        "application/json",
-        "text/json",
-        "application/x-www-form-urlencoded",
-    ):  # curl -d sends the last one
+    if media in READ_AS_JSON or media.endswith("+json"):
         return False
     raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json or application/x-ndjson")
 
 
 async def json_body(scope: Scope, receive: Receive, bodies: Bodies) -> bytes:
-    """The body of a request that takes one JSON value."""
+    """The body of a request that takes one small JSON value."""
     headers = _headers(scope)
     if _is_lines(headers.get(b"content-type", "")):
         raise UnsupportedMedia("content type is that of JSON lines; expected application/json")
     try:
-        with bodies.of(headers) as body:
+        with bodies.of(headers, SETTINGS_BYTES) as body:
             return await body.read(receive)
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None
