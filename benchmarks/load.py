@@ -138,8 +138,8 @@ def drive(port: int, pids: Sequence[int], path: str, bodies: list[list[bytes]], 
 
 def request(path: str, body: bytes) -> bytes:
     """A whole HTTP request."""
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    headers = f"host: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return f"POST {path} HTTP/1.1\r\n{headers}\r\n".encode() + body
 
 
 def bodies(
