@@ -225,6 +225,30 @@ def test_a_rejection_gets_its_place_among_the_answers_of_a_shared_batch() -> Non
     assert [json.loads(text)["status"] for text in rest] == ["rejected", "rejected"]
 
 
+def test_between_batches_of_nothing_but_rejections_others_have_their_turn() -> None:
+    """10,000 rejections held the event loop for 0.4 s."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        batcher = Batcher(WIRE, Recorder(), Metrics(), 100, 10_000, 1e9)
+        beside = asyncio.create_task(others())
+        batcher.start()
+        await asyncio.sleep(0)
+        before = turns
+        await batcher.submit(WIRE.read(b"[" + b",".join([b"7"] * 5000) + b"]", False, None)[0])
+        assert turns - before >= 50  # one for each batch
+        beside.cancel()
+        await batcher.stop()
+
+    asyncio.run(run())
+
+
 class Beside(Recorder):
     """Batches take their time; the later one begins, the sooner it ends. Notes which are under way together."""
 

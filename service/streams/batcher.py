@@ -247,7 +247,11 @@ class Batcher:
         """The answers of a batch: those of its readings, and those of what is none."""
         with self._metrics.stage("parse"):
             results, readings = self._wire.columns(sent, int(time.time() * 1000))
-        scored = await self._scorer.score_batch(readings) if len(readings) else []
+        if len(readings):
+            scored = await self._scorer.score_batch(readings)
+        else:
+            scored = []
+            await asyncio.sleep(0)  # else batches of nothing but rejections follow each other without a pause
         if len(scored) == len(results):
             return scored
         self._metrics.answered("rejected", len(results) - len(scored))
