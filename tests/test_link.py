@@ -170,11 +170,12 @@ def test_whatever_is_asked_after_a_pause_in_which_connections_went_is_answered(
 
 def test_a_stream_is_deleted_though_it_changed_since_a_batch_watched_it(settings: Callable[..., Settings]) -> None:
     """A repeat is watched and not saved; the connection is used again, another service has written meanwhile."""
+    sent = readings("gone", 3)
     with TestClient(create_app(settings())) as other:
-        post(other, readings("gone", 2))
+        post(other, sent[:2])
         with TestClient(create_app(settings())) as client:
-            assert post(client, readings("gone", 1))[0]["replayed"]
-            post(other, readings("gone", 3)[2:])
+            assert post(client, sent[:1])[0]["replayed"]
+            post(other, sent[2:])
             assert client.delete("/v1/streams/gone").status_code == 204
             assert client.get("/v1/streams/gone").status_code == 404
 
