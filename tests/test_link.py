@@ -168,6 +168,18 @@ def test_whatever_is_asked_after_a_pause_in_which_connections_went_is_answered(
             assert "gatewatch_store_up 1.0" in client.get("/metrics").text
 
 
+def test_a_stream_is_deleted_though_it_changed_since_a_batch_watched_it(settings: Callable[..., Settings]) -> None:
+    """A repeat is watched and not saved; the connection is used again, another service has written meanwhile."""
+    sent = readings("gone", 3)
+    with TestClient(create_app(settings())) as other:
+        post(other, sent[:2])
+        with TestClient(create_app(settings())) as client:
+            assert post(client, sent[:1])[0]["replayed"]
+            post(other, sent[2:])
+            assert client.delete("/v1/streams/gone").status_code == 204
+            assert client.get("/v1/streams/gone").status_code == 404
+
+
 def test_nothing_is_written_where_redis_refuses_to_watch(
     settings: Callable[..., Settings], url: str, tenant: str
 ) -> None:

@@ -14,7 +14,7 @@ from service.messages.errors import StoreUnavailable
 from service.records import state
 from service.storage.database import Database, again_if_lost, text
 from service.storage.held import Held
-from service.storage.link import raise_first
+from service.storage.link import LinkLost, raise_first
 from service.storage.remembered import Remembered
 from service.storage.resp import PARTS, Writes
 
@@ -141,19 +141,23 @@ class StateStore(Database):
         """Forget a stream; says whether there was anything of it."""
         self.remembered.forget((stream,))
         self.listed.forget(stream)
-        name = stream.encode()
+        name, known = stream.encode(), False
+        transaction = (
+            [b"UNWATCH"],  # of what a batch watched on this connection and did not save
+            [b"MULTI"],
+            [b"DEL", *(self.key(stream, what).encode() for what in PARTS)],
+            [b"ZREM", self.commands.open_key.encode(), name],
+            [b"ZREM", self.commands.streams_key.encode(), name],
+            [b"EXEC"],
+        )
         async with self.within("delete a stream"):
-            answers = await self.ask(
-                [b"MULTI"],
-                [b"DEL", *(self.key(stream, what).encode() for what in PARTS)],
-                [b"ZREM", self.commands.open_key.encode(), name],
-                [b"ZREM", self.commands.streams_key.encode(), name],
-                [b"EXEC"],
-                twice=False,
-            )
+            try:
+                answers = await self.ask(*transaction, twice=False)
+            except LinkLost:  # it may be gone already, and then it was there
+                answers, known = await self.ask(*transaction, twice=False), True
             raise_first(answers)
             raise_first(answers[-1])
-            return bool(answers[-1][0])
+            return known or bool(answers[-1][0])
 
     @contextlib.asynccontextmanager
     async def hold(self, streams: Sequence[str], remembered: bool = False) -> AsyncIterator[Held]:
@@ -258,8 +262,11 @@ class StateStore(Database):
             StoreUnavailable: says what Redis answered and what to change.
         """
         strictly = [[b"INFO", b"persistence"], [b"CONFIG", b"GET", b"appendfsync"]] if strict else []
-        async with self.within("check Redis"):
-            memory, *rest = await self.ask([b"INFO", b"memory"], *strictly)
+        try:
+            async with self.within("check Redis"):
+                memory, *rest = await self.ask([b"INFO", b"memory"], *strictly)
+        except StoreUnavailable as error:  # which takes readings all the same
+            memory, *rest = [error.__cause__ or error] * (1 + len(strictly))
         warnings: list[str] = []
         if isinstance(memory, Exception):
             warnings.append(f"whether Redis may evict stream states cannot be seen: it refuses INFO ({memory})")
