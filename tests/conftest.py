@@ -38,9 +38,6 @@ _tenants = itertools.count()
 hypothesis_settings.register_profile("gatewatch", deadline=None)  # no test is timed; the machine may be busy
 hypothesis_settings.load_profile("gatewatch")
 
-TEST_HOSTS = ("testserver",)
-"""By this name starlette's client asks for an app."""
-
 PATIENT_MS = 10_000
 """A store time-out for tests that are not about it: on a busy machine Redis may take its time."""
 
@@ -102,7 +99,6 @@ def tenant() -> str:
 def settings(artefact: Path, redis_url: str, tenant: str) -> Callable[..., Settings]:
     def make(**changes: Any) -> Settings:
         given = {"model": str(artefact), "redis_url": redis_url, "tenant": tenant, "store_timeout_ms": PATIENT_MS}
-        given["allowed_hosts"] = TEST_HOSTS
         return Settings(**given | changes)
 
     return make

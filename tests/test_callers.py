@@ -54,7 +54,7 @@ def test_an_address_localhost_and_a_name_of_its_own_are_hosts(host: str) -> None
         "evil.example",
         "evil.example:8000",
         "gatewatch.evil.example",
-        "evil-gatewatch",
+        "evil-gatewatch.com",
         "localhost.evil.example",
         "127.0.0.1.evil.example",
         "evil.example@127.0.0.1",
@@ -144,7 +144,7 @@ def test_the_name_it_listens_on_is_one_of_its_own(settings: Callable[..., Settin
     app = create_app(settings(host="sensors.plant", allowed_hosts=()))
     with TestClient(app, base_url="http://sensors.plant:8000") as client:
         assert client.get("/livez").status_code == 200
-    with TestClient(app, base_url="http://testserver") as client:
+    with TestClient(app, base_url="http://other.plant") as client:
         assert client.get("/livez").status_code == 403
 
 

@@ -27,7 +27,7 @@ from models.training.config import Architecture, TrainConfig
 from models.training.train import train
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import CHANNELS, TEST_HOSTS
+from tests.conftest import CHANNELS
 from tests.test_cli import gatewatch, recording, refused, rows_of
 
 
@@ -128,7 +128,7 @@ def test_each_architecture_scores_through_a_kill_as_in_a_scan(
     ):
         results = [reply for at in range(0, 50, 7) for reply in posted(client, sent[at : at + 7])]
         process.kill()
-    with TestClient(create_app(Settings.model_validate(served | {"allowed_hosts": TEST_HOSTS}))) as restarted:
+    with TestClient(create_app(Settings.model_validate(served))) as restarted:
         again = [reply for at in range(42, 90, 16) for reply in posted(restarted, sent[at : at + 16])]
     assert [result["replayed"] for result in again] == [True] * (len(results) - 42) + [False] * (90 - len(results))
     results = results[:42] + again

@@ -10,8 +10,8 @@ Sec-Fetch-Site).
     shows an image, a frame or a script from here       Sec-Fetch-Site: cross-site, or same-site
 
 Who is no browser sends neither Origin nor Sec-Fetch-Site, and passes by its Host: an address, localhost, one of
-GATEWATCH_ALLOWED_HOSTS, or none; or a name without a dot, as Kubernetes, compose and proxies give to services: no page on
-the internet has such a name. A link to a page of this service may be followed from anywhere: nothing but the user
+GATEWATCH_ALLOWED_HOSTS, or none; or a name without a dot, as Kubernetes, compose and proxies give to services: no page
+on the internet has such a name. A link to a page of this service may be followed from anywhere: nothing but the user
 sees what it opens. What a proxy says of the name it was asked by (X-Forwarded-Host) proves nothing, and is not read.
 """
 
@@ -33,6 +33,7 @@ _LONGEST: Final = 300
 """Bytes; a name has at most 253, and a port 5."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+(?:%[\w.~-]+)?\]|[^\[\]:@/\s]+)(?::\d*)?", re.ASCII)
+_SINGLE = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
 _OWN_SITE: Final = ("same-origin", "none")
 """`none`: the user typed the address, or used a bookmark."""
 
@@ -87,7 +88,7 @@ class Callers:
         if found is None:
             return False
         name = found[1].removesuffix(".")
-        return "." not in name or name in self._names or _is_address(name.strip("[]"))
+        return name in self._names or _SINGLE.fullmatch(name) is not None or _is_address(name.strip("[]"))
 
     def _is_own_page(self, origin: str, host: str | None) -> bool:
         """Whether a page's origin is the service's own: the host and port asked for, or a name of its own."""
