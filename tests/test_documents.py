@@ -170,7 +170,7 @@ def test_the_tree_of_the_architecture_is_the_tree() -> None:
 def test_every_setting_and_series_that_is_named_exists(page: Path) -> None:
     text = page.read_text()
     settings = {f"GATEWATCH_{name.upper()}" for name in Settings.model_fields}
-    assert set(re.findall(r"GATEWATCH_[A-Z_]*[A-Z]", text)) <= settings
+    assert set(re.findall(r"GATEWATCH_[A-Z0-9_]*[A-Z0-9]", text)) <= settings
     exposed = Metrics().exposition().decode()
     series = {name.removesuffix("_total") for name in re.findall(r"^# TYPE (\w+)", exposed, re.MULTILINE)}
     named = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in re.findall(r"\bgatewatch_\w+", text)}
