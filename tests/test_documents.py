@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httpx2
 import pytest
@@ -26,7 +26,7 @@ from service.cli import app as command
 from service.demo.station import write_recordings
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.conftest import post, readings
+from tests.conftest import CHANNELS, post, readings
 from tests.test_whole_path import serving
 
 ROOT: Final = Path(__file__).parent.parent
@@ -223,6 +223,19 @@ def test_every_block_can_be_read(page: Path) -> None:
         compile(block.content, name_of(page), "exec")
     languages = {block.group(1).split(" ")[0] for block in _FENCE.finditer(page.read_text())}
     assert languages <= {"sh", "python", "json", "text", "mermaid"}
+
+
+def test_the_chain_tag_is_the_one_that_the_page_computes(client: TestClient) -> None:
+    """Of readings some of whose values are missing."""
+    names: dict[str, Any] = {}
+    (block,) = blocks_of(ROOT / "docs/http-api.md", "python")
+    exec(compile(block.content, "docs/http-api.md", "exec"), names)  # noqa: S102
+    sent, tag = readings("tagged", 20), bytes(16)
+    post(client, sent)
+    for one in sent:
+        values = [one["values"][channel] for channel in CHANNELS]
+        tag = names["next_tag"](tag, one["seq"], round(1000 * one["timestamp"]), values)
+    assert client.get("/v1/streams/tagged").json()["tag"] == tag.hex()
 
 
 RUN: Final = [
