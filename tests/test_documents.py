@@ -26,7 +26,7 @@ from service.cli import app as command
 from service.demo.station import write_recordings
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.conftest import CHANNELS, post, readings
+from tests.conftest import post, readings
 from tests.test_whole_path import serving
 
 ROOT: Final = Path(__file__).parent.parent
@@ -233,8 +233,7 @@ def test_the_chain_tag_is_the_one_that_the_page_computes(client: TestClient) -> 
     sent, tag = readings("tagged", 20), bytes(16)
     post(client, sent)
     for one in sent:
-        values = [one["values"][channel] for channel in CHANNELS]
-        tag = names["next_tag"](tag, one["seq"], round(1000 * one["timestamp"]), values)
+        tag = names["next_tag"](tag, one["seq"], round(1000 * one["timestamp"]), one["values"])
     assert client.get("/v1/streams/tagged").json()["tag"] == tag.hex()
 
 
