@@ -13,7 +13,7 @@ from models.artefact import Artefact, GeneralManifest, load_artefact, record_dty
 from models.budget import budget_fields, joined, take_time, thresholds, young_thresholds
 from models.detector import JOIN_READINGS, LARGEST_SCORE, Detector, Records, Step, float32
 from models.errors import ArtefactError
-from models.graph import check_steps, open_session
+from models.graph import check_steps, open_session, settle
 from models.running import FEATURES, HORIZONS, observe, running_fields, seasonal
 from models.surprise import (
     RANGE,
@@ -181,6 +181,7 @@ class GeneralDetector(Detector):
         for name, shape in self._tensors.items():
             feed[name] = np.ascontiguousarray(states[name]).reshape(streams * channels, *shape)
         mean, *tensors = self._session.run(self._outputs, feed)
+        settle(mean, tensors)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor.reshape(states[name].shape)
         steps = np.minimum(np.maximum(mean.reshape(streams, channels, -1), -FORECAST_LIMIT), FORECAST_LIMIT)
