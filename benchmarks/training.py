@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from models.detector import open_session
+from models.graph import open_session
 from models.recordings import Recording
 from models.scaling import Scaling
 from models.training import loop

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
 from models.clock import clock_fields, take_time
 from models.errors import ArtefactError, ShapeError
-from models.graph import check_steps, open_session
+from models.graph import check_steps, open_session, settle
 from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, state_fields
 from models.scaling import Scaling, shown
 from models.version_1 import trained_dtype_1
@@ -301,6 +301,7 @@ class Detector:
         for name in self._tensors:
             feed[name] = np.ascontiguousarray(states[name])
         forecast, *tensors = self._session.run(self._outputs, feed)
+        settle(forecast, tensors)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor
         return cast("NDArray[np.float32]", forecast)

@@ -14,7 +14,7 @@ from models.budget import budget_fields, joined, take_pace, thresholds, young_th
 from models.clock import clock_fields, take_time
 from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, taken_over
 from models.errors import ArtefactError
-from models.graph import check_steps, open_session
+from models.graph import check_steps, open_session, settle
 from models.running import BINS, DAY_MS, FEATURES, HORIZONS, PLACES, TINY, observe, placed, running_fields, seasonal
 from models.surprise import (
     LARGEST_MISS,
@@ -205,6 +205,7 @@ class GeneralDetector(Detector):
         for name, shape in self._tensors.items():
             feed[name] = np.ascontiguousarray(states[name]).reshape(streams * channels, *shape)
         mean, *tensors = self._session.run(self._outputs, feed)
+        settle(mean, tensors)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor.reshape(states[name].shape)
         steps = np.minimum(np.maximum(mean.reshape(streams, channels, -1), -FORECAST_LIMIT), FORECAST_LIMIT)

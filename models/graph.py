@@ -7,12 +7,13 @@ may take of memory. The service has no package for ONNX; the few fields that mat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from threading import Timer
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from models.errors import ArtefactError
 
@@ -115,6 +116,17 @@ def check_steps(
         raise ArtefactError(f"model.onnx does not step{too_long} as the manifest says: {error}") from error
     finally:
         timer.cancel()
+
+
+def settle(mean: NDArray[np.float32], tensors: Iterable[NDArray[np.float32]]) -> None:
+    """Begin rows afresh, in place, whose forecast is not finite: 0 is the mean of a channel, and of a network's state.
+
+    A NaN that stayed in a state would silence its stream for ever.
+    """
+    wrong = ~np.isfinite(mean).all(axis=1)
+    if np.count_nonzero(wrong):
+        for array in (mean, *tensors):
+            array[wrong] = 0
 
 
 @cache

@@ -18,7 +18,7 @@ from models import graph
 from models.artefact import GRAPH, MANIFEST, load_artefact, manifest_hash, save_artefact
 from models.detector import Detector
 from models.errors import ArtefactError
-from models.graph import check_steps, open_session, require_plain
+from models.graph import check_steps, open_session, require_plain, settle
 
 STATE = {"h": (2,)}
 
@@ -175,3 +175,29 @@ def test_a_hostile_graph_in_an_artefact_is_refused_in_one_line(artefact: Path, t
     save_artefact(tmp_path / "made", loaded.manifest, loop, b"", "")
     with pytest.raises(ArtefactError, match="loop or a branch"):
         Detector.load(tmp_path / "made")
+
+
+def aging() -> bytes:
+    """A graph whose h counts readings, and whose forecast is the root of 20 - h: NaN from the 22nd reading on."""
+    whole = onnx.load_from_string(made([]))
+    whole.graph.node[0].CopyFrom(helper.make_node("Add", ["h", "one"], ["h_next"]))
+    whole.graph.initializer.extend([constant("one", 1, np.float32), constant("limit", 20, np.float32)])
+    root = helper.make_node("Sqrt", ["left"], ["root"])
+    total = helper.make_node("ReduceMean", ["root"], ["mean_root"], axes=[1], keepdims=1)
+    zero = helper.make_node("Sub", ["x", "x"], ["zero"])
+    left = helper.make_node("Sub", ["limit", "h"], ["left"])
+    whole.graph.node.extend([left, root, total, zero, helper.make_node("Add", ["zero", "mean_root"], ["mean"])])
+    return bytes(whole.SerializeToString())
+
+
+def test_a_stream_whose_forecast_ends_in_nan_begins_afresh_and_no_neighbour_does() -> None:
+    session = open_session(aging())
+    check_steps(session, {"x": (3,)}, STATE, (3,))
+    h = np.array([[19.0, 19], [3, 3]], np.float32)
+    seen = []
+    for _ in range(5):
+        mean, h = session.run(["mean", "h_next"], {"x": np.ones((2, 3), np.float32), "h": h})
+        settle(mean, [h])
+        assert np.isfinite(mean).all()
+        seen.append(h[:, 0].tolist())
+    assert seen == [[20, 4], [21, 5], [0, 6], [1, 7], [2, 8]]
