@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from models.residual import RUN_ALLOWANCE, RUN_MARGIN
 from models.scaling import STANDARDISED_LIMIT
-from models.training.calibration import RESTART_INTERVALS, RUN_ALLOWANCE, RUN_MARGIN
+from models.training.calibration import RESTART_INTERVALS
 
 NAMED = 3
 """Channels named in one line for people."""
