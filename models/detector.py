@@ -177,6 +177,10 @@ class Detector:
         """(B, C) channels that have stood still, or been absent, for so long that they no longer count in the score."""
         return set_apart(states, self.calibration)
 
+    def keeps_budget(self, states: Records) -> NDArray[np.bool_]:
+        """(B,) whether the alerts allowed can be kept at the pace of each stream; a rate of false alarms always can."""
+        return np.ones(len(states), bool)
+
     def step(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, load_artefact
-from models.budget import budget_fields, joined, take_pace, thresholds, young_thresholds
+from models.budget import budget_fields, joined, kept, take_pace, thresholds, young_thresholds
 from models.clock import clock_fields, take_time
 from models.detector import (
     JOIN_READINGS,
@@ -166,6 +166,10 @@ class GeneralDetector(Detector):
         states["inside"] = RANGE_ALERT_READINGS
         states["ahead"] = np.nan
         return self.with_incidents_ended(states)
+
+    def keeps_budget(self, states: Records) -> NDArray[np.bool_]:
+        """(B,) whether the alerts a week that are allowed can be kept at the pace of each stream."""
+        return kept(states, self.alerts_per_week)
 
     def set_apart(self, states: Records) -> NDArray[np.bool_]:
         """(B, C) channels that have stood still, or been absent, for so long that they no longer count in the score."""

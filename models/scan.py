@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,12 @@ JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected"
 
 @dataclass(frozen=True)
 class Scan:
-    """What a detector says of the N readings of a recording; see detector.Step and expected_band for the fields."""
+    """What a detector says of the N readings of a recording; see detector.Step and expected_band for the fields.
+
+    Attributes:
+        states: (1,) the stream's state at the end.
+        keeps_budget: see Detector.keeps_budget.
+    """
 
     recording: Recording
     score: NDArray[np.float32]
@@ -35,6 +40,7 @@ class Scan:
     residual: NDArray[np.float32]
     parts: NDArray[np.float64]
     states: NDArray[Any]
+    keeps_budget: bool
 
     def incidents(self) -> list[tuple[int, str, str, float]]:
         """Row, reason, channel with the largest share, and score of each alert."""
@@ -94,8 +100,22 @@ def scan_together(
     for at, recording in enumerate(ordered):
         own = {name: rows[name][: lengths[at], at] for name in ROW_FIELDS}
         expected = expected_band(own.pop("mid"), own.pop("half"))
-        found.append(Scan(recording, **own, expected=expected, states=states[at : at + 1]))
+        kept = bool(detector.keeps_budget(states[at : at + 1])[0])
+        found.append(Scan(recording, **own, expected=expected, states=states[at : at + 1], keeps_budget=kept))
     return found
+
+
+def scan_in_order(detector: Detector, recordings: Iterable[Recording]) -> Iterator[Scan]:
+    """Score recordings that follow each other in one stream: the state is carried from each into the next.
+
+    Raises:
+        RecordingError: a recording's channels are not the model's.
+    """
+    states = None
+    for recording in recordings:
+        found = scan(detector, recording, states)
+        states = found.states
+        yield found
 
 
 def scan_after(detector: Detector, normal: Recording, recording: Recording) -> Scan:
@@ -120,7 +140,7 @@ def scan_trained_on_beginning(detector: Detector, recording: Recording, rows: in
     normal.alert[:] = False
     rest = scan(detector, recording.rows(rows), detector.with_incidents_ended(normal.states))
     joined = {name: np.concatenate([getattr(normal, name), getattr(rest, name)]) for name in JOINED_FIELDS}
-    return Scan(_in_model_order(recording, detector), **joined, states=rest.states)
+    return Scan(_in_model_order(recording, detector), **joined, states=rest.states, keeps_budget=rest.keeps_budget)
 
 
 def write_scores(found: Scan, path: Path) -> None:
@@ -182,11 +202,20 @@ def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], 
 
 
 def summary(found: Scan) -> str:
-    """One line: readings, how many anomalous, how many alerts."""
-    return (
+    """One line: readings, how many anomalous, how many alerts; what was not judged, and whether the budget holds."""
+    unjudged = int((found.status == WARMING_UP).sum())
+    told = (
         f"{len(found.recording)} readings, {int((found.status == ANOMALOUS).sum())} anomalous, "
         f"{int(found.alert.sum())} alerts"
     )
+    if unjudged:
+        told += f"; {unjudged} warming up, not judged"
+    if not found.keeps_budget:
+        told += (
+            "; readings come so fast that the alert budget cannot be kept: only the grossest anomalies alert, and more "
+            "often than allowed; scan means of several readings, or allow more with --alerts-per-week"
+        )
+    return told
 
 
 def _in_model_order(recording: Recording, detector: Detector) -> Recording:

@@ -156,8 +156,9 @@ def judge_general(
     size = (pool(kinds) / channels**0.25).T
     nats, place = _nats(size, states["counted"], readings)
     limit = threshold[:, :1] + MORE_NATS
-    by_itself = _alone(kinds / channels**0.25, states["counted"], readings, limit) if (nats > limit).any() else None
-    count(place, states["counted"], seen, (nats > limit) & within[:, None], limit)
+    rare = nats > limit
+    by_itself = _alone(kinds / channels**0.25, states["counted"], readings, limit, rare)
+    count(place, states["counted"], seen, rare & within[:, None], limit)
     lasting = states["lasting"].astype(np.float64)
     lasting += LASTING_GAIN * (nats[:, EVENT] - lasting) * seen
     states["lasting"] = lasting
@@ -197,13 +198,25 @@ def _nats(size: Floats, counted: NDArray[np.float32], readings: NDArray[np.integ
 
 
 def _alone(
-    kinds: Floats, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]], limit: Floats
-) -> NDArray[np.bool_]:
-    """(B, C) whether the (KINDS, B, C) sizes of a channel would be rare enough if all others were as usual."""
-    channels = kinds.shape[2]
-    sizes = kinds.reshape(KINDS, -1).T
-    nats, _ = _nats(sizes, np.repeat(counted, channels, axis=0), np.repeat(readings, channels))
-    return np.asarray(np.logical_or.reduce(nats > np.repeat(limit, channels, axis=0), 1).reshape(kinds.shape[1:]))
+    sizes: Floats,
+    counted: NDArray[np.float32],
+    readings: NDArray[np.integer[Any]],
+    limit: Floats,
+    rare: NDArray[np.bool_],
+) -> NDArray[np.bool_] | None:
+    """(B, C) whether the (KINDS, B, C) sizes of a channel are rare enough if all others are as usual.
+
+    Looked at only where those of all channels together are, (B, KINDS) `rare`; None if they nowhere are.
+    """
+    if not np.count_nonzero(rare):
+        return None
+    alone = np.zeros(sizes.shape[1:], bool)
+    for row in np.flatnonzero(np.logical_or.reduce(rare, 1)).tolist():
+        each = sizes[:, row].T  # (C, KINDS)
+        own = np.broadcast_to(counted[row], (len(each), *counted.shape[1:]))
+        nats, _ = _nats(each, own, np.broadcast_to(readings[row], len(each)))
+        alone[row] = np.logical_or.reduce(nats > limit[row], 1)
+    return alone
 
 
 def nats_of(z: Floats) -> Floats:
