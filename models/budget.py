@@ -66,9 +66,18 @@ def take_pace(states: Records, elapsed_ms: NDArray[np.int64], readings: NDArray[
 
 def thresholds(states: Records, alerts_per_week: float) -> Floats:
     """(B,) T in nats, for an alert budget, at each stream's own pace."""
+    rate = np.maximum(_rate(states, alerts_per_week), LEAST_RATE)
+    return np.asarray(-np.log(np.minimum(rate, min(LARGEST_RATE * alerts_per_week, 0.1))))
+
+
+def kept(states: Records, alerts_per_week: float) -> NDArray[np.bool_]:
+    """(B,) whether an alert budget can be kept at the pace of each stream: so rare an alert can be told at all."""
+    return np.asarray(_rate(states, alerts_per_week) >= LEAST_RATE) | (states["pace_ms"] <= 0)
+
+
+def _rate(states: Records, alerts_per_week: float) -> Floats:
     power = RATE_POWER if alerts_per_week >= 1 else SMALL_POWER
-    rate = RATE * alerts_per_week**power * states["pace_ms"].astype(np.float64) / WEEK_MS
-    return np.asarray(-np.log(np.minimum(np.maximum(rate, LEAST_RATE), min(LARGEST_RATE * alerts_per_week, 0.1))))
+    return np.asarray(RATE * alerts_per_week**power * states["pace_ms"].astype(np.float64) / WEEK_MS)
 
 
 def young_thresholds(threshold: Floats, readings: NDArray[np.integer[Any]]) -> Floats:

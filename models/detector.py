@@ -14,7 +14,7 @@ from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, 
 from models.clock import clock_fields, take_time
 from models.errors import ArtefactError, ShapeError
 from models.graph import check_steps, open_session, settle
-from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, state_fields
+from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, set_apart, state_fields
 from models.scaling import Scaling, shown
 from models.version_1 import trained_dtype_1
 
@@ -31,8 +31,6 @@ JOIN_READINGS = 200
 """Anomalous readings with fewer than so many normal ones between them are one incident, with one alert.
 
 On NAB, 50 / 200 / 500 rows gave 66.7 / 67.1 / 67.9 points and none 62.5 (measured on a prototype)."""
-
-RUNS = slice(REASONS.index("still"), REASONS.index("absent") + 1)
 
 MOST_READINGS = np.uint32(2**32 - 1)
 """Counted of a stream; more are not."""
@@ -80,12 +78,21 @@ def expected_band(mid: Floats, half: NDArray[np.float32]) -> Floats:
     return np.stack([mid - wide, mid, mid + wide], axis=-1)
 
 
+def incident_fields(channels: int) -> list[Any]:
+    """The fields of a stream's state that say how its incidents stand: 4 bytes, and 2 a channel.
+
+    Readings, at most JOIN_READINGS, since the stream was last anomalous, since each channel was by itself, and since
+    the last alert.
+    """
+    return [("calm", "<u2"), ("channel_calm", "<u2", (channels,)), ("told", "<u2")]
+
+
 class Detector:
     """A trained network and its calibration, stepping any number of streams by one reading each.
 
     A stream's state is one record of the numpy dtype `state_dtype`: the network's tensors, the residual's memory,
-    what its clock did, readings since the start, calm readings since the last anomalous one, and whether a
-    channel stands still or is missing for too long.
+    what its clock did, readings since the start, and how long it has been calm since its
+    incidents.
     """
 
     def __init__(self, artefact: Artefact) -> None:
@@ -116,8 +123,7 @@ class Detector:
             [
                 *clock_fields(),
                 ("readings", "<u4"),
-                ("calm", "<u2"),
-                ("stuck", "?"),
+                *incident_fields(len(self.channels)),
                 *state_fields(len(self.channels)),
                 *((name, "<f4", shape) for name, shape in self._tensors.items()),
             ]
@@ -141,13 +147,14 @@ class Detector:
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
         states = np.zeros(streams, self.state_dtype)
-        states["calm"] = JOIN_READINGS
         begin(states, self.calibration)
-        return states
+        return self.with_incidents_ended(states)
 
     def from_version_1(self, states: Records) -> Records:
         """(B,) states from those of `state_dtype_1`."""
-        return taken_over(states, self.initial(len(states)))
+        taken = taken_over(states, self.initial(len(states)))
+        taken["long"] = states["stuck"]
+        return taken
 
     @staticmethod
     def is_open(states: Records) -> NDArray[np.bool_]:
@@ -158,8 +165,22 @@ class Detector:
     def with_incidents_ended(states: Records) -> Records:
         """(B,) the same states with no incident to join: the next anomalous reading raises an alert."""
         ended = states.copy()
-        ended["calm"] = JOIN_READINGS
+        for name in ("calm", "channel_calm", "told"):
+            ended[name] = JOIN_READINGS
         return ended
+
+    @staticmethod
+    def open_channels(states: Records) -> NDArray[np.bool_]:
+        """(B, C) whether each channel has an incident of its own open."""
+        return np.asarray(states["channel_calm"] < OPEN_READINGS)
+
+    def set_apart(self, states: Records) -> NDArray[np.bool_]:
+        """(B, C) channels that have stood still, or been absent, for so long that they no longer count in the score."""
+        return set_apart(states, self.calibration)
+
+    def keeps_budget(self, states: Records) -> NDArray[np.bool_]:
+        """(B,) whether the alerts allowed can be kept at the pace of each stream; a rate of false alarms always can."""
+        return np.ones(len(states), bool)
 
     def step(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams.
@@ -250,21 +271,27 @@ class Detector:
     ) -> Step:
         """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
 
-        So does a channel that begins to stand still or to be missing: else an incident that happens to be open would
-        swallow the death of a sensor, and stay open with it.
+        So does a channel whose own incident begins, unless an alert has just gone out: what spreads from one channel to
+        others is one incident.
         """
         readings, calm = states["readings"], states["calm"]
         warm = readings >= self.warm_up
         strange = judged.score > 1.0
         calmer = np.minimum(calm + 1, JOIN_READINGS)
+        channel_calm = np.minimum(states["channel_calm"] + 1, JOIN_READINGS)
+        told = np.minimum(states["told"] + 1, JOIN_READINGS)
         if np.count_nonzero(strange):
-            stuck = np.logical_or.reduce(judged.parts[:, RUNS] > 1.0, 1)
             anomalous = warm & strange
-            alert = anomalous & ((calm >= JOIN_READINGS) | urgent | (stuck & ~states["stuck"]))
+            alone = anomalous[:, None] if judged.alone is None else judged.alone & anomalous[:, None]
+            begins = np.logical_or.reduce(alone & (states["channel_calm"] >= JOIN_READINGS), 1)
+            begins &= states["told"] >= OPEN_READINGS
+            alert = anomalous & ((calm >= JOIN_READINGS) | urgent | begins)
             calmer *= ~anomalous
+            channel_calm *= ~alone
+            told *= ~alert
         else:
-            stuck = anomalous = alert = strange
-        states["stuck"] = stuck
+            anomalous = alert = strange
+        states["channel_calm"], states["told"] = channel_calm, told
         states["readings"] = readings + (readings < MOST_READINGS)
         states["calm"] = calmer
         return Step(
@@ -336,11 +363,12 @@ def _residual_calibration(manifest: Manifest) -> ResidualCalibration:
 
 
 def taken_over(before: Records, states: Records) -> Records:
-    """`states`, with every field that `before` has of the same name."""
+    """`states`, with every field that `before`, of version 1, has of the same name; an open incident stays open."""
     names = set(before.dtype.names or ())
     for name in states.dtype.names or ():
         if name in names:
             states[name] = before[name]
+    states["channel_calm"], states["told"] = before["calm"][:, None], before["calm"]
     return states
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, load_artefact, record_dtype
-from models.budget import budget_fields, joined, take_pace, thresholds, young_thresholds
+from models.budget import budget_fields, joined, kept, take_pace, thresholds, young_thresholds
 from models.clock import clock_fields, take_time
-from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, taken_over
+from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, incident_fields, taken_over
 from models.errors import ArtefactError
 from models.graph import check_steps, open_session, settle
 from models.running import BINS, DAY_MS, FEATURES, HORIZONS, PLACES, TINY, observe, placed, running_fields, seasonal
@@ -24,6 +24,7 @@ from models.surprise import (
     judge_general,
     miss_for,
     remember_forecasts,
+    set_apart,
     surprise_fields,
     usual_miss,
 )
@@ -109,8 +110,7 @@ class GeneralDetector(Detector):
             [
                 *clock_fields(),
                 ("readings", "<u4"),
-                ("calm", "<u2"),
-                ("stuck", "?"),
+                *incident_fields(channels),
                 ("inside", "<u2"),
                 *budget_fields(),
                 *running_fields(channels),
@@ -154,10 +154,17 @@ class GeneralDetector(Detector):
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
         states = np.zeros(streams, self.state_dtype)
-        states["calm"] = JOIN_READINGS
         states["inside"] = RANGE_ALERT_READINGS
         states["ahead"] = np.nan
-        return states
+        return self.with_incidents_ended(states)
+
+    def keeps_budget(self, states: Records) -> NDArray[np.bool_]:
+        """(B,) whether the alerts a week that are allowed can be kept at the pace of each stream."""
+        return kept(states, self.alerts_per_week)
+
+    def set_apart(self, states: Records) -> NDArray[np.bool_]:
+        """(B, C) channels that have stood still, or been absent, for so long that they no longer count in the score."""
+        return set_apart(states)
 
     def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
@@ -166,7 +173,7 @@ class GeneralDetector(Detector):
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
         now = placed(states, values)
-        expected, _ = seasonal(states, now[1], timestamps_ms)
+        expected, known = seasonal(states, now[1], timestamps_ms)
         ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
         mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
         half = float32(self._rare * usual)
@@ -176,7 +183,7 @@ class GeneralDetector(Detector):
         threshold = thresholds(states, self.alerts_per_week)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
         asked = young_thresholds(threshold, readings)
-        judged = judge_general(values, now, ahead, due, expected, states, readings, asked, within)
+        judged = judge_general(values, now, ahead, due, expected, known, states, readings, asked, within)
         self._look_ahead(observe(states, values, now, timestamps_ms, elapsed), states, readings)
         take_pace(states, elapsed, readings)
         outside = judged.parts[:, RANGE] > 1.0

@@ -76,6 +76,13 @@ NOISE_LIMIT, EVENT_LIMIT, ACCEPT_LIMIT = 8.0, 4.0, 3.0
 LEAST_VARIANCE = 1 / 16
 """Of p: a spread of a quarter of a usual miss."""
 
+RUN_MARGIN, RUN_ALLOWANCE = 3, 30
+"""A channel may stand still, or be absent, three times as long as it ever did, and 30 readings."""
+
+APART_READINGS = 300
+"""A channel that stands still, or is absent, for so many readings more has been told, and is set apart: it no longer
+counts in its stream's score until it moves or comes back."""
+
 _TIMES = np.array([TEACHING_READINGS, 1.0, 1.0])[:, None, None]
 _GAINS = np.array([1.0, LEVEL_GAIN, LIVELY_GAIN])[:, None, None]
 """What a lesson for noise, level and liveliness is divided by, and multiplied with."""
@@ -158,6 +165,8 @@ class Judged:
         attribution: (B, C) the channels' shares in that part; each row sums to 1.
         parts: (B, 4) all parts, in units of their thresholds.
         missed: (B, C) reading minus forecast, in the forecast's units; 0 where missing.
+        alone: (B, C) whether a channel by itself, without the others, is enough for a part above 1; None if no stream
+            has such a part.
         signals: (B, 3) before threshold and acceptance: (E' - m)/s, L and V; of the general model see there.
     """
 
@@ -166,11 +175,15 @@ class Judged:
     attribution: Floats
     parts: Floats
     missed: Floats
+    alone: NDArray[np.bool_] | None
     signals: Floats
 
 
 def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 28 bytes a channel and 20 more.
+    """The fields of a stream's state that this module keeps: 36 bytes a channel and 21 more.
+
+    `long` tells whether any run was ever longer than its limit; such runs, once they have ended, are in `longest_still`
+    and `longest_absent`.
 
     All begin at 0, but `lively` as is usual and `value` as NaN: see `begin`. `noise` is w - 1, `usual` m - m₀,
     `unrest` s² - s₀², `accepted` A.
@@ -187,6 +200,9 @@ def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
         ("value", "<f8", (channels,)),
         ("still", "<u4", (channels,)),
         ("absent", "<u4", (channels,)),
+        ("long", "?", ()),
+        ("longest_still", "<u4", (channels,)),
+        ("longest_absent", "<u4", (channels,)),
     ]
 
 
@@ -221,7 +237,9 @@ def judge(
     whole = np.count_nonzero(known) == known.size  # no value is missing, and none was in the reading before
     observed = known if whole else np.isfinite(values)
     x = deviation if whole else np.where(observed, deviation, 0.0)
+    before = runs.copy() if np.count_nonzero(states["long"]) else None
     _count_runs(runs, change == 0.0, None if whole else ~observed)
+    limits = calibration.run_limits if before is None else _own_limits(before, runs, states, calibration)
     if whole:
         states["value"] = values
     else:
@@ -258,11 +276,15 @@ def judge(
     np.minimum(miss, MISS_LIMIT, out=views[0])
     views[1] = channels[2]
     np.divide(np.abs(channels[1]), calibration.level_scale, out=views[3])
-    np.divide(runs, calibration.run_limits, out=views[4:6])
+    np.divide(runs, limits, out=views[4:6])
     _quiet(channels[2], calibration, out=views[6])
     powers = np.square(views[:4])
     powers[1::2] *= powers[1::2]
     powers, longest = np.add.reduce(powers, 2), np.maximum.reduce(views[4:], 2)
+    if np.count_nonzero(longest[:2] > 1.0):
+        states["long"] |= np.logical_or.reduce(longest[:2] > 1.0)
+        views[4:6] *= runs <= limits + APART_READINGS
+        np.maximum.reduce(views[4:6], 2, out=longest[:2])
 
     if len(values) == 1:  # numbers: the same bits in a tenth of the time
         sums, lengths, before = (column[:, 0].tolist() for column in (powers, longest, means))
@@ -273,8 +295,44 @@ def judge(
         pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
     store(states, "event", pooled[8:])
     reason = pooled[:PARTS].argmax(axis=0)
+    alone = _alone(strange, states, calibration) if np.count_nonzero(pooled[7] > 1.0) else None
     telling = strange[reason.item()] if len(values) == 1 else strange[reason, np.arange(len(values))]
-    return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, pooled[PARTS:7].T)
+    return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, alone, pooled[PARTS:7].T)
+
+
+def _own_limits(before: Floats, runs: Floats, states: Records, calibration: ResidualCalibration) -> Floats:
+    """(2, B, C) the limits of runs, raised by how long a channel has stood still or been missing in the stream's life.
+
+    A run teaches no more than up to where its channel is set apart.
+    """
+    longest = load(states, "longest_still", 2)
+    limits = np.maximum(calibration.run_limits, (RUN_MARGIN * longest + RUN_ALLOWANCE) * (longest > 0))
+    ended = (runs < before) & (before > limits)
+    if np.count_nonzero(ended):
+        np.maximum(longest, np.minimum(before, limits + APART_READINGS), out=longest, where=ended)
+        store(states, "longest_still", longest)
+    return limits
+
+
+def _alone(strange: Floats, states: Records, calibration: ResidualCalibration) -> NDArray[np.bool_]:
+    """(B, C) whether the channel's z, q, or run is above the threshold of its part.
+
+    Args:
+        strange: (5, B, C) z, q, runs; the rest is not looked at.
+    """
+    mean, variance = calibration.event_mean + states["usual"], calibration.event_variance + states["unrest"]
+    event = mean + calibration.event_threshold * np.sqrt(np.maximum(variance, LEAST_VARIANCE))
+    level = np.maximum(states["accepted"], 0.0) + calibration.level_threshold
+    return np.asarray(
+        (strange[0] > event[:, None]) | (strange[1] > level[:, None]) | (strange[2] > 1.0) | (strange[3] > 1.0)
+    )
+
+
+def set_apart(states: Records, calibration: ResidualCalibration) -> NDArray[np.bool_]:
+    """(B, C) channels that have stood still, or been absent, for so long that they no longer count."""
+    runs, longest = load(states, "still", 2), load(states, "longest_still", 2)
+    limits = np.maximum(calibration.run_limits, (RUN_MARGIN * longest + RUN_ALLOWANCE) * (longest > 0))
+    return np.asarray(np.logical_or.reduce(runs > limits + APART_READINGS))
 
 
 def _quiet(lively: Floats, calibration: ResidualCalibration, out: Floats) -> None:

@@ -139,7 +139,7 @@ def seasonal(states: Records, before: Floats, timestamps_ms: NDArray[np.int64]) 
     """
     rows, bins = np.arange(len(states)), timestamps_ms % DAY_MS // BIN_MS
     known = states["visits"][rows, :, bins] > 0
-    known &= (states["tried"] >= BINS) & (states["table_miss"] < states["step"])
+    known &= states["tried"] >= BINS
     return np.where(known, states["table"][rows, :, bins], before), known
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Scan:
-    """What a detector says of the N readings of a recording; see detector.Step and expected_band for the fields."""
+    """What a detector says of the N readings of a recording; see detector.Step and expected_band for the fields.
+
+    Attributes:
+        states: (1,) the stream's state at the end.
+        keeps_budget: see Detector.keeps_budget.
+    """
 
     recording: Recording
     score: NDArray[np.float32]
@@ -41,6 +46,7 @@ class Scan:
     residual: NDArray[np.float32]
     parts: NDArray[np.float64]
     states: NDArray[Any]
+    keeps_budget: bool
 
     def incidents(self) -> list[tuple[int, str, str, float]]:
         """Row, reason, channel with the largest share, and score of each alert."""
@@ -100,8 +106,22 @@ def scan_together(
     for at, recording in enumerate(ordered):
         own = {name: rows[name][: lengths[at], at] for name in ROW_FIELDS}
         expected = expected_band(own.pop("mid"), own.pop("half"))
-        found.append(Scan(recording, **own, expected=expected, states=states[at : at + 1]))
+        kept = bool(detector.keeps_budget(states[at : at + 1])[0])
+        found.append(Scan(recording, **own, expected=expected, states=states[at : at + 1], keeps_budget=kept))
     return found
+
+
+def scan_in_order(detector: Detector, recordings: Iterable[Recording]) -> Iterator[Scan]:
+    """Score recordings that follow each other in one stream: the state is carried from each into the next.
+
+    Raises:
+        RecordingError: a recording's channels are not the model's.
+    """
+    states = None
+    for recording in recordings:
+        found = scan(detector, recording, states)
+        states = found.states
+        yield found
 
 
 def scan_after(detector: Detector, normal: Recording, recording: Recording) -> Scan:
@@ -126,7 +146,7 @@ def scan_trained_on_beginning(detector: Detector, recording: Recording, rows: in
     normal.alert[:] = False
     rest = scan(detector, recording.rows(rows), detector.with_incidents_ended(normal.states))
     joined = {name: np.concatenate([getattr(normal, name), getattr(rest, name)]) for name in JOINED_FIELDS}
-    return Scan(_in_model_order(recording, detector), **joined, states=rest.states)
+    return Scan(_in_model_order(recording, detector), **joined, states=rest.states, keeps_budget=rest.keeps_budget)
 
 
 def write_scores(scans: Sequence[Scan], path: Path) -> None:
@@ -216,18 +236,23 @@ def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], 
 
 
 def summary(scans: Sequence[Scan]) -> str:
-    """One line: readings, how many anomalous, how many alerts; and how many were not judged, and why."""
+    """One line: readings, how many anomalous, how many alerts; what was not judged, and whether the budget holds."""
     status = np.concatenate([found.status for found in scans])
     unjudged = int((status == WARMING_UP).sum())
     alerts = sum(int(found.alert.sum()) for found in scans)
     streams = f" of {len(scans)} streams" if len(scans) > 1 else ""
     said = f"{len(status)} readings{streams}, {int((status == ANOMALOUS).sum())} anomalous, {alerts} alerts"
-    if not unjudged:
-        return said
-    begun = sum(_warm_ups(found.status) for found in scans)
-    why = "in one warm-up" if begun == 1 else f"in {begun} warm-ups"
-    again = "; a stream warms up anew after a long gap" if begun > len(scans) or unjudged == len(status) else ""
-    return f"{said}; {unjudged} of {len(status)} readings were never judged: {why}{again}"
+    if unjudged:
+        begun = sum(_warm_ups(found.status) for found in scans)
+        why = "in one warm-up" if begun == 1 else f"in {begun} warm-ups"
+        again = "; a stream warms up anew after a long gap" if begun > len(scans) or unjudged == len(status) else ""
+        said += f"; {unjudged} of {len(status)} readings were never judged: {why}{again}"
+    if not all(found.keeps_budget for found in scans):
+        said += (
+            "; readings come so fast that the alert budget cannot be kept: only the grossest anomalies alert, and more "
+            "often than allowed; scan means of several readings, or allow more with --alerts-per-week"
+        )
+    return said
 
 
 def _warm_ups(status: NDArray[np.uint8]) -> int:

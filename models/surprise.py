@@ -12,6 +12,7 @@ models.budget.
              the level left its home, or the activity changed (models.lasting):  rarity of ‖·‖₄ / (T + 1.5)
     still    a channel does not move: readings since it last changed / (3 · its longest such run + 30)
     absent   a channel is missing: readings since it was last seen / (3 · its longest such run + 30)
+             Both until 300 readings behind the limit; then the channel is set apart, and counts no more.
     range    x is outside all its values so far by a share ε > 0.02 of their range:  (ln(n/2C) + 10 ε n/(n + 200))/T
              In a stream's first 200 readings or so its T is another, see models.budget.
 
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from models.blocks import load, store
 from models.lasting import lasting_fields, strayed
 from models.rarity import COUNTERS, count, rarity
-from models.residual import Judged, pool, shares
+from models.residual import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, Judged, pool, shares
 from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED
 
 Floats = NDArray[np.float64]
@@ -64,12 +65,6 @@ MOST_NATS = 2.5
 """For each unit of size, of what lasts: a little larger than ever, as a counter's level always is, is not rare."""
 
 RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
-
-RUN_MARGIN, RUN_ALLOWANCE = 3, 30
-"""A channel that changed no more than UNCLIPPED times has no usual length of standing still."""
-
-MOST_OF_RUNS = 2.0
-"""A channel that is dead for long gets no stranger, so that what happens to the others can still be told."""
 
 LASTING, RANGE = 1, 4
 """Their places among the parts, see models.residual.REASONS: `level` stands for all that lasts."""
@@ -125,6 +120,7 @@ def judge_general(
     mid: Floats,
     due: Floats,
     seasonal: Floats,
+    known: NDArray[np.bool_],
     states: Records,
     readings: NDArray[np.integer[Any]],
     threshold: Floats,
@@ -138,6 +134,7 @@ def judge_general(
         mid: (B, C) what was expected of it, from the origins.
         due: (B, C, horizons) forecasts of it from the origins, NaN where there is none.
         seasonal: (B, C) what the time of day lets expect, from the origins.
+        known: (B, C) whether the table knew that; else it is the last value.
         states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
         readings: (B,) how many readings each stream has seen.
         threshold: (B, 2) T in nats, of what is counted and of `range`: another only while a stream is young.
@@ -153,14 +150,15 @@ def judge_general(
     seen = np.logical_or.reduce(told, 1)
 
     kinds = np.empty((KINDS, streams, channels))
-    kinds[EVENT] = _surprise(x, due, seasonal, states, told)
+    kinds[EVENT] = _surprise(x, due, seasonal, known, states, told)
     kinds[EVENT] *= told
     kinds[1], kinds[2] = strayed(x, np.abs(change), observed, states)
     size = (pool(kinds) / channels**0.25).T
-    nats, place = rarity(size, states["counted"], readings, YOUNG_READINGS)
-    nats[:, 1:] = np.minimum(nats[:, 1:], MOST_NATS * size[:, 1:])
+    nats, place = _nats(size, states["counted"], readings)
     limit = threshold[:, :1] + MORE_NATS
-    count(place, states["counted"], seen, (nats > limit) & within[:, None], limit)
+    rare = nats > limit
+    by_itself = _alone(kinds / channels**0.25, states["counted"], readings, limit, rare)
+    count(place, states["counted"], seen, rare & within[:, None], limit)
     lasting = states["lasting"].astype(np.float64)
     lasting += LASTING_GAIN * (nats[:, EVENT] - lasting) * seen
     states["lasting"] = lasting
@@ -184,7 +182,41 @@ def judge_general(
     telling = parts.copy()
     telling[:, LASTING] *= np.maximum.reduce(parts[:, 2:4], 1) <= 1.0  # a dead sensor is that, not a new level
     reason = np.where(parts[:, RANGE] > 1.0, RANGE, telling.argmax(axis=1))  # it alerts by itself, and is then the news
-    return Judged(np.maximum.reduce(parts, 1), reason, shares(strange[reason, rows]), parts, (x - mid) * told, excess)
+    score = np.maximum.reduce(parts, 1)
+    alone = None
+    if np.count_nonzero(score > 1.0):
+        alone = np.logical_or.reduce(strange[2:] > 1.0)
+        alone = alone if by_itself is None else alone | by_itself
+    return Judged(score, reason, shares(strange[reason, rows]), parts, (x - mid) * told, alone, excess)
+
+
+def _nats(size: Floats, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]]) -> tuple[Floats, Floats]:
+    """Rarity and places of (B, KINDS) sizes."""
+    nats, place = rarity(size, counted, readings, YOUNG_READINGS)
+    nats[:, 1:] = np.minimum(nats[:, 1:], MOST_NATS * size[:, 1:])
+    return nats, place
+
+
+def _alone(
+    sizes: Floats,
+    counted: NDArray[np.float32],
+    readings: NDArray[np.integer[Any]],
+    limit: Floats,
+    rare: NDArray[np.bool_],
+) -> NDArray[np.bool_] | None:
+    """(B, C) whether the (KINDS, B, C) sizes of a channel are rare enough if all others are as usual.
+
+    Looked at only where those of all channels together are, (B, KINDS) `rare`; None if they nowhere are.
+    """
+    if not np.count_nonzero(rare):
+        return None
+    alone = np.zeros(sizes.shape[1:], bool)
+    for row in np.flatnonzero(np.logical_or.reduce(rare, 1)).tolist():
+        each = sizes[:, row].T  # (C, KINDS)
+        own = np.broadcast_to(counted[row], (len(each), *counted.shape[1:]))
+        nats, _ = _nats(each, own, np.broadcast_to(readings[row], len(each)))
+        alone[row] = np.logical_or.reduce(nats > limit[row], 1)
+    return alone
 
 
 def nats_of(z: Floats) -> Floats:
@@ -219,7 +251,9 @@ def _least_miss(states: Records) -> Floats:
     )
 
 
-def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observed: NDArray[np.bool_]) -> Floats:
+def _surprise(
+    x: Floats, due: Floats, seasonal: Floats, by_table: NDArray[np.bool_], states: Records, observed: NDArray[np.bool_]
+) -> Floats:
     """(B, C) a_c after the reading; and the misses so far, with this one."""
     expected = np.empty((*x.shape, _SEASONAL + 1))
     expected[..., :_SEASONAL], expected[..., _SEASONAL] = due, seasonal
@@ -228,13 +262,16 @@ def _surprise(x: Floats, due: Floats, seasonal: Floats, states: Records, observe
     error = np.abs(x[..., None] - expected)
     np.copyto(error, 0.0, where=~told)
     count, mean = states["misses"], states["miss"].astype(np.float64)
-    usual = np.maximum(mean, _least_miss(states)[..., None])
+    usual = mean.copy()
+    np.copyto(usual[..., _SEASONAL], states["table_miss"], where=by_table)
+    usual = np.maximum(usual, _least_miss(states)[..., None])
     known = told & (count > 0)
     nats = nats_of(np.minimum(error / usual, LARGEST_MISS)) * known
     u = np.add.reduce(nats[..., :_SEASONAL], 2)
     u /= np.maximum(np.add.reduce(known[..., :_SEASONAL], 2, np.intp), 1)
     u += nats[..., _SEASONAL]
     u /= 2
+    told[..., _SEASONAL] &= ~by_table  # whose misses models.running keeps
     count = count + told
     memory = np.maximum(count, 1).astype(np.float64)
     memory[..., _SEASONAL] = np.minimum(memory[..., _SEASONAL], TABLE_READINGS)
@@ -266,16 +303,24 @@ def _runs(change: Floats, observed: NDArray[np.bool_], states: Records, strange:
     ended = np.empty(strange.shape, bool)
     ended[0] = observed & started & ~same
     ended[1] = observed
-    np.maximum(longest, runs, out=longest, where=ended)
+    limits = RUN_MARGIN * longest + RUN_ALLOWANCE
+    np.maximum(longest, np.minimum(runs, limits + APART_READINGS), out=longest, where=ended)
     runs[0] += same
     runs[1] += 1
     runs[0] *= same | ~observed
     runs[1] *= ~observed
     store(states, "still", counts)
-    np.divide(runs, RUN_MARGIN * longest + RUN_ALLOWANCE, out=strange)
-    strange[0] *= states["moves"] > UNCLIPPED
+    np.divide(runs, limits, out=strange)
+    strange *= runs <= limits + APART_READINGS
+    strange[0] *= states["moves"] > UNCLIPPED  # with fewer changes a channel has no usual length of standing still
     strange[1] *= states["count"] > UNCLIPPED
-    np.minimum(strange, MOST_OF_RUNS, out=strange)
+
+
+def set_apart(states: Records) -> NDArray[np.bool_]:
+    """(B, C) channels that have stood still, or been absent, for so long that they no longer count."""
+    runs, longest = load(states, "still", 4).reshape(2, 2, *states["still"].shape)
+    apart = runs > RUN_MARGIN * longest + RUN_ALLOWANCE + APART_READINGS
+    return np.asarray((apart[0] & (states["moves"] > UNCLIPPED)) | (apart[1] & (states["count"] > UNCLIPPED)))
 
 
 def _outside(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.artefact import model_folder
 from models.detector import Detector
+from models.general import load_detector
 from models.recordings import Recording
-from models.scan import Scan, scan, scan_after, scan_trained_on_beginning
+from models.scan import Scan, scan, scan_after, scan_in_order, scan_trained_on_beginning, summary
 from tests.conftest import CHANNELS, START_MS
 
 TRAINED = 60
@@ -30,7 +32,7 @@ def scanned(detector: Detector, recording: Recording, by: str) -> Scan:
     return Scan(
         found.recording.rows(TRAINED), found.score[TRAINED:], found.status[TRAINED:], found.reason[TRAINED:],
         found.alert[TRAINED:], found.attribution[TRAINED:], found.expected[TRAINED:], found.residual[TRAINED:],
-        found.parts[TRAINED:], found.states,
+        found.parts[TRAINED:], found.states, found.keeps_budget,
     )  # fmt: skip
 
 
@@ -49,3 +51,25 @@ def test_scores_behind_a_training_part_are_those_of_an_unbroken_scan(detector: D
     for name in ("score", "status", "reason", "attribution", "expected", "residual", "parts"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name)[TRAINED:])
     assert found.states["h"].tobytes() == whole.states["h"].tobytes()
+
+
+def test_files_of_one_stream_in_order_are_scanned_as_one(detector: Detector) -> None:
+    whole = spiked(70, 110)
+    parts = [whole.rows(start, start + 30) for start in range(0, 120, 30)]
+    found = list(scan_in_order(detector, parts))
+    for name in ("score", "status", "alert", "expected"):
+        joined = np.concatenate([getattr(one, name) for one in found])
+        np.testing.assert_array_equal(joined, getattr(scan(detector, whole), name))
+
+
+def test_a_summary_says_what_was_not_judged(detector: Detector) -> None:
+    assert summary([scan(detector, spiked())]).endswith("readings were never judged: in one warm-up")
+
+
+@pytest.mark.parametrize(("interval_ms", "allowed", "kept"), [(1, 1, False), (60_000, 1, True), (1, 1000, True)])
+def test_a_budget_that_cannot_be_kept_is_said(interval_ms: int, allowed: float, kept: bool) -> None:
+    recording = spiked()
+    fast = Recording("r", CHANNELS, START_MS + interval_ms * np.arange(len(recording)), recording.values)
+    found = scan(load_detector(model_folder("general"), CHANNELS, allowed), fast)
+    assert found.keeps_budget == kept
+    assert ("the alert budget cannot be kept" in summary([found])) == (not kept)

@@ -18,6 +18,8 @@ from models.residual import (
     LEVEL_GAIN,
     LEVEL_LIMIT,
     LIVELY_GAIN,
+    RUN_ALLOWANCE,
+    RUN_MARGIN,
     judge,
 )
 from models.scaling import Scaling
@@ -28,9 +30,6 @@ ERROR_FLOOR = 0.02
 """Least error scale, in spreads: what a channel that hardly ever moves is allowed to."""
 
 Floats = NDArray[np.float64]
-
-RUN_MARGIN, RUN_ALLOWANCE = 3, 30
-"""A channel may stand still, or be absent, three times as long as it ever did in the recordings, and 30 readings."""
 
 RESTART_INTERVALS = 1000
 """A gap of more typical intervals restarts a stream."""

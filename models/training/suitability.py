@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from models.residual import RUN_ALLOWANCE, RUN_MARGIN
 from models.scaling import STANDARDISED_LIMIT
-from models.training.calibration import RESTART_INTERVALS, RUN_ALLOWANCE, RUN_MARGIN
+from models.training.calibration import RESTART_INTERVALS
 
 NAMED = 3
 """Channels named in one line for people."""
@@ -46,7 +47,8 @@ KINDS = {
     ),
     "gap in time": (
         "{count} gaps, of up to {extent:g} s",
-        f"learned as they are; live, one of more than {RESTART_INTERVALS} intervals restarts a stream",
+        f"learned as they are; live, one of more than {RESTART_INTERVALS} intervals restarts a stream, unless such "
+        "gaps recur",
     ),
     "missing": (
         "{count} values, up to {extent:.0f} in a row",
