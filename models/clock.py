@@ -19,6 +19,9 @@ GAP_MARGIN = 3.0
 GAP_MEMORY = 0.9
 """The longest gap is remembered less with each other one: after a month's outage, ten daily gaps leave ten days."""
 
+NEVER = -(2**62)
+"""The time of the last reading of a stream that has not seen any."""
+
 UNKNOWN = -1
 """An elapsed time of which the clock tells nothing; the usual interval stands for it."""
 
@@ -34,22 +37,25 @@ def clock_fields() -> list[tuple[str, str]]:
 
 def take_time(
     states: Records, timestamps_ms: NDArray[np.int64], limit_ms: NDArray[Any] | float
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
     """Milliseconds since the reading before of B streams, or UNKNOWN; and which streams start anew, after a gap.
 
     Args:
-        states: (B,) records with `clock_fields` and `readings`; changed.
+        states: (B,) records with `clock_fields`; changed.
         timestamps_ms: (B,) of the reading.
         limit_ms: one or (B,), above which a step forward is a gap.
+
+    Returns:
+        (B,), and (B,) or None, where every clock has gone on as usual.
     """
     elapsed = timestamps_ms - states["last_ms"]
-    odd = (elapsed < 0) | (elapsed > limit_ms) | (states["before_ms"] != 0) | (states["readings"] == 0)
-    anew = np.zeros(len(states), bool)
+    odd = (elapsed.view(np.uint64) > limit_ms) | (states["before_ms"] != 0)  # one that is negative is large there
+    anew = None
     if np.count_nonzero(odd):
-        limits = np.broadcast_to(limit_ms, odd.shape)
+        anew, limits = np.zeros(len(states), bool), np.broadcast_to(limit_ms, odd.shape)
         for at in np.flatnonzero(odd).tolist():
-            if states["readings"][at] == 0:
-                states["before_ms"][at], states["leapt"][at], elapsed[at] = 0, False, UNKNOWN
+            if states["last_ms"][at] == NEVER:
+                elapsed[at] = UNKNOWN
             else:
                 elapsed[at], anew[at] = _stepped(states[at : at + 1], int(timestamps_ms[at]), float(limits[at]))
     states["last_ms"] = timestamps_ms

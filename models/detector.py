@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
-from models.clock import clock_fields, take_time
+from models.clock import NEVER, clock_fields, take_time
 from models.errors import ArtefactError, ShapeError
 from models.graph import check_steps, open_session, settle
 from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, set_apart, state_fields
@@ -81,10 +82,24 @@ def expected_band(mid: Floats, half: NDArray[np.float32]) -> Floats:
 def incident_fields(channels: int) -> list[Any]:
     """The fields of a stream's state that say how its incidents stand: 4 bytes, and 2 a channel.
 
-    Readings, at most JOIN_READINGS, since the stream was last anomalous, since each channel was by itself, and since
-    the last alert.
+    Readings, at most JOIN_READINGS, since the stream was last anomalous, since its last alert, and since each channel
+    was last anomalous by itself.
     """
-    return [("calm", "<u2"), ("channel_calm", "<u2", (channels,)), ("told", "<u2")]
+    return [("calm", "<u2"), ("told", "<u2"), ("channel_calm", "<u2", (channels,))]
+
+
+def calms(states: Records) -> NDArray[np.uint16]:
+    """(B, 2 + C) a view of what `incident_fields` keep, in their order."""
+    return np.asarray(states.view(_calms(states.dtype))["calms"])
+
+
+@lru_cache
+def _calms(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    fields: Any = dtype.fields
+    block = ("<u2", (2 + fields["channel_calm"][0].shape[0],))
+    return np.dtype(
+        {"names": ["calms"], "formats": [block], "offsets": [fields["calm"][1]], "itemsize": dtype.itemsize}
+    )
 
 
 class Detector:
@@ -148,6 +163,7 @@ class Detector:
         """(B,) states of streams that have not seen a reading."""
         states = np.zeros(streams, self.state_dtype)
         begin(states, self.calibration)
+        states["last_ms"] = NEVER
         return self.with_incidents_ended(states)
 
     def from_version_1(self, states: Records) -> Records:
@@ -165,8 +181,7 @@ class Detector:
     def with_incidents_ended(states: Records) -> Records:
         """(B,) the same states with no incident to join: the next anomalous reading raises an alert."""
         ended = states.copy()
-        for name in ("calm", "channel_calm", "told"):
-            ended[name] = JOIN_READINGS
+        calms(ended)[:] = JOIN_READINGS
         return ended
 
     @staticmethod
@@ -274,26 +289,22 @@ class Detector:
         So does a channel whose own incident begins, unless an alert has just gone out: what spreads from one channel to
         others is one incident.
         """
-        readings, calm = states["readings"], states["calm"]
+        readings, calm = states["readings"], calms(states)
         warm = readings >= self.warm_up
         strange = judged.score > 1.0
         calmer = np.minimum(calm + 1, JOIN_READINGS)
-        channel_calm = np.minimum(states["channel_calm"] + 1, JOIN_READINGS)
-        told = np.minimum(states["told"] + 1, JOIN_READINGS)
         if np.count_nonzero(strange):
             anomalous = warm & strange
             alone = anomalous[:, None] if judged.alone is None else judged.alone & anomalous[:, None]
-            begins = np.logical_or.reduce(alone & (states["channel_calm"] >= JOIN_READINGS), 1)
-            begins &= states["told"] >= OPEN_READINGS
-            alert = anomalous & ((calm >= JOIN_READINGS) | urgent | begins)
-            calmer *= ~anomalous
-            channel_calm *= ~alone
-            told *= ~alert
+            begins = np.logical_or.reduce(alone & (calm[:, 2:] >= JOIN_READINGS), 1) & (calm[:, 1] >= OPEN_READINGS)
+            alert = anomalous & ((calm[:, 0] >= JOIN_READINGS) | urgent | begins)
+            calmer[:, 0] *= ~anomalous
+            calmer[:, 1] *= ~alert
+            calmer[:, 2:] *= ~alone
         else:
             anomalous = alert = strange
-        states["channel_calm"], states["told"] = channel_calm, told
         states["readings"] = readings + (readings < MOST_READINGS)
-        states["calm"] = calmer
+        calm[:] = calmer
         return Step(
             score=float32(judged.score),
             status=warm.view(np.uint8) + anomalous,  # WARMING_UP 0, NORMAL 1, ANOMALOUS 2
@@ -314,10 +325,8 @@ class Detector:
         """
         elapsed_ms, anew = take_time(states, timestamps_ms, self._restart_gap_ms)
         elapsed = self.scaling.elapsed(elapsed_ms)
-        unknown = elapsed_ms < 0
-        if np.count_nonzero(unknown):
-            elapsed[unknown] = 0
-        if np.count_nonzero(anew):
+        if anew is not None:
+            elapsed[elapsed_ms < 0] = 0
             for name in (*self._tensors, "event", "plain", "readings"):
                 states[name][anew] = 0
         return elapsed[:, None]
@@ -369,6 +378,7 @@ def taken_over(before: Records, states: Records) -> Records:
         if name in names:
             states[name] = before[name]
     states["channel_calm"], states["told"] = before["calm"][:, None], before["calm"]
+    states["last_ms"][before["readings"] == 0] = NEVER
     return states
 
 

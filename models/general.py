@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.artefact import Artefact, GeneralManifest, load_artefact, record_dtype
 from models.budget import budget_fields, joined, kept, take_pace, thresholds, young_thresholds
-from models.clock import clock_fields, take_time
+from models.clock import NEVER, clock_fields, take_time
 from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, incident_fields, taken_over
 from models.errors import ArtefactError
 from models.graph import check_steps, open_session, settle
@@ -156,6 +156,7 @@ class GeneralDetector(Detector):
         states = np.zeros(streams, self.state_dtype)
         states["inside"] = RANGE_ALERT_READINGS
         states["ahead"] = np.nan
+        states["last_ms"] = NEVER
         return self.with_incidents_ended(states)
 
     def keeps_budget(self, states: Records) -> NDArray[np.bool_]:
@@ -197,10 +198,8 @@ class GeneralDetector(Detector):
         """(B,) time since the reading before, see models.clock; of gaps the forecasts and the network know nothing."""
         interval = states["interval_ms"]
         elapsed, anew = take_time(states, timestamps_ms, np.where(interval > 0, RESTART_INTERVALS * interval, np.inf))
-        leapt = states["leapt"]
-        if np.count_nonzero(leapt):
-            forget_forecasts(states, leapt)
-        if np.count_nonzero(anew):
+        if anew is not None:
+            forget_forecasts(states, states["leapt"])
             for name in self._tensors:
                 states[name][anew] = 0
         return elapsed

@@ -301,15 +301,12 @@ def judge(
 
 
 def _own_limits(before: Floats, runs: Floats, states: Records, calibration: ResidualCalibration) -> Floats:
-    """(2, B, C) the limits of runs, raised by how long a channel has stood still or been missing in the stream's life.
-
-    A run teaches no more than up to where its channel is set apart.
-    """
+    """(2, B, C) the limits of runs, raised by the longest that have ended in the stream's life."""
     longest = load(states, "longest_still", 2)
     limits = np.maximum(calibration.run_limits, (RUN_MARGIN * longest + RUN_ALLOWANCE) * (longest > 0))
     ended = (runs < before) & (before > limits)
     if np.count_nonzero(ended):
-        np.maximum(longest, np.minimum(before, limits + APART_READINGS), out=longest, where=ended)
+        np.maximum(longest, before, out=longest, where=ended)
         store(states, "longest_still", longest)
     return limits
 

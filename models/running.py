@@ -15,9 +15,12 @@ large offset hides no change (contract 21). The origin is the first value, at th
 that, and moves on with a center that has gone far.
 
 The clips keep a wild value from teaching (contract 12). The spread is at least SPREAD_FLOOR of the reach and
-what float64 can tell of the values; the step at least a fiftieth of the spread. The table has 48 bins of the day.
-From the second day on it is held against what comes, as a mean over 500 readings; it counts as known while it has been
-tried 48 times and misses by less than the last value does, by the step. Else the last value stands for it.
+what float64 can tell of the values; the step at least a fiftieth of the spread.
+
+The table has 48 bins of the day. From the second day on it is held against what comes, and counts as known when it has
+been tried 48 times; in a stream's first week only up to the first change between working days and weekend, so that a
+fleet begun together is not surprised together by its first Saturday or Monday. Where the table is not known, the last
+value stands for it.
 """
 
 from __future__ import annotations
@@ -70,6 +73,12 @@ BINS = 48
 DAY_MS = 86_400_000
 BIN_MS = DAY_MS // BINS
 TABLE_GAIN = 0.15
+TRIED_READINGS = 2000
+"""Memory of the mean miss of the table: a week and more of a reading in five minutes."""
+
+MONDAY, SATURDAY = 3, 5
+"""What is added to days since 1970 to count from a Monday, and the first day of a weekend."""
+
 MOST_VISITS = np.iinfo(np.uint16).max
 
 CENTER, SPREAD, STEP, RECENT, LOW, HIGH, REACH = range(7)
@@ -140,6 +149,11 @@ def seasonal(states: Records, before: Floats, timestamps_ms: NDArray[np.int64]) 
     rows, bins = np.arange(len(states)), timestamps_ms % DAY_MS // BIN_MS
     known = states["visits"][rows, :, bins] > 0
     known &= states["tried"] >= BINS
+    first = states["first_ms"]
+    young = timestamps_ms - first < 7 * DAY_MS
+    if np.count_nonzero(young):
+        today, begun = (timestamps_ms // DAY_MS + MONDAY) % 7, (first // DAY_MS + MONDAY) % 7
+        known &= ~(young & ((today < begun) | ((today >= SATURDAY) != (begun >= SATURDAY))))[:, None]
     return np.where(known, states["table"][rows, :, bins], before), known
 
 
@@ -328,6 +342,7 @@ def _take_time_of_day(
     table[rows, :, bins] = entry + observed * gain * missed
     visits[rows, :, bins] = visited
     trial = observed & (visited > 1) & (timestamps_ms - states["first_ms"] >= DAY_MS)[:, None]
-    tried = np.minimum(states["tried"] + trial, SCALE_READINGS).astype(np.uint16)
-    states["table_miss"] += trial * (np.abs(missed) - states["table_miss"]) / np.maximum(tried, 1)
-    states["tried"] = tried
+    if np.count_nonzero(trial):
+        tried = np.minimum(states["tried"] + trial, TRIED_READINGS)
+        states["table_miss"] += trial * (np.abs(missed) - states["table_miss"]) / np.maximum(tried, 1)
+        states["tried"] = tried

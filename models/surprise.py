@@ -66,6 +66,9 @@ MOST_NATS = 2.5
 
 RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
 
+MOST_OF_RUNS = 2.0
+"""A channel that is dead gets no stranger than this, so that what happens to the others can still be told."""
+
 LASTING, RANGE = 1, 4
 """Their places among the parts, see models.residual.REASONS: `level` stands for all that lasts."""
 
@@ -120,7 +123,7 @@ def judge_general(
     mid: Floats,
     due: Floats,
     seasonal: Floats,
-    known: NDArray[np.bool_],
+    by_table: NDArray[np.bool_],
     states: Records,
     readings: NDArray[np.integer[Any]],
     threshold: Floats,
@@ -134,7 +137,7 @@ def judge_general(
         mid: (B, C) what was expected of it, from the origins.
         due: (B, C, horizons) forecasts of it from the origins, NaN where there is none.
         seasonal: (B, C) what the time of day lets expect, from the origins.
-        known: (B, C) whether the table knew that; else it is the last value.
+        by_table: (B, C) whether the table knew that; else it is the last value.
         states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
         readings: (B,) how many readings each stream has seen.
         threshold: (B, 2) T in nats, of what is counted and of `range`: another only while a stream is young.
@@ -150,7 +153,7 @@ def judge_general(
     seen = np.logical_or.reduce(told, 1)
 
     kinds = np.empty((KINDS, streams, channels))
-    kinds[EVENT] = _surprise(x, due, seasonal, known, states, told)
+    kinds[EVENT] = _surprise(x, due, seasonal, by_table, states, told)
     kinds[EVENT] *= told
     kinds[1], kinds[2] = strayed(x, np.abs(change), observed, states)
     size = (pool(kinds) / channels**0.25).T
@@ -252,7 +255,12 @@ def _least_miss(states: Records) -> Floats:
 
 
 def _surprise(
-    x: Floats, due: Floats, seasonal: Floats, by_table: NDArray[np.bool_], states: Records, observed: NDArray[np.bool_]
+    x: Floats,
+    due: Floats,
+    seasonal: Floats,
+    by_table: NDArray[np.bool_],
+    states: Records,
+    observed: NDArray[np.bool_],
 ) -> Floats:
     """(B, C) a_c after the reading; and the misses so far, with this one."""
     expected = np.empty((*x.shape, _SEASONAL + 1))
@@ -304,7 +312,7 @@ def _runs(change: Floats, observed: NDArray[np.bool_], states: Records, strange:
     ended[0] = observed & started & ~same
     ended[1] = observed
     limits = RUN_MARGIN * longest + RUN_ALLOWANCE
-    np.maximum(longest, np.minimum(runs, limits + APART_READINGS), out=longest, where=ended)
+    np.maximum(longest, runs, out=longest, where=ended)
     runs[0] += same
     runs[1] += 1
     runs[0] *= same | ~observed
@@ -314,6 +322,7 @@ def _runs(change: Floats, observed: NDArray[np.bool_], states: Records, strange:
     strange *= runs <= limits + APART_READINGS
     strange[0] *= states["moves"] > UNCLIPPED  # with fewer changes a channel has no usual length of standing still
     strange[1] *= states["count"] > UNCLIPPED
+    np.minimum(strange, MOST_OF_RUNS, out=strange)
 
 
 def set_apart(states: Records) -> NDArray[np.bool_]:

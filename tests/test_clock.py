@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.artefact import model_folder
-from models.clock import UNKNOWN, clock_fields, take_time
+from models.clock import NEVER, UNKNOWN, clock_fields, take_time
 from models.detector import WARMING_UP, Detector
 from models.general import load_detector
 from models.recordings import Recording
@@ -20,13 +20,13 @@ LIMIT_MS = HOUR_MS
 
 def taken(times_ms: list[int]) -> tuple[list[int], list[int]]:
     """Of readings at these times: how long each was after the one before, and the rows that start a stream anew."""
-    states = np.zeros(1, [*clock_fields(), ("readings", "<u4")])
+    states = np.zeros(1, clock_fields())
+    states["last_ms"] = NEVER
     elapsed, anew = [], []
     for row, moment in enumerate(times_ms):
         since, starts = take_time(states, np.array([moment]), LIMIT_MS)
-        states["readings"] += 1
         elapsed.append(int(since[0]))
-        anew += [row] if starts[0] else []
+        anew += [row] if starts is not None and starts[0] else []
     return elapsed, anew
 
 

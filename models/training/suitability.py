@@ -47,8 +47,7 @@ KINDS = {
     ),
     "gap in time": (
         "{count} gaps, of up to {extent:g} s",
-        f"learned as they are; live, one of more than {RESTART_INTERVALS} intervals restarts a stream, unless such "
-        "gaps recur",
+        f"learned as they are; live, one of over {RESTART_INTERVALS} intervals restarts a stream, unless they recur",
     ),
     "missing": (
         "{count} values, up to {extent:.0f} in a row",
