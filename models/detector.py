@@ -286,8 +286,8 @@ class Detector:
     ) -> Step:
         """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
 
-        So does a channel whose own incident begins, unless an alert has just gone out: what spreads from one channel to
-        others is one incident.
+        So does a channel that begins to stand still or to be missing, and one whose own incident begins, unless an
+        alert has just gone out: what spreads from one channel to others is one incident.
         """
         readings, calm = states["readings"], calms(states)
         warm = readings >= self.warm_up
@@ -296,7 +296,9 @@ class Detector:
         if np.count_nonzero(strange):
             anomalous = warm & strange
             alone = anomalous[:, None] if judged.alone is None else judged.alone & anomalous[:, None]
-            begins = np.logical_or.reduce(alone & (calm[:, 2:] >= JOIN_READINGS), 1) & (calm[:, 1] >= OPEN_READINGS)
+            begins = np.logical_or.reduce(alone & (calm[:, 2:] >= JOIN_READINGS), 1)
+            begins |= np.False_ if judged.stops is None else judged.stops
+            begins &= calm[:, 1] >= OPEN_READINGS
             alert = anomalous & ((calm[:, 0] >= JOIN_READINGS) | urgent | begins)
             calmer[:, 0] *= ~anomalous
             calmer[:, 1] *= ~alert

@@ -167,6 +167,7 @@ class Judged:
         missed: (B, C) reading minus forecast, in the forecast's units; 0 where missing.
         alone: (B, C) whether a channel by itself, without the others, is enough for a part above 1; None if no stream
             has such a part.
+        stops: (B,) whether a channel has just been told to stand still or to be missing; None as `alone`.
         signals: (B, 3) before threshold and acceptance: (E' - m)/s, L and V; of the general model see there.
     """
 
@@ -176,6 +177,7 @@ class Judged:
     parts: Floats
     missed: Floats
     alone: NDArray[np.bool_] | None
+    stops: NDArray[np.bool_] | None
     signals: Floats
 
 
@@ -295,9 +297,11 @@ def judge(
         pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
     store(states, "event", pooled[8:])
     reason = pooled[:PARTS].argmax(axis=0)
-    alone = _alone(strange, states, calibration) if np.count_nonzero(pooled[7] > 1.0) else None
+    alone = stops = None
+    if np.count_nonzero(pooled[7] > 1.0):
+        alone, stops = _alone(strange, states, calibration), just_above(runs, limits)
     telling = strange[reason.item()] if len(values) == 1 else strange[reason, np.arange(len(values))]
-    return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, alone, pooled[PARTS:7].T)
+    return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, alone, stops, pooled[PARTS:7].T)
 
 
 def _own_limits(before: Floats, runs: Floats, states: Records, calibration: ResidualCalibration) -> Floats:
@@ -323,6 +327,11 @@ def _alone(strange: Floats, states: Records, calibration: ResidualCalibration) -
     return np.asarray(
         (strange[0] > event[:, None]) | (strange[1] > level[:, None]) | (strange[2] > 1.0) | (strange[3] > 1.0)
     )
+
+
+def just_above(runs: Floats, limits: Floats) -> NDArray[np.bool_]:
+    """(B,) whether any of (2, B, C) runs went above its limit with this reading."""
+    return np.asarray(np.logical_or.reduce((runs > limits) & (runs - 1 <= limits), (0, 2)))
 
 
 def set_apart(states: Records, calibration: ResidualCalibration) -> NDArray[np.bool_]:

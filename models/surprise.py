@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from models.blocks import load, store
 from models.lasting import lasting_fields, strayed
 from models.rarity import COUNTERS, count, rarity
-from models.residual import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, Judged, pool, shares
+from models.residual import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, Judged, just_above, pool, shares
 from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED
 
 Floats = NDArray[np.float64]
@@ -186,11 +186,14 @@ def judge_general(
     telling[:, LASTING] *= np.maximum.reduce(parts[:, 2:4], 1) <= 1.0  # a dead sensor is that, not a new level
     reason = np.where(parts[:, RANGE] > 1.0, RANGE, telling.argmax(axis=1))  # it alerts by itself, and is then the news
     score = np.maximum.reduce(parts, 1)
-    alone = None
+    alone = stops = None
     if np.count_nonzero(score > 1.0):
         alone = np.logical_or.reduce(strange[2:] > 1.0)
         alone = alone if by_itself is None else alone | by_itself
-    return Judged(score, reason, shares(strange[reason, rows]), parts, (x - mid) * told, alone, excess)
+        runs, longest = load(states, "still", 4).reshape(2, 2, *x.shape)
+        runs *= strange[2:4] > 0.0
+        stops = just_above(runs, RUN_MARGIN * longest + RUN_ALLOWANCE)
+    return Judged(score, reason, shares(strange[reason, rows]), parts, (x - mid) * told, alone, stops, excess)
 
 
 def _nats(size: Floats, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]]) -> tuple[Floats, Floats]:
