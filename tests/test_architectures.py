@@ -26,6 +26,7 @@ from models.training.architectures.recurrence import recurrence
 from models.training.config import Architecture, TrainConfig
 from models.training.export import export_step, export_whole
 from service.records import state as records
+from service.records.layout import layout_of
 from tests.conftest import CHANNELS, START_MS, make_artefact
 
 C, MEMORY = 3, 5
@@ -376,12 +377,13 @@ def test_storing_and_resuming_changes_nothing(name: Architecture, tmp_path: Path
     """A stream whose record goes to bytes and back after each reading is, to the bit, one that was never stored."""
     made, found = detector(name, tmp_path), recording(30)
     unbroken = scan(made, found)
-    dtype = records.state_dtype(made.state_dtype)
+    channels = len(made.channels)
+    dtype, usual = records.state_dtype(made.state_dtype, channels), layout_of(made.channels, made.channels)
     states, scores = made.initial(1), []
     for row in range(30):
         step = made.step(found.values[row : row + 1], found.timestamps_ms[row : row + 1], states)
-        packed = records.pack(records.fresh(dtype, step.states, made.digest, 128), [0])
-        unpacked, flaws = records.unpack(packed, [0], dtype, made.digest, 128)
+        packed = records.pack(records.fresh(dtype, step.states, made.digest, 128), [usual], [0])
+        unpacked, _, flaws = records.unpack(packed, [0], dtype, usual, made.digest, 128)
         assert not flaws
         states = unpacked["detector"]
         scores.append(float(step.score[0]))

@@ -81,7 +81,7 @@ def test_another_format_is_refused_with_both_versions(copy: Path) -> None:
 
 def test_a_manifest_that_makes_no_sense_is_refused_by_field(copy: Path) -> None:
     change_manifest(copy, interval_s=-1)
-    with pytest.raises(ArtefactError, match=r"interval_s: .*greater than 0"):
+    with pytest.raises(ArtefactError, match=r"interval_s: .*greater than"):
         load_artefact(copy)
     (copy / MANIFEST).write_text("{")
     with pytest.raises(ArtefactError, match="not JSON"):

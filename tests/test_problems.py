@@ -17,6 +17,7 @@ JSON = {"content-type": "application/json"}
 STREAM = "/v1/streams/{stream}"
 POSTS = ("post /v1/readings", f"post {STREAM}/readings")
 OF_A_STREAM = (f"get {STREAM}", f"put {STREAM}", f"delete {STREAM}", f"get {STREAM}/history")
+RESET = "post /v1/streams/{stream}/reset"
 BOUNDS: dict[str, Any] = {"request_bytes": 1024, "request_readings": 5, "waiting_readings": 3}
 AWAY = {"redis_url": "redis://127.0.0.1:1/0"}
 
@@ -37,6 +38,8 @@ WAYS: dict[tuple[str, int], Way] = {
         for route in (*POSTS, *OF_A_STREAM, "get /v1/streams", "get /livez", "get /readyz", "get /metrics")
     },
     ("get /v1/streams", 422): ({}, {"params": {"limit": "many"}}),
+    **{(RESET, status): way for status, way in ((404, ({}, {"stream": "unknown"})), (405, ({}, {"method": "PATCH"})))},
+    **{(RESET, status): way for status, way in ((422, ({}, {"params": {"what": "all"}})), (503, (AWAY, {})))},
 }
 BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}
 """Answered before there is a request, see test_edge.py."""
@@ -50,6 +53,8 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
         request["json"] = readings("s", 1)
     elif method == "put":
         request["json"] = {}
+    if route == RESET:
+        request["params"] = {"what": "sequence"}
     if "content" in changes:
         request.pop("json")
     stream = changes.pop("stream", "s")

@@ -206,7 +206,10 @@ class Scorer:
             for place, first in into.items():
                 answers[place] = answers[first]
             if lost:
-                self._first_look.forget([lanes.seeds[row] for row, name in enumerate(lanes.streams) if name in lost])
+                if held.remembered is not None:
+                    self._first_look.forget(
+                        [lanes.seeds[row] for row, name in enumerate(lanes.streams) if name in lost]
+                    )
                 left, deep = left - 1, max(1, len(rounds[:deep]) // 2)  # what takes less time is less often overtaken
                 if not left:
                     error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")

@@ -114,6 +114,13 @@ class SimulatedStore(StateStore):
         """All workers have one model."""
         return 1, 1, model
 
+    async def history_numbers(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[int | None]:
+        """The number that stands at a place of each stream's history."""
+        found = []
+        for ring, (first, last) in zip(await self.load_histories(streams), places, strict=True):
+            found.append(int.from_bytes(ring[first : last + 1], "little") if len(ring) > last else None)
+        return found
+
     async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
         """The streams' settings."""
         return [settings or b"" for settings in await self._values(streams, "settings")]
