@@ -88,7 +88,8 @@ def next_seq(client: httpx2.Client, recording: Recording) -> int:
     already, or its beginning, gets the numbers it had, so that what is sent again is answered again.
 
     Raises:
-        GatewatchError: the stream's last reading lies within the recording's time, and is not of it.
+        GatewatchError: the stream goes on behind the recording's end; or its last reading lies within the recording's
+            time, and is not of it.
     """
     path = f"/v1/streams/{quote(recording.stream, safe='')}"
     status, known = ask(client, "GET", path)
@@ -109,9 +110,13 @@ def next_seq(client: httpx2.Client, recording: Recording) -> int:
     at = np.flatnonzero(times == last_ms)
     if len(at) and last_seq >= at[-1]:
         return int(last_seq - at[-1])
+    older = (times < last_ms).all()
+    place = (
+        "is later than all of this recording" if older else "lies within the time of this recording and is none of it"
+    )
     raise GatewatchError(
-        f"{recording.stream}: its last reading, number {last_seq} of {known['last_timestamp']}, lies within the time "
-        "of this recording and is none of it; name --start-seq, or another --stream"
+        f"{recording.stream}: its last reading, number {last_seq} of {known['last_timestamp']}, {place}; name "
+        "--start-seq, or another --stream"
     )
 
 

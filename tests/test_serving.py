@@ -83,6 +83,28 @@ def test_what_workers_counted_stays_whatever_becomes_of_them(artefact: Path, tmp
         assert counted(url) == 45
 
 
+def test_workers_go_on_with_one_model_though_its_folder_changed_when_one_was_lost(tmp_path: Path) -> None:
+    """The one started anew has the model of now; the others follow it. A model that is none replaces nobody."""
+    folder = make_artefact(tmp_path / "artefact", 0)
+    with serving(folder, tmp_path / "data", "--workers", "2") as (url, process):
+        send(url, "s", 5)
+        log = iter(process.stderr or ())
+        for _ in range(2):
+            next(line for line in log if b'"started"' in line)
+        before = workers_of(process)
+        (folder / "manifest.json").rename(tmp_path / "manifest.json")
+        process.send_signal(signal.SIGHUP)
+        next(line for line in log if b"the workers before go on" in line)
+        assert workers_of(process) == before
+        shutil.rmtree(folder)
+        make_artefact(folder, 1)
+        os.kill(min(before), signal.SIGKILL)
+        until(lambda: len(workers_of(process)) == 2 and not workers_of(process) & before and answers(url))
+        send(url, "s", 8)
+        seen = {httpx2.get(f"{url}/metrics").text.partition("\ngatewatch_takeover ")[2][:3] for _ in range(20)}
+        assert seen == {"2.0"}
+
+
 def test_workers_end_with_their_parent_and_leave_the_port(artefact: Path, tmp_path: Path) -> None:
     with serving(artefact, tmp_path / "data", "--workers", "2") as (url, process):
         workers = until(lambda: len(workers_of(process)) == 2 and workers_of(process))

@@ -152,6 +152,17 @@ def test_a_repeat_with_a_new_time_is_still_a_repeat(settings: Make) -> None:
         assert known(client, "s")["session"] == 0
 
 
+def test_one_number_in_a_stream_that_goes_by_time_is_undone_by_the_call_that_is_named(settings: Make) -> None:
+    sent = [{name: reading[name] for name in ("stream", "timestamp", "values")} for reading in readings("s", 20)]
+    with TestClient(create_app(settings())) as client:
+        post(client, [*sent[:10], {**sent[10], "seq": 0}])
+        (refused,) = post(client, [sent[11]])
+        assert refused["status"] == "rejected"
+        assert "reset?what=sequence" in refused["error"]
+        client.post("/v1/streams/s/reset?what=sequence")
+        assert not {r["status"] for r in post(client, sent[11:])} & {"late", "conflict", "rejected"}
+
+
 def test_without_times_a_call_says_that_the_sender_counts_anew(settings: Make) -> None:
     sent = [{name: reading[name] for name in ("stream", "seq", "values")} for reading in readings("s", 20)]
     with TestClient(create_app(settings())) as client:
@@ -159,6 +170,7 @@ def test_without_times_a_call_says_that_the_sender_counts_anew(settings: Make) -
         other = [{**reading, "values": {"pressure": 9.0 + at, "flow": None}} for at, reading in enumerate(sent)]
         (late,) = post(client, [{**other[0], "seq": 0}])
         assert late["status"] == "conflict"
+        assert "reset?what=sequence" in late["error"]
         assert client.post("/v1/streams/s/reset?what=sequence").json()["session"] == 1
         assert not {r["status"] for r in post(client, other)} & {"late", "conflict", "rejected"}
         assert known(client, "s")["readings"] == 40

@@ -26,7 +26,10 @@ def say_what_is_odd(recording: Recording) -> None:
         )
     if recording.micros is not None:
         shared = int((np.diff(recording.timestamps_ms) == 0).sum())
+        order = (
+            f"; {shared} of {len(recording)} readings share one with the reading before, and are taken in their order"
+        )
         warn(
-            f"{recording.stream}: times finer than a millisecond: written as they are, scored by the millisecond; "
-            f"{shared} of {len(recording)} readings share one with the reading before, and are taken in their order"
+            f"{recording.stream}: times finer than a millisecond: written as they are, scored by the millisecond"
+            + (order if shared else "")
         )

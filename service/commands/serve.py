@@ -116,6 +116,11 @@ def _serve_with_workers(settings: Settings, ports: list[Port]) -> None:
 
     class Supervisor(Multiprocess):
         def handle_hup(self) -> None:
+            try:
+                _detector(settings).require_live()
+            except GatewatchError as error:
+                log.error("the workers before go on", error=str(error))
+                return
             processes.begin_service()  # workers started from now on may have another model
             super().handle_hup()
 

@@ -29,7 +29,7 @@ local number, mine = tonumber(redis.call('HGET', key, 'number') or '0'), redis.c
 if not mine then
   if redis.call('HGET', key, 'model') ~= ARGV[2] then
     number = number + 1
-    redis.call('HSET', key, 'number', number, 'model', ARGV[2])
+    redis.call('HSET', key, 'number', number, 'model', ARGV[2], 'service', ARGV[1])
     local fields = redis.call('HGETALL', key)
     for i = 1, #fields, 2 do
       if fields[i]:sub(1, 3) == 'of:' and tonumber(fields[i + 1]) <= number - tonumber(ARGV[3]) then
@@ -46,9 +46,9 @@ _LOOK: Final = b"""
 local number = tonumber(redis.call('HGET', KEYS[1], 'number') or '0')
 if number < tonumber(ARGV[1]) then
   number = tonumber(ARGV[1])
-  redis.call('HSET', KEYS[1], 'number', number, 'model', ARGV[2])
+  redis.call('HSET', KEYS[1], 'number', number, 'model', ARGV[2], 'service', ARGV[3])
 end
-return {number, redis.call('HGET', KEYS[1], 'model')}"""
+return {number, redis.call('HGET', KEYS[1], 'model'), redis.call('HGET', KEYS[1], 'service') or ''}"""
 
 UNTOLD: Final = 10_000
 """Alerts that may wait to be told; of more, the oldest are dropped."""
@@ -294,12 +294,14 @@ class StateStore(Database):
             )
         return int(number), int(highest), text(holder)
 
-    async def takeover(self, number: int, model: str) -> tuple[int, str]:
-        """The highest number and its model; at least this one: Redis may have forgotten it."""
+    async def takeover(self, service: str, number: int, model: str) -> tuple[int, str, str]:
+        """The highest number, its model, and who took it; at least this one: Redis may have forgotten it."""
         key = self.commands.takeover_key.encode()
         async with self.within("look for a takeover"):
-            highest, holder = await self.ask_one(b"EVAL", _LOOK, b"1", key, b"%d" % number, model.encode())
-        return int(highest), text(holder)
+            highest, holder, taker = await self.ask_one(
+                b"EVAL", _LOOK, b"1", key, b"%d" % number, model.encode(), service.encode()
+            )
+        return int(highest), text(holder), text(taker)
 
     async def lost_everything(self) -> bool:
         """Whether Redis has forgotten all streams since the last time: emptied, or another server.

@@ -24,6 +24,8 @@ from service.records.state import Records
 
 Places = NDArray[np.intp]
 
+_CALL = "say so: POST /v1/streams/{stream}/reset?what=sequence"
+
 
 @dataclass(frozen=True)
 class Round:
@@ -179,6 +181,7 @@ def unanswered(batch: Readings, place: int, known: Entries, layout: Layout, head
         known = known[:0]  # it was counted in an earlier session
     if not len(known) and seq == NO_SEQ and head["last_seq"] != NO_SEQ:
         error = f"seq is absent; this stream numbers its readings, the last was {head['last_seq']}"
+        error += f"; if it does no more, {_CALL}"
         return rejected(stream, time, None, error)
     if not len(known):
         return Result(stream, time, shown_seq, "late", error=_late(seq, moment, head))
@@ -186,6 +189,8 @@ def unanswered(batch: Readings, place: int, known: Entries, layout: Layout, head
         return None
     if not same_values(known, layout, batch.values[place])[0]:
         error = "a reading with this identity and other values was applied before"
+        if seq != NO_SEQ and moment == NO_TIME:
+            error += f"; if the sender counts anew, {_CALL}"
         return Result(stream, time, shown_seq, "conflict", error=error)
     return None
 
@@ -205,5 +210,5 @@ def _late(seq: int, moment: int, head: Records) -> str:
         return f"older than what the stream has seen; its sender began to count anew at {began}"
     error = f"older than what the stream has seen; its last reading is seq {head['last_seq']}"
     if moment == NO_TIME:
-        error += "; if the sender counts anew, say so: POST /v1/streams/{stream}/reset?what=sequence"
+        error += f"; if the sender counts anew, {_CALL}"
     return error

@@ -2,13 +2,15 @@
 
 A process takes the next number when it starts with another model than the last one's, and the last number where it
 starts with the same. One that meets a higher number than its own stops scoring: streams never go back and forth between
-two models. A process that is started anew in its place (a worker that died) keeps the number that its service had.
+two models. A process that is started anew in its place (a worker that died) keeps the number that its service had. If
+the folder of the model had changed meanwhile, that worker takes the next number, and the others of its service end, to
+be started anew as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import signal
 import zlib
 from typing import Any, Final
 
@@ -48,6 +50,7 @@ class Takeover:
         self._model = model
         self._service = service_of_this_process()
         self._superseded: tuple[int, str] | None = None
+        self._taker = self._service
         self._older: str | None = None
 
     async def claim(self) -> None:
@@ -63,17 +66,25 @@ class Takeover:
 
     async def look(self) -> None:
         """Ask Redis whether another model has taken over. Raises Superseded, or StoreUnavailable."""
-        await self.claim()
-        highest, model = await self._store.takeover(self.number, self._model)
+        if not self.number:
+            await self.claim()
+        highest, model, self._taker = await self._store.takeover(self._service, self.number, self._model)
         self._note(highest, model)
         if self._superseded:
             raise self._error()
 
     async def watch(self) -> None:
-        """Look every second, until cancelled."""
-        while self._superseded is None:
-            with contextlib.suppress(StoreUnavailable):
+        """Look every second, until cancelled. End this process once its own service goes on with another model."""
+        while True:
+            try:
                 await self.look()
+            except Superseded:
+                if self._taker == self._service:
+                    log.info("this service goes on with another model: this process ends, to be started anew with it")
+                    signal.raise_signal(signal.SIGTERM)
+                    return
+            except StoreUnavailable:
+                pass
             await asyncio.sleep(LOOK_S)
 
     def check(self, numbers: NDArray[Any]) -> None:
