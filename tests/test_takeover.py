@@ -122,6 +122,20 @@ def test_a_number_that_redis_lost_is_told_again_by_who_has_the_highest(
         assert old.get("/readyz").status_code == 503
 
 
+def test_a_foreign_value_where_the_number_stands_is_a_warning_to_who_has_one(
+    settings: Make, redis_url: str, tenant: str
+) -> None:
+    key = Commands(tenant).takeover_key
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, readings("s", 1))
+        database.set(key, "of another program")
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        assert key in ready.json()["warnings"][0]
+        assert "gatewatch_store_up 1.0" in client.get("/metrics").text
+        post(client, readings("s", 2))
+
+
 def test_two_services_of_one_model_have_one_number(settings: Make) -> None:
     sent = readings("s", 20)
     with TestClient(create_app(settings())) as one, TestClient(create_app(settings())) as two:
