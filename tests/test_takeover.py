@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
+from service.storage.resp import Commands
 from tests.conftest import CHANNELS, START_MS, make_artefact, post, readings
 from tests.test_scoring import state_key
 
@@ -103,6 +104,36 @@ def test_a_process_with_a_lower_number_stops_scoring_and_is_not_ready(settings: 
             assert {r["replayed"] for r in post(new, sent[10:20])} == {True}
             post(new, sent[20:])
             assert known(new, "s")["readings"] == 30
+
+
+def test_a_number_that_redis_lost_is_told_again_by_who_has_the_highest(
+    settings: Make, other: str, redis_url: str, tenant: str
+) -> None:
+    key = Commands(tenant).takeover_key
+    with (
+        TestClient(create_app(settings())) as old,
+        TestClient(create_app(settings(model=other))) as new,
+        redis.Redis.from_url(redis_url) as database,
+    ):
+        assert [client.get("/readyz").status_code for client in (old, new)] == [503, 200]
+        database.delete(key)
+        assert [client.get("/readyz").status_code for client in (old, new)] == [503, 200]
+        assert database.hget(key, "number") == b"2"
+        assert old.get("/readyz").status_code == 503
+
+
+def test_a_foreign_value_where_the_number_stands_is_a_warning_to_who_has_one(
+    settings: Make, redis_url: str, tenant: str
+) -> None:
+    key = Commands(tenant).takeover_key
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, readings("s", 1))
+        database.set(key, "of another program")
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        assert key in ready.json()["warnings"][0]
+        assert "gatewatch_store_up 1.0" in client.get("/metrics").text
+        post(client, readings("s", 2))
 
 
 def test_two_services_of_one_model_have_one_number(settings: Make) -> None:

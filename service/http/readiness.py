@@ -43,10 +43,9 @@ class Readiness:
 
     async def _look(self) -> list[str]:
         try:
-            await self._takeover.look()
-            self._takeover.require_ready()
+            warnings = await self._look_for_a_takeover()
             own = await self._store.try_reading()
-            warnings = await self._store.check(self._strict)
+            warnings += await self._store.check(self._strict)
             warnings += [] if own else self._foreign(await self._store.foreign())
             try:
                 await self._note_loss()
@@ -61,6 +60,17 @@ class Readiness:
             if warning not in self._warned:
                 log.warning("readings are scored, but " + warning)
         self._warned = warnings
+        return warnings
+
+    async def _look_for_a_takeover(self) -> list[str]:
+        warnings = []
+        try:
+            await self._takeover.look()
+        except ForeignValue as error:
+            if not self._takeover.number:
+                raise
+            warnings = self._foreign(str(error))  # readings are scored under the number that is known
+        self._takeover.require_ready()
         return warnings
 
     def _foreign(self, warning: str) -> list[str]:

@@ -48,7 +48,7 @@ if number < tonumber(ARGV[1]) then
   number = tonumber(ARGV[1])
   redis.call('HSET', KEYS[1], 'number', number, 'model', ARGV[2], 'service', ARGV[3])
 end
-return {number, redis.call('HGET', KEYS[1], 'model'), redis.call('HGET', KEYS[1], 'service') or ''}"""
+return {number, redis.call('HGET', KEYS[1], 'model') or '', redis.call('HGET', KEYS[1], 'service') or ''}"""
 
 UNTOLD: Final = 10_000
 """Alerts that may wait to be told; of more, the oldest are dropped."""

@@ -50,7 +50,7 @@ class Takeover:
         self._model = model
         self._service = service_of_this_process()
         self._superseded: tuple[int, str] | None = None
-        self._taker = self._service
+        self._followed = False
         self._older: str | None = None
 
     async def claim(self) -> None:
@@ -68,7 +68,9 @@ class Takeover:
         """Ask Redis whether another model has taken over. Raises Superseded, or StoreUnavailable."""
         if not self.number:
             await self.claim()
-        highest, model, self._taker = await self._store.takeover(self._service, self.number, self._model)
+        own = 0 if self._superseded else self.number
+        highest, model, taker = await self._store.takeover(self._service, own, self._model)
+        self._followed = highest > self.number and taker == self._service
         self._note(highest, model)
         if self._superseded:
             raise self._error()
@@ -79,7 +81,7 @@ class Takeover:
             try:
                 await self.look()
             except Superseded:
-                if self._taker == self._service:
+                if self._followed:
                     log.info("this service goes on with another model: this process ends, to be started anew with it")
                     signal.raise_signal(signal.SIGTERM)
                     return
