@@ -20,12 +20,12 @@ SPENT_S = 10.0
 PINNED = [
     ("no dedupe of retries", 0),
     ("state and history in two steps", 2),
-    ("SET without a fence", 15),
+    ("SET without a fence", 5),
     ("answer before the write", 6),
     ("a remembered state, not compared", 2),
-    ("a remembered state, watched but not compared", 25),
-    ("cached state, fenced by a counter", 275),
-    ("delayed write, fenced by a counter", 405),
+    ("a remembered state, watched but not compared", 17),
+    ("cached state, fenced by a counter", 227),
+    ("delayed write, fenced by a counter", 1407),
     ("a lease instead of compare-and-set", 0),
 ]
 """Each bug and the first seed that catches it."""
