@@ -245,6 +245,6 @@ def test_looking_at_a_stream_rebuilds_nothing(settings: Callable[..., Settings],
     with TestClient(create_app(settings(model=other))) as client:
         for _ in range(3):
             client.get("/v1/streams/look")
-        assert "gatewatch_states_rebuilt_total{" not in client.get("/metrics").text
+        assert 'gatewatch_states_rebuilt_total{cause="model"} 0.0' in client.get("/metrics").text
         post(client, readings("look", 1, start=20))
         assert 'gatewatch_states_rebuilt_total{cause="model"} 1.0' in client.get("/metrics").text
