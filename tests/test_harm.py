@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -108,12 +109,12 @@ def slots() -> list[bytes]:
     dtype, rng = LAYOUT.entry, np.random.default_rng(SEED)
     entries = np.frombuffer(rng.bytes(5 * dtype.itemsize), dtype).copy()
     entries["n"] = [5, 6, 2, 3, 4]
-    return history.pack_entries(entries, LAYOUT.ring_seed)
+    return history.pack_entries(entries, repeat(LAYOUT.slot_seed(STREAM)))
 
 
 def kept(ring: bytes) -> list[bytes]:
     """The readings that are taken out of a ring."""
-    entries = history.unpack_entries(LAYOUT.ring_header + ring, LAYOUT)
+    entries = history.unpack_entries(LAYOUT.ring_header + ring, LAYOUT, STREAM)
     assert (np.diff(entries["n"].astype(np.int64)) == 1).all()
     return [entries[at : at + 1].tobytes() for at in range(len(entries))]
 

@@ -127,23 +127,23 @@ def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: Detector,
 
 @given(count=st.integers(0, 40), slots=st.integers(1, 12), damaged=st.integers(0, 11))
 def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, damaged: int) -> None:
-    layout = layout_of(CHANNELS, CHANNELS)
+    layout, seed = layout_of(CHANNELS, CHANNELS), state.seed(b"a stream")
     dtype, begin = layout.entry, len(layout.ring_header)
     ring = bytearray(layout.ring_header)
     for n in range(count):
         entry = np.zeros(1, dtype)
         entry["n"], entry["seq"] = n, 7 * n
         at = begin + n % slots * dtype.itemsize
-        ring[at : at + dtype.itemsize] = history.pack_entries(entry, layout.ring_seed)[0]
-    assert history.unpack_entries(bytes(ring), layout)["n"].tolist() == list(range(max(0, count - slots), count))
+        ring[at : at + dtype.itemsize] = history.pack_entries(entry, [layout.slot_seed(seed)])[0]
+    assert history.unpack_entries(bytes(ring), layout, seed)["n"].tolist() == list(range(max(0, count - slots), count))
     assert of_ring(bytes(ring)) == CHANNELS
-    assert len(history.unpack_slots(bytes(ring[begin:]), dtype, layout.ring_seed + 1)) == 0
+    assert len(history.unpack_slots(bytes(ring[begin:]), dtype, layout.slot_seed(seed + 1))) == 0
     for n in range(count):
-        found = history.find(bytes(ring), layout, 7 * n, 0, np.zeros(2))["n"].tolist()
+        found = history.find(bytes(ring), layout, seed, 7 * n, 0, np.zeros(2))["n"].tolist()
         assert found == ([n] if n >= count - slots else [])
     if damaged < min(count, slots):
         ring[begin + damaged * dtype.itemsize + 9] ^= 1
-        kept = history.unpack_entries(bytes(ring), layout)["n"].tolist()
+        kept = history.unpack_entries(bytes(ring), layout, seed)["n"].tolist()
         assert kept == list(range(kept[0], kept[-1] + 1)) if kept else True
         assert all(n % slots != damaged for n in kept)
 

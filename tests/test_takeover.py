@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,107 @@ def test_an_old_record_restored_beside_a_newer_history_is_noticed_and_mended(
         assert [r["score"] for r in results] == [r["score"] for r in undisturbed]
         assert known(client, "s")["tag"] == known(client, "undisturbed")["tag"]
         assert 'gatewatch_states_rebuilt_total{cause="stale"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "after",
+    [{}, {"history_readings": 64}, {"channels": CHANNELS[::-1]}, {"channels": (*CHANNELS, "speed")}, {"model": None}],
+    ids=["the same", "another length of the history", "another order", "a channel more", "another model"],
+)
+@pytest.mark.parametrize("channels", [CHANNELS, CHANNELS[::-1]])
+def test_an_old_record_is_noticed_whatever_else_changed_and_keeps_the_streams_settings(
+    settings: Make, redis_url: str, tenant: str, other: str, channels: tuple[str, ...], after: dict[str, Any]
+) -> None:
+    sent, before = readings("s", 45), {**GENERAL, "channels": channels}
+    chosen = {"on_gap": "hold", "reorder_window_s": 300.0, "same_time": "join"}
+    with TestClient(create_app(settings(**GENERAL))) as client:
+        client.put("/v1/streams/s", json=chosen)
+        post(client, sent[:10])
+    with TestClient(create_app(settings(**before))) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, sent[10:20])
+        old = database.get(state_key(tenant, "s"))
+        first = post(client, sent[20:40])
+        database.set(state_key(tenant, "s"), old)  # type: ignore[arg-type]
+    changed = {"model": other} if "model" in after else {**before, **after}
+    with TestClient(create_app(settings(**changed))) as client:
+        results = post(client, sent[20:])
+        assert [r["replayed"] for r in results] == [True] * 20 + [False] * 5
+        assert [r["score"] for r in results[:20]] == [r["score"] for r in first]
+        assert known(client, "s") | {"readings": 45} | chosen == known(client, "s")
+
+
+@pytest.mark.parametrize("after", [{**GENERAL, "channels": CHANNELS[::-1]}, {}], ids=["another order", "trained"])
+def test_channels_of_one_time_may_come_before_and_after_a_takeover(settings: Make, after: dict[str, Any]) -> None:
+    sent = one_field_each(10)
+    with TestClient(create_app(settings(**GENERAL))) as client:
+        post(client, sent[:19])
+    with TestClient(create_app(settings(**after))) as client:
+        (last,) = post(client, sent[19:])
+        assert last["status"] not in ("late", "conflict")
+        assert [r["replayed"] for r in post(client, sent[18:])] == [True, True]
+        assert known(client, "s")["readings"] == 20
+
+
+def test_what_was_applied_last_is_not_applied_again_where_history_and_model_are_gone(
+    settings: Make, redis_url: str, tenant: str, other: str
+) -> None:
+    sent = [{**reading, "seq": None} for reading in readings("s", 10)]
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, sent)
+        database.delete(state_key(tenant, "s", "readings"))
+    with TestClient(create_app(settings(model=other))) as client:
+        assert post(client, sent[-1:])[0]["status"] == "late"
+        assert known(client, "s")["readings"] == 10
+
+
+def test_the_history_of_another_stream_is_not_taken_for_this_ones(settings: Make, redis_url: str, tenant: str) -> None:
+    others = readings("other", 30, seed=5)
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, readings("s", 20))
+        post(client, others)
+        database.copy(state_key(tenant, "other", "readings"), state_key(tenant, "s", "readings"), replace=True)
+        repeats = post(client, [{**reading, "stream": "s"} for reading in others[10:20]])
+        assert {r["status"] for r in repeats} == {"late"}
+        database.delete(state_key(tenant, "s"))
+    with TestClient(create_app(settings())) as client:
+        assert client.get("/v1/streams/s").status_code == 404
+
+
+def at(seq: int, second: float | None, value: float) -> dict[str, Any]:
+    time = {} if second is None else {"timestamp": START_MS / 1000 + second}
+    return {"stream": "s", "seq": seq, "values": {"pressure": value, "flow": 1.0}} | time
+
+
+def test_a_reading_that_others_overtook_while_the_clock_stepped_back_begins_no_session(settings: Make) -> None:
+    with TestClient(create_app(settings())) as client:
+        post(client, [at(seq, 100 + seq, 3 + seq / 10) for seq in range(5)])
+        post(client, [at(seq, 60 + seq, 4) for seq in (7, 8)])
+        assert [r["status"] for r in post(client, [at(5, 105, 3.5), at(6, 106, 3.6)])] == ["late", "late"]
+        results = post(client, [at(seq, 60 + seq, 4 + seq / 10) for seq in range(9, 30)])
+        assert not {r["status"] for r in results} & {"late", "conflict"}
+        assert known(client, "s")["session"] == 0
+
+
+def test_after_the_call_a_clock_may_begin_anew_with_the_count(settings: Make) -> None:
+    """A device without a clock stamps its readings with the time since it was started."""
+    rebooted = [at(seq, seq - 1000, 4 + seq / 10) for seq in range(20)]
+    with TestClient(create_app(settings())) as client:
+        first = post(client, [at(seq, seq, 3 + seq / 10) for seq in range(20)])
+        assert {r["status"] for r in post(client, rebooted)} == {"conflict"}
+        client.post("/v1/streams/s/reset?what=sequence")
+        results = post(client, rebooted)
+        assert not {r["status"] for r in results} & {"late", "conflict"}
+        assert post(client, rebooted) == [{**result, "replayed": True} for result in results]
+        again = post(client, [at(seq, seq, 3 + seq / 10) for seq in range(20)])
+        assert again == [{**result, "replayed": True} for result in first]
+        assert known(client, "s") | {"readings": 40, "session": 1} == known(client, "s")
+
+
+def test_after_the_call_readings_without_a_time_go_on_whatever_the_clock_said_before(settings: Make) -> None:
+    ahead = time.time() + 40 - START_MS / 1000
+    with TestClient(create_app(settings())) as client:
+        post(client, [at(seq, ahead + seq / 10, 3.0) for seq in range(5)])
+        client.post("/v1/streams/s/reset?what=sequence")
+        results = post(client, [at(seq, None, 4.0) for seq in range(5)])
+        assert not {r["status"] for r in results} & {"late", "conflict"}
+        assert known(client, "s")["readings"] == 10

@@ -10,7 +10,7 @@ columns are the stream's channels (see layout.py), whatever model has scored it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -64,20 +64,20 @@ def rearranged(kept: Entries, before: Layout, after: Layout) -> Entries:
     return moved
 
 
-def pack_entries(kept: Entries, seed: int) -> list[bytes]:
-    """Slots to bytes, each with its checksum."""
+def pack_entries(kept: Entries, seeds: Iterable[int]) -> list[bytes]:
+    """Slots to bytes, each with its checksum; `seeds`: where those begin, see `Layout.slot_seed`."""
     raw, size = kept.tobytes(), kept.dtype.itemsize  # whatever stands in the checksum field is written over
     slots = []
-    for start in range(0, len(raw), size):
+    for start, seed in zip(range(0, len(raw), size), seeds, strict=False):
         body = raw[start + _CHECKED : start + size]
         slots.append(zlib.crc32(body, seed).to_bytes(_CHECKED, "little") + body)
     return slots
 
 
-def unpack_entries(ring: bytes, layout: Layout) -> Entries:
+def unpack_entries(ring: bytes, layout: Layout, seed: int) -> Entries:
     """The readings of a ring in order, up to the newest: the longest run without a gap or a damaged slot."""
     body = ring[len(layout.ring_header) :]
-    return unpack_slots(body, layout.entry, layout.ring_seed)
+    return unpack_slots(body, layout.entry, layout.slot_seed(seed))
 
 
 def unpack_slots(body: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
@@ -99,11 +99,11 @@ def unpack_slots(body: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
 
 
 def find_each(
-    ring: bytes, layout: Layout, seqs: Sequence[int], times_ms: Sequence[int], values: NDArray[np.float64]
+    ring: bytes, layout: Layout, seed: int, seqs: Sequence[int], times_ms: Sequence[int], values: NDArray[np.float64]
 ) -> list[Entries]:
     """`find` for many readings of a stream: the ring is put in order once, instead of being searched for each."""
     if len(seqs) == 1:
-        return [find(ring, layout, seqs[0], times_ms[0], values[0]).copy()]  # the ring itself is not kept
+        return [find(ring, layout, seed, seqs[0], times_ms[0], values[0]).copy()]  # the ring itself is not kept
     body, size = ring[len(layout.ring_header) :], layout.entry.itemsize
     entries = np.frombuffer(body, layout.entry, len(body) // size)
     numbers, times = entries["seq"], entries["timestamp_ms"]
@@ -117,11 +117,11 @@ def find_each(
     known = []
     for seq, time_ms, row, numbered, timed in zip(seqs, times_ms, values, *found, strict=True):
         slots = b"".join(body[at * size : (at + 1) * size] for at in (timed if seq < 0 else numbered))
-        known.append(_find(slots, layout, seq, time_ms, row))
+        known.append(_find(slots, layout, seed, seq, time_ms, row))
     return known
 
 
-def find(ring: bytes, layout: Layout, seq: int, timestamp_ms: int, values: NDArray[np.float64]) -> Entries:
+def find(ring: bytes, layout: Layout, seed: int, seq: int, timestamp_ms: int, values: NDArray[np.float64]) -> Entries:
     """(0 or 1,) the sound entry, in the stream's channels, that a reading repeats or stands in conflict with.
 
     It has the reading's seq or, where `seq` is -1, none and the reading's time. Of several (a sender that counts anew,
@@ -129,13 +129,14 @@ def find(ring: bytes, layout: Layout, seq: int, timestamp_ms: int, values: NDArr
     there is no seq, only one that shares a channel with the reading.
 
     Args:
+        seed: of the stream.
         values: (C,) of the reading, in the model's order.
     """
-    return _find(ring[len(layout.ring_header) :], layout, seq, timestamp_ms, values)
+    return _find(ring[len(layout.ring_header) :], layout, seed, seq, timestamp_ms, values)
 
 
-def _find(body: bytes, layout: Layout, seq: int, timestamp_ms: int, values: NDArray[np.float64]) -> Entries:
-    dtype = layout.entry
+def _find(body: bytes, layout: Layout, seed: int, seq: int, timestamp_ms: int, values: NDArray[np.float64]) -> Entries:
+    dtype, start = layout.entry, layout.slot_seed(seed)
     size = dtype.itemsize
     entries = np.frombuffer(body, dtype, len(body) // size)
     same = entries["seq"] == seq
@@ -144,7 +145,7 @@ def _find(body: bytes, layout: Layout, seq: int, timestamp_ms: int, values: NDAr
     found = [
         at
         for at in np.flatnonzero(same).tolist()
-        if zlib.crc32(body[at * size + _CHECKED : (at + 1) * size], layout.ring_seed) == entries["checksum"][at]
+        if zlib.crc32(body[at * size + _CHECKED : (at + 1) * size], start) == entries["checksum"][at]
     ]
     if not found:
         return entries[:0]

@@ -57,9 +57,16 @@ class Layout:
         return len(names).to_bytes(4, "little") + names + zlib.crc32(names).to_bytes(4, "little")
 
     @cached_property
-    def ring_seed(self) -> int:
-        """Where a slot's checksum starts: readings of other channels are then never taken for this stream's."""
+    def _channels_seed(self) -> int:
         return zlib.crc32("\0".join(self.channels).encode())
+
+    def slot_seed(self, seed: int) -> int:
+        """Where a slot's checksum starts: readings of other channels, or another stream's, are never taken for these.
+
+        Args:
+            seed: where the checksum of the stream's record starts.
+        """
+        return self._channels_seed ^ seed
 
     @cached_property
     def entry(self) -> np.dtype[Any]:

@@ -303,7 +303,7 @@ class Corrector:
         twins: list[_Late] = []
         values = np.array([reading.batch.values[reading.place] for reading in late])
         seqs, times_ms = [reading.seq for reading in late], [reading.time_ms for reading in late]
-        known = history.find_each(ring, layout, seqs, times_ms, values)
+        known = history.find_each(ring, layout, seed, seqs, times_ms, values)
         for reading, entry in zip(late, known, strict=True):
             result = unanswered(reading.batch, reading.place, entry, layout, record)
             if result is None:  # another process was first, or the same reading a moment ago
@@ -331,7 +331,7 @@ class Corrector:
             stepper.fresh(1),
             lanes.records[row : row + 1],
             sound,
-            history.gathered(stepper.read_history(ring, layout), layout),
+            self._history(ring, layout, seed),
             entries,
             stepper.slots,
         )
@@ -409,7 +409,7 @@ class Corrector:
         vain = set()
         for row, ring in rings.items():
             job = jobs[row]
-            if job.correction.follow(lanes.records[row : row + 1], self._history(ring, lanes.layouts[row])):
+            if job.correction.follow(lanes.records[row : row + 1], self._history(ring, lanes.layouts[row], job.seed)):
                 job.packed = packed[row]
             else:
                 vain.add(row)
@@ -418,8 +418,8 @@ class Corrector:
             self._step(short, SLICE_STEPS)
         return vain
 
-    def _history(self, ring: bytes, layout: Layout) -> Entries:
-        return history.gathered(self._stepper.read_history(ring, layout), layout)
+    def _history(self, ring: bytes, layout: Layout, seed: int) -> Entries:
+        return history.gathered(self._stepper.read_history(ring, layout, seed), layout)
 
     def _writes(self, jobs: list[_Job], lanes: Lanes, rows: list[int]) -> Writes:
         """What is to be saved of corrections that are done; notes the answers of their readings."""
@@ -430,8 +430,8 @@ class Corrector:
             entries = job.correction.finish()
             if row in lanes.recovered:
                 writes.anew.append(at)
-                writes.slots += stepper.slots_anew(job.layout, at, lanes.recovered[row])
-            writes.slots += stepper.pieces_of(job.layout, at, entries)
+                writes.slots += stepper.slots_anew(job.layout, job.seed, at, lanes.recovered[row])
+            writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
             job.alerts = [alert_of(job.stream, entry, corrected=True) for entry in job.correction.begun()]
             writes.alerts += [(at, alert) for alert in job.alerts]
             writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.records.layout import Layout
 from service.records.state import Records
 from service.storage.store import StateStore
 from service.streams.stepper import Stepper
@@ -29,15 +30,27 @@ class FirstLook:
         self._stepper = stepper
         self._seen = np.zeros(PLACES, bool)
 
-    async def stale(self, streams: Sequence[str], seeds: Sequence[int], records: Records) -> list[int]:
-        """Rows of (B,) sound records whose history has readings that they have not seen. One round trip, or none."""
+    async def stale(
+        self,
+        sound: Sequence[int],
+        streams: Sequence[str],
+        seeds: Sequence[int],
+        layouts: Sequence[Layout],
+        records: Records,
+    ) -> list[int]:
+        """Which rows of the sound records have a history with readings that they have not seen.
+
+        One round trip, or none.
+        """
         places = _places(seeds)
-        rows = np.flatnonzero(~self._seen[places] & (records["readings"] > 0)).tolist()
+        new = ~self._seen[places] & (records["readings"] > 0)
+        rows = [row for row in sound if new[row]] if new.any() else []
         if not rows:
             return []
         counts = records["readings"][rows].tolist()
         newest = await self._store.history_numbers(
-            [streams[row] for row in rows], [self._stepper.number_at(count) for count in counts]
+            [streams[row] for row in rows],
+            [self._stepper.number_at(layouts[row], count) for row, count in zip(rows, counts, strict=True)],
         )
         self._seen[places[rows]] = True
         return [row for row, count, n in zip(rows, counts, newest, strict=True) if n is not None and n >= count]

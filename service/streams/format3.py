@@ -76,7 +76,7 @@ def convert(stepper: Stepper, packed: bytes, seed: int, ring: bytes) -> Converte
         return None
     old = np.frombuffer(packed, _HEAD, 1)
     channels, kept = _history(stepper, ring)
-    layout = layout_of(channels, channels).taken_over(stepper.detector.channels)
+    layout = _layout(stepper, channels)
     stream = np.zeros(1, STREAM_PART)
     for name in ("tag", "hold", "reorder_ms", "readings", "last_seq", "last_ms", "score", "status"):
         stream[name] = old[name]
@@ -85,11 +85,22 @@ def convert(stepper: Stepper, packed: bytes, seed: int, ring: bytes) -> Converte
     stream["newest_ms"] = max(int(old["last_ms"][0]), *kept["timestamp_ms"].tolist(), FIRST_SESSION)
     if not old["readings"][0]:
         stream["newest_ms"] = FIRST_SESSION
-    return Converted(stream, layout, kept, _record(stepper, packed, old, stream, channels))
+    return Converted(stream, layout, kept, _record(stepper, packed, old, stream, channels, kept))
+
+
+def read_history(stepper: Stepper, ring: bytes) -> tuple[Layout, Entries]:
+    """The layout and the history of a stream whose record is lost."""
+    channels, kept = _history(stepper, ring)
+    layout = _layout(stepper, channels)
+    return layout, history.rearranged(kept, layout_of(channels, channels), layout)
+
+
+def _layout(stepper: Stepper, channels: tuple[str, ...]) -> Layout:
+    return layout_of(channels, channels).taken_over(stepper.detector.channels)
 
 
 def _record(
-    stepper: Stepper, packed: bytes, old: Records, stream: Records, channels: tuple[str, ...]
+    stepper: Stepper, packed: bytes, old: Records, stream: Records, channels: tuple[str, ...], kept: Entries
 ) -> Records | None:
     detector = stepper.detector
     before = detector.state_dtype_1
@@ -100,7 +111,7 @@ def _record(
     for name in state.STREAM_FIELDS:
         record[name] = stream[name]
     record["detector"] = detector.from_version_1(np.frombuffer(packed, before, 1, _HEAD.itemsize - 8))
-    record["present"] = True
+    record["present"] = np.isfinite(kept["values"][-1]) if len(kept) else True
     return record
 
 

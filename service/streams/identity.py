@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from service.records.state import Records
 Places = NDArray[np.intp]
 
 _CALL = "say so: POST /v1/streams/{stream}/reset?what=sequence"
+HOLE: Final = 16
+"""Readings; who is missed between two that are no further away was overtaken: its sender has not begun anew."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Deci
         times_ms = np.where(untimed, arrival, times_ms)
     new = seqs > last_seq
     if np.count_nonzero(heads["session"]):
-        new &= times_ms >= heads["session_ms"]  # else it was counted before the sender began anew
+        new &= (times_ms >= heads["session_ms"]) | untimed  # else it was counted before the sender began anew
     if np.count_nonzero(numbered) < len(new):
         later = (times_ms > last_ms) | (heads["readings"] == 0)
         same = times_ms == last_ms
@@ -156,15 +159,35 @@ def across_gap(stream: str, time_ms: int, seq: int, expected: int) -> Result:
     return rejected(stream, format_time(time_ms), seq, error)
 
 
+def is_asked(head: Records) -> bool:
+    """Whether somebody said that a stream's sender counts anew, and it has not begun to."""
+    return bool(head["session"] > 0 and head["last_seq"] == NO_SEQ and head["session_ms"] == head["newest_ms"] + 1)
+
+
 def counts_anew(batch: Readings, place: int, known: Entries, layout: Layout, head: Records) -> bool:
     """Whether a reading that is not new shows that its sender began to count anew: its count went back, its time on.
 
-    A reading that the history has with the same values is a repeat, whatever its time.
+    A reading that the history has with the same values is a repeat, whatever its time. Where somebody said that the
+    sender counts anew, its clock may begin anew as well.
     """
     seq, moment = int(batch.seqs[place]), int(batch.timestamps_ms[place])
-    if seq == NO_SEQ or moment == NO_TIME or seq > head["last_seq"] or moment <= head["newest_ms"]:
+    if seq == NO_SEQ or moment == NO_TIME:
         return False
-    return not len(known) or not same_values(known, layout, batch.values[place])[0]
+    same = len(known) > 0 and bool(same_values(known, layout, batch.values[place])[0])
+    if is_asked(head):
+        return not (same and known["timestamp_ms"][0] == moment)
+    return bool(not same and seq <= head["last_seq"] and moment > head["newest_ms"])
+
+
+def fills_a_hole(seq: int, kept: Entries, head: Records) -> bool:
+    """Whether a `seq` that a history has not lies close between two that it has: it is late, though its time is not.
+
+    Args:
+        kept: the history.
+    """
+    away = kept["seq"][kept["session"] == head["session"]] - seq
+    near = away[np.abs(away) <= HOLE]
+    return bool((near < 0).any() and (near > 0).any() and not (near == 0).any())
 
 
 def unanswered(batch: Readings, place: int, known: Entries, layout: Layout, head: Records) -> Result | None:

@@ -67,28 +67,27 @@ def recover(stepper: Stepper, lost: Sequence[Lost]) -> list[Recovered]:
         old = None if part else format3.convert(stepper, loss.record, loss.seed, loss.old_ring)
         before = part[1] if part else old.layout if old else None
         layout, kept = _history(stepper, loss, before)
-        if old is not None and not len(kept):
+        if old is not None and len(kept):
+            converted[at] = old
+        elif old is not None:
             kept = history.rearranged(old.kept, old.layout, layout)
             if old.record is not None:
                 recovered[at] = Recovered(old.record, layout, kept)
                 continue
-        if old is not None and len(kept):
-            converted[at] = old
+        elif part is None and not len(kept) and loss.old_ring:
+            layout, kept = format3.read_history(stepper, loss.old_ring)
         stream = part[0] if part else old.stream if old is not None and at not in converted else None
-        if part and loss.flaw == "history":
-            record = np.frombuffer(loss.record, stepper.record, 1).copy()
-            record["history"] = stepper.slots
+        record = _own(stepper, loss, *part) if part else None
+        if record is not None and _catches_up(stepper, record, layout, kept):
             recovered[at] = Recovered(record, layout, kept)
-        elif part and loss.flaw == "stale" and (behind := _caught_up(stepper, loss.record, layout, kept)) is not None:
-            recovered[at] = Recovered(behind, layout, kept)
-        elif part and loss.flaw == "channels" and (carried := _carried(stepper, *part)) is not None:
-            recovered[at] = Recovered(carried, layout, kept)
         else:
             replayed[at] = stream, layout, kept
     rebuilt = stepper.rebuild([history.gathered(kept, layout) for _, layout, kept in replayed.values()])
     for row, (at, (stream, layout, kept)) in enumerate(replayed.items()):
         record = rebuilt[row : row + 1].copy()
         if stream is not None and not (len(kept) and kept["n"][-1] >= stream["readings"][0]):
+            if record["readings"] != stream["readings"]:
+                record["present"] = True  # what came with the last time is not known: nothing that did comes twice
             _write_stream_part(record, stream, stepper)
         if at in converted:
             kept = _with_late_writes(stepper, record, layout, kept, converted[at])
@@ -104,7 +103,8 @@ def _history(stepper: Stepper, loss: Lost, before: Layout | None) -> tuple[Layou
     layout = ring_layout.taken_over(model)
     if before is not None and set(before.channels) - set(layout.channels):
         layout = layout_of((*layout.channels, *(c for c in before.channels if c not in layout.channels)), model)
-    return layout, history.rearranged(stepper.read_history(loss.ring, ring_layout), ring_layout, layout)
+    kept = stepper.read_history(loss.ring, ring_layout, loss.seed)
+    return layout, history.rearranged(kept, ring_layout, layout)
 
 
 def _write_stream_part(record: Records, stream: Records, stepper: Stepper) -> None:
@@ -112,6 +112,17 @@ def _write_stream_part(record: Records, stream: Records, stepper: Stepper) -> No
         record[name] = stream[name]
     record["history"] = stepper.slots
     record["earlier"], record["earlier_ms"] = 0, 0  # they are the other model's
+
+
+def _own(stepper: Stepper, loss: Lost, stream: Records, layout: Layout, model_part: bytes) -> Records | None:
+    """(1,) the record itself, where it is this model's and only its history or its channels are others."""
+    if loss.flaw == "channels":
+        return _carried(stepper, stream, layout, model_part)
+    if loss.flaw not in ("history", "stale"):
+        return None
+    record = np.frombuffer(loss.record, stepper.record, 1).copy()
+    record["history"] = stepper.slots
+    return record
 
 
 def _carried(stepper: Stepper, stream: Records, layout: Layout, model_part: bytes) -> Records | None:
@@ -124,26 +135,27 @@ def _carried(stepper: Stepper, stream: Records, layout: Layout, model_part: byte
     )
     if len(model_part) != before.itemsize:
         return None
-    states = np.frombuffer(model_part, before, 1)["detector"]
+    own = np.frombuffer(model_part, before, 1)
     record = stepper.fresh(1)
     _write_stream_part(record, stream, stepper)
-    record["detector"] = detector.rearranged(states, layout.model)
-    record["present"] = True
+    record["detector"] = detector.rearranged(own["detector"], layout.model)
+    present = dict(zip(layout.model, own["present"][0].tolist(), strict=True))
+    record["present"] = [present.get(channel, False) for channel in detector.channels]
     return record
 
 
-def _caught_up(stepper: Stepper, packed: bytes, layout: Layout, kept: Entries) -> Records | None:
-    """(1,) record that was restored from an older copy, after the readings that its history has beyond it.
+def _catches_up(stepper: Stepper, record: Records, layout: Layout, kept: Entries) -> bool:
+    """Have a (1,) record that was restored from an older copy see the readings that its history has beyond it.
 
-    None where they do not follow from it.
+    False where they do not follow from it.
     """
-    record = np.frombuffer(packed, stepper.record, 1).copy()
     since = history.gathered(kept[kept["n"] >= record["readings"][0]], layout)
-    if len(since) and since["n"][0] == record["readings"][0]:
-        stepper.replay(record, [since])
-        if record["tag"][0] == since["tag"][-1]:
-            return record
-    return None
+    if not len(since):
+        return True
+    if since["n"][0] != record["readings"][0]:
+        return False
+    stepper.replay(record, [since])
+    return bool(record["tag"][0] == since["tag"][-1])
 
 
 def _with_late_writes(

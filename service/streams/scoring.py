@@ -29,7 +29,7 @@ from service.streams import corrections
 from service.streams.bookkeeping import Bookkeeping
 from service.streams.corrector import Corrector
 from service.streams.first_look import FirstLook
-from service.streams.identity import Round, counts_anew, decide, joined, rounds_of, unanswered
+from service.streams.identity import Round, counts_anew, decide, fills_a_hole, is_asked, joined, rounds_of, unanswered
 from service.streams.newcomers import Newcomers
 from service.streams.recovery import Lost, recover
 from service.streams.stepper import Stepper
@@ -50,6 +50,10 @@ HISTORIES_BYTES = 16 * 2**20
 
 FEW_BYTES = 2**20
 """Of histories; so few are searched on the event loop, in a millisecond or two."""
+
+
+MAY_BE_OLD = ("format", "missing", "corrupt")
+"""Flaws of records that a version before format 4 may have written."""
 
 
 @dataclass
@@ -273,16 +277,17 @@ class Scorer:
         slots = [
             slot
             for row, kept in lanes.recovered.items()
-            for slot in self._stepper.slots_anew(lanes.layouts[row], row, kept)
+            for slot in self._stepper.slots_anew(lanes.layouts[row], lanes.seeds[row], row, kept)
         ]
         records = state.pack(lanes.records, lanes.layouts, lanes.seeds)
         return Writes(lanes.streams, lanes.fences, records, slots, list(lanes.recovered))
 
-    async def restart_sequence(self, stream: str, time_ms: int | None = None) -> bool:
+    async def restart_sequence(self, stream: str, time_ms: int | None = None, session: int = 0) -> bool:
         """Begin a session of a stream: its sender counts anew from its next reading on. False if there is no stream.
 
         Args:
             time_ms: of the first reading of the session; None where the operator says so.
+            session: the number of the one before, as it was when that reading came.
         """
         for _ in range(self._attempts):
             async with self._store.hold([stream]) as held:
@@ -290,12 +295,17 @@ class Scorer:
                 record = lanes.records[0]
                 if lanes.new:
                     return False
-                if time_ms is not None and time_ms <= record["newest_ms"]:
+                count, asked = int(record["last_seq"]), is_asked(record)
+                if time_ms is not None and (
+                    record["session"] != session or (not asked and time_ms <= record["newest_ms"])
+                ):
                     return True  # another process was first
-                count = int(record["last_seq"])
-                record["session"] += 1
-                record["last_seq"] = NO_SEQ
-                record["session_ms"] = record["newest_ms"] + 1 if time_ms is None else time_ms
+                if time_ms is not None and asked:
+                    record["session_ms"] = min(record["session_ms"], time_ms)
+                else:
+                    record["session"] += 1
+                    record["last_seq"] = NO_SEQ
+                    record["session_ms"] = record["newest_ms"] + 1 if time_ms is None else time_ms
                 await held.send(self._whole(lanes))
                 if (await held.saved())[0]:
                     self._metrics.sequence_restarted()
@@ -310,7 +320,7 @@ class Scorer:
         if part := state.stream_part(packed[0] or b"", seed):
             layout = part[1]
             (ring,) = await self._store.load_histories([stream])
-            kept = self._stepper.read_history(ring, layout)
+            kept = self._stepper.read_history(ring, layout, seed)
         else:
             lanes = await self._lanes([stream], packed)
             (layout,), kept = lanes.layouts, lanes.recovered[0]
@@ -345,29 +355,34 @@ class Scorer:
         )
         lanes = Lanes(streams, seeds, [state.fence_of(p) for p in packed], records, layouts)
         self._takeover.check(records["takeover"])
-        usual_rows = [row for row in range(len(streams)) if row not in flaws and layouts[row] is usual]
-        if usual_rows:
-            names, of = [streams[row] for row in usual_rows], [seeds[row] for row in usual_rows]
-            stale = await self._first_look.stale(names, of, records[usual_rows])
-            flaws |= {usual_rows[at]: "stale" for at in stale}
+        rows = [row for row in range(len(streams)) if row not in flaws]
+        flaws |= dict.fromkeys(await self._first_look.stale(rows, streams, seeds, layouts, records), "stale")
         if flaws:
             names = [streams[row] for row in flaws]
             rings, settings = await self._store.load_histories(names), await self._store.load_settings(names)
             for row, flaw in flaws.items():
                 if flaw == "corrupt":
                     await self._store.quarantine(streams[row], packed[row] or b"")
-            old_rings = await self._old_rings(streams, flaws)
+            old_rings = await self._old_rings(streams, flaws, rings)
             await asyncio.to_thread(self._recover, lanes, packed, flaws, rings, old_rings)
             lanes.new = [row for row in flaws if row not in lanes.causes]
             for row, content in zip(flaws, settings, strict=True):
-                if content and flaws[row] in ("missing", "corrupt"):
+                if content:
                     StreamSettings.decode(content).write(lanes.records[row : row + 1])
         records["takeover"] = self._takeover.number
         return lanes
 
-    async def _old_rings(self, streams: list[str], flaws: dict[int, str]) -> dict[int, bytes]:
-        """What a version before format 4 kept as history, of streams that may have one."""
-        rows = [row for row, flaw in flaws.items() if flaw == "format"]
+    async def _old_rings(self, streams: list[str], flaws: dict[int, str], rings: Sequence[bytes]) -> dict[int, bytes]:
+        """What a version before format 4 kept as history, of streams that may have one.
+
+        Args:
+            rings: what this version keeps of them.
+        """
+        rows = [
+            row
+            for (row, flaw), ring in zip(flaws.items(), rings, strict=True)
+            if flaw == "format" or (flaw in MAY_BE_OLD and not ring)
+        ]
         if not rows:
             return {}
         rings = await self._store.load_old_histories([streams[row] for row in rows])
@@ -375,7 +390,7 @@ class Scorer:
 
     async def _drop_old_histories(self, lanes: Lanes, saved: set[str]) -> None:
         """Forget what a version before format 4 kept of streams that were converted and saved."""
-        converted = [lanes.streams[row] for row, cause in lanes.causes.items() if cause == "format"]
+        converted = [lanes.streams[row] for row, cause in lanes.causes.items() if cause in MAY_BE_OLD]
         if converted and saved.issuperset(converted):
             with contextlib.suppress(StoreUnavailable):  # it is only in the way
                 await self._store.drop_old_histories(converted)
@@ -440,10 +455,12 @@ class Scorer:
         for row, entries in lanes.recovered.items():  # of streams with a rebuilt state, and of new ones
             if row in row_of:
                 writes.anew.append(row_of[row])
-                writes.slots += self._stepper.slots_anew(lanes.layouts[row], row_of[row], entries)
+                writes.slots += self._stepper.slots_anew(lanes.layouts[row], lanes.seeds[row], row_of[row], entries)
         for round_, entries in applied.rounds:
             at = [row_of[row] for row in round_.rows.tolist()]
-            writes.slots += self._stepper.slots_in([layouts[row] for row in at], at, entries)
+            writes.slots += self._stepper.slots_in(
+                [layouts[row] for row in at], [seeds[row] for row in at], at, entries
+            )
         writes.earlier = {(row_of[row], slot): record for (row, slot), record in applied.earlier.items()}
         writes.opened, writes.closed = self._incidents(lanes.streams, was_open, records)
         return applied
@@ -520,9 +537,10 @@ class Scorer:
         restarted: dict[int, set[int]] = {}
         for (place, row), known in zip(seen, await self._known(batch, seen, lanes), strict=True):
             layout, record, time_ms = lanes.layouts[row], lanes.records[row], int(batch.timestamps_ms[place])
-            if row in restarted or counts_anew(batch, place, known, layout, record):
-                if row not in restarted:
-                    await self.restart_sequence(lanes.streams[row], time_ms)
+            if row in restarted or (
+                counts_anew(batch, place, known, layout, record)
+                and await self._begins_anew(lanes, row, int(batch.seqs[place]), time_ms)
+            ):
                 restarted.setdefault(row, set()).add(place)
                 continue
             result = unanswered(batch, place, known, layout, record)
@@ -542,6 +560,15 @@ class Scorer:
             await self.books.replayed(streams, kept)
         return set().union(*restarted.values())
 
+    async def _begins_anew(self, lanes: Lanes, row: int, seq: int, time_ms: int) -> bool:
+        """Begin a session of a stream with a reading, unless that was only overtaken by those around it."""
+        stream, record = lanes.streams[row], lanes.records[row]
+        (ring,) = await self._store.load_histories([stream])
+        kept = self._stepper.read_history(ring, lanes.layouts[row], lanes.seeds[row])
+        if fills_a_hole(seq, kept, record):
+            return False
+        return await self.restart_sequence(stream, time_ms, int(record["session"]))
+
     async def _known(self, batch: Readings, seen: list[tuple[int, int]], lanes: Lanes) -> list[Entries]:
         """Of each place and row, (0 or 1,) the entry of the stream's history with the reading's identity."""
         stepper = self._stepper
@@ -554,7 +581,9 @@ class Scorer:
             for row, ring in zip(rows, rings, strict=True):
                 of_row = places[row]
                 seqs, times_ms = batch.seqs[of_row].tolist(), batch.timestamps_ms[of_row].tolist()
-                known = history.find_each(ring, lanes.layouts[row], seqs, times_ms, batch.values[of_row])
+                known = history.find_each(
+                    ring, lanes.layouts[row], lanes.seeds[row], seqs, times_ms, batch.values[of_row]
+                )
                 found.update(zip(of_row, known, strict=True))
 
         together = max(1, HISTORIES_BYTES // (stepper.slots * stepper.entry.itemsize))

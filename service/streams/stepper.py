@@ -113,41 +113,42 @@ class Stepper:
                     records["session_ms"][row] = entries["timestamp_ms"][of_session][0]
         return records
 
-    def read_history(self, ring: bytes, layout: Layout) -> Entries:
+    def read_history(self, ring: bytes, layout: Layout, seed: int) -> Entries:
         """A stream's last readings, oldest first, in the channels of the stream."""
-        return history.unpack_entries(ring, layout)[-self.slots :]
+        return history.unpack_entries(ring, layout, seed)[-self.slots :]
 
-    def number_at(self, count: int) -> tuple[int, int]:
-        """Where in a usual history the number of the reading stands that is to be overwritten by number `count`."""
-        start = len(self.usual.ring_header) + count % self.slots * self.entry.itemsize + _NUMBER
+    def number_at(self, layout: Layout, count: int) -> tuple[int, int]:
+        """Where in a history the number of the reading stands that is to be overwritten by number `count`."""
+        start = len(layout.ring_header) + count % self.slots * layout.entry.itemsize + _NUMBER
         return start, start + 7
 
-    def slots_of(self, rows: Iterable[int], entries: Entries) -> Slots:
-        """Of entries of streams with the usual layout: the row of the stream, where it belongs, and its bytes."""
-        return self._placed(self.usual, rows, entries)
+    def slots_in(self, layouts: Sequence[Layout], seeds: Sequence[int], rows: Sequence[int], entries: Entries) -> Slots:
+        """Of entries in this model's channels: the row of the stream, where it belongs in its history, and its bytes.
 
-    def slots_in(self, layouts: Sequence[Layout], rows: Sequence[int], entries: Entries) -> Slots:
-        """The same, of entries in this model's channels, of streams with these layouts."""
+        Args:
+            layouts, seeds: of the stream of each entry.
+        """
         if all(layout is self.usual for layout in layouts):
-            return self.slots_of(rows, entries)
+            return self._placed(self.usual, seeds, rows, entries)
         slots: Slots = []
-        for at, (layout, row) in enumerate(zip(layouts, rows, strict=True)):
-            slots += self._placed(layout, repeat(row), history.spread(entries[at : at + 1], layout))
+        for at, (layout, seed, row) in enumerate(zip(layouts, seeds, rows, strict=True)):
+            slots += self._placed(layout, (seed,), (row,), history.spread(entries[at : at + 1], layout))
         return slots
 
-    def slots_anew(self, layout: Layout, row: int, kept: Entries) -> Slots:
+    def slots_anew(self, layout: Layout, seed: int, row: int, kept: Entries) -> Slots:
         """A whole history, of one stream's entries that are in its own channels already."""
-        return [(row, 0, layout.ring_header), *self._placed(layout, repeat(row), kept)]
+        return [(row, 0, layout.ring_header), *self._placed(layout, repeat(seed), repeat(row), kept)]
 
-    def pieces_of(self, layout: Layout, row: int, entries: Entries) -> Slots:
+    def pieces_of(self, layout: Layout, seed: int, row: int, entries: Entries) -> Slots:
         """`slots_in` of consecutive entries of one stream, joined into one piece, or two at the end of its ring."""
         last = history.spread(entries[-self.slots :], layout)
-        packed = history.pack_entries(last, layout.ring_seed)
+        packed = history.pack_entries(last, repeat(layout.slot_seed(seed)))
         start = int(last["n"][0]) % self.slots
         ahead, begin, size = self.slots - start, len(layout.ring_header), layout.entry.itemsize
         parts = [(start, packed[:ahead]), (0, packed[ahead:])]
         return [(row, begin + slot * size, b"".join(part)) for slot, part in parts if part]
 
-    def _placed(self, layout: Layout, rows: Iterable[int], kept: Entries) -> Slots:
+    def _placed(self, layout: Layout, seeds: Iterable[int], rows: Iterable[int], kept: Entries) -> Slots:
         offsets = kept["n"] % np.uint64(self.slots) * np.uint64(kept.dtype.itemsize) + len(layout.ring_header)
-        return list(zip(rows, offsets.tolist(), history.pack_entries(kept, layout.ring_seed), strict=False))
+        packed = history.pack_entries(kept, map(layout.slot_seed, seeds))
+        return list(zip(rows, offsets.tolist(), packed, strict=False))

@@ -28,8 +28,9 @@ MOST_READINGS = 4
 """In a request."""
 SCORED, REFUSED = ("warming_up", "normal", "anomalous"), ("late", "conflict")
 
-Mode = Literal["hold", "seq", "time", "window"]
-"""Numbered, and the stream waits at gaps; numbered; by time; by time, and late readings take their place."""
+Mode = Literal["hold", "seq", "anew", "time", "window"]
+"""Numbered, and the stream waits at gaps; numbered; numbered and timed, with a sender that begins to count anew; by
+time; by time, and late readings take their place."""
 
 Submit = Callable[["list[Item]"], "asyncio.Task[list[str]] | None"]
 Request = list[tuple["Plan", int]]
@@ -207,10 +208,13 @@ def make_plans(rng: random.Random, names: Iterator[str], streams: int, modes: li
         mode = rng.choice(modes)
         count, ms, timed = rng.randint(3, most), 0, mode != "seq" or rng.random() < 0.5
         readings = []
-        numbered = mode in ("hold", "seq")
-        for seq in range(count):
+        numbered = mode in ("hold", "seq", "anew")
+        anew = rng.randint(1, count - 1) if mode == "anew" else count
+        for at in range(count):
             ms += rng.randint(1, 3000)
-            readings.append(Sent(seq if numbered else -1, ms if timed else NO_TIME, float(rng.randint(-99, 99))))
+            value = rng.randint(-99, 99) + (at / 64 if mode == "anew" else 0)  # what is sent again differs
+            seq = at % anew if at < 2 * anew else at - anew
+            readings.append(Sent(seq if numbered else -1, ms if timed else NO_TIME, value))
         if mode == "hold":
             readings[0] = FIRST
         plan = Plan(next(names), mode, readings, [False] * count, rng.randint(1, 4))

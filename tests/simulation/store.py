@@ -110,16 +110,24 @@ class SimulatedStore(StateStore):
         """The streams' history rings."""
         return [ring or b"" for ring in await self._values(streams, "history")]
 
+    async def history_numbers(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[int | None]:
+        """The number that stands at a place of each stream's history."""
+        found = [
+            ring[first : last + 1]
+            for ring, (first, last) in zip(await self.load_histories(streams), places, strict=True)
+        ]
+        return [int.from_bytes(n, "little") if len(n) == 8 else None for n in found]
+
+    async def load_old_histories(self, streams: Sequence[str]) -> list[bytes]:
+        """No version before this one wrote here."""
+        return [b""] * len(streams)
+
+    async def drop_old_histories(self, streams: Sequence[str]) -> None:
+        """There are none."""
+
     async def claim_takeover(self, service: str, model: str) -> tuple[int, int, str]:  # noqa: ARG002
         """All workers have one model."""
         return 1, 1, model
-
-    async def history_numbers(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[int | None]:
-        """The number that stands at a place of each stream's history."""
-        found = []
-        for ring, (first, last) in zip(await self.load_histories(streams), places, strict=True):
-            found.append(int.from_bytes(ring[first : last + 1], "little") if len(ring) > last else None)
-        return found
 
     async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
         """The streams' settings."""

@@ -182,7 +182,7 @@ class World:
         self.redis = Redis(self.loop, rng, self.strict)
         self.faults = Faults.of(rng, {"server crash", "late", "pause"} if rollback else set())
         self.workers = [Worker(self) for _ in range(rng.randint(2, 3))]
-        modes: list[Mode] = ["hold", "seq", "time"]
+        modes: list[Mode] = ["hold", "seq", "anew", "time"]
         if self.slots == LONG:
             modes.append("window")
         names = map("s{}".format, itertools.count())
@@ -223,15 +223,16 @@ def _prepared(stream: str, mode: Mode, slots: int) -> dict[str, bytes]:
     """
     if mode not in ("hold", "window"):
         return {}
-    stepper = Stepper(World.detector, slots)
+    stepper, seed = Stepper(World.detector, slots), state.seed(stream.encode())
     record = stepper.fresh(1)
     settings = StreamSettings(on_gap="hold") if mode == "hold" else StreamSettings(reorder_window_s=60)
     settings.write(record)
     prepared = {"settings": settings.encode()}
     if mode == "hold":
         entries = stepper.step(record, np.array([FIRST.seq]), np.array([FIRST.ms]), np.array([[FIRST.value]]))
-        prepared["history"] = b"".join(piece for _, _, piece in stepper.slots_anew(stepper.usual, 0, entries))
-    (prepared["state"],) = state.pack(record, [stepper.usual], [state.seed(stream.encode())])
+        pieces = stepper.slots_anew(stepper.usual, seed, 0, entries)
+        prepared["history"] = b"".join(piece for _, _, piece in pieces)
+    (prepared["state"],) = state.pack(record, [stepper.usual], [seed])
     return prepared
 
 
