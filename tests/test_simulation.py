@@ -20,12 +20,12 @@ SPENT_S = 10.0
 PINNED = [
     ("no dedupe of retries", 0),
     ("state and history in two steps", 2),
-    ("SET without a fence", 13),
+    ("SET without a fence", 5),
     ("answer before the write", 2),
     ("a remembered state, not compared", 2),
-    ("a remembered state, watched but not compared", 25),
-    ("cached state, fenced by a counter", 327),
-    ("delayed write, fenced by a counter", 2502),
+    ("a remembered state, watched but not compared", 17),
+    ("cached state, fenced by a counter", 25),
+    ("delayed write, fenced by a counter", 3922),
     ("a lease instead of compare-and-set", 0),
 ]
 """Each bug and the first seed that catches it."""
