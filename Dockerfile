@@ -7,7 +7,8 @@ FROM python:3.11-slim AS build
 RUN python3 -m venv /opt/gatewatch
 ENV PATH=/opt/gatewatch/bin:$PATH
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY gatewatch ./gatewatch
 COPY models ./models
 COPY service ./service
 RUN pip install --no-cache-dir --no-compile . \

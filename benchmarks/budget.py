@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from models.artefact import model_folder
-from models.general import load_detector
-from models.training.synthetic import KINDS, generate
+from gatewatch.models.artefact import model_folder
+from gatewatch.models.general import load_detector
+from gatewatch.models.training.synthetic import KINDS, generate
 
 INTERVAL_S = 300
 WEEK_READINGS = 7 * 86_400 // INTERVAL_S

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 import uvloop
 
-from models.artefact import FORMAT_VERSION, Manifest, save_artefact
-from models.scaling import Scaling
-from models.training.architectures import build
-from models.training.calibration import neutral
-from models.training.config import TrainConfig
-from models.training.export import export_step, weights
+from gatewatch.models.artefact import FORMAT_VERSION, Manifest, save_artefact
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.architectures import build
+from gatewatch.models.training.calibration import neutral
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.export import export_step, weights
 
 START = 1_700_000_000
 

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from models.artefact import Artefact
-from models.detector import Detector
-from models.recordings import Recording
-from models.training.config import Architecture, TrainConfig
-from models.training.train import train
+from gatewatch.models.artefact import Artefact
+from gatewatch.models.detector import Detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.training.config import Architecture, TrainConfig
+from gatewatch.models.training.train import train
 
 CHANNELS = ("command", "trigger", "response")
 LAGS = (50, 200, 500, 1000)

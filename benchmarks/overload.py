@@ -23,7 +23,7 @@ from redis import Redis
 from rich.console import Console
 
 from benchmarks.load import artefact, bodies, cpu_s, drive, request, resident_mib, server
-from service.storage.private_redis import start_private_redis
+from gatewatch.service.storage.private_redis import start_private_redis
 
 SIZE = 100
 CONNECTIONS = 800
@@ -91,7 +91,7 @@ def main() -> None:
             "GATEWATCH_MODEL": str(artefact(Path(scratch) / "artefact")),
             "GATEWATCH_LOG_LEVEL": "error",
         }
-        with server([sys.executable, "-m", "service.cli", "serve"], environment) as (port, pid):
+        with server([sys.executable, "-m", "gatewatch", "serve"], environment) as (port, pid):
             load = drive(port, (pid, redis_pid), "/v1/readings", bodies(4, 3000, SIZE, seed=1), SIZE, 10.0)
             console.print(
                 f"carried: {load.rate:,.0f} readings a second in requests of {SIZE}, "

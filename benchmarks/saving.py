@@ -19,9 +19,9 @@ from pathlib import Path
 from redis import Redis
 
 from benchmarks.load import cpu_s
-from service.records.state import FENCE
-from service.storage.private_redis import start_private_redis
-from service.storage.resp import packed
+from gatewatch.service.records.state import FENCE
+from gatewatch.service.storage.private_redis import start_private_redis
+from gatewatch.service.storage.resp import packed
 
 STREAMS, RECORD_BYTES, SLOT_BYTES = 1000, 1310, 154
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.load import artefact, bodies, drive, resident_mib, server
 from benchmarks.speed import SERVE
-from service.storage.private_redis import start_private_redis
+from gatewatch.service.storage.private_redis import start_private_redis
 
 BULK = 1000
 

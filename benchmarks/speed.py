@@ -25,11 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import START, Load, artefact, bodies, cpu_s, drive, one_stream_bodies, resident_mib, server
-from models.detector import Detector
-from service.storage.private_redis import start_private_redis
+from gatewatch.models.detector import Detector
+from gatewatch.service.storage.private_redis import start_private_redis
 
 BULK = 1000
-SERVE = [sys.executable, "-m", "service.cli", "serve"]
+SERVE = [sys.executable, "-m", "gatewatch", "serve"]
 NAIVE = [sys.executable, "-m", "uvicorn", "benchmarks.naive:app", "--no-access-log", "--log-level", "error"]
 STAGES = ("parse", "load", "step", "save")
 

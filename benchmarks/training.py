@@ -23,16 +23,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from models.graph import open_session
-from models.recordings import Recording
-from models.scaling import Scaling
-from models.training import loop
-from models.training.architectures import CellForecaster, build, state_bytes
-from models.training.checkpoint import Progress, Run
-from models.training.config import Architecture, TrainConfig
-from models.training.export import export_step
-from models.training.processes import ALONE
-from models.training.windows import train_windows
+from gatewatch.models.graph import open_session
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training import loop
+from gatewatch.models.training.architectures import CellForecaster, build, state_bytes
+from gatewatch.models.training.checkpoint import Progress, Run
+from gatewatch.models.training.config import Architecture, TrainConfig
+from gatewatch.models.training.export import export_step
+from gatewatch.models.training.processes import ALONE
+from gatewatch.models.training.windows import train_windows
 
 CHANNELS, LANES, READINGS = 8, 64, 512
 

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from models.errors import ArtefactError
+from gatewatch.models.errors import ArtefactError
 
 FORMAT_VERSION = 3
 GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"

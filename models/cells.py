@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from models.errors import RecordingError
+from gatewatch.models.errors import RecordingError
 
 MISSING = frozenset({"", "nan", "null", "none", "na", "n/a"})
 BOOLEANS = {"true": 1.0, "false": 0.0}

@@ -11,13 +11,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
-from models.clock import NEVER, clock_fields, take_time
-from models.errors import ArtefactError, ShapeError
-from models.graph import check_steps, open_session, settle
-from models.residual import REASONS, Judged, ResidualCalibration, begin, judge, set_apart, state_fields
-from models.scaling import Scaling, shown
-from models.version_1 import trained_dtype_1
+from gatewatch.models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
+from gatewatch.models.clock import NEVER, clock_fields, take_time
+from gatewatch.models.errors import ArtefactError, ShapeError
+from gatewatch.models.graph import check_steps, open_session, settle
+from gatewatch.models.residual import REASONS, Judged, ResidualCalibration, begin, judge, set_apart, state_fields
+from gatewatch.models.scaling import Scaling, shown
+from gatewatch.models.version_1 import trained_dtype_1
 
 Records = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -25,12 +25,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
-from models.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, WARMING_UP
-from models.errors import EvaluationError
-from models.labels import Span
-from models.scan import Scan
-from models.vus import vus_pr
+from gatewatch.models.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
+from gatewatch.models.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, WARMING_UP
+from gatewatch.models.errors import EvaluationError
+from gatewatch.models.labels import Span
+from gatewatch.models.scan import Scan
+from gatewatch.models.vus import vus_pr
 
 VUS_WINDOW = 100
 """Readings; the default of TSB-AD."""

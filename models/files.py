@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from models.errors import RecordingError
+from gatewatch.models.errors import RecordingError
 
 LONGEST_ROW = 2**20
 """Characters of a row of a table, and so of a line."""

@@ -9,14 +9,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, GeneralManifest, load_artefact, record_dtype
-from models.budget import budget_fields, joined, kept, take_pace, thresholds, young_thresholds
-from models.clock import NEVER, clock_fields, take_time
-from models.detector import JOIN_READINGS, Detector, Floats, Records, Step, float32, incident_fields, taken_over
-from models.errors import ArtefactError
-from models.graph import check_steps, open_session, settle
-from models.running import BINS, DAY_MS, FEATURES, HORIZONS, PLACES, TINY, observe, placed, running_fields, seasonal
-from models.surprise import (
+from gatewatch.models.artefact import Artefact, GeneralManifest, load_artefact, record_dtype
+from gatewatch.models.budget import budget_fields, joined, kept, take_pace, thresholds, young_thresholds
+from gatewatch.models.clock import NEVER, clock_fields, take_time
+from gatewatch.models.detector import (
+    JOIN_READINGS,
+    Detector,
+    Floats,
+    Records,
+    Step,
+    float32,
+    incident_fields,
+    taken_over,
+)
+from gatewatch.models.errors import ArtefactError
+from gatewatch.models.graph import check_steps, open_session, settle
+from gatewatch.models.running import (
+    BINS,
+    DAY_MS,
+    FEATURES,
+    HORIZONS,
+    PLACES,
+    TINY,
+    observe,
+    placed,
+    running_fields,
+    seasonal,
+)
+from gatewatch.models.surprise import (
     LARGEST_MISS,
     RANGE,
     due_forecasts,
@@ -28,7 +48,7 @@ from models.surprise import (
     surprise_fields,
     usual_miss,
 )
-from models.version_1 import general_dtype_1
+from gatewatch.models.version_1 import general_dtype_1
 
 RESTART_INTERVALS = 100
 """A longer gap, in typical intervals, restarts the network's state unless it is of the stream's rhythm; what the stream

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.errors import ArtefactError
+from gatewatch.models.errors import ArtefactError
 
 OPERATORS = frozenset(
     {

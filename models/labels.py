@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from models.cells import time_us
-from models.errors import EvaluationError, RecordingError
-from models.files import Rows, lines_of, open_text
-from models.recordings import AnySource, Recording, Source
-from models.tables import block_rows
-from models.text import listed
-from models.vus import runs
+from gatewatch.models.cells import time_us
+from gatewatch.models.errors import EvaluationError, RecordingError
+from gatewatch.models.files import Rows, lines_of, open_text
+from gatewatch.models.recordings import AnySource, Recording, Source
+from gatewatch.models.tables import block_rows
+from gatewatch.models.text import listed
+from gatewatch.models.vus import runs
 
 Span = tuple[int, int]
 """First and last row of an event, both of it."""

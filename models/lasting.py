@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.blocks import load, store
-from models.running import RESOLUTION, SPREAD_FLOOR, TINY
+from gatewatch.models.blocks import load, store
+from gatewatch.models.running import RESOLUTION, SPREAD_FLOOR, TINY
 
 Floats = NDArray[np.float64]
 Records = NDArray[Any]

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector, expected_band
-from models.errors import GatewatchError, RecordingError
-from models.files import Rows, lines_of, open_text
-from models.recordings import Recording
-from models.residual import REASONS
-from models.text import as_cell, listed
+from gatewatch.models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector, expected_band
+from gatewatch.models.errors import GatewatchError, RecordingError
+from gatewatch.models.files import Rows, lines_of, open_text
+from gatewatch.models.recordings import Recording
+from gatewatch.models.residual import REASONS
+from gatewatch.models.text import as_cell, listed
 
 ROW_FIELDS = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected", "residual", "parts")

@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.blocks import load, store
-from models.lasting import lasting_fields, strayed
-from models.rarity import COUNTERS, count, rarity
-from models.residual import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, Judged, just_above, pool, shares
-from models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED
+from gatewatch.models.blocks import load, store
+from gatewatch.models.lasting import lasting_fields, strayed
+from gatewatch.models.rarity import COUNTERS, count, rarity
+from gatewatch.models.residual import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, Judged, just_above, pool, shares
+from gatewatch.models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED
 
 Floats = NDArray[np.float64]
 Records = NDArray[Any]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import CalibrationError
+from gatewatch.models.errors import CalibrationError
 
 Confidence = Literal["high", "low"]
 

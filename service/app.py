@@ -18,17 +18,17 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from models.artefact import FORMAT_VERSION, model_folder
-from models.general import load_detector
-from service.allocator import keep_freed_memory
-from service.http.bodies import Bodies, Receive
-from service.http.callers import Callers
-from service.http.document import complete
-from service.http.drain import DRAIN, Drain
-from service.http.readiness import Readiness
-from service.http.routes import Parts, router
-from service.logs import configure_logs
-from service.messages.errors import (
+from gatewatch.models.artefact import FORMAT_VERSION, model_folder
+from gatewatch.models.general import load_detector
+from gatewatch.service.allocator import keep_freed_memory
+from gatewatch.service.http.bodies import Bodies, Receive
+from gatewatch.service.http.callers import Callers
+from gatewatch.service.http.document import complete
+from gatewatch.service.http.drain import DRAIN, Drain
+from gatewatch.service.http.readiness import Readiness
+from gatewatch.service.http.routes import Parts, router
+from gatewatch.service.logs import configure_logs
+from gatewatch.service.messages.errors import (
     ForeignValue,
     MethodNotAllowed,
     ServiceError,
@@ -37,17 +37,17 @@ from service.messages.errors import (
     first_of,
     problem,
 )
-from service.messages.schemas import Wire
-from service.metrics import Metrics
-from service.settings import Settings
-from service.storage.store import StateStore
-from service.streams.batcher import Batcher
-from service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
-from service.streams.rejected import Rejected
-from service.streams.scoring import Scorer
-from service.streams.takeover import Takeover, served_name
-from service.streams.turns import Turns
-from service.tally import Tally
+from gatewatch.service.messages.schemas import Wire
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams.batcher import Batcher
+from gatewatch.service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
+from gatewatch.service.streams.rejected import Rejected
+from gatewatch.service.streams.scoring import Scorer
+from gatewatch.service.streams.takeover import Takeover, served_name
+from gatewatch.service.streams.turns import Turns
+from gatewatch.service.tally import Tally
 
 log = structlog.get_logger(__name__)
 

@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from models.errors import GatewatchError
-from service.commands.compare import compare
-from service.commands.demo import demo
-from service.commands.evaluate import evaluate
-from service.commands.replay import replay
-from service.commands.scan import scan_files
-from service.commands.serve import serve
-from service.commands.terminal import warn_in_one_line
-from service.commands.train import train
+from gatewatch.models.errors import GatewatchError
+from gatewatch.service.commands.compare import compare
+from gatewatch.service.commands.demo import demo
+from gatewatch.service.commands.evaluate import evaluate
+from gatewatch.service.commands.replay import replay
+from gatewatch.service.commands.scan import scan_files
+from gatewatch.service.commands.serve import serve
+from gatewatch.service.commands.terminal import warn_in_one_line
+from gatewatch.service.commands.train import train
 
 BAD_INPUT = 2
 
@@ -57,7 +57,3 @@ def main() -> None:
     except GatewatchError as error:
         warn_in_one_line(f"gatewatch: {error}")
         sys.exit(BAD_INPUT)
-
-
-if __name__ == "__main__":
-    main()

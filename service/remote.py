@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from models.errors import GatewatchError
+from gatewatch.models.errors import GatewatchError
 
 LARGEST_ANSWER = 256 * 2**20
 LONGEST_S = 120.0

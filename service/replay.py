@@ -16,11 +16,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.cells import time_us
-from models.errors import GatewatchError
-from models.recordings import Recording
-from models.text import as_cell, one_line
-from service.remote import ask, connected
+from gatewatch.models.cells import time_us
+from gatewatch.models.errors import GatewatchError
+from gatewatch.models.recordings import Recording
+from gatewatch.models.text import as_cell, one_line
+from gatewatch.service.remote import ask, connected
 
 
 @dataclass

@@ -11,11 +11,11 @@ from urllib.parse import quote
 import httpx2
 import numpy as np
 
-from models.cells import LARGEST, LATEST_S
-from models.errors import GatewatchError, RecordingError
-from models.recordings import LONGEST_NAME, MOST_CHANNELS, MOST_IN_MEMORY, Recording
-from service.messages.schemas import STREAM_NAME
-from service.remote import ask, connected
+from gatewatch.models.cells import LARGEST, LATEST_S
+from gatewatch.models.errors import GatewatchError, RecordingError
+from gatewatch.models.recordings import LONGEST_NAME, MOST_CHANNELS, MOST_IN_MEMORY, Recording
+from gatewatch.service.messages.schemas import STREAM_NAME
+from gatewatch.service.remote import ask, connected
 
 POINTS = 10_000
 """Asked for at once; a Prometheus server gives at most 11,000 a series."""

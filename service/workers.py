@@ -9,7 +9,7 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from service.tally import Tally
+from gatewatch.service.tally import Tally
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -36,7 +36,7 @@ def app(tally: Tally) -> FastAPI:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    from service.app import create_app  # here: a process that is sent this function is to answer soon
+    from gatewatch.service.app import create_app  # here: a process that is sent this function is to answer soon
 
     return create_app(tally=tally)
 

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detector import Detector
-from models.recordings import Recording
-from models.scan import scan_together
-from service.records.chain import Chain
-from service.storage.private_redis import start_private_redis
+from gatewatch.models.detector import Detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scan import scan_together
+from gatewatch.service.records.chain import Chain
+from gatewatch.service.storage.private_redis import start_private_redis
 from tests.faults import services
 
 CHANNELS = ("pressure", "flow")

@@ -20,16 +20,16 @@ from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from starlette.testclient import TestClient
 
-from models.artefact import FORMAT_VERSION, Manifest, load_artefact, save_artefact
-from models.detector import Detector
-from models.scaling import Scaling
-from models.training.architectures import build
-from models.training.calibration import neutral
-from models.training.config import Architecture, TrainConfig
-from models.training.export import export_step, export_whole, weights
-from service.app import create_app
-from service.settings import Settings
-from service.storage.private_redis import start_private_redis
+from gatewatch.models.artefact import FORMAT_VERSION, Manifest, load_artefact, save_artefact
+from gatewatch.models.detector import Detector
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.architectures import build
+from gatewatch.models.training.calibration import neutral
+from gatewatch.models.training.config import Architecture, TrainConfig
+from gatewatch.models.training.export import export_step, export_whole, weights
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.private_redis import start_private_redis
 
 CHANNELS = ("pressure", "flow")
 START_MS = 1_700_000_000_000

@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 from redis import Redis
 
-from models.detector import Detector
-from service.storage.private_redis import PrivateRedis, start_private_redis
+from gatewatch.models.detector import Detector
+from gatewatch.service.storage.private_redis import PrivateRedis, start_private_redis
 from tests.concurrency import _get, check, reading
 from tests.faults import post, services
 

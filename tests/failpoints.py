@@ -29,14 +29,14 @@ import numpy as np
 import uvicorn
 from redis import Redis
 
-from models.detector import Detector
-from service.app import create_app
-from service.settings import Settings
-from service.storage.held import Held
-from service.storage.private_redis import start_private_redis
-from service.storage.store import StateStore
-from service.streams.ingest import Ingest
-from service.streams.scoring import Scorer
+from gatewatch.models.detector import Detector
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.held import Held
+from gatewatch.service.storage.private_redis import start_private_redis
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams.ingest import Ingest
+from gatewatch.service.streams.scoring import Scorer
 from tests.concurrency import check, reading
 
 POINTS: dict[str, tuple[type, str, bool]] = {

@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 from redis import Redis
 
-from models.detector import Detector
-from models.recordings import Recording
-from models.scan import scan
-from service.records.chain import Chain
-from service.storage.private_redis import PrivateRedis, start_private_redis
+from gatewatch.models.detector import Detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scan import scan
+from gatewatch.service.records.chain import Chain
+from gatewatch.service.storage.private_redis import PrivateRedis, start_private_redis
 
 FAULT_SHARE = 0.04
 """Of the chunks that pass a proxy before a service, each way; a quarter of it before Redis."""
@@ -235,7 +235,7 @@ def services(artefact: Path, redis_url: str, count: int) -> Iterator[list[int]]:
             with socket.socket() as listener:
                 listener.bind(("127.0.0.1", 0))
                 ports.append(int(listener.getsockname()[1]))
-            command = [sys.executable, "-m", "service.cli", "serve", "--port", str(ports[-1])]
+            command = [sys.executable, "-m", "gatewatch", "serve", "--port", str(ports[-1])]
             started.append(subprocess.Popen(command, env=kept, stderr=subprocess.DEVNULL))
         for port in ports:
             deadline = time.monotonic() + 30

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import redis
 
-from models.detector import Detector
-from models.general import GeneralDetector
-from service.records.layout import layout_of
-from service.storage.store import StateStore
-from service.streams.stepper import Stepper
+from gatewatch.models.detector import Detector
+from gatewatch.models.general import GeneralDetector
+from gatewatch.service.records.layout import layout_of
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams.stepper import Stepper
 from tests.test_states import of_version_1
 
 SLOTS = 128

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact
-from models.training.checkpoint import CHECKPOINT
+from gatewatch.models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact
+from gatewatch.models.training.checkpoint import CHECKPOINT
 
 START_UP_S = 4.0
 """A quarter of the kills come so early; the others once this start has saved something, or so much later."""
@@ -55,7 +55,7 @@ def write_recordings(folder: Path, rows: int) -> None:
 def command(recordings: Path, out: Path, checkpoint: Path, epochs: int) -> list[str]:
     """The training: small, with dropout, saving all the time."""
     return [
-        sys.executable, "-m", "service.cli", "train", str(recordings), "--out", str(out),
+        sys.executable, "-m", "gatewatch", "train", str(recordings), "--out", str(out),
         "--checkpoint", str(checkpoint), "--checkpoint-every-s", "0.05", "--epochs", str(epochs), "--hidden", "24",
     ]  # fmt: skip
 

@@ -124,9 +124,9 @@ def main() -> None:
     parser.add_argument("--connections", default="4096", help="GATEWATCH_CONNECTIONS")
     parser.add_argument("--reopen", action="store_true")
     options = parser.parse_args()
-    from models.artefact import model_folder
-    from models.detector import Detector
-    from service.settings import Settings
+    from gatewatch.models.artefact import model_folder
+    from gatewatch.models.detector import Detector
+    from gatewatch.service.settings import Settings
     from tests.test_whole_path import serving
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

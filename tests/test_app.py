@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.settings import Settings
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
 from tests.conftest import make_artefact
 
 

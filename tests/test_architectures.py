@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from models.artefact import load_artefact
-from models.detector import Detector
-from models.errors import ArtefactError
-from models.recordings import Recording
-from models.scaling import STANDARDISED_LIMIT
-from models.scan import scan, scan_together
-from models.training.architectures import CellForecaster, Forecaster, build
-from models.training.architectures.base import LOG_SCALE_LIMITS, State
-from models.training.architectures.recurrence import recurrence
-from models.training.config import Architecture, TrainConfig
-from models.training.export import export_step, export_whole
-from service.records import state as records
-from service.records.layout import layout_of
+from gatewatch.models.artefact import load_artefact
+from gatewatch.models.detector import Detector
+from gatewatch.models.errors import ArtefactError
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scaling import STANDARDISED_LIMIT
+from gatewatch.models.scan import scan, scan_together
+from gatewatch.models.training.architectures import CellForecaster, Forecaster, build
+from gatewatch.models.training.architectures.base import LOG_SCALE_LIMITS, State
+from gatewatch.models.training.architectures.recurrence import recurrence
+from gatewatch.models.training.config import Architecture, TrainConfig
+from gatewatch.models.training.export import export_step, export_whole
+from gatewatch.service.records import state as records
+from gatewatch.service.records.layout import layout_of
 from tests.conftest import CHANNELS, START_MS, make_artefact
 
 C, MEMORY = 3, 5

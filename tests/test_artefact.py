@@ -13,9 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact, manifest_hash, save_artefact, standing
-from models.detector import Detector
-from models.errors import ArtefactError
+from gatewatch.models.artefact import (
+    CARD,
+    GRAPH,
+    MANIFEST,
+    WEIGHTS,
+    load_artefact,
+    manifest_hash,
+    save_artefact,
+    standing,
+)
+from gatewatch.models.detector import Detector
+from gatewatch.models.errors import ArtefactError
 from tests.conftest import CHANNELS, make_artefact
 
 

@@ -8,12 +8,12 @@ import random
 
 import pytest
 
-from service.messages.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
-from service.messages.schemas import Readings, Sent, Wire
-from service.metrics import Metrics
-from service.streams.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
-from service.streams.scoring import Answer, Scorer
-from service.streams.turns import Turns
+from gatewatch.service.messages.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
+from gatewatch.service.messages.schemas import Readings, Sent, Wire
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.streams.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
+from gatewatch.service.streams.scoring import Answer, Scorer
+from gatewatch.service.streams.turns import Turns
 
 
 class Recorder(Scorer):
@@ -199,7 +199,7 @@ class Slow(Recorder):
 
 def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("service.streams.batcher.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("gatewatch.service.streams.batcher.time.perf_counter", lambda: clock[0])
 
     async def run() -> list[object]:
         batcher = Batcher(WIRE, Slow(clock), Metrics(), 2, 100, 35_000)
@@ -223,7 +223,7 @@ def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("service.streams.batcher.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("gatewatch.service.streams.batcher.time.perf_counter", lambda: clock[0])
 
     async def run() -> list[object]:
         batcher = Batcher(WIRE, Slow(clock), Metrics(), 2 * DEPTH, 10 * DEPTH, 10.0 * (DEPTH + 3) * 1000)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.budget import budget_fields, joined, take_pace, thresholds, young_thresholds
-from models.clock import UNKNOWN
+from gatewatch.models.budget import budget_fields, joined, take_pace, thresholds, young_thresholds
+from gatewatch.models.clock import UNKNOWN
 
 MINUTE_MS = 60_000
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, load_artefact
-from models.detector import ANOMALOUS, Detector
-from models.recordings import Recording
-from models.scaling import Scaling
-from models.scan import scan, scan_together
-from models.training.calibration import SWITCH_SHARE, Split, calibrate_manifest, neutral
-from models.training.train import model_card
+from gatewatch.models.artefact import Artefact, load_artefact
+from gatewatch.models.detector import ANOMALOUS, Detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.scan import scan, scan_together
+from gatewatch.models.training.calibration import SWITCH_SHARE, Split, calibrate_manifest, neutral
+from gatewatch.models.training.train import model_card
 from tests.conftest import START_MS, make_artefact
 
 STREAMS, ROWS, HELD_OUT_FROM = 16, 400, 100

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.http.callers import Callers
-from service.messages.errors import BadRequest, Forbidden
-from service.settings import Settings
+from gatewatch.service.app import create_app
+from gatewatch.service.http.callers import Callers
+from gatewatch.service.messages.errors import BadRequest, Forbidden
+from gatewatch.service.settings import Settings
 from tests.conftest import post, readings
 
 CALLERS = Callers(("gatewatch", "GW.example.com"))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, load_artefact, model_folder
-from models.detector import ANOMALOUS, OPEN_READINGS, Detector
-from models.general import load_detector
-from models.recordings import Recording
-from models.residual import APART_READINGS, REASONS
-from models.scan import Scan, scan
+from gatewatch.models.artefact import Artefact, load_artefact, model_folder
+from gatewatch.models.detector import ANOMALOUS, OPEN_READINGS, Detector
+from gatewatch.models.general import load_detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.residual import APART_READINGS, REASONS
+from gatewatch.models.scan import Scan, scan
 from tests.conftest import CHANNELS, START_MS, make_artefact
 
 Values = NDArray[np.float64]

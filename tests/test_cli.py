@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.artefact import load_artefact
+from gatewatch.models.artefact import load_artefact
 from tests.conftest import CHANNELS
 
 
 def gatewatch(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "gatewatch", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, env={**kept, **environment}, timeout=120, check=False
     )
@@ -264,7 +264,7 @@ def test_options_of_train_that_do_not_go_together_are_refused(artefact: Path, tm
 
 
 def test_without_the_extra_train_one_line_says_what_to_install(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; from service.cli import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from gatewatch.service.cli import main; main()"
     arguments = ("train", recording(tmp_path / "r.csv"), "--out", tmp_path / "out")
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False

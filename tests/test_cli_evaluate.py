@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from models.errors import GatewatchError
-from service.cli import app
-from service.commands.compare import compare
+from gatewatch.models.errors import GatewatchError
+from gatewatch.service.cli import app
+from gatewatch.service.commands.compare import compare
 from tests.conftest import CHANNELS
 
 FAULT = range(100, 120)

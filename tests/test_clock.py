@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.artefact import model_folder
-from models.clock import NEVER, UNKNOWN, clock_fields, take_time
-from models.detector import WARMING_UP, Detector
-from models.general import load_detector
-from models.recordings import Recording
-from models.scan import Scan, scan
+from gatewatch.models.artefact import model_folder
+from gatewatch.models.clock import NEVER, UNKNOWN, clock_fields, take_time
+from gatewatch.models.detector import WARMING_UP, Detector
+from gatewatch.models.general import load_detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scan import Scan, scan
 from tests.conftest import CHANNELS, START_MS
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000

@@ -10,14 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import EvaluationError, TrainingError
-from models.labels import Labelled, Span
-from models.scaling import Scaling
-from models.training import compare as comparing
-from models.training.architectures import build
-from models.training.compare import UNSEEN, Compared, Comparison, calibration_error, compare, forecasts, recommend
-from models.training.comparison_page import columns, lines, write_comparison
-from models.training.config import TrainConfig
+from gatewatch.models.errors import EvaluationError, TrainingError
+from gatewatch.models.labels import Labelled, Span
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training import compare as comparing
+from gatewatch.models.training.architectures import build
+from gatewatch.models.training.compare import (
+    UNSEEN,
+    Compared,
+    Comparison,
+    calibration_error,
+    compare,
+    forecasts,
+    recommend,
+)
+from gatewatch.models.training.comparison_page import columns, lines, write_comparison
+from gatewatch.models.training.config import TrainConfig
 from tests.test_loop import waves
 
 TINY = TrainConfig(layers=1, hidden=4, window=16, lanes=4, epochs=2, learning_rate=2e-2, memory=8)

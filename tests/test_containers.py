@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.metrics import Metrics
-from service.settings import Settings
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.settings import Settings
 from tests.test_whole_path import serving
 
 ROOT = Path(__file__).parent.parent

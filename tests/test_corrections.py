@@ -18,18 +18,18 @@ import redis
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from models.detector import Detector
-from service.app import create_app
-from service.messages.errors import Contended
-from service.messages.schemas import Readings, Wire
-from service.messages.stream_settings import StreamSettings
-from service.records.history import Entries
-from service.records.state import Records
-from service.settings import Settings
-from service.storage.held import Held
-from service.storage.store import StateStore
-from service.streams.scoring import Scorer
-from service.streams.stepper import Stepper
+from gatewatch.models.detector import Detector
+from gatewatch.service.app import create_app
+from gatewatch.service.messages.errors import Contended
+from gatewatch.service.messages.schemas import Readings, Wire
+from gatewatch.service.messages.stream_settings import StreamSettings
+from gatewatch.service.records.history import Entries
+from gatewatch.service.records.state import Records
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.held import Held
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams.scoring import Scorer
+from gatewatch.service.streams.stepper import Stepper
 from tests.conftest import post, readings
 from tests.test_scoring import scorer_of, state_key
 

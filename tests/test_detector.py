@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, Detector, Step
-from models.errors import ShapeError
+from gatewatch.models.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, Detector, Step
+from gatewatch.models.errors import ShapeError
 from tests.conftest import START_MS
 
 

@@ -21,11 +21,11 @@ import redis
 import typer
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.cli import app as command
-from service.demo.station import write_recordings
-from service.metrics import Metrics
-from service.settings import Settings
+from gatewatch.service.app import create_app
+from gatewatch.service.cli import app as command
+from gatewatch.service.demo.station import write_recordings
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.settings import Settings
 from tests.conftest import post, readings
 from tests.test_whole_path import serving
 
@@ -320,6 +320,6 @@ def test_the_version_is_the_same_everywhere(client: TestClient) -> None:
     assert released[0] == stated
     assert client.get("/openapi.json").json()["info"]["version"] == version("gatewatch")
     done = subprocess.run(
-        [sys.executable, "-m", "service.cli", "--version"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-m", "gatewatch", "--version"], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == version("gatewatch")

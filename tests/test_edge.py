@@ -24,8 +24,8 @@ import httpx2
 import pytest
 import uvicorn
 
-from service.http.edge import SPARE_FILES, allow_files
-from service.storage.private_redis import start_private_redis
+from gatewatch.service.http.edge import SPARE_FILES, allow_files
+from gatewatch.service.storage.private_redis import start_private_redis
 from tests.conftest import CROWDED, crowded, readings
 from tests.slowloris import Held, dribble, open_files, rss_mb
 from tests.test_whole_path import serving

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from service.demo.evaluation import FALSE_ALARMS_PER_STREAM_WEEK, LASTING_READINGS, Scored, evaluate
-from service.demo.station import MINUTE_MS, Fault
+from gatewatch.service.demo.evaluation import FALSE_ALARMS_PER_STREAM_WEEK, LASTING_READINGS, Scored, evaluate
+from gatewatch.service.demo.station import MINUTE_MS, Fault
 
 LEAK = Fault("pump-1", "leak", ("pressure", "flow"), 1_000 * MINUTE_MS, 1_300 * MINUTE_MS)
 SET_POINT = Fault("pump-1", "new set-point", ("flow",), 3_000 * MINUTE_MS, 3_600 * MINUTE_MS, is_fault=False)

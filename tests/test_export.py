@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from models.training.architectures import Forecaster, build
-from models.training.config import TrainConfig
-from models.training.export import export_step, weights
+from gatewatch.models.training.architectures import Forecaster, build
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.export import export_step, weights
 
 CHANNELS = 5
 

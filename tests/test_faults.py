@@ -15,10 +15,10 @@ import redis
 import uvloop
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.settings import Settings
-from service.storage.private_redis import start_private_redis
-from service.storage.store import StateStore
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.private_redis import start_private_redis
+from gatewatch.service.storage.store import StateStore
 from tests import faults
 from tests.conftest import post, readings
 

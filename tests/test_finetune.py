@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.artefact import GeneralManifest, load_artefact, model_folder
-from models.errors import TrainingError
-from models.general import load_detector
-from models.recordings import Recording
-from models.scan import scan
-from models.training.config import TrainConfig
-from models.training.finetune import finetune
+from gatewatch.models.artefact import GeneralManifest, load_artefact, model_folder
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.general import load_detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scan import scan
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.finetune import finetune
 from tests.conftest import START_MS
 
 

@@ -18,8 +18,8 @@ import uvloop
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.settings import Settings
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
 from tests.conftest import post, readings
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "20000"))

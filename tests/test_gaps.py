@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.training.architectures.cells import CellForecaster
-from models.training.architectures.lstm import LSTMForecaster
+from gatewatch.models.training.architectures.cells import CellForecaster
+from gatewatch.models.training.architectures.lstm import LSTMForecaster
 
 
 @pytest.mark.parametrize("layers", [1, 3])

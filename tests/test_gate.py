@@ -11,12 +11,12 @@ import httpx2
 import pytest
 import redis
 
-from service.app import create_app
-from service.messages.errors import ForeignValue, StoreUnavailable
-from service.settings import Settings
-from service.storage.database import IDLE_LINKS
-from service.storage.gate import Gate
-from service.storage.private_redis import start_private_redis
+from gatewatch.service.app import create_app
+from gatewatch.service.messages.errors import ForeignValue, StoreUnavailable
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.database import IDLE_LINKS
+from gatewatch.service.storage.gate import Gate
+from gatewatch.service.storage.private_redis import start_private_redis
 from tests.conftest import readings
 
 

@@ -10,16 +10,16 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from models.artefact import model_folder
-from models.detector import NORMAL, WARMING_UP, Detector
-from models.errors import ArtefactError
-from models.general import GeneralDetector, load_detector
-from models.recordings import Recording
-from models.residual import REASONS
-from models.scan import Scan, scan, scan_together
-from models.training.synthetic import generate
-from service.app import create_app
-from service.settings import Settings
+from gatewatch.models.artefact import model_folder
+from gatewatch.models.detector import NORMAL, WARMING_UP, Detector
+from gatewatch.models.errors import ArtefactError
+from gatewatch.models.general import GeneralDetector, load_detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.residual import REASONS
+from gatewatch.models.scan import Scan, scan, scan_together
+from gatewatch.models.training.synthetic import generate
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
 from tests.conftest import START_MS, post
 
 MINUTE_MS, FIVE_MINUTES_MS, DAY_MS = 60_000, 300_000, 86_400_000

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from models.artefact import WEIGHTS, GeneralManifest, load_artefact
-from models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
-from models.training import general
-from models.training.architectures.general import GeneralForecaster
-from models.training.general import Examples, GeneralConfig, examples, export, train
-from models.training.synthetic import KINDS, Corpus, generate
+from gatewatch.models.artefact import WEIGHTS, GeneralManifest, load_artefact
+from gatewatch.models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
+from gatewatch.models.training import general
+from gatewatch.models.training.architectures.general import GeneralForecaster
+from gatewatch.models.training.general import Examples, GeneralConfig, examples, export, train
+from gatewatch.models.training.synthetic import KINDS, Corpus, generate
 
 TINY = GeneralConfig(hidden=16, series=96, held_out=32, rows=192, window=64, lanes=32, steps=90, learning_rate=1e-2)
 

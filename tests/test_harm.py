@@ -12,11 +12,11 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from models.detector import Detector
-from service.app import create_app
-from service.records import history, state
-from service.records.layout import layout_of
-from service.settings import Settings
+from gatewatch.models.detector import Detector
+from gatewatch.service.app import create_app
+from gatewatch.service.records import history, state
+from gatewatch.service.records.layout import layout_of
+from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, post, readings
 
 MUTANTS = int(os.environ.get("MUTANTS", "20000"))

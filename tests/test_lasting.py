@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.artefact import model_folder
-from models.detector import ANOMALOUS, NORMAL, Detector
-from models.general import load_detector
-from models.recordings import Recording
-from models.residual import REASONS
-from models.scan import Scan, scan_together
+from gatewatch.models.artefact import model_folder
+from gatewatch.models.detector import ANOMALOUS, NORMAL, Detector
+from gatewatch.models.general import load_detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.residual import REASONS
+from gatewatch.models.scan import Scan, scan_together
 from tests.conftest import START_MS
 
 LEVEL = REASONS.index("level")

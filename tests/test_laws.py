@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from models.detector import Detector, expected_band
-from models.recordings import Recording
-from models.scan import scan
-from models.threshold import ENOUGH_EXCEEDANCES, calibrate
-from service.app import create_app
-from service.records import history, state
-from service.records.layout import layout_of, of_ring
-from service.settings import Settings
+from gatewatch.models.detector import Detector, expected_band
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scan import scan
+from gatewatch.models.threshold import ENOUGH_EXCEEDANCES, calibrate
+from gatewatch.service.app import create_app
+from gatewatch.service.records import history, state
+from gatewatch.service.records.layout import layout_of, of_ring
+from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, START_MS, post, readings
 
 with_fixtures = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,11 +149,14 @@ def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, da
 
 
 def test_importing_the_service_loads_no_torch() -> None:
-    code = "import service.app, service.cli, sys; print(sorted({'torch', 'models.training'} & set(sys.modules)))"
+    code = (
+        "import gatewatch.service.app, gatewatch.service.cli, sys; print(sorted({'torch', "
+        "'gatewatch.models.training'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_models_never_imports_the_service() -> None:
     sources = Path(__file__).parent.parent.joinpath("models").rglob("*.py")
-    assert [path.name for path in sources if "from service" in path.read_text()] == []
+    assert [path.name for path in sources if "from gatewatch.service" in path.read_text()] == []

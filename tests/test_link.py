@@ -15,15 +15,15 @@ import redis
 import uvloop
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.messages.errors import StoreUnavailable
-from service.records.state import FENCE
-from service.settings import Settings
-from service.storage import link
-from service.storage.held import FEW
-from service.storage.private_redis import start_private_redis
-from service.storage.resp import Writes
-from service.storage.store import StateStore
+from gatewatch.service.app import create_app
+from gatewatch.service.messages.errors import StoreUnavailable
+from gatewatch.service.records.state import FENCE
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage import link
+from gatewatch.service.storage.held import FEW
+from gatewatch.service.storage.private_redis import start_private_redis
+from gatewatch.service.storage.resp import Writes
+from gatewatch.service.storage.store import StateStore
 from tests.conftest import PATIENT_MS, post, readings
 from tests.relay import Relay
 from tests.test_scoring import state_key

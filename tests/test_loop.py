@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.errors import TrainingError
-from models.recordings import Recording
-from models.scaling import Scaling
-from models.training import architectures, loop
-from models.training.architectures.base import State
-from models.training.architectures.lstm import LSTMForecaster
-from models.training.checkpoint import CHECKPOINT
-from models.training.config import TrainConfig
-from models.training.loop import EpochReport, Fitted, fit, negative_log_likelihood
-from models.training.windows import held_out_windows
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training import architectures, loop
+from gatewatch.models.training.architectures.base import State
+from gatewatch.models.training.architectures.lstm import LSTMForecaster
+from gatewatch.models.training.checkpoint import CHECKPOINT
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.loop import EpochReport, Fitted, fit, negative_log_likelihood
+from gatewatch.models.training.windows import held_out_windows
 
 TINY = TrainConfig(layers=2, hidden=5, window=16, lanes=4, epochs=4, learning_rate=2e-2)
 

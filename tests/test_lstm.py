@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from models.errors import TrainingError
-from models.training.architectures import LARGEST_INPUT, build
-from models.training.config import TrainConfig
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.training.architectures import LARGEST_INPUT, build
+from gatewatch.models.training.config import TrainConfig
 
 CHANNELS = 3
 

@@ -12,10 +12,10 @@ import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from models.artefact import FORMAT_VERSION
-from models.residual import REASONS
-from service.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
-from service.settings import Settings
+from gatewatch.models.artefact import FORMAT_VERSION
+from gatewatch.models.residual import REASONS
+from gatewatch.service.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
+from gatewatch.service.settings import Settings
 from tests.conftest import post, readings
 from tests.slowloris import rss_mb
 from tests.test_whole_path import serving

@@ -13,8 +13,8 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import Status, events, from_schema
 
-from service.app import create_app
-from service.settings import Settings
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
 
 REQUESTS = int(os.environ.get("OPENAPI_REQUESTS", "1000"))
 SEED = int(os.environ.get("OPENAPI_SEED", "0"))

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.http.port import Port, hold
+from gatewatch.service.http.port import Port, hold
 from tests.test_whole_path import gatewatch, refused, serving
 
 CONNECTIONS = 64
@@ -143,7 +143,7 @@ def test_worker_processes_that_start_slowly_are_waited_for(artefact: Path, tmp_p
 
 def test_the_log_says_where_the_service_listens(artefact: Path, tmp_path: Path) -> None:
     environment = os.environ | {"GATEWATCH_MODEL": str(artefact), "GATEWATCH_DATA_DIR": str(tmp_path / "data")}
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "gatewatch", "serve", "--port", "0"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             lines = map(json.loads, process.stderr or ())

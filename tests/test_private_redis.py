@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.storage import private_redis
-from service.storage.private_redis import PrivateRedisError, start_private_redis
+from gatewatch.service.storage import private_redis
+from gatewatch.service.storage.private_redis import PrivateRedisError, start_private_redis
 
 
 def pid(url: str) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.settings import Settings
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
 from tests.conftest import CROWDED, crowded, readings
 
 JSON = {"content-type": "application/json"}

@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.artefact import WEIGHTS, load_artefact
-from models.errors import TrainingError
-from models.recordings import recording_files
-from models.scaling import Scaling
-from models.training.config import TrainConfig
-from models.training.loop import fit
-from models.training.processes import Processes
-from models.training.stored import store_files
-from models.training.windows import train_windows
+from gatewatch.models.artefact import WEIGHTS, load_artefact
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.recordings import recording_files
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.loop import fit
+from gatewatch.models.training.processes import Processes
+from gatewatch.models.training.stored import store_files
+from gatewatch.models.training.windows import train_windows
 from tests.resume import write_recordings
 from tests.test_windows import UNSCALED, counting, lanes
 
@@ -27,7 +27,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 SHORT_OF_ROOM = """
 import os, resource, sys
-from service.cli import main
+from gatewatch.service.cli import main
 if os.environ["RANK"] == "0":
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 main()
@@ -62,7 +62,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """Without dropout, whose units each process draws for itself: the same weights but for the order of sums."""
     write_recordings(tmp_path / "recordings", 300)
     arguments = (tmp_path / "recordings", "--out", tmp_path / "two", "--checkpoint", tmp_path / "run")
-    done = trained_by_two(("-m", "service.cli"), *arguments, "--epochs", 2, "--hidden", 8, "--dropout", 0)
+    done = trained_by_two(("-m", "gatewatch"), *arguments, "--epochs", 2, "--hidden", 8, "--dropout", 0)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("thresholds for a false-alarm rate") == 1
 

@@ -15,9 +15,9 @@ import redis
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from service.app import create_app
-from service.settings import Settings
-from service.storage import private_redis
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage import private_redis
 from tests.conftest import readings
 
 COMPANY = 40

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import files, recordings, tables
-from models.errors import RecordingError
-from models.recordings import joined, read_pieces, read_recordings, recording_files
+from gatewatch.models import files, recordings, tables
+from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings import joined, read_pieces, read_recordings, recording_files
 
 
 def write(path: Path, text: str) -> Path:

@@ -11,10 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from service.app import create_app
-from service.metrics import REJECTIONS, Metrics
-from service.settings import Settings
-from service.streams.rejected import SILENCE_S, Rejected
+from gatewatch.service.app import create_app
+from gatewatch.service.metrics import REJECTIONS, Metrics
+from gatewatch.service.settings import Settings
+from gatewatch.service.streams.rejected import SILENCE_S, Rejected
 from tests.conftest import post, readings
 from tests.test_whole_path import serving
 

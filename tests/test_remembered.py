@@ -9,10 +9,10 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.settings import Settings
-from service.storage.held import FEW
-from service.storage.remembered import Remembered
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.held import FEW
+from gatewatch.service.storage.remembered import Remembered
 from tests.conftest import post, readings
 from tests.test_scoring import state_key
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.recordings import Recording
-from models.training.config import TrainConfig
-from models.training.page import label
-from models.training.report import student_quantile, write_report
-from models.training.train import Trained, model_card, train
+from gatewatch.models.recordings import Recording
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.page import label
+from gatewatch.models.training.report import student_quantile, write_report
+from gatewatch.models.training.train import Trained, model_card, train
 
 CONFIG = TrainConfig(layers=1, hidden=6, window=16, lanes=4, epochs=8, learning_rate=2e-2)
 

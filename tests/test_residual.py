@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.residual import (
+from gatewatch.models.residual import (
     ACCEPT_LIMIT,
     EVENT_LIMIT,
     NOISE_LIMIT,

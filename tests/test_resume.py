@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
 
-from models.artefact import load_artefact
-from models.training.checkpoint import CHECKPOINT
+from gatewatch.models.artefact import load_artefact
+from gatewatch.models.training.checkpoint import CHECKPOINT
 from tests.resume import command, differing_files, kill_and_resume, write_recordings
 
 

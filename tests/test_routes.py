@@ -15,9 +15,9 @@ import pytest
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from service.app import create_app
-from service.messages.schemas import Wire
-from service.settings import Settings
+from gatewatch.service.app import create_app
+from gatewatch.service.messages.schemas import Wire
+from gatewatch.service.settings import Settings
 from tests.conftest import CROWDED, START_MS, crowded, post, readings
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.artefact import model_folder
-from models.detector import Detector
-from models.general import load_detector
-from models.recordings import Recording
-from models.scan import Scan, scan, scan_after, scan_in_order, scan_trained_on_beginning, summary
+from gatewatch.models.artefact import model_folder
+from gatewatch.models.detector import Detector
+from gatewatch.models.general import load_detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scan import Scan, scan, scan_after, scan_in_order, scan_trained_on_beginning, summary
 from tests.conftest import CHANNELS, START_MS
 
 TRAINED = 60

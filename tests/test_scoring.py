@@ -12,15 +12,15 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from models.detector import Detector
-from service.app import create_app
-from service.messages.schemas import Readings, Wire
-from service.metrics import Metrics
-from service.settings import Settings
-from service.storage.store import StateStore
-from service.streams.scoring import Scorer
-from service.streams.takeover import Takeover
-from service.streams.turns import Turns
+from gatewatch.models.detector import Detector
+from gatewatch.service.app import create_app
+from gatewatch.service.messages.schemas import Readings, Wire
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams.scoring import Scorer
+from gatewatch.service.streams.takeover import Takeover
+from gatewatch.service.streams.turns import Turns
 from tests.conftest import make_artefact, post, readings
 
 
@@ -131,7 +131,7 @@ def test_the_record_of_another_stream_is_rebuilt_from_history(
 
 def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:
     async def run() -> tuple[list[bool], bytes | None]:
-        from service.storage.resp import Writes
+        from gatewatch.service.storage.resp import Writes
 
         store = StateStore(redis_url, tenant, 2000)
         saved = await store.save(Writes(["f", "g"], [b"", b""], [b"first" + bytes(60), b"other"]))
@@ -179,8 +179,8 @@ def test_a_stream_outlives_a_model_with_its_channels_in_another_order(
 
 def test_a_record_stays_within_two_kibibytes() -> None:
     """2 x 64 units, 8 channels, ring of 32 results: what is promised per stream in Redis."""
-    from models.residual import state_fields
-    from service.records import state
+    from gatewatch.models.residual import state_fields
+    from gatewatch.service.records import state
 
     detector_state = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), *state_fields(8)]
     detector_state += [("h", "<f4", (2, 64)), ("c", "<f4", (2, 64))]  # type: ignore[list-item]
@@ -193,7 +193,7 @@ def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url
     """A save that another process overtook is refused by the fence, whatever the caller believes."""
 
     async def run() -> tuple[list[bool], bytes | None]:
-        from service.storage.resp import Writes
+        from gatewatch.service.storage.resp import Writes
 
         store = StateStore(redis_url, tenant, 2000)
         await store.save(Writes(["f"], [b""], [b"first" + bytes(60)]))

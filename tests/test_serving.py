@@ -20,7 +20,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.http.port import hold
+from gatewatch.service.http.port import hold
 from tests.conftest import make_artefact, post, readings
 from tests.test_cli import gatewatch, refused
 from tests.test_whole_path import serving
@@ -177,7 +177,7 @@ def test_when_its_terminal_is_closed_a_single_process_stops_and_leaves_no_redis(
     master, terminal = pty.openpty()
     environment = os.environ | {"GATEWATCH_MODEL": str(artefact), "GATEWATCH_DATA_DIR": str(tmp_path / "data")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", "0"],
+        [sys.executable, "-m", "gatewatch", "serve", "--port", "0"],
         env=environment, stdin=terminal, stderr=subprocess.PIPE, start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, redact, strays
+from gatewatch.service.settings import Settings, redact, strays
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:

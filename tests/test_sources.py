@@ -15,9 +15,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from models.errors import RecordingError
-from service import remote, sources
-from service.sources import history_recordings, prometheus_recordings
+from gatewatch.models.errors import RecordingError
+from gatewatch.service import remote, sources
+from gatewatch.service.sources import history_recordings, prometheus_recordings
 from tests.conftest import CHANNELS, START_MS, readings
 from tests.test_whole_path import serving
 

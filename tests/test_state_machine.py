@@ -28,9 +28,9 @@ from hypothesis.stateful import (
 )
 from starlette.testclient import TestClient
 
-from models.detector import STATUSES, Detector
-from service.app import create_app
-from service.settings import Settings
+from gatewatch.models.detector import STATUSES, Detector
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, START_MS, make_artefact
 
 HISTORY = 32

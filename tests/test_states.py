@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.artefact import model_folder
-from models.detector import Detector
-from models.general import GeneralDetector, load_detector
-from models.recordings import Recording
-from models.running import PLACES
-from models.scan import scan
+from gatewatch.models.artefact import model_folder
+from gatewatch.models.detector import Detector
+from gatewatch.models.general import GeneralDetector, load_detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.running import PLACES
+from gatewatch.models.scan import scan
 from tests.conftest import START_MS
 
 ROWS, CUT = 800, 400

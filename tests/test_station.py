@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from models.recordings import read_recordings
-from service.demo.station import (
+from gatewatch.models.recordings import read_recordings
+from gatewatch.service.demo.station import (
     CHANNELS,
     DAY_MINUTES,
     MINUTE_MS,

@@ -14,15 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import tables
-from models.errors import RecordingError
-from models.recordings import Recording, read_pieces, read_recordings
-from models.scaling import Scaling
-from models.training.config import TrainConfig
-from models.training.loop import fit
-from models.training.sample import LEAST_ROWS, MOST_VALUES, splits_to_calibrate
-from models.training.stored import StoredRecording, TemporaryRows, store, store_files
-from models.training.windows import held_out_windows, train_windows
+from gatewatch.models import tables
+from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings import Recording, read_pieces, read_recordings
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.loop import fit
+from gatewatch.models.training.sample import LEAST_ROWS, MOST_VALUES, splits_to_calibrate
+from gatewatch.models.training.stored import StoredRecording, TemporaryRows, store, store_files
+from gatewatch.models.training.windows import held_out_windows, train_windows
 
 
 def random_recordings(lengths: list[int], seed: int = 0) -> list[Recording]:

@@ -8,9 +8,9 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.settings import Settings
-from service.streams.batcher import BESIDE
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from gatewatch.service.streams.batcher import BESIDE
 from tests.conftest import post, readings
 
 

@@ -9,13 +9,13 @@ import httpx2
 import numpy as np
 import pytest
 
-from models.detector import Detector
-from models.errors import GatewatchError
-from models.recordings import Recording, read_recordings
-from models.scan import scan, summary
-from models.training.config import TrainConfig
-from models.training.train import prepare
-from service.replay import next_seq, replay_recordings
+from gatewatch.models.detector import Detector
+from gatewatch.models.errors import GatewatchError
+from gatewatch.models.recordings import Recording, read_recordings
+from gatewatch.models.scan import scan, summary
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.train import prepare
+from gatewatch.service.replay import next_seq, replay_recordings
 from tests.conftest import CHANNELS, START_MS
 from tests.test_cli import gatewatch, rows_of
 from tests.test_whole_path import serving

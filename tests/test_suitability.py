@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models import tables
-from models.recordings import Recording
-from models.scaling import Scaling
-from models.training.examine import examine
-from models.training.suitability import Finding, Suitability
-from models.training.windows import usable
+from gatewatch.models import tables
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.examine import examine
+from gatewatch.models.training.suitability import Finding, Suitability
+from gatewatch.models.training.windows import usable
 
 ROWS = 2400
 CHANNELS = ("temp", "flow")

@@ -11,9 +11,9 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.settings import Settings
-from service.storage.resp import Commands
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.resp import Commands
 from tests.conftest import CHANNELS, START_MS, make_artefact, post, readings
 from tests.test_scoring import state_key
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.text import as_cell, as_html, as_markdown, listed, one_line, visible
+from gatewatch.models.text import as_cell, as_html, as_markdown, listed, one_line, visible
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.errors import CalibrationError
-from models.threshold import calibrate, effective_readings
+from gatewatch.models.errors import CalibrationError
+from gatewatch.models.threshold import calibrate, effective_readings
 
 
 def test_the_rate_is_kept_on_unseen_readings() -> None:

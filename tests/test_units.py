@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, Manifest, load_artefact, model_folder
-from models.detector import Detector
-from models.general import load_detector
-from models.recordings import Recording
-from models.running import FAR, observe, placed, running_fields
-from models.scaling import Scaling
-from models.scan import Scan, scan
-from models.training.config import TrainConfig
-from models.training.train import train
+from gatewatch.models.artefact import Artefact, Manifest, load_artefact, model_folder
+from gatewatch.models.detector import Detector
+from gatewatch.models.general import load_detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.running import FAR, observe, placed, running_fields
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.scan import Scan, scan
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.train import train
 from tests.conftest import CHANNELS, START_MS
 
 Values = NDArray[np.float64]

@@ -10,11 +10,11 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from models.artefact import load_artefact, model_folder
-from models.detector import Detector
-from models.general import load_detector
-from service.app import create_app
-from service.settings import Settings
+from gatewatch.models.artefact import load_artefact, model_folder
+from gatewatch.models.detector import Detector
+from gatewatch.models.general import load_detector
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, make_artefact, post, readings
 from tests.format3 import put_back
 from tests.test_scoring import state_key

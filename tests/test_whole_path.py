@@ -19,14 +19,14 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from models.detector import STATUSES, Detector
-from models.errors import ArtefactError
-from models.recordings import read_recordings
-from models.scan import scan
-from models.training.config import Architecture, TrainConfig
-from models.training.train import train
-from service.app import create_app
-from service.settings import Settings
+from gatewatch.models.detector import STATUSES, Detector
+from gatewatch.models.errors import ArtefactError
+from gatewatch.models.recordings import read_recordings
+from gatewatch.models.scan import scan
+from gatewatch.models.training.config import Architecture, TrainConfig
+from gatewatch.models.training.train import train
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS
 from tests.test_cli import gatewatch, recording, refused, rows_of
 
@@ -45,9 +45,7 @@ def serving(
         "GATEWATCH_PORT": str(port),
         **environment,
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", *options], env=kept, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-m", "gatewatch", "serve", *options], env=kept, stderr=subprocess.PIPE)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 30

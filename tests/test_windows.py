@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import TrainingError
-from models.recordings import Recording
-from models.scaling import Scaling
-from models.training.windows import Window, held_out_row, held_out_windows, train_windows, usable
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.windows import Window, held_out_row, held_out_windows, train_windows, usable
 
 UNSCALED = Scaling(np.zeros(2), np.full(2, 1000.0), 60.0)
 """Values below 10,000 pass unclipped, divided by 1000."""

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from benchmarks.peers import PEERS, standardise
 from benchmarks.quality.last_value import scan_by_last_value
 from benchmarks.quality.series import SETS, Series
-from models.detector import ANOMALOUS
-from models.recordings import read_recordings
-from models.running import HORIZONS
+from gatewatch.models.detector import ANOMALOUS
+from gatewatch.models.recordings import read_recordings
+from gatewatch.models.running import HORIZONS
 
 QUANTILE = 0.999
 """A peer flags what is above this quantile of its scores on the train rows, in all sets."""
@@ -161,8 +161,8 @@ def _run_command(command: Command, set_name: str, series: list[Series], scratch:
 
 def save_persistence(folder: Path) -> None:
     """The general model with the last value for its forecast at every horizon."""
-    from models.training.architectures.general import GeneralForecaster
-    from models.training.general import GeneralConfig, Skill, save
+    from gatewatch.models.training.architectures.general import GeneralForecaster
+    from gatewatch.models.training.general import GeneralConfig, Skill, save
 
     network = GeneralForecaster(1, 1).eval()
     for parameter in network.head.parameters():
@@ -173,7 +173,7 @@ def save_persistence(folder: Path) -> None:
 
 def _scan(*arguments: str | Path) -> None:
     """Run the command as a user would; its errors end the benchmark."""
-    command = [sys.executable, "-m", "service.cli", "scan", *map(str, arguments)]
+    command = [sys.executable, "-m", "gatewatch", "scan", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

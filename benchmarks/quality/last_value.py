@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.artefact import FORMAT_VERSION, Artefact, Manifest
-from models.detector import Detector
-from models.recordings import Recording
-from models.scan import Scan, scan_after
-from models.training.calibration import calibrate_manifest, neutral
-from models.training.config import TrainConfig
-from models.training.export import export_step
-from models.training.sample import splits_to_calibrate
-from models.training.train import prepare
+from gatewatch.models.artefact import FORMAT_VERSION, Artefact, Manifest
+from gatewatch.models.detector import Detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scan import Scan, scan_after
+from gatewatch.models.training.calibration import calibrate_manifest, neutral
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.export import export_step
+from gatewatch.models.training.sample import splits_to_calibrate
+from gatewatch.models.training.train import prepare
 
 
 class LastValue(nn.Module):

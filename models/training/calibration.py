@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, Calibration, Channel, Manifest
-from models.detector import Detector
-from models.recordings import Recording
-from models.residual import (
+from gatewatch.models.artefact import Artefact, Calibration, Channel, Manifest
+from gatewatch.models.detector import Detector
+from gatewatch.models.recordings import Recording
+from gatewatch.models.residual import (
     CHANGE_LIMIT,
     LEAST_LIVELINESS,
     LEAST_VARIANCE,
@@ -22,9 +22,9 @@ from models.residual import (
     RUN_MARGIN,
     judge,
 )
-from models.scaling import Scaling
-from models.scan import Scan, scan, scan_together
-from models.threshold import Threshold, calibrate
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.scan import Scan, scan, scan_together
+from gatewatch.models.threshold import Threshold, calibrate
 
 ERROR_FLOOR = 0.02
 """Least error scale, in spreads: what a channel that hardly ever moves is allowed to."""

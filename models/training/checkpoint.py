@@ -16,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from models.errors import TrainingError
-from models.recordings import Source, pieces
-from models.training.architectures import Forecaster
-from models.training.architectures.base import State
-from models.training.config import TrainConfig
-from models.training.processes import Processes
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.recordings import Source, pieces
+from gatewatch.models.training.architectures import Forecaster
+from gatewatch.models.training.architectures.base import State
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.processes import Processes
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.artefact import Artefact
-from models.detector import Detector
-from models.errors import CalibrationError, TrainingError
-from models.evaluate import Evaluation, Scored, check_names, evaluate
-from models.labels import Labelled, Span
-from models.recordings import Recording
-from models.scaling import Scaling
-from models.scan import scan_together
-from models.training.architectures import Forecaster
-from models.training.checkpoint import EpochReport
-from models.training.config import Architecture, TrainConfig
-from models.training.loop import FREEDOM, negative_log_likelihood, torch_set
-from models.training.train import Trained, same_channels, train
-from models.training.windows import usable
+from gatewatch.models.artefact import Artefact
+from gatewatch.models.detector import Detector
+from gatewatch.models.errors import CalibrationError, TrainingError
+from gatewatch.models.evaluate import Evaluation, Scored, check_names, evaluate
+from gatewatch.models.labels import Labelled, Span
+from gatewatch.models.recordings import Recording
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.scan import scan_together
+from gatewatch.models.training.architectures import Forecaster
+from gatewatch.models.training.checkpoint import EpochReport
+from gatewatch.models.training.config import Architecture, TrainConfig
+from gatewatch.models.training.loop import FREEDOM, negative_log_likelihood, torch_set
+from gatewatch.models.training.train import Trained, same_channels, train
+from gatewatch.models.training.windows import usable
 
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 

@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from models.training.compare import STEPPED, Compared, Comparison
-from models.training.page import COLOURS, PLOT_STYLE, paragraph, svg, table, write, write_page
+from gatewatch.models.training.compare import STEPPED, Compared, Comparison
+from gatewatch.models.training.page import COLOURS, PLOT_STYLE, paragraph, svg, table, write, write_page
 
 PAGE, TABLE = "compare.html", "compare.csv"
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recordings import Recording, Source, pieces
-from models.scaling import STANDARDISED_LIMIT, Scaling
-from models.tables import block_rows
-from models.threshold import ENOUGH_EXCEEDANCES
-from models.training.suitability import KINDS, Finding, Suitability
-from models.training.windows import held_out_row
+from gatewatch.models.recordings import Recording, Source, pieces
+from gatewatch.models.scaling import STANDARDISED_LIMIT, Scaling
+from gatewatch.models.tables import block_rows
+from gatewatch.models.threshold import ENOUGH_EXCEEDANCES
+from gatewatch.models.training.suitability import KINDS, Finding, Suitability
+from gatewatch.models.training.windows import held_out_row
 
 GAP_INTERVALS = 10
 """A time between two readings of more typical intervals is reported as a gap."""

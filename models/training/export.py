@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from models.training.architectures import CellForecaster, Forecaster
+from gatewatch.models.training.architectures import CellForecaster, Forecaster
 
 OPSET = 17
 

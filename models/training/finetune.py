@@ -14,17 +14,26 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from models.artefact import FORMAT_VERSION, WEIGHTS, GeneralManifest, load_artefact, save_artefact
-from models.errors import ArtefactError, TrainingError
-from models.recordings import Source
-from models.running import HORIZONS
-from models.training.architectures.general import GeneralForecaster
-from models.training.config import TrainConfig
-from models.training.export import weights
-from models.training.general import SETTLED, Examples, GeneralConfig, Skill, compare, examples, export, fit_examples
-from models.training.loop import torch_set
-from models.training.synthetic import Corpus
-from models.training.windows import held_out_row
+from gatewatch.models.artefact import FORMAT_VERSION, WEIGHTS, GeneralManifest, load_artefact, save_artefact
+from gatewatch.models.errors import ArtefactError, TrainingError
+from gatewatch.models.recordings import Source
+from gatewatch.models.running import HORIZONS
+from gatewatch.models.training.architectures.general import GeneralForecaster
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.export import weights
+from gatewatch.models.training.general import (
+    SETTLED,
+    Examples,
+    GeneralConfig,
+    Skill,
+    compare,
+    examples,
+    export,
+    fit_examples,
+)
+from gatewatch.models.training.loop import torch_set
+from gatewatch.models.training.synthetic import Corpus
+from gatewatch.models.training.windows import held_out_row
 
 LEAST_ROWS = 256
 """Readings in the shortest series that is trained on or compared on."""

@@ -1,6 +1,6 @@
 """The general network, trained on synthetic signals only, so that any channel can be put through it unseen.
 
-    python -m models.training.general --out FOLDER --seed 0
+    python -m gatewatch.models.training.general --out FOLDER --seed 0
 
 Steps are counted, not minutes: one seed gives one network, to the bit, on the same machine.
 
@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from models.artefact import FORMAT_VERSION, GeneralCalibration, GeneralManifest, save_artefact
-from models.errors import TrainingError
-from models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
-from models.training.architectures.general import GeneralForecaster
-from models.training.export import export_graph, weights
-from models.training.loop import negative_log_likelihood, torch_set
-from models.training.synthetic import KINDS, Corpus, generate
+from gatewatch.models.artefact import FORMAT_VERSION, GeneralCalibration, GeneralManifest, save_artefact
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
+from gatewatch.models.training.architectures.general import GeneralForecaster
+from gatewatch.models.training.export import export_graph, weights
+from gatewatch.models.training.loop import negative_log_likelihood, torch_set
+from gatewatch.models.training.synthetic import KINDS, Corpus, generate
 
 FARTHEST = 15.0
 """Steps; a target farther out is taken for this far, so that a jump after long rest does not rule the loss."""

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.errors import TrainingError
-from models.recordings import Source
-from models.scaling import Scaling
-from models.training.architectures import Forecaster, build
-from models.training.architectures.base import State
-from models.training.checkpoint import EpochReport, Progress, Run, identity, resume_run, save_run
-from models.training.config import TrainConfig
-from models.training.processes import ALONE, Processes
-from models.training.windows import Window, held_out_windows, train_windows, usable
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.recordings import Source
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.architectures import Forecaster, build
+from gatewatch.models.training.architectures.base import State
+from gatewatch.models.training.checkpoint import EpochReport, Progress, Run, identity, resume_run, save_run
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.processes import ALONE, Processes
+from gatewatch.models.training.windows import Window, held_out_windows, train_windows, usable
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from models.errors import GatewatchError
-from models.text import as_html, one_line
+from gatewatch.models.errors import GatewatchError
+from gatewatch.models.text import as_html, one_line
 
 INK, GRID = "#1f2933", "#d9dee4"
 COLOURS = ("#2f6db5", "#d1602a", "#2e8b57", "#8a4fa3", "#b8952b", "#5b6b7a", "#c2406b", "#1f9aa0", "#7a5230", "#3d3d8f")

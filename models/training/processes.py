@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from models.errors import GatewatchError
+from gatewatch.models.errors import GatewatchError
 
 LEADER_SPEAKS_S = 10.0
 """An error that all processes run into is the leader's to tell: torchrun ends the others when it has ended, unless it

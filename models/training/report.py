@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from models.artefact import Artefact
-from models.detector import WARMING_UP, Detector
-from models.recordings import Source
-from models.scan import Scan, scan_together
-from models.training.page import COLOURS, PLOT_STYLE, label, paragraph, svg, table, write_page
-from models.training.sample import splits_to_calibrate
-from models.training.train import Trained, same_channels
-from models.training.windows import usable
+from gatewatch.models.artefact import Artefact
+from gatewatch.models.detector import WARMING_UP, Detector
+from gatewatch.models.recordings import Source
+from gatewatch.models.scan import Scan, scan_together
+from gatewatch.models.training.page import COLOURS, PLOT_STYLE, label, paragraph, svg, table, write_page
+from gatewatch.models.training.sample import splits_to_calibrate
+from gatewatch.models.training.train import Trained, same_channels
+from gatewatch.models.training.windows import usable
 
 SECTION = 300
 """Readings in a section of forecasts."""

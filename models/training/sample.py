@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.recordings import Source
-from models.training.calibration import Split
-from models.training.windows import held_out_row
+from gatewatch.models.recordings import Source
+from gatewatch.models.training.calibration import Split
+from gatewatch.models.training.windows import held_out_row
 
 MOST_VALUES = 2_000_000
 """Values of all channels that calibrate: some 400 bytes each while they do."""

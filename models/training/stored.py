@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.errors import RecordingError
-from models.recordings import Recording, read_pieces
+from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings import Recording, read_pieces
 
 
 class TemporaryRows:

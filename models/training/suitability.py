@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from models.residual import RUN_ALLOWANCE, RUN_MARGIN
-from models.scaling import STANDARDISED_LIMIT
-from models.training.calibration import RESTART_INTERVALS
+from gatewatch.models.residual import RUN_ALLOWANCE, RUN_MARGIN
+from gatewatch.models.scaling import STANDARDISED_LIMIT
+from gatewatch.models.training.calibration import RESTART_INTERVALS
 
 NAMED = 3
 """Channels named in one line for people."""

@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import FORMAT_VERSION, Manifest, save_artefact
-from models.codes import find_codes
-from models.errors import RecordingError, TrainingError
-from models.labels import label_columns, like_labels, without_labels
-from models.recordings import Source, pieces
-from models.scaling import Scaling
-from models.text import as_markdown
-from models.training.architectures import CellForecaster
-from models.training.calibration import RESTART_INTERVALS, WARM_UP, calibrate_manifest, neutral
-from models.training.checkpoint import EpochReport
-from models.training.config import TrainConfig
-from models.training.examine import examine
-from models.training.export import export_step, export_whole, weights
-from models.training.loop import Fitted, fit
-from models.training.processes import ALONE, Processes
-from models.training.sample import splits_to_calibrate
-from models.training.suitability import Finding, Suitability
-from models.training.windows import usable
+from gatewatch.models.artefact import FORMAT_VERSION, Manifest, save_artefact
+from gatewatch.models.codes import find_codes
+from gatewatch.models.errors import RecordingError, TrainingError
+from gatewatch.models.labels import label_columns, like_labels, without_labels
+from gatewatch.models.recordings import Source, pieces
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.text import as_markdown
+from gatewatch.models.training.architectures import CellForecaster
+from gatewatch.models.training.calibration import RESTART_INTERVALS, WARM_UP, calibrate_manifest, neutral
+from gatewatch.models.training.checkpoint import EpochReport
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.examine import examine
+from gatewatch.models.training.export import export_step, export_whole, weights
+from gatewatch.models.training.loop import Fitted, fit
+from gatewatch.models.training.processes import ALONE, Processes
+from gatewatch.models.training.sample import splits_to_calibrate
+from gatewatch.models.training.suitability import Finding, Suitability
+from gatewatch.models.training.windows import usable
 
 RHYTHM_GAPS, RHYTHM_SHARE, RHYTHM_MARGIN = 5, 0.1, 3.0
 

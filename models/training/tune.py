@@ -17,14 +17,14 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from models.errors import TrainingError
-from models.recordings import Source
-from models.scaling import Scaling
-from models.training.checkpoint import EpochReport, fingerprint
-from models.training.config import TrainConfig
-from models.training.loop import fit
-from models.training.train import same_channels
-from models.training.windows import usable
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.recordings import Source
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.checkpoint import EpochReport, fingerprint
+from gatewatch.models.training.config import TrainConfig
+from gatewatch.models.training.loop import fit
+from gatewatch.models.training.train import same_channels
+from gatewatch.models.training.windows import usable
 
 JOURNAL = "study.journal"
 NAME = "gatewatch"

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.errors import TrainingError
-from models.recordings import AnySource, Source
-from models.scaling import Scaling
-from models.training.processes import ALONE, Processes
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.recordings import AnySource, Source
+from gatewatch.models.scaling import Scaling
+from gatewatch.models.training.processes import ALONE, Processes
 
 LEAST_TRAIN, LEAST_HELD_OUT = 32, 8
 """Readings that a recording must give to be of use."""

@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.errors import GatewatchError
-from models.labels import read_intervals, with_labels
-from models.recordings import read_recordings, recording_files
-from service.commands.evaluate import LabelColumn, Labels
-from service.commands.terminal import Files, tell, training_progress
-from service.commands.training import extra_needed, train_config
+from gatewatch.models.errors import GatewatchError
+from gatewatch.models.labels import read_intervals, with_labels
+from gatewatch.models.recordings import read_recordings, recording_files
+from gatewatch.service.commands.evaluate import LabelColumn, Labels
+from gatewatch.service.commands.terminal import Files, tell, training_progress
+from gatewatch.service.commands.training import extra_needed, train_config
 
 WIDTH = 140
 """Characters that the table of all architectures needs."""
@@ -46,9 +46,9 @@ def compare(
         false_alarm_rate=false_alarm_rate, seed=seed,
     )  # fmt: skip
     with extra_needed("compare"):
-        from models.training.compare import ARCHITECTURES
-        from models.training.compare import compare as train_and_measure
-        from models.training.comparison_page import PAGE, header, lines, notes, write_comparison
+        from gatewatch.models.training.compare import ARCHITECTURES
+        from gatewatch.models.training.compare import compare as train_and_measure
+        from gatewatch.models.training.comparison_page import PAGE, header, lines, notes, write_comparison
     named = ARCHITECTURES if architectures is None else architectures.split(",")
     chosen = list(dict.fromkeys(name.strip() for name in named))
     unknown = [name for name in chosen if name not in ARCHITECTURES]

@@ -15,7 +15,7 @@ def demo(
     ] = None,
 ) -> None:
     """Watch a simulated pump station: faults injected at known times against what was detected."""
-    from service.demo import run, station
+    from gatewatch.service.demo import run, station
 
     if write_recordings is not None:
         station.write_recordings(write_recordings)

@@ -11,17 +11,17 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from models.artefact import Artefact, model_folder
-from models.detector import Detector
-from models.errors import GatewatchError, RecordingError
-from models.general import load_detector
-from models.recordings import Recording, read_recordings, recording_files, stem
-from models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning
-from models.text import listed
-from service.commands.training import train_config, train_detector
+from gatewatch.models.artefact import Artefact, model_folder
+from gatewatch.models.detector import Detector
+from gatewatch.models.errors import GatewatchError, RecordingError
+from gatewatch.models.general import load_detector
+from gatewatch.models.recordings import Recording, read_recordings, recording_files, stem
+from gatewatch.models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning
+from gatewatch.models.text import listed
+from gatewatch.service.commands.training import train_config, train_detector
 
 if TYPE_CHECKING:
-    from models.training.config import TrainConfig
+    from gatewatch.models.training.config import TrainConfig
 
 SIDE_BY_SIDE = 16
 """Recordings scanned at once, as long as they have the same channels."""

@@ -13,14 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.bootstrap import Figure
-from models.errors import EvaluationError, GatewatchError
-from models.evaluate import VUS_WINDOW, Evaluation, Scored
-from models.evaluate import evaluate as hold_against_labels
-from models.labels import Labelled, like_labels, read_intervals, with_labels
-from models.recordings import Recording, recording_files, stem
-from models.scan import read_scores
-from service.commands.detecting import (
+from gatewatch.models.bootstrap import Figure
+from gatewatch.models.errors import EvaluationError, GatewatchError
+from gatewatch.models.evaluate import VUS_WINDOW, Evaluation, Scored
+from gatewatch.models.evaluate import evaluate as hold_against_labels
+from gatewatch.models.labels import Labelled, like_labels, read_intervals, with_labels
+from gatewatch.models.recordings import Recording, recording_files, stem
+from gatewatch.models.scan import read_scores
+from gatewatch.service.commands.detecting import (
     AlertsPerWeek,
     Channel,
     Epochs,
@@ -33,7 +33,7 @@ from service.commands.detecting import (
     below,
     one_stream,
 )
-from service.commands.terminal import Files
+from gatewatch.service.commands.terminal import Files
 
 Labels = Annotated[
     Path | None,

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.codes import with_missing
-from models.errors import GatewatchError, RecordingError
-from models.labels import label_columns, without_labels
-from models.recordings import Recording, Source, read_pieces, recording_files
+from gatewatch.models.codes import with_missing
+from gatewatch.models.errors import GatewatchError, RecordingError
+from gatewatch.models.labels import label_columns, without_labels
+from gatewatch.models.recordings import Recording, Source, read_pieces, recording_files
 
 GROUPINGS = ("all", "stream", "folder", "channel")
 FOLDER_NAME = re.compile(r"[\w-][\w .:-]{0,127}")
@@ -70,7 +70,7 @@ class Origin:
 
     def _named(self) -> list[tuple[str, Source]]:
         """The recordings, each with the name of the folder that its file lies in."""
-        from service.sources import history_recordings, prometheus_recordings
+        from gatewatch.service.sources import history_recordings, prometheus_recordings
 
         if self.service is not None:
             return [("", recording) for recording in history_recordings(self.service, self.streams)]
@@ -81,7 +81,7 @@ class Origin:
                 self.prometheus, self.queries, self.start, self.end, self.step_s, self.stream_label
             )
             return [("", recording) for recording in found]
-        from models.training.stored import TemporaryRows, store
+        from gatewatch.models.training.stored import TemporaryRows, store
 
         rows = TemporaryRows()
         return [

@@ -7,9 +7,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from models.codes import find_codes
-from models.recordings import Recording
-from service.commands.terminal import warn
+from gatewatch.models.codes import find_codes
+from gatewatch.models.recordings import Recording
+from gatewatch.service.commands.terminal import warn
 
 Missing = Annotated[
     list[float] | None,

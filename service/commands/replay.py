@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from models.codes import with_missing
-from models.errors import RecordingError
-from models.recordings import read_recordings
-from service.commands.oddities import Missing
-from service.commands.terminal import sensors, tell, warn_in_one_line
+from gatewatch.models.codes import with_missing
+from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings import read_recordings
+from gatewatch.service.commands.oddities import Missing
+from gatewatch.service.commands.terminal import sensors, tell, warn_in_one_line
 
 
 def replay(
@@ -42,7 +42,7 @@ def replay(
 
     Exit status 1 if a reading was rejected or in conflict with what the service has.
     """
-    from service.replay import replay_recordings
+    from gatewatch.service.replay import replay_recordings
 
     recordings = sensors(with_missing(read_recordings(file), missing or ()))
     if stream is not None:

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from models.codes import with_missing
-from models.detector import WARMING_UP
-from models.errors import RecordingError
-from models.recordings import Recording, read_recordings, recording_files, stem
-from models.scan import summary, write_scores
-from service.commands.detecting import (
+from gatewatch.models.codes import with_missing
+from gatewatch.models.detector import WARMING_UP
+from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings import Recording, read_recordings, recording_files, stem
+from gatewatch.models.scan import summary, write_scores
+from gatewatch.service.commands.detecting import (
     AlertsPerWeek,
     Channel,
     Epochs,
@@ -26,8 +26,8 @@ from service.commands.detecting import (
     TrainRows,
     below,
 )
-from service.commands.oddities import Missing, say_what_is_odd
-from service.commands.terminal import Files, sensors, tell
+from gatewatch.service.commands.oddities import Missing, say_what_is_odd
+from gatewatch.service.commands.terminal import Files, sensors, tell
 
 
 def scan_files(

@@ -16,15 +16,15 @@ import structlog
 import typer
 from pydantic import ValidationError
 
-from models.artefact import model_folder
-from models.detector import Detector
-from models.errors import ArtefactError, GatewatchError
-from models.general import load_detector
-from service import workers as processes
-from service.commands.terminal import warn_in_one_line
-from service.http.port import Port, address_of, hold
-from service.settings import Settings, redact, strays, variable
-from service.tally import Tally
+from gatewatch.models.artefact import model_folder
+from gatewatch.models.detector import Detector
+from gatewatch.models.errors import ArtefactError, GatewatchError
+from gatewatch.models.general import load_detector
+from gatewatch.service import workers as processes
+from gatewatch.service.commands.terminal import warn_in_one_line
+from gatewatch.service.http.port import Port, address_of, hold
+from gatewatch.service.settings import Settings, redact, strays, variable
+from gatewatch.service.tally import Tally
 
 if TYPE_CHECKING:
     import uvicorn
@@ -45,8 +45,8 @@ def serve(
     ] = False,
 ) -> None:
     """Answer HTTP. Without GATEWATCH_REDIS_URL a private Redis is started, with its data in GATEWATCH_DATA_DIR."""
-    from service.logs import configure_logs  # all that follows is not wanted for --help
-    from service.storage.private_redis import PrivateRedisError, start_private_redis
+    from gatewatch.service.logs import configure_logs  # all that follows is not wanted for --help
+    from gatewatch.service.storage.private_redis import PrivateRedisError, start_private_redis
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
@@ -86,7 +86,7 @@ def serve(
 def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
     import uvicorn
 
-    from service.http.edge import Edge, allow_files
+    from gatewatch.service.http.edge import Edge, allow_files
 
     edge = Edge(
         settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)

@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.labels import label_columns, like_labels, without_labels
-from models.recordings import AnySource
-from models.text import listed, one_line, visible
+from gatewatch.models.labels import label_columns, like_labels, without_labels
+from gatewatch.models.recordings import AnySource
+from gatewatch.models.text import listed, one_line, visible
 
 if TYPE_CHECKING:
-    from models.training.checkpoint import EpochReport
+    from gatewatch.models.training.checkpoint import EpochReport
 
 Files = Annotated[list[Path], typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")]
 

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.artefact import MANIFEST, model_folder, require_place
-from models.errors import GatewatchError, RecordingError
-from models.labels import without_labels
-from models.recordings import Source
-from models.text import listed
-from service.commands.gathering import Origin
-from service.commands.oddities import Missing
-from service.commands.terminal import sensors, tell, training_progress, warn
-from service.commands.training import extra_needed, require_change, say, train_config, train_detector
-from service.commands.tuning import search
+from gatewatch.models.artefact import MANIFEST, model_folder, require_place
+from gatewatch.models.errors import GatewatchError, RecordingError
+from gatewatch.models.labels import without_labels
+from gatewatch.models.recordings import Source
+from gatewatch.models.text import listed
+from gatewatch.service.commands.gathering import Origin
+from gatewatch.service.commands.oddities import Missing
+from gatewatch.service.commands.terminal import sensors, tell, training_progress, warn
+from gatewatch.service.commands.training import extra_needed, require_change, say, train_config, train_detector
+from gatewatch.service.commands.tuning import search
 
 if TYPE_CHECKING:
-    from models.training.config import TrainConfig
-    from models.training.processes import Processes
-    from models.training.suitability import Suitability
-    from models.training.train import Trained
+    from gatewatch.models.training.config import TrainConfig
+    from gatewatch.models.training.processes import Processes
+    from gatewatch.models.training.suitability import Suitability
+    from gatewatch.models.training.train import Trained
 
 Groups = Mapping[str, Sequence[Source]]
 
@@ -115,7 +115,7 @@ def train(
         missing or [],
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
-        import models.training.train  # noqa: F401
+        import gatewatch.models.training.train  # noqa: F401
     groups = origin.gather(one_model_per)
     if out is None:
         _say_what_is_odd(groups, config)
@@ -132,15 +132,15 @@ def train(
 
 
 def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
-    from models.training.train import prepare
+    from gatewatch.models.training.train import prepare
 
     for name, recordings in groups.items():
         tell("\n".join([*([f"{name}:"] if name else []), *prepare(recordings, config).suitability.lines()]))
 
 
 def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path) -> None:
-    from models.training.finetune import finetune
-    from models.training.processes import joined_processes
+    from gatewatch.models.training.finetune import finetune
+    from gatewatch.models.training.processes import joined_processes
 
     with joined_processes() as processes:
         _require_alone(processes, "--from")
@@ -172,7 +172,7 @@ class _Training:
             if self.report.suffix != ".html" or self.report.is_dir():  # never over a recording
                 raise GatewatchError(f"--report {self.report}: expected a file to write, its name ending in .html")
             with extra_needed("--report"):
-                import models.training.report  # noqa: F401 - needed at the end
+                import gatewatch.models.training.report  # noqa: F401 - needed at the end
 
     def require_channels(self, groups: Groups) -> None:
         """Refuse a unit of what is no channel of any model."""
@@ -184,7 +184,7 @@ class _Training:
 
     def run(self, name: str, recordings: Sequence[Source], processes: Processes) -> None:
         """Train the model of one group of recordings, and write it."""
-        from models.training.train import prepare
+        from gatewatch.models.training.train import prepare
 
         if name and processes.leads:
             warn(f"{name}:")
@@ -200,7 +200,7 @@ class _Training:
             return
         _save(trained, self.out / name)
         if self.report is not None:
-            from models.training.report import write_report
+            from gatewatch.models.training.report import write_report
 
             write_report(trained, recordings, self.report)
 
@@ -220,7 +220,7 @@ def _look(name: str, recordings: Sequence[Source], processes: Processes, found: 
 
 def _train_each(groups: Groups, training: _Training) -> None:
     """One model after the other; of several, one that cannot be trained stops no other."""
-    from models.training.processes import joined_processes
+    from gatewatch.models.training.processes import joined_processes
 
     failed: dict[str, GatewatchError] = {}
     with joined_processes() as processes:

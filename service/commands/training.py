@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from models.errors import GatewatchError
-from models.labels import without_labels
-from models.recordings import Source
-from service.commands.terminal import training_progress, warn
+from gatewatch.models.errors import GatewatchError
+from gatewatch.models.labels import without_labels
+from gatewatch.models.recordings import Source
+from gatewatch.service.commands.terminal import training_progress, warn
 
 if TYPE_CHECKING:
-    from models.training.config import TrainConfig
-    from models.training.processes import Processes
-    from models.training.suitability import Suitability
-    from models.training.train import Trained
+    from gatewatch.models.training.config import TrainConfig
+    from gatewatch.models.training.processes import Processes
+    from gatewatch.models.training.suitability import Suitability
+    from gatewatch.models.training.train import Trained
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def extra_needed(what: str) -> Iterator[None]:
 def train_config(**settings: object) -> TrainConfig:
     """The config of options given; an option out of its bounds is named in a GatewatchError."""
     with extra_needed("training"):
-        from models.training.config import TrainConfig
+        from gatewatch.models.training.config import TrainConfig
     try:
         return TrainConfig.model_validate(settings)
     except ValidationError as error:
@@ -61,8 +61,8 @@ def train_detector(
         GatewatchError: the extra `train` is missing, or what training raises.
     """
     with extra_needed("training"):
-        from models.training.processes import ALONE
-        from models.training.train import train as fit_and_calibrate
+        from gatewatch.models.training.processes import ALONE
+        from gatewatch.models.training.train import train as fit_and_calibrate
     with training_progress(config.epochs) as show:
         return fit_and_calibrate(
             recordings, config, units=units, checkpoint=checkpoint, on_examined=on_examined, on_epoch=show.on_epoch,

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.recordings import Source
-from service.commands.terminal import tell, training_progress, warn
-from service.commands.training import extra_needed
+from gatewatch.models.recordings import Source
+from gatewatch.service.commands.terminal import tell, training_progress, warn
+from gatewatch.service.commands.training import extra_needed
 
 if TYPE_CHECKING:
-    from models.training.config import TrainConfig
-    from models.training.tune import Trial
+    from gatewatch.models.training.config import TrainConfig
+    from gatewatch.models.training.tune import Trial
 
 
 def search(recordings: Sequence[Source], config: TrainConfig, trials: int, study: Path) -> TrainConfig:
     """models.training.tune.tune; a GatewatchError without the extra `train`."""
     with extra_needed("--tune"):
-        from models.training.tune import JOURNAL, tune
+        from gatewatch.models.training.tune import JOURNAL, tune
 
     def say(trial: Trial) -> None:
         outcome = "ended early" if trial.loss is None else f"held-out loss {trial.loss:.4f}"

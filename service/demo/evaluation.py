@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.evaluate import incidents
-from service.demo.station import MINUTE_MS, Fault, Kind
+from gatewatch.models.evaluate import incidents
+from gatewatch.service.demo.station import MINUTE_MS, Fault, Kind
 
 DETECT_WITHIN_MINUTES: dict[Kind, int] = {
     "leak": 30,

@@ -22,9 +22,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from models.recordings import Recording
-from service.demo.evaluation import FALSE_ALARMS_PER_STREAM_WEEK, Detection, Evaluation, Scored, evaluate
-from service.demo.station import CHANNELS, DAY_MINUTES, MINUTE_MS, STREAMS, demo_faults, simulate
+from gatewatch.models.recordings import Recording
+from gatewatch.service.demo.evaluation import FALSE_ALARMS_PER_STREAM_WEEK, Detection, Evaluation, Scored, evaluate
+from gatewatch.service.demo.station import CHANNELS, DAY_MINUTES, MINUTE_MS, STREAMS, demo_faults, simulate
 
 DAYS = 3
 LIVE_SEED = 7
@@ -94,7 +94,7 @@ def _service(once: bool) -> Iterator[str]:
         log = Path(folder, "service.log")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", "serve"],
+                [sys.executable, "-P", "-m", "gatewatch", "serve"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -24,8 +24,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import GatewatchError
-from models.recordings import Recording
+from gatewatch.models.errors import GatewatchError
+from gatewatch.models.recordings import Recording
 
 Floats = NDArray[np.float64]
 Kind = Literal["leak", "bearing wear", "stuck sensor", "spike", "drop-out", "new set-point"]

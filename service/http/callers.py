@@ -22,8 +22,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from service.messages.errors import BadRequest, Forbidden
-from service.messages.rejections import show
+from gatewatch.service.messages.errors import BadRequest, Forbidden
+from gatewatch.service.messages.rejections import show
 
 FETCHED_BY_A_BROWSER: Final = frozenset((b"origin", b"sec-fetch-site"))
 """With one of these headers a request needs more than a look at its Host."""

@@ -6,10 +6,10 @@ import asyncio
 
 import structlog
 
-from service.messages.errors import ForeignValue, StoreUnavailable, cause_of
-from service.metrics import Metrics
-from service.storage.store import StateStore
-from service.streams.takeover import Takeover
+from gatewatch.service.messages.errors import ForeignValue, StoreUnavailable, cause_of
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
-from models.detector import Detector
-from service.http.bodies import Bodies
-from service.http.docs import HEADERS, page
-from service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
-from service.http.drain import Drain
-from service.http.readiness import Readiness
-from service.messages.errors import (
+from gatewatch.models.detector import Detector
+from gatewatch.service.http.bodies import Bodies
+from gatewatch.service.http.docs import HEADERS, page
+from gatewatch.service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from gatewatch.service.http.drain import Drain
+from gatewatch.service.http.readiness import Readiness
+from gatewatch.service.messages.errors import (
     BadRequest,
     Draining,
     InvalidSettings,
@@ -25,13 +25,13 @@ from service.messages.errors import (
     cause_of,
     first_of,
 )
-from service.messages.schemas import STREAM_NAME
-from service.messages.stream_settings import StreamSettings
-from service.metrics import Metrics
-from service.settings import Settings
-from service.storage.store import StateStore
-from service.streams.ingest import json_body
-from service.streams.scoring import Scorer
+from gatewatch.service.messages.schemas import STREAM_NAME
+from gatewatch.service.messages.stream_settings import StreamSettings
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams.ingest import json_body
+from gatewatch.service.streams.scoring import Scorer
 
 log = structlog.get_logger(__name__)
 router = APIRouter()

@@ -15,10 +15,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from models.detector import ANOMALOUS, REASONS, STATUSES, expected_band
-from service.records.history import Entries
-from service.records.layout import Layout, entry_dtype
-from service.records.state import CORRECTED, STATUS_BITS
+from gatewatch.models.detector import ANOMALOUS, REASONS, STATUSES, expected_band
+from gatewatch.service.records.history import Entries
+from gatewatch.service.records.layout import Layout, entry_dtype
+from gatewatch.service.records.state import CORRECTED, STATUS_BITS
 
 LARGEST_SEQ: Final = 2**53
 SHOWN: Final = 64

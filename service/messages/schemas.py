@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from service.messages.answers import LARGEST_SEQ, Result, clip, rejected
-from service.messages.errors import BadRequest, TooLarge
-from service.messages.parts import Array, Body, TooLong, lines_of, opened
-from service.messages.rejections import (
+from gatewatch.service.messages.answers import LARGEST_SEQ, Result, clip, rejected
+from gatewatch.service.messages.errors import BadRequest, TooLarge
+from gatewatch.service.messages.parts import Array, Body, TooLong, lines_of, opened
+from gatewatch.service.messages.rejections import (
     LARGEST_VALUE,
     LATEST_S,
     TOO_LARGE,

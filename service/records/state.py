@@ -41,8 +41,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detector import STATE_VERSION
-from service.records.layout import Layout, decode
+from gatewatch.models.detector import STATE_VERSION
+from gatewatch.service.records.layout import Layout, decode
 
 Records = NDArray[Any]
 

@@ -12,12 +12,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from service.messages.errors import ForeignValue, StoreUnavailable
-from service.storage.gate import Gate
-from service.storage.link import Link, LinkLost, raise_first
-from service.storage.listed import Listed
-from service.storage.resp import SAVE, Commands, Writes, packed
-from service.storage.trouble import Within, is_elsewhere, trouble_of
+from gatewatch.service.messages.errors import ForeignValue, StoreUnavailable
+from gatewatch.service.storage.gate import Gate
+from gatewatch.service.storage.link import Link, LinkLost, raise_first
+from gatewatch.service.storage.listed import Listed
+from gatewatch.service.storage.resp import SAVE, Commands, Writes, packed
+from gatewatch.service.storage.trouble import Within, is_elsewhere, trouble_of
 
 T = TypeVar("T")
 

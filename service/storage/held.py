@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from service.storage.database import Database, again_if_lost
-from service.storage.link import Link, LinkLost, raise_first
-from service.storage.remembered import Remembered
-from service.storage.resp import Writes
+from gatewatch.service.storage.database import Database, again_if_lost
+from gatewatch.service.storage.link import Link, LinkLost, raise_first
+from gatewatch.service.storage.remembered import Remembered
+from gatewatch.service.storage.resp import Writes
 
 FEW: Final = 32
 """Streams whose remembered records a script compares and saves, in one round trip. Of more, Redis watches and sends

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError
 
-from service.messages.errors import StoreUnavailable
-from service.records import state
-from service.storage.database import Database, again_if_lost, text
-from service.storage.held import Held
-from service.storage.link import LinkLost, raise_first
-from service.storage.remembered import Remembered
-from service.storage.resp import PARTS, Writes
+from gatewatch.service.messages.errors import StoreUnavailable
+from gatewatch.service.records import state
+from gatewatch.service.storage.database import Database, again_if_lost, text
+from gatewatch.service.storage.held import Held
+from gatewatch.service.storage.link import LinkLost, raise_first
+from gatewatch.service.storage.remembered import Remembered
+from gatewatch.service.storage.resp import PARTS, Writes
 
 REMEMBERED_BYTES = 64 * 2**20
 

@@ -12,8 +12,8 @@ from functools import partial
 
 import structlog
 
-from service.messages.answers import answer
-from service.messages.errors import (
+from gatewatch.service.messages.answers import answer
+from gatewatch.service.messages.errors import (
     Contended,
     ForeignValue,
     ServiceError,
@@ -22,9 +22,9 @@ from service.messages.errors import (
     TooManyWaiting,
     cause_of,
 )
-from service.messages.schemas import Sent, Wire
-from service.metrics import Metrics
-from service.streams.scoring import Answer, Scorer
+from gatewatch.service.messages.schemas import Sent, Wire
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.streams.scoring import Answer, Scorer
 
 log = structlog.get_logger(__name__)
 

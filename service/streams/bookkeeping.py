@@ -17,18 +17,18 @@ import msgspec
 import numpy as np
 import structlog
 
-from models.detector import REASONS, STATUSES
-from service.messages.errors import StoreUnavailable
-from service.messages.schemas import Readings
-from service.metrics import Metrics
-from service.records import state
-from service.records.history import Entries
-from service.storage.resp import Writes
-from service.storage.store import StateStore
-from service.streams.identity import Round
+from gatewatch.models.detector import REASONS, STATUSES
+from gatewatch.service.messages.errors import StoreUnavailable
+from gatewatch.service.messages.schemas import Readings
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.records import state
+from gatewatch.service.records.history import Entries
+from gatewatch.service.storage.resp import Writes
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams.identity import Round
 
 if TYPE_CHECKING:
-    from service.streams.scoring import Applied, Lanes
+    from gatewatch.service.streams.scoring import Applied, Lanes
 
 log = structlog.get_logger(__name__)
 

@@ -18,14 +18,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detector import JOIN_READINGS
-from service.messages.schemas import NO_SEQ
-from service.records import state
-from service.records.chain import Chain
-from service.records.history import Entries
-from service.records.layout import Layout
-from service.records.state import Records
-from service.streams.identity import Places
+from gatewatch.models.detector import JOIN_READINGS
+from gatewatch.service.messages.schemas import NO_SEQ
+from gatewatch.service.records import state
+from gatewatch.service.records.chain import Chain
+from gatewatch.service.records.history import Entries
+from gatewatch.service.records.layout import Layout
+from gatewatch.service.records.state import Records
+from gatewatch.service.streams.identity import Places
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:

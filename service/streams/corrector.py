@@ -16,22 +16,22 @@ from typing import Final, Protocol
 import numpy as np
 import structlog
 
-from service.messages.answers import Answers, answer
-from service.messages.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
-from service.messages.schemas import NO_SEQ, Readings
-from service.metrics import Metrics
-from service.records import history, state
-from service.records.history import Entries
-from service.records.layout import Layout
-from service.records.state import Records
-from service.storage.resp import Writes
-from service.storage.store import StateStore
-from service.streams import corrections
-from service.streams.bookkeeping import alert_of
-from service.streams.corrections import Correction, Gap
-from service.streams.identity import across_gap, unanswered
-from service.streams.stepper import Stepper
-from service.streams.turns import Turns
+from gatewatch.service.messages.answers import Answers, answer
+from gatewatch.service.messages.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
+from gatewatch.service.messages.schemas import NO_SEQ, Readings
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.records import history, state
+from gatewatch.service.records.history import Entries
+from gatewatch.service.records.layout import Layout
+from gatewatch.service.records.state import Records
+from gatewatch.service.storage.resp import Writes
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams import corrections
+from gatewatch.service.streams.bookkeeping import alert_of
+from gatewatch.service.streams.corrections import Correction, Gap
+from gatewatch.service.streams.identity import across_gap, unanswered
+from gatewatch.service.streams.stepper import Stepper
+from gatewatch.service.streams.turns import Turns
 
 log = structlog.get_logger(__name__)
 

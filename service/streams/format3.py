@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.general import GeneralDetector
-from service.records import history, state
-from service.records.history import Entries
-from service.records.layout import Layout, entry_dtype, layout_of
-from service.records.state import FIRST_SESSION, STREAM_PART, Records
-from service.streams.stepper import Stepper
+from gatewatch.models.general import GeneralDetector
+from gatewatch.service.records import history, state
+from gatewatch.service.records.history import Entries
+from gatewatch.service.records.layout import Layout, entry_dtype, layout_of
+from gatewatch.service.records.state import FIRST_SESSION, STREAM_PART, Records
+from gatewatch.service.streams.stepper import Stepper
 
 FORMAT: Final = 3
 MOST_ORDERS: Final = 720

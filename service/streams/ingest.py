@@ -13,14 +13,21 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
-from service.http.callers import Callers
-from service.messages.answers import join
-from service.messages.errors import AllRejected, BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
-from service.messages.parts import Body
-from service.messages.schemas import Sent, Wire
-from service.streams.batcher import Batcher
-from service.streams.rejected import Rejected
+from gatewatch.service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
+from gatewatch.service.http.callers import Callers
+from gatewatch.service.messages.answers import join
+from gatewatch.service.messages.errors import (
+    AllRejected,
+    BadRequest,
+    MethodNotAllowed,
+    ServiceError,
+    UnsupportedMedia,
+    problem,
+)
+from gatewatch.service.messages.parts import Body
+from gatewatch.service.messages.schemas import Sent, Wire
+from gatewatch.service.streams.batcher import Batcher
+from gatewatch.service.streams.rejected import Rejected
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from service.messages.errors import ForeignValue
-from service.storage.store import StateStore
+from gatewatch.service.messages.errors import ForeignValue
+from gatewatch.service.storage.store import StateStore
 
 RECOUNT_S: Final = 0.001
 RECOUNTS: Final = 250

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.general import GeneralDetector
-from service.records import history, state
-from service.records.history import Entries
-from service.records.layout import Layout, layout_of, of_ring
-from service.records.state import Records
-from service.streams import format3
-from service.streams.stepper import Stepper
+from gatewatch.models.general import GeneralDetector
+from gatewatch.service.records import history, state
+from gatewatch.service.records.history import Entries
+from gatewatch.service.records.layout import Layout, layout_of, of_ring
+from gatewatch.service.records.state import Records
+from gatewatch.service.streams import format3
+from gatewatch.service.streams.stepper import Stepper
 
 
 @dataclass(frozen=True)

@@ -13,28 +13,37 @@ import msgspec
 import numpy as np
 import structlog
 
-from models.detector import STATUSES, Detector
-from service.messages.answers import Answers, answer, format_time, rejected
-from service.messages.errors import BadRequest, Contended, ServiceError, StoreUnavailable
-from service.messages.schemas import NO_SEQ, Readings
-from service.messages.stream_settings import StreamSettings
-from service.metrics import Metrics
-from service.records import history, state
-from service.records.history import Entries
-from service.records.layout import Layout
-from service.records.state import Records
-from service.storage.resp import Writes
-from service.storage.store import StateStore
-from service.streams import corrections
-from service.streams.bookkeeping import Bookkeeping
-from service.streams.corrector import Corrector
-from service.streams.first_look import FirstLook
-from service.streams.identity import Round, counts_anew, decide, fills_a_hole, is_asked, joined, rounds_of, unanswered
-from service.streams.newcomers import Newcomers
-from service.streams.recovery import Lost, recover
-from service.streams.stepper import Stepper
-from service.streams.takeover import Takeover
-from service.streams.turns import Turns
+from gatewatch.models.detector import STATUSES, Detector
+from gatewatch.service.messages.answers import Answers, answer, format_time, rejected
+from gatewatch.service.messages.errors import BadRequest, Contended, ServiceError, StoreUnavailable
+from gatewatch.service.messages.schemas import NO_SEQ, Readings
+from gatewatch.service.messages.stream_settings import StreamSettings
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.records import history, state
+from gatewatch.service.records.history import Entries
+from gatewatch.service.records.layout import Layout
+from gatewatch.service.records.state import Records
+from gatewatch.service.storage.resp import Writes
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.streams import corrections
+from gatewatch.service.streams.bookkeeping import Bookkeeping
+from gatewatch.service.streams.corrector import Corrector
+from gatewatch.service.streams.first_look import FirstLook
+from gatewatch.service.streams.identity import (
+    Round,
+    counts_anew,
+    decide,
+    fills_a_hole,
+    is_asked,
+    joined,
+    rounds_of,
+    unanswered,
+)
+from gatewatch.service.streams.newcomers import Newcomers
+from gatewatch.service.streams.recovery import Lost, recover
+from gatewatch.service.streams.stepper import Stepper
+from gatewatch.service.streams.takeover import Takeover
+from gatewatch.service.streams.turns import Turns
 
 log = structlog.get_logger(__name__)
 

@@ -8,12 +8,12 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detector import Detector
-from service.records import history, state
-from service.records.chain import Chain
-from service.records.history import Entries
-from service.records.layout import Layout, entry_dtype, layout_of
-from service.records.state import Records
+from gatewatch.models.detector import Detector
+from gatewatch.service.records import history, state
+from gatewatch.service.records.chain import Chain
+from gatewatch.service.records.history import Entries
+from gatewatch.service.records.layout import Layout, entry_dtype, layout_of
+from gatewatch.service.records.state import Records
 
 Slots = list[tuple[int, int, bytes]]
 """Of pieces of histories the row of the stream, the offset in its ring, and the bytes."""

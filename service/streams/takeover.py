@@ -18,11 +18,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.detector import Detector
-from service.messages.errors import StoreUnavailable, Superseded
-from service.metrics import Metrics
-from service.storage.store import StateStore
-from service.workers import service_of_this_process
+from gatewatch.models.detector import Detector
+from gatewatch.service.messages.errors import StoreUnavailable, Superseded
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.workers import service_of_this_process
 
 log = structlog.get_logger(__name__)
 

@@ -24,11 +24,11 @@ import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artefact import model_folder
-from models.detector import STATUSES
-from models.general import load_detector
-from models.scan import Scan, scan_together
-from service.demo.station import CHANNELS, DAY_MINUTES, RECORDINGS_START_MS, demo_faults, simulate
+from gatewatch.models.artefact import model_folder
+from gatewatch.models.detector import STATUSES
+from gatewatch.models.general import load_detector
+from gatewatch.models.scan import Scan, scan_together
+from gatewatch.service.demo.station import CHANNELS, DAY_MINUTES, RECORDINGS_START_MS, demo_faults, simulate
 from tests.golden.traffic import requests
 from tests.test_whole_path import serving
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from service.demo.station import CHANNELS, MINUTE_MS, RECORDINGS_START_MS, STREAMS, Fault, simulate
+from gatewatch.service.demo.station import CHANNELS, MINUTE_MS, RECORDINGS_START_MS, STREAMS, Fault, simulate
 
 ROWS = 400
 """Readings of each of the six streams: 2,400 by each model, and those that are sent twice, late or wrong."""

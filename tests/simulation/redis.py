@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from service.records.state import FENCE
-from service.storage.resp import Writes
+from gatewatch.service.records.state import FENCE
+from gatewatch.service.storage.resp import Writes
 from tests.simulation.loop import VirtualLoop
 
 Key = tuple[str, str]

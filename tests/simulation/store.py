@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from service.messages.errors import StoreUnavailable
-from service.records import state
-from service.storage.held import Held
-from service.storage.remembered import Remembered
-from service.storage.resp import Writes
-from service.storage.store import StateStore
+from gatewatch.service.messages.errors import StoreUnavailable
+from gatewatch.service.records import state
+from gatewatch.service.storage.held import Held
+from gatewatch.service.storage.remembered import Remembered
+from gatewatch.service.storage.resp import Writes
+from gatewatch.service.storage.store import StateStore
 from tests.simulation.faults import TIMEOUT_S, Faults
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.redis import Key, Redis

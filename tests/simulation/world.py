@@ -18,16 +18,16 @@ from unittest import mock
 import numpy as np
 import structlog
 
-from service.messages.stream_settings import StreamSettings
-from service.metrics import Metrics, Stage
-from service.records import state
-from service.storage.remembered import Remembered
-from service.streams import batcher, scoring
-from service.streams.batcher import Batcher
-from service.streams.scoring import Scorer
-from service.streams.stepper import Stepper
-from service.streams.takeover import Takeover
-from service.streams.turns import Turns
+from gatewatch.service.messages.stream_settings import StreamSettings
+from gatewatch.service.metrics import Metrics, Stage
+from gatewatch.service.records import state
+from gatewatch.service.storage.remembered import Remembered
+from gatewatch.service.streams import batcher, scoring
+from gatewatch.service.streams.batcher import Batcher
+from gatewatch.service.streams.scoring import Scorer
+from gatewatch.service.streams.stepper import Stepper
+from gatewatch.service.streams.takeover import Takeover
+from gatewatch.service.streams.turns import Turns
 from tests.simulation.check import STEPPER, check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold

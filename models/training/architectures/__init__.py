@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from models.errors import TrainingError
-from models.training.architectures.attention import AttentionForecaster
-from models.training.architectures.base import Forecaster
-from models.training.architectures.bilstm import BiLSTMForecaster
-from models.training.architectures.cells import CellForecaster
-from models.training.architectures.gru import GRUForecaster
-from models.training.architectures.lstm import LSTMForecaster
-from models.training.architectures.minlstm import MinLSTMForecaster
-from models.training.architectures.peephole import PeepholeForecaster
-from models.training.architectures.rnn import RNNForecaster
-from models.training.architectures.ssm import SSMForecaster
-from models.training.architectures.transformer import TransformerForecaster
-from models.training.architectures.window import WindowForecaster
-from models.training.config import TrainConfig
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.training.architectures.attention import AttentionForecaster
+from gatewatch.models.training.architectures.base import Forecaster
+from gatewatch.models.training.architectures.bilstm import BiLSTMForecaster
+from gatewatch.models.training.architectures.cells import CellForecaster
+from gatewatch.models.training.architectures.gru import GRUForecaster
+from gatewatch.models.training.architectures.lstm import LSTMForecaster
+from gatewatch.models.training.architectures.minlstm import MinLSTMForecaster
+from gatewatch.models.training.architectures.peephole import PeepholeForecaster
+from gatewatch.models.training.architectures.rnn import RNNForecaster
+from gatewatch.models.training.architectures.ssm import SSMForecaster
+from gatewatch.models.training.architectures.transformer import TransformerForecaster
+from gatewatch.models.training.architectures.window import WindowForecaster
+from gatewatch.models.training.config import TrainConfig
 
 LARGEST_INPUT = 4096
 """Channels."""

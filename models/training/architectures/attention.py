@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.training.architectures.base import Shapes, State
-from models.training.architectures.lstm import LSTMForecaster
+from gatewatch.models.training.architectures.base import Shapes, State
+from gatewatch.models.training.architectures.lstm import LSTMForecaster
 
 
 def band(bias: Tensor, length: int) -> Tensor:

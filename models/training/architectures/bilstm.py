@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.training.architectures.base import Forecaster, Shapes, State
-from models.training.architectures.lstm import remember
+from gatewatch.models.training.architectures.base import Forecaster, Shapes, State
+from gatewatch.models.training.architectures.lstm import remember
 
 
 class BiLSTMForecaster(Forecaster):

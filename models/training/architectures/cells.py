@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.scaling import STANDARDISED_LIMIT
-from models.training.architectures.base import Forecaster, Shapes, State
+from gatewatch.models.scaling import STANDARDISED_LIMIT
+from gatewatch.models.training.architectures.base import Forecaster, Shapes, State
 
 
 class CellForecaster(Forecaster):
     """Cells over [x̃, observed, elapsed], whose state and the last reading x̃ are the stream's state.
 
-    A missing value is replaced by its forecast, x̃ = observed ∘ x + (1 - observed) ∘ mean, within the limits of what the
-    network is shown: a channel that is missing for ever must not grow on its own forecasts.
+    A missing value is replaced by its forecast, x̃ = observed ∘ x + (1 - observed) ∘ mean, within the limits of what
+    the network is shown: a channel that is missing for ever must not grow on its own forecasts.
     """
 
     @abstractmethod

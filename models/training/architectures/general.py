@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.running import FEATURES, HORIZONS
-from models.training.architectures.lstm import gates, remember, step_cells
+from gatewatch.models.running import FEATURES, HORIZONS
+from gatewatch.models.training.architectures.lstm import gates, remember, step_cells
 
 LOG_SCALE_LIMITS = (-2.0, 2.5)
 """Of the channel's step. A channel at rest would take less than a hundredth of a step for its scale, and its gradients

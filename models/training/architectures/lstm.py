@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.training.architectures.base import State
-from models.training.architectures.cells import StackedForecaster
-from models.training.architectures.gaps import Filler, unroll_with_gaps
+from gatewatch.models.training.architectures.base import State
+from gatewatch.models.training.architectures.cells import StackedForecaster
+from gatewatch.models.training.architectures.gaps import Filler, unroll_with_gaps
 
 FEW = 8
 """Of so many readings one with a gap is few: the kernel runs over the stretches between them."""

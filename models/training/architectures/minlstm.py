@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.training.architectures.recurrence import Block, BlocksForecaster, recurrence
+from gatewatch.models.training.architectures.recurrence import Block, BlocksForecaster, recurrence
 
 FORGET_BIAS = 4.0
 """Spread over the units as 0 to this: from a memory of 2 readings to one of 55, at the start."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.training.architectures.base import State
-from models.training.architectures.cells import StackedForecaster
-from models.training.architectures.lstm import remember
+from gatewatch.models.training.architectures.base import State
+from gatewatch.models.training.architectures.cells import StackedForecaster
+from gatewatch.models.training.architectures.lstm import remember
 
 
 class PeepholeForecaster(StackedForecaster):

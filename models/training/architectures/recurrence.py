@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.training.architectures.base import Shapes, State
-from models.training.architectures.cells import CellForecaster
+from gatewatch.models.training.architectures.base import Shapes, State
+from gatewatch.models.training.architectures.cells import CellForecaster
 
 
 def recurrence(a: Tensor, b: Tensor, z: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.training.architectures.recurrence import Block, BlocksForecaster, recurrence
+from gatewatch.models.training.architectures.recurrence import Block, BlocksForecaster, recurrence
 
 SHORTEST, LONGEST = 2.0, 2000.0
 """Readings in which a unit fades to 1/e at the start, spread evenly over their logarithms."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.errors import TrainingError
-from models.training.architectures.attention import attend, band
-from models.training.architectures.base import Shapes, State
-from models.training.architectures.cells import CellForecaster
+from gatewatch.models.errors import TrainingError
+from gatewatch.models.training.architectures.attention import attend, band
+from gatewatch.models.training.architectures.base import Shapes, State
+from gatewatch.models.training.architectures.cells import CellForecaster
 
 MOST_HEADS = 4
 

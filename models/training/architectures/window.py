@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.training.architectures.base import Shapes, State
-from models.training.architectures.cells import CellForecaster
+from gatewatch.models.training.architectures.base import Shapes, State
+from gatewatch.models.training.architectures.cells import CellForecaster
 
 
 class WindowForecaster(CellForecaster):
