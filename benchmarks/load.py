@@ -23,6 +23,7 @@ import uvloop
 from gatewatch.models.artefact import FORMAT_VERSION, Manifest, save_artefact
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.architectures import build
+from gatewatch.models.training.architectures.cells import CellForecaster
 from gatewatch.models.training.calibration import neutral
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.export import export_step, weights
@@ -199,7 +200,7 @@ def artefact(folder: Path, hidden: int = 64, channels: int = 8) -> Path:
         training={},
         files={},
     )
-    save_artefact(folder, manifest, export_step(network), weights(network), "# Untrained\n")
+    save_artefact(folder, manifest, export_step(cast(CellForecaster, network)), weights(network), "# Untrained\n")
     return folder
 
 

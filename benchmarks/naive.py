@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from typing import cast
 
 import torch
 from fastapi import FastAPI
@@ -36,7 +37,7 @@ async def post_reading(reading: Reading) -> dict[str, object]:
     """Load, step, save."""
     packed = await redis.get(f"naive:{reading.stream}")
     if packed:
-        h, c, forecast = torch.load(io.BytesIO(packed), weights_only=True)
+        h, c, forecast = torch.load(io.BytesIO(cast(bytes, packed)), weights_only=True)
     else:
         h, c = torch.zeros(LAYERS, 1, HIDDEN), torch.zeros(LAYERS, 1, HIDDEN)
         forecast = torch.zeros(CHANNELS)

@@ -85,7 +85,7 @@ def main() -> None:
     console = Console(width=180)
     with tempfile.TemporaryDirectory() as scratch, start_private_redis(Path(scratch) / "redis") as private:
         with Redis.from_url(private.url) as client:
-            redis_pid = int(client.info("server")["process_id"])  # type: ignore[index]
+            redis_pid = int(client.info("server")["process_id"])
         environment = {
             "GATEWATCH_REDIS_URL": private.url,
             "GATEWATCH_MODEL": str(artefact(Path(scratch) / "artefact")),

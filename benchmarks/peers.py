@@ -111,7 +111,7 @@ def pca(rows: Rows, train: int) -> Scored:
 
     Each in units of its own 0.99 quantile on the train rows, as process monitoring combines the two.
     """
-    seen = windows(rows).astype(np.float64)
+    seen: NDArray[Any] = windows(rows).astype(np.float64)
     fit = to_fit(seen, train)
     centre = fit.mean(0)
     variance, axes = np.linalg.eigh(np.cov(fit - centre, rowvar=False))

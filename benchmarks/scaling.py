@@ -36,7 +36,7 @@ def running(scratch: Path, hidden: int = 64, channels: int = 8) -> Iterator[tupl
         start_private_redis(Path(data)) as private,
         Redis.from_url(private.url) as client,
     ):
-        redis_pid = int(client.info("server")["process_id"])  # type: ignore[index]
+        redis_pid = int(client.info("server")["process_id"])
         environment = {
             "GATEWATCH_REDIS_URL": private.url,
             "GATEWATCH_MODEL": str(folder),
@@ -48,7 +48,7 @@ def running(scratch: Path, hidden: int = 64, channels: int = 8) -> Iterator[tupl
 
 def used(client: Redis) -> int:
     """Bytes of data in Redis."""
-    return int(client.info("memory")["used_memory_dataset"])  # type: ignore[index]
+    return int(client.info("memory")["used_memory_dataset"])
 
 
 def cost(table: Table, scratch: Path, seconds: float) -> None:
@@ -83,7 +83,7 @@ def memory(console: Console, scratch: Path) -> None:
         first = used(client)
         drive(port, pids, "/v1/readings", [sent[0][1:]], BULK, 600)
         full = used(client)
-        record = int(client.strlen(next(client.scan_iter("*:state"))))  # type: ignore[arg-type]
+        record = int(client.strlen(next(client.scan_iter("*:state"))))
     console.print(
         f"bytes a stream: record {record}; in Redis {(first - empty) / BULK:,.0f} after the first reading, "
         f"{(full - empty) / BULK:,.0f} with a full history of 128 readings"

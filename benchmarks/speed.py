@@ -165,7 +165,7 @@ def main() -> None:
             fsync = "always" if durability == "strict" else "everysec"
             with start_private_redis(Path(scratch) / durability, fsync) as private:  # type: ignore[arg-type]
                 with Redis.from_url(private.url) as client:
-                    redis_pid = int(client.info("server")["process_id"])  # type: ignore[index]
+                    redis_pid = int(client.info("server")["process_id"])
                 environment = {
                     "GATEWATCH_REDIS_URL": private.url,
                     "GATEWATCH_MODEL": str(folder),

@@ -173,7 +173,7 @@ def check(
     times_ms = 1000 * (START_S + 60 * np.arange(table.shape[1]))
     tags, chain = np.zeros(len(names), "V16"), Chain(detector.channels)
     for seq, time_ms in enumerate(times_ms):
-        tags = chain.tags(tags, np.full(len(names), seq), np.full(len(names), time_ms), table[:, seq])
+        tags = chain.tags(tags, np.full(len(names), seq), np.full(len(names), time_ms), table[:, seq])  # type: ignore[arg-type]
     recordings = [Recording(name, detector.channels, times_ms, table[row]) for row, name in enumerate(names)]
     for row, alone in enumerate(scan_together(detector, recordings)):
         known = found[row]

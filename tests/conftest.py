@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import numpy as np
@@ -24,6 +24,7 @@ from gatewatch.models.artefact import FORMAT_VERSION, Manifest, load_artefact, s
 from gatewatch.models.detector import Detector
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.architectures import build
+from gatewatch.models.training.architectures.cells import CellForecaster
 from gatewatch.models.training.calibration import neutral
 from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.export import export_step, export_whole, weights
@@ -68,7 +69,7 @@ def make_artefact(
         training={},
         files={},
     )
-    graph = export_step(network) if network.kind == "live" else export_whole(network)
+    graph = export_step(cast(CellForecaster, network)) if network.kind == "live" else export_whole(network)
     save_artefact(folder, manifest, graph, weights(network), "# Model card\n")
     return folder
 
@@ -98,7 +99,12 @@ def tenant() -> str:
 @pytest.fixture
 def settings(artefact: Path, redis_url: str, tenant: str) -> Callable[..., Settings]:
     def make(**changes: Any) -> Settings:
-        given = {"model": str(artefact), "redis_url": redis_url, "tenant": tenant, "store_timeout_ms": PATIENT_MS}
+        given: dict[str, Any] = {
+            "model": str(artefact),
+            "redis_url": redis_url,
+            "tenant": tenant,
+            "store_timeout_ms": PATIENT_MS,
+        }
         return Settings(**given | changes)
 
     return make
@@ -118,7 +124,7 @@ CROWDED: dict[str, Any] = {"batch_readings": 1, "waiting_readings": 1, "store_ti
 def crowded(client: httpx2.Client, redis_url: str) -> Iterator[None]:
     """Inside, Redis hangs: one reading is being scored, and as many wait as may. Behind it they have their answers."""
     with Redis.from_url(redis_url) as database:
-        pid = int(database.info("server")["process_id"])  # type: ignore[index]
+        pid = int(database.info("server")["process_id"])
     statuses: list[int] = []
 
     def send(stream: str) -> None:

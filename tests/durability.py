@@ -108,7 +108,7 @@ async def trial(artefact: Path, durability: str, library: Path | None, after_s: 
             jobs = [asyncio.create_task(send(rows, None)) for rows in groups]
             await asyncio.sleep(after_s)
             with Redis.from_url(private.url) as client:
-                pid = int(client.info("server")["process_id"])  # type: ignore[index]
+                pid = int(client.info("server")["process_id"])
             os.kill(pid, signal.SIGKILL)
             ended = time.monotonic()
             stop.set()

@@ -79,7 +79,7 @@ def arm(point: str, way: str, hits: int) -> None:
             return result
     else:
 
-        async def wrapped(*arguments: Any) -> Any:
+        async def wrapped(*arguments: Any) -> Any:  # type: ignore[misc]
             if not behind:
                 come_by()
             result = await method(*arguments)

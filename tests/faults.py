@@ -118,7 +118,7 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-async def post(port: int, reading: dict[str, Any]) -> tuple[int, Any]:
+async def post(port: int, reading: dict[str, Any] | list[dict[str, Any]]) -> tuple[int, Any]:
     """One reading on a connection of its own; status 0 for a broken one."""
     body = json.dumps(reading).encode()
     head = f"POST /v1/readings HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -216,7 +216,7 @@ async def _kill_redis(
             await asyncio.wait_for(done.wait(), rng.uniform(0.5, 1.5))
             break
         with Redis.from_url(private.url) as client:
-            pid = int(client.info("server")["process_id"])  # type: ignore[index]
+            pid = int(client.info("server")["process_id"])
         os.kill(pid, signal.SIGKILL)
         ledger.kills += 1
         await asyncio.to_thread(private.stop)

@@ -99,7 +99,8 @@ async def dribble(port: int, sockets: int, all_open: Flag, stop: Flag, within_s:
 
 def post_readings(port: int, seconds: float, values: dict[str, float]) -> list[float]:
     """Post single readings one after the other; the time of each in ms. Anything but 200 is an error."""
-    took, end, seq = [], time.monotonic() + seconds, time.time_ns()
+    took: list[float] = []
+    end, seq = time.monotonic() + seconds, time.time_ns()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     while (began := time.perf_counter()) and time.monotonic() < end:
         if len(took) % 10 == 0:

@@ -428,7 +428,7 @@ def test_a_scan_from_both_sides_does_not_show_a_reading_to_its_forecast(tmp_path
 
 def test_a_long_gap_parts_a_recording_that_is_read_from_both_sides(tmp_path: Path) -> None:
     made, found = detector("bilstm", tmp_path), recording(40)
-    gap_ms = int(made.manifest.calibration.restart_gap_s * 1000) + 1
+    gap_ms = int(made.manifest.calibration.restart_gap_s * 1000) + 1  # type: ignore[union-attr]
     found.timestamps_ms[25:] += gap_ms
     parts = [scan(made, found.rows(0, 25)).expected, scan(made, found.rows(25)).expected]
     np.testing.assert_allclose(scan(made, found).expected, np.concatenate(parts), atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -291,7 +292,8 @@ def test_a_rejection_gets_its_place_among_the_answers_of_a_shared_batch() -> Non
     recorder, answers = gather([request("b", "c"), spoilt, request("d", first=9)])
     assert len(recorder.batches) == 1
     assert (answers[0], answers[2]) == (["0", "1"], ["9"])
-    first, *rest = answers[1]  # type: ignore[misc, attr-defined]
+    mixed: Any = answers[1]
+    first, *rest = mixed
     assert first == "3"
     assert [json.loads(text)["status"] for text in rest] == ["rejected", "rejected"]
 

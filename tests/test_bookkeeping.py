@@ -103,7 +103,7 @@ def test_the_alert_of_a_process_that_died_is_told_by_one_of_the_others(
 ) -> None:
     monkeypatch.setattr(bookkeeping, "LOOK_S", 0.02)
     monkeypatch.setattr(bookkeeping, "CLAIM_S", 0.1)
-    alert = bookkeeping.msgspec.msgpack.encode(Alert("dead", 7, "event", 2.5))
+    alert = bookkeeping.msgspec.msgpack.encode(Alert("dead", 7, "event", 2.5))  # type: ignore[attr-defined]
 
     async def save_and_die() -> None:
         store = StateStore(redis_url, tenant, PATIENT_MS)

@@ -36,7 +36,7 @@ def calibrated(folder: Path, normal: NDArray[np.float64]) -> Detector:
     names = tuple(f"c{at}" for at in range(normal.shape[2]))
     artefact = load_artefact(make_artefact(folder / "a", channels=names, event_threshold=1.0, level_threshold=1.0))
     splits = [Split(recording, HELD_OUT_FROM) for recording in recordings(normal)]
-    manifest = calibrate_manifest(artefact.manifest, artefact.graph, splits, 2 * RATE)
+    manifest = calibrate_manifest(artefact.manifest, artefact.graph, splits, 2 * RATE)  # type: ignore[arg-type]
     return Detector(Artefact(manifest, artefact.graph, bytes(8)))
 
 
@@ -69,7 +69,7 @@ def learned_from_few(folder: Path, normal: NDArray[np.float64]) -> tuple[Detecto
     artefact = load_artefact(make_artefact(folder / "a", channels=names))
     described, neutral_calibration = neutral(scaling, names, [""] * len(names))
     provisional = artefact.manifest.model_copy(update={"channels": described, "calibration": neutral_calibration})
-    manifest = calibrate_manifest(provisional, artefact.graph, [Split(recording, len(normal) * 3 // 4)], 0.001)
+    manifest = calibrate_manifest(provisional, artefact.graph, [Split(recording, len(normal) * 3 // 4)], 0.001)  # type: ignore[arg-type]
     assert manifest.calibration.confidence == "low"
     return Detector(Artefact(manifest, artefact.graph, bytes(8))), recording
 
@@ -89,10 +89,10 @@ def test_a_command_is_not_blamed_for_what_a_sensor_does(tmp_path: Path) -> None:
     detector, recording = learned_from_few(tmp_path, values)
     assert detector.manifest.training["switches"] == ["c1"]
     assert "taken for commands, which the forecast is shown and which hardly raise the score: c1." in model_card(
-        detector.manifest
+        detector.manifest  # type: ignore[arg-type]
     )
     assert scan(detector, recording).attribution[599, 1] < 1e-3
-    command = detector.manifest.channels[1]
+    command = detector.manifest.channels[1]  # type: ignore[union-attr]
     assert command.event_scale * command.spread == pytest.approx(1 / SWITCH_SHARE)
 
 
@@ -101,7 +101,7 @@ def test_liveliness_is_learned_but_of_what_may_rest(tmp_path: Path) -> None:
     values[:, 1] = np.arange(600) // 50 % 2
     values[:, 2] = 7.0
     detector, recording = learned_from_few(tmp_path, values)
-    noise, switch, constant = detector.manifest.channels
+    noise, switch, constant = detector.manifest.channels  # type: ignore[union-attr]
     changes = np.abs(np.diff(recording.values[:, 0].astype(np.float64)))
     assert noise.usual_lively * noise.change_scale == pytest.approx(changes.mean())
     assert noise.quiet_scale == 1.0

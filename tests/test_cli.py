@@ -244,7 +244,7 @@ def test_one_model_for_each_stream_or_folder_and_a_stream_too_short_stops_no_oth
     )  # fmt: skip
     assert per_channel.returncode == 0, per_channel.stderr
     made = [load_artefact(tmp_path / "each" / name).manifest for name in CHANNELS]
-    assert [[(channel.name, channel.unit) for channel in one.channels] for one in made] == [
+    assert [[(channel.name, channel.unit) for channel in one.channels] for one in made] == [  # type: ignore[union-attr]
         [("pressure", "")], [("flow", "l")],
     ]  # fmt: skip
     per_folder = gatewatch("train", tmp_path, "--check", "--one-model-per", "folder")

@@ -111,7 +111,7 @@ def test_a_fault_is_found_as_well_behind_a_reading_with_a_wrong_clock(
 
 
 def test_bursts_are_judged(detector: Detector) -> None:
-    hours = detector.manifest.calibration.restart_gap_s / 3600 + 1
+    hours = detector.manifest.calibration.restart_gap_s / 3600 + 1  # type: ignore[union-attr]
     bursts = [moment for n in range(30) for moment in minutes(3, START_MS + int(n * hours) * HOUR_MS)]
     found = scanned(detector, bursts, spike=70)
     assert (found.status[: detector.warm_up] == WARMING_UP).all()

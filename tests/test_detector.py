@@ -41,7 +41,7 @@ def test_an_incident_gives_one_alert_and_ends_after_calm_readings(detector: Dete
 
 def test_a_long_gap_starts_the_stream_afresh_with_the_second_reading_behind_it(detector: Detector) -> None:
     first = feed(detector, calm(10))[-1].states
-    gap_ms = int(detector.manifest.calibration.restart_gap_s * 1000) + 1
+    gap_ms = int(detector.manifest.calibration.restart_gap_s * 1000) + 1  # type: ignore[union-attr]
     row = np.array([[3.0, 3.0]])
 
     def after(pause_ms: int) -> Step:

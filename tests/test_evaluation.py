@@ -20,7 +20,7 @@ def week(anomalous: dict[int, str], stream: str = "pump-1", warm_up: int = 0) ->
     return results
 
 
-def test_a_fault_found_in_time_on_its_channel_is_as_it_should_be():
+def test_a_fault_found_in_time_on_its_channel_is_as_it_should_be() -> None:
     evaluation = evaluate(week({1_004: "flow", 1_005: "current"}), [LEAK])
 
     (detection,) = evaluation.detections
@@ -33,7 +33,7 @@ def test_a_fault_found_in_time_on_its_channel_is_as_it_should_be():
     assert evaluation.problems == []
 
 
-def test_a_fault_that_is_not_found_is_a_problem():
+def test_a_fault_that_is_not_found_is_a_problem() -> None:
     evaluation = evaluate(week({}), [LEAK])
 
     assert evaluation.detections[0].found is None
@@ -41,19 +41,19 @@ def test_a_fault_that_is_not_found_is_a_problem():
     assert evaluation.problems == ["pump-1, leak: not detected"]
 
 
-def test_a_fault_found_too_late_is_a_problem():
+def test_a_fault_found_too_late_is_a_problem() -> None:
     assert evaluate(week({1_031: "flow"}), [LEAK]).problems == [
         "pump-1, leak: detected after 31 minutes; expected within 30"
     ]
 
 
-def test_naming_another_channel_is_a_problem():
+def test_naming_another_channel_is_a_problem() -> None:
     assert evaluate(week({1_001: "vibration"}), [LEAK]).problems == [
         "pump-1, leak: names vibration; expected pressure or flow"
     ]
 
 
-def test_an_alarm_on_another_stream_does_not_count_as_detection():
+def test_an_alarm_on_another_stream_does_not_count_as_detection() -> None:
     results = week({}) + week({1_004: "flow"}, stream="pump-2")
     evaluation = evaluate(results, [LEAK])
 
@@ -61,7 +61,7 @@ def test_an_alarm_on_another_stream_does_not_count_as_detection():
     assert [alarm.first.stream for alarm in evaluation.false_alarms] == ["pump-2"]
 
 
-def test_false_alarms_join_when_they_lie_close():
+def test_false_alarms_join_when_they_lie_close() -> None:
     evaluation = evaluate(week({100: "flow", 110: "flow", 139: "flow", 170: "flow", 5_000: "flow"}), [])
 
     assert [(alarm.first.timestamp_ms // MINUTE_MS, alarm.readings) for alarm in evaluation.false_alarms] == [
@@ -76,18 +76,18 @@ def test_false_alarms_join_when_they_lie_close():
     ]
 
 
-def test_a_repair_belongs_to_its_fault_for_half_an_hour():
+def test_a_repair_belongs_to_its_fault_for_half_an_hour() -> None:
     seen = {1_004: "flow", 1_300: "flow", 1_329: "flow"}
     assert evaluate(week(seen), [LEAK]).false_alarms == []
     assert len(evaluate(week({**seen, 1_330: "flow"}), [LEAK]).false_alarms) == 1
 
 
-def test_warming_up_and_faults_are_not_counted_as_normal_time():
+def test_warming_up_and_faults_are_not_counted_as_normal_time() -> None:
     evaluation = evaluate(week({1_004: "flow"}, warm_up=100), [LEAK])
     assert evaluation.stream_weeks == (7 * 1_440 - 100 - 300 - 30) / (7 * 1_440)
 
 
-def test_what_is_normal_must_not_raise_a_lasting_alarm():
+def test_what_is_normal_must_not_raise_a_lasting_alarm() -> None:
     short = {3_100 + minute: "flow" for minute in range(LASTING_READINGS - 1)}
     lasting = {3_100 + minute: "flow" for minute in range(LASTING_READINGS)}
 
@@ -100,13 +100,13 @@ def test_what_is_normal_must_not_raise_a_lasting_alarm():
     ]
 
 
-def test_detections_are_listed_in_order_of_time():
+def test_detections_are_listed_in_order_of_time() -> None:
     later = replace(LEAK, kind="spike", start_ms=2_000 * MINUTE_MS, end_ms=2_001 * MINUTE_MS)
     evaluation = evaluate(week({1_001: "flow", 2_000: "flow"}), [later, LEAK])
     assert [detection.fault.kind for detection in evaluation.detections] == ["leak", "spike"]
 
 
-def test_without_results_nothing_is_detected():
+def test_without_results_nothing_is_detected() -> None:
     evaluation = evaluate([], [LEAK])
     assert evaluation.false_alarms_per_stream_week == 0
     assert evaluation.problems == ["pump-1, leak: not detected"]

@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from gatewatch.models.training.architectures import Forecaster, build
+from gatewatch.models.training.architectures.cells import CellForecaster
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.export import export_step, weights
 
 CHANNELS = 5
 
 
-def forecaster(layers: int = 2, hidden: int = 8) -> Forecaster:
+def forecaster(layers: int = 2, hidden: int = 8) -> CellForecaster:
     torch.manual_seed(0)
     network = build(TrainConfig(layers=layers, hidden=hidden, dropout=0.5), CHANNELS)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    assert isinstance(network, CellForecaster)
     return network
 
 

@@ -34,7 +34,7 @@ def test_every_reading_is_applied_once_and_in_order_through_faults(artefact: Pat
 
 def test_a_hung_redis_is_503_and_goes_on_where_it_was(settings: Callable[..., Settings], tmp_path: Path) -> None:
     with start_private_redis(tmp_path) as private, redis.Redis.from_url(private.url) as database:
-        pid = int(database.info("server")["process_id"])  # type: ignore[index]
+        pid = int(database.info("server")["process_id"])
         sent = readings("hung", 30)
         with TestClient(create_app(settings(redis_url=private.url, store_timeout_ms=250))) as client:
             before = post(client, sent[:10])
@@ -58,7 +58,7 @@ def test_who_waits_while_redis_hangs_is_refused_after_one_time_out(
 ) -> None:
     """Three requests, one batch each, that come while the first is being saved; none of the others asks Redis."""
     with start_private_redis(tmp_path) as private, redis.Redis.from_url(private.url) as database:
-        pid = int(database.info("server")["process_id"])  # type: ignore[index]
+        pid = int(database.info("server")["process_id"])
         app = create_app(settings(redis_url=private.url, store_timeout_ms=2000, batch_readings=1))
         with TestClient(app) as client:
             post(client, readings("s0", 1))
@@ -91,7 +91,7 @@ def test_a_stall_of_the_event_loop_is_no_failure_of_redis(
         redis.Redis.from_url(redis_url).client_pause(50)
         try:
             async with store.hold(["a", "b"]) as held:
-                return held.packed
+                return list(held.packed)
         finally:
             await store.close()
 

@@ -34,7 +34,7 @@ def test_the_gradient_over_gaps_is_that_of_single_steps(layers: int, missing: fl
         outcomes = [mean, scale, *after.values()]
         total = torch.stack([(each * torch.arange(each.numel()).view_as(each)).sum() for each in outcomes]).sum()
         network.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         gradients = [parameter.grad for parameter in network.parameters()]
         found.append([*outcomes, *gradients, readings.grad, *(tensor.grad for tensor in state.values())])
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
@@ -46,13 +46,13 @@ def test_the_dropout_over_gaps_is_drawn_between_layers_and_kept_for_the_way_back
     network = LSTMForecaster(2, 2, 4, 0.5)
     network.cells.dropout = 1.0
     with torch.no_grad():
-        network.cells.bias_hh_l1.add_(0.5)
+        network.cells.bias_hh_l1.add_(0.5)  # type: ignore[operator]
     observed = torch.ones(6, 3, 2)
     observed[2:4, 1, 0] = 0
     mean, _, _ = network.unroll(torch.randn(6, 3, 2) * observed, observed, torch.zeros(6, 3, 1), network.initial(3))
-    mean.sum().backward()  # type: ignore[no-untyped-call]
+    mean.sum().backward()
     below, above = network.cells.weight_ih_l0.grad, network.cells.weight_hh_l1.grad
     assert below is not None
     assert above is not None
-    assert not below.any()
-    assert above.any()
+    assert not below.any()  # type: ignore[operator]
+    assert above.any()  # type: ignore[operator]

@@ -198,7 +198,7 @@ def hard_streams() -> dict[str, Recording]:
     return {
         "constant": recording(np.full(rows, 21.5)),
         "zero": recording(np.zeros(rows)),
-        "two values": recording((rng.random(rows) < 0.3) * 5.0),
+        "two values": recording(np.where(rng.random(rows) < 0.3, 5.0, 0.0)),
         "counter": recording(np.cumsum(rng.poisson(20, rows)).astype(float)),
         "large beside small": recording(1e9 + 1e6 * noise(rows), 1e-6 * noise(rows, 1)),
         "one a day": recording(noise(400), every_ms=DAY_MS),

@@ -47,7 +47,8 @@ def seen() -> Examples:
 
 
 def step(graph: Any, features: torch.Tensor, state: list[np.ndarray]) -> list[np.ndarray]:
-    return graph.run(None, {"x": features.numpy(), "h": state[0], "c": state[1]})
+    found: list[np.ndarray] = graph.run(None, {"x": features.numpy(), "h": state[0], "c": state[1]})
+    return found
 
 
 def fresh(rows: int) -> list[np.ndarray]:
@@ -88,7 +89,7 @@ def test_a_channel_stored_and_resumed_goes_on_as_if_unbroken(graph: Any, seen: E
         stored = [tensor.tobytes() for tensor in broken]
         resumed = step(graph, now, [np.frombuffer(raw, np.float32).reshape(rows, 2, 64) for raw in stored])
         broken = resumed[2:]
-    assert all(one.tobytes() == other.tobytes() for one, other in zip(unbroken, resumed, strict=True))
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(unbroken, resumed, strict=True))  # type: ignore[arg-type]
 
 
 def test_the_graph_says_what_goes_in_and_comes_out_and_stays_small(network: GeneralForecaster, graph: Any) -> None:

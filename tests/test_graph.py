@@ -46,7 +46,7 @@ def test_a_plain_graph_steps() -> None:
 
 
 def looping() -> onnx.NodeProto:
-    ins = [helper.make_tensor_value_info(*one) for one in (("i", TensorProto.INT64, []), ("c", TensorProto.BOOL, []))]
+    ins = [helper.make_tensor_value_info(*one) for one in (("i", TensorProto.INT64, []), ("c", TensorProto.BOOL, []))]  # type: ignore[var-annotated]
     value = helper.make_tensor_value_info("v", TensorProto.FLOAT, None)
     outs = [helper.make_tensor_value_info("c2", TensorProto.BOOL, []), helper.make_tensor_value_info("v2", 1, None)]
     steps = [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Identity", ["v"], ["v2"])]

@@ -39,7 +39,7 @@ def test_a_stream_that_no_interval_names_has_no_event(tmp_path: Path) -> None:
 def test_a_label_column_is_no_channel_and_its_runs_are_events() -> None:
     label = [0.0, 1, 1, 0, 0, 1, 0, 0, 0, 1]
     for name, named in (("label", None), ("anomaly", None), ("fault", "fault")):
-        (one,) = with_labels([recording(channels=("a", name, "b"), **{name: label})], named, None)
+        (one,) = with_labels([recording(channels=("a", name, "b"), **{name: label})], named, None)  # type: ignore[arg-type]
         assert one.recording.channels == ("a", "b")
         assert one.events == [(1, 2), (5, 5), (9, 9)]
     assert with_labels([recording()], None, None)[0].events is None

@@ -57,8 +57,8 @@ def test_a_stream_scores_alike_alone_and_in_company(detector: Detector, streams:
     for moment in range(3):
         x = rng.normal(3, 2, (streams, len(CHANNELS))).astype(np.float32)
         times = np.full(streams, START_MS + 60_000 * moment)
-        company = detector.step(x, times, together)
-        single = detector.step(x[row : row + 1], times[:1], alone)
+        company = detector.step(x, times, together)  # type: ignore[arg-type]
+        single = detector.step(x[row : row + 1], times[:1], alone)  # type: ignore[arg-type]
         together, alone = company.states, single.states
         assert company.score[row] == single.score[0]
         assert together[row].tobytes() == alone[0].tobytes()

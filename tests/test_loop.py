@@ -253,6 +253,6 @@ def test_a_part_without_any_value_is_an_error(part: slice, name: str) -> None:
 
 def test_the_loss_is_the_students_t_likelihood() -> None:
     x, mean, scale = torch.tensor([0.3, -4.0, 90.0]), torch.tensor([0.1, 0.0, 1.0]), torch.tensor([0.5, 2.0, 0.1])
-    expected = -torch.distributions.StudentT(loop.FREEDOM, mean, scale).log_prob(x)  # type: ignore[no-untyped-call]
+    expected = -torch.distributions.StudentT(loop.FREEDOM, mean, scale).log_prob(x)
     constant = expected - negative_log_likelihood(x, mean, scale)
     torch.testing.assert_close(constant, constant[:1].expand(3))

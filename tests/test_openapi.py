@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jsonschema_rs
 import schemathesis
@@ -39,16 +39,16 @@ def first_line(_: schemathesis.DeserializationContext, response: schemathesis.Re
 def every_reading_has_its_result(
     context: schemathesis.CheckContext,
     response: schemathesis.Response,
-    case: schemathesis.Case,
+    case: schemathesis.Case[Any],
 ) -> None:
     """As many results as readings, and `rejected` for each that the document does not allow."""
     if not case.operation.path.endswith("/readings") or response.status_code != 200:
         return
     if response.headers["content-type"] == [LINES]:
-        sent = [json.loads(line) for line in response.request.body.splitlines() if line.strip()]
+        sent = [json.loads(line) for line in cast(bytes, response.request.body).splitlines() if line.strip()]
         results = [json.loads(line) for line in response.content.splitlines()]
     else:
-        sent, results = json.loads(response.request.body), json.loads(response.content)
+        sent, results = json.loads(cast(bytes, response.request.body)), json.loads(response.content)
         assert isinstance(sent, list) == isinstance(results, list)
         if not isinstance(sent, list):
             sent, results = [sent], [results]
@@ -104,9 +104,9 @@ def run(app: Any, seed: int) -> dict[str, str]:
         elif isinstance(event, events.ScenarioFinished):
             for check in (check for checks in event.recorder.checks.values() for check in checks):
                 if check.status is Status.FAILURE:
-                    failure = check.failure_info.failure
+                    failure = check.failure_info.failure  # type: ignore[union-attr]
                     name = f"{event.recorder.label}: {check.name} {failure.title}"
-                    wrong.setdefault(name, f"{failure}\n{check.failure_info.code_sample}")
+                    wrong.setdefault(name, f"{failure}\n{check.failure_info.code_sample}")  # type: ignore[union-attr]
     return wrong
 
 

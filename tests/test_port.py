@@ -16,13 +16,15 @@ import httpx2
 import pytest
 
 from gatewatch.service.http.port import Port, hold
-from tests.test_whole_path import gatewatch, refused, serving
+from tests.test_cli import gatewatch, refused
+from tests.test_whole_path import serving
 
 CONNECTIONS = 64
 
 
 def of_another_process(port: Port) -> Port:
-    return pickle.loads(pickle.dumps(port))  # noqa: S301 - as multiprocessing sends it
+    copy: Port = pickle.loads(pickle.dumps(port))  # noqa: S301 - as multiprocessing sends it
+    return copy
 
 
 def waiting(listener: socket.socket) -> int:

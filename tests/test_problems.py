@@ -38,7 +38,7 @@ WAYS: dict[tuple[str, int], Way] = {
         for route in (*POSTS, *OF_A_STREAM, "get /v1/streams", "get /livez", "get /readyz", "get /metrics")
     },
     ("get /v1/streams", 422): ({}, {"params": {"limit": "many"}}),
-    **{(RESET, status): way for status, way in ((404, ({}, {"stream": "unknown"})), (405, ({}, {"method": "PATCH"})))},
+    **{(RESET, status): way for status, way in ((404, ({}, {"stream": "unknown"})), (405, ({}, {"method": "PATCH"})))},  # type: ignore[var-annotated]
     **{(RESET, status): way for status, way in ((422, ({}, {"params": {"what": "all"}})), (503, (AWAY, {})))},
 }
 BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}

@@ -230,7 +230,7 @@ def test_many_who_ask_at_once_are_answered_by_one_look(open_service: Callable[..
 
     with server(tmp_path) as url, redis.Redis.from_url(url) as database:
         client = open_service(url)
-        before = int(database.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))  # type: ignore[union-attr]
+        before = int(database.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
         assert asyncio.run(ask(client)) == [200] * 100
-        asked = int(database.info("commandstats")["cmdstat_evalsha"]["calls"]) - before  # type: ignore[index]
+        asked = int(database.info("commandstats")["cmdstat_evalsha"]["calls"]) - before
         assert 0 < asked < 50

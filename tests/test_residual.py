@@ -42,7 +42,7 @@ def usual(channels: int, **changes: float) -> ResidualCalibration:
             level_threshold=3.0,
             lively_scale=3.0,
         ),
-        **changes,
+        **changes,  # type: ignore[arg-type]
     )
 
 
@@ -66,7 +66,8 @@ def run(rows: list[list[float]], forecast: float = 0.0, calibration: ResidualCal
 
 
 def noise(count: int, seed: int = 0) -> list[list[float]]:
-    return np.random.default_rng(seed).normal(0, 0.5, (count, 2)).tolist()
+    found: list[list[float]] = np.random.default_rng(seed).normal(0, 0.5, (count, 2)).tolist()
+    return found
 
 
 def test_a_spike_is_an_event_on_its_channel_and_soon_forgotten() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, safe_open, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from gatewatch.models.artefact import load_artefact
 from gatewatch.models.training.checkpoint import CHECKPOINT

@@ -92,7 +92,7 @@ def test_values_come_in_the_models_order_with_gaps_as_nan() -> None:
     (reading,) = checked('{"stream": "a", "values": {"flow": 2, "pressure": null}, "seq": 3, "timestamp": 1.25}')
     assert isinstance(reading, Readings)
     np.testing.assert_array_equal(reading.values, np.array([[np.nan, 2]], np.float32))
-    assert (reading.seqs, reading.timestamps_ms) == ([3], [1250])
+    assert (reading.seqs.tolist(), reading.timestamps_ms.tolist()) == ([3], [1250])
 
 
 def test_minus_zero_is_zero_and_denormals_stay_finite() -> None:

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import redis
@@ -60,7 +61,7 @@ async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> Non
 
     async def send(scorer: Scorer, reading: Readings) -> None:
         nonlocal applied
-        result = json.loads((await scorer.score_batch(reading))[0])
+        result = json.loads((await scorer.score_batch(reading))[0])  # type: ignore[arg-type]
         applied += result["status"] in ("warming_up", "normal", "anomalous") and not result["replayed"]
 
     for start in range(0, 60, 4):
@@ -86,7 +87,7 @@ def test_a_lost_or_damaged_state_is_rebuilt_from_history_and_counted(
         post(client, sent[:30])
         before = client.get("/v1/streams/d").json()
         database, key = redis.Redis.from_url(redis_url), state_key(tenant, "d")
-        packed = bytearray(database.get(key) or b"")
+        packed = bytearray(cast(bytes, database.get(key)))
         packed[90] ^= 4
         if damage == "delete":
             database.delete(key)
@@ -183,7 +184,7 @@ def test_a_record_stays_within_two_kibibytes() -> None:
     from gatewatch.service.records import state
 
     detector_state = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), *state_fields(8)]
-    detector_state += [("h", "<f4", (2, 64)), ("c", "<f4", (2, 64))]  # type: ignore[list-item]
+    detector_state += [("h", "<f4", (2, 64)), ("c", "<f4", (2, 64))]
     import numpy as np
 
     assert state.state_dtype(np.dtype(detector_state), 8).itemsize <= 2048

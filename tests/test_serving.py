@@ -142,7 +142,7 @@ def test_a_single_process_goes_on_with_the_model_of_now_when_told_to(tmp_path: P
             shutil.rmtree(folder)
             make_artefact(folder, seed)
             process.send_signal(signal.SIGHUP)
-            model = until(lambda before=model: (now := httpx2.get(f"{url}/readyz").json()["model"]) != before and now)
+            model = until(lambda before=model: (now := httpx2.get(f"{url}/readyz").json()["model"]) != before and now)  # type: ignore[misc]
             infos = [
                 line for line in httpx2.get(f"{url}/metrics").text.splitlines() if line.startswith("gatewatch_model")
             ]

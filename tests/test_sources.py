@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings import Recording
 from gatewatch.service import remote, sources
 from gatewatch.service.sources import history_recordings, prometheus_recordings
 from tests.conftest import CHANNELS, START_MS, readings
@@ -57,7 +58,7 @@ def answering(status: int, body: str) -> Iterator[tuple[str, list[dict[str, list
             thread.join()
 
 
-def pumps(url: str, label: str = "instance", end: str = "1700000180") -> list[sources.Recording]:
+def pumps(url: str, label: str = "instance", end: str = "1700000180") -> list[Recording]:
     return prometheus_recordings(url, ['{job="pumps"}'], "1700000000", end, 60, label)
 
 

@@ -258,7 +258,7 @@ def test_an_old_record_restored_beside_a_newer_history_is_noticed_and_mended(
         post(client, sent[: 50 - kept])
         old = database.get(key)
         first = post(client, sent[50 - kept : 50])
-        database.set(key, old)  # type: ignore[arg-type]
+        database.set(key, old)
     with TestClient(create_app(settings())) as client:
         assert post(client, sent[50 - kept : 50]) == [{**result, "replayed": True} for result in first]
         results = post(client, sent[50:])
@@ -286,7 +286,7 @@ def test_an_old_record_is_noticed_whatever_else_changed_and_keeps_the_streams_se
         post(client, sent[10:20])
         old = database.get(state_key(tenant, "s"))
         first = post(client, sent[20:40])
-        database.set(state_key(tenant, "s"), old)  # type: ignore[arg-type]
+        database.set(state_key(tenant, "s"), old)
     changed = {"model": other} if "model" in after else {**before, **after}
     with TestClient(create_app(settings(**changed))) as client:
         results = post(client, sent[20:])

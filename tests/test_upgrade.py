@@ -49,7 +49,7 @@ def test_a_stream_of_the_version_before_goes_on_whatever_became_of_its_record(
     with redis.Redis.from_url(redis_url) as database:
         first = written_before(settings, database, tenant, sent[:40])
         key = state_key(tenant, "s")
-        record = bytes(database.get(key) or b"")  # type: ignore[arg-type]
+        record = bytes(database.get(key) or b"")
         if damage in ("gone", "foreign"):
             database.delete(key)
         if damage == "foreign":
@@ -93,7 +93,7 @@ def test_an_older_version_that_still_writes_is_told_of_and_changes_no_setting(
         written_before(settings, database, tenant, sent[:30])
         with TestClient(create_app(settings(**GENERAL))) as client:
             post(client, sent[30:40])
-            ring = bytes(database.get(state_key(tenant, "s", "readings")) or b"")  # type: ignore[arg-type]
+            ring = bytes(database.get(state_key(tenant, "s", "readings")) or b"")
             post(client, sent[40:45])
             put_back(database, tenant, "s", load_detector(model_folder("general"), CHANNELS))
             database.set(state_key(tenant, "s", "readings"), ring)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,7 +26,7 @@ def counting(length: int, first: int = 0, missing: tuple[int, ...] = ()) -> Reco
     return Recording(f"from-{first}", ("up", "down"), rows.astype(np.int64) * 60_000, values)
 
 
-def lanes(windows: list[Window], counted: bool = False) -> list[list[int]]:
+def lanes(windows: Iterable[Window], counted: bool = False) -> list[list[int]]:
     """The readings that went through each lane, in order, by their number; or only those whose error counts."""
     found: list[list[int]] = []
     current: list[list[int]] = []

@@ -52,13 +52,15 @@ class Command:
     history: bool = False
 
 
-COMMANDS = {
-    "gatewatch": Command(TRAINED),
-    "gatewatch-target": Command({"smap_msl": TRAINED["smap_msl"]}, targets_only=True),
+COMMANDS: dict[str, Command] = {
+    "gatewatch": Command(TRAINED),  # type: ignore[arg-type]
+    "gatewatch-target": Command(dict[str, tuple[str, ...]](smap_msl=TRAINED["smap_msl"]), targets_only=True),
     "general": Command(UNTRAINED, history=True),
     "general-target": Command({"smap_msl": ()}, targets_only=True, history=True),
-    "general-persistence": Command(PERSISTENT, history=True),
-    "general-persistence-target": Command({"smap_msl": PERSISTENT["smap_msl"]}, targets_only=True, history=True),
+    "general-persistence": Command(PERSISTENT, history=True),  # type: ignore[arg-type]
+    "general-persistence-target": Command(
+        dict[str, tuple[str, ...]](smap_msl=PERSISTENT["smap_msl"]), targets_only=True, history=True
+    ),
     "general-cold": Command(dict.fromkeys(SETS[1:], ())),
 }
 

@@ -162,7 +162,7 @@ def fit_examples(
                 mean, scale, h, c = network.unroll(window.features, h.detach(), c.detach())
                 loss = _loss(window, mean, scale)
                 optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
                 if not (torch.isfinite(loss) and torch.isfinite(norm)):
                     raise TrainingError(f"the loss is {loss.item()} in update {done}; lower the learning rate")

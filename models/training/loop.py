@@ -177,7 +177,7 @@ def _train(
         loss, progress.state = _loss(run.network, window, state)
         run.optimiser.zero_grad()
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         due = now - saved >= config.checkpoint_every_s and processes.leads
         told = torch.tensor([loss.item(), window.counted.sum(), due])
         total, values, due_for_all = processes.sum_gradients(run.network, told).tolist()

@@ -63,7 +63,7 @@ class Link(asyncio.Protocol):
         if not self.needs_try or (self.is_open and await self._lives()):
             return
         await self.close()
-        await self._connection.connect()  # type: ignore[no-untyped-call]
+        await self._connection.connect()
         writer = cast("asyncio.StreamWriter", self._connection._writer)
         self._transport = cast("asyncio.Transport", writer.transport)
         self._transport.set_protocol(self)

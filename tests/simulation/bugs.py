@@ -178,7 +178,7 @@ class _Leased(SimulatedStore):
     """Takes a lock that runs out, instead of comparing."""
 
     @contextlib.asynccontextmanager
-    async def hold(self, streams: Sequence[str]) -> AsyncIterator[SimulatedHeld]:
+    async def hold(self, streams: Sequence[str]) -> AsyncIterator[SimulatedHeld]:  # type: ignore[override]
         leases, time = self.redis.leases, self.loop.time
 
         def take() -> bool:

@@ -83,7 +83,7 @@ def _wrong_state(plan: Plan, record: Any, log: dict[int, Any], applied: list[Sen
     order = (
         [(int(log[n]["session"]), sent.seq) for n, sent in enumerate(applied)] if plan.mode == "anew" else identities
     )
-    if sorted(set(order)) != order or len(set(identities)) < len(identities):
+    if sorted(set(order)) != order or len(set(identities)) < len(identities):  # type: ignore[type-var]
         wrong.append(f"the readings were applied as {identities}, in the order {order}")
     planned = [*plan.readings, *plan.rivals.values()]
     arrival = {replace(reading, ms=-1) for reading in planned if reading.ms == -1}

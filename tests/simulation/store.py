@@ -161,7 +161,7 @@ class SimulatedStore(StateStore):
         """Alerts are no part of this world."""
         return []
 
-    async def save(self, writes: Writes) -> list[bool]:
+    async def save(self, writes: Writes) -> list[bool]:  # type: ignore[override]
         """Save each stream whose record still carries its fence."""
         saved: list[bool] = await self.start(lambda: self.redis.save(writes), write=True)
         return saved
@@ -191,10 +191,10 @@ class SimulatedHeld(Held):
         self.streams = streams
         self.packed = []
         self.remembered = None
-        self._coming: asyncio.Future[Any] | None = None
+        self._coming: asyncio.Future[Any] | None = None  # type: ignore[assignment]
         self.writes: Writes | None = None
         self.sent: asyncio.Future[Any] | None = None
-        self._watched: dict[Key, int] = {}
+        self._watched: dict[Key, int] = {}  # type: ignore[assignment]
         self._starts = 0
 
     async def watch(self) -> None:
