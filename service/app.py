@@ -20,15 +20,7 @@ from starlette.routing import Match, Route
 
 from gatewatch.models.artefact import FORMAT_VERSION, model_folder
 from gatewatch.models.general import load_detector
-from gatewatch.service.allocator import keep_freed_memory
-from gatewatch.service.http.bodies import Bodies, Receive
-from gatewatch.service.http.callers import Callers
-from gatewatch.service.http.document import complete
-from gatewatch.service.http.drain import DRAIN, Drain
-from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.http.routes import Parts, router
-from gatewatch.service.logs import configure_logs
-from gatewatch.service.messages.errors import (
+from gatewatch.service.errors import (
     ForeignValue,
     MethodNotAllowed,
     ServiceError,
@@ -37,8 +29,16 @@ from gatewatch.service.messages.errors import (
     first_of,
     problem,
 )
+from gatewatch.service.http.bodies import Bodies, Receive
+from gatewatch.service.http.callers import Callers
+from gatewatch.service.http.document import complete
+from gatewatch.service.http.drain import DRAIN, Drain
+from gatewatch.service.http.readiness import Readiness
+from gatewatch.service.http.routes import Parts, router
+from gatewatch.service.logs import configure_logs
 from gatewatch.service.messages.schemas import Wire
 from gatewatch.service.metrics import Metrics
+from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.streams.batcher import Batcher

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatewatch.service.messages.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
+from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
 from gatewatch.service.messages.schemas import Readings, Sent, Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.streams.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher

@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.errors import BadRequest, Forbidden
 from gatewatch.service.http.callers import Callers
-from gatewatch.service.messages.errors import BadRequest, Forbidden
 from gatewatch.service.settings import Settings
 from tests.conftest import post, readings
 

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from gatewatch.models.detector import Detector
 from gatewatch.service.app import create_app
-from gatewatch.service.messages.errors import Contended
+from gatewatch.service.errors import Contended
 from gatewatch.service.messages.schemas import Readings, Wire
 from gatewatch.service.messages.stream_settings import StreamSettings
 from gatewatch.service.records.history import Entries

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from gatewatch.service.app import create_app
-from gatewatch.service.messages.errors import ForeignValue, StoreUnavailable
+from gatewatch.service.errors import ForeignValue, StoreUnavailable
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.database import IDLE_LINKS
 from gatewatch.service.storage.gate import Gate

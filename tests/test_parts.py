@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from gatewatch.service.errors import BadRequest, TooLarge
 from gatewatch.service.http.bodies import MEMBERS, Bodies
 from gatewatch.service.messages.answers import Result
-from gatewatch.service.messages.errors import BadRequest, TooLarge
 from gatewatch.service.messages.schemas import PART_BYTES, PART_READINGS, Wire
 
 WIRE = Wire(("pressure", "flow"), 60_000, 10_000)

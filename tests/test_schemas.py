@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gatewatch.service.errors import BadRequest, TooLarge
 from gatewatch.service.messages.answers import Result, answer, format_time, join
-from gatewatch.service.messages.errors import BadRequest, TooLarge
 from gatewatch.service.messages.schemas import Readings, Wire
 
 CHANNELS = ("pressure", "flow")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gatewatch.models.detector import Detector
-from gatewatch.service.messages.errors import Contended
+from gatewatch.service.errors import Contended
 from gatewatch.service.messages.schemas import Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.records.state import FENCE

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from gatewatch.service.messages.errors import BadRequest, TooLarge, TooManyWaiting, UnsupportedMedia
+from gatewatch.service.errors import BadRequest, TooLarge, TooManyWaiting, UnsupportedMedia
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

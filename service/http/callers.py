@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gatewatch.service.messages.errors import BadRequest, Forbidden
+from gatewatch.service.errors import BadRequest, Forbidden
 from gatewatch.service.messages.rejections import show
 
 FETCHED_BY_A_BROWSER: Final = frozenset((b"origin", b"sec-fetch-site"))

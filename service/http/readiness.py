@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from gatewatch.service.messages.errors import ForeignValue, StoreUnavailable, cause_of
+from gatewatch.service.errors import ForeignValue, StoreUnavailable, cause_of
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.streams.takeover import Takeover

@@ -11,12 +11,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from gatewatch.models.detector import Detector
-from gatewatch.service.http.bodies import Bodies
-from gatewatch.service.http.docs import HEADERS, page
-from gatewatch.service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
-from gatewatch.service.http.drain import Drain
-from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.messages.errors import (
+from gatewatch.service.errors import (
     BadRequest,
     Draining,
     InvalidSettings,
@@ -25,6 +20,11 @@ from gatewatch.service.messages.errors import (
     cause_of,
     first_of,
 )
+from gatewatch.service.http.bodies import Bodies
+from gatewatch.service.http.docs import HEADERS, page
+from gatewatch.service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from gatewatch.service.http.drain import Drain
+from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.messages.schemas import STREAM_NAME
 from gatewatch.service.messages.stream_settings import StreamSettings
 from gatewatch.service.metrics import Metrics

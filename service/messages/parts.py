@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gatewatch.service.messages.errors import BadRequest
+from gatewatch.service.errors import BadRequest
 from gatewatch.service.messages.rejections import SCAN, TOO_DEEP
 
 _BLANK: Final = re.compile(r"[ \t\r\n]*")

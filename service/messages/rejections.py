@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from gatewatch.service.errors import BadRequest
 from gatewatch.service.messages.answers import LARGEST_SEQ, SHOWN, clip
-from gatewatch.service.messages.errors import BadRequest
 
 LARGEST_VALUE: Final = float(np.finfo(np.float32).max)
 LATEST_S: Final = 1e15

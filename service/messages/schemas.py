@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.service.errors import BadRequest, TooLarge
 from gatewatch.service.messages.answers import LARGEST_SEQ, Result, clip, rejected
-from gatewatch.service.messages.errors import BadRequest, TooLarge
 from gatewatch.service.messages.parts import Array, Body, TooLong, lines_of, opened
 from gatewatch.service.messages.rejections import (
     LARGEST_VALUE,

@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from gatewatch.service.messages.errors import ForeignValue, StoreUnavailable
+from gatewatch.service.errors import ForeignValue, StoreUnavailable
 from gatewatch.service.storage.gate import Gate
 from gatewatch.service.storage.link import Link, LinkLost, raise_first
 from gatewatch.service.storage.listed import Listed

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from types import TracebackType
 
-from gatewatch.service.messages.errors import Contended, ForeignValue, StoreUnavailable
+from gatewatch.service.errors import Contended, ForeignValue, StoreUnavailable
 
 
 class Gate:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError
 
-from gatewatch.service.messages.errors import StoreUnavailable
+from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.records import state
 from gatewatch.service.storage.database import Database, again_if_lost, text
 from gatewatch.service.storage.held import Held

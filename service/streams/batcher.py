@@ -12,8 +12,7 @@ from functools import partial
 
 import structlog
 
-from gatewatch.service.messages.answers import answer
-from gatewatch.service.messages.errors import (
+from gatewatch.service.errors import (
     Contended,
     ForeignValue,
     ServiceError,
@@ -22,6 +21,7 @@ from gatewatch.service.messages.errors import (
     TooManyWaiting,
     cause_of,
 )
+from gatewatch.service.messages.answers import answer
 from gatewatch.service.messages.schemas import Sent, Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.streams.scoring import Answer, Scorer

@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 
 from gatewatch.models.detector import REASONS, STATUSES
-from gatewatch.service.messages.errors import StoreUnavailable
+from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.messages.schemas import Readings
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.records import state

@@ -16,8 +16,8 @@ from typing import Final, Protocol
 import numpy as np
 import structlog
 
+from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
 from gatewatch.service.messages.answers import Answers, answer
-from gatewatch.service.messages.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
 from gatewatch.service.messages.schemas import NO_SEQ, Readings
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.records import history, state

@@ -13,17 +13,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from gatewatch.service.errors import AllRejected, BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
 from gatewatch.service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.messages.answers import join
-from gatewatch.service.messages.errors import (
-    AllRejected,
-    BadRequest,
-    MethodNotAllowed,
-    ServiceError,
-    UnsupportedMedia,
-    problem,
-)
 from gatewatch.service.messages.parts import Body
 from gatewatch.service.messages.schemas import Sent, Wire
 from gatewatch.service.streams.batcher import Batcher

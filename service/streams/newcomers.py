@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from gatewatch.service.messages.errors import ForeignValue
+from gatewatch.service.errors import ForeignValue
 from gatewatch.service.storage.store import StateStore
 
 RECOUNT_S: Final = 0.001

@@ -14,8 +14,8 @@ import numpy as np
 import structlog
 
 from gatewatch.models.detector import STATUSES, Detector
+from gatewatch.service.errors import BadRequest, Contended, ServiceError, StoreUnavailable
 from gatewatch.service.messages.answers import Answers, answer, format_time, rejected
-from gatewatch.service.messages.errors import BadRequest, Contended, ServiceError, StoreUnavailable
 from gatewatch.service.messages.schemas import NO_SEQ, Readings
 from gatewatch.service.messages.stream_settings import StreamSettings
 from gatewatch.service.metrics import Metrics

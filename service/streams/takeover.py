@@ -19,7 +19,7 @@ import structlog
 from numpy.typing import NDArray
 
 from gatewatch.models.detector import Detector
-from gatewatch.service.messages.errors import StoreUnavailable, Superseded
+from gatewatch.service.errors import StoreUnavailable, Superseded
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.workers import service_of_this_process

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from gatewatch.service.messages.errors import StoreUnavailable
+from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.messages.schemas import Readings
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.streams.identity import Round

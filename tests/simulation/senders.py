@@ -16,8 +16,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.messages.answers import Result
-from gatewatch.service.messages.errors import StoreUnavailable
 from gatewatch.service.messages.schemas import NO_TIME, Readings, Wire
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Sent

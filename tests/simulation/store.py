@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from gatewatch.service.messages.errors import StoreUnavailable
+from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.records import state
 from gatewatch.service.storage.held import Held
 from gatewatch.service.storage.remembered import Remembered
