@@ -19,7 +19,7 @@ from pathlib import Path
 from redis import Redis
 
 from benchmarks.load import cpu_s
-from gatewatch.service.records.state import FENCE
+from gatewatch.service.core.records import FENCE
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.resp import packed
 

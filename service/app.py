@@ -20,6 +20,9 @@ from starlette.routing import Match, Route
 
 from gatewatch.models.artefact import FORMAT_VERSION, model_folder
 from gatewatch.models.general import load_detector
+from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.takeover import Takeover, served_name
 from gatewatch.service.errors import (
     ForeignValue,
     MethodNotAllowed,
@@ -44,9 +47,6 @@ from gatewatch.service.storage.store import StateStore
 from gatewatch.service.streams.batcher import Batcher
 from gatewatch.service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
 from gatewatch.service.streams.rejected import Rejected
-from gatewatch.service.streams.scoring import Scorer
-from gatewatch.service.streams.takeover import Takeover, served_name
-from gatewatch.service.streams.turns import Turns
 from gatewatch.service.tally import Tally
 
 log = structlog.get_logger(__name__)

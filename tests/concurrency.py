@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from gatewatch.models.detector import Detector
 from gatewatch.models.recordings import Recording
 from gatewatch.models.scan import scan_together
-from gatewatch.service.records.chain import Chain
+from gatewatch.service.core.chain import Chain
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.faults import services
 

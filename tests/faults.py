@@ -33,7 +33,7 @@ from redis import Redis
 from gatewatch.models.detector import Detector
 from gatewatch.models.recordings import Recording
 from gatewatch.models.scan import scan
-from gatewatch.service.records.chain import Chain
+from gatewatch.service.core.chain import Chain
 from gatewatch.service.storage.private_redis import PrivateRedis, start_private_redis
 
 FAULT_SHARE = 0.04

@@ -11,9 +11,9 @@ import redis
 
 from gatewatch.models.detector import Detector
 from gatewatch.models.general import GeneralDetector
-from gatewatch.service.records.layout import layout_of
+from gatewatch.service.core.layout import layout_of
+from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.stepper import Stepper
 from tests.test_states import of_version_1
 
 SLOTS = 128

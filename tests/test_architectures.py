@@ -25,8 +25,8 @@ from gatewatch.models.training.architectures.base import LOG_SCALE_LIMITS, State
 from gatewatch.models.training.architectures.recurrence import recurrence
 from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.export import export_step, export_whole
-from gatewatch.service.records import state as records
-from gatewatch.service.records.layout import layout_of
+from gatewatch.service.core import records
+from gatewatch.service.core.layout import layout_of
 from tests.conftest import CHANNELS, START_MS, make_artefact
 
 C, MEMORY = 3, 5

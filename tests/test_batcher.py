@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.scorer import Answer, Scorer
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
 from gatewatch.service.messages.schemas import Readings, Sent, Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.streams.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
-from gatewatch.service.streams.scoring import Answer, Scorer
-from gatewatch.service.streams.turns import Turns
 
 
 class Recorder(Scorer):

@@ -14,12 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.core import bookkeeping
+from gatewatch.service.core.bookkeeping import Alert
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.held import FEW
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams import bookkeeping
-from gatewatch.service.streams.bookkeeping import Alert
 from tests.conftest import PATIENT_MS, post, readings
 from tests.relay import Relay
 

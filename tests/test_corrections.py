@@ -20,16 +20,16 @@ from structlog.testing import capture_logs
 
 from gatewatch.models.detector import Detector
 from gatewatch.service.app import create_app
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.records import Records
+from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.errors import Contended
 from gatewatch.service.messages.schemas import Readings, Wire
-from gatewatch.service.messages.stream_settings import StreamSettings
-from gatewatch.service.records.history import Entries
-from gatewatch.service.records.state import Records
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.held import Held
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.scoring import Scorer
-from gatewatch.service.streams.stepper import Stepper
 from tests.conftest import post, readings
 from tests.test_scoring import scorer_of, state_key
 

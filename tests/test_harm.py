@@ -14,8 +14,9 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.detector import Detector
 from gatewatch.service.app import create_app
-from gatewatch.service.records import history, state
-from gatewatch.service.records.layout import layout_of
+from gatewatch.service.core import history
+from gatewatch.service.core import records as state
+from gatewatch.service.core.layout import layout_of
 from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, post, readings
 

@@ -18,8 +18,9 @@ from gatewatch.models.recordings import Recording
 from gatewatch.models.scan import scan
 from gatewatch.models.threshold import ENOUGH_EXCEEDANCES, calibrate
 from gatewatch.service.app import create_app
-from gatewatch.service.records import history, state
-from gatewatch.service.records.layout import layout_of, of_ring
+from gatewatch.service.core import history
+from gatewatch.service.core import records as state
+from gatewatch.service.core.layout import layout_of, of_ring
 from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, START_MS, post, readings
 

@@ -16,8 +16,8 @@ import uvloop
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.core.records import FENCE
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.records.state import FENCE
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import link
 from gatewatch.service.storage.held import FEW

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from gatewatch.service.core.stream_limit import Newcomers
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.newcomers import Newcomers
 
 MOST = 10
 SIX, THREE, TWO = ["a", "b", "c", "d", "e", "f"], ["u", "v", "w"], ["x", "y"]

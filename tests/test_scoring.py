@@ -15,13 +15,13 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.detector import Detector
 from gatewatch.service.app import create_app
+from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.messages.schemas import Readings, Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.scoring import Scorer
-from gatewatch.service.streams.takeover import Takeover
-from gatewatch.service.streams.turns import Turns
 from tests.conftest import make_artefact, post, readings
 
 
@@ -181,7 +181,7 @@ def test_a_stream_outlives_a_model_with_its_channels_in_another_order(
 def test_a_record_stays_within_two_kibibytes() -> None:
     """2 x 64 units, 8 channels, ring of 32 results: what is promised per stream in Redis."""
     from gatewatch.models.residual import state_fields
-    from gatewatch.service.records import state
+    from gatewatch.service.core import records as state
 
     detector_state = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), *state_fields(8)]
     detector_state += [("h", "<f4", (2, 64)), ("c", "<f4", (2, 64))]

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from gatewatch.models.detector import Detector
+from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
+from gatewatch.service.core.records import FENCE
+from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import Contended
 from gatewatch.service.messages.schemas import Wire
 from gatewatch.service.metrics import Metrics
-from gatewatch.service.records.state import FENCE
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.streams.batcher import Batcher
-from gatewatch.service.streams.scoring import Scorer
-from gatewatch.service.streams.takeover import Takeover
-from gatewatch.service.streams.turns import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Fold
 from tests.simulation.loop import VirtualLoop

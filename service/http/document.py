@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
+from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.messages.answers import Result
 from gatewatch.service.messages.schemas import STREAM_NAME, SentReading
-from gatewatch.service.messages.stream_settings import StreamSettings
 
 Described = dict[str, Any]
 

@@ -6,10 +6,10 @@ import asyncio
 
 import structlog
 
+from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import ForeignValue, StoreUnavailable, cause_of
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 

@@ -11,6 +11,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from gatewatch.models.detector import Detector
+from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.errors import (
     BadRequest,
     Draining,
@@ -26,12 +28,10 @@ from gatewatch.service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_ME
 from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.messages.schemas import STREAM_NAME
-from gatewatch.service.messages.stream_settings import StreamSettings
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.streams.ingest import json_body
-from gatewatch.service.streams.scoring import Scorer
 
 log = structlog.get_logger(__name__)
 router = APIRouter()

@@ -16,9 +16,9 @@ import orjson
 from numpy.typing import NDArray
 
 from gatewatch.models.detector import ANOMALOUS, REASONS, STATUSES, expected_band
-from gatewatch.service.records.history import Entries
-from gatewatch.service.records.layout import Layout, entry_dtype
-from gatewatch.service.records.state import CORRECTED, STATUS_BITS
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout, entry_dtype
+from gatewatch.service.core.records import CORRECTED, STATUS_BITS
 
 LARGEST_SEQ: Final = 2**53
 SHOWN: Final = 64

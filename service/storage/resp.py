@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from gatewatch.service.records import state
+from gatewatch.service.core import records as state
 
 REMEMBERED_KEYS: Final = 65_536
 MOST_OFFSETS: Final = 100_000

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError
 
+from gatewatch.service.core import records as state
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.records import state
 from gatewatch.service.storage.database import Database, again_if_lost, text
 from gatewatch.service.storage.held import Held
 from gatewatch.service.storage.link import LinkLost, raise_first

@@ -12,6 +12,7 @@ from functools import partial
 
 import structlog
 
+from gatewatch.service.core.scorer import Answer, Scorer
 from gatewatch.service.errors import (
     Contended,
     ForeignValue,
@@ -24,7 +25,6 @@ from gatewatch.service.errors import (
 from gatewatch.service.messages.answers import answer
 from gatewatch.service.messages.schemas import Sent, Wire
 from gatewatch.service.metrics import Metrics
-from gatewatch.service.streams.scoring import Answer, Scorer
 
 log = structlog.get_logger(__name__)
 

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from gatewatch.service.core.scorer import Applied, Lanes, Scorer
+from gatewatch.service.core.sequencing import Round
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.messages.schemas import Readings
 from gatewatch.service.storage.resp import Writes
-from gatewatch.service.streams.identity import Round
-from gatewatch.service.streams.scoring import Applied, Lanes, Scorer
 from tests.simulation.check import STEPPER
 from tests.simulation.store import SimulatedHeld, SimulatedStore
 from tests.simulation.world import Variant

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from gatewatch.service.records.state import FENCE
+from gatewatch.service.core.records import FENCE
 from gatewatch.service.storage.resp import Writes
 from tests.simulation.loop import VirtualLoop
 

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from gatewatch.service.core import records as state
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.records import state
 from gatewatch.service.storage.held import Held
 from gatewatch.service.storage.remembered import Remembered
 from gatewatch.service.storage.resp import Writes

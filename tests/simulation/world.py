@@ -18,16 +18,17 @@ from unittest import mock
 import numpy as np
 import structlog
 
-from gatewatch.service.messages.stream_settings import StreamSettings
+from gatewatch.service.core import records as state
+from gatewatch.service.core import scorer as scoring
+from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.stream_settings import StreamSettings
+from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.metrics import Metrics, Stage
-from gatewatch.service.records import state
 from gatewatch.service.storage.remembered import Remembered
-from gatewatch.service.streams import batcher, scoring
+from gatewatch.service.streams import batcher
 from gatewatch.service.streams.batcher import Batcher
-from gatewatch.service.streams.scoring import Scorer
-from gatewatch.service.streams.stepper import Stepper
-from gatewatch.service.streams.takeover import Takeover
-from gatewatch.service.streams.turns import Turns
 from tests.simulation.check import STEPPER, check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold

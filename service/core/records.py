@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detector import STATE_VERSION
-from gatewatch.service.records.layout import Layout, decode
+from gatewatch.service.core.layout import Layout, decode
 
 Records = NDArray[Any]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gatewatch.models.general import GeneralDetector
-from gatewatch.service.records import history, state
-from gatewatch.service.records.history import Entries
-from gatewatch.service.records.layout import Layout, layout_of, of_ring
-from gatewatch.service.records.state import Records
-from gatewatch.service.streams import format3
-from gatewatch.service.streams.stepper import Stepper
+from gatewatch.service.core import format3, history
+from gatewatch.service.core import records as state
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout, layout_of, of_ring
+from gatewatch.service.core.records import Records
+from gatewatch.service.core.stepper import Stepper
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.service.records.layout import Layout, entry_dtype
+from gatewatch.service.core.layout import Layout, entry_dtype
 
 Entries = NDArray[Any]
 

@@ -18,17 +18,17 @@ import numpy as np
 import structlog
 
 from gatewatch.models.detector import REASONS, STATUSES
+from gatewatch.service.core import records as state
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.sequencing import Round
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.messages.schemas import Readings
 from gatewatch.service.metrics import Metrics
-from gatewatch.service.records import state
-from gatewatch.service.records.history import Entries
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.identity import Round
 
 if TYPE_CHECKING:
-    from gatewatch.service.streams.scoring import Applied, Lanes
+    from gatewatch.service.core.scorer import Applied, Lanes
 
 log = structlog.get_logger(__name__)
 

@@ -16,22 +16,22 @@ from typing import Final, Protocol
 import numpy as np
 import structlog
 
+from gatewatch.service.core import corrections, history
+from gatewatch.service.core import records as state
+from gatewatch.service.core.bookkeeping import alert_of
+from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.corrections import Correction, Gap
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.records import Records
+from gatewatch.service.core.sequencing import across_gap, unanswered
+from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
 from gatewatch.service.messages.answers import Answers, answer
 from gatewatch.service.messages.schemas import NO_SEQ, Readings
 from gatewatch.service.metrics import Metrics
-from gatewatch.service.records import history, state
-from gatewatch.service.records.history import Entries
-from gatewatch.service.records.layout import Layout
-from gatewatch.service.records.state import Records
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams import corrections
-from gatewatch.service.streams.bookkeeping import alert_of
-from gatewatch.service.streams.corrections import Correction, Gap
-from gatewatch.service.streams.identity import across_gap, unanswered
-from gatewatch.service.streams.stepper import Stepper
-from gatewatch.service.streams.turns import Turns
 
 log = structlog.get_logger(__name__)
 

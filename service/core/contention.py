@@ -12,7 +12,7 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from gatewatch.service.records.state import FENCE
+from gatewatch.service.core.records import FENCE
 
 SHARED_S = 1.0
 """A stream rests after every batch until no other process has written it for so long."""

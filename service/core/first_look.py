@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.service.records.layout import Layout
-from gatewatch.service.records.state import Records
+from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.records import Records
+from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.stepper import Stepper
 
 PLACES: Final = 2**24
 """Streams are told apart by so many bits of their seed; of two that share them, one may go without a look."""

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detector import JOIN_READINGS
+from gatewatch.service.core import records as state
+from gatewatch.service.core.chain import Chain
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.records import Records
+from gatewatch.service.core.sequencing import Places
 from gatewatch.service.messages.schemas import NO_SEQ
-from gatewatch.service.records import state
-from gatewatch.service.records.chain import Chain
-from gatewatch.service.records.history import Entries
-from gatewatch.service.records.layout import Layout
-from gatewatch.service.records.state import Records
-from gatewatch.service.streams.identity import Places
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:

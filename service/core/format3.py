@@ -18,11 +18,12 @@ from typing import Any, Final
 import numpy as np
 
 from gatewatch.models.general import GeneralDetector
-from gatewatch.service.records import history, state
-from gatewatch.service.records.history import Entries
-from gatewatch.service.records.layout import Layout, entry_dtype, layout_of
-from gatewatch.service.records.state import FIRST_SESSION, STREAM_PART, Records
-from gatewatch.service.streams.stepper import Stepper
+from gatewatch.service.core import history
+from gatewatch.service.core import records as state
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout, entry_dtype, layout_of
+from gatewatch.service.core.records import FIRST_SESSION, STREAM_PART, Records
+from gatewatch.service.core.stepper import Stepper
 
 FORMAT: Final = 3
 MOST_ORDERS: Final = 720

@@ -17,11 +17,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.service.core.history import Entries, same_values
+from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.records import Records
 from gatewatch.service.messages.answers import Result, format_time, rejected
 from gatewatch.service.messages.schemas import NO_SEQ, NO_TIME, Readings
-from gatewatch.service.records.history import Entries, same_values
-from gatewatch.service.records.layout import Layout
-from gatewatch.service.records.state import Records
 
 Places = NDArray[np.intp]
 

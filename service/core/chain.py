@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.service.records.layout import names_digest
+from gatewatch.service.core.layout import names_digest
 
 Records = NDArray[Any]
 

@@ -14,22 +14,17 @@ import numpy as np
 import structlog
 
 from gatewatch.models.detector import STATUSES, Detector
-from gatewatch.service.errors import BadRequest, Contended, ServiceError, StoreUnavailable
-from gatewatch.service.messages.answers import Answers, answer, format_time, rejected
-from gatewatch.service.messages.schemas import NO_SEQ, Readings
-from gatewatch.service.messages.stream_settings import StreamSettings
-from gatewatch.service.metrics import Metrics
-from gatewatch.service.records import history, state
-from gatewatch.service.records.history import Entries
-from gatewatch.service.records.layout import Layout
-from gatewatch.service.records.state import Records
-from gatewatch.service.storage.resp import Writes
-from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams import corrections
-from gatewatch.service.streams.bookkeeping import Bookkeeping
-from gatewatch.service.streams.corrector import Corrector
-from gatewatch.service.streams.first_look import FirstLook
-from gatewatch.service.streams.identity import (
+from gatewatch.service.core import corrections, history
+from gatewatch.service.core import records as state
+from gatewatch.service.core.bookkeeping import Bookkeeping
+from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.corrector import Corrector
+from gatewatch.service.core.first_look import FirstLook
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.records import Records
+from gatewatch.service.core.recovery import Lost, recover
+from gatewatch.service.core.sequencing import (
     Round,
     counts_anew,
     decide,
@@ -39,11 +34,16 @@ from gatewatch.service.streams.identity import (
     rounds_of,
     unanswered,
 )
-from gatewatch.service.streams.newcomers import Newcomers
-from gatewatch.service.streams.recovery import Lost, recover
-from gatewatch.service.streams.stepper import Stepper
-from gatewatch.service.streams.takeover import Takeover
-from gatewatch.service.streams.turns import Turns
+from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.stream_limit import Newcomers
+from gatewatch.service.core.stream_settings import StreamSettings
+from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.errors import BadRequest, Contended, ServiceError, StoreUnavailable
+from gatewatch.service.messages.answers import Answers, answer, format_time, rejected
+from gatewatch.service.messages.schemas import NO_SEQ, Readings
+from gatewatch.service.metrics import Metrics
+from gatewatch.service.storage.resp import Writes
+from gatewatch.service.storage.store import StateStore
 
 log = structlog.get_logger(__name__)
 

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detector import Detector
-from gatewatch.service.records import history, state
-from gatewatch.service.records.chain import Chain
-from gatewatch.service.records.history import Entries
-from gatewatch.service.records.layout import Layout, entry_dtype, layout_of
-from gatewatch.service.records.state import Records
+from gatewatch.service.core import history
+from gatewatch.service.core import records as state
+from gatewatch.service.core.chain import Chain
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout, entry_dtype, layout_of
+from gatewatch.service.core.records import Records
 
 Slots = list[tuple[int, int, bytes]]
 """Of pieces of histories the row of the stream, the offset in its ring, and the bytes."""

@@ -1,0 +1,1 @@
+"""The path of a reading: order, states, scores, corrections. Knows no socket."""

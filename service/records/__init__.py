@@ -1,1 +1,0 @@
-"""What is kept of a stream: its state and its history, as bytes."""
