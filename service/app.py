@@ -38,13 +38,13 @@ from gatewatch.service.http.document import complete
 from gatewatch.service.http.drain import DRAIN, Drain
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import Parts, router
+from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.logs import configure_logs
 from gatewatch.service.messages.schemas import Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.batcher import Batcher
 from gatewatch.service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
 from gatewatch.service.streams.rejected import Rejected
 from gatewatch.service.tally import Tally

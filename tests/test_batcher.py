@@ -12,9 +12,9 @@ import pytest
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Answer, Scorer
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
+from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
 from gatewatch.service.messages.schemas import Readings, Sent, Wire
 from gatewatch.service.metrics import Metrics
-from gatewatch.service.streams.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
 
 
 class Recorder(Scorer):
@@ -200,7 +200,7 @@ class Slow(Recorder):
 
 def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("gatewatch.service.streams.batcher.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("gatewatch.service.intake.batcher.time.perf_counter", lambda: clock[0])
 
     async def run() -> list[object]:
         batcher = Batcher(WIRE, Slow(clock), Metrics(), 2, 100, 35_000)
@@ -224,7 +224,7 @@ def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("gatewatch.service.streams.batcher.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("gatewatch.service.intake.batcher.time.perf_counter", lambda: clock[0])
 
     async def run() -> list[object]:
         batcher = Batcher(WIRE, Slow(clock), Metrics(), 2 * DEPTH, 10 * DEPTH, 10.0 * (DEPTH + 3) * 1000)

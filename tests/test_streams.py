@@ -9,8 +9,8 @@ import redis
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.intake.batcher import BESIDE
 from gatewatch.service.settings import Settings
-from gatewatch.service.streams.batcher import BESIDE
 from tests.conftest import post, readings
 
 

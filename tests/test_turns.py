@@ -17,10 +17,10 @@ from gatewatch.service.core.records import FENCE
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import Contended
+from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.messages.schemas import Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.batcher import Batcher
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Fold
 from tests.simulation.loop import VirtualLoop

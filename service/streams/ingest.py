@@ -16,10 +16,10 @@ import structlog
 from gatewatch.service.errors import AllRejected, BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
 from gatewatch.service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from gatewatch.service.http.callers import Callers
+from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.messages.answers import join
 from gatewatch.service.messages.parts import Body
 from gatewatch.service.messages.schemas import Sent, Wire
-from gatewatch.service.streams.batcher import Batcher
 from gatewatch.service.streams.rejected import Rejected
 
 log = structlog.get_logger(__name__)

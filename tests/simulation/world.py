@@ -25,10 +25,10 @@ from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.intake import batcher
+from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.metrics import Metrics, Stage
 from gatewatch.service.storage.remembered import Remembered
-from gatewatch.service.streams import batcher
-from gatewatch.service.streams.batcher import Batcher
 from tests.simulation.check import STEPPER, check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold

@@ -1,0 +1,1 @@
+"""From waiting submissions to batches."""
