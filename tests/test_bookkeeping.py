@@ -17,9 +17,9 @@ from gatewatch.service.app import create_app
 from gatewatch.service.core import bookkeeping
 from gatewatch.service.core.bookkeeping import Alert
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.held import FEW
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.unit_of_work import FEW
 from tests.conftest import PATIENT_MS, post, readings
 from tests.relay import Relay
 

@@ -28,8 +28,8 @@ from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.errors import Contended
 from gatewatch.service.messages.schemas import Readings, Wire
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.held import Held
 from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.unit_of_work import Held
 from tests.conftest import post, readings
 from tests.test_scoring import scorer_of, state_key
 

@@ -19,11 +19,11 @@ from gatewatch.service.app import create_app
 from gatewatch.service.core.records import FENCE
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage import link
-from gatewatch.service.storage.held import FEW
+from gatewatch.service.storage import connection
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.unit_of_work import FEW
 from tests.conftest import PATIENT_MS, post, readings
 from tests.relay import Relay
 from tests.test_scoring import state_key
@@ -157,7 +157,7 @@ def test_whatever_is_asked_after_a_pause_in_which_connections_went_is_answered(
         for at in (1, 2):
             for ask in ASK.values():
                 assert ask(client, at).status_code in (200, 204)
-        monkeypatch.setattr(link, "TRY_AFTER_S", 0.0)  # the pause
+        monkeypatch.setattr(connection, "TRY_AFTER_S", 0.0)  # the pause
         for at in (3, 4):
             replies = {}
             for name, ask in ASK.items():

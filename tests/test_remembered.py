@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.held import FEW
-from gatewatch.service.storage.remembered import Remembered
+from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.unit_of_work import FEW
 from tests.conftest import post, readings
 from tests.test_scoring import state_key
 

@@ -13,11 +13,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from gatewatch.service.errors import ForeignValue, StoreUnavailable
+from gatewatch.service.storage.catalogue import Listed
+from gatewatch.service.storage.connection import Link, LinkLost, raise_first
+from gatewatch.service.storage.errors import Within, is_elsewhere, trouble_of
 from gatewatch.service.storage.gate import Gate
-from gatewatch.service.storage.link import Link, LinkLost, raise_first
-from gatewatch.service.storage.listed import Listed
 from gatewatch.service.storage.resp import SAVE, Commands, Writes, packed
-from gatewatch.service.storage.trouble import Within, is_elsewhere, trouble_of
 
 T = TypeVar("T")
 

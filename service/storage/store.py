@@ -12,11 +12,11 @@ from redis.exceptions import NoScriptError
 
 from gatewatch.service.core import records as state
 from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.storage.connection import LinkLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost, text
-from gatewatch.service.storage.held import Held
-from gatewatch.service.storage.link import LinkLost, raise_first
-from gatewatch.service.storage.remembered import Remembered
+from gatewatch.service.storage.record_cache import Remembered
 from gatewatch.service.storage.resp import PARTS, Writes
+from gatewatch.service.storage.unit_of_work import Held
 
 REMEMBERED_BYTES = 64 * 2**20
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from gatewatch.service.core import records as state
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.storage.held import Held
-from gatewatch.service.storage.remembered import Remembered
+from gatewatch.service.storage.record_cache import Remembered
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.unit_of_work import Held
 from tests.simulation.faults import TIMEOUT_S, Faults
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.redis import Key, Redis

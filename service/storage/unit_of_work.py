@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
+from gatewatch.service.storage.connection import Link, LinkLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost
-from gatewatch.service.storage.link import Link, LinkLost, raise_first
-from gatewatch.service.storage.remembered import Remembered
+from gatewatch.service.storage.record_cache import Remembered
 from gatewatch.service.storage.resp import Writes
 
 FEW: Final = 32
