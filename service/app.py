@@ -23,6 +23,7 @@ from gatewatch.models.general import load_detector
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover, served_name
+from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.errors import (
     ForeignValue,
     MethodNotAllowed,
@@ -40,7 +41,6 @@ from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import Parts, router
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.logs import configure_logs
-from gatewatch.service.messages.schemas import Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.settings import Settings

@@ -11,9 +11,9 @@ import pytest
 
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Answer, Scorer
+from gatewatch.service.doors.json_readings import Readings, Sent, Wire
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
 from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
-from gatewatch.service.messages.schemas import Readings, Sent, Wire
 from gatewatch.service.metrics import Metrics
 
 

@@ -25,8 +25,8 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_settings import StreamSettings
+from gatewatch.service.doors.json_readings import Readings, Wire
 from gatewatch.service.errors import Contended
-from gatewatch.service.messages.schemas import Readings, Wire
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import Held

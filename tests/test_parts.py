@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from gatewatch.service.doors.json_readings import PART_BYTES, PART_READINGS, Wire
+from gatewatch.service.doors.json_results import Result
 from gatewatch.service.errors import BadRequest, TooLarge
 from gatewatch.service.http.bodies import MEMBERS, Bodies
-from gatewatch.service.messages.answers import Result
-from gatewatch.service.messages.schemas import PART_BYTES, PART_READINGS, Wire
 
 WIRE = Wire(("pressure", "flow"), 60_000, 10_000)
 BAD = {

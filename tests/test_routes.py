@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
-from gatewatch.service.messages.schemas import Wire
+from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.settings import Settings
 from tests.conftest import CROWDED, START_MS, crowded, post, readings
 

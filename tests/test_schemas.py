@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gatewatch.service.doors.json_readings import Readings, Wire
+from gatewatch.service.doors.json_results import Result, answer, format_time, join
 from gatewatch.service.errors import BadRequest, TooLarge
-from gatewatch.service.messages.answers import Result, answer, format_time, join
-from gatewatch.service.messages.schemas import Readings, Wire
 
 CHANNELS = ("pressure", "flow")
 NOW_MS = 1_800_000_000_000

@@ -18,7 +18,7 @@ from gatewatch.service.app import create_app
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.messages.schemas import Readings, Wire
+from gatewatch.service.doors.json_readings import Readings, Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore

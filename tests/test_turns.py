@@ -16,9 +16,9 @@ from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHAR
 from gatewatch.service.core.records import FENCE
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.errors import Contended
 from gatewatch.service.intake.batcher import Batcher
-from gatewatch.service.messages.schemas import Wire
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
 from tests.simulation.faults import Faults

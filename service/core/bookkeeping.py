@@ -21,8 +21,8 @@ from gatewatch.models.detector import REASONS, STATUSES
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.sequencing import Round
+from gatewatch.service.doors.json_readings import Readings
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.messages.schemas import Readings
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore

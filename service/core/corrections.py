@@ -25,7 +25,7 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Places
-from gatewatch.service.messages.schemas import NO_SEQ
+from gatewatch.service.doors.json_readings import NO_SEQ
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:

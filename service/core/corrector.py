@@ -26,9 +26,9 @@ from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
 from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.doors.json_readings import NO_SEQ, Readings
+from gatewatch.service.doors.json_results import Answers, answer
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
-from gatewatch.service.messages.answers import Answers, answer
-from gatewatch.service.messages.schemas import NO_SEQ, Readings
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore

@@ -38,9 +38,9 @@ from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_limit import Newcomers
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.doors.json_readings import NO_SEQ, Readings
+from gatewatch.service.doors.json_results import Answers, answer, format_time, rejected
 from gatewatch.service.errors import BadRequest, Contended, ServiceError, StoreUnavailable
-from gatewatch.service.messages.answers import Answers, answer, format_time, rejected
-from gatewatch.service.messages.schemas import NO_SEQ, Readings
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore

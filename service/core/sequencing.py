@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from gatewatch.service.core.history import Entries, same_values
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.records import Records
-from gatewatch.service.messages.answers import Result, format_time, rejected
-from gatewatch.service.messages.schemas import NO_SEQ, NO_TIME, Readings
+from gatewatch.service.doors.json_readings import NO_SEQ, NO_TIME, Readings
+from gatewatch.service.doors.json_results import Result, format_time, rejected
 
 Places = NDArray[np.intp]
 

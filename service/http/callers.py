@@ -22,8 +22,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from gatewatch.service.doors.json_problems import show
 from gatewatch.service.errors import BadRequest, Forbidden
-from gatewatch.service.messages.rejections import show
 
 FETCHED_BY_A_BROWSER: Final = frozenset((b"origin", b"sec-fetch-site"))
 """With one of these headers a request needs more than a look at its Host."""

@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.messages.answers import Result
-from gatewatch.service.messages.schemas import STREAM_NAME, SentReading
+from gatewatch.service.doors.json_readings import STREAM_NAME, SentReading
+from gatewatch.service.doors.json_results import Result
 
 Described = dict[str, Any]
 

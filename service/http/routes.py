@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from gatewatch.models.detector import Detector
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_settings import StreamSettings
+from gatewatch.service.doors.json_readings import STREAM_NAME
 from gatewatch.service.errors import (
     BadRequest,
     Draining,
@@ -27,7 +28,6 @@ from gatewatch.service.http.docs import HEADERS, page
 from gatewatch.service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.messages.schemas import STREAM_NAME
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore

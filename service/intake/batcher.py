@@ -13,6 +13,8 @@ from functools import partial
 import structlog
 
 from gatewatch.service.core.scorer import Answer, Scorer
+from gatewatch.service.doors.json_readings import Sent, Wire
+from gatewatch.service.doors.json_results import answer
 from gatewatch.service.errors import (
     Contended,
     ForeignValue,
@@ -22,8 +24,6 @@ from gatewatch.service.errors import (
     TooManyWaiting,
     cause_of,
 )
-from gatewatch.service.messages.answers import answer
-from gatewatch.service.messages.schemas import Sent, Wire
 from gatewatch.service.metrics import Metrics
 
 log = structlog.get_logger(__name__)

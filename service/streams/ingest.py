@@ -1,7 +1,7 @@
 """Ingest: the two POST routes as one plain ASGI app, body in, reply out.
 
 They are the hot ones: FastAPI's routing, dependency and middleware layers cost more CPU than scoring a reading does.
-The OpenAPI document describes them all the same, and what they take is checked by the types in schemas.py.
+The OpenAPI document describes them all the same, and what they take is checked by the types in json_readings.py.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from gatewatch.service.doors.json_parts import Body
+from gatewatch.service.doors.json_readings import Sent, Wire
+from gatewatch.service.doors.json_results import join
 from gatewatch.service.errors import AllRejected, BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
 from gatewatch.service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.intake.batcher import Batcher
-from gatewatch.service.messages.answers import join
-from gatewatch.service.messages.parts import Body
-from gatewatch.service.messages.schemas import Sent, Wire
 from gatewatch.service.streams.rejected import Rejected
 
 log = structlog.get_logger(__name__)

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from gatewatch.service.core.scorer import Applied, Lanes, Scorer
 from gatewatch.service.core.sequencing import Round
+from gatewatch.service.doors.json_readings import Readings
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.messages.schemas import Readings
 from gatewatch.service.storage.resp import Writes
 from tests.simulation.check import STEPPER
 from tests.simulation.store import SimulatedHeld, SimulatedStore

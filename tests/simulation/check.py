@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from gatewatch.service.core.stepper import Stepper
-from gatewatch.service.messages.answers import Result, format_time
+from gatewatch.service.doors.json_results import Result, format_time
 from tests.simulation.fold import After, Fold, Sent, replay
 from tests.simulation.redis import Redis
 from tests.simulation.senders import REFUSED, SCORED, Plan

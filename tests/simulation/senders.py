@@ -16,9 +16,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from gatewatch.service.doors.json_readings import NO_TIME, Readings, Wire
+from gatewatch.service.doors.json_results import Result
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.messages.answers import Result
-from gatewatch.service.messages.schemas import NO_TIME, Readings, Wire
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Sent
 from tests.simulation.loop import VirtualLoop

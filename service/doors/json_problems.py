@@ -1,4 +1,4 @@
-"""What is wrong with a reading: the slow path, taken only for bodies that the types in schemas.py do not accept.
+"""What is wrong with a reading: the slow path, taken only for bodies that the types in json_readings.py do not accept.
 
 Every message names the field, what came, and what was expected.
 """
@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from gatewatch.service.doors.json_results import LARGEST_SEQ, SHOWN, clip
 from gatewatch.service.errors import BadRequest
-from gatewatch.service.messages.answers import LARGEST_SEQ, SHOWN, clip
 
 LARGEST_VALUE: Final = float(np.finfo(np.float32).max)
 LATEST_S: Final = 1e15

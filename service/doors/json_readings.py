@@ -17,10 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.service.errors import BadRequest, TooLarge
-from gatewatch.service.messages.answers import LARGEST_SEQ, Result, clip, rejected
-from gatewatch.service.messages.parts import Array, Body, TooLong, lines_of, opened
-from gatewatch.service.messages.rejections import (
+from gatewatch.service.doors.json_parts import Array, Body, TooLong, lines_of, opened
+from gatewatch.service.doors.json_problems import (
     LARGEST_VALUE,
     LATEST_S,
     TOO_LARGE,
@@ -32,6 +30,8 @@ from gatewatch.service.messages.rejections import (
     too_far,
     unix_ms,
 )
+from gatewatch.service.doors.json_results import LARGEST_SEQ, Result, clip, rejected
+from gatewatch.service.errors import BadRequest, TooLarge
 
 Sent = Any
 """One item of a body: a reading, of the type that Wire makes for its channels; or the Result that rejects it."""

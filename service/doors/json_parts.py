@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gatewatch.service.doors.json_problems import SCAN, TOO_DEEP
 from gatewatch.service.errors import BadRequest
-from gatewatch.service.messages.rejections import SCAN, TOO_DEEP
 
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
 _LAST_COMMA: Final = re.compile(rb".*\}([ \t\r\n]*,[ \t\r\n]*)(?=\{)", re.DOTALL)

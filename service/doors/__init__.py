@@ -1,0 +1,1 @@
+"""One file a format: bytes to readings, results to bytes."""

@@ -1,1 +1,0 @@
-"""What goes over the wire: readings, results, errors, and their names."""
