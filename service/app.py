@@ -35,8 +35,9 @@ from gatewatch.service.errors import (
 )
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
-from gatewatch.service.http.document import complete
 from gatewatch.service.http.drain import DRAIN, Drain
+from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
+from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import Parts, router
 from gatewatch.service.intake.batcher import Batcher
@@ -45,7 +46,6 @@ from gatewatch.service.metrics import Metrics
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
 from gatewatch.service.streams.rejected import Rejected
 from gatewatch.service.tally import Tally
 

@@ -32,11 +32,11 @@ from redis import Redis
 from gatewatch.models.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.http.ingest import Ingest
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import Held
-from gatewatch.service.streams.ingest import Ingest
 from tests.concurrency import check, reading
 
 POINTS: dict[str, tuple[type, str, bool]] = {

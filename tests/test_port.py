@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gatewatch.service.http.port import Port, hold
+from gatewatch.service.http.ports import Port, hold
 from tests.test_cli import gatewatch, refused
 from tests.test_whole_path import serving
 

@@ -20,7 +20,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gatewatch.service.http.port import hold
+from gatewatch.service.http.ports import hold
 from tests.conftest import make_artefact, post, readings
 from tests.test_cli import gatewatch, refused
 from tests.test_whole_path import serving

@@ -22,7 +22,7 @@ from gatewatch.models.errors import ArtefactError, GatewatchError
 from gatewatch.models.general import load_detector
 from gatewatch.service import workers as processes
 from gatewatch.service.commands.terminal import warn_in_one_line
-from gatewatch.service.http.port import Port, address_of, hold
+from gatewatch.service.http.ports import Port, address_of, hold
 from gatewatch.service.settings import Settings, redact, strays, variable
 from gatewatch.service.tally import Tally
 
@@ -86,7 +86,7 @@ def serve(
 def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
     import uvicorn
 
-    from gatewatch.service.http.edge import Edge, allow_files
+    from gatewatch.service.http.connection_limits import Edge, allow_files
 
     edge = Edge(
         settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)

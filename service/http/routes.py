@@ -23,15 +23,15 @@ from gatewatch.service.errors import (
     cause_of,
     first_of,
 )
+from gatewatch.service.http.api_page import HEADERS, page
 from gatewatch.service.http.bodies import Bodies
-from gatewatch.service.http.docs import HEADERS, page
-from gatewatch.service.http.document import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from gatewatch.service.http.drain import Drain
+from gatewatch.service.http.ingest import json_body
+from gatewatch.service.http.openapi import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.ingest import json_body
 
 log = structlog.get_logger(__name__)
 router = APIRouter()

@@ -44,9 +44,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gatewatch.service.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
-from gatewatch.service.http.direct import Direct, usual, written
 from gatewatch.service.http.drain import DRAIN, Drain
-from gatewatch.service.streams.ingest import INGEST, Headers, refused
+from gatewatch.service.http.fast_path import Direct, usual, written
+from gatewatch.service.http.ingest import INGEST, Headers, refused
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gatewatch.service.http.callers import FETCHED_BY_A_BROWSER, Callers
-from gatewatch.service.streams.ingest import Headers, Ingest, refused
+from gatewatch.service.http.ingest import Headers, Ingest, refused
 
 UNUSUAL: Final = FETCHED_BY_A_BROWSER | {b"content-encoding", b"expect", b"transfer-encoding"}
 
