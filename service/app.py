@@ -41,13 +41,13 @@ from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import Parts, router
 from gatewatch.service.intake.batcher import Batcher
-from gatewatch.service.logs import configure_logs
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.logs import configure_logs
+from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.observability.rejections import Rejected
+from gatewatch.service.observability.tally import Tally
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.streams.rejected import Rejected
-from gatewatch.service.tally import Tally
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from gatewatch.service.tally import Tally
+from gatewatch.service.observability.tally import Tally
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -14,7 +14,7 @@ from gatewatch.service.core.scorer import Answer, Scorer
 from gatewatch.service.doors.json_readings import Readings, Sent, Wire
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
 from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 
 
 class Recorder(Scorer):

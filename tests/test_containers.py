@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from tests.test_whole_path import serving
 

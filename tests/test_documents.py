@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 from gatewatch.service.app import create_app
 from gatewatch.service.cli import app as command
 from gatewatch.service.demo.station import write_recordings
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from tests.conftest import post, readings
 from tests.test_whole_path import serving

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.artefact import FORMAT_VERSION
 from gatewatch.models.residual import REASONS
-from gatewatch.service.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
+from gatewatch.service.observability.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
 from gatewatch.service.settings import Settings
 from tests.conftest import post, readings
 from tests.slowloris import rss_mb

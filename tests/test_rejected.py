@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
-from gatewatch.service.metrics import REJECTIONS, Metrics
+from gatewatch.service.observability.metrics import REJECTIONS, Metrics
+from gatewatch.service.observability.rejections import SILENCE_S, Rejected
 from gatewatch.service.settings import Settings
-from gatewatch.service.streams.rejected import SILENCE_S, Rejected
 from tests.conftest import post, readings
 from tests.test_whole_path import serving
 

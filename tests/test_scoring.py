@@ -19,7 +19,7 @@ from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.json_readings import Readings, Wire
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from tests.conftest import make_artefact, post, readings

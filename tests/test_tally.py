@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gatewatch.service.metrics import Metrics
-from gatewatch.service.tally import Tally
+from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.observability.tally import Tally
 
 spawn = multiprocessing.get_context("spawn")
 
@@ -60,8 +60,8 @@ def test_the_counts_of_processes_add_up_and_outlive_them() -> None:
 
 A_HUNDRED = """
 import os
-from gatewatch.service.metrics import Metrics
-from gatewatch.service.tally import Tally
+from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.observability.tally import Tally
 tally = Tally.shared()
 for number in range(100):
     if not (pid := os.fork()):
@@ -97,7 +97,7 @@ def test_a_process_with_other_series_does_not_mix_them_up() -> None:
 @pytest.mark.parametrize("variable", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
 def test_a_folder_for_metrics_in_the_environment_is_not_used(variable: str) -> None:
     code = (
-        "from gatewatch.service.metrics import Metrics; m = Metrics(); m.answered('normal', 1); "
+        "from gatewatch.service.observability.metrics import Metrics; m = Metrics(); m.answered('normal', 1); "
         "print(m.exposition().decode())"
     )
     done = subprocess.run(

@@ -19,7 +19,7 @@ from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.errors import Contended
 from gatewatch.service.intake.batcher import Batcher
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Fold

@@ -23,8 +23,8 @@ from gatewatch.models.general import load_detector
 from gatewatch.service import workers as processes
 from gatewatch.service.commands.terminal import warn_in_one_line
 from gatewatch.service.http.ports import Port, address_of, hold
+from gatewatch.service.observability.tally import Tally
 from gatewatch.service.settings import Settings, redact, strays, variable
-from gatewatch.service.tally import Tally
 
 if TYPE_CHECKING:
     import uvicorn
@@ -45,7 +45,7 @@ def serve(
     ] = False,
 ) -> None:
     """Answer HTTP. Without GATEWATCH_REDIS_URL a private Redis is started, with its data in GATEWATCH_DATA_DIR."""
-    from gatewatch.service.logs import configure_logs  # all that follows is not wanted for --help
+    from gatewatch.service.observability.logs import configure_logs  # all that follows is not wanted for --help
     from gatewatch.service.storage.private_redis import PrivateRedisError, start_private_redis
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}

@@ -23,7 +23,7 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.sequencing import Round
 from gatewatch.service.doors.json_readings import Readings
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 

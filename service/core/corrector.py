@@ -29,7 +29,7 @@ from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.doors.json_readings import NO_SEQ, Readings
 from gatewatch.service.doors.json_results import Answers, answer
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 

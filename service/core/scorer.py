@@ -41,7 +41,7 @@ from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.json_readings import NO_SEQ, Readings
 from gatewatch.service.doors.json_results import Answers, answer, format_time, rejected
 from gatewatch.service.errors import BadRequest, Contended, ServiceError, StoreUnavailable
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 

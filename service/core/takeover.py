@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detector import Detector
 from gatewatch.service.errors import StoreUnavailable, Superseded
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.workers import service_of_this_process
 

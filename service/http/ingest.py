@@ -20,7 +20,7 @@ from gatewatch.service.errors import AllRejected, BadRequest, MethodNotAllowed, 
 from gatewatch.service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.intake.batcher import Batcher
-from gatewatch.service.streams.rejected import Rejected
+from gatewatch.service.observability.rejections import Rejected
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ import structlog
 
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import ForeignValue, StoreUnavailable, cause_of
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
 
 log = structlog.get_logger(__name__)

@@ -29,7 +29,7 @@ from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 

@@ -24,7 +24,7 @@ from gatewatch.service.errors import (
     TooManyWaiting,
     cause_of,
 )
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -27,7 +27,7 @@ from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.intake import batcher
 from gatewatch.service.intake.batcher import Batcher
-from gatewatch.service.metrics import Metrics, Stage
+from gatewatch.service.observability.metrics import Metrics, Stage
 from gatewatch.service.storage.record_cache import Remembered
 from tests.simulation.check import STEPPER, check
 from tests.simulation.faults import LATEST_S, Faults

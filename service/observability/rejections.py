@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from gatewatch.service.metrics import Metrics
+from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -1,1 +1,0 @@
-"""From readings to results: batches, order, scores and corrections."""
