@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from gatewatch.models.errors import GatewatchError
+from gatewatch.service.cli_support.terminal import warn_in_one_line
 from gatewatch.service.commands.compare import compare
 from gatewatch.service.commands.demo import demo
 from gatewatch.service.commands.evaluate import evaluate
 from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
-from gatewatch.service.commands.terminal import warn_in_one_line
 from gatewatch.service.commands.train import train
 
 BAD_INPUT = 2

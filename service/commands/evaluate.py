@@ -20,7 +20,7 @@ from gatewatch.models.evaluate import evaluate as hold_against_labels
 from gatewatch.models.labels import Labelled, like_labels, read_intervals, with_labels
 from gatewatch.models.recordings import Recording, recording_files, stem
 from gatewatch.models.scan import read_scores
-from gatewatch.service.commands.detecting import (
+from gatewatch.service.cli_support.scanning import (
     AlertsPerWeek,
     Channel,
     Epochs,
@@ -33,7 +33,7 @@ from gatewatch.service.commands.detecting import (
     below,
     one_stream,
 )
-from gatewatch.service.commands.terminal import Files
+from gatewatch.service.cli_support.terminal import Files
 
 Labels = Annotated[
     Path | None,

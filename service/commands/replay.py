@@ -11,8 +11,8 @@ import typer
 from gatewatch.models.codes import with_missing
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings import read_recordings
-from gatewatch.service.commands.oddities import Missing
-from gatewatch.service.commands.terminal import sensors, tell, warn_in_one_line
+from gatewatch.service.cli_support.oddities import Missing
+from gatewatch.service.cli_support.terminal import sensors, tell, warn_in_one_line
 
 
 def replay(

@@ -14,7 +14,8 @@ from gatewatch.models.detector import WARMING_UP
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings import Recording, read_recordings, recording_files, stem
 from gatewatch.models.scan import summary, write_scores
-from gatewatch.service.commands.detecting import (
+from gatewatch.service.cli_support.oddities import Missing, say_what_is_odd
+from gatewatch.service.cli_support.scanning import (
     AlertsPerWeek,
     Channel,
     Epochs,
@@ -26,8 +27,7 @@ from gatewatch.service.commands.detecting import (
     TrainRows,
     below,
 )
-from gatewatch.service.commands.oddities import Missing, say_what_is_odd
-from gatewatch.service.commands.terminal import Files, sensors, tell
+from gatewatch.service.cli_support.terminal import Files, sensors, tell
 
 
 def scan_files(

@@ -21,7 +21,7 @@ from gatewatch.models.detector import Detector
 from gatewatch.models.errors import ArtefactError, GatewatchError
 from gatewatch.models.general import load_detector
 from gatewatch.service import workers as processes
-from gatewatch.service.commands.terminal import warn_in_one_line
+from gatewatch.service.cli_support.terminal import warn_in_one_line
 from gatewatch.service.http.ports import Port, address_of, hold
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.settings import Settings, redact, strays, variable

@@ -15,11 +15,11 @@ from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.labels import without_labels
 from gatewatch.models.recordings import Source
 from gatewatch.models.text import listed
-from gatewatch.service.commands.gathering import Origin
-from gatewatch.service.commands.oddities import Missing
-from gatewatch.service.commands.terminal import sensors, tell, training_progress, warn
-from gatewatch.service.commands.training import extra_needed, require_change, say, train_config, train_detector
-from gatewatch.service.commands.tuning import search
+from gatewatch.service.cli_support.oddities import Missing
+from gatewatch.service.cli_support.origins import Origin
+from gatewatch.service.cli_support.terminal import sensors, tell, training_progress, warn
+from gatewatch.service.cli_support.trainings import extra_needed, require_change, say, train_config, train_detector
+from gatewatch.service.cli_support.tuning import search
 
 if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig

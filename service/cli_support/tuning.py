@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatewatch.models.recordings import Source
-from gatewatch.service.commands.terminal import tell, training_progress, warn
-from gatewatch.service.commands.training import extra_needed
+from gatewatch.service.cli_support.terminal import tell, training_progress, warn
+from gatewatch.service.cli_support.trainings import extra_needed
 
 if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig

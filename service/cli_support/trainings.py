@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gatewatch.models.errors import GatewatchError
 from gatewatch.models.labels import without_labels
 from gatewatch.models.recordings import Source
-from gatewatch.service.commands.terminal import training_progress, warn
+from gatewatch.service.cli_support.terminal import training_progress, warn
 
 if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig

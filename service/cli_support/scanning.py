@@ -18,7 +18,7 @@ from gatewatch.models.general import load_detector
 from gatewatch.models.recordings import Recording, read_recordings, recording_files, stem
 from gatewatch.models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning
 from gatewatch.models.text import listed
-from gatewatch.service.commands.training import train_config, train_detector
+from gatewatch.service.cli_support.trainings import train_config, train_detector
 
 if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig

@@ -9,7 +9,7 @@ import typer
 
 from gatewatch.models.codes import find_codes
 from gatewatch.models.recordings import Recording
-from gatewatch.service.commands.terminal import warn
+from gatewatch.service.cli_support.terminal import warn
 
 Missing = Annotated[
     list[float] | None,
