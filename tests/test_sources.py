@@ -17,8 +17,9 @@ import pytest
 
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings import Recording
-from gatewatch.service import remote, sources
-from gatewatch.service.sources import history_recordings, prometheus_recordings
+from gatewatch.service.client import recordings as sources
+from gatewatch.service.client import remote
+from gatewatch.service.client.recordings import history_recordings, prometheus_recordings
 from tests.conftest import CHANNELS, START_MS, readings
 from tests.test_whole_path import serving
 

@@ -70,7 +70,7 @@ class Origin:
 
     def _named(self) -> list[tuple[str, Source]]:
         """The recordings, each with the name of the folder that its file lies in."""
-        from gatewatch.service.sources import history_recordings, prometheus_recordings
+        from gatewatch.service.client.recordings import history_recordings, prometheus_recordings
 
         if self.service is not None:
             return [("", recording) for recording in history_recordings(self.service, self.streams)]

@@ -42,7 +42,7 @@ def replay(
 
     Exit status 1 if a reading was rejected or in conflict with what the service has.
     """
-    from gatewatch.service.replay import replay_recordings
+    from gatewatch.service.client.replay import replay_recordings
 
     recordings = sensors(with_missing(read_recordings(file), missing or ()))
     if stream is not None:

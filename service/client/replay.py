@@ -20,7 +20,7 @@ from gatewatch.models.cells import time_us
 from gatewatch.models.errors import GatewatchError
 from gatewatch.models.recordings import Recording
 from gatewatch.models.text import as_cell, one_line
-from gatewatch.service.remote import ask, connected
+from gatewatch.service.client.remote import ask, connected
 
 
 @dataclass

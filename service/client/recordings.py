@@ -14,8 +14,8 @@ import numpy as np
 from gatewatch.models.cells import LARGEST, LATEST_S
 from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings import LONGEST_NAME, MOST_CHANNELS, MOST_IN_MEMORY, Recording
+from gatewatch.service.client.remote import ask, connected
 from gatewatch.service.doors.json_readings import STREAM_NAME
-from gatewatch.service.remote import ask, connected
 
 POINTS = 10_000
 """Asked for at once; a Prometheus server gives at most 11,000 a series."""

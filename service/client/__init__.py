@@ -1,0 +1,1 @@
+"""What talks to a running service, or to Prometheus, as their user."""
