@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from gatewatch.models.artefact import model_folder
+from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.general import load_detector
 from gatewatch.models.training.synthetic import KINDS, generate
 

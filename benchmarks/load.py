@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import uvloop
 
-from gatewatch.models.artefact import FORMAT_VERSION, Manifest, save_artefact
+from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, save_artefact
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.architectures import build
 from gatewatch.models.training.architectures.cells import CellForecaster

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from gatewatch.models.artefact import Artefact
+from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.detector import Detector
 from gatewatch.models.recordings import Recording
 from gatewatch.models.training.config import Architecture, TrainConfig

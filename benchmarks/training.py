@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from gatewatch.models.graph import open_session
+from gatewatch.models.artefact.graph import open_session
 from gatewatch.models.recordings import Recording
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training import loop

@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
+from gatewatch.models.artefact.files import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
+from gatewatch.models.artefact.graph import check_steps, open_session, settle
 from gatewatch.models.clock import NEVER, clock_fields, take_time
 from gatewatch.models.errors import ArtefactError, ShapeError
-from gatewatch.models.graph import check_steps, open_session, settle
 from gatewatch.models.residual import REASONS, Judged, ResidualCalibration, begin, judge, set_apart, state_fields
 from gatewatch.models.scaling import Scaling, shown
 from gatewatch.models.version_1 import trained_dtype_1

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact, GeneralManifest, load_artefact, record_dtype
+from gatewatch.models.artefact.files import Artefact, GeneralManifest, load_artefact, record_dtype
+from gatewatch.models.artefact.graph import check_steps, open_session, settle
 from gatewatch.models.budget import budget_fields, joined, kept, take_pace, thresholds, young_thresholds
 from gatewatch.models.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detector import (
@@ -23,7 +24,6 @@ from gatewatch.models.detector import (
     taken_over,
 )
 from gatewatch.models.errors import ArtefactError
-from gatewatch.models.graph import check_steps, open_session, settle
 from gatewatch.models.running import (
     BINS,
     DAY_MS,

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from gatewatch.models.artefact import FORMAT_VERSION, model_folder
+from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
 from gatewatch.models.general import load_detector
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer

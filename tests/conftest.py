@@ -20,7 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from starlette.testclient import TestClient
 
-from gatewatch.models.artefact import FORMAT_VERSION, Manifest, load_artefact, save_artefact
+from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, load_artefact, save_artefact
 from gatewatch.models.detector import Detector
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.architectures import build

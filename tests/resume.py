@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from gatewatch.models.artefact import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact
+from gatewatch.models.artefact.files import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact
 from gatewatch.models.training.checkpoint import CHECKPOINT
 
 START_UP_S = 4.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gatewatch.models.artefact import load_artefact
+from gatewatch.models.artefact.files import load_artefact
 from gatewatch.models.detector import Detector
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.recordings import Recording

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewatch.models.artefact import (
+from gatewatch.models.artefact.files import (
     CARD,
     GRAPH,
     MANIFEST,

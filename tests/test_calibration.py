@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact, load_artefact
+from gatewatch.models.artefact.files import Artefact, load_artefact
 from gatewatch.models.detector import ANOMALOUS, Detector
 from gatewatch.models.recordings import Recording
 from gatewatch.models.scaling import Scaling

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact, load_artefact, model_folder
+from gatewatch.models.artefact.files import Artefact, load_artefact, model_folder
 from gatewatch.models.detector import ANOMALOUS, OPEN_READINGS, Detector
 from gatewatch.models.general import load_detector
 from gatewatch.models.recordings import Recording

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatewatch.models.artefact import load_artefact
+from gatewatch.models.artefact.files import load_artefact
 from tests.conftest import CHANNELS
 
 

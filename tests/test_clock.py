@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import model_folder
+from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.clock import NEVER, UNKNOWN, clock_fields, take_time
 from gatewatch.models.detector import WARMING_UP, Detector
 from gatewatch.models.general import load_detector

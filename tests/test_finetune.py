@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatewatch.models.artefact import GeneralManifest, load_artefact, model_folder
+from gatewatch.models.artefact.files import GeneralManifest, load_artefact, model_folder
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.general import load_detector
 from gatewatch.models.recordings import Recording

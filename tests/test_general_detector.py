@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from gatewatch.models.artefact import model_folder
+from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detector import NORMAL, WARMING_UP, Detector
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.general import GeneralDetector, load_detector

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from gatewatch.models.artefact import WEIGHTS, GeneralManifest, load_artefact
+from gatewatch.models.artefact.files import WEIGHTS, GeneralManifest, load_artefact
 from gatewatch.models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
 from gatewatch.models.training import general
 from gatewatch.models.training.architectures.general import GeneralForecaster

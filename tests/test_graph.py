@@ -14,11 +14,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from gatewatch.models import graph
-from gatewatch.models.artefact import GRAPH, MANIFEST, load_artefact, manifest_hash, save_artefact
+from gatewatch.models.artefact import graph
+from gatewatch.models.artefact.files import GRAPH, MANIFEST, load_artefact, manifest_hash, save_artefact
+from gatewatch.models.artefact.graph import check_steps, open_session, require_plain, settle
 from gatewatch.models.detector import Detector
 from gatewatch.models.errors import ArtefactError
-from gatewatch.models.graph import check_steps, open_session, require_plain, settle
 
 STATE = {"h": (2,)}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewatch.models.artefact import SHIPPED
+from gatewatch.models.artefact.files import SHIPPED
 from gatewatch.service.demo.station import DAY_MINUTES, write_recordings
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gatewatch.models.artefact import WEIGHTS, load_artefact
+from gatewatch.models.artefact.files import WEIGHTS, load_artefact
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings import recording_files
 from gatewatch.models.scaling import Scaling

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from gatewatch.models.artefact import load_artefact
+from gatewatch.models.artefact.files import load_artefact
 from gatewatch.models.training.checkpoint import CHECKPOINT
 from tests.resume import command, differing_files, kill_and_resume, write_recordings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatewatch.models.artefact import model_folder
+from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detector import Detector
 from gatewatch.models.general import load_detector
 from gatewatch.models.recordings import Recording

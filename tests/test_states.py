@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import model_folder
+from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detector import Detector
 from gatewatch.models.general import GeneralDetector, load_detector
 from gatewatch.models.recordings import Recording

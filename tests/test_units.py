@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact, Manifest, load_artefact, model_folder
+from gatewatch.models.artefact.files import Artefact, Manifest, load_artefact, model_folder
 from gatewatch.models.detector import Detector
 from gatewatch.models.general import load_detector
 from gatewatch.models.recordings import Recording

@@ -10,7 +10,7 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from gatewatch.models.artefact import load_artefact, model_folder
+from gatewatch.models.artefact.files import load_artefact, model_folder
 from gatewatch.models.detector import Detector
 from gatewatch.models.general import load_detector
 from gatewatch.service.app import create_app

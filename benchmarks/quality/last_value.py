@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gatewatch.models.artefact import FORMAT_VERSION, Artefact, Manifest
+from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, Manifest
 from gatewatch.models.detector import Detector
 from gatewatch.models.recordings import Recording
 from gatewatch.models.scan import Scan, scan_after

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact, Calibration, Channel, Manifest
+from gatewatch.models.artefact.files import Artefact, Calibration, Channel, Manifest
 from gatewatch.models.detector import Detector
 from gatewatch.models.recordings import Recording
 from gatewatch.models.residual import (

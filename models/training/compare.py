@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact
+from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.detector import Detector
 from gatewatch.models.errors import CalibrationError, TrainingError
 from gatewatch.models.evaluate import Evaluation, Scored, check_names, evaluate

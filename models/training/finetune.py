@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from gatewatch.models.artefact import FORMAT_VERSION, WEIGHTS, GeneralManifest, load_artefact, save_artefact
+from gatewatch.models.artefact.files import FORMAT_VERSION, WEIGHTS, GeneralManifest, load_artefact, save_artefact
 from gatewatch.models.errors import ArtefactError, TrainingError
 from gatewatch.models.recordings import Source
 from gatewatch.models.running import HORIZONS

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from gatewatch.models.artefact import FORMAT_VERSION, GeneralCalibration, GeneralManifest, save_artefact
+from gatewatch.models.artefact.files import FORMAT_VERSION, GeneralCalibration, GeneralManifest, save_artefact
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
 from gatewatch.models.training.architectures.general import GeneralForecaster

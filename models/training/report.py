@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact
+from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.detector import WARMING_UP, Detector
 from gatewatch.models.recordings import Source
 from gatewatch.models.scan import Scan, scan_together

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import FORMAT_VERSION, Manifest, save_artefact
+from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, save_artefact
 from gatewatch.models.codes import find_codes
 from gatewatch.models.errors import RecordingError, TrainingError
 from gatewatch.models.labels import label_columns, like_labels, without_labels

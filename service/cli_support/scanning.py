@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import Artefact, model_folder
+from gatewatch.models.artefact.files import Artefact, model_folder
 from gatewatch.models.detector import Detector
 from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.general import load_detector

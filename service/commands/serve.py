@@ -16,7 +16,7 @@ import structlog
 import typer
 from pydantic import ValidationError
 
-from gatewatch.models.artefact import model_folder
+from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detector import Detector
 from gatewatch.models.errors import ArtefactError, GatewatchError
 from gatewatch.models.general import load_detector

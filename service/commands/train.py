@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatewatch.models.artefact import MANIFEST, model_folder, require_place
+from gatewatch.models.artefact.files import MANIFEST, model_folder, require_place
 from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.labels import without_labels
 from gatewatch.models.recordings import Source

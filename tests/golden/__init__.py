@@ -24,7 +24,7 @@ import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact import model_folder
+from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detector import STATUSES
 from gatewatch.models.general import load_detector
 from gatewatch.models.scan import Scan, scan_together

@@ -35,7 +35,7 @@ MOST_CHANNELS = 4096
 LONGEST_NAME = 256
 LARGEST_STATE = 2**20
 """Bytes that a stream may have to carry."""
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED = Path(__file__).parent.parent / "shipped"
 SHIPPED_AS = {"general": "general", "demo": "pump-station"}
 """Names that stand for the folder of a shipped artefact."""
 
