@@ -28,7 +28,7 @@ from rich.table import Table
 
 from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.detector import Detector
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.train import train
 

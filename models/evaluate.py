@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from gatewatch.models.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
 from gatewatch.models.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, WARMING_UP
 from gatewatch.models.errors import EvaluationError
-from gatewatch.models.labels import Span
+from gatewatch.models.recordings.labels import Span
 from gatewatch.models.scan import Scan
 from gatewatch.models.vus import vus_pr
 

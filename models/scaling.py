@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.recordings import Source, pieces
+from gatewatch.models.recordings.recording import Source, pieces
 
 Floats = NDArray[np.float32]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector, expected_band
 from gatewatch.models.errors import GatewatchError, RecordingError
-from gatewatch.models.files import Rows, lines_of, open_text
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.files import Rows, lines_of, open_text
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.residual import REASONS
 from gatewatch.models.text import as_cell, listed
 

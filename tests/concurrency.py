@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detector import Detector
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan_together
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.storage.private_redis import start_private_redis

@@ -31,7 +31,7 @@ import numpy as np
 from redis import Redis
 
 from gatewatch.models.detector import Detector
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.storage.private_redis import PrivateRedis, start_private_redis

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from gatewatch.models.artefact.files import load_artefact
 from gatewatch.models.detector import Detector
 from gatewatch.models.errors import ArtefactError
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scaling import STANDARDISED_LIMIT
 from gatewatch.models.scan import scan, scan_together
 from gatewatch.models.training.architectures import CellForecaster, Forecaster, build

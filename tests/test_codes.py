@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.codes import Code, find_codes, with_missing
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.codes import Code, find_codes, with_missing
+from gatewatch.models.recordings.recording import Recording
 
 
 def recording(values: NDArray[np.float64]) -> Recording:

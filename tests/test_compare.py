@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gatewatch.models.errors import EvaluationError, TrainingError
-from gatewatch.models.labels import Labelled, Span
+from gatewatch.models.recordings.labels import Labelled, Span
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training import compare as comparing
 from gatewatch.models.training.architectures import build

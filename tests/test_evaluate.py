@@ -10,7 +10,7 @@ import pytest
 from gatewatch.models.detector import ANOMALOUS, JOIN_READINGS, NORMAL, OPEN_READINGS, WARMING_UP
 from gatewatch.models.errors import EvaluationError
 from gatewatch.models.evaluate import WEEK_S, Scored, evaluate
-from gatewatch.models.labels import Span
+from gatewatch.models.recordings.labels import Span
 
 MINUTE_MS = 60_000
 

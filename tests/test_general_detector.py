@@ -14,7 +14,7 @@ from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detector import NORMAL, WARMING_UP, Detector
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.general import GeneralDetector, load_detector
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.residual import REASONS
 from gatewatch.models.scan import Scan, scan, scan_together
 from gatewatch.models.training.synthetic import generate

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gatewatch.models.errors import EvaluationError, GatewatchError, RecordingError
-from gatewatch.models.labels import Interval, like_labels, read_intervals, with_labels
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.labels import Interval, like_labels, read_intervals, with_labels
+from gatewatch.models.recordings.recording import Recording
 
 
 def recording(stream: str = "pump", channels: tuple[str, ...] = ("a",), **columns: list[float]) -> Recording:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from gatewatch.models.detector import Detector, expected_band
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.models.threshold import ENOUGH_EXCEEDANCES, calibrate
 from gatewatch.service.app import create_app

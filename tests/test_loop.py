@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gatewatch.models.errors import TrainingError
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training import architectures, loop
 from gatewatch.models.training.architectures.base import State

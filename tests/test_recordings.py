@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewatch.models import files, recordings, tables
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings import joined, read_pieces, read_recordings, recording_files
+from gatewatch.models.recordings import files, tables
+from gatewatch.models.recordings import recording as recordings
+from gatewatch.models.recordings.recording import joined, read_pieces, read_recordings, recording_files
 
 
 def write(path: Path, text: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.page import label
 from gatewatch.models.training.report import student_quantile, write_report

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.service.client import recordings as sources
 from gatewatch.service.client import remote
 from gatewatch.service.client.recordings import history_recordings, prometheus_recordings

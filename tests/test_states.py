@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detector import Detector
 from gatewatch.models.general import GeneralDetector, load_detector
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.running import PLACES
 from gatewatch.models.scan import scan
 from tests.conftest import START_MS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.recordings import read_recordings
+from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.service.demo.station import (
     CHANNELS,
     DAY_MINUTES,

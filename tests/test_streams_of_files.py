@@ -11,7 +11,7 @@ import pytest
 
 from gatewatch.models.detector import Detector
 from gatewatch.models.errors import GatewatchError
-from gatewatch.models.recordings import Recording, read_recordings
+from gatewatch.models.recordings.recording import Recording, read_recordings
 from gatewatch.models.scan import scan, summary
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.train import prepare

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gatewatch.models.artefact.files import Artefact, Manifest, load_artefact, model_folder
 from gatewatch.models.detector import Detector
 from gatewatch.models.general import load_detector
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.running import FAR, observe, placed, running_fields
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.scan import Scan, scan

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.detector import STATUSES, Detector
 from gatewatch.models.errors import ArtefactError
-from gatewatch.models.recordings import read_recordings
+from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.models.scan import scan
 from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.train import train

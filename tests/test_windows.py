@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewatch.models.errors import TrainingError
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.windows import Window, held_out_row, held_out_windows, train_windows, usable
 

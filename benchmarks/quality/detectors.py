@@ -21,7 +21,7 @@ from benchmarks.peers import PEERS, standardise
 from benchmarks.quality.last_value import scan_by_last_value
 from benchmarks.quality.series import SETS, Series
 from gatewatch.models.detector import ANOMALOUS
-from gatewatch.models.recordings import read_recordings
+from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.models.running import HORIZONS
 
 QUANTILE = 0.999

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, Manifest
 from gatewatch.models.detector import Detector
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan_after
 from gatewatch.models.training.calibration import calibrate_manifest, neutral
 from gatewatch.models.training.config import TrainConfig

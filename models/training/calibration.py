@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, Calibration, Channel, Manifest
 from gatewatch.models.detector import Detector
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.residual import (
     CHANGE_LIMIT,
     LEAST_LIVELINESS,

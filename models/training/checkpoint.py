@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gatewatch.models.errors import TrainingError
-from gatewatch.models.recordings import Source, pieces
+from gatewatch.models.recordings.recording import Source, pieces
 from gatewatch.models.training.architectures import Forecaster
 from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.config import TrainConfig

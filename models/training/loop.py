@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gatewatch.models.errors import TrainingError
-from gatewatch.models.recordings import Source
+from gatewatch.models.recordings.recording import Source
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.architectures import Forecaster, build
 from gatewatch.models.training.architectures.base import State

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.detector import WARMING_UP, Detector
-from gatewatch.models.recordings import Source
+from gatewatch.models.recordings.recording import Source
 from gatewatch.models.scan import Scan, scan_together
 from gatewatch.models.training.page import COLOURS, PLOT_STYLE, label, paragraph, svg, table, write_page
 from gatewatch.models.training.sample import splits_to_calibrate

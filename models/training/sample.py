@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gatewatch.models.recordings import Source
+from gatewatch.models.recordings.recording import Source
 from gatewatch.models.training.calibration import Split
 from gatewatch.models.training.windows import held_out_row
 

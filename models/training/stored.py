@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings import Recording, read_pieces
+from gatewatch.models.recordings.recording import Recording, read_pieces
 
 
 class TemporaryRows:
@@ -55,7 +55,7 @@ class TemporaryRows:
 
 @dataclass(frozen=True)
 class StoredRecording:
-    """A recording in the temporary file: a models.recordings.Source.
+    """A recording in the temporary file: a models.recordings.recording.Source.
 
     Attributes:
         stream: the stream's name.

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, save_artefact
-from gatewatch.models.codes import find_codes
 from gatewatch.models.errors import RecordingError, TrainingError
-from gatewatch.models.labels import label_columns, like_labels, without_labels
-from gatewatch.models.recordings import Source, pieces
+from gatewatch.models.recordings.codes import find_codes
+from gatewatch.models.recordings.labels import label_columns, like_labels, without_labels
+from gatewatch.models.recordings.recording import Source, pieces
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.text import as_markdown
 from gatewatch.models.training.architectures import CellForecaster

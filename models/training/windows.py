@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gatewatch.models.errors import TrainingError
-from gatewatch.models.recordings import AnySource, Source
+from gatewatch.models.recordings.recording import AnySource, Source
 from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.processes import ALONE, Processes
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from gatewatch.models.codes import find_codes
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.codes import find_codes
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.service.cli_support.terminal import warn
 
 Missing = Annotated[

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatewatch.models.codes import with_missing
 from gatewatch.models.errors import GatewatchError, RecordingError
-from gatewatch.models.labels import label_columns, without_labels
-from gatewatch.models.recordings import Recording, Source, read_pieces, recording_files
+from gatewatch.models.recordings.codes import with_missing
+from gatewatch.models.recordings.labels import label_columns, without_labels
+from gatewatch.models.recordings.recording import Recording, Source, read_pieces, recording_files
 
 GROUPINGS = ("all", "stream", "folder", "channel")
 FOLDER_NAME = re.compile(r"[\w-][\w .:-]{0,127}")

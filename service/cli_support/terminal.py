@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gatewatch.models.labels import label_columns, like_labels, without_labels
-from gatewatch.models.recordings import AnySource
+from gatewatch.models.recordings.labels import label_columns, like_labels, without_labels
+from gatewatch.models.recordings.recording import AnySource
 from gatewatch.models.text import listed, one_line, visible
 
 if TYPE_CHECKING:

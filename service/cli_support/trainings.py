@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from gatewatch.models.errors import GatewatchError
-from gatewatch.models.labels import without_labels
-from gatewatch.models.recordings import Source
+from gatewatch.models.recordings.labels import without_labels
+from gatewatch.models.recordings.recording import Source
 from gatewatch.service.cli_support.terminal import training_progress, warn
 
 if TYPE_CHECKING:

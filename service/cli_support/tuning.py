@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatewatch.models.recordings import Source
+from gatewatch.models.recordings.recording import Source
 from gatewatch.service.cli_support.terminal import tell, training_progress, warn
 from gatewatch.service.cli_support.trainings import extra_needed
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 import httpx2
 import numpy as np
 
-from gatewatch.models.cells import LARGEST, LATEST_S
 from gatewatch.models.errors import GatewatchError, RecordingError
-from gatewatch.models.recordings import LONGEST_NAME, MOST_CHANNELS, MOST_IN_MEMORY, Recording
+from gatewatch.models.recordings.recording import LONGEST_NAME, MOST_CHANNELS, MOST_IN_MEMORY, Recording
+from gatewatch.models.recordings.values import LARGEST, LATEST_S
 from gatewatch.service.client.remote import ask, connected
 from gatewatch.service.doors.json_readings import STREAM_NAME
 

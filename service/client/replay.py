@@ -16,9 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gatewatch.models.cells import time_us
 from gatewatch.models.errors import GatewatchError
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
+from gatewatch.models.recordings.values import time_us
 from gatewatch.models.text import as_cell, one_line
 from gatewatch.service.client.remote import ask, connected
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gatewatch.models.errors import GatewatchError
-from gatewatch.models.labels import read_intervals, with_labels
-from gatewatch.models.recordings import read_recordings, recording_files
+from gatewatch.models.recordings.labels import read_intervals, with_labels
+from gatewatch.models.recordings.recording import read_recordings, recording_files
 from gatewatch.service.cli_support.terminal import Files, tell, training_progress
 from gatewatch.service.cli_support.trainings import extra_needed, train_config
 from gatewatch.service.commands.evaluate import LabelColumn, Labels

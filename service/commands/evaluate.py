@@ -17,8 +17,8 @@ from gatewatch.models.bootstrap import Figure
 from gatewatch.models.errors import EvaluationError, GatewatchError
 from gatewatch.models.evaluate import VUS_WINDOW, Evaluation, Scored
 from gatewatch.models.evaluate import evaluate as hold_against_labels
-from gatewatch.models.labels import Labelled, like_labels, read_intervals, with_labels
-from gatewatch.models.recordings import Recording, recording_files, stem
+from gatewatch.models.recordings.labels import Labelled, like_labels, read_intervals, with_labels
+from gatewatch.models.recordings.recording import Recording, recording_files, stem
 from gatewatch.models.scan import read_scores
 from gatewatch.service.cli_support.scanning import (
     AlertsPerWeek,

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from gatewatch.models.codes import with_missing
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings import read_recordings
+from gatewatch.models.recordings.codes import with_missing
+from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.service.cli_support.oddities import Missing
 from gatewatch.service.cli_support.terminal import sensors, tell, warn_in_one_line
 

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from gatewatch.models.codes import with_missing
 from gatewatch.models.detector import WARMING_UP
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings import Recording, read_recordings, recording_files, stem
+from gatewatch.models.recordings.codes import with_missing
+from gatewatch.models.recordings.recording import Recording, read_recordings, recording_files, stem
 from gatewatch.models.scan import summary, write_scores
 from gatewatch.service.cli_support.oddities import Missing, say_what_is_odd
 from gatewatch.service.cli_support.scanning import (

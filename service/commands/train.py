@@ -12,8 +12,8 @@ import typer
 
 from gatewatch.models.artefact.files import MANIFEST, model_folder, require_place
 from gatewatch.models.errors import GatewatchError, RecordingError
-from gatewatch.models.labels import without_labels
-from gatewatch.models.recordings import Source
+from gatewatch.models.recordings.labels import without_labels
+from gatewatch.models.recordings.recording import Source
 from gatewatch.models.text import listed
 from gatewatch.service.cli_support.oddities import Missing
 from gatewatch.service.cli_support.origins import Origin

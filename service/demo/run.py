@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.service.demo.evaluation import FALSE_ALARMS_PER_STREAM_WEEK, Detection, Evaluation, Scored, evaluate
 from gatewatch.service.demo.station import CHANNELS, DAY_MINUTES, MINUTE_MS, STREAMS, demo_faults, simulate
 

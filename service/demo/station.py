@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.errors import GatewatchError
-from gatewatch.models.recordings import Recording
+from gatewatch.models.recordings.recording import Recording
 
 Floats = NDArray[np.float64]
 Kind = Literal["leak", "bearing wear", "stuck sensor", "spike", "drop-out", "new set-point"]

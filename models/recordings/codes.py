@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.recordings import Recording, Source, pieces
+from gatewatch.models.recordings.recording import Recording, Source, pieces
 
 PLACES, PLACE_ROWS = 8, 512
 """Stretches of a recording, and readings of each, that say where its values usually lie."""

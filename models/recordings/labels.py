@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gatewatch.models.cells import time_us
 from gatewatch.models.errors import EvaluationError, RecordingError
-from gatewatch.models.files import Rows, lines_of, open_text
-from gatewatch.models.recordings import AnySource, Recording, Source
-from gatewatch.models.tables import block_rows
+from gatewatch.models.recordings.files import Rows, lines_of, open_text
+from gatewatch.models.recordings.recording import AnySource, Recording, Source
+from gatewatch.models.recordings.tables import block_rows
+from gatewatch.models.recordings.values import time_us
 from gatewatch.models.text import listed
 from gatewatch.models.vus import runs
 

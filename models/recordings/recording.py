@@ -13,10 +13,10 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.cells import LARGEST, time_us, value
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.files import open_text
-from gatewatch.models.tables import Block, block_rows, csv_table, parquet_table
+from gatewatch.models.recordings.files import open_text
+from gatewatch.models.recordings.tables import Block, block_rows, csv_table, parquet_table
+from gatewatch.models.recordings.values import LARGEST, time_us, value
 from gatewatch.models.text import listed
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.cells import LATEST_S, time_us
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.files import LONGEST_ROW, Rows, lines_of, open_regular
+from gatewatch.models.recordings.files import LONGEST_ROW, Rows, lines_of, open_regular
+from gatewatch.models.recordings.values import LATEST_S, time_us
 from gatewatch.models.text import one_line
 
 if TYPE_CHECKING:

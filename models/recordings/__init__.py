@@ -1,0 +1,1 @@
+"""Recordings: files to arrays."""
