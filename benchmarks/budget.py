@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gatewatch.models.artefact.files import model_folder
-from gatewatch.models.general import load_detector
+from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.training.synthetic import KINDS, generate
 
 INTERVAL_S = 300

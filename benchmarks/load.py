@@ -21,7 +21,7 @@ import torch
 import uvloop
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, save_artefact
-from gatewatch.models.scaling import Scaling
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.training.architectures import build
 from gatewatch.models.training.architectures.cells import CellForecaster
 from gatewatch.models.training.calibration import neutral

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gatewatch.models.artefact.files import Artefact
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.train import train

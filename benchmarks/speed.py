@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import START, Load, artefact, bodies, cpu_s, drive, one_stream_bodies, resident_mib, server
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.storage.private_redis import start_private_redis
 
 BULK = 1000

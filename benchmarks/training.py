@@ -24,8 +24,8 @@ from rich.table import Table
 from torch import nn
 
 from gatewatch.models.artefact.graph import open_session
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training import loop
 from gatewatch.models.training.architectures import CellForecaster, build, state_bytes
 from gatewatch.models.training.checkpoint import Progress, Run

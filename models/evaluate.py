@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
-from gatewatch.models.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, WARMING_UP
+from gatewatch.models.detectors.trained.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, WARMING_UP
 from gatewatch.models.errors import EvaluationError
 from gatewatch.models.recordings.labels import Span
 from gatewatch.models.scan import Scan
@@ -49,7 +49,7 @@ class Scored:
     Attributes:
         timestamps_ms: (N,) Unix milliseconds, with fractions where the recording has finer times.
         score: (N,) higher is stranger.
-        status: (N,) index into models.detector.STATUSES.
+        status: (N,) index into models.detectors.trained.detector.STATUSES.
         events: first and last row of each labelled event, in order.
     """
 

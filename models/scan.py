@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector, expected_band
+from gatewatch.models.detectors.trained.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector, expected_band
+from gatewatch.models.detectors.trained.score import REASONS
 from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.files import Rows, lines_of, open_text
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.residual import REASONS
 from gatewatch.models.text import as_cell, listed
 
 ROW_FIELDS = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")

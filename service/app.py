@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
-from gatewatch.models.general import load_detector
+from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover, served_name

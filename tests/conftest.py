@@ -21,8 +21,8 @@ from redis import Redis
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, load_artefact, save_artefact
-from gatewatch.models.detector import Detector
-from gatewatch.models.scaling import Scaling
+from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.training.architectures import build
 from gatewatch.models.training.architectures.cells import CellForecaster
 from gatewatch.models.training.calibration import neutral

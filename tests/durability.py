@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from redis import Redis
 
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.storage.private_redis import PrivateRedis, start_private_redis
 from tests.concurrency import _get, check, reading
 from tests.faults import post, services

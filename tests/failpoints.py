@@ -29,7 +29,7 @@ import numpy as np
 import uvicorn
 from redis import Redis
 
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.http.ingest import Ingest

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from redis import Redis
 
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.service.core.chain import Chain

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import redis
 
-from gatewatch.models.detector import Detector
-from gatewatch.models.general import GeneralDetector
+from gatewatch.models.detectors.general.detector import GeneralDetector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.storage.store import StateStore

@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--reopen", action="store_true")
     options = parser.parse_args()
     from gatewatch.models.artefact.files import model_folder
-    from gatewatch.models.detector import Detector
+    from gatewatch.models.detectors.trained.detector import Detector
     from gatewatch.service.settings import Settings
     from tests.test_whole_path import serving
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gatewatch.models.artefact.files import load_artefact
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.scaling import STANDARDISED_LIMIT
 from gatewatch.models.scan import scan, scan_together
 from gatewatch.models.training.architectures import CellForecaster, Forecaster, build
 from gatewatch.models.training.architectures.base import LOG_SCALE_LIMITS, State

@@ -23,7 +23,7 @@ from gatewatch.models.artefact.files import (
     save_artefact,
     standing,
 )
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.errors import ArtefactError
 from tests.conftest import CHANNELS, make_artefact
 

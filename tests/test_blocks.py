@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gatewatch.models.blocks import Records, load, store
+from gatewatch.models.record_fields import Records, load, store
 
 STATES = np.dtype([("before", "u1"), ("low", "<f4", (3,)), ("high", "<f4", (3,)), ("seen", "<u4"), ("after", "<f8")])
 

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.budget import budget_fields, joined, take_pace, thresholds, young_thresholds
-from gatewatch.models.clock import UNKNOWN
+from gatewatch.models.detectors.clock import UNKNOWN
+from gatewatch.models.detectors.general.alert_budget import (
+    budget_fields,
+    joined,
+    take_pace,
+    thresholds,
+    young_thresholds,
+)
 
 MINUTE_MS = 60_000
 

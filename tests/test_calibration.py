@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, load_artefact
-from gatewatch.models.detector import ANOMALOUS, Detector
+from gatewatch.models.detectors.trained.detector import ANOMALOUS, Detector
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.scan import scan, scan_together
 from gatewatch.models.training.calibration import SWITCH_SHARE, Split, calibrate_manifest, neutral
 from gatewatch.models.training.train import model_card

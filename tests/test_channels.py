@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, load_artefact, model_folder
-from gatewatch.models.detector import ANOMALOUS, OPEN_READINGS, Detector
-from gatewatch.models.general import load_detector
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.trained.detector import ANOMALOUS, OPEN_READINGS, Detector
+from gatewatch.models.detectors.trained.score import APART_READINGS, REASONS
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.residual import APART_READINGS, REASONS
 from gatewatch.models.scan import Scan, scan
 from tests.conftest import CHANNELS, START_MS, make_artefact
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import model_folder
-from gatewatch.models.clock import NEVER, UNKNOWN, clock_fields, take_time
-from gatewatch.models.detector import WARMING_UP, Detector
-from gatewatch.models.general import load_detector
+from gatewatch.models.detectors.clock import NEVER, UNKNOWN, clock_fields, take_time
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.trained.detector import WARMING_UP, Detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan
 from tests.conftest import CHANNELS, START_MS

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import EvaluationError, TrainingError
 from gatewatch.models.recordings.labels import Labelled, Span
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training import compare as comparing
 from gatewatch.models.training.architectures import build
 from gatewatch.models.training.compare import (

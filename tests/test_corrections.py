@@ -18,7 +18,7 @@ import redis
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import Records

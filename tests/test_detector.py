@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatewatch.models.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, Detector, Step
+from gatewatch.models.detectors.trained.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, Detector, Step
 from gatewatch.models.errors import ShapeError
 from tests.conftest import START_MS
 

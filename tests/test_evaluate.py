@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gatewatch.models.detector import ANOMALOUS, JOIN_READINGS, NORMAL, OPEN_READINGS, WARMING_UP
+from gatewatch.models.detectors.trained.detector import ANOMALOUS, JOIN_READINGS, NORMAL, OPEN_READINGS, WARMING_UP
 from gatewatch.models.errors import EvaluationError
 from gatewatch.models.evaluate import WEEK_S, Scored, evaluate
 from gatewatch.models.recordings.labels import Span

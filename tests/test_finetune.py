@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gatewatch.models.artefact.files import GeneralManifest, load_artefact, model_folder
+from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.errors import TrainingError
-from gatewatch.models.general import load_detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.models.training.config import TrainConfig

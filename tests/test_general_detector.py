@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import model_folder
-from gatewatch.models.detector import NORMAL, WARMING_UP, Detector
+from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
+from gatewatch.models.detectors.trained.detector import NORMAL, WARMING_UP, Detector
+from gatewatch.models.detectors.trained.score import REASONS
 from gatewatch.models.errors import ArtefactError
-from gatewatch.models.general import GeneralDetector, load_detector
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.residual import REASONS
 from gatewatch.models.scan import Scan, scan, scan_together
 from gatewatch.models.training.synthetic import generate
 from gatewatch.service.app import create_app
@@ -168,7 +168,7 @@ def test_a_stream_is_not_anomalous_because_it_is_young(general: Detector, kind: 
 
 
 def test_an_unknown_normal_stream_is_not_anomalous_because_it_is_young(general: Detector) -> None:
-    """Of streams that the floor of models.budget was not chosen on; without it 5 % and 6 %."""
+    """Of streams that the floor of models.detectors.general.alert_budget was not chosen on; without it 5 % and 6 %."""
     corpus = generate(1300, 64, 5, (300,))
     states = general.initial(len(corpus.values))
     alerted, warm = np.zeros(len(states), bool), np.zeros(len(states), bool)

@@ -14,7 +14,14 @@ import torch
 from safetensors.torch import load
 
 from gatewatch.models.artefact.files import WEIGHTS, GeneralManifest, load_artefact
-from gatewatch.models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
+from gatewatch.models.detectors.general.features import (
+    FEATURES,
+    HORIZONS,
+    OLDEST_READINGS,
+    observe,
+    placed,
+    running_fields,
+)
 from gatewatch.models.training import general
 from gatewatch.models.training.architectures.general import GeneralForecaster
 from gatewatch.models.training.general import Examples, GeneralConfig, examples, export, train

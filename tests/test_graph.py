@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gatewatch.models.artefact import graph
 from gatewatch.models.artefact.files import GRAPH, MANIFEST, load_artefact, manifest_hash, save_artefact
 from gatewatch.models.artefact.graph import check_steps, open_session, require_plain, settle
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.errors import ArtefactError
 
 STATE = {"h": (2,)}

@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import model_folder
-from gatewatch.models.detector import ANOMALOUS, NORMAL, Detector
-from gatewatch.models.general import load_detector
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.trained.detector import ANOMALOUS, NORMAL, Detector
+from gatewatch.models.detectors.trained.score import REASONS
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.residual import REASONS
 from gatewatch.models.scan import Scan, scan_together
 from tests.conftest import START_MS
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from gatewatch.models.detector import Detector, expected_band
+from gatewatch.models.detectors.trained.detector import Detector, expected_band
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.models.threshold import ENOUGH_EXCEEDANCES, calibrate

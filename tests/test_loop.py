@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training import architectures, loop
 from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.architectures.lstm import LSTMForecaster

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from gatewatch.models.artefact.files import WEIGHTS, load_artefact
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import recording_files
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.loop import fit
 from gatewatch.models.training.processes import Processes

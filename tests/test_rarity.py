@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.rarity import ACCEPTED_READINGS, COUNTERS, count, rarity
+from gatewatch.models.detectors.general.tail import ACCEPTED_READINGS, COUNTERS, count, rarity
 
 YOUNG = np.array([64.0])
 LIMIT = np.array([[7.0]])

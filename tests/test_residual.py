@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.residual import (
+from gatewatch.models.detectors.trained.score import (
     ACCEPT_LIMIT,
     EVENT_LIMIT,
     NOISE_LIMIT,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gatewatch.models.artefact.files import model_folder
-from gatewatch.models.detector import Detector
-from gatewatch.models.general import load_detector
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan, scan_after, scan_in_order, scan_trained_on_beginning, summary
 from tests.conftest import CHANNELS, START_MS

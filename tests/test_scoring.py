@@ -13,7 +13,7 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer
@@ -180,7 +180,7 @@ def test_a_stream_outlives_a_model_with_its_channels_in_another_order(
 
 def test_a_record_stays_within_two_kibibytes() -> None:
     """2 x 64 units, 8 channels, ring of 32 results: what is promised per stream in Redis."""
-    from gatewatch.models.residual import state_fields
+    from gatewatch.models.detectors.trained.score import state_fields
     from gatewatch.service.core import records as state
 
     detector_state = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), *state_fields(8)]

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 from starlette.testclient import TestClient
 
-from gatewatch.models.detector import STATUSES, Detector
+from gatewatch.models.detectors.trained.detector import STATUSES, Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, START_MS, make_artefact

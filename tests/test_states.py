@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import model_folder
-from gatewatch.models.detector import Detector
-from gatewatch.models.general import GeneralDetector, load_detector
+from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
+from gatewatch.models.detectors.general.features import PLACES
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.running import PLACES
 from gatewatch.models.scan import scan
 from tests.conftest import START_MS
 

@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings import tables
 from gatewatch.models.recordings.recording import Recording, read_pieces, read_recordings
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.loop import fit
 from gatewatch.models.training.sample import LEAST_ROWS, MOST_VALUES, splits_to_calibrate

@@ -9,7 +9,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.errors import GatewatchError
 from gatewatch.models.recordings.recording import Recording, read_recordings
 from gatewatch.models.scan import scan, summary

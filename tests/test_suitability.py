@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.recordings import tables
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.examine import examine
 from gatewatch.models.training.suitability import Finding, Suitability
 from gatewatch.models.training.windows import usable

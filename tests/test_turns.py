@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
 from gatewatch.service.core.records import FENCE
 from gatewatch.service.core.scorer import Scorer

@@ -15,11 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, Manifest, load_artefact, model_folder
-from gatewatch.models.detector import Detector
-from gatewatch.models.general import load_detector
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.general.features import FAR, observe, placed, running_fields
+from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.running import FAR, observe, placed, running_fields
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.scan import Scan, scan
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.train import train

@@ -11,8 +11,8 @@ import redis
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import load_artefact, model_folder
-from gatewatch.models.detector import Detector
-from gatewatch.models.general import load_detector
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, make_artefact, post, readings

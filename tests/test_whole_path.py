@@ -19,7 +19,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from gatewatch.models.detector import STATUSES, Detector
+from gatewatch.models.detectors.trained.detector import STATUSES, Detector
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.models.scan import scan

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.windows import Window, held_out_row, held_out_windows, train_windows, usable
 
 UNSCALED = Scaling(np.zeros(2), np.full(2, 1000.0), 60.0)

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from benchmarks.peers import PEERS, standardise
 from benchmarks.quality.last_value import scan_by_last_value
 from benchmarks.quality.series import SETS, Series
-from gatewatch.models.detector import ANOMALOUS
+from gatewatch.models.detectors.general.features import HORIZONS
+from gatewatch.models.detectors.trained.detector import ANOMALOUS
 from gatewatch.models.recordings.recording import read_recordings
-from gatewatch.models.running import HORIZONS
 
 QUANTILE = 0.999
 """A peer flags what is above this quantile of its scores on the train rows, in all sets."""

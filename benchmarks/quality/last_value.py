@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, Manifest
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan_after
 from gatewatch.models.training.calibration import calibrate_manifest, neutral

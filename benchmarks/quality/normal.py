@@ -25,7 +25,8 @@ from benchmarks.quality.series import SETS, Series, read_set
 
 WEEK_S = 7 * 86_400
 READINGS_AN_ALERT = 400
-"""models.budget: the general model alerts no more often, for each alert a week that is allowed."""
+"""models.detectors.general.alert_budget: the general model alerts no more often, for each alert a week that is
+allowed."""
 
 
 @dataclass(frozen=True)

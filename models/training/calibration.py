@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, Calibration, Channel, Manifest
-from gatewatch.models.detector import Detector
-from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.residual import (
+from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.scaling import Scaling
+from gatewatch.models.detectors.trained.score import (
     CHANGE_LIMIT,
     LEAST_LIVELINESS,
     LEAST_VARIANCE,
@@ -22,7 +22,7 @@ from gatewatch.models.residual import (
     RUN_MARGIN,
     judge,
 )
-from gatewatch.models.scaling import Scaling
+from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan, scan_together
 from gatewatch.models.threshold import Threshold, calibrate
 
@@ -221,7 +221,7 @@ def _extremes(values: Floats) -> tuple[Floats, Floats]:
 
 
 def _levels(deviation: Floats) -> Floats:
-    """(N, C) how far each channel's level is from its center, as models.residual follows it."""
+    """(N, C) how far each channel's level is from its center, as models.detectors.trained.score follows it."""
     bounded = np.clip(deviation, -LEVEL_LIMIT, LEVEL_LIMIT)
     return np.abs(_followed(bounded, LEVEL_GAIN, np.zeros(deviation.shape[1])))
 

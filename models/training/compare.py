@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import CalibrationError, TrainingError
 from gatewatch.models.evaluate import Evaluation, Scored, check_names, evaluate
 from gatewatch.models.recordings.labels import Labelled, Span
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.scan import scan_together
 from gatewatch.models.training.architectures import Forecaster
 from gatewatch.models.training.checkpoint import EpochReport

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, WEIGHTS, GeneralManifest, load_artefact, save_artefact
+from gatewatch.models.detectors.general.features import HORIZONS
 from gatewatch.models.errors import ArtefactError, TrainingError
 from gatewatch.models.recordings.recording import Source
-from gatewatch.models.running import HORIZONS
 from gatewatch.models.training.architectures.general import GeneralForecaster
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.export import weights

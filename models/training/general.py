@@ -27,8 +27,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, GeneralCalibration, GeneralManifest, save_artefact
+from gatewatch.models.detectors.general.features import (
+    FEATURES,
+    HORIZONS,
+    OLDEST_READINGS,
+    observe,
+    placed,
+    running_fields,
+)
 from gatewatch.models.errors import TrainingError
-from gatewatch.models.running import FEATURES, HORIZONS, OLDEST_READINGS, observe, placed, running_fields
 from gatewatch.models.training.architectures.general import GeneralForecaster
 from gatewatch.models.training.export import export_graph, weights
 from gatewatch.models.training.loop import negative_log_likelihood, torch_set
@@ -100,7 +107,7 @@ class Skill:
 
 
 def examples(corpus: Corpus) -> Examples:
-    """Put a corpus through `models.running`, as the service puts a stream through it."""
+    """Put a corpus through `models.detectors.general.features`, as the service puts a stream through it."""
     series, rows = corpus.values.shape
     states = np.zeros(series, running_fields(1))
     features = np.empty((rows, series, FEATURES), np.float32)

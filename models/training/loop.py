@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Source
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.architectures import Forecaster, build
 from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.checkpoint import EpochReport, Progress, Run, identity, resume_run, save_run

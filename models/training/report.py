@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact
-from gatewatch.models.detector import WARMING_UP, Detector
+from gatewatch.models.detectors.trained.detector import WARMING_UP, Detector
 from gatewatch.models.recordings.recording import Source
 from gatewatch.models.scan import Scan, scan_together
 from gatewatch.models.training.page import COLOURS, PLOT_STYLE, label, paragraph, svg, table, write_page

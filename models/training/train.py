@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, save_artefact
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import RecordingError, TrainingError
 from gatewatch.models.recordings.codes import find_codes
 from gatewatch.models.recordings.labels import label_columns, like_labels, without_labels
 from gatewatch.models.recordings.recording import Source, pieces
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.text import as_markdown
 from gatewatch.models.training.architectures import CellForecaster
 from gatewatch.models.training.calibration import RESTART_INTERVALS, WARM_UP, calibrate_manifest, neutral

@@ -17,9 +17,9 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Source
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.checkpoint import EpochReport, fingerprint
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.loop import fit

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import AnySource, Source
-from gatewatch.models.scaling import Scaling
 from gatewatch.models.training.processes import ALONE, Processes
 
 LEAST_TRAIN, LEAST_HELD_OUT = 32, 8

@@ -12,9 +12,9 @@ import typer
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, model_folder
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.errors import GatewatchError, RecordingError
-from gatewatch.models.general import load_detector
 from gatewatch.models.recordings.recording import Recording, read_recordings, recording_files, stem
 from gatewatch.models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning
 from gatewatch.models.text import listed

@@ -17,9 +17,9 @@ import typer
 from pydantic import ValidationError
 
 from gatewatch.models.artefact.files import model_folder
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.errors import ArtefactError, GatewatchError
-from gatewatch.models.general import load_detector
 from gatewatch.service import workers as processes
 from gatewatch.service.cli_support.terminal import warn_in_one_line
 from gatewatch.service.http.ports import Port, address_of, hold

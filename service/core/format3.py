@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gatewatch.models.general import GeneralDetector
+from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries

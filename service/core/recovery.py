@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gatewatch.models.general import GeneralDetector
+from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core import format3, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries

@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from gatewatch.models.detector import Detector
+from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.errors import StoreUnavailable, Superseded
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.store import StateStore

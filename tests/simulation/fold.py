@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detector import ANOMALOUS, NORMAL, STATUSES, WARMING_UP, Detector, Records, Step
+from gatewatch.models.detectors.trained.detector import ANOMALOUS, NORMAL, STATUSES, WARMING_UP, Detector, Records, Step
 
 FACTOR, SUMMAND, MASK = 6364136223846793005, 1442695040888963407, 2**64 - 1
 """Knuth's MMIX generator."""

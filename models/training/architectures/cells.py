@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gatewatch.models.scaling import STANDARDISED_LIMIT
+from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT
 from gatewatch.models.training.architectures.base import Forecaster, Shapes, State
 
 

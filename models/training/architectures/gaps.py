@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatewatch.models.scaling import STANDARDISED_LIMIT
+from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gatewatch.models.running import FEATURES, HORIZONS
+from gatewatch.models.detectors.general.features import FEATURES, HORIZONS
 from gatewatch.models.training.architectures.lstm import gates, remember, step_cells
 
 LOG_SCALE_LIMITS = (-2.0, 2.5)
@@ -42,7 +42,7 @@ class GeneralForecaster(nn.Module):
         """Take one reading of each of N channels in.
 
         Args:
-            features: (N, FEATURES) see models.running.
+            features: (N, FEATURES) see models.detectors.general.features.
             h, c: (N, L, H) before the reading.
 
         Returns:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.blocks import load, store
+from gatewatch.models.record_fields import load, store
 
 Records = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -11,20 +11,16 @@ from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, GeneralManifest, load_artefact, record_dtype
 from gatewatch.models.artefact.graph import check_steps, open_session, settle
-from gatewatch.models.budget import budget_fields, joined, kept, take_pace, thresholds, young_thresholds
-from gatewatch.models.clock import NEVER, clock_fields, take_time
-from gatewatch.models.detector import (
-    JOIN_READINGS,
-    Detector,
-    Floats,
-    Records,
-    Step,
-    float32,
-    incident_fields,
-    taken_over,
+from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
+from gatewatch.models.detectors.general.alert_budget import (
+    budget_fields,
+    joined,
+    kept,
+    take_pace,
+    thresholds,
+    young_thresholds,
 )
-from gatewatch.models.errors import ArtefactError
-from gatewatch.models.running import (
+from gatewatch.models.detectors.general.features import (
     BINS,
     DAY_MS,
     FEATURES,
@@ -36,7 +32,7 @@ from gatewatch.models.running import (
     running_fields,
     seasonal,
 )
-from gatewatch.models.surprise import (
+from gatewatch.models.detectors.general.score import (
     LARGEST_MISS,
     RANGE,
     due_forecasts,
@@ -48,7 +44,18 @@ from gatewatch.models.surprise import (
     surprise_fields,
     usual_miss,
 )
-from gatewatch.models.version_1 import general_dtype_1
+from gatewatch.models.detectors.trained.detector import (
+    JOIN_READINGS,
+    Detector,
+    Floats,
+    Records,
+    Step,
+    float32,
+    incident_fields,
+    taken_over,
+)
+from gatewatch.models.detectors.version_1 import general_dtype_1
+from gatewatch.models.errors import ArtefactError
 
 RESTART_INTERVALS = 100
 """A longer gap, in typical intervals, restarts the network's state unless it is of the stream's rhythm; what the stream
@@ -93,9 +100,9 @@ def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: f
 class GeneralDetector(Detector):
     """The general model, bound to the channels of a stream; one record of `state_dtype` is a stream's state.
 
-    The network is shown each channel by `models.running`, and forecasts its value 1, 3, 10 and 30 readings ahead, in
-    steps from the last one; `models.surprise` makes a score of how far that was off. A state has some 1.6 KB a
-    channel, of which 1 KB is the network's.
+    The network is shown each channel by `models.detectors.general.features`, and forecasts its value 1, 3, 10 and 30
+    readings ahead, in steps from the last one; `models.detectors.general.score` makes a score of how far that was off.
+    A state has some 1.6 KB a channel, of which 1 KB is the network's.
     """
 
     def __init__(self, artefact: Artefact, channels: Sequence[str], alerts_per_week: float | None = None) -> None:
@@ -215,7 +222,8 @@ class GeneralDetector(Detector):
         return self._take_in(judged, mid, half, residual, states, worse | ~within)
 
     def _note_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.int64]:
-        """(B,) time since the reading before, see models.clock; of gaps the forecasts and the network know nothing."""
+        """(B,) time since the reading before, see models.detectors.clock; of gaps the forecasts and the network know
+        nothing."""
         interval = states["interval_ms"]
         elapsed, anew = take_time(states, timestamps_ms, np.where(interval > 0, RESTART_INTERVALS * interval, np.inf))
         if anew is not None:

@@ -7,8 +7,9 @@ readings; an outage must not: with the time δ since the reading before and a ty
 
 f is a running median, which a wild first interval misleads for some 20 readings, and no later one.
 
-A young stream has counted too little to know what is rare (models.rarity). After n readings T is therefore at least
-YOUNG_NATS e^(-n/YOUTH_READINGS), whatever the budget and the pace: nothing alerts merely because it is new.
+A young stream has counted too little to know what is rare (models.detectors.general.tail). After n readings T is
+therefore at least YOUNG_NATS e^(-n/YOUTH_READINGS), whatever the budget and the pace: nothing alerts merely because it
+is new.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def budget_fields() -> list[tuple[str, str]]:
 
 
 def take_pace(states: Records, elapsed_ms: NDArray[np.int64], readings: NDArray[np.integer[Any]]) -> None:
-    """Learn the pace of B streams from the time since the reading before, see models.clock.take_time."""
+    """Learn the pace of B streams from the time since the reading before, see models.detectors.clock.take_time."""
     typical = states["between_ms"].astype(np.float64)
     elapsed = np.where(elapsed_ms >= 0, elapsed_ms, typical)
     step = np.maximum(4 / (readings + 1.0), LEAST_STEP)

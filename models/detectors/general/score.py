@@ -2,25 +2,26 @@
 
 The score is the largest of some parts, each in units of its threshold, so that 1.0 is the alarm edge. A part of T nats
 comes as rarely as e^-T, by what the stream itself has shown; T follows from the alerts a week that are allowed, see
-models.budget.
+models.detectors.general.alert_budget.
 
     event    u_c = (mean over h of s(e_ch / S_ch) + s(e_cτ / S_cτ)) / 2, where e_ch is how far the forecast of h
              readings ago missed, e_cτ the table of the time of day, S the mean of such misses so far, and
              s(z) = -ln P(|t₃| > z), Student's t with 3 degrees of freedom;  a_c' = a_c + (u_c - a_c)/3
              r = rarity of ‖a‖₄                                                  r/T
     level    events last:    r̄' = r̄ + (r - r̄) 2/41                              2r̄/T
-             the level left its home, or the activity changed (models.lasting):  rarity of ‖·‖₄ / (T + 1.5)
+             the level left its home, or the activity changed (shifts.py):  rarity of ‖·‖₄ / (T + 1.5)
     still    a channel does not move: readings since it last changed / (3 · its longest such run + 30)
     absent   a channel is missing: readings since it was last seen / (3 · its longest such run + 30)
              Both until 300 readings behind the limit; then the channel is set apart, and counts no more.
     range    x is outside all its values so far by a share ε > 0.02 of their range:  (ln(n/2C) + 10 ε n/(n + 200))/T
-             In a stream's first 200 readings or so its T is another, see models.budget.
+             In a stream's first 200 readings or so its T is another, see models.detectors.general.alert_budget.
 
 Why so. The mean is learned and its error measured: a network that predicts its own spread explains anomalies away.
 S never forgets, for a scale that follows the last errors makes bursts normal. Four horizons and the table surprise
-more surely than one. Rarity is counted on the stream itself (models.rarity), so that heavy tails and bad forecasts only
-cost sensitivity, not false alarms. The newest of n like readings lies outside all others with probability 2/n, and
-farther out ever more rarely. ‖·‖₄ pools the channels: one of 38 is enough, and 38 slightly odd ones are too.
+more surely than one. Rarity is counted on the stream itself (models.detectors.general.tail), so that heavy tails and
+bad forecasts only cost sensitivity, not false alarms. The newest of n like readings lies outside all others with
+probability 2/n, and farther out ever more rarely. ‖·‖₄ pools the channels: one of 38 is enough, and 38 slightly odd
+ones are too.
 """
 
 from __future__ import annotations
@@ -30,11 +31,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.blocks import load, store
-from gatewatch.models.lasting import lasting_fields, strayed
-from gatewatch.models.rarity import COUNTERS, count, rarity
-from gatewatch.models.residual import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, Judged, just_above, pool, shares
-from gatewatch.models.running import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED
+from gatewatch.models.detectors.general.features import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED
+from gatewatch.models.detectors.general.shifts import lasting_fields, strayed
+from gatewatch.models.detectors.general.tail import COUNTERS, count, rarity
+from gatewatch.models.detectors.trained.score import (
+    APART_READINGS,
+    RUN_ALLOWANCE,
+    RUN_MARGIN,
+    Judged,
+    just_above,
+    pool,
+    shares,
+)
+from gatewatch.models.record_fields import load, store
 
 Floats = NDArray[np.float64]
 Records = NDArray[Any]
@@ -70,7 +79,7 @@ MOST_OF_RUNS = 2.0
 """A channel that is dead gets no stranger than this, so that what happens to the others can still be told."""
 
 LASTING, RANGE = 1, 4
-"""Their places among the parts, see models.residual.REASONS: `level` stands for all that lasts."""
+"""Their places among the parts, see models.detectors.trained.score.REASONS: `level` stands for all that lasts."""
 
 LARGEST_PART = 1e6
 
@@ -282,7 +291,7 @@ def _surprise(
     u /= np.maximum(np.add.reduce(known[..., :_SEASONAL], 2, np.intp), 1)
     u += nats[..., _SEASONAL]
     u /= 2
-    told[..., _SEASONAL] &= ~by_table  # whose misses models.running keeps
+    told[..., _SEASONAL] &= ~by_table  # whose misses models.detectors.general.features keeps
     count = count + told
     memory = np.maximum(count, 1).astype(np.float64)
     memory[..., _SEASONAL] = np.minimum(memory[..., _SEASONAL], TABLE_READINGS)

@@ -11,8 +11,8 @@ a = 1/min(n, 1000):
 
 A level is strange by |l - h|/v, an activity by |ln α/m|/b: by how far such means usually stray, so that a random walk
 or a stream that switches between levels is used to it. For the first 20 readings the center, spread and step of
-models.running stand for them, from which a wild value is taken out. The clips bound what a reading teaches afterwards
-(contract 12): home moves by 0.6 % of the usual straying, and what is usual grows by 0.2 %.
+models.detectors.general.features stand for them, from which a wild value is taken out. The clips bound what a reading
+teaches afterwards (contract 12): home moves by 0.6 % of the usual straying, and what is usual grows by 0.2 %.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.blocks import load, store
-from gatewatch.models.running import RESOLUTION, SPREAD_FLOOR, TINY
+from gatewatch.models.detectors.general.features import RESOLUTION, SPREAD_FLOOR, TINY
+from gatewatch.models.record_fields import load, store
 
 Floats = NDArray[np.float64]
 Records = NDArray[Any]
@@ -59,7 +59,8 @@ def strayed(x: Floats, change: Floats, observed: NDArray[np.bool_], states: Reco
         x: (B, C) physical units, from each channel's origin; the last value where missing.
         change: (B, C) how far that is from the last value.
         observed: (B, C) whether it is there.
-        states: (B,) records with `lasting_fields` and those of models.running, before `running.observe`.
+        states: (B,) records with `lasting_fields` and those of models.detectors.general.features, before
+        `running.observe`.
     """
     count = states["count"]
     fields = load(states, "level", 6)

@@ -13,11 +13,19 @@ from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
 from gatewatch.models.artefact.graph import check_steps, open_session, settle
-from gatewatch.models.clock import NEVER, clock_fields, take_time
+from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
+from gatewatch.models.detectors.trained.scaling import Scaling, shown
+from gatewatch.models.detectors.trained.score import (
+    REASONS,
+    Judged,
+    ResidualCalibration,
+    begin,
+    judge,
+    set_apart,
+    state_fields,
+)
+from gatewatch.models.detectors.version_1 import trained_dtype_1
 from gatewatch.models.errors import ArtefactError, ShapeError
-from gatewatch.models.residual import REASONS, Judged, ResidualCalibration, begin, judge, set_apart, state_fields
-from gatewatch.models.scaling import Scaling, shown
-from gatewatch.models.version_1 import trained_dtype_1
 
 Records = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -49,7 +57,7 @@ class Step:
     Attributes:
         score: (B,) float32, 1.0 = threshold.
         status: (B,) index into STATUSES.
-        reason: (B,) index into models.residual.REASONS: which part of the score was largest.
+        reason: (B,) index into models.detectors.trained.score.REASONS: which part of the score was largest.
         alert: (B,) true for the reading with which an incident begins.
         mid: (B, C) what was expected of the reading, physical units; NaN where nothing was.
         half: (B, C) half width of the band around it, physical units; infinite where nothing is known. A channel that

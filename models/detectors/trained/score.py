@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.blocks import load, store
+from gatewatch.models.record_fields import load, store
 
 REASONS = ("event", "level", "still", "absent", "range")
 PARTS = 4

@@ -1,0 +1,1 @@
+"""Detectors: from a reading and a state to a score and the next state."""

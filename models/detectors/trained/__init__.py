@@ -1,0 +1,1 @@
+"""The detector that was trained on recordings of the same channels."""
