@@ -9,7 +9,7 @@ import pytest
 
 from gatewatch.models.detectors.trained.detector import ANOMALOUS, JOIN_READINGS, NORMAL, OPEN_READINGS, WARMING_UP
 from gatewatch.models.errors import EvaluationError
-from gatewatch.models.evaluate import WEEK_S, Scored, evaluate
+from gatewatch.models.evaluation.evaluate import WEEK_S, Scored, evaluate
 from gatewatch.models.recordings.labels import Span
 
 MINUTE_MS = 60_000

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from gatewatch.models.detectors.trained.detector import Detector, expected_band
+from gatewatch.models.evaluation.threshold import ENOUGH_EXCEEDANCES, calibrate
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
-from gatewatch.models.threshold import ENOUGH_EXCEEDANCES, calibrate
 from gatewatch.service.app import create_app
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gatewatch.models.errors import CalibrationError
-from gatewatch.models.threshold import calibrate, effective_readings
+from gatewatch.models.evaluation.threshold import calibrate, effective_readings
 
 
 def test_the_rate_is_kept_on_unseen_readings() -> None:

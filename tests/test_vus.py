@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatewatch.models.vus import runs, vus_pr
+from gatewatch.models.evaluation.vus import runs, vus_pr
 
 Floats = NDArray[np.float64]
 

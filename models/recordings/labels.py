@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from gatewatch.models.errors import EvaluationError, RecordingError
+from gatewatch.models.evaluation.vus import runs
 from gatewatch.models.recordings.files import Rows, lines_of, open_text
 from gatewatch.models.recordings.recording import AnySource, Recording, Source
 from gatewatch.models.recordings.tables import block_rows
 from gatewatch.models.recordings.values import time_us
 from gatewatch.models.text import listed
-from gatewatch.models.vus import runs
 
 Span = tuple[int, int]
 """First and last row of an event, both of it."""

@@ -22,9 +22,9 @@ from gatewatch.models.detectors.trained.score import (
     RUN_MARGIN,
     judge,
 )
+from gatewatch.models.evaluation.threshold import Threshold, calibrate
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan, scan_together
-from gatewatch.models.threshold import Threshold, calibrate
 
 ERROR_FLOOR = 0.02
 """Least error scale, in spreads: what a channel that hardly ever moves is allowed to."""

@@ -21,7 +21,7 @@ from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import CalibrationError, TrainingError
-from gatewatch.models.evaluate import Evaluation, Scored, check_names, evaluate
+from gatewatch.models.evaluation.evaluate import Evaluation, Scored, check_names, evaluate
 from gatewatch.models.recordings.labels import Labelled, Span
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan_together

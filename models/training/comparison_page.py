@@ -41,7 +41,7 @@ DETECTION = {
     "precision": ".3f", "recall": ".3f", "F1": ".3f", "event precision": ".3f", "event recall": ".3f",
     "event F1": ".3f", "VUS-PR": ".3f", "delay (readings)": ".0f", "false alarms per stream and week": ".2f",
 }  # fmt: skip
-"""Figures of models.evaluate that stand in the table where there are labels, and their formats."""
+"""Figures of models.evaluation.evaluate that stand in the table where there are labels, and their formats."""
 
 WITHOUT_PANEL = ("standard error", "epochs")
 SHARES = ("precision", "recall", "F1", "event precision", "event recall", "event F1", "VUS-PR")

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT, Scaling
+from gatewatch.models.evaluation.threshold import ENOUGH_EXCEEDANCES
 from gatewatch.models.recordings.recording import Recording, Source, pieces
 from gatewatch.models.recordings.tables import block_rows
-from gatewatch.models.threshold import ENOUGH_EXCEEDANCES
 from gatewatch.models.training.suitability import KINDS, Finding, Suitability
 from gatewatch.models.training.windows import held_out_row
 

@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gatewatch.models.bootstrap import Figure
 from gatewatch.models.errors import EvaluationError, GatewatchError
-from gatewatch.models.evaluate import VUS_WINDOW, Evaluation, Scored
-from gatewatch.models.evaluate import evaluate as hold_against_labels
+from gatewatch.models.evaluation.bootstrap import Figure
+from gatewatch.models.evaluation.evaluate import VUS_WINDOW, Evaluation, Scored
+from gatewatch.models.evaluation.evaluate import evaluate as hold_against_labels
 from gatewatch.models.recordings.labels import Labelled, like_labels, read_intervals, with_labels
 from gatewatch.models.recordings.recording import Recording, recording_files, stem
 from gatewatch.models.scan import read_scores

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gatewatch.models.evaluate import incidents
+from gatewatch.models.evaluation.evaluate import incidents
 from gatewatch.service.demo.station import MINUTE_MS, Fault, Kind
 
 DETECT_WITHIN_MINUTES: dict[Kind, int] = {

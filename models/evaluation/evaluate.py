@@ -4,7 +4,7 @@
     event precision           events found / (events found + false alarms)
     event recall              events with an alarm in them / events
     event F1                  their harmonic mean
-    VUS-PR                    of the scores, whatever the threshold: models.vus; the mean over streams with events
+    VUS-PR                    of the scores, whatever the threshold: vus.py; the mean over streams with events
     delay                     from the first reading of an event to the first alarm in it, median over events found
     false alarms              incidents that touch no event, a stream and week of normal readings
 
@@ -25,12 +25,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
 from gatewatch.models.detectors.trained.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, WARMING_UP
 from gatewatch.models.errors import EvaluationError
+from gatewatch.models.evaluation.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
+from gatewatch.models.evaluation.vus import vus_pr
 from gatewatch.models.recordings.labels import Span
 from gatewatch.models.scan import Scan
-from gatewatch.models.vus import vus_pr
 
 VUS_WINDOW = 100
 """Readings; the default of TSB-AD."""

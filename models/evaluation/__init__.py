@@ -1,0 +1,1 @@
+"""How good scores are: against labels, and as false-alarm rates."""
