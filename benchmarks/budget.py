@@ -20,7 +20,7 @@ from rich.table import Table
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.training.synthetic import KINDS, generate
+from gatewatch.models.training.general.synthetic import KINDS, generate
 
 INTERVAL_S = 300
 WEEK_READINGS = 7 * 86_400 // INTERVAL_S

@@ -24,9 +24,9 @@ from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, save_artef
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.training.architectures import build
 from gatewatch.models.training.architectures.cells import CellForecaster
-from gatewatch.models.training.calibration import neutral
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.export import export_step, weights
+from gatewatch.models.training.trained.calibration import neutral
 
 START = 1_700_000_000
 

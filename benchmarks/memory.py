@@ -30,7 +30,7 @@ from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.training.config import Architecture, TrainConfig
-from gatewatch.models.training.train import train
+from gatewatch.models.training.trained.train import train
 
 CHANNELS = ("command", "trigger", "response")
 LAGS = (50, 200, 500, 1000)

@@ -26,13 +26,13 @@ from torch import nn
 from gatewatch.models.artefact.graph import open_session
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.training import loop
 from gatewatch.models.training.architectures import CellForecaster, build, state_bytes
 from gatewatch.models.training.checkpoint import Progress, Run
 from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.export import export_step
 from gatewatch.models.training.processes import ALONE
-from gatewatch.models.training.windows import train_windows
+from gatewatch.models.training.trained import loop
+from gatewatch.models.training.trained.windows import train_windows
 
 CHANNELS, LANES, READINGS = 8, 64, 512
 

@@ -25,9 +25,9 @@ from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.training.architectures import build
 from gatewatch.models.training.architectures.cells import CellForecaster
-from gatewatch.models.training.calibration import neutral
 from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.export import export_step, export_whole, weights
+from gatewatch.models.training.trained.calibration import neutral
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis

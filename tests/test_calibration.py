@@ -13,8 +13,8 @@ from gatewatch.models.detectors.trained.detector import ANOMALOUS, Detector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan, scan_together
-from gatewatch.models.training.calibration import SWITCH_SHARE, Split, calibrate_manifest, neutral
-from gatewatch.models.training.train import model_card
+from gatewatch.models.training.trained.calibration import SWITCH_SHARE, Split, calibrate_manifest, neutral
+from gatewatch.models.training.trained.train import model_card
 from tests.conftest import START_MS, make_artefact
 
 STREAMS, ROWS, HELD_OUT_FROM = 16, 400, 100

@@ -13,7 +13,7 @@ from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.models.training.config import TrainConfig
-from gatewatch.models.training.finetune import finetune
+from gatewatch.models.training.general.finetune import finetune
 from tests.conftest import START_MS
 
 

@@ -17,7 +17,7 @@ from gatewatch.models.detectors.trained.score import REASONS
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan, scan_together
-from gatewatch.models.training.synthetic import generate
+from gatewatch.models.training.general.synthetic import generate
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.conftest import START_MS, post

@@ -22,10 +22,10 @@ from gatewatch.models.detectors.general.features import (
     placed,
     running_fields,
 )
-from gatewatch.models.training import general
 from gatewatch.models.training.architectures.general import GeneralForecaster
-from gatewatch.models.training.general import Examples, GeneralConfig, examples, export, train
-from gatewatch.models.training.synthetic import KINDS, Corpus, generate
+from gatewatch.models.training.general import train as general
+from gatewatch.models.training.general.synthetic import KINDS, Corpus, generate
+from gatewatch.models.training.general.train import Examples, GeneralConfig, examples, export, train
 
 TINY = GeneralConfig(hidden=16, series=96, held_out=32, rows=192, window=64, lanes=32, steps=90, learning_rate=1e-2)
 

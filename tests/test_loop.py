@@ -14,13 +14,14 @@ from torch import Tensor
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.training import architectures, loop
+from gatewatch.models.training import architectures
 from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.architectures.lstm import LSTMForecaster
 from gatewatch.models.training.checkpoint import CHECKPOINT
 from gatewatch.models.training.config import TrainConfig
-from gatewatch.models.training.loop import EpochReport, Fitted, fit, negative_log_likelihood
-from gatewatch.models.training.windows import held_out_windows
+from gatewatch.models.training.trained import loop
+from gatewatch.models.training.trained.loop import EpochReport, Fitted, fit, negative_log_likelihood
+from gatewatch.models.training.trained.windows import held_out_windows
 
 TINY = TrainConfig(layers=2, hidden=5, window=16, lanes=4, epochs=4, learning_rate=2e-2)
 

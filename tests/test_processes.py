@@ -16,10 +16,10 @@ from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import recording_files
 from gatewatch.models.training.config import TrainConfig
-from gatewatch.models.training.loop import fit
 from gatewatch.models.training.processes import Processes
 from gatewatch.models.training.stored import store_files
-from gatewatch.models.training.windows import train_windows
+from gatewatch.models.training.trained.loop import fit
+from gatewatch.models.training.trained.windows import train_windows
 from tests.resume import write_recordings
 from tests.test_windows import UNSCALED, counting, lanes
 

@@ -12,7 +12,7 @@ from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.page import label
 from gatewatch.models.training.report import student_quantile, write_report
-from gatewatch.models.training.train import Trained, model_card, train
+from gatewatch.models.training.trained.train import Trained, model_card, train
 
 CONFIG = TrainConfig(layers=1, hidden=6, window=16, lanes=4, epochs=8, learning_rate=2e-2)
 

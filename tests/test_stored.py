@@ -19,10 +19,10 @@ from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings import tables
 from gatewatch.models.recordings.recording import Recording, read_pieces, read_recordings
 from gatewatch.models.training.config import TrainConfig
-from gatewatch.models.training.loop import fit
-from gatewatch.models.training.sample import LEAST_ROWS, MOST_VALUES, splits_to_calibrate
 from gatewatch.models.training.stored import StoredRecording, TemporaryRows, store, store_files
-from gatewatch.models.training.windows import held_out_windows, train_windows
+from gatewatch.models.training.trained.loop import fit
+from gatewatch.models.training.trained.sample import LEAST_ROWS, MOST_VALUES, splits_to_calibrate
+from gatewatch.models.training.trained.windows import held_out_windows, train_windows
 
 
 def random_recordings(lengths: list[int], seed: int = 0) -> list[Recording]:

@@ -14,7 +14,7 @@ from gatewatch.models.errors import GatewatchError
 from gatewatch.models.recordings.recording import Recording, read_recordings
 from gatewatch.models.scan import scan, summary
 from gatewatch.models.training.config import TrainConfig
-from gatewatch.models.training.train import prepare
+from gatewatch.models.training.trained.train import prepare
 from gatewatch.service.client.replay import next_seq, replay_recordings
 from tests.conftest import CHANNELS, START_MS
 from tests.test_cli import gatewatch, rows_of

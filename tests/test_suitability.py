@@ -13,7 +13,7 @@ from gatewatch.models.recordings import tables
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.training.examine import examine
 from gatewatch.models.training.suitability import Finding, Suitability
-from gatewatch.models.training.windows import usable
+from gatewatch.models.training.trained.windows import usable
 
 ROWS = 2400
 CHANNELS = ("temp", "flow")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewatch.models.training.synthetic import KINDS, Clock, Corpus, generate
+from gatewatch.models.training.general.synthetic import KINDS, Clock, Corpus, generate
 
 FIVE_MINUTES = 300
 

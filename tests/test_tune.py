@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from gatewatch.models.errors import TrainingError
-from gatewatch.models.training import tune as tuning
 from gatewatch.models.training.checkpoint import EpochReport
 from gatewatch.models.training.config import TrainConfig
-from gatewatch.models.training.tune import JOURNAL, REAL, WHOLE, Trial, tune
+from gatewatch.models.training.trained import tune as tuning
+from gatewatch.models.training.trained.tune import JOURNAL, REAL, WHOLE, Trial, tune
 from tests.test_loop import waves
 
 TINY = TrainConfig(layers=1, hidden=4, window=16, lanes=4, epochs=5, learning_rate=2e-2, dropout=0)

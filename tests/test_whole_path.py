@@ -24,7 +24,7 @@ from gatewatch.models.errors import ArtefactError
 from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.models.scan import scan
 from gatewatch.models.training.config import Architecture, TrainConfig
-from gatewatch.models.training.train import train
+from gatewatch.models.training.trained.train import train
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS

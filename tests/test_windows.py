@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.training.windows import Window, held_out_row, held_out_windows, train_windows, usable
+from gatewatch.models.training.trained.windows import Window, held_out_row, held_out_windows, train_windows, usable
 
 UNSCALED = Scaling(np.zeros(2), np.full(2, 1000.0), 60.0)
 """Values below 10,000 pass unclipped, divided by 1000."""

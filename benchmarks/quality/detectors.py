@@ -164,7 +164,7 @@ def _run_command(command: Command, set_name: str, series: list[Series], scratch:
 def save_persistence(folder: Path) -> None:
     """The general model with the last value for its forecast at every horizon."""
     from gatewatch.models.training.architectures.general import GeneralForecaster
-    from gatewatch.models.training.general import GeneralConfig, Skill, save
+    from gatewatch.models.training.general.train import GeneralConfig, Skill, save
 
     network = GeneralForecaster(1, 1).eval()
     for parameter in network.head.parameters():

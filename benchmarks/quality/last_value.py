@@ -15,11 +15,11 @@ from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, Manifest
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan_after
-from gatewatch.models.training.calibration import calibrate_manifest, neutral
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.export import export_step
-from gatewatch.models.training.sample import splits_to_calibrate
-from gatewatch.models.training.train import prepare
+from gatewatch.models.training.trained.calibration import calibrate_manifest, neutral
+from gatewatch.models.training.trained.sample import splits_to_calibrate
+from gatewatch.models.training.trained.train import prepare
 
 
 class LastValue(nn.Module):

@@ -28,9 +28,9 @@ from gatewatch.models.scan import scan_together
 from gatewatch.models.training.architectures import Forecaster
 from gatewatch.models.training.checkpoint import EpochReport
 from gatewatch.models.training.config import Architecture, TrainConfig
-from gatewatch.models.training.loop import FREEDOM, negative_log_likelihood, torch_set
-from gatewatch.models.training.train import Trained, same_channels, train
-from gatewatch.models.training.windows import usable
+from gatewatch.models.training.trained.loop import FREEDOM, negative_log_likelihood, torch_set
+from gatewatch.models.training.trained.train import Trained, same_channels, train
+from gatewatch.models.training.trained.windows import usable
 
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 

@@ -15,7 +15,7 @@ from gatewatch.models.evaluation.threshold import ENOUGH_EXCEEDANCES
 from gatewatch.models.recordings.recording import Recording, Source, pieces
 from gatewatch.models.recordings.tables import block_rows
 from gatewatch.models.training.suitability import KINDS, Finding, Suitability
-from gatewatch.models.training.windows import held_out_row
+from gatewatch.models.training.trained.windows import held_out_row
 
 GAP_INTERVALS = 10
 """A time between two readings of more typical intervals is reported as a gap."""

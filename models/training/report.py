@@ -20,9 +20,9 @@ from gatewatch.models.detectors.trained.detector import WARMING_UP, Detector
 from gatewatch.models.recordings.recording import Source
 from gatewatch.models.scan import Scan, scan_together
 from gatewatch.models.training.page import COLOURS, PLOT_STYLE, label, paragraph, svg, table, write_page
-from gatewatch.models.training.sample import splits_to_calibrate
-from gatewatch.models.training.train import Trained, same_channels
-from gatewatch.models.training.windows import usable
+from gatewatch.models.training.trained.sample import splits_to_calibrate
+from gatewatch.models.training.trained.train import Trained, same_channels
+from gatewatch.models.training.trained.windows import usable
 
 SECTION = 300
 """Readings in a section of forecasts."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT
 from gatewatch.models.detectors.trained.score import RUN_ALLOWANCE, RUN_MARGIN
-from gatewatch.models.training.calibration import RESTART_INTERVALS
+from gatewatch.models.training.trained.calibration import RESTART_INTERVALS
 
 NAMED = 3
 """Channels named in one line for people."""

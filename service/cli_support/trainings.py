@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig
     from gatewatch.models.training.processes import Processes
     from gatewatch.models.training.suitability import Suitability
-    from gatewatch.models.training.train import Trained
+    from gatewatch.models.training.trained.train import Trained
 
 
 @contextlib.contextmanager
@@ -55,14 +55,14 @@ def train_detector(
     processes: Processes | None = None,
     on_examined: Callable[[Suitability], None] = say,
 ) -> Trained:
-    """models.training.train.train, with its progress and what is odd about the recordings on the terminal.
+    """models.training.trained.train.train, with its progress and what is odd about the recordings on the terminal.
 
     Raises:
         GatewatchError: the extra `train` is missing, or what training raises.
     """
     with extra_needed("training"):
         from gatewatch.models.training.processes import ALONE
-        from gatewatch.models.training.train import train as fit_and_calibrate
+        from gatewatch.models.training.trained.train import train as fit_and_calibrate
     with training_progress(config.epochs) as show:
         return fit_and_calibrate(
             recordings, config, units=units, checkpoint=checkpoint, on_examined=on_examined, on_epoch=show.on_epoch,

@@ -12,13 +12,13 @@ from gatewatch.service.cli_support.trainings import extra_needed
 
 if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig
-    from gatewatch.models.training.tune import Trial
+    from gatewatch.models.training.trained.tune import Trial
 
 
 def search(recordings: Sequence[Source], config: TrainConfig, trials: int, study: Path) -> TrainConfig:
-    """models.training.tune.tune; a GatewatchError without the extra `train`."""
+    """models.training.trained.tune.tune; a GatewatchError without the extra `train`."""
     with extra_needed("--tune"):
-        from gatewatch.models.training.tune import JOURNAL, tune
+        from gatewatch.models.training.trained.tune import JOURNAL, tune
 
     def say(trial: Trial) -> None:
         outcome = "ended early" if trial.loss is None else f"held-out loss {trial.loss:.4f}"

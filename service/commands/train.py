@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig
     from gatewatch.models.training.processes import Processes
     from gatewatch.models.training.suitability import Suitability
-    from gatewatch.models.training.train import Trained
+    from gatewatch.models.training.trained.train import Trained
 
 Groups = Mapping[str, Sequence[Source]]
 
@@ -115,7 +115,7 @@ def train(
         missing or [],
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
-        import gatewatch.models.training.train  # noqa: F401
+        import gatewatch.models.training.trained.train  # noqa: F401
     groups = origin.gather(one_model_per)
     if out is None:
         _say_what_is_odd(groups, config)
@@ -132,14 +132,14 @@ def train(
 
 
 def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
-    from gatewatch.models.training.train import prepare
+    from gatewatch.models.training.trained.train import prepare
 
     for name, recordings in groups.items():
         tell("\n".join([*([f"{name}:"] if name else []), *prepare(recordings, config).suitability.lines()]))
 
 
 def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path) -> None:
-    from gatewatch.models.training.finetune import finetune
+    from gatewatch.models.training.general.finetune import finetune
     from gatewatch.models.training.processes import joined_processes
 
     with joined_processes() as processes:
@@ -184,7 +184,7 @@ class _Training:
 
     def run(self, name: str, recordings: Sequence[Source], processes: Processes) -> None:
         """Train the model of one group of recordings, and write it."""
-        from gatewatch.models.training.train import prepare
+        from gatewatch.models.training.trained.train import prepare
 
         if name and processes.leads:
             warn(f"{name}:")

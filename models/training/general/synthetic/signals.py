@@ -8,8 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from gatewatch.models.training.synthetic.clocks import Clock
-from gatewatch.models.training.synthetic.parts import (
+from gatewatch.models.training.general.synthetic.clocks import Clock
+from gatewatch.models.training.general.synthetic.parts import (
     SEGMENTS,
     Floats,
     autoregression,

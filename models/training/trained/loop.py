@@ -22,7 +22,7 @@ from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.checkpoint import EpochReport, Progress, Run, identity, resume_run, save_run
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.processes import ALONE, Processes
-from gatewatch.models.training.windows import Window, held_out_windows, train_windows, usable
+from gatewatch.models.training.trained.windows import Window, held_out_windows, train_windows, usable
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -6,8 +6,8 @@ level, limits, steps of quantisation, physical units, missing values. Nothing in
 something that a forecaster has to live with.
 """
 
-from gatewatch.models.training.synthetic.clocks import Clock
-from gatewatch.models.training.synthetic.corpus import Corpus, generate
-from gatewatch.models.training.synthetic.signals import KINDS
+from gatewatch.models.training.general.synthetic.clocks import Clock
+from gatewatch.models.training.general.synthetic.corpus import Corpus, generate
+from gatewatch.models.training.general.synthetic.signals import KINDS
 
 __all__ = ["KINDS", "Clock", "Corpus", "generate"]

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from gatewatch.models.training.synthetic.clocks import INTERVALS_S, draw_clock
-from gatewatch.models.training.synthetic.parts import SEGMENTS, Floats, draw_segments, log_uniform, per_segment
-from gatewatch.models.training.synthetic.signals import KINDS, draw_signals
+from gatewatch.models.training.general.synthetic.clocks import INTERVALS_S, draw_clock
+from gatewatch.models.training.general.synthetic.parts import SEGMENTS, Floats, draw_segments, log_uniform, per_segment
+from gatewatch.models.training.general.synthetic.signals import KINDS, draw_signals
 
 SECOND_SIGNAL, OUTLIERS, NEW_LEVELS, LIMITS, STEPS, MISSING = 0.3, 0.2, 0.2, 0.1, 0.25, 0.2
 """Shares of the series to which this is done."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gatewatch.models.recordings.recording import Source
-from gatewatch.models.training.calibration import Split
-from gatewatch.models.training.windows import held_out_row
+from gatewatch.models.training.trained.calibration import Split
+from gatewatch.models.training.trained.windows import held_out_row
 
 MOST_VALUES = 2_000_000
 """Values of all channels that calibrate: some 400 bytes each while they do."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from gatewatch.models.training.synthetic.parts import Floats, log_uniform
+from gatewatch.models.training.general.synthetic.parts import Floats, log_uniform
 
 INTERVALS_S = (1, 2, 5, 10, 30, 60, 60, 120, 300, 300, 300, 600, 600, 900, 900, 1800, 1800, 3600, 3600)
 """Usual ones; those under which the clock of the day shows in a thousand rows come more often."""

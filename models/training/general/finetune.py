@@ -21,7 +21,8 @@ from gatewatch.models.recordings.recording import Source
 from gatewatch.models.training.architectures.general import GeneralForecaster
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.export import weights
-from gatewatch.models.training.general import (
+from gatewatch.models.training.general.synthetic import Corpus
+from gatewatch.models.training.general.train import (
     SETTLED,
     Examples,
     GeneralConfig,
@@ -31,9 +32,8 @@ from gatewatch.models.training.general import (
     export,
     fit_examples,
 )
-from gatewatch.models.training.loop import torch_set
-from gatewatch.models.training.synthetic import Corpus
-from gatewatch.models.training.windows import held_out_row
+from gatewatch.models.training.trained.loop import torch_set
+from gatewatch.models.training.trained.windows import held_out_row
 
 LEAST_ROWS = 256
 """Readings in the shortest series that is trained on or compared on."""

@@ -1,6 +1,6 @@
 """The general network, trained on synthetic signals only, so that any channel can be put through it unseen.
 
-    python -m gatewatch.models.training.general --out FOLDER --seed 0
+    python -m gatewatch.models.training.general.train --out FOLDER --seed 0
 
 Steps are counted, not minutes: one seed gives one network, to the bit, on the same machine.
 
@@ -38,8 +38,8 @@ from gatewatch.models.detectors.general.features import (
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.training.architectures.general import GeneralForecaster
 from gatewatch.models.training.export import export_graph, weights
-from gatewatch.models.training.loop import negative_log_likelihood, torch_set
-from gatewatch.models.training.synthetic import KINDS, Corpus, generate
+from gatewatch.models.training.general.synthetic import KINDS, Corpus, generate
+from gatewatch.models.training.trained.loop import negative_log_likelihood, torch_set
 
 FARTHEST = 15.0
 """Steps; a target farther out is taken for this far, so that a jump after long rest does not rule the loss."""

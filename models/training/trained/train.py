@@ -18,16 +18,16 @@ from gatewatch.models.recordings.labels import label_columns, like_labels, witho
 from gatewatch.models.recordings.recording import Source, pieces
 from gatewatch.models.text import as_markdown
 from gatewatch.models.training.architectures import CellForecaster
-from gatewatch.models.training.calibration import RESTART_INTERVALS, WARM_UP, calibrate_manifest, neutral
 from gatewatch.models.training.checkpoint import EpochReport
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.examine import examine
 from gatewatch.models.training.export import export_step, export_whole, weights
-from gatewatch.models.training.loop import Fitted, fit
 from gatewatch.models.training.processes import ALONE, Processes
-from gatewatch.models.training.sample import splits_to_calibrate
 from gatewatch.models.training.suitability import Finding, Suitability
-from gatewatch.models.training.windows import usable
+from gatewatch.models.training.trained.calibration import RESTART_INTERVALS, WARM_UP, calibrate_manifest, neutral
+from gatewatch.models.training.trained.loop import Fitted, fit
+from gatewatch.models.training.trained.sample import splits_to_calibrate
+from gatewatch.models.training.trained.windows import usable
 
 RHYTHM_GAPS, RHYTHM_SHARE, RHYTHM_MARGIN = 5, 0.1, 3.0
 

@@ -22,9 +22,9 @@ from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Source
 from gatewatch.models.training.checkpoint import EpochReport, fingerprint
 from gatewatch.models.training.config import TrainConfig
-from gatewatch.models.training.loop import fit
-from gatewatch.models.training.train import same_channels
-from gatewatch.models.training.windows import usable
+from gatewatch.models.training.trained.loop import fit
+from gatewatch.models.training.trained.train import same_channels
+from gatewatch.models.training.trained.windows import usable
 
 JOURNAL = "study.journal"
 NAME = "gatewatch"
@@ -74,7 +74,7 @@ def tune(
     """Search until so many trainings are in the study, those of earlier runs counted, and give the best settings.
 
     Args:
-        recordings: to train on, as for models.training.train.
+        recordings: to train on, as for models.training.trained.train.
         config: the settings tried first; all that are not searched stay as they are. A time limit holds for each
             training, and makes the outcome depend on the machine's speed.
         trials: trainings in all.

@@ -1,0 +1,1 @@
+"""Trains the general network, on synthetic signals and on recordings."""

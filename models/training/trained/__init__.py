@@ -1,0 +1,1 @@
+"""Trains a detector on recordings of its own channels."""
