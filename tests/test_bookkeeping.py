@@ -21,7 +21,7 @@ from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import FEW
 from tests.conftest import PATIENT_MS, post, readings
-from tests.relay import Relay
+from tests.support.relay import Relay
 
 QUIET = 10
 SHORT_MS = 300

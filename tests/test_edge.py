@@ -27,7 +27,7 @@ import uvicorn
 from gatewatch.service.http.connection_limits import SPARE_FILES, allow_files
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.conftest import CROWDED, crowded, readings
-from tests.slowloris import Held, dribble, open_files, rss_mb
+from tests.faults.slowloris import Held, dribble, open_files, rss_mb
 from tests.test_whole_path import serving
 
 SHORT = {"GATEWATCH_HEAD_DEADLINE_S": "1", "GATEWATCH_BODY_DEADLINE_S": "1"}

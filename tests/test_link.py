@@ -25,7 +25,7 @@ from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import FEW
 from tests.conftest import PATIENT_MS, post, readings
-from tests.relay import Relay
+from tests.support.relay import Relay
 from tests.test_scoring import state_key
 
 LOOPS = pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])

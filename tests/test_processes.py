@@ -20,7 +20,7 @@ from gatewatch.models.training.processes import Processes
 from gatewatch.models.training.stored import store_files
 from gatewatch.models.training.trained.loop import fit
 from gatewatch.models.training.trained.windows import train_windows
-from tests.resume import write_recordings
+from tests.faults.resume import write_recordings
 from tests.test_windows import UNSCALED, counting, lanes
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

@@ -16,7 +16,7 @@ from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.conftest import CHANNELS, make_artefact, post, readings
-from tests.format3 import put_back
+from tests.support.format3 import put_back
 from tests.test_scoring import state_key
 from tests.test_takeover import GENERAL, known
 

@@ -2,7 +2,7 @@
 
 loop.py     an event loop whose time is a number and whose order of events is drawn
 fold.py     a detector that is a running hash, and the same in plain Python, for the oracle
-faults.py   what goes wrong
+load.py   what goes wrong
 redis.py    a server that is a dictionary
 store.py    a worker's store, over a network that fails
 senders.py  clients that send early, twice, in any order, and again

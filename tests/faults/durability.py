@@ -1,6 +1,6 @@
 """What a dead Redis and a power cut cost: readings that were answered and are gone, for `strict` and for `fast`.
 
-    python -m tests.durability --times 10
+    python -m tests.faults.durability --times 10
 
 Senders post to a service; in the middle Redis is killed (kill -9) or the power fails: Redis is killed and its
 append-only file is cut at the end of the last fdatasync that had finished, which a library preloaded into it notes
@@ -27,8 +27,8 @@ from redis import Redis
 
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.storage.private_redis import PrivateRedis, start_private_redis
-from tests.concurrency import _get, check, reading
-from tests.faults import post, services
+from tests.faults.concurrency import _get, check, reading
+from tests.faults.load import post, services
 
 STREAMS, SENDERS = 40, 8
 FSYNC: dict[str, Literal["always", "everysec"]] = {"strict": "always", "fast": "everysec"}

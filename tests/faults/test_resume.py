@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from gatewatch.models.artefact.files import load_artefact
 from gatewatch.models.training.checkpoint import CHECKPOINT
-from tests.resume import command, differing_files, kill_and_resume, write_recordings
+from tests.faults.resume import command, differing_files, kill_and_resume, write_recordings
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def _first_epoch(recordings: Path, folder: Path) -> Path:
 def test_a_training_killed_and_resumed_ends_with_the_same_artefact(
     recordings: Path, unbroken: Path, tmp_path: Path
 ) -> None:
-    """Twice; `python -m tests.resume --times 20` does it longer."""
+    """Twice; `python -m tests.faults.resume --times 20` does it longer."""
     kills = list(kill_and_resume(recordings, tmp_path, 3, 2, random.Random(2)))
     assert kills
     assert differing_files(unbroken / "out", tmp_path / "out") == []

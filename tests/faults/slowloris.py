@@ -1,6 +1,6 @@
 """Many connections that never finish their request, and what a good client notices of them.
 
-    python -m tests.slowloris --sockets 10000 [--connections 12000] [--reopen]
+    python -m tests.faults.slowloris --sockets 10000 [--connections 12000] [--reopen]
 
 Half of the sockets dribble a head, half a body, a byte a second each; with --reopen, as many as were closed are opened
 again every second. The service is one process of `gatewatch serve` with the shipped model and default settings but

@@ -1,4 +1,4 @@
-"""The contract under faults, in short; `python -m tests.faults` is the long form."""
+"""The contract under faults, in short; `python -m tests.faults.load` is the long form."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.store import StateStore
-from tests import faults
 from tests.conftest import post, readings
+from tests.faults import load
 
 
 def test_every_reading_is_applied_once_and_in_order_through_faults(artefact: Path) -> None:
     """Two services over one Redis, broken connections on all sides, Redis killed, readings sent twice at once."""
-    ledger = asyncio.run(faults.run(artefact, readings=1200, streams=8, seed=1, kills=True))
+    ledger = asyncio.run(load.run(artefact, readings=1200, streams=8, seed=1, kills=True))
     assert ledger.wrong == []
     assert sum(ledger.faults.values()) >= 100  # a run without faults proves nothing
     assert ledger.kills >= 1

@@ -17,7 +17,7 @@ from gatewatch.models.detectors.trained.score import REASONS
 from gatewatch.service.observability.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
 from gatewatch.service.settings import Settings
 from tests.conftest import post, readings
-from tests.slowloris import rss_mb
+from tests.faults.slowloris import rss_mb
 from tests.test_whole_path import serving
 
 STREAMS = int(os.environ.get("STREAMS", "5000"))
@@ -108,7 +108,7 @@ def taken(client: httpx2.Client, sent: list[dict[str, object]], away: list[str])
 
 
 def test_metrics_and_memory_stay_flat_whatever_the_number_of_streams(artefact: Path, tmp_path: Path) -> None:
-    """The long form: STREAMS=1000000 python -m pytest -s tests/test_many_streams.py
+    """The long form: STREAMS=1000000 python -m pytest -s tests/faults/test_many_streams.py
 
     Names and keys of 65,536 streams are remembered, so memory grows until then; from half of the streams on it is flat.
     """

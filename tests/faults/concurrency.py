@@ -1,6 +1,6 @@
 """Many clients, several service processes, one Redis: is every reading applied exactly once, in its order?
 
-    python -m tests.concurrency --readings 1000000
+    python -m tests.faults.concurrency --readings 1000000
 
 Eight clients send to four processes; a part of the requests goes to two of them at the same moment. First 1,000
 streams, each client with readings of its own; then one stream that all eight write, each taking the next piece of it,
@@ -31,7 +31,7 @@ from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan_together
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.storage.private_redis import start_private_redis
-from tests.faults import services
+from tests.faults.load import services
 
 CHANNELS = ("pressure", "flow")
 START_S = 1_700_000_000

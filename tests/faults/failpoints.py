@@ -1,6 +1,6 @@
 """A service that dies, stops or is told to stop at a named point of its work, and what becomes of the readings.
 
-    python -m tests.failpoints --times 100
+    python -m tests.faults.failpoints --times 100
 
 For each point and each way, a service is forked that meets its end there; the readings it was sent are sent again to
 another one. In the end each stream must hold exactly its readings, with the scores of the detector alone. A service
@@ -37,7 +37,7 @@ from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import Held
-from tests.concurrency import check, reading
+from tests.faults.concurrency import check, reading
 
 POINTS: dict[str, tuple[type, str, bool]] = {
     "after_load": (Held, "load", True),

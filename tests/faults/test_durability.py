@@ -1,4 +1,4 @@
-"""Redis dies: what was answered is there. `python -m tests.durability` is the long form, with power cuts."""
+"""Redis dies: what was answered is there. `python -m tests.faults.durability` is the long form, with power cuts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.durability import FSYNC, trial
+from tests.faults.durability import FSYNC, trial
 
 
 @pytest.mark.parametrize("durability", FSYNC)

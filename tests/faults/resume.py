@@ -1,6 +1,6 @@
 """Kill a training with SIGKILL at random moments and run the same command again each time: nothing is lost.
 
-    python -m tests.resume --times 20 --seed 0
+    python -m tests.faults.resume --times 20 --seed 0
 
 After each kill the checkpoint must be absent or whole, and the artefact too; in the end every file of the artefact must
 be, byte for byte, that of a training which nobody killed.

@@ -95,7 +95,7 @@ def test_a_record_with_any_one_bit_flipped_is_not_scored_on(detector: Detector, 
 
 
 def test_no_mutant_of_a_record_is_scored_on(detector: Detector, records: list[bytes]) -> None:
-    """The long form: MUTANTS=300000 MUTANTS_SEED=1 python -m pytest -s tests/test_harm.py"""
+    """The long form: MUTANTS=300000 MUTANTS_SEED=1 python -m pytest -s tests/faults/test_harm.py"""
     rng, sound, tried = random.Random(SEED), set(records), 0
     while tried < MUTANTS:
         mutants = [mutant for mutant in (harmed(records, rng) for _ in range(TOGETHER)) if mutant not in sound]

@@ -1,6 +1,6 @@
 """A load under faults: readings sent through broken connections to services over a broken Redis, and what is left.
 
-    python -m tests.faults --readings 100000 --streams 32
+    python -m tests.faults.load --readings 100000 --streams 32
 
 Two services share one Redis. A proxy that drops, cuts and delays stands before each service and before Redis; a sender
 sends every reading until it is answered, and some of them twice at once. In the end every stream must hold exactly its

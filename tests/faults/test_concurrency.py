@@ -1,11 +1,11 @@
-"""Many clients and processes at once, in short; `python -m tests.concurrency` is the long form."""
+"""Many clients and processes at once, in short; `python -m tests.faults.concurrency` is the long form."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from tests import concurrency
+from tests.faults import concurrency
 
 
 def test_every_reading_is_applied_once_whoever_sends_it_to_whom(artefact: Path) -> None:

@@ -1,0 +1,1 @@
+"""The tests; README.md says what the long forms found."""

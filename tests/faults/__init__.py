@@ -1,0 +1,1 @@
+"""Loads under faults: long forms, and their short tests."""
