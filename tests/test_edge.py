@@ -26,9 +26,9 @@ import uvicorn
 
 from gatewatch.service.http.connection_limits import SPARE_FILES, allow_files
 from gatewatch.service.storage.private_redis import start_private_redis
+from tests.api.test_whole_path import serving
 from tests.conftest import CROWDED, crowded, readings
 from tests.faults.slowloris import Held, dribble, open_files, rss_mb
-from tests.test_whole_path import serving
 
 SHORT = {"GATEWATCH_HEAD_DEADLINE_S": "1", "GATEWATCH_BODY_DEADLINE_S": "1"}
 POST = b"POST /v1/readings HTTP/1.1\r\nhost: localhost\r\n"

@@ -16,8 +16,8 @@ import httpx2
 import pytest
 
 from gatewatch.service.http.ports import Port, hold
-from tests.test_cli import gatewatch, refused
-from tests.test_whole_path import serving
+from tests.api.test_cli import gatewatch, refused
+from tests.api.test_whole_path import serving
 
 CONNECTIONS = 64
 

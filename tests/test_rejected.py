@@ -15,8 +15,8 @@ from gatewatch.service.app import create_app
 from gatewatch.service.observability.metrics import REJECTIONS, Metrics
 from gatewatch.service.observability.rejections import SILENCE_S, Rejected
 from gatewatch.service.settings import Settings
+from tests.api.test_whole_path import serving
 from tests.conftest import post, readings
-from tests.test_whole_path import serving
 
 BAD: dict[str, list[Any]] = {
     "form": [5, {"stream": "s"} | {"values": 1, "extra": 2}],

@@ -20,8 +20,8 @@ from gatewatch.models.recordings.recording import Recording
 from gatewatch.service.client import recordings as sources
 from gatewatch.service.client import remote
 from gatewatch.service.client.recordings import history_recordings, prometheus_recordings
+from tests.api.test_whole_path import serving
 from tests.conftest import CHANNELS, START_MS, readings
-from tests.test_whole_path import serving
 
 ANSWER = """{"status":"success","data":{"resultType":"matrix","result":[
 {"metric":{"__name__":"pump_flow","instance":"a:9100","job":"pumps"},

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI cannot know of the service. tests/test_openapi.py holds the service to it."""
+"""The OpenAPI document: what FastAPI cannot know of the service. tests/api/test_openapi.py holds the service to it."""
 
 from __future__ import annotations
 

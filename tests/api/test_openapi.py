@@ -111,7 +111,7 @@ def run(app: Any, seed: int) -> dict[str, str]:
 
 
 def test_every_answer_is_as_the_document_says(settings: Callable[..., Settings]) -> None:
-    """The long form: OPENAPI_REQUESTS=10000 OPENAPI_SEED=1 python -m pytest tests/test_openapi.py"""
+    """The long form: OPENAPI_REQUESTS=10000 OPENAPI_SEED=1 python -m pytest tests/api/test_openapi.py"""
     app, seed, wrong = Counted(create_app(settings())), SEED, dict[str, str]()
     while app.answers.total() < REQUESTS and not wrong:  # a run is some 1,000 requests; routes without input soon end
         wrong = run(app, seed)

@@ -26,10 +26,10 @@ from gatewatch.service.cli import app as command
 from gatewatch.service.demo.station import write_recordings
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
+from tests.api.test_whole_path import serving
 from tests.conftest import post, readings
-from tests.test_whole_path import serving
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parent.parent.parent
 PAGES: Final = sorted(
     page
     for pattern in ("*.md", "docs/**/*.md", "examples/*.md", "benchmarks/**/*.md", "tests/*.md")

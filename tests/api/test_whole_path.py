@@ -27,8 +27,8 @@ from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.trained.train import train
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
+from tests.api.test_cli import gatewatch, recording, refused, rows_of
 from tests.conftest import CHANNELS
-from tests.test_cli import gatewatch, recording, refused, rows_of
 
 
 @contextmanager

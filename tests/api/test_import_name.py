@@ -14,7 +14,7 @@ import pytest
 from gatewatch.models.artefact.files import SHIPPED
 from gatewatch.service.demo.station import DAY_MINUTES, write_recordings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     ([str(Path(sys.executable).with_name("gatewatch"))], "the script"),
     ([sys.executable, "-m", "gatewatch"], "python -m gatewatch"),

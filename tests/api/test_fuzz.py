@@ -214,7 +214,7 @@ async def fuzz(app: FastAPI) -> tuple[Counter[int], list[str]]:
 
 
 def test_no_request_is_a_server_error_and_none_harms_a_stream(settings: Callable[..., Settings]) -> None:
-    """The long form: FUZZ_REQUESTS=1000000 FUZZ_SECONDS=900 FUZZ_SEED=1 python -m pytest -s tests/test_fuzz.py"""
+    """The long form: FUZZ_REQUESTS=1000000 FUZZ_SECONDS=900 FUZZ_SEED=1 python -m pytest -s tests/api/test_fuzz.py"""
     with TestClient(create_app(settings())) as client:
         before = post(client, readings("witness", 10))
     began = time.monotonic()

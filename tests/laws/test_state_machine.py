@@ -1,7 +1,7 @@
 """Whatever is sent, in whatever order: each answer and each stream is what a plain model of the contract says.
 
 The model keeps a stream as a list of readings, and scores it anew from the first one when one comes late. Longer:
-MACHINE_EXAMPLES=1000 python -m pytest tests/test_state_machine.py -o timeout=0
+MACHINE_EXAMPLES=1000 python -m pytest tests/laws/test_state_machine.py -o timeout=0
 """
 
 from __future__ import annotations

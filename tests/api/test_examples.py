@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.test_cli import gatewatch
-from tests.test_whole_path import serving
+from tests.api.test_cli import gatewatch
+from tests.api.test_whole_path import serving
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import yaml
 
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
-from tests.test_whole_path import serving
+from tests.api.test_whole_path import serving
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def load(name: str) -> Any:

@@ -159,5 +159,5 @@ def test_importing_the_service_loads_no_torch() -> None:
 
 
 def test_models_never_imports_the_service() -> None:
-    sources = Path(__file__).parent.parent.joinpath("models").rglob("*.py")
+    sources = Path(__file__).parent.parent.parent.joinpath("models").rglob("*.py")
     assert [path.name for path in sources if "from gatewatch.service" in path.read_text()] == []

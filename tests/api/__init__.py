@@ -1,0 +1,1 @@
+"""The service and the command as their users meet them."""
