@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from gatewatch.models.errors import GatewatchError
 from gatewatch.service.cli import app
 from gatewatch.service.commands.compare import compare
-from tests.conftest import CHANNELS
+from tests.support.samples import CHANNELS
 
 FAULT = range(100, 120)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.api.test_cli import gatewatch, recording
-from tests.api.test_whole_path import serving
-from tests.conftest import readings
+from tests.support.cli import gatewatch, recording
+from tests.support.samples import readings
+from tests.support.whole_path import serving
 
 LOOPBACK = {"address 127.0.0.1", "address ::1", "name 127.0.0.1", "name localhost"}
 

@@ -16,7 +16,7 @@ import yaml
 
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
-from tests.api.test_whole_path import serving
+from tests.support.whole_path import serving
 
 ROOT = Path(__file__).parent.parent.parent
 

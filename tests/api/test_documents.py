@@ -26,8 +26,8 @@ from gatewatch.service.cli import app as command
 from gatewatch.service.demo.station import write_recordings
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
-from tests.api.test_whole_path import serving
-from tests.conftest import post, readings
+from tests.support.samples import post, readings
+from tests.support.whole_path import serving
 
 ROOT: Final = Path(__file__).parent.parent.parent
 PAGES: Final = sorted(

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.api.test_cli import gatewatch
-from tests.api.test_whole_path import serving
+from tests.support.cli import gatewatch
+from tests.support.whole_path import serving
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

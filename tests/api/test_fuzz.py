@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from tests.conftest import post, readings
+from tests.support.samples import post, readings
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "20000"))
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from tests.conftest import CROWDED, crowded, readings
+from tests.support.samples import CROWDED, crowded, readings
 
 JSON = {"content-type": "application/json"}
 STREAM = "/v1/streams/{stream}"
@@ -42,7 +42,7 @@ WAYS: dict[tuple[str, int], Way] = {
     **{(RESET, status): way for status, way in ((422, ({}, {"params": {"what": "all"}})), (503, (AWAY, {})))},
 }
 BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}
-"""Answered before there is a request, see test_edge.py."""
+"""Answered before there is a request, see test_connection_limits.py."""
 
 
 def sent(client: TestClient, route: str, **changes: Any) -> Any:

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from gatewatch.service.app import create_app
 from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.settings import Settings
-from tests.conftest import CROWDED, START_MS, crowded, post, readings
+from tests.support.samples import CROWDED, START_MS, crowded, post, readings
 
 
 def test_a_stream_warms_up_and_then_finds_the_anomaly_and_its_channel(client: TestClient) -> None:

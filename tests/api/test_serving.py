@@ -21,9 +21,9 @@ import httpx2
 import pytest
 
 from gatewatch.service.http.ports import hold
-from tests.api.test_cli import gatewatch, refused
-from tests.api.test_whole_path import serving
-from tests.conftest import make_artefact, post, readings
+from tests.support.cli import gatewatch, refused
+from tests.support.samples import make_artefact, post, readings
+from tests.support.whole_path import serving
 
 NO_TEMPORARY_FOLDER = """
 import tempfile

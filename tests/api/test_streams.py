@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from gatewatch.service.app import create_app
 from gatewatch.service.intake.batcher import BESIDE
 from gatewatch.service.settings import Settings
-from tests.conftest import post, readings
+from tests.support.samples import post, readings
 
 
 def first_of(names: list[str]) -> list[dict[str, object]]:

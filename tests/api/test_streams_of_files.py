@@ -16,9 +16,9 @@ from gatewatch.models.scan import scan, summary
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.trained.train import prepare
 from gatewatch.service.client.replay import next_seq, replay_recordings
-from tests.api.test_cli import gatewatch, rows_of
-from tests.api.test_whole_path import serving
-from tests.conftest import CHANNELS, START_MS
+from tests.support.cli import gatewatch, rows_of
+from tests.support.samples import CHANNELS, START_MS
+from tests.support.whole_path import serving
 
 
 def readings(rows: int = 90, seed: int = 0) -> Recording:

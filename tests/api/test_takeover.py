@@ -14,16 +14,11 @@ from starlette.testclient import TestClient
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.resp import Commands
-from tests.conftest import CHANNELS, START_MS, make_artefact, post, readings
-from tests.test_scoring import state_key
+from tests.support.samples import CHANNELS, START_MS, make_artefact, post, readings
+from tests.support.scorer import state_key
+from tests.support.takeover import GENERAL, known
 
 Make = Callable[..., Settings]
-
-GENERAL: dict[str, Any] = {"model": "general", "channels": CHANNELS}
-
-
-def known(client: TestClient, stream: str) -> dict[str, Any]:
-    return dict(client.get(f"/v1/streams/{stream}").json())
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from tests.api.test_takeover import GENERAL, known
-from tests.conftest import CHANNELS, make_artefact, post, readings
 from tests.support.format3 import put_back
-from tests.test_scoring import state_key
+from tests.support.samples import CHANNELS, make_artefact, post, readings
+from tests.support.scorer import state_key
+from tests.support.takeover import GENERAL, known
 
 Make = Callable[..., Settings]
 CHOSEN = {"on_gap": "hold", "reorder_window_s": 300.0}

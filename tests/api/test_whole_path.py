@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,41 +20,9 @@ from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.trained.train import train
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from tests.api.test_cli import gatewatch, recording, refused, rows_of
-from tests.conftest import CHANNELS
-
-
-@contextmanager
-def serving(
-    artefact: Path, data: Path, *options: str, **environment: str
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
-    kept |= {
-        "GATEWATCH_MODEL": str(artefact),
-        "GATEWATCH_DATA_DIR": str(data),
-        "GATEWATCH_PORT": str(port),
-        **environment,
-    }
-    process = subprocess.Popen([sys.executable, "-m", "gatewatch", "serve", *options], env=kept, stderr=subprocess.PIPE)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                if httpx2.get(f"{url}/readyz").status_code == 200:
-                    break
-            except httpx2.TransportError:
-                time.sleep(0.05)
-        else:
-            pytest.fail("the service is not ready after 30 s")
-        yield url, process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
-    assert process.returncode in (0, -signal.SIGKILL), log.decode()  # killed by the test, or told to stop
+from tests.support.cli import gatewatch, recording, refused, rows_of
+from tests.support.samples import CHANNELS
+from tests.support.whole_path import serving
 
 
 @pytest.fixture(scope="module")

@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    from tests.conftest import make_artefact
+    from tests.support.samples import make_artefact
 
     with tempfile.TemporaryDirectory() as scratch:
         artefact = make_artefact(Path(scratch) / "tiny")

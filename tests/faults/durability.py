@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    from tests.conftest import make_artefact
+    from tests.support.samples import make_artefact
 
     rng = np.random.default_rng(options.seed)
     wrong: list[str] = []

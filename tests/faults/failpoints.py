@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=100)
     parser.add_argument("--points", nargs="*", default=list(POINTS))
     options = parser.parse_args()
-    from tests.conftest import make_artefact
+    from tests.support.samples import make_artefact
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:

@@ -285,7 +285,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=FAULT_SHARE, help="of the chunks that meet a fault")
     options = parser.parse_args()
-    from tests.conftest import make_artefact
+    from tests.support.samples import make_artefact
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:

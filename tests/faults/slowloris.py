@@ -128,7 +128,7 @@ def main() -> None:
     from gatewatch.models.artefact.files import model_folder
     from gatewatch.models.detectors.trained.detector import Detector
     from gatewatch.service.settings import Settings
-    from tests.api.test_whole_path import serving
+    from tests.support.whole_path import serving
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -18,7 +18,7 @@ from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.settings import Settings
-from tests.conftest import CHANNELS, post, readings
+from tests.support.samples import CHANNELS, post, readings
 
 MUTANTS = int(os.environ.get("MUTANTS", "20000"))
 SEED = int(os.environ.get("MUTANTS_SEED", "0"))

@@ -19,8 +19,8 @@ from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.store import StateStore
-from tests.conftest import post, readings
 from tests.faults import load
+from tests.support.samples import post, readings
 
 
 def test_every_reading_is_applied_once_and_in_order_through_faults(artefact: Path) -> None:

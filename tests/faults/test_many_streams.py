@@ -16,9 +16,9 @@ from gatewatch.models.artefact.files import FORMAT_VERSION
 from gatewatch.models.detectors.trained.score import REASONS
 from gatewatch.service.observability.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
 from gatewatch.service.settings import Settings
-from tests.api.test_whole_path import serving
-from tests.conftest import post, readings
 from tests.faults.slowloris import rss_mb
+from tests.support.samples import post, readings
+from tests.support.whole_path import serving
 
 STREAMS = int(os.environ.get("STREAMS", "5000"))
 SEED = int(os.environ.get("STREAMS_SEED", "0"))

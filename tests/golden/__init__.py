@@ -29,8 +29,8 @@ from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.trained.detector import STATUSES
 from gatewatch.models.scan import Scan, scan_together
 from gatewatch.service.demo.station import CHANNELS, DAY_MINUTES, RECORDINGS_START_MS, demo_faults, simulate
-from tests.api.test_whole_path import serving
 from tests.golden.traffic import requests
+from tests.support.whole_path import serving
 
 FILE = Path(__file__).with_name("golden.json")
 DIGITS = 4

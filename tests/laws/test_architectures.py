@@ -27,7 +27,7 @@ from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.export import export_step, export_whole
 from gatewatch.service.core import records
 from gatewatch.service.core.layout import layout_of
-from tests.conftest import CHANNELS, START_MS, make_artefact
+from tests.support.samples import CHANNELS, START_MS, make_artefact
 
 C, MEMORY = 3, 5
 ALL: tuple[Architecture, ...] = get_args(Architecture)

@@ -22,7 +22,7 @@ from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.layout import layout_of, of_ring
 from gatewatch.service.settings import Settings
-from tests.conftest import CHANNELS, START_MS, post, readings
+from tests.support.samples import CHANNELS, START_MS, post, readings
 
 with_fixtures = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

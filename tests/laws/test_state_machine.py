@@ -31,7 +31,7 @@ from starlette.testclient import TestClient
 from gatewatch.models.detectors.trained.detector import STATUSES, Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from tests.conftest import CHANNELS, START_MS, make_artefact
+from tests.support.samples import CHANNELS, START_MS, make_artefact
 
 HISTORY = 32
 _tenants = itertools.count()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
-from gatewatch.models.detectors.general.features import PLACES
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
-from tests.conftest import START_MS
+from tests.support.samples import START_MS
+from tests.support.states import of_version_1
 
 ROWS, CUT = 800, 400
 
@@ -57,20 +54,6 @@ def test_a_new_channel_begins_afresh_and_the_others_go_on() -> None:
 
 def test_a_models_identity_does_not_depend_on_the_channels_it_watches() -> None:
     assert general("a").digest == general("b", "c").digest
-
-
-def of_version_1(detector: Detector, states: NDArray[Any]) -> NDArray[Any]:
-    """The states as the version before would have written them."""
-    old = np.zeros(len(states), detector.state_dtype_1)
-    for name in old.dtype.names or ():
-        if name == "stuck":
-            continue
-        values = states["last_ms" if name == "shown_ms" else name]
-        if name in PLACES and "origin" in (states.dtype.names or ()):
-            origins = states["origin"]
-            values = values + (origins if values.ndim == 2 else origins[..., None])
-        old[name] = values
-    return old
 
 
 def test_general_states_of_the_version_before_are_taken_over() -> None:

@@ -23,7 +23,7 @@ from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.trained.train import train
-from tests.conftest import CHANNELS, START_MS
+from tests.support.samples import CHANNELS, START_MS
 
 Values = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.storage.store import StateStore
-from tests.laws.test_states import of_version_1
+from tests.support.states import of_version_1
 
 SLOTS = 128
 

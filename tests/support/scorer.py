@@ -1,0 +1,22 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import random
+
+from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.storage.store import StateStore
+
+
+def state_key(tenant: str, stream: str, what: str = "state") -> str:
+    return StateStore("redis://unused", tenant, 100).key(stream, what)
+
+
+def scorer_of(detector: Detector, store: StateStore, attempts: int) -> Scorer:
+    metrics = Metrics()
+    takeover = Takeover(store, detector.name, metrics)
+    return Scorer(detector, store, metrics, 128, attempts, 100, Turns(random.Random(0)), takeover)

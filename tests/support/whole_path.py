@@ -1,0 +1,49 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+
+@contextmanager
+def serving(
+    artefact: Path, data: Path, *options: str, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
+    kept |= {
+        "GATEWATCH_MODEL": str(artefact),
+        "GATEWATCH_DATA_DIR": str(data),
+        "GATEWATCH_PORT": str(port),
+        **environment,
+    }
+    process = subprocess.Popen([sys.executable, "-m", "gatewatch", "serve", *options], env=kept, stderr=subprocess.PIPE)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if httpx2.get(f"{url}/readyz").status_code == 200:
+                    break
+            except httpx2.TransportError:
+                time.sleep(0.05)
+        else:
+            pytest.fail("the service is not ready after 30 s")
+        yield url, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode in (0, -signal.SIGKILL), log.decode()  # killed by the test, or told to stop

@@ -1,0 +1,1 @@
+"""One part at a time, in the tree of the parts."""

@@ -1,0 +1,239 @@
+"""The core loop between processes, models and damage, on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.service.app import create_app
+from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.doors.json_readings import Readings, Wire
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.store import StateStore
+from tests.support.samples import make_artefact, post, readings
+from tests.support.scorer import scorer_of, state_key
+
+
+def test_two_services_in_turn_score_like_one(settings: Callable[..., Settings]) -> None:
+    sent, undisturbed = readings("shared", 30), readings("alone", 30)
+    with TestClient(create_app(settings())) as a, TestClient(create_app(settings())) as b:
+        results = [post(a if n % 2 else b, [reading])[0] for n, reading in enumerate(sent)]
+        expected = post(a, undisturbed)
+        tags = [a.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("shared", "alone")]
+    assert [r["score"] for r in results] == [r["score"] for r in expected]
+    assert tags[0] == tags[1]
+
+
+def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, redis_url: str, tenant: str) -> None:
+    """Four scorers with connections of their own, every reading sent by two of them, in random order of arrival."""
+    asyncio.run(_write_at_once(detector, redis_url, tenant))
+
+
+async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
+    stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
+    wire = Wire(detector.channels, 0, 100)
+    scorers = [scorer_of(detector, store, 100) for store in stores]
+    sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None)
+    accepted = [wire.columns([item], 2_000_000_000_000)[1] for item in sent]
+    order = random.Random(0)
+    applied = 0
+
+    async def send(scorer: Scorer, reading: Readings) -> None:
+        nonlocal applied
+        result = json.loads((await scorer.score_batch(reading))[0])  # type: ignore[arg-type]
+        applied += result["status"] in ("warming_up", "normal", "anomalous") and not result["replayed"]
+
+    for start in range(0, 60, 4):
+        jobs = [(scorer, reading) for reading in accepted[start : start + 4] for scorer in order.sample(scorers, 2)]
+        order.shuffle(jobs)
+        await asyncio.gather(*(send(scorer, reading) for scorer, reading in jobs))
+    known = await scorers[0].describe("hot")
+    assert known is not None
+    assert known["readings"] == applied
+    history = await scorers[0].recent("hot")
+    seqs = [entry["result"]["seq"] for entry in history]
+    assert seqs == sorted(set(seqs))
+    for store in stores:
+        await store.close()
+
+
+@pytest.mark.parametrize("damage", ["delete", "flip", "cut", "foreign"])
+def test_a_lost_or_damaged_state_is_rebuilt_from_history_and_counted(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, damage: str
+) -> None:
+    sent = readings("d", 40)
+    with TestClient(create_app(settings())) as client:
+        post(client, sent[:30])
+        before = client.get("/v1/streams/d").json()
+        database, key = redis.Redis.from_url(redis_url), state_key(tenant, "d")
+        packed = bytearray(cast(bytes, database.get(key)))
+        packed[90] ^= 4
+        if damage == "delete":
+            database.delete(key)
+        else:
+            database.set(key, {"flip": bytes(packed), "cut": bytes(packed[:100]), "foreign": b"hello"}[damage])
+        database.close()
+        results = post(client, [sent[29], *sent[30:]])
+        after = client.get("/v1/streams/d").json()
+        counted = client.get("/metrics").text
+        post(client, [{**reading, "stream": "whole"} for reading in sent])
+        whole = client.get("/v1/streams/whole").json()
+    assert results[0]["replayed"]
+    assert before["readings"] == 30
+    assert after["readings"] == 40
+    assert after["tag"] == whole["tag"]
+    assert after["score"] == pytest.approx(whole["score"], rel=1e-5)
+    cause = "missing" if damage == "delete" else "corrupt"
+    assert f'gatewatch_states_rebuilt_total{{cause="{cause}"}} 1.0' in counted
+
+
+@pytest.mark.parametrize("foreign", ["another stream", "another tenant"])
+def test_the_record_of_another_stream_is_rebuilt_from_history(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, foreign: str
+) -> None:
+    sent = readings("mine", 20)
+    other_tenant, other = (f"{tenant}-2", "mine") if foreign == "another tenant" else (tenant, "other")
+    with TestClient(create_app(settings())) as client, TestClient(create_app(settings(tenant=other_tenant))) as second:
+        post(client, sent[:19])
+        post(second, [{**reading, "stream": other} for reading in readings("any", 19, seed=1)])
+        with redis.Redis.from_url(redis_url) as database:
+            copied = database.get(state_key(other_tenant, other))
+            assert isinstance(copied, bytes)
+            database.set(state_key(tenant, "mine"), copied)
+            (result,) = post(client, sent[19:])
+            assert database.get(state_key(tenant, "mine", "quarantine")) == copied
+        assert 'gatewatch_states_rebuilt_total{cause="corrupt"} 1.0' in client.get("/metrics").text
+        *_, expected = post(client, [{**reading, "stream": "undisturbed"} for reading in sent])
+        tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("mine", "undisturbed")]
+    assert result["score"] == pytest.approx(expected["score"], rel=1e-5)
+    assert tags[0] == tags[1]
+
+
+def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:
+    async def run() -> tuple[list[bool], bytes | None]:
+        from gatewatch.service.storage.resp import Writes
+
+        store = StateStore(redis_url, tenant, 2000)
+        saved = await store.save(Writes(["f", "g"], [b"", b""], [b"first" + bytes(60), b"other"]))
+        packed = (await store.load(["f"]))[0]
+        await store.close()
+        return saved, packed
+
+    with redis.Redis.from_url(redis_url) as database:
+        database.lpush(state_key(tenant, "f"), "foreign")
+    assert asyncio.run(run()) == ([True, True], b"first" + bytes(60))
+
+
+def test_another_model_takes_over_without_a_fresh_warm_up(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    sent = readings("t", 40)
+    with TestClient(create_app(settings())) as old:
+        post(old, sent[:30])
+    other = str(make_artefact(tmp_path / "other", seed=1))
+    with TestClient(create_app(settings(model=other))) as new:
+        results = post(new, sent[30:])
+        post(new, [{**reading, "stream": "always"} for reading in sent])
+        always = new.get("/v1/streams/always/history").json()[30:]
+    assert {r["status"] for r in results} <= {"normal", "anomalous"}
+    assert [r["score"] for r in results] == pytest.approx([entry["result"]["score"] for entry in always], rel=1e-5)
+
+
+def test_a_stream_outlives_a_model_with_its_channels_in_another_order(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    sent = readings("x", 12)
+    with TestClient(create_app(settings())) as client:
+        first = post(client, sent[:10])
+        tag = client.get("/v1/streams/x").json()["tag"]
+    swapped = str(make_artefact(tmp_path / "swapped", channels=("flow", "pressure")))
+    with TestClient(create_app(settings(model=swapped))) as client:
+        assert client.get("/v1/streams/x").json()["tag"] == tag
+        assert post(client, sent[5:10]) == [{**result, "replayed": True} for result in first[5:10]]
+        (result,) = post(client, sent[10:11])
+        assert (result["status"], result["replayed"]) == ("normal", False)
+        known = client.get("/v1/streams/x").json()
+        assert known["readings"] == 11
+        assert len(client.get("/v1/streams/x/history").json()) == 11
+        post(client, [{**reading, "stream": "always"} for reading in sent[:11]])
+        assert client.get("/v1/streams/always").json()["tag"] == known["tag"]
+
+
+def test_a_record_stays_within_two_kibibytes() -> None:
+    """2 x 64 units, 8 channels, ring of 32 results: what is promised per stream in Redis."""
+    from gatewatch.models.detectors.trained.score import state_fields
+    from gatewatch.service.core import records as state
+
+    detector_state = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), *state_fields(8)]
+    detector_state += [("h", "<f4", (2, 64)), ("c", "<f4", (2, 64))]
+    import numpy as np
+
+    assert state.state_dtype(np.dtype(detector_state), 8).itemsize <= 2048
+
+
+def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url: str, tenant: str) -> None:
+    """A save that another process overtook is refused by the fence, whatever the caller believes."""
+
+    async def run() -> tuple[list[bool], bytes | None]:
+        from gatewatch.service.storage.resp import Writes
+
+        store = StateStore(redis_url, tenant, 2000)
+        await store.save(Writes(["f"], [b""], [b"first" + bytes(60)]))
+        saved = await store.save(Writes(["f", "g"], [b"", b""], [b"second", b"other"]))
+        packed = (await store.load(["f"]))[0]
+        await store.close()
+        return saved, packed
+
+    saved, packed = asyncio.run(run())
+    assert saved == [False, True]
+    assert packed == b"first" + bytes(60)
+
+
+@pytest.mark.parametrize(("before", "after"), [(128, 40), (40, 128)])
+def test_another_length_of_history_costs_no_state(settings: Callable[..., Settings], before: int, after: int) -> None:
+    sent = readings("w", 160)
+    with TestClient(create_app(settings(history_readings=before))) as client:
+        results = post(client, sent[:100])
+    with TestClient(create_app(settings(history_readings=after))) as client:
+        results += post(client, sent[100:])
+        assert len(client.get("/v1/streams/w/history").json()) == min(after, before + 60)
+        undisturbed = post(client, [{**reading, "stream": "undisturbed"} for reading in sent])
+        tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("w", "undisturbed")]
+    assert [r["score"] for r in results] == [r["score"] for r in undisturbed]
+    assert tags[0] == tags[1]
+
+
+def test_a_foreign_value_under_a_key_costs_no_neighbour_anything(
+    settings: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    names = ("aa", "mm", "zz")
+    sent = [{**reading, "stream": name} for reading in readings("any", 3) for name in names]
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+        post(client, sent[:3])
+        database.delete(state_key(tenant, "aa", "readings"))
+        database.lpush(state_key(tenant, "aa", "readings"), "foreign")
+        results = post(client, sent[3:6])
+        again = post(client, sent[3:6])
+        assert {r["status"] for r in results} == {"warming_up"}
+        assert again == [{**r, "replayed": True} for r in results]
+        assert {r["status"] for r in post(client, sent[6:])} == {"warming_up"}
+        assert [len(client.get(f"/v1/streams/{name}/history").json()) for name in names] == [2, 3, 3]
+
+
+def test_looking_at_a_stream_rebuilds_nothing(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    with TestClient(create_app(settings())) as client:
+        post(client, readings("look", 20))
+    other = str(make_artefact(tmp_path / "other", seed=1))
+    with TestClient(create_app(settings(model=other))) as client:
+        for _ in range(3):
+            client.get("/v1/streams/look")
+        assert 'gatewatch_states_rebuilt_total{cause="model"} 0.0' in client.get("/metrics").text
+        post(client, readings("look", 1, start=20))
+        assert 'gatewatch_states_rebuilt_total{cause="model"} 1.0' in client.get("/metrics").text

@@ -1,0 +1,95 @@
+"""Records that a process remembers, and what becomes of them when others change what Redis holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.unit_of_work import FEW
+from tests.support.samples import post, readings
+from tests.support.scorer import state_key
+
+
+def test_a_remembered_stream_is_saved_without_being_loaded(settings: Callable[..., Settings], redis_url: str) -> None:
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+
+        def loads() -> int:
+            return int(database.info("commandstats").get("cmdstat_mget", {}).get("calls", 0))
+
+        sent = readings("known", 20)
+        post(client, sent[:1])
+        before = loads()
+        for reading in sent[1:]:
+            post(client, [reading])
+        assert loads() == before
+        undisturbed = post(client, [{**reading, "stream": "other"} for reading in sent])[-1]
+        assert client.get("/v1/streams/known").json()["score"] == undisturbed["score"]
+
+
+def test_a_stream_deleted_elsewhere_begins_anew_though_it_is_remembered(settings: Callable[..., Settings]) -> None:
+    sent = readings("gone", 10)
+    with TestClient(create_app(settings())) as a, TestClient(create_app(settings())) as b:
+        first = [post(a, [reading])[0] for reading in sent]
+        assert b.delete("/v1/streams/gone").status_code == 204
+        assert [post(a, [reading])[0] for reading in sent] == first
+
+
+@pytest.mark.parametrize("company", [0, FEW])
+def test_a_remembered_state_does_not_outlive_a_roll_back(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, company: int
+) -> None:
+    """The sender sees that readings are gone, and sends them again; one further on goes on from what is there."""
+    sent = readings("back", 12)
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
+
+        def send(reading: dict[str, Any]) -> dict[str, Any]:
+            others = [{**reading, "stream": f"s{n}"} for n in range(company)]
+            return post(client, [*others, reading])[-1]
+
+        keys = [state_key(tenant, "back", what) for what in ("state", "readings")]
+        for reading in sent[:6]:
+            send(reading)
+        old = database.mget(keys)
+        for reading in sent[6:10]:
+            send(reading)
+        database.mset(dict(zip(keys, old, strict=True)))
+        again = [send(reading) for reading in sent[6:]]
+        undisturbed = post(client, [{**reading, "stream": "other"} for reading in sent])
+        assert [result["replayed"] for result in again] == [False] * 6
+        assert [result["score"] for result in again] == [result["score"] for result in undisturbed[6:]]
+
+
+def test_many_remembered_streams_go_on_from_what_another_service_wrote(settings: Callable[..., Settings]) -> None:
+    names = [f"m{n}" for n in range(2 * FEW)]
+    sent = [{**reading, "seq": None} for reading in readings("m0", 12)]
+    with TestClient(create_app(settings())) as a, TestClient(create_app(settings())) as b:
+        for at, reading in enumerate(sent):
+            post(a, [{**reading, "stream": name} for name in names])
+            post(b, [{**reading, "stream": names[at], "timestamp": reading["timestamp"] + 1}])
+        known = [a.get(f"/v1/streams/{name}").json()["readings"] for name in names]
+    assert known == [13] * 12 + [12] * (len(names) - 12)
+
+
+def test_records_are_remembered_within_a_bound_on_their_bytes() -> None:
+    remembered = Remembered(most_bytes=1000)
+    names = [f"s{n}" for n in range(8)]
+    remembered.note(names, [b"x" * 100] * 8, [True] * 8)
+    assert remembered.of(names) == [b"x" * 100] * 8
+    remembered.note(["new", "lost", names[-1]], [b"y" * 100] * 3, [True, False, True])
+    assert remembered.of(["new", names[-1]]) == [b"y" * 100] * 2
+    assert remembered.of(["lost"]) is None
+    remembered.forget(names[:2])
+    assert remembered.of(names[1:3]) is None
+    assert remembered.of(names[2:4]) == [b"x" * 100] * 2
+    remembered.note([f"m{n}" for n in range(5)], [b"z" * 100] * 5, [True] * 5)
+    assert remembered.of(["new"]) is None  # there was no room for all
+    assert remembered.of(["m0", "m4"]) == [b"z" * 100] * 2
+    remembered.note([f"b{n}" for n in range(20)], [b"z" * 100] * 20, [True] * 20)
+    assert remembered.of([f"b{n}" for n in range(11)]) is None
