@@ -58,8 +58,8 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="names that the service is reached by, with commas between, beside IP addresses and localhost; "
-        "a request for another one, which a browser may have been made to send, gets 403",
+        description="names that the service is reached by, with commas between, beside IP addresses, localhost and "
+        "names without a dot; a request for another one, which a browser may have been made to send, gets 403",
     )
     workers: int = Field(1, ge=1, le=64, description="processes")
     drain_s: float = Field(
