@@ -21,7 +21,7 @@ PINNED = [
     ("no dedupe of retries", 0),
     ("state and history in two steps", 2),
     ("SET without a fence", 5),
-    ("answer before the write", 6),
+    ("answer before the write", 2),
     ("a remembered state, not compared", 2),
     ("a remembered state, watched but not compared", 17),
     ("cached state, fenced by a counter", 227),
