@@ -41,8 +41,8 @@ class Chain:
         links["values"] = values if self._in_order else values[:, self._sorted]
         whole, size = links.tobytes(), links.dtype.itemsize
         pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
-        partial = np.flatnonzero(np.isnan(links["values"]).any(axis=1))
-        for at in partial.tolist():
+        missing = np.isnan(values)
+        for at in np.flatnonzero(missing.any(axis=1)).tolist() if missing.any() else ():
             there = np.isfinite(links["values"][at])
             names = tuple(name for name, known in zip(self._names, there.tolist(), strict=True) if known)
             pieces[at] = pieces[at][:32] + names_digest(names) + links["values"][at][there].tobytes()

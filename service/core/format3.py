@@ -29,6 +29,9 @@ FORMAT: Final = 3
 MOST_ORDERS: Final = 720
 """Orders of channels that are tried: all of six."""
 
+TRIED_SLOTS: Final = 4
+"""Of a history, with each other order: 3 ms a stream whose channels are not found; with all slots it took 70 ms."""
+
 _HEAD: Final = np.dtype(
     [
         ("magic", "S2"),
@@ -131,6 +134,8 @@ def _history(stepper: Stepper, ring: bytes) -> tuple[tuple[str, ...], Entries]:
         seed = zlib.crc32("\0".join(channels).encode())
         for forecasts in (len(channels), 2 * len(channels)):
             dtype = _entry_dtype(len(channels), forecasts)
+            if channels != own and not len(history.unpack_slots(ring[: TRIED_SLOTS * dtype.itemsize], dtype, seed)):
+                continue
             entries = history.unpack_slots(ring, dtype, seed)
             if len(entries):
                 return channels, _converted(stepper, entries, channels)[-stepper.slots :]

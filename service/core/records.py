@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -170,8 +171,7 @@ def unpack(
     """
     size, end = dtype.itemsize, usual.encoded
     length = size + len(end) + 4
-    begin = _beginning(dtype)
-    model_at, slots_at = _offset(dtype, "model"), _offset(dtype, "history")
+    begin, model_at, slots_at = _landmarks(dtype)
     written = slots.to_bytes(4, "little")
     flaws: dict[int, str] = {}
     layouts = [usual] * len(packed)
@@ -247,17 +247,15 @@ def _flaw(
         return "model", layout
     if layout.model != usual.model:
         return "channels", layout
-    if packed[:_HEADER] != _beginning(dtype):
+    if packed[:_HEADER] != _landmarks(dtype)[0]:
         return "format", layout
     return ("" if stream["history"].tobytes() == slots else "history"), layout
 
 
-def _beginning(dtype: np.dtype[Any]) -> bytes:
+@lru_cache(64)
+def _landmarks(dtype: np.dtype[Any]) -> tuple[bytes, int, int]:
+    """How a sound record begins, and where the model's digest and the slots of its history stand."""
     first = np.zeros(1, dtype)
-    head(first, bytes(8))
-    return first.tobytes()[:_HEADER]
-
-
-def _offset(dtype: np.dtype[Any], name: str) -> int:
     held: Any = dtype.fields
-    return int(held[name][1])
+    head(first, bytes(8))
+    return first.tobytes()[:_HEADER], held["model"][1], held["history"][1]

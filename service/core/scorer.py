@@ -79,6 +79,7 @@ class Lanes:
         causes: row of such a stream to what was wrong with its record; not of new streams.
         new: rows of new streams.
         excess: those of them that are more than there may be; see `_admit`.
+        overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
     """
 
     streams: list[str]
@@ -90,6 +91,7 @@ class Lanes:
     causes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
+    overwritten: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -214,6 +216,8 @@ class Scorer:
             if held.unsure:
                 self.books.unsure(applied, lanes.streams, lost)
             self.books.count(batch, applied, lanes, lost)
+            for stream in lanes.overwritten - lost:
+                self._takeover.overwritten(stream)
             await self._drop_old_histories(lanes, set(applied.writes.streams) - lost)
             later |= await self._answer_seen(answers, taken, applied, lanes, lost)
             for place, first in into.items():
@@ -428,7 +432,7 @@ class Scorer:
             lanes.records[row] = found.record[0]
             lanes.layouts[row], lanes.recovered[row] = found.layout, found.kept
             if found.overwritten:
-                self._takeover.overwritten(lanes.streams[row])
+                lanes.overwritten.add(lanes.streams[row])
             if loss.flaw != "missing" or len(found.kept):
                 lanes.causes[row] = loss.flaw
 

@@ -155,10 +155,7 @@ def _bands(mid: NDArray[np.float64], half: NDArray[np.float32]) -> list[str]:
     bands = expected_band(mid, half)
     with np.errstate(over="ignore", invalid="ignore"):
         single = bands.astype(np.float32)
-        coarse = np.abs(single - bands).max(axis=(1, 2), initial=0.0, where=np.isfinite(bands)) > 0
-        if coarse.any():
-            off = np.where(np.isfinite(bands), np.abs(single - bands), 0.0).max(axis=2)
-            coarse = (off > FINE * np.where(np.isfinite(half), half, np.inf)).any(axis=1)
+        coarse = (np.abs(single - bands) > FINE * half[:, :, None]).any(axis=(1, 2))  # not where either is no number
     texts = _numbers(single)[3:-3].split("]],[[")
     for at in np.flatnonzero(coarse).tolist():
         texts[at] = _numbers(bands[at])[2:-2]

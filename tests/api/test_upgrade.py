@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.store import StateStore
 from tests.support.format3 import put_back
 from tests.support.samples import CHANNELS, make_artefact, post, readings
 from tests.support.scorer import state_key
@@ -101,3 +103,23 @@ def test_an_older_version_that_still_writes_is_told_of_and_changes_no_setting(
             assert [r["replayed"] for r in results] == [True] * 10 + [False] * 5
             assert known(client, "s") | {"readings": 50} | CHOSEN == known(client, "s")
             assert client.get("/readyz").status_code == 503
+
+
+def test_a_stream_that_another_process_converts_meanwhile_is_no_sign_of_an_older_version(
+    settings: Make, redis_url: str, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = readings("s", 60)
+    with redis.Redis.from_url(redis_url) as database:
+        written_before(settings, database, tenant, sent[:30])
+    with TestClient(create_app(settings(**GENERAL))) as one, TestClient(create_app(settings(**GENERAL))) as two:
+        load, others = StateStore.load_histories, [sent[30:35]]
+
+        async def load_late(store: StateStore, streams: Sequence[str]) -> list[bytes]:
+            while others:
+                await asyncio.to_thread(post, two, others.pop())
+            return await load(store, streams)
+
+        monkeypatch.setattr(StateStore, "load_histories", load_late)
+        assert [r["replayed"] for r in post(one, sent[30:40])] == [True] * 5 + [False] * 5
+        assert known(one, "s") | {"readings": 40} | CHOSEN == known(one, "s")
+        assert one.get("/readyz").status_code == two.get("/readyz").status_code == 200
