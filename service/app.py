@@ -95,7 +95,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
     detector.require_live()
     metrics = Metrics(tally)
-    metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
+    metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings, settings.tenant)
     turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
@@ -121,7 +121,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        needed = detector.manifest.calibration.rebuild_readings
+        needed = detector.rebuild_readings
         if needed > settings.history_readings:
             log.warning(
                 f"a lost state does not come back whole: set GATEWATCH_HISTORY_READINGS to {needed} or more",

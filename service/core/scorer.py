@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import STATUSES, Detector
+from gatewatch.models.detectors.detector import STATUSES, Detector
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import Bookkeeping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_key import StreamKey
@@ -17,7 +17,7 @@ def state_key(tenant: str, stream: str, what: str = "state") -> str:
     return StateStore("redis://unused", tenant, 100).key(StreamKey(tenant, stream), what)
 
 
-def scorer_of(detector: Detector, store: StateStore, attempts: int) -> Scorer:
+def scorer_of(detector: TrainedDetector, store: StateStore, attempts: int) -> Scorer:
     metrics = Metrics()
     takeover = Takeover(store, detector.name, metrics)
     return Scorer(detector, store, metrics, 128, attempts, 100, Turns(random.Random(0)), takeover)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
 from gatewatch.service.core.records import FENCE
 from gatewatch.service.core.scorer import Scorer
@@ -33,7 +33,7 @@ SENDERS, EACH = 8, 40
 
 
 def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
-    detector: Detector, redis_url: str, tenant: str
+    detector: TrainedDetector, redis_url: str, tenant: str
 ) -> None:
     """Two processes, four senders each, one stream, in real time; what sends a reading away is not the matter here."""
 
