@@ -20,7 +20,7 @@ from starlette.routing import Match, Route
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover, served_name
 from gatewatch.service.doors.json_readings import Wire
@@ -98,7 +98,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings, settings.tenant)
-    turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
+    turns = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, served_name(detector), metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     scorer = Scorer(

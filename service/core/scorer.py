@@ -17,7 +17,7 @@ from gatewatch.models.detectors.detector import STATUSES, Detector
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import Bookkeeping
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrector import Corrector
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
@@ -126,7 +126,7 @@ class Scorer:
         history_readings: int,
         save_attempts: int,
         most_streams: int,
-        turns: Turns,
+        turns: ContentionBackoff,
         takeover: Takeover,
         correcting_ms: float = 2000.0,
     ) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Answer
 from gatewatch.service.core.stream_key import StreamKey
@@ -92,7 +92,7 @@ _Part = tuple[_Submission, int, int]
 class Scores(Protocol):
     """What is asked of a scorer."""
 
-    turns: Turns
+    turns: ContentionBackoff
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         """Score readings; see Scorer."""

@@ -20,7 +20,7 @@ import structlog
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core import scorer as scoring
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_settings import StreamSettings
@@ -138,7 +138,7 @@ class Worker:
             self._store.remembered = Remembered(REMEMBERED_BYTES)
         takeover = Takeover(self._store, world.detector.digest.hex(), world.metrics)
         scorer = world.variant.scorer(
-            world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng), takeover
+            world.detector, self._store, world.metrics, world.slots, 4, 1000, ContentionBackoff(world.rng), takeover
         )
         self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000, 1e9)
         self._batcher.start()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Answer
 from gatewatch.service.doors.json_readings import Sent, Wire
@@ -27,7 +27,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[str, int]]] = []
-        self.turns = Turns(random.Random(0))
+        self.turns = ContentionBackoff(random.Random(0))
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         await asyncio.sleep(0)
