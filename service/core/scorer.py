@@ -38,7 +38,7 @@ from gatewatch.service.core.sequencing import (
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.core.stream_limit import Newcomers
+from gatewatch.service.core.stream_limit import StreamLimit
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.json_results import Answers, answer, format_time, rejected
@@ -140,7 +140,7 @@ class Scorer:
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
         self._first_look = FirstLook(store, self._stepper)
-        self._newcomers = Newcomers(store, most_streams)
+        self._newcomers = StreamLimit(store, most_streams)
         self.corrector = Corrector(
             store,
             self._stepper,
