@@ -38,7 +38,7 @@ DEPTH = 32
 BATCH_COST = 32
 """Readings; a batch of one takes as long as one of so many more that are of different streams (measured)."""
 
-LANES = 2
+WORKERS = 2
 """Most batches under way at a time."""
 
 BESIDE = 256
@@ -138,7 +138,7 @@ class Batcher:
 
     def start(self) -> None:
         """Begin to score; needs a running event loop."""
-        self._lanes = [asyncio.create_task(self._work(), name=f"batcher {lane}") for lane in range(LANES)]
+        self._lanes = [asyncio.create_task(self._work(), name=f"batcher {lane}") for lane in range(WORKERS)]
 
     async def stop(self) -> None:
         """Finish what was taken, then end."""
@@ -230,7 +230,7 @@ class Batcher:
         if self._asked:
             return False
         if self._under_way:
-            return self._waiting >= BESIDE and len(self._under_way) < LANES and not self._blocked
+            return self._waiting >= BESIDE and len(self._under_way) < WORKERS and not self._blocked
         return bool(self._queue)
 
     def _wake(self) -> None:

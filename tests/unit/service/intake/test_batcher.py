@@ -14,7 +14,7 @@ from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Answer
 from gatewatch.service.doors.json_readings import Sent, Wire
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
-from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
+from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, WORKERS, Batcher
 from gatewatch.service.observability.metrics import Metrics
 
 
@@ -354,7 +354,7 @@ def test_where_many_wait_two_batches_are_under_way_of_different_streams() -> Non
     sent = [request(*NAMES), request(*(f"t{name}" for name in NAMES)), request(*NAMES, first=500)]
     recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Beside())
     assert isinstance(recorder, Beside)
-    assert max(map(len, recorder.together)) == LANES
+    assert max(map(len, recorder.together)) == WORKERS
     assert all(len(set().union(*batches)) == sum(map(len, batches)) for batches in recorder.together)
     assert answers == [[str(first + at) for at in range(BESIDE)] for first in (0, 0, 500)]
     of_one = [seq for batch in recorder.batches for stream, seq in batch if stream == "s7"]
@@ -399,16 +399,16 @@ class Stall(Away):
     """Two batches are under way when Redis stalls, and both fail; those that come later take their time."""
 
     def __init__(self) -> None:
-        super().__init__(failures=LANES)
+        super().__init__(failures=WORKERS)
         self.begun = 0
         self.both = asyncio.Event()
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         self.begun += 1
-        if self.begun == LANES:
+        if self.begun == WORKERS:
             self.both.set()
         await self.both.wait()
-        if self.begun > LANES:
+        if self.begun > WORKERS:
             await asyncio.sleep(0.01)
         return await super().score_batch(batch)
 
@@ -416,8 +416,8 @@ class Stall(Away):
 def test_one_stall_fails_the_two_batches_under_way_and_nobody_who_waits() -> None:
     sent = [request(*(f"{stream}{at}" for at in range(BESIDE))) for stream in "abcdef"]
     recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Stall())
-    assert all(isinstance(answer, StoreUnavailable) for answer in answers[:LANES])
-    assert answers[LANES:] == [[str(at) for at in range(BESIDE)]] * 4
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers[:WORKERS])
+    assert answers[WORKERS:] == [[str(at) for at in range(BESIDE)]] * 4
     assert len(recorder.batches) == len(sent)
 
 
