@@ -41,7 +41,7 @@ BATCH_COST = 32
 WORKERS = 2
 """Most batches under way at a time."""
 
-BESIDE = 256
+SECOND_BATCH_MIN = 256
 """Readings; a second batch is begun only where so many wait: smaller ones save more by sharing what a batch costs."""
 
 PACE_GAIN = 0.2
@@ -230,7 +230,7 @@ class Batcher:
         if self._asked:
             return False
         if self._under_way:
-            return self._waiting >= BESIDE and len(self._under_way) < WORKERS and not self._blocked
+            return self._waiting >= SECOND_BATCH_MIN and len(self._under_way) < WORKERS and not self._blocked
         return bool(self._queue)
 
     def _wake(self) -> None:

@@ -14,7 +14,7 @@ from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Answer
 from gatewatch.service.doors.json_readings import Sent, Wire
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
-from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, WORKERS, Batcher
+from gatewatch.service.intake.batcher import BATCH_COST, SECOND_BATCH_MIN, DEPTH, WORKERS, Batcher
 from gatewatch.service.observability.metrics import Metrics
 
 
@@ -347,16 +347,16 @@ class Beside(Recorder):
         return await super().score_batch(batch)
 
 
-NAMES = [f"s{at}" for at in range(BESIDE)]
+NAMES = [f"s{at}" for at in range(SECOND_BATCH_MIN)]
 
 
 def test_where_many_wait_two_batches_are_under_way_of_different_streams() -> None:
     sent = [request(*NAMES), request(*(f"t{name}" for name in NAMES)), request(*NAMES, first=500)]
-    recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Beside())
+    recorder, answers = gather(sent, batch_readings=SECOND_BATCH_MIN, recorder=Beside())
     assert isinstance(recorder, Beside)
     assert max(map(len, recorder.together)) == WORKERS
     assert all(len(set().union(*batches)) == sum(map(len, batches)) for batches in recorder.together)
-    assert answers == [[str(first + at) for at in range(BESIDE)] for first in (0, 0, 500)]
+    assert answers == [[str(first + at) for at in range(SECOND_BATCH_MIN)] for first in (0, 0, 500)]
     of_one = [seq for batch in recorder.batches for stream, seq in batch if stream == "s7"]
     assert of_one == [7, 507]
 
@@ -369,11 +369,11 @@ def test_where_few_wait_they_share_the_next_batch() -> None:
 
 
 def test_parts_of_a_request_that_end_out_of_turn_are_answered_in_its_order() -> None:
-    many = [f"s{at}" for at in range(4 * BESIDE)]
-    recorder, (answers,) = gather([request(*many)], batch_readings=BESIDE, recorder=Beside())
+    many = [f"s{at}" for at in range(4 * SECOND_BATCH_MIN)]
+    recorder, (answers,) = gather([request(*many)], batch_readings=SECOND_BATCH_MIN, recorder=Beside())
     assert isinstance(recorder, Beside)
     assert [batch[0][1] for batch in recorder.batches] != sorted(batch[0][1] for batch in recorder.batches)
-    assert answers == [str(at) for at in range(4 * BESIDE)]
+    assert answers == [str(at) for at in range(4 * SECOND_BATCH_MIN)]
 
 
 class Half(Beside):
@@ -389,10 +389,10 @@ class Half(Beside):
 
 
 def test_a_request_of_which_one_part_failed_fails_and_the_next_one_does_not() -> None:
-    many = [f"s{at}" for at in range(3 * BESIDE)]
-    _, answers = gather([request(*many), request(*many, first=5000)], batch_readings=BESIDE, recorder=Half())
+    many = [f"s{at}" for at in range(3 * SECOND_BATCH_MIN)]
+    _, answers = gather([request(*many), request(*many, first=5000)], batch_readings=SECOND_BATCH_MIN, recorder=Half())
     assert isinstance(answers[0], Contended)
-    assert answers[1] == [str(5000 + at) for at in range(3 * BESIDE)]
+    assert answers[1] == [str(5000 + at) for at in range(3 * SECOND_BATCH_MIN)]
 
 
 class Stall(Away):
@@ -414,10 +414,10 @@ class Stall(Away):
 
 
 def test_one_stall_fails_the_two_batches_under_way_and_nobody_who_waits() -> None:
-    sent = [request(*(f"{stream}{at}" for at in range(BESIDE))) for stream in "abcdef"]
-    recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Stall())
+    sent = [request(*(f"{stream}{at}" for at in range(SECOND_BATCH_MIN))) for stream in "abcdef"]
+    recorder, answers = gather(sent, batch_readings=SECOND_BATCH_MIN, recorder=Stall())
     assert all(isinstance(answer, StoreUnavailable) for answer in answers[:WORKERS])
-    assert answers[WORKERS:] == [[str(at) for at in range(BESIDE)]] * 4
+    assert answers[WORKERS:] == [[str(at) for at in range(SECOND_BATCH_MIN)]] * 4
     assert len(recorder.batches) == len(sent)
 
 
