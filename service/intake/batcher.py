@@ -32,7 +32,7 @@ from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-DEPTH = 32
+MAX_PER_STREAM = 32
 """Most readings of one stream in a batch. Each takes a step of its own, half a millisecond, while others wait."""
 
 BATCH_COST = 32
@@ -57,7 +57,7 @@ class _Submission:
         taken: how many were taken into batches, from the first on.
         answered: how many have their answer.
         order: once it had to be divided, where what stands in `sent` stood in the request.
-        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond DEPTH.
+        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond MAX_PER_STREAM.
     """
 
     sent: list[Sent]
@@ -192,8 +192,8 @@ class Batcher:
         self._queue.append(submission)
         self._waiting += len(sent)
         submission.ahead = len(sent)
-        if len(sent) > DEPTH:
-            submission.ahead = sum(min(count, DEPTH) for count in Counter(self._wire.keys_of(sent)).values())
+        if len(sent) > MAX_PER_STREAM:
+            submission.ahead = sum(min(count, MAX_PER_STREAM) for count in Counter(self._wire.keys_of(sent)).values())
         self._ahead += submission.ahead
         if self._may_begin():
             self._wake()
@@ -414,7 +414,7 @@ def _give(submissions: Iterable[_Submission], error: BaseException) -> None:
 
 
 def _size_of_part(streams: list[StreamKey | None], room: int, depth: Counter[StreamKey | None]) -> int:
-    """How many of a submission's readings a batch may take: `room`, and no more than DEPTH of one stream in the batch.
+    """How many of a submission's readings a batch may take: `room`, and no more than MAX_PER_STREAM of one stream in the batch.
 
     Args:
         streams: of the readings that are left of it.
@@ -428,6 +428,6 @@ def _size_of_part(streams: list[StreamKey | None], room: int, depth: Counter[Str
         if stream is None:  # a rejection takes no step
             continue
         seen[stream] += 1
-        if seen[stream] + depth[stream] > DEPTH:
+        if seen[stream] + depth[stream] > MAX_PER_STREAM:
             return at
     return len(part)
