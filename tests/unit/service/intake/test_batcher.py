@@ -14,7 +14,7 @@ from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Answer
 from gatewatch.service.doors.json_readings import Sent, Wire
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
-from gatewatch.service.intake.batcher import BATCH_COST, SECOND_BATCH_MIN, MAX_PER_STREAM, WORKERS, Batcher
+from gatewatch.service.intake.batcher import BATCH_COST, MAX_PER_STREAM, SECOND_BATCH_MIN, WORKERS, Batcher
 from gatewatch.service.observability.metrics import Metrics
 
 
