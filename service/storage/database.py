@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from gatewatch.service.errors import ForeignValue, StoreUnavailable
 from gatewatch.service.storage.catalogue import Listed
-from gatewatch.service.storage.connection import Link, LinkLost, raise_first
+from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, raise_first
 from gatewatch.service.storage.errors import Within, is_elsewhere, trouble_of
 from gatewatch.service.storage.gate import Gate
 from gatewatch.service.storage.resp import SAVE, Commands, Writes, packed
@@ -28,7 +28,7 @@ READERS, CHANGERS = 8, 2
 """Requests that may ask Redis at a time, to read or to change a stream's settings; more wait. Beside these there are
 two batches and what looks whether all is well. Each takes a connection, and most take another meanwhile."""
 
-IDLE_LINKS: Final = 20
+IDLE_CONNECTIONS: Final = 20
 """Connections that are kept; all of those together take no more."""
 
 _REPLACE_HISTORY = b"""
@@ -60,30 +60,30 @@ class Database:
         self.save_sha = b""
         self._timeout_s = timeout_ms / 1000
         # protocol 2 is understood by every server and proxy, and nothing here needs 3; an URL may ask for it.
-        # redis-py's time-out of a command costs a task for each; a link has one of ours for all that it sends at once
+        # redis-py's time-out costs a task a command; ours is one for all that is sent at once
         connecting: dict[str, Any] = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": self._timeout_s}
         connecting |= {"retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
         self._new_connection: Callable[[], Connection] = Redis.from_url(
             url, **connecting
         ).connection_pool.make_connection
-        self._idle_links: list[Link] = []
+        self._idle: list[BatchConnection] = []
 
     @contextlib.asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
+    async def connection(self) -> AsyncIterator[BatchConnection]:
         """A connection of one's own for some commands; after an error it is dropped, whatever it still watches."""
-        link = self._idle_links.pop() if self._idle_links else self._new_link()
+        connection = self._idle.pop() if self._idle else self._new_batch_connection()
         try:
-            yield link
+            yield connection
         except BaseException:
-            await link.close()
+            await connection.close()
             raise
-        if len(self._idle_links) < IDLE_LINKS:
-            self._idle_links.append(link)
+        if len(self._idle) < IDLE_CONNECTIONS:
+            self._idle.append(connection)
         else:
-            await link.close()
+            await connection.close()
 
-    def _new_link(self) -> Link:
-        return Link(self._new_connection(), self._timeout_s / 2, self.drop_idle)
+    def _new_batch_connection(self) -> BatchConnection:
+        return BatchConnection(self._new_connection(), self._timeout_s / 2, self.drop_idle)
 
     async def ask(self, *commands: Sequence[bytes], twice: bool = True) -> list[Any]:
         """Send commands at once, on a connection of their own, and wait for their answers, errors among them.
@@ -95,10 +95,10 @@ class Database:
 
     async def _exchange(self, commands: bytes, count: int, twice: bool = True) -> list[Any]:
         async def exchange() -> list[Any]:
-            async with self.link() as link:
-                await link.open()
-                link.send(commands)
-                return await link.answers(count)
+            async with self.connection() as connection:
+                await connection.open()
+                connection.send(commands)
+                return await connection.replies(count)
 
         return await (again_if_lost(exchange) if twice else exchange())
 
@@ -189,8 +189,8 @@ class Database:
 
     async def drop_idle(self) -> None:
         """Close the connections that nobody uses: the next ones go to whichever server has the address now."""
-        while self._idle_links:
-            await self._idle_links.pop().close()
+        while self._idle:
+            await self._idle.pop().close()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -237,7 +237,7 @@ async def again_if_lost(work: Callable[[], Awaitable[T]]) -> T:
     """Do it, and once again if the connection is lost; for what may be done twice."""
     try:
         return await work()
-    except LinkLost:
+    except ConnectionLost:
         return await work()
 
 

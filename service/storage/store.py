@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError
 
 from gatewatch.service.core import records as state
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.storage.connection import LinkLost, raise_first
+from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost, text
 from gatewatch.service.storage.record_cache import Remembered
 from gatewatch.service.storage.resp import PARTS, Writes
@@ -153,7 +153,7 @@ class StateStore(Database):
         async with self.within("delete a stream"):
             try:
                 answers = await self.ask(*transaction, twice=False)
-            except LinkLost:  # it may be gone already, and then it was there
+            except ConnectionLost:  # it may be gone already, and then it was there
                 answers, known = await self.ask(*transaction, twice=False), True
             raise_first(answers)
             raise_first(answers[-1])
@@ -167,8 +167,8 @@ class StateStore(Database):
         """
         known = self.remembered.of(streams) if remembered else None
         try:
-            async with self.link() as link:
-                held = Held(self, link, self.remembered, streams, known)
+            async with self.connection() as connection:
+                held = Held(self, connection, self.remembered, streams, known)
                 await held.load()
                 yield held
         except BaseException:
@@ -240,8 +240,8 @@ class StateStore(Database):
     async def _try_reading(self) -> tuple[list[Any], list[Any]]:
         commands, name, record = self.commands, "", bytes(state.FENCE.stop)  # no stream has this name
         writes = Writes([name], [b""], [record], [(0, 0, b"\0")])
-        async with self.link() as link:  # and, like a reading of a new stream, another one meanwhile
-            await link.open()
+        async with self.connection() as connection:  # and, like a reading of a new stream, another one meanwhile
+            await connection.open()
             keys = (commands.streams_key, commands.open_key, commands.alerts_key)
             sets = await self.ask(*([b"ZCARD", key.encode()] for key in keys))
             if not self.save_sha:
@@ -249,8 +249,8 @@ class StateStore(Database):
             loading, load = commands.watch([name])
             committing, commit = commands.transaction(writes)
             comparing, compare = commands.comparison(self.save_sha, writes, [record[state.FENCE]])
-            link.send(loading + committing + comparing)
-            return await link.answers(load + commit + compare), sets
+            connection.send(loading + committing + comparing)
+            return await connection.replies(load + commit + compare), sets
 
     async def check(self, strict: bool) -> list[str]:
         """Ask Redis whether it keeps states: it never evicts ours and, if `strict`, syncs its append-only file.

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from gatewatch.service.storage.connection import Link, LinkLost, raise_first
+from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost
 from gatewatch.service.storage.record_cache import Remembered
 from gatewatch.service.storage.resp import Writes
@@ -33,12 +33,17 @@ class Held:
     unsure = False
 
     def __init__(
-        self, database: Database, link: Link, remembered: Remembered, streams: Sequence[str], known: list[bytes] | None
+        self,
+        database: Database,
+        connection: BatchConnection,
+        remembered: Remembered,
+        streams: Sequence[str],
+        known: list[bytes] | None,
     ) -> None:
         self.packed: Sequence[bytes | None] = known or []
         self.remembered = known
         self._database = database
-        self._link = link
+        self._connection = connection
         self._notes = remembered
         self._streams = streams
         self._watched = known is None or len(known) > FEW
@@ -47,16 +52,16 @@ class Held:
 
     async def load(self) -> None:
         """Watch and read the records; wait for them unless they are remembered."""
-        if not self._watched and not self._link.needs_try:
+        if not self._watched and not self._connection.needs_try:
             return
         async with self._database.within(f"load {len(self._streams)} states"):
             await again_if_lost(self._begin)  # nothing is written yet
 
     async def _begin(self) -> None:
-        await self._link.open()
+        await self._connection.open()
         if self._watched:
             commands, self._coming = self._database.commands.watch(self._streams)
-            self._link.send(commands)
+            self._connection.send(commands)
         if self.remembered is None:
             self.packed = await self._loaded()
 
@@ -73,11 +78,11 @@ class Held:
         async with self._database.within(f"load {len(self._streams)} states"):
             try:
                 return await self._loaded() == self.remembered
-            except LinkLost:
+            except ConnectionLost:
                 return False
 
     async def _loaded(self) -> list[bytes | None]:
-        answers = await self._link.answers(self._coming)
+        answers = await self._connection.replies(self._coming)
         raise_first(answers)  # of a WATCH that was refused too: nothing would stand between two writers
         records: list[bytes | None] = answers[-1]
         return records
@@ -92,8 +97,8 @@ class Held:
             whole, count = commands.comparison(self._database.save_sha, writes, self.remembered or ())
         self._sent = writes, count
         async with self._database.translated(f"save {len(writes.streams)} states"):
-            with contextlib.suppress(LinkLost):  # which `saved` will meet as well
-                self._link.send(whole)
+            with contextlib.suppress(ConnectionLost):  # which `saved` will meet as well
+                self._connection.send(whole)
 
     async def saved(self) -> list[bool]:
         """Which of the streams sent were saved: all, unless another process wrote one of them since the load.
@@ -106,9 +111,9 @@ class Held:
         writes, count = self._sent
         async with self._database.within(f"save {len(writes.streams)} states"):
             try:
-                answers = await self._link.answers(count)
+                answers = await self._connection.replies(count)
                 saved = await (self._committed(writes, answers) if self._watched else self._compared(writes, answers))
-            except LinkLost:
+            except ConnectionLost:
                 saved, self.unsure = None, True
         if saved is None:
             expected = None if self._watched else self.remembered
