@@ -197,7 +197,7 @@ class Scorer:
                     else:
                         applied = await asyncio.to_thread(self._apply, taken, rounds[:deep], lanes, now_ms)
                 if not await held.confirmed(not (applied.seen or applied.refused)):
-                    self._store.remembered.forget(streams)
+                    self._store.record_cache.forget(streams)
                     self._first_look.forget(lanes.seeds)
                     continue
                 with self._metrics.stage("save"):

@@ -1,6 +1,6 @@
-"""Remembered: the records that this process saved last, so that nobody need wait for them to be loaded.
+"""RecordCache: the records that this process saved last, so that nobody need wait for them to be loaded.
 
-What is remembered is a guess. It is compared with what Redis holds, byte by byte, before anything is saved or answered
+What is cached is a guess. It is compared with what Redis holds, byte by byte, before anything is saved or answered
 that follows from it, and whatever another process, a roll-back or a hand has changed since is loaded and scored again;
 see Held.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
-class Remembered:
+class RecordCache:
     """The records of the streams that were saved last, within a bound on their bytes."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -18,14 +18,14 @@ class Remembered:
         self._records: dict[str, bytes] = {}
 
     def of(self, streams: Sequence[str]) -> list[bytes] | None:
-        """The records of streams; None if one of them is not remembered."""
+        """The records of streams; None if one of them is not cached."""
         try:
             return [self._records[stream] for stream in streams]
         except KeyError:
             return None
 
     def note(self, streams: Sequence[str], records: Sequence[bytes], saved: Sequence[bool]) -> None:
-        """These records, of one length, were saved and are remembered; or were not, and are forgotten.
+        """These records, of one length, were saved and are cached; or were not, and are forgotten.
 
         When there is no room for more, all others are forgotten: to know which were used last costs more than to load
         them once.

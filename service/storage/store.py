@@ -14,11 +14,11 @@ from gatewatch.service.core import records as state
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost, text
-from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.resp import PARTS, Writes
 from gatewatch.service.storage.unit_of_work import Held
 
-REMEMBERED_BYTES = 64 * 2**20
+RECORD_CACHE_BYTES = 64 * 2**20
 
 KEPT_CLAIMS: Final = 64
 """Services whose number is kept, of those before; older ones take the next number when they start anew."""
@@ -68,11 +68,11 @@ return taken"""
 class StateStore(Database):
     """The states of one tenant's streams in Redis."""
 
-    def __init__(self, url: str, tenant: str, timeout_ms: int, remembered_bytes: int = REMEMBERED_BYTES) -> None:
+    def __init__(self, url: str, tenant: str, timeout_ms: int, record_cache_bytes: int = RECORD_CACHE_BYTES) -> None:
         """Raises ValueError when `url` is not a Redis URL; connects with the first command."""
         super().__init__(url, tenant, timeout_ms)
         self._epoch: bytes | None = None
-        self.remembered = Remembered(remembered_bytes)
+        self.record_cache = RecordCache(record_cache_bytes)
 
     def seeds(self, streams: Sequence[str]) -> list[int]:
         """Where the checksums of the streams' records start."""
@@ -139,7 +139,7 @@ class StateStore(Database):
 
     async def delete(self, stream: str) -> bool:
         """Forget a stream; says whether there was anything of it."""
-        self.remembered.forget((stream,))
+        self.record_cache.forget((stream,))
         self.listed.forget(stream)
         name, known = stream.encode(), False
         transaction = (
@@ -165,14 +165,14 @@ class StateStore(Database):
 
         With `remembered`, records that this process saved last are not waited for; see Held.
         """
-        known = self.remembered.of(streams) if remembered else None
+        known = self.record_cache.of(streams) if remembered else None
         try:
             async with self.connection() as connection:
-                held = Held(self, connection, self.remembered, streams, known)
+                held = Held(self, connection, self.record_cache, streams, known)
                 await held.load()
                 yield held
         except BaseException:
-            self.remembered.forget(streams)
+            self.record_cache.forget(streams)
             raise
 
     async def count_streams(self) -> int:

@@ -10,23 +10,23 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost
-from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.resp import Writes
 
 FEW: Final = 32
-"""Streams whose remembered records a script compares and saves, in one round trip. Of more, Redis watches and sends
+"""Streams whose cached records a script compares and saves, in one round trip. Of more, Redis watches and sends
 the records and saves them in one transaction: 13 instead of 19 µs a stream (`python -m benchmarks.saving`)."""
 
 
 class Held:
     """The records of some streams, on a connection of their own. What is saved of them is saved only if they stand.
 
-    Records that are remembered are not waited for. Of a few streams, the script that saves compares them; of many,
+    Records in the cache are not waited for. Of a few streams, the script that saves compares them; of many,
     they are watched and read all the same, and compared here, when the work on them is done: see `confirmed`.
 
     Attributes:
         packed: the records as bytes, None for a stream without one.
-        remembered: the same where this process remembered them, else None.
+        remembered: the same where this process had them in its cache, else None.
         unsure: whether what was sent may have been saved though `saved` says that it was not.
     """
 
@@ -36,7 +36,7 @@ class Held:
         self,
         database: Database,
         connection: BatchConnection,
-        remembered: Remembered,
+        cache: RecordCache,
         streams: Sequence[str],
         known: list[bytes] | None,
     ) -> None:
@@ -44,7 +44,7 @@ class Held:
         self.remembered = known
         self._database = database
         self._connection = connection
-        self._notes = remembered
+        self._cache = cache
         self._streams = streams
         self._watched = known is None or len(known) > FEW
         self._coming = 0  # answers to the load
@@ -118,7 +118,7 @@ class Held:
         if saved is None:
             expected = None if self._watched else self.remembered
             saved = await self._database.save(writes, expected)  # stream by stream, to find out whose it was
-        self._notes.note(writes.streams, writes.records, saved)
+        self._cache.note(writes.streams, writes.records, saved)
         return saved
 
     async def _committed(self, writes: Writes, answers: list[Any]) -> list[bool] | None:

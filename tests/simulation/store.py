@@ -9,7 +9,7 @@ from typing import Any
 
 from gatewatch.service.core import records as state
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import Held
@@ -29,7 +29,7 @@ class SimulatedStore(StateStore):
         self.redis = redis
         self.faults = faults
         self.gone = False
-        self.remembered = Remembered(0)
+        self.record_cache = RecordCache(0)
         self._crash_worker = crash_worker
 
     def start(self, run: Callable[[], Any], write: bool = False, starts: int | None = None) -> asyncio.Future[Any]:
@@ -170,12 +170,12 @@ class SimulatedStore(StateStore):
     async def hold(self, streams: Sequence[str], remembered: bool = False) -> AsyncIterator[SimulatedHeld]:
         """Load the records of streams, unless remembered, and watch them until they are saved."""
         held = self.held(streams)
-        held.remembered = self.remembered.of(streams) if remembered else None
+        held.remembered = self.record_cache.of(streams) if remembered else None
         try:
             await held.watch()
             yield held
         except BaseException:
-            self.remembered.forget(streams)
+            self.record_cache.forget(streams)
             raise
 
     def held(self, streams: Sequence[str]) -> SimulatedHeld:
@@ -243,5 +243,5 @@ class SimulatedHeld(Held):
         saved: list[bool] = await self.sent
         if self.remembered is None or self._coming is not None:
             saved = [True] * len(self.writes.streams) if saved else await self.store.save(self.writes)
-        self.store.remembered.note(self.writes.streams, self.writes.records, saved)
+        self.store.record_cache.note(self.writes.streams, self.writes.records, saved)
         return saved

@@ -55,7 +55,7 @@ async def write(store: StateStore, streams: list[str], sent: set[str], pause: Ca
         assert all(not record or record[FENCE.stop :].decode() == stream for stream, record in before.items())
         await asyncio.sleep(pause())
         if not await held.confirmed(True):
-            store.remembered.forget(streams)
+            store.record_cache.forget(streams)
             return []
         fences = [record[FENCE] if record else b"" for record in before.values()]
         sent.update(streams)
