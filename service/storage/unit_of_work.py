@@ -8,25 +8,26 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost
 from gatewatch.service.storage.record_cache import RecordCache
-from gatewatch.service.storage.resp import Writes
 
 FEW: Final = 32
-"""Streams whose cached records a script compares and saves, in one round trip. Of more, Redis watches and sends
+"""Streams whose remembered records a script compares and saves, in one round trip. Of more, Redis watches and sends
 the records and saves them in one transaction: 13 instead of 19 µs a stream (`python -m benchmarks.saving`)."""
 
 
 class Held:
     """The records of some streams, on a connection of their own. What is saved of them is saved only if they stand.
 
-    Records in the cache are not waited for. Of a few streams, the script that saves compares them; of many,
+    Records that are remembered are not waited for. Of a few streams, the script that saves compares them; of many,
     they are watched and read all the same, and compared here, when the work on them is done: see `confirmed`.
 
     Attributes:
         packed: the records as bytes, None for a stream without one.
-        remembered: the same where this process had them in its cache, else None.
+        remembered: the same where this process remembered them, else None.
         unsure: whether what was sent may have been saved though `saved` says that it was not.
     """
 
@@ -36,19 +37,24 @@ class Held:
         self,
         database: Database,
         connection: BatchConnection,
-        cache: RecordCache,
-        streams: Sequence[str],
+        record_cache: RecordCache,
+        streams: Sequence[StreamKey],
         known: list[bytes] | None,
     ) -> None:
         self.packed: Sequence[bytes | None] = known or []
         self.remembered = known
         self._database = database
         self._connection = connection
-        self._cache = cache
+        self._record_cache = record_cache
         self._streams = streams
         self._watched = known is None or len(known) > FEW
         self._coming = 0  # answers to the load
         self._sent: tuple[Writes, int] | None = None
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether the records are what this process saved last."""
+        return self.remembered is not None
 
     async def load(self) -> None:
         """Watch and read the records; wait for them unless they are remembered."""
@@ -68,13 +74,18 @@ class Held:
     async def confirmed(self, compared: bool) -> bool:
         """Whether the records are what they were taken for, before anything is done that follows from them.
 
+        Where they are not, they are forgotten.
+
         Args:
             compared: everything is to be saved, so that a script that compares will find out.
         """
         if self.remembered is None:
             return True
-        if not self._watched:
-            return compared
+        if not (same := compared if not self._watched else await self._stands()):
+            self._record_cache.forget(self._streams)
+        return same
+
+    async def _stands(self) -> bool:
         async with self._database.within(f"load {len(self._streams)} states"):
             try:
                 return await self._loaded() == self.remembered
@@ -118,7 +129,7 @@ class Held:
         if saved is None:
             expected = None if self._watched else self.remembered
             saved = await self._database.save(writes, expected)  # stream by stream, to find out whose it was
-        self._cache.note(writes.streams, writes.records, saved)
+        self._record_cache.note(writes.streams, writes.records, saved)
         return saved
 
     async def _committed(self, writes: Writes, answers: list[Any]) -> list[bool] | None:

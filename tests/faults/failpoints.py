@@ -32,6 +32,7 @@ from redis import Redis
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.http.ingest import Ingest
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
@@ -199,7 +200,7 @@ def _damage(settings: Settings, names: list[str]) -> None:
     keys = StateStore("redis://unused", settings.tenant, 100)
     with Redis.from_url(str(settings.redis_url)) as client:
         for name in names:
-            client.setrange(keys.key(name, "state"), 60, b"\xff\xff\xff")
+            client.setrange(keys.key(StreamKey(settings.tenant, name), "state"), 60, b"\xff\xff\xff")
 
 
 def run(artefact: Path, times: int, points: list[str]) -> tuple[Counter[str], list[str]]:

@@ -195,10 +195,10 @@ class World:
         self.plans = [plan for sender in self.senders for plan in sender.plans]
         for plan in self.plans:
             for what, value in _prepared(plan.stream, plan.mode, self.slots).items():
-                self.redis.values[plan.stream, what] = value
+                self.redis.values[plan.key, what] = value
             if plan.mode == "hold":
-                ring = self.redis.values[plan.stream, "history"]
-                self.redis.journal.append((plan.stream, ring[len(STEPPER.usual.ring_header) :]))
+                ring = self.redis.values[plan.key, "history"]
+                self.redis.journal.append((plan.key, ring[len(STEPPER.usual.ring_header) :]))
         self.redis.sync()
 
     async def live(self) -> dict[tuple[str, int], str]:
