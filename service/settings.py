@@ -134,6 +134,12 @@ class Settings(BaseSettings):
     store_timeout_ms: int = Field(
         250, ge=10, le=600_000, description="longest wait for a connection to Redis or an answer of it, milliseconds"
     )
+    slot_buckets: int = Field(
+        64,
+        ge=1,
+        le=16_384,
+        description="buckets that streams are kept in, each in a slot of a Cluster; what a Redis began with stays",
+    )
     record_cache_bytes: int = Field(
         64 * 2**20,
         ge=0,

@@ -28,7 +28,7 @@ class SimulatedStore:
         self.redis = redis
         self.faults = faults
         self.gone = False
-        self.remembered = RecordCache(0)
+        self.remembered = RecordCache[StreamKey](0)
         self._crash_worker = crash_worker
 
     def start(self, run: Callable[[], Any], write: bool = False, starts: int | None = None) -> asyncio.Future[Any]:

@@ -135,7 +135,7 @@ class Worker:
         world = self._world
         self._store = world.variant.store(world.loop, world.redis, world.faults, self.crash)
         if world.remembers:
-            self._store.record_cache = RecordCache(RECORD_CACHE_BYTES)
+            self._store.remembered = RecordCache(RECORD_CACHE_BYTES)
         takeover = Takeover(self._store, world.detector.digest.hex(), world.metrics)
         scorer = world.variant.scorer(
             world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng), takeover

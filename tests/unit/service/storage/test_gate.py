@@ -14,8 +14,8 @@ import redis
 from gatewatch.service.app import create_app
 from gatewatch.service.errors import ForeignValue, StoreUnavailable
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.database import IDLE_CONNECTIONS
 from gatewatch.service.storage.gate import Gate
+from gatewatch.service.storage.node import IDLE_CONNECTIONS
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support.samples import readings
 

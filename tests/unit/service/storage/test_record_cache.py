@@ -78,7 +78,7 @@ def test_many_remembered_streams_go_on_from_what_another_service_wrote(settings:
 
 
 def test_records_are_remembered_within_a_bound_on_their_bytes() -> None:
-    cache = RecordCache(most_bytes=1000)
+    cache = RecordCache[str](most_bytes=1000)
     names = [f"s{n}" for n in range(8)]
     cache.note(names, [b"x" * 100] * 8, [True] * 8)
     assert cache.of(names) == [b"x" * 100] * 8
