@@ -12,6 +12,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage import health
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, pairs, text
+from gatewatch.service.storage.incident_store import IncidentStore
 from gatewatch.service.storage.keys import BUCKETS, PARTS
 from gatewatch.service.storage.listing import page
 from gatewatch.service.storage.record_cache import RecordCache
@@ -57,6 +58,7 @@ class StateStore(Database):
         self._now = now
         self._epoch: bytes | None = None
         self._record_cache = RecordCache[bytes](record_cache_bytes)
+        self.incidents = IncidentStore(self)
 
     def seeds(self, streams: Sequence[StreamKey]) -> list[int]:
         """Where the checksums of the streams' records start."""
@@ -190,6 +192,10 @@ class StateStore(Database):
         async with self.within("count open anomalies"):
             keys = [*(sets.open for sets in self.keys.sets), *([self._old.open] if self.moving else [])]
             return sum(await self._in_all([b"ZCOUNT", key, since, b"+inf"] for key in keys))
+
+    async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """The latest incident of each stream as it is kept, b"" where it has none. One round trip."""
+        return await self.incidents.latest(streams)
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""
