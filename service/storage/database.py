@@ -160,7 +160,7 @@ class Database:
 
     async def _move_all(self) -> None:
         """Move all streams that the version before listed, and what it did not tell. Goes on after trouble."""
-        count, told = 0, 0
+        count = told = passes = 0
         while self.moving:
             try:
                 async with self.within("move streams"):
@@ -168,9 +168,12 @@ class Database:
                     count += len(await self.move([StreamKey(self.tenant, name.decode()) for name in names]))
                     if not names:
                         await self._move_alerts()
+                        if passes:
+                            await self.ask_one(*self._old.close())
             except StoreUnavailable:
                 names = []
             if not names:
+                passes += 1
                 if count > told:
                     log.info("streams of the version before were moved to their new keys", streams=count)
                     told = count

@@ -80,6 +80,15 @@ end
 return answers"""
 
 
+CLOSE: Final = b"""
+-- KEYS: the key of takeovers of the version before. A process of it that runs has stopped by now; one that is started
+-- anew would count on from a number, and cannot from a text.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'number', ARGV[1], 'model', ARGV[1])
+end"""
+
+
 class OldKeys:
     """The keys of one tenant before there were buckets."""
 
@@ -93,6 +102,10 @@ class OldKeys:
         """The command that says how many buckets there are, and begins to move streams where any are to be moved."""
         names = [LAYOUT, self.takeover, self.streams, keys.takeover, keys.moving]
         return [b"EVAL", BEGIN, b"5", *names, b"%d" % buckets, b"%d" % MOVING_MS, b"%d" % STOP]
+
+    def close(self) -> list[bytes]:
+        """The command that refuses the streams to a process of the version before that is started anew."""
+        return [b"EVAL", CLOSE, b"1", self.takeover, b"a newer version of this service has the streams"]
 
     def move(self, keys: Keys, streams: Sequence[StreamKey]) -> list[bytes]:
         """The command that moves streams, and seals them under their old names."""
