@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import STATUSES, Detector
+from gatewatch.models.detectors.detector import STATUSES, Detector
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import Bookkeeping
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrector import Corrector
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
@@ -38,11 +38,11 @@ from gatewatch.service.core.sequencing import (
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.core.stream_limit import Newcomers
+from gatewatch.service.core.stream_limit import StreamLimit
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.json_results import Answers, answer, format_time, rejected
-from gatewatch.service.errors import BadRequest, Contended, ServiceError, StoreUnavailable
+from gatewatch.service.errors import BadRequest, Contended, PartlyUnavailable, ServiceError, StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -126,7 +126,7 @@ class Scorer:
         history_readings: int,
         save_attempts: int,
         most_streams: int,
-        turns: Turns,
+        turns: ContentionBackoff,
         takeover: Takeover,
         correcting_ms: float = 2000.0,
     ) -> None:
@@ -140,7 +140,7 @@ class Scorer:
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
         self._first_look = FirstLook(store, self._stepper)
-        self._newcomers = Newcomers(store, most_streams)
+        self._newcomers = StreamLimit(store, most_streams)
         self.corrector = Corrector(
             store,
             self._stepper,
@@ -167,14 +167,24 @@ class Scorer:
             StoreUnavailable: Redis did not answer.
         """
         await self._takeover.claim()
+        answers: list[Answer] = [""] * len(batch)
+        waiting: Sequence[int] = range(len(batch))
         try:
-            return await self._score_batch(batch)
+            while waiting:
+                try:
+                    return await self._score_batch(batch, waiting, answers)
+                except PartlyUnavailable as error:  # the others go on without those that it affects
+                    affected = {place for place in waiting if error.affects(batch.streams[place])}
+                    if not affected:
+                        raise
+                    for place in affected:
+                        answers[place] = error
+                    waiting = [place for place in waiting if place not in affected]
+            return answers
         finally:
             self._newcomers.end(batch.streams)
 
-    async def _score_batch(self, batch: Readings) -> list[Answer]:
-        answers: list[Answer] = [""] * len(batch)
-        waiting: Sequence[int] = range(len(batch))
+    async def _score_batch(self, batch: Readings, waiting: Sequence[int], answers: list[Answer]) -> list[Answer]:
         left, deep = self._attempts, len(batch)
         loop = asyncio.get_running_loop()
         while True:
@@ -211,7 +221,9 @@ class Scorer:
                         raise
             lost = {stream for stream, ok in zip(applied.writes.streams, saved, strict=True) if not ok}
             now = loop.time()
-            self.turns.saved(applied.writes.streams, applied.writes.records, lost, now - began, now)
+            self.turns.saved(
+                applied.writes.streams, applied.writes.records, lost - held.failed.keys(), now - began, now
+            )
             if held.unsure:
                 self.books.unsure(applied, lanes.streams, lost)
             self.books.count(batch, applied, lanes, lost)
@@ -221,6 +233,12 @@ class Scorer:
             later |= await self._answer_seen(answers, taken, applied, lanes, lost)
             for place, first in into.items():
                 answers[place] = answers[first]
+            if held.failed:
+                away = {place for place in waiting if batch.streams[place] in held.failed}
+                for place in away:
+                    answers[place] = held.failed[batch.streams[place]]
+                later.difference_update(away)
+                lost.difference_update(held.failed)
             if lost:
                 if held.from_cache:
                     self._first_look.forget(
@@ -231,7 +249,7 @@ class Scorer:
                     error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")
                     contended = {place for place in waiting if batch.streams[place] in lost}
                     log.warning("streams not scored", streams=len(lost), error=str(error))
-                    answers = [error if at in contended else text for at, text in enumerate(answers)]
+                    answers[:] = [error if at in contended else text for at, text in enumerate(answers)]
                     later.difference_update(contended)
                     left, lost = self._attempts, set()
             if not lost and not later:

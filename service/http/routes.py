@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
