@@ -61,6 +61,7 @@ class Database:
         node: the server.
         replicas, wait: how many must have what is saved, and the command that waits for them; b"" for none.
         listed: the streams that need not be put into the lists of all streams.
+        moving: whether streams may be found under the keys of the version before.
         alert_keys: of alerts to be told, which set holds them.
         reading, changing: gates for requests, so that they never take the connections that batches need.
     """
@@ -80,7 +81,7 @@ class Database:
         self._buckets = buckets
         self._old = OldKeys(tenant)
         self._begun = False
-        self._moving_until = 0.0  # in the loop's time
+        self.moving = False
         self._mover: asyncio.Task[None] | None = None
         self._timeout_s = timeout_ms / 1000
         self.replicas = replicas
@@ -89,11 +90,6 @@ class Database:
 
     def _connect(self, url: str) -> None:
         self.node = Node(connections_of(url, self._timeout_s), self._timeout_s)
-
-    @property
-    def moving(self) -> bool:
-        """Whether streams may be found under the keys of the version before."""
-        return self._moving_until > 0 and asyncio.get_running_loop().time() < self._moving_until
 
     async def ask(self, *commands: Sequence[bytes], twice: bool = True) -> list[Any]:
         """Send commands at once, on a connection of their own, and wait for their replies, errors among them.
@@ -143,10 +139,10 @@ class Database:
 
     async def begin_keys(self) -> None:
         """Ask Redis how many buckets its keys have, and begin to move those of the version before, if there are any."""
-        buckets, moving_ms = await self.ask_one(*self._old.begin(self.keys, self._buckets))
+        buckets, moving = await self.ask_one(*self._old.begin(self.keys, self._buckets))
         self._know(int(buckets))
-        if moving_ms > 0 and not self.moving:
-            self._moving_until = asyncio.get_running_loop().time() + moving_ms / 1000
+        self.moving = moving is not None
+        if self.moving and (self._mover is None or self._mover.done()):
             self._mover = asyncio.create_task(self._move_all(), name="move streams")
 
     def _know(self, buckets: int) -> None:

@@ -60,14 +60,14 @@ class TooFewReplicas(RedisError):
 
 
 _REASONS: Final = {
-    ("CROSSSLOT",): "Redis is a node of a Cluster; expected its URL as redis+cluster://host:port",
     (
         "MOVED",
         "ASK",
         "TRYAGAIN",
-    ): "a slot of the Redis Cluster is being moved; or Redis is a node of a Cluster, and its "
-    "URL should begin with redis+cluster://",
-    ("CLUSTERDOWN",): "the Redis Cluster has no node for the slot",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+    ): "Redis is a node of a Cluster, and the slot is elsewhere, "
+    "being moved or not served; the URL of a Cluster begins with redis+cluster://",
     ("READONLY",): "Redis is a replica, which takes no writes; the next try connects anew",
     ("MASTERDOWN",): "Redis is a replica that has lost its master; the next try connects anew",
     ("LOADING",): "Redis has been started and is still reading its data",

@@ -36,6 +36,11 @@ class Servers:
         """Start a Redis with an append-only file."""
         self.start(port, "--port", str(port), "--save", "", "--appendonly", "yes", "--bind", "127.0.0.1", *options)
 
+    @property
+    def known(self) -> list[int]:
+        """The ports of all servers that were ever started."""
+        return list(self._commands)
+
     def client(self, port: int) -> redis.Redis:
         """A client of one server."""
         return redis.Redis(port=port, socket_timeout=5)
