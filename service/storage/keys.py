@@ -147,6 +147,11 @@ def bucket_of(identity: bytes, buckets: int) -> int:
     return binascii.crc_hqx(identity, 0) % buckets
 
 
+def tag_of(key: bytes) -> bytes:
+    """What stands between the braces of a key."""
+    return key[key.index(b"{") + 1 : key.index(b"}")] if b"{" in key else key
+
+
 def seed_of(identity: bytes) -> int:
     """Where the checksum of a stream's record starts: that of the record's key before there were buckets."""
     return records.seed(b"gatewatch:{%b}:state" % identity)

@@ -46,18 +46,20 @@ class StateStore(Database):
         timeout_ms: int,
         record_cache_bytes: int = RECORD_CACHE_BYTES,
         buckets: int = BUCKETS,
+        replicas: int = 0,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Raises ValueError when `url` is not a Redis URL; connects with the first command.
 
         Args:
             buckets: of a Redis that has none yet.
+            replicas: how many must have what is saved before it is answered.
             now: Unix seconds.
         """
-        super().__init__(url, tenant, timeout_ms, buckets)
+        super().__init__(url, tenant, timeout_ms, buckets, replicas)
         self._now = now
         self._epoch: bytes | None = None
-        self._record_cache = RecordCache[bytes](record_cache_bytes)
+        self.record_cache = RecordCache[bytes](record_cache_bytes)
         self.incidents = IncidentStore(self)
 
     def seeds(self, streams: Sequence[StreamKey]) -> list[int]:
@@ -83,11 +85,9 @@ class StateStore(Database):
     ) -> list[int | None]:
         """The number that stands at a place of each stream's history, None where nothing does. One round trip."""
         async with self.within(f"look at {len(streams)} histories"):
-            found = await self.ask(
-                *(
-                    [b"GETRANGE", key.history, b"%d" % first, b"%d" % last]
-                    for key, (first, last) in zip(self.keys.of(streams), places, strict=True)
-                )
+            found = await self.ask_each(
+                [b"GETRANGE", key.history, b"%d" % first, b"%d" % last]
+                for key, (first, last) in zip(self.keys.of(streams), places, strict=True)
             )
         return [int.from_bytes(n, "little") if isinstance(n, bytes) and len(n) == 8 else None for n in found]
 
@@ -98,7 +98,7 @@ class StateStore(Database):
     async def drop_old_histories(self, streams: Sequence[StreamKey]) -> None:
         """Forget the histories of versions before record format 4."""
         async with self.within(f"drop {len(streams)} old histories"):
-            raise_first(await self.ask(*([b"DEL", self.keys.part(stream, "history")] for stream in streams)))
+            await self._in_all([b"DEL", self.keys.part(stream, "history")] for stream in streams)
 
     async def load_settings(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """What was saved as the streams' settings, empty for a stream without any. One round trip."""
@@ -128,7 +128,7 @@ class StateStore(Database):
         """Forget a stream; says whether there was anything of it."""
         async with self.within("delete a stream"):
             key, known = self.keys[stream], False
-            self._record_cache.forget((key.record,))
+            self.record_cache.forget((key.record,))
             self.listed.forget(key)
             if self.moving:
                 await self.move([stream])
@@ -156,7 +156,7 @@ class StateStore(Database):
         """
         await self.know_buckets()
         async with self.node.connection() as connection:
-            unit = UnitOfWork(self, connection, self._record_cache, streams, cached)
+            unit = UnitOfWork(self, connection, self.record_cache, streams, cached)
             try:
                 await unit.load()
                 yield unit
