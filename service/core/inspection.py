@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gatewatch.models.detectors.detector import STATUSES
 from gatewatch.service.clock import Clock
+from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import whole
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout, layout_of, of_ring
 from gatewatch.service.core.loading import Loader
 from gatewatch.service.core.outcomes import Encoded, Encoder, encode_kept, format_time
 from gatewatch.service.core.readings import Models
@@ -78,15 +82,20 @@ class Inspection:
         else:
             loaded = await self._loader.load(served, [stream], packed)
             (layout,), kept = loaded.layouts, loaded.recovered[0]
-        answers = encode_kept([encoder] * len(kept), [stream] * len(kept), kept, layout, served.detector.channels)
-        single = kept["single"] > 0
-        values = kept["values"].copy()
-        values[single] = values[single].astype(np.float32).astype(str).astype(np.float64)  # the shortest that mean it
-        named = (
-            {channel: None if value != value else value for channel, value in zip(layout.channels, row, strict=True)}
-            for row in values.tolist()
-        )
-        return list(map(Kept, kept["n"].tolist(), named, answers))
+        return _shown(stream, kept, layout, served.detector.channels, encoder)
+
+    def readings_in(self, stream: StreamKey, rings: Sequence[bytes], encoder: Encoder) -> list[Kept]:
+        """The readings of copies of a stream's history, each once, in their order."""
+        (seed,) = self._store.seeds([stream])
+        found: dict[int, Kept] = {}
+        for ring in rings:
+            channels = of_ring(ring)
+            if channels is None:
+                continue
+            layout = layout_of(channels, channels)
+            kept = history.unpack_entries(ring, layout, seed)
+            found |= {one.n: one for one in _shown(stream, kept, layout, channels, encoder)}
+        return [found[n] for n in sorted(found)]
 
     async def configure(self, stream: StreamKey, settings: StreamSettings) -> None:
         """Give a stream its settings, whether it has seen a reading or not.
@@ -115,3 +124,15 @@ class Inspection:
     async def restart_sequence(self, stream: StreamKey) -> bool:
         """Let a stream's sender count anew from its next reading on. False if there is no stream."""
         return await self._sessions.restart(self._models.of(stream), stream)
+
+
+def _shown(stream: StreamKey, kept: Entries, layout: Layout, channels: tuple[str, ...], encoder: Encoder) -> list[Kept]:
+    answers = encode_kept([encoder] * len(kept), [stream] * len(kept), kept, layout, channels)
+    single = kept["single"] > 0
+    values = kept["values"].copy()
+    values[single] = values[single].astype(np.float32).astype(str).astype(np.float64)  # the shortest that mean it
+    named = (
+        {channel: None if value != value else value for channel, value in zip(layout.channels, row, strict=True)}
+        for row in values.tolist()
+    )
+    return list(map(Kept, kept["n"].tolist(), named, answers))

@@ -6,8 +6,8 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final, Literal, TypeVar
 
+import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request
-from gatewatch.service.http.parts import Parts, parts_of
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import StreamingResponse
 
@@ -15,6 +15,7 @@ from gatewatch.models.detectors.detector import REASONS
 from gatewatch.service.errors import BadRequest, InvalidSettings, TooManyWaiting, UnknownIncident, first_of
 from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
+from gatewatch.service.http.parts import Parts, parts_of
 from gatewatch.service.incidents import words
 from gatewatch.service.incidents.reading import Search, shown
 
@@ -74,7 +75,7 @@ async def list_incidents(
     after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
 ) -> dict[str, Any]:
-    """Page by page: `incidents` and `next` (null on the last page). A search of many may give pages that are not full."""
+    """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full."""
     parts = parts_of(request)
     until_ms = 2**53 if until is None else round(until * 1000)
     search = Search(state, stream, reason, min_score, round(since * 1000), until_ms)
@@ -124,9 +125,12 @@ async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> 
         known = await parts.incidents.one(incident)
         if known is None:
             raise _unknown(incident)
-        stream, one, shown = known
+        stream, one, as_shown = known
         rings = await parts.store.incidents.histories(stream, one.n)
-        return shown | {"readings": parts.readings_in(stream, rings if one.is_open else rings[:2])}
+    kept = parts.inspection.readings_in(stream, rings if one.is_open else rings[:2], parts.encoder)
+    return as_shown | {
+        "readings": [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in kept]
+    }
 
 
 @router.post(

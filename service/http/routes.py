@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,9 +10,6 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
-from gatewatch.service.core.inspection import Inspection
-from gatewatch.service.core.outcomes import Encoder
-from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import (
@@ -26,9 +22,8 @@ from gatewatch.service.errors import (
     first_of,
 )
 from gatewatch.service.http.api_page import HEADERS, page
-from gatewatch.service.http.bodies import Bodies, ClientGone
-from gatewatch.service.http.drain import Drain
-from gatewatch.service.http.ingest import Ingest, json_body
+from gatewatch.service.http.bodies import ClientGone
+from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.openapi import (
     AWAY,
     NO_BODY,
@@ -42,34 +37,10 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.serving.registry import Registry
-from gatewatch.service.settings import Settings
-from gatewatch.service.storage.store import StateStore
+from gatewatch.service.http.parts import parts_of
 
 log = structlog.get_logger(__name__)
 router = APIRouter()
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the endpoints work with; built once in create_app."""
-
-    settings: Settings
-    registry: Registry
-    store: StateStore
-    inspection: Inspection
-    encoder: Encoder
-    ingest: Ingest
-    metrics: Metrics
-    bodies: Bodies
-    readiness: Readiness
-    drain: Drain
-
-    def key(self, stream: str) -> StreamKey:
-        """Whose stream of this name is meant."""
-        return StreamKey(self.settings.tenant, stream)
 
 
 @router.post(
@@ -101,7 +72,7 @@ async def post_readings_of_stream(request: Request) -> Response:
 
 async def _ingested(request: Request, stream: str | None) -> Response:
     try:
-        status, headers, body = await _parts(request).ingest.answer(request.scope, request.receive, stream)
+        status, headers, body = await parts_of(request).ingest.answer(request.scope, request.receive, stream)
     except ClientGone:
         return Response(status_code=400)  # nobody reads it
     return Response(body, status, {name.decode(): value.decode() for name, value in headers})
@@ -127,7 +98,7 @@ async def list_streams(
     limit: Annotated[int, Query(ge=1, le=1000, description="most names in the reply")] = 100,
 ) -> dict[str, Any]:
     """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`."""
-    store = _parts(request).store
+    store = parts_of(request).store
     async with store.reading:
         names, total = await store.list_streams(after, limit + 1), await store.count_streams()
     page = names[:limit]
@@ -146,7 +117,7 @@ _KNOWN = {**found("What is known of the stream", ref("Stream")), "links": links(
 )
 async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
-    parts = _parts(request)
+    parts = parts_of(request)
     async with parts.store.reading:
         known = await parts.inspection.describe(parts.key(stream))
     if known is None:
@@ -165,7 +136,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
 )
 async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
-    parts = _parts(request)
+    parts = parts_of(request)
     body = await json_body(request.scope, request.receive, parts.bodies)
     settings = _settings_in(body)
     async with parts.store.changing:
@@ -191,9 +162,9 @@ def _settings_in(body: bytes) -> StreamSettings:
 )
 async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> None:
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
-    store = _parts(request).store
+    store = parts_of(request).store
     async with store.changing:
-        known = await store.delete(_parts(request).key(stream))
+        known = await store.delete(parts_of(request).key(stream))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 
@@ -210,7 +181,7 @@ async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) 
 )
 async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) -> list[dict[str, Any]]:
     """The last readings, oldest first, each with its values and the answer it got."""
-    parts = _parts(request)
+    parts = parts_of(request)
     async with parts.store.reading:
         entries = await parts.inspection.recent(parts.key(stream), parts.encoder)
     if not entries:
@@ -230,7 +201,7 @@ async def reset_stream(
     what: Annotated[Literal["sequence"], Query(description="sequence: the next `seq` is new")],  # noqa: ARG001
 ) -> dict[str, Any]:
     """For senders that begin to count at 0 again and send no time; with one, the service notices by itself."""
-    parts = _parts(request)
+    parts = parts_of(request)
     if not await parts.inspection.restart_sequence(parts.key(stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return await get_stream(request, stream)
@@ -252,7 +223,7 @@ async def livez() -> dict[str, str]:
 )
 async def readyz(request: Request) -> dict[str, Any]:
     """200 when a reading sent now would be scored, with warnings if there are any; else 503 with the reason."""
-    parts = _parts(request)
+    parts = parts_of(request)
     if parts.drain.began:
         raise Draining("the service is about to stop; what is sent until then is still answered")
     warnings = await parts.readiness.look()
@@ -267,7 +238,7 @@ async def readyz(request: Request) -> dict[str, Any]:
 )
 async def metrics(request: Request) -> Response:
     """The series of docs/metrics.md, of all worker processes."""
-    parts = _parts(request)
+    parts = parts_of(request)
     try:
         await parts.readiness.look()
         parts.metrics.open_anomalies.set(await parts.store.count_open(parts.settings.open_anomaly_s))
@@ -280,8 +251,3 @@ async def metrics(request: Request) -> Response:
 async def docs(request: Request) -> HTMLResponse:
     """The API, to read and to try."""
     return HTMLResponse(page(request.app.openapi()), headers=HEADERS)
-
-
-def _parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from gatewatch.service.clock import Clock
 
+from gatewatch.service.clock import Clock
 from gatewatch.service.errors import ServiceError
 from gatewatch.service.incidents.reading import IncidentReader
 

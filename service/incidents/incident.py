@@ -216,7 +216,7 @@ def _shares(entry: Any, channels: Sequence[str]) -> list[Share]:
     """The channels that have a share in a reading's score, the largest first."""
     shares = np.nan_to_num(entry["attribution"])
     values, bands = entry["values"], expected_band(entry["mid"], entry["half"])
-    found = []
+    found: list[Share] = []
     for at in np.argsort(-shares, kind="stable")[:MOST_CHANNELS].tolist():
         if shares[at] <= 0 and found:
             break

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from gatewatch.service.core.outcomes import format_time
 
+from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents import words
 from gatewatch.service.incidents.incident import Incident, decode, number_and_stream

@@ -359,6 +359,9 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
     for row in writes.unlisted:
         some, at = places[row]
         some.unlisted.append(at)
+    for write in writes.incidents:
+        some, at = places[write.row]
+        some.incidents.append(write._replace(row=at))
     for _, some in split.values():
         some.opened, some.closed = writes.opened, writes.closed  # of which those count that are among its streams
     return list(split.values())

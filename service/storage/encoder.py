@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import Writes
 from gatewatch.service.storage.keys import LATEST, NUMBER, Keys, Sets, StreamKeys
@@ -107,8 +105,14 @@ def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: S
     for what, row, member in _effects(writes, of):
         arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
     for row, command in _incident_commands(keys, writes, of):
-        arguments += (b"%d" % (row + 1), b"run", b"0", msgspec.msgpack.encode(command))
+        arguments += (b"%d" % (row + 1), b"run", b"0", _as_message(command))
     return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
+
+
+def _as_message(command: Sequence[bytes]) -> bytes:
+    """A command as MessagePack, of strings: the decoder in Redis knows no other bytes."""
+    parts = (b"\xdb%b%b" % (len(part).to_bytes(4, "big"), part) for part in command)
+    return b"\xdd" + len(command).to_bytes(4, "big") + b"".join(parts)
 
 
 def _earlier(keys: Keys, writes: Writes) -> Iterator[bytes]:

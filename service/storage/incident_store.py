@@ -52,14 +52,12 @@ class IncidentStore:
         """Incidents by stream and number. One round trip."""
         keys = self._database.keys
         async with self._database.within(f"load {len(incidents)} incidents"):
-            replies = await self._database.ask(
-                *(
-                    command
-                    for stream, n in incidents
-                    for command in (
-                        [b"HMGET", keys.part(stream, "incidents"), b"%d" % n, NUMBER, LATEST],
-                        [b"HGET", keys.part(stream, "incident-words"), b"%d" % n],
-                    )
+            replies = await self._database.ask_each(
+                command
+                for stream, n in incidents
+                for command in (
+                    [b"HMGET", keys.part(stream, "incidents"), b"%d" % n, NUMBER, LATEST],
+                    [b"HGET", keys.part(stream, "incident-words"), b"%d" % n],
                 )
             )
             raise_first(replies)
@@ -73,7 +71,7 @@ class IncidentStore:
         """The latest incident of each stream, b"" where it has none. One round trip."""
         keys = self._database.keys
         async with self._database.within(f"load the incidents of {len(streams)} streams"):
-            replies = await self._database.ask(*([b"HGET", keys.part(one, "incidents"), LATEST] for one in streams))
+            replies = await self._database.ask_each([b"HGET", keys.part(one, "incidents"), LATEST] for one in streams)
             raise_first(replies)
         return [reply or b"" for reply in replies]
 
@@ -91,14 +89,12 @@ class IncidentStore:
         """
         sets = self._database.keys.sets
         async with self._database.within("list incidents"):
-            replies = await self._database.ask(
-                *(
-                    [
-                        b"ZREVRANGEBYSCORE", one.changes if changed else one.incidents, b"%d" % newest_ms,
-                        b"%d" % oldest_ms, b"WITHSCORES", b"LIMIT", b"0", b"%d" % most,
-                    ]
-                    for one in sets
-                )
+            replies = await self._database.ask_each(
+                [
+                    b"ZREVRANGEBYSCORE", one.changes if changed else one.incidents, b"%d" % newest_ms,
+                    b"%d" % oldest_ms, b"WITHSCORES", b"LIMIT", b"0", b"%d" % most,
+                ]
+                for one in sets
             )  # fmt: skip
             raise_first(replies)
         found = [(bytes(id_), int(float(at))) for reply in replies for id_, at in _pairs(reply)]
@@ -128,44 +124,43 @@ class IncidentStore:
     async def trim(self, before_ms: int, most: int) -> int:
         """Forget incidents that began before a time, and the oldest of those beyond a number; how many were.
 
-        The latest incident of a stream stays with its stream, and only leaves the lists.
+        At most TRIMMED at a time: whoever calls again goes on.
         """
-        sets, of_bucket = self._database.keys.sets, max(1, most // len(self._database.keys.sets))
+        sets = self._database.keys.sets
         async with self._database.within("forget old incidents"):
-            replies = await self._database.ask(
-                *(
-                    command
-                    for one in sets
-                    for command in (
-                        [b"ZRANGEBYSCORE", one.incidents, b"-inf", b"(%d" % before_ms, b"LIMIT", b"0", b"%d" % TRIMMED],
-                        [b"ZRANGE", one.incidents, b"0", b"%d" % (-of_bucket - 1)],
-                    )
+            replies = await self._database.ask_each(
+                command
+                for one in sets
+                for command in (
+                    [b"ZCARD", one.incidents],
+                    [b"ZRANGE", one.incidents, b"0", b"%d" % (TRIMMED - 1), b"WITHSCORES"],
                 )
             )
             raise_first(replies)
+            beyond = sum(replies[::2]) - most
+            oldest = sorted(
+                (int(float(at)), id_, one)
+                for one, of in zip(sets, replies[1::2], strict=True)
+                for id_, at in _pairs(of)
+            )
+            old = [one for rank, one in enumerate(oldest[:TRIMMED]) if one[0] < before_ms or rank < beyond]
             commands: list[Sequence[bytes]] = []
-            forgotten = 0
-            for at, one in enumerate(sets):
-                old = list(dict.fromkeys([*replies[2 * at], *replies[2 * at + 1][:TRIMMED]]))
-                forgotten += len(old)
-                commands += self._forget(one, old)
+            for _, id_, one in old:
+                commands += self._forget(one, id_)
             if commands:
-                raise_first(await self._database.ask(*commands))
-        return forgotten
+                raise_first(await self._database.ask_each(commands))
+        return len(old)
 
-    def _forget(self, sets: Sets, ids: Sequence[bytes]) -> list[Sequence[bytes]]:
-        keys, commands = self._database.keys, list[Sequence[bytes]]()
-        for one in ids:
-            n, _, name = one.partition(b".")
-            stream = StreamKey(self._database.tenant, name.decode())
-            commands += [
-                [b"HDEL", keys.part(stream, "incidents"), n],
-                [b"HDEL", keys.part(stream, "incident-words"), n],
-                [b"DEL", *(keys.incident(stream, int(n), what) for what in ("before", "after"))],
-            ]
-        if ids:
-            commands += [[b"ZREM", sets.incidents, *ids], [b"ZREM", sets.changes, *ids]]
-        return commands
+    def _forget(self, sets: Sets, incident_id: bytes) -> list[Sequence[bytes]]:
+        n, _, name = incident_id.partition(b".")
+        stream, keys = StreamKey(self._database.tenant, name.decode()), self._database.keys
+        return [
+            [b"HDEL", keys.part(stream, "incidents"), n],
+            [b"HDEL", keys.part(stream, "incident-words"), n],
+            *([b"DEL", keys.incident(stream, int(n), what)] for what in ("before", "after")),
+            [b"ZREM", sets.incidents, incident_id],
+            [b"ZREM", sets.changes, incident_id],
+        ]
 
 
 def _pairs(found: Sequence[Any]) -> list[tuple[bytes, bytes]]:
