@@ -43,7 +43,7 @@ times = st.one_of(
     st.just("2026-05-04T10:00:00Z"),
     st.sampled_from(["noon", -1, 4e12, True]),
 )
-items = st.one_of(
+items: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries(
         {"values": values, "timestamp": times},
         optional={"stream": names, "seq": st.one_of(st.integers(0, 9), st.just(-1), st.just(2**60)), "more": st.none()},
