@@ -55,7 +55,7 @@ from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.cluster_store import store_of
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +101,14 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     metrics = Metrics(tally)
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     clock = SystemClock()
-    store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
+    store = store_of(
+        settings.redis_url,
+        settings.tenant,
+        settings.store_timeout_ms,
+        settings.record_cache_bytes,
+        settings.slot_buckets,
+        settings.store_replicas,
+    )
     decoder = ReadingDecoder(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     registry = Registry(ServedModel(detector, decoder, settings.history_readings))
     backoff = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times

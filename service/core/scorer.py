@@ -20,7 +20,7 @@ from gatewatch.service.core.repeats import Repeats
 from gatewatch.service.core.sequencing import Round, joined, rounds_of
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.errors import Contended, StoreUnavailable
+from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -83,14 +83,24 @@ class Scorer:
         return await self._store.ping()
 
     async def _score(self, batch: Batch) -> list[Answer]:
+        answers: list[Answer] = [None] * len(batch)
+        waiting: Sequence[int] = range(len(batch))
         try:
-            return await self._score_until_saved(batch)
+            while waiting:
+                try:
+                    return await self._score_until_saved(batch, waiting, answers)
+                except PartlyUnavailable as error:  # the others go on without those that it affects
+                    affected = {place for place in waiting if error.affects(batch.streams[place])}
+                    if not affected:
+                        raise
+                    for place in affected:
+                        answers[place] = error
+                    waiting = [place for place in waiting if place not in affected]
+            return answers
         finally:
             self._loader.over(batch.streams)
 
-    async def _score_until_saved(self, batch: Batch) -> list[Answer]:
-        answers: list[Answer] = [None] * len(batch)
-        waiting: Sequence[int] = range(len(batch))
+    async def _score_until_saved(self, batch: Batch, waiting: Sequence[int], answers: list[Answer]) -> list[Answer]:
         left, deep = self._attempts, len(batch)
         while True:
             streams, rounds = rounds_of(batch, waiting)
@@ -123,7 +133,7 @@ class Scorer:
             written = applied.writes.streams
             lost = {stream for stream, ok in zip(written, saved, strict=True) if not ok}
             now = self._clock.monotonic()
-            self._backoff.saved(written, applied.writes.records, lost, now - began, now)
+            self._backoff.saved(written, applied.writes.records, lost - work.failed.keys(), now - began, now)
             if work.unsure:
                 self._books.unsure(applied, loaded.streams, lost)
             self._books.count(batch, applied, loaded, lost)
@@ -132,6 +142,12 @@ class Scorer:
                 later |= await self._repeats.answer(answers, taken, seen, loaded)
             for place, first in into.items():
                 answers[place] = answers[first]
+            if work.failed:
+                away = {place for place in waiting if batch.streams[place] in work.failed}
+                for place in away:
+                    answers[place] = work.failed[batch.streams[place]]
+                later.difference_update(away)
+                lost.difference_update(work.failed)
             if lost:
                 if work.from_cache:
                     rows = [row for row, stream in enumerate(loaded.streams) if stream in lost]
@@ -141,7 +157,7 @@ class Scorer:
                     error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")
                     contended = {place for place in waiting if batch.streams[place] in lost}
                     log.warning("streams not scored", streams=len(lost), error=str(error))
-                    answers = [error if at in contended else answer for at, answer in enumerate(answers)]
+                    answers[:] = [error if at in contended else answer for at, answer in enumerate(answers)]
                     later.difference_update(contended)
                     left, lost = self._attempts, set()
             if not lost and not later:
