@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 from starlette.testclient import TestClient
 
@@ -35,7 +36,7 @@ def test_rejections_keep_their_places_among_the_answers_of_a_body(client: TestCl
     """Decoded at once, one by one; and in parts."""
     for count in (1, 2 * PART_READINGS):
         good = [{"stream": f"s{at}", "seq": count, "values": {"flow": 1}} for at in range(count)]
-        sent = [7, *good, {"stream": "/", "values": {"flow": 1}}, *good, 7]
+        sent: list[Any] = [7, *good, {"stream": "/", "values": {"flow": 1}}, *good, 7]
         statuses = [result["status"] for result in post(client, sent)]
         scored = ["warming_up"] * count
         again = [result["replayed"] for result in post(client, sent)]
