@@ -35,7 +35,7 @@ class StreamNames:
         return key
 
 
-class Context(NamedTuple):
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What a door must know of a request.
 
     Attributes:

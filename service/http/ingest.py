@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -42,7 +42,7 @@ SETTINGS_BYTES: Final = 16_384
 PROBLEM_JSON: Final = b"application/problem+json"
 
 
-class Pending(NamedTuple):
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """A request whose readings were handed in: the future answers to all its items, and how a reply is made of them."""
 
     answers: asyncio.Future[list[Answer]]
