@@ -41,6 +41,7 @@ from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import Parts, router
 from gatewatch.service.intake.batcher import Batcher
+from gatewatch.service.page import page
 from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
@@ -161,6 +162,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     )
     app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies, readiness, drain)
     app.include_router(router)
+    app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
     app.openapi = lambda: complete(generate())  # type: ignore[method-assign]
