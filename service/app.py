@@ -56,6 +56,7 @@ from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
+from gatewatch.service.page import page
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
@@ -216,6 +217,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     )
     app.include_router(router)
     app.include_router(incident_routes.router)
+    app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
     app.openapi = lambda: complete(generate())  # type: ignore[method-assign]

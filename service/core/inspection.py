@@ -47,28 +47,23 @@ class Inspection:
 
     async def describe(self, stream: StreamKey) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""
-        served = self._models.of(stream)
-        packed = await self._store.load([stream])
-        (seed,) = self._store.seeds([stream])
-        if part := state.stream_part(packed[0] or b"", seed):
-            record, model = part[0][0], part[2][: len(served.detector.digest)].hex()
-        else:
-            record, model = (await self._loader.load(served, [stream], packed)).records[0], served.detector.name
-        readings = int(record["readings"])
-        if packed[0] is None and readings == 0:
-            return None
-        return {
-            "stream": stream.name,
-            "readings": readings,
-            "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
-            "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
-            "session": int(record["session"]),
-            "status": STATUSES[record["status"] & state.STATUS_BITS],
-            "score": float(record["score"]) if readings else None,
-            **StreamSettings.of(record).model_dump(),
-            "model": model,
-            "tag": bytes(record["tag"]).hex(),
-        }
+        (known,) = await self.describe_each([stream])
+        return known
+
+    async def describe_each(self, streams: Sequence[StreamKey]) -> list[dict[str, Any] | None]:
+        """The same of several streams. One round trip, and one more for each whose record is lost."""
+        packed = await self._store.load(streams)
+        found: list[dict[str, Any] | None] = []
+        for stream, content, seed in zip(streams, packed, self._store.seeds(streams), strict=True):
+            served = self._models.of(stream)
+            if part := state.stream_part(content or b"", seed):
+                record, model = part[0][0], part[2][: len(served.detector.digest)].hex()
+            else:
+                record = (await self._loader.load(served, [stream], [content])).records[0]
+                model = served.detector.name
+            unknown = content is None and record["readings"] == 0
+            found.append(None if unknown else _described(stream, record, model))
+        return found
 
     async def recent(self, stream: StreamKey, encoder: Encoder) -> list[Kept]:
         """The stream's last readings, oldest first."""
@@ -136,3 +131,19 @@ def _shown(stream: StreamKey, kept: Entries, layout: Layout, channels: tuple[str
         for row in values.tolist()
     )
     return list(map(Kept, kept["n"].tolist(), named, answers))
+
+
+def _described(stream: StreamKey, record: Any, model: str) -> dict[str, Any]:
+    readings = int(record["readings"])
+    return {
+        "stream": stream.name,
+        "readings": readings,
+        "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
+        "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
+        "session": int(record["session"]),
+        "status": STATUSES[record["status"] & state.STATUS_BITS],
+        "score": float(record["score"]) if readings else None,
+        **StreamSettings.of(record).model_dump(),
+        "model": model,
+        "tag": bytes(record["tag"]).hex(),
+    }

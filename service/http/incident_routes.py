@@ -8,16 +8,18 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.detector import REASONS
+from gatewatch.models.recordings.values import LATEST_S
 from gatewatch.service.errors import BadRequest, InvalidSettings, TooManyWaiting, UnknownIncident, first_of
 from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
 from gatewatch.service.http.parts import Parts, parts_of
 from gatewatch.service.incidents import words
 from gatewatch.service.incidents.reading import Search, shown
+from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 
 router = APIRouter()
 _A = TypeVar("_A", bound="Answer")
@@ -32,25 +34,6 @@ _OF_INCIDENT: Final[dict[int | str, Any]] = {
     503: AWAY,
 }
 _INCIDENT = {200: found("The incident", ref("Incident")), **_OF_INCIDENT}
-
-
-class Answer(BaseModel):
-    """Who says it."""
-
-    model_config = ConfigDict(extra="forbid")
-    by: str = Field("", max_length=64, description="a name, as others shall read it")
-
-
-class LabelAnswer(Answer):
-    """What an incident turned out to be."""
-
-    label: words.Label
-
-
-class NoteAnswer(Answer):
-    """A remark."""
-
-    text: str = Field(min_length=1, max_length=1000)
 
 
 @router.get(
@@ -70,8 +53,10 @@ async def list_incidents(
     stream: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
     reason: Annotated[str | None, Query(description="of the highest score", pattern=f"^({'|'.join(REASONS)})$")] = None,
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
-    since: Annotated[float, Query(ge=0, description="began at this Unix time, in seconds, or later")] = 0,
-    until: Annotated[float | None, Query(ge=0, description="began at this Unix time, in seconds, or before")] = None,
+    since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time, in seconds, or later")] = 0,
+    until: Annotated[
+        float | None, Query(ge=0, le=LATEST_S, description="began at this Unix time, in seconds, or before")
+    ] = None,
     after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
 ) -> dict[str, Any]:
@@ -97,7 +82,7 @@ async def list_incidents(
 )
 async def incident_events(
     request: Request,
-    last_event_id: Annotated[int | None, Header(ge=0, description="the last event that was heard")] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**53, description="the last event that was heard")] = None,
 ) -> StreamingResponse:
     """Every change of an incident of any stream, within a second or two. After a break, send Last-Event-ID to go on.
 

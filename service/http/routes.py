@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import structlog
@@ -38,10 +39,15 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.parts import parts_of
+from gatewatch.service.http.parts import Parts, parts_of
 
 log = structlog.get_logger(__name__)
 router = APIRouter()
+
+SCANNED: Final = 20_000
+"""Streams looked at for one page of a search; `next` goes on from there."""
+
+SCAN_CHUNK: Final = 1000
 
 
 class _Anything(Convertor[str]):
@@ -98,10 +104,10 @@ _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pat
 
 @router.get(
     "/v1/streams",
-    summary="The names of all streams",
+    summary="Streams, by name",
     response_model=None,
     responses={
-        200: found("One page of names", ref("Page")),
+        200: found("One page of names, or of what is known of streams", ref("Page")),
         405: OTHER_METHOD,
         422: problem_with("Not a number of names"),
         503: AWAY,
@@ -111,13 +117,42 @@ async def list_streams(
     request: Request,
     after: Annotated[str, Query(description="names that come behind this one; `next` of the page before")] = "",
     limit: Annotated[int, Query(ge=1, le=1000, description="most names in the reply")] = 100,
+    match: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
+    status: Annotated[
+        Literal["warming_up", "normal", "anomalous"] | None, Query(description="of the last reading")
+    ] = None,
+    details: Annotated[bool, Query(description="what is known of each stream, instead of its name")] = False,
 ) -> dict[str, Any]:
-    """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`."""
-    store = parts_of(request).store
-    async with store.reading:
-        names, total = await store.list_streams(after, limit + 1), await store.count_streams()
-    page = names[:limit]
-    return {"streams": page, "next": page[-1] if len(names) > limit else None, "total": total}
+    """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`.
+
+    `total` counts all streams. Pages of a narrow search may not be full, and go on with `next` all the same.
+    """
+    parts = parts_of(request)
+    chosen: list[Any] = []
+    async with parts.store.reading:
+        total, scanned, more = await parts.store.count_streams(), 0, True
+        while more and len(chosen) < limit and scanned < SCANNED:
+            chunk = SCAN_CHUNK if match or status else limit - len(chosen)
+            names = await parts.store.list_streams(after, chunk + 1)
+            more, names = len(names) > chunk, names[:chunk]
+            scanned += len(names)
+            fitting = [name for name in names if not match or fnmatchcase(name, match.replace("[", "[[]"))]
+            for name, known in zip(fitting, await _known(parts, fitting, details or bool(status)), strict=True):
+                if len(chosen) == limit:
+                    more = True
+                    break
+                after = name
+                if status is None or (known is not None and known["status"] == status):
+                    chosen.append(known if details else name)
+            else:
+                after = names[-1] if names else after
+    return {"streams": chosen, "next": after if more else None, "total": total}
+
+
+async def _known(parts: Parts, names: list[str], wanted: bool) -> list[dict[str, Any] | None]:
+    if not wanted or not names:
+        return [None] * len(names)
+    return await parts.inspection.describe_each([parts.key(name) for name in names])
 
 
 _UNKNOWN = problem_with("No such stream")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import msgspec
+from pydantic import BaseModel, ConfigDict, Field
 
 MOST_NOTES: Final = 100
 """Kept of an incident; of more, the first and the latest."""
@@ -70,3 +71,22 @@ def note(words: Words, text: str, said: Said) -> Words:
     """One more remark."""
     notes = [*words.notes, Note(text, said.by, said.at_ms)]
     return msgspec.structs.replace(words, notes=notes if len(notes) <= MOST_NOTES else [notes[0], *notes[2:]])
+
+
+class Answer(BaseModel):
+    """Who says it."""
+
+    model_config = ConfigDict(extra="forbid")
+    by: str = Field("", max_length=64, description="a name, as others shall read it")
+
+
+class LabelAnswer(Answer):
+    """What an incident turned out to be."""
+
+    label: Label
+
+
+class NoteAnswer(Answer):
+    """A remark."""
+
+    text: str = Field(min_length=1, max_length=1000)
