@@ -53,7 +53,7 @@ async def list_incidents(
     stream: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
     reason: Annotated[str | None, Query(description="of the highest score", pattern=f"^({'|'.join(REASONS)})$")] = None,
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
-    since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time, in seconds, or later")] = 0,
+    since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
     until: Annotated[
         float | None, Query(ge=0, le=LATEST_S, description="began at this Unix time, in seconds, or before")
     ] = None,

@@ -37,6 +37,7 @@ async function show(focus) {
   } catch (error) {
     if (signal.aborted) return;
     fail(error);
+    if (!room.querySelector("h1")) room.append(h("h1", {}, "Not shown"));
     room.append(problem(error));
   }
   if (signal.aborted) return;

@@ -5,8 +5,8 @@ import { duration, h, moment, number, streamLink, table } from "./dom.js";
 import { drawEntries } from "./stream.js";
 
 const REASONS = {
-  event: "a reading far from the forecast", level: "the level has moved", change: "it moves more, or less, than before",
-  stuck: "a value stands still", missing: "a value is missing", silent: "no reading comes",
+  event: "a reading far from the forecast", level: "the level has moved, or how much it moves",
+  still: "a value stands still", absent: "a value is missing", range: "outside what the stream has ever shown",
 };
 const LABELS = { true: "a real fault", false_alarm: "a false alarm", expected: "expected" };
 
@@ -50,7 +50,7 @@ function card(one, changed, fail) {
   return h("article", { class: `card ${one.state}`, "data-id": one.id },
     h("h2", {}, streamLink(one.stream), " ", h("span", { class: open ? "anomalous" : "soft" }, open ? "open" : "ended")),
     h("p", {}, summary(one)),
-    h("p", { class: "soft" }, "Since ", moment(one.start), `, ${duration(one.start, one.end ?? one.last ?? one.start)}, highest score ${number(one.peak_score)}. `,
+    h("p", { class: "soft" }, "Since ", moment(one.start), `, ${one.judged === 1 ? "one reading" : duration(one.start, one.last)}, highest score ${number(one.peak_score)}. `,
       h("a", { href: `#/incidents/${encodeURIComponent(one.id)}` }, "Details")),
     one.acknowledged ? h("p", { class: "soft" }, `Acknowledged by ${one.acknowledged.by || "somebody"}`) : null,
     one.label ? h("p", { class: "soft" }, `Labelled as ${LABELS[one.label] ?? one.label}`) : null,
@@ -127,7 +127,7 @@ export async function incident({ room, signal, fail }, id) {
         { name: "Share", number: true, of: (of) => (of.share === undefined ? "–" : `${(100 * of.share).toFixed(0)} %`) },
         { name: "Actual at the peak", number: true, of: (of) => number(of.actual) },
         { name: "Expected", of: (of) => (of.expected ?? []).map((value) => number(value)).join(" … ") },
-      ], one.channels ?? []));
+      ], (one.channels ?? []).filter((of, at) => at === 0 || of.share >= 0.005)));
   }
   draw();
   room.append(h("h1", {}, `Incident of ${one.stream}`), place, h("h2", {}, "Readings around it"), charts, whoField());

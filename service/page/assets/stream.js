@@ -59,7 +59,13 @@ function tell(facts, known) {
   facts.replaceChildren(...Object.entries(rows).flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
 }
 
-function columnsOf(entries) {
+// Readings that are not next to each other are parted by one without values, so that no line joins them.
+function parted(entries) {
+  return entries.flatMap((one, at) => (at && one.n > entries[at - 1].n + 1 ? [{ ...one, values: {}, result: { timestamp: one.result.timestamp } }, one] : [one]));
+}
+
+function columnsOf(kept) {
+  const entries = parted(kept);
   const times = entries.map((one) => Date.parse(one.result.timestamp) / 1000);
   const channels = [...new Set(entries.flatMap((one) => Object.keys(one.values)))];
   const of = (pick) => entries.map((one) => pick(one) ?? null);
