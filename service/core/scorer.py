@@ -125,7 +125,8 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams)
+                        channels = batch.model.detector.channels
+                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, channels)
                         applied.writes.incidents = await self._incidents.writes(batch.model, loaded, applied)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)

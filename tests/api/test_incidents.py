@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
@@ -77,6 +78,17 @@ def test_it_ends_and_the_readings_around_it_stay(client: TestClient) -> None:
     assert [reading["n"] for reading in again["readings"]] == numbers  # the stream's own history has moved on
     strange = [reading for reading in again["readings"] if reading["result"]["status"] == "anomalous"]
     assert strange[0]["values"]["pressure"] == 900
+
+
+def test_the_log_names_stream_channel_and_time_of_its_beginning_and_its_end(client: TestClient) -> None:
+    with capture_logs() as logged:
+        post(client, fault("pump", count=CALM + FAULT + 60))
+    one = the_incident(client)
+    lines = [line for line in logged if line["event"].startswith("anomaly")]
+    assert [(line["event"], line["stream"], line["channel"], line["at"]) for line in lines] == [
+        ("anomaly opened", "pump", "pressure", one["start"]),
+        ("anomaly ended", "pump", "pressure", one["end"]),
+    ]
 
 
 def test_incidents_are_searched_and_paged_the_last_first(client: TestClient) -> None:
