@@ -57,7 +57,7 @@ def page(browser: Browser) -> Iterator[Page]:
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_is_accessible_and_fits_a_phone_in_both_themes(page: Page, url: str, view: str) -> None:
     for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=theme)
         for width in (1200, 360):
             page.set_viewport_size({"width": width, "height": 800})
             page.goto(f"{url}/#/{view}")
