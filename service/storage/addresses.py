@@ -96,7 +96,7 @@ def connecting(timeout_s: float) -> dict[str, Any]:
 
 
 def connections_of(url: str, timeout_s: float) -> Callable[[], Connection]:
-    """Makes connections to the server of a URL, to whichever Sentinels call the master now, or to one node of a Cluster.
+    """Makes connections to a URL's server, to whichever the Sentinels call master now, or to a node of a Cluster.
 
     Raises ValueError where the URL cannot be used; nothing is connected.
     """
