@@ -251,8 +251,7 @@ def _can_be_used(url: str) -> bool:
 
     try:
         address = address_of(url)
-        if address.kind != "cluster":
-            connections_of(url, 1.0)()
+        connections_of(url, 1.0)()
     except (ValueError, TypeError, RedisError):
         return False
     return "decode_responses" not in address.options  # states are bytes, not text

@@ -2,6 +2,7 @@
 
     gatewatch:layout                                 the number of buckets
     gatewatch:{tenant}:epoch|model|moving            of a tenant
+    gatewatch:{bucket}:barrier                       what is written to wait for replicas
     gatewatch:{bucket}:tenant:SET                    of a tenant, the part that belongs to the streams of a bucket; see
                                                      Sets
     gatewatch:{bucket}:tenant.stream:WHAT            of a stream; WHAT is one of PARTS
@@ -150,6 +151,11 @@ def bucket_of(identity: bytes, buckets: int) -> int:
 def tag_of(key: bytes) -> bytes:
     """What stands between the braces of a key."""
     return key[key.index(b"{") + 1 : key.index(b"}")] if b"{" in key else key
+
+
+def barrier_of(key: bytes) -> bytes:
+    """The key in a key's bucket that is written so that replicas can be waited for."""
+    return b"gatewatch:{%b}:barrier" % tag_of(key)
 
 
 def seed_of(identity: bytes) -> int:
