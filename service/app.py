@@ -20,6 +20,12 @@ from starlette.routing import Match, Route
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
 from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.service.access.access import Access
+from gatewatch.service.access.audit import Audit
+from gatewatch.service.access.key_ring import KeyRing
+from gatewatch.service.access.key_store import FileKeys, RedisKeys
+from gatewatch.service.access.oidc import Oidc
+from gatewatch.service.access.quotas import Quotas
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover, served_name
@@ -36,6 +42,7 @@ from gatewatch.service.errors import (
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
+from gatewatch.service.http.guard import Guard, with_headers
 from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
 from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.readiness import Readiness
@@ -55,17 +62,20 @@ log = structlog.get_logger(__name__)
 class Service(FastAPI):
     """The FastAPI app, past which readings go straight to Ingest."""
 
-    def __init__(self, ingest: Ingest, **settings: Any) -> None:
+    def __init__(self, ingest: Ingest, guard: Guard, **settings: Any) -> None:
         super().__init__(**settings)
         self._ingest = ingest
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request: readings to Ingest, all else to FastAPI, HEAD as GET; the server sends no body for it."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        if not Ingest.takes(scope["path"]):
+            send = with_headers(send)
         try:
-            self._ingest.callers.check(scope["method"], scope["headers"])
+            send = await self._guard.admit(scope, send)
         except ServiceError as error:
             await reply(send, refused(error))
             return
@@ -116,7 +126,12 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     callers = Callers((*settings.allowed_hosts, settings.host))
-    ingest = Ingest(wire, batcher, bodies, callers, Rejected(metrics), settings.all_rejected_is_422)
+    keys = KeyRing(RedisKeys(store), FileKeys(settings.keys_file) if settings.keys_file else None)
+    oidc = Oidc(settings.oidc_issuer, settings.oidc_audience, settings.tenant) if settings.oidc_issuer else None
+    access = Access(keys, oidc, settings.open, settings.host, settings.tenant)
+    audit, quotas = Audit(store), Quotas(store, settings.tenant_readings_per_s)
+    rejected = Rejected(metrics)
+    ingest = Ingest(wire, batcher, bodies, callers, rejected, settings.all_rejected_is_422, access, quotas)
     drain = Drain(settings.drain_s)
 
     @asynccontextmanager
@@ -130,6 +145,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             )
         batcher.start()
         await readiness.begin()
+        watching_keys = asyncio.create_task(keys.run(), name="keys")
         bookkeeping = asyncio.create_task(scorer.books.run(), name="bookkeeping")
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
@@ -140,6 +156,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
+        watching_keys.cancel()
+        quotas.stop()
         await batcher.stop()
         await scorer.corrector.finish()
         bookkeeping.cancel()
@@ -150,6 +168,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
 
     app = Service(
         ingest,
+        Guard(callers, access, audit),
         title="Gatewatch",
         version=version("gatewatch"),
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
@@ -159,11 +178,11 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies, readiness, drain)
+    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies, readiness, drain, audit)
     app.include_router(router)
     _answer_problems(app, metrics)
     generate = app.openapi
-    app.openapi = lambda: complete(generate())  # type: ignore[method-assign]
+    app.openapi = lambda: complete(generate(), access.is_open)  # type: ignore[method-assign]
     return app
 
 

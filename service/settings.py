@@ -54,6 +54,28 @@ class Settings(BaseSettings):
     )
     tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="prefix of all Redis keys")
 
+    open: Literal["loopback", "always", "never"] = Field(
+        "loopback",
+        description="who needs no key: loopback: whoever asks on a loopback address, until the first key is made; "
+        "always: everybody, for a service behind a proxy that lets in only who may; never: nobody",
+    )
+    keys_file: Path | None = Field(
+        None, description="JSON file with keys, beside those in Redis; read again when it changes"
+    )
+    oidc_issuer: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#@]+$",
+        description="URL of an OpenID Connect provider whose tokens are taken in place of keys; needs the extra `oidc`",
+    )
+    oidc_audience: str = Field("gatewatch", min_length=1, description="what a token's `aud` must name")
+    tenant_readings_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="most readings a second of each tenant, over all processes; more get 429; no limit if not set",
+    )
+
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -160,7 +182,7 @@ class Settings(BaseSettings):
             raise ValueError("expected names of hosts without a port, with commas between, as gatewatch,gw.example.com")
         return names
 
-    @field_validator("log_level", "durability", mode="before")
+    @field_validator("log_level", "durability", "open", mode="before")
     @classmethod
     def _is_a_word(cls, word: object) -> object:
         word = word.strip().lower() if isinstance(word, str) else word

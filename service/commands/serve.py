@@ -103,6 +103,7 @@ def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[("x-content-type-options", "nosniff")],
         proxy_headers=False,
         timeout_keep_alive=cast(int, settings.keep_alive_s),  # a number of seconds, whole or not
         timeout_graceful_shutdown=settings.shutdown_grace_s,

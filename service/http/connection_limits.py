@@ -346,7 +346,11 @@ class EdgeProtocol(HttpToolsProtocol):
         content_type = usual(self.headers, ingest.direct_bytes, ingest.callers)
         if content_type is None:
             return None
-        return Direct(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
+        identity = ingest.access.at_once(self.headers, "ingest")
+        if identity is None:
+            return None
+        keep_alive = self.parser.should_keep_alive()
+        return Direct(ingest, path, content_type, identity.tenant, keep_alive, self.scope, self._reply)
 
     def _reply(self, request: Direct, status: int, headers: Headers, body: bytes) -> None:
         if request.disconnected:

@@ -41,7 +41,14 @@ class Direct:
     message_event = _NobodyWaits()
 
     def __init__(
-        self, ingest: Ingest, path: str, content_type: str, keep_alive: bool, scope: Any, answer: Callable[..., None]
+        self,
+        ingest: Ingest,
+        path: str,
+        content_type: str,
+        tenant: str,
+        keep_alive: bool,
+        scope: Any,
+        answer: Callable[..., None],
     ) -> None:
         self.scope = scope
         self.body = bytearray()
@@ -53,13 +60,14 @@ class Direct:
         self._ingest = ingest
         self._path = path
         self._content_type = content_type
+        self._tenant = tenant
         self._answer = answer
         self._form = ""
 
     def begin(self) -> None:
         """The body is whole: hand it in."""
         try:
-            answers, self._form = self._ingest.begin(bytes(self.body), self._path, self._content_type)
+            answers, self._form = self._ingest.begin(bytes(self.body), self._path, self._content_type, self._tenant)
         except Exception as error:
             self._answer(self, *refused(error))
         else:

@@ -13,6 +13,8 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from gatewatch.service.access.access import IDENTITY, Access
+from gatewatch.service.access.quotas import Quotas
 from gatewatch.service.doors.json_parts import Body
 from gatewatch.service.doors.json_readings import Sent, Wire
 from gatewatch.service.doors.json_results import join
@@ -54,7 +56,7 @@ class Ingest:
     """Answers POST /v1/readings and POST /v1/streams/{stream}/readings.
 
     Attributes:
-        callers: asked by whoever hands in a request.
+        callers, access: asked by whoever hands in a request.
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
 
@@ -66,8 +68,12 @@ class Ingest:
         callers: Callers,
         rejected: Rejected,
         all_rejected_is_422: bool,
+        access: Access,
+        quotas: Quotas,
     ) -> None:
         self.callers = callers
+        self.access = access
+        self._quotas = quotas
         self._wire = wire
         self._batcher = batcher
         self._bodies = bodies
@@ -99,14 +105,14 @@ class Ingest:
         _is_lines(content_type)
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
         with self._bodies.of(headers) as body:
-            answers, form = self.begin(await body.read(receive), scope["path"], content_type)
+            answers, form = self.begin(await body.read(receive), scope["path"], content_type, scope[IDENTITY].tenant)
             try:
                 return self.reply(await answers, form)
             finally:
                 del answers  # an error in it holds this frame, with the body: a cycle, of which so much must not wait
 
-    def begin(self, content: bytes, path: str, content_type: str) -> tuple[asyncio.Future[list[str]], str]:
-        """Hand in the readings of a whole body: the future answers, and the form in which `answers.join` writes them.
+    def begin(self, content: bytes, path: str, content_type: str, tenant: str) -> tuple[asyncio.Future[list[str]], str]:
+        """Hand in a tenant's readings of a whole body: the future answers, in the form that `answers.join` writes.
 
         Raises:
             ServiceError: what concerns the whole request.
@@ -116,16 +122,18 @@ class Ingest:
         stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
         read = self._wire.read_at_once(content, lines, stream)
         if read is not None:
+            self._quotas.take(tenant, len(read[0]))
             return self._batcher.take(read[0]), read[1]
         body = self._wire.open(content, lines)
-        return asyncio.ensure_future(self._take_in_parts(body, stream)), body.form
+        return asyncio.ensure_future(self._take_in_parts(body, stream, tenant)), body.form
 
-    async def _take_in_parts(self, body: Body, stream: str | None) -> list[str]:
+    async def _take_in_parts(self, body: Body, stream: str | None, tenant: str) -> list[str]:
         sent: list[Sent] = []
         async with self._decoding:
             for part in self._wire.parts(body, stream):
                 sent += part
                 await asyncio.sleep(0)
+        self._quotas.take(tenant, len(sent))
         return await self._batcher.take(sent)
 
     def reply(self, answers: list[str], form: str) -> Reply:

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from gatewatch.service.access.audit import Change
+from gatewatch.service.access.scopes import needed
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.json_readings import STREAM_NAME, SentReading
 from gatewatch.service.doors.json_results import Result
@@ -36,6 +38,13 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+
+
+class Changes(msgspec.Struct):
+    """What was changed, newest first; `next` is the `before` of the next page, null on the last one."""
+
+    changes: list[Change]
+    next: str | None
 
 
 class Kept(msgspec.Struct):
@@ -79,18 +88,46 @@ OF_A_STREAM: Final[dict[int | str, Described]] = {
 }
 
 
-def complete(document: Described) -> Described:
-    """Add the routes of ingest.py, the schemas and the links to FastAPI's document."""
+UNAUTHORIZED: Final = problem_with("No key, or not one good one", "WWW-Authenticate")
+FORBIDDEN: Final = problem_with("The key may not do this; or a page of another site sent the request")
+
+CREDENTIALS: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "a key, or a token of the identity provider"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a key"},
+}
+
+
+def complete(document: Described, is_open: bool) -> Described:
+    """Add the routes of ingest.py, the schemas, the links and what needs which scope to FastAPI's document.
+
+    Args:
+        is_open: whether it goes without a key as well.
+    """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept), ref_template=ref("{name}")["$ref"]
+        (SentReading, Result, Page, Stream, Kept, Changes), ref_template=ref("{name}")["$ref"]
     )[1]
     document.setdefault("components", {})["schemas"] = {
         "Problem": _PROBLEM,
         "StreamSettings": StreamSettings.model_json_schema(),
         **schemas,
     }
+    document["components"]["securitySchemes"] = CREDENTIALS
     document["paths"] = {**_posts(), **document["paths"]}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            _secure(operation, needed(method.upper(), path), is_open)
     return document
+
+
+def _secure(operation: Described, scope: str | None, is_open: bool) -> None:
+    """Say which scope an operation needs, and what it answers without."""
+    answers = operation["responses"]
+    answers["403"] = FORBIDDEN
+    if scope is None:
+        return
+    answers["401"] = UNAUTHORIZED
+    operation["security"] = [*({name: [scope]} for name in CREDENTIALS), *([{}] if is_open else [])]
+    operation["responses"] = dict(sorted(answers.items()))
 
 
 def links() -> Described:

@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
+from msgspec import to_builtins
 from pydantic import ValidationError
 
 from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.service.access.access import IDENTITY
+from gatewatch.service.access.audit import CHANGE, DETAIL, Audit
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.json_readings import STREAM_NAME
@@ -49,6 +52,7 @@ class Parts:
     bodies: Bodies
     readiness: Readiness
     drain: Drain
+    audit: Audit
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
@@ -112,6 +116,7 @@ async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     parts = _parts(request)
     body = await json_body(request.scope, request.receive, parts.bodies)
     settings = _settings_in(body)
+    request.scope[DETAIL] = settings.model_dump(mode="json")
     async with parts.store.changing:
         await parts.scorer.configure(stream, settings)
     return await get_stream(request, stream)
@@ -177,6 +182,35 @@ async def reset_stream(
     if not await _parts(request).scorer.restart_sequence(stream):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return await get_stream(request, stream)
+
+
+@router.get(
+    "/v1/audit",
+    summary="Who changed what",
+    response_model=None,
+    responses={
+        200: found("One page of changes", ref("Changes")),
+        405: OTHER_METHOD,
+        422: problem_with("Not a number of changes, or not the id of one"),
+        503: AWAY,
+    },
+)
+async def get_audit(
+    request: Request,
+    before: Annotated[
+        str, Query(description="changes before this one; `next` of the page before", pattern=CHANGE)
+    ] = "",
+    limit: Annotated[int, Query(ge=1, le=1000, description="most changes in the reply")] = 100,
+) -> dict[str, Any]:
+    """Of the tenant, newest first, page by page: `changes` and `next` (null on the last page)."""
+    parts = _parts(request)
+    async with parts.store.reading:
+        changes = await parts.audit.last(request.scope[IDENTITY].tenant, before, limit + 1)
+    page = changes[:limit]
+    return {
+        "changes": [to_builtins(change) for change in page],
+        "next": page[-1].id if len(changes) > limit else None,
+    }
 
 
 @router.get("/livez", summary="The process runs", responses={405: OTHER_METHOD})
