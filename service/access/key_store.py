@@ -18,7 +18,6 @@ from gatewatch.service.access.redis_keys import CHANGED, KEYS
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database
 
-MOST_KEYS: Final = 10_000
 LARGEST_FILE: Final = 8 * 2**20
 
 
@@ -86,6 +85,15 @@ class RedisKeys:
                     [b"EXEC"],
                 )
             )
+
+
+async def keys_in_redis(url: str, timeout_ms: int) -> list[Key]:
+    """All keys in Redis, for whoever asks once. Raises StoreUnavailable."""
+    database = Database(url, "", timeout_ms)
+    try:
+        return await RedisKeys(database).load()
+    finally:
+        await database.close()
 
 
 class FileKeys:

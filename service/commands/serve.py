@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -50,7 +51,7 @@ def serve(
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
-    settings = _settings()
+    settings = read_settings()
     configure_logs(settings.log_level)
     unread = strays(os.environ)
     if show_settings:
@@ -77,6 +78,7 @@ def serve(
             private.keep_running()
             os.environ["GATEWATCH_REDIS_URL"] = private.url
         log.info("listening", addresses=[address_of(port) for port in ports])
+        _require_keys(settings)
         if settings.workers > 1:
             _serve_with_workers(settings, ports)
         else:
@@ -183,6 +185,28 @@ class _Renewal:
             self._server.should_exit = True
 
 
+def _require_keys(settings: Settings) -> None:
+    """Refuse to let in everybody beyond this machine. Where Redis does not answer, each request is asked for a key."""
+    from gatewatch.service.access.access import is_loopback
+    from gatewatch.service.access.key_store import FileKeys, keys_in_redis
+    from gatewatch.service.errors import StoreUnavailable, cause_of
+
+    if settings.keys_file is not None and FileKeys(settings.keys_file).read():
+        return
+    if settings.open != "loopback" or is_loopback(settings.host) or settings.oidc_issuer is not None:
+        return
+    try:
+        if asyncio.run(keys_in_redis(os.environ["GATEWATCH_REDIS_URL"], settings.store_timeout_ms)):
+            return
+    except StoreUnavailable as error:
+        log.warning("whether there are keys is not known", error=str(error), cause=cause_of(error))
+        return
+    raise GatewatchError(
+        f"listening on {settings.host} without a key would let everybody in: make one (gatewatch keys create --scopes "
+        "ingest,read), or set GATEWATCH_OPEN=always behind a proxy that lets in only who may"
+    )
+
+
 def _hold(host: str, number: int) -> list[Port]:
     try:
         return hold(host, number)
@@ -198,7 +222,8 @@ def _detector(settings: Settings) -> Detector:
         raise GatewatchError(f"{error}{hint}") from error
 
 
-def _settings() -> Settings:
+def read_settings() -> Settings:
+    """The settings of the environment. Raises GatewatchError, in one line, for what is wrong with them."""
     try:
         return Settings()
     except ValidationError as error:

@@ -23,13 +23,12 @@ log = structlog.get_logger(__name__)
 
 HEADERS: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
-"""Of every answer that has none of its own, but for those to readings: no browser sends them, and they have `nosniff` of
-the server. No header lets a page of another origin read anything (CORS)."""
+"""Of every answer that has none of its own, but for those to readings, which no browser sends; the server gives all of
+them `nosniff`. No header lets a page of another origin read anything (CORS)."""
 
 
 class Guard:
