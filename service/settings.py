@@ -6,10 +6,10 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, unquote_plus, urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "GATEWATCH_"
@@ -83,6 +83,10 @@ class Settings(BaseSettings):
         description="names that the service is reached by, with commas between, beside IP addresses, localhost and "
         "names without a dot; a request for another one, which a browser may have been made to send, gets 403",
     )
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the certificate chain for HTTPS; read again when it changes"
+    )
+    tls_key: Path | None = Field(None, description="PEM file of its key")
     workers: int = Field(1, ge=1, le=64, description="processes")
     drain_s: float = Field(
         0.0,
@@ -213,6 +217,12 @@ class Settings(BaseSettings):
                 "@ : / ? # in a password are written %40 %3A %2F %3F %23"
             )
         return url
+
+    @model_validator(mode="after")
+    def _has_both_or_none(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("GATEWATCH_TLS_CERT and GATEWATCH_TLS_KEY go together; expected both, or none")
+        return self
 
     def redacted(self) -> dict[str, object]:
         """The settings as environment variables, without the password in the URL."""

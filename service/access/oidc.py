@@ -14,7 +14,7 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx2
 import msgspec
@@ -25,6 +25,8 @@ from gatewatch.service.access.identity import Identity
 from gatewatch.service.access.keys import TENANT
 from gatewatch.service.access.scopes import SCOPES, granted
 from gatewatch.service.errors import ProviderUnavailable, Unauthorized
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -144,12 +146,12 @@ class Oidc:
                 asyncio.timeout(FETCH_S),
                 httpx2.AsyncClient(timeout=FETCH_S, transport=self._transport, trust_env=False) as client,
             ):
-                found = await _json(client, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-                if found.get("issuer") != self._issuer:
-                    raise ValueError(f"it says of itself that it is {str(found.get('issuer'))[:128]!r}")
-                answer = await _json(client, str(found["jwks_uri"]))
-            self._keys = self._read(answer["keys"])
-        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError, LookupError, TypeError) as error:
+                found = await _json(client, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration", _About)
+                if found.issuer != self._issuer:
+                    raise ValueError(f"it says of itself that it is {found.issuer[:128]!r}")
+                described = await _json(client, found.jwks_uri, _KeySet)
+            self._keys = self._read(described.keys)
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as error:
             log.error(
                 "the provider's keys cannot be fetched", issuer=self._issuer, cause=f"{type(error).__name__}: {error}"
             )
@@ -171,8 +173,21 @@ class Oidc:
         return keys
 
 
-async def _json(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
-    """A JSON object of bounded size; no redirect is followed."""
+class _About(msgspec.Struct):
+    """What a provider says of itself."""
+
+    issuer: str
+    jwks_uri: str
+
+
+class _KeySet(msgspec.Struct):
+    """RFC 7517."""
+
+    keys: list[dict[str, Any]]
+
+
+async def _json(client: httpx2.AsyncClient, url: str, form: type[T]) -> T:
+    """JSON of bounded size; no redirect is followed. Raises ValueError for what is no such JSON."""
     async with client.stream("GET", url) as reply:
         reply.raise_for_status()
         content = b""
@@ -180,5 +195,4 @@ async def _json(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
             content += chunk
             if len(content) > LARGEST_ANSWER:
                 raise ValueError(f"{url} answers with more than {LARGEST_ANSWER} bytes")
-    found: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
-    return found
+    return msgspec.json.decode(content, type=form)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import structlog
 import typer
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import uvicorn
 
 log = structlog.get_logger(__name__)
+
+HSTS: Final = ("strict-transport-security", "max-age=31536000")
 
 WORKER_S = 30
 """Until a worker process that says nothing is killed and another one started. It says nothing before it has imported
@@ -62,6 +64,10 @@ def serve(
     for line in unread:
         log.warning(line)
 
+    if settings.tls_cert and settings.tls_key:
+        from gatewatch.service.http.certificates import Certificate
+
+        Certificate(settings.tls_cert, settings.tls_key)
     _detector(settings).require_live()  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
@@ -88,8 +94,10 @@ def serve(
 def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
     import uvicorn
 
+    from gatewatch.service.http.certificates import server_context
     from gatewatch.service.http.connection_limits import Edge, allow_files
 
+    tls = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     edge = Edge(
         settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)
     )
@@ -99,13 +107,14 @@ def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        loop="uvloop",
+        loop="gatewatch.service.http.certificates:Loop",
         http=cast(Any, edge),  # uvicorn only calls it; each worker gets a copy
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        headers=[("x-content-type-options", "nosniff")],
+        headers=[("x-content-type-options", "nosniff"), *([HSTS] if tls else [])],
+        ssl_context_factory=partial(server_context, *tls) if tls else None,
         proxy_headers=False,
         timeout_keep_alive=cast(int, settings.keep_alive_s),  # a number of seconds, whole or not
         timeout_graceful_shutdown=settings.shutdown_grace_s,
@@ -229,6 +238,9 @@ def read_settings() -> Settings:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
+            if not problem["loc"]:  # of several settings together
+                lines.append(problem["msg"].removeprefix("Value error, "))
+                continue
             name = variable("_".join(str(part) for part in problem["loc"]))
             value = redact(problem["input"]) if name == variable("redis_url") else problem["input"]
             message = problem["msg"].removeprefix("Value error, ")

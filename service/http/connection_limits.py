@@ -259,7 +259,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 self._refuse(BadRequest("the connection ended before the request did"))
             else:
                 self._end(b"")
-        return not self.transport.is_closing()
+        return self.scheme == "http" and not self.transport.is_closing()  # TLS has no half of a connection
 
     def on_message_begin(self) -> None:
         self._owes = self._edge.heads
