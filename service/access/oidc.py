@@ -10,6 +10,7 @@ is not among them. While the provider does not answer, those fetched last go on 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import time
@@ -162,12 +163,11 @@ class Oidc:
         """Keys by name; those that cannot be read, or sign nothing, are left out."""
         keys: dict[str | None, Any] = {}
         for one in described[:100]:
-            if one.get("use", "sig") != "sig" or one.get("kty") == "oct":
+            kid = one.get("kid")
+            if one.get("use", "sig") != "sig" or one.get("kty") == "oct" or not isinstance(kid, str | None):
                 continue
-            try:
-                keys[one.get("kid")] = self._jwt.PyJWK(one)
-            except self._jwt.PyJWTError:
-                continue
+            with contextlib.suppress(self._jwt.PyJWTError, ValueError, TypeError, LookupError, AttributeError):
+                keys[kid] = self._jwt.PyJWK(one)
         if not keys:
             raise ValueError("it has no key that verifies signatures")
         return keys

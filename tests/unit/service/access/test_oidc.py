@@ -43,6 +43,9 @@ class Provider:
             json.loads(jwt.algorithms.ECAlgorithm.to_jwk(CURVE.public_key())) | {"kid": "two"},
             {"kty": "oct", "kid": "secret", "k": base64.urlsafe_b64encode(b"x" * 32).decode()},
             {"kty": "unheard of"},
+            {"kty": ["RSA"], "kid": [1]},
+            {"kty": "RSA", "kid": "three", "n": 5, "e": {}},
+            {"kty": "EC", "kid": "four", "crv": 1, "x": "-", "y": "-"},
         ]
         self.answers: dict[str, Any] = {
             "/.well-known/openid-configuration": {"issuer": url, "jwks_uri": f"{url}/keys"},
