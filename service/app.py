@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
+from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.service.access.access import Access
 from gatewatch.service.access.audit import Audit
@@ -102,7 +103,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             "GATEWATCH_REDIS_URL is not set; `gatewatch serve` starts a private server, an app alone does not"
         )
     configure_logs(settings.log_level)
-    detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
+    trust = trust_of(settings.trusted_keys, settings.model)
+    detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, trust)
     detector.require_live()
     metrics = Metrics(tally)
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)

@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         "general",
         description="folder of the artefact; or `general`, shipped, for any stream; or `demo`, the pump station",
     )
+    trusted_keys: Path | None = Field(
+        None, description="PEM file of Ed25519 public keys; a model that none of them has signed is refused"
+    )
     channels: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="what the general model is to watch, names with commas between; a trained model has its own"
     )

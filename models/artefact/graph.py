@@ -178,10 +178,7 @@ def _check_model(model: Message) -> None:
 def _check_node(node: Message, kinds: dict[str, int]) -> None:
     """Look at a node, and note of which type its outputs are; `kinds` has those of all before it, by name."""
     operator, domain = node.text(OP_TYPE), node.text(DOMAIN)
-    if operator not in OPERATORS or domain not in ("", "ai.onnx"):
-        named = f"{domain}.{operator}".lstrip(".")
-        raise ArtefactError(f"model.onnx has the operator {named[:40]!r}, which no network of the trainer has")
-    attributes = {}
+    attributes: dict[str, Message] = {}
     for attribute in map(Message, node.parts(ATTRIBUTE)):
         if attribute.has(SUBGRAPH, SUBGRAPHS):
             raise ArtefactError("model.onnx has a graph within its graph, a loop or a branch; expected one plain graph")
@@ -191,6 +188,9 @@ def _check_node(node: Message, kinds: dict[str, int]) -> None:
         if name in attributes:
             raise ArtefactError(f"model.onnx has the attribute {name[:40]!r} twice in one node; expected it once")
         attributes[name] = attribute
+    if operator not in OPERATORS or domain not in ("", "ai.onnx"):
+        named = f"{domain}.{operator}".lstrip(".")
+        raise ArtefactError(f"model.onnx has the operator {named[:40]!r}, which no network of the trainer has")
     inputs = [kinds.get(str(each, "utf-8"), 0) for each in node.parts(NODE_INPUT)]
     if operator in DIVIDING and not FLOATS.issuperset(inputs[:2] if operator == "Div" else inputs[:1]):
         raise ArtefactError(

@@ -18,6 +18,7 @@ import typer
 from pydantic import ValidationError
 
 from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.errors import ArtefactError, GatewatchError
@@ -225,7 +226,8 @@ def _hold(host: str, number: int) -> list[Port]:
 
 def _detector(settings: Settings) -> Detector:
     try:
-        return load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
+        trust = trust_of(settings.trusted_keys, settings.model)
+        return load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, trust)
     except ArtefactError as error:
         hint = " in GATEWATCH_CHANNELS, as pressure,flow" if str(error).endswith("it is to watch") else ""
         raise GatewatchError(f"{error}{hint}") from error
