@@ -108,8 +108,14 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     detector.require_live()
     metrics = Metrics(tally)
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
-    store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
-    wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
+    store = StateStore(
+        settings.redis_url,
+        settings.tenant,
+        settings.store_timeout_ms,
+        settings.record_cache_bytes,
+        settings.slot_buckets,
+    )
+    wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings, settings.tenant)
     turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, served_name(detector), metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")

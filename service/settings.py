@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, unquote_plus, urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "GATEWATCH_"
+
+RENAMED = {"REMEMBERED_BYTES": "RECORD_CACHE_BYTES"}
+"""Variables, without the prefix, that have another name now; the old one is read where the new one is not set."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
@@ -27,6 +30,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         env_ignore_empty=True,
         frozen=True,
+        populate_by_name=True,
         extra="ignore",
         hide_input_in_errors=True,  # a URL may hold a password
     )
@@ -159,8 +163,17 @@ class Settings(BaseSettings):
     store_timeout_ms: int = Field(
         250, ge=10, le=600_000, description="longest wait for a connection to Redis or an answer of it, milliseconds"
     )
-    remembered_bytes: int = Field(
-        64 * 2**20, ge=0, description="most bytes of stream records that a process remembers, so as not to load them"
+    slot_buckets: int = Field(
+        64,
+        ge=1,
+        le=16_384,
+        description="buckets that streams are kept in, each in a slot of a Cluster; what a Redis began with stays",
+    )
+    record_cache_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        validation_alias=AliasChoices("GATEWATCH_RECORD_CACHE_BYTES", "GATEWATCH_REMEMBERED_BYTES"),
+        description="most bytes of stream records that a process caches, so as not to load them; 0 for no cache",
     )
     save_attempts: int = Field(
         20, ge=1, description="compare-and-set attempts when other processes write the same stream"
@@ -236,8 +249,8 @@ class Settings(BaseSettings):
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field."""
-    return PREFIX + field.upper()
+    """The environment variable of a field, or of one that is told by its variable."""
+    return PREFIX + field.upper().removeprefix(PREFIX)
 
 
 def strays(environment: Mapping[str, str]) -> list[str]:
@@ -248,6 +261,8 @@ def strays(environment: Mapping[str, str]) -> list[str]:
         upper = name.upper()
         if upper == variable("port") and _ADDRESS.fullmatch(value):
             lines.append(f"{name} is an address, which Kubernetes or Docker put there: ignored")
+        elif upper.removeprefix(PREFIX) in RENAMED and upper.startswith(PREFIX):
+            lines.append(f"{name} is called {PREFIX}{RENAMED[upper.removeprefix(PREFIX)]} now: set that instead")
         elif upper.startswith(PREFIX) and upper not in known.values() and not _OF_KUBERNETES.fullmatch(upper):
             near = difflib.get_close_matches(upper.removeprefix(PREFIX), known, 1)
             lines.append(f"{name} is not a setting" + (f"; {known[near[0]]} is" if near else ""))

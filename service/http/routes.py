@@ -15,6 +15,7 @@ from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import CHANGE, DETAIL, Audit
 from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.json_readings import STREAM_NAME
 from gatewatch.service.errors import (
@@ -53,6 +54,10 @@ class Parts:
     readiness: Readiness
     drain: Drain
     audit: Audit
+
+    def key(self, stream: str) -> StreamKey:
+        """Whose stream of this name is meant."""
+        return StreamKey(self.settings.tenant, stream)
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
@@ -96,7 +101,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
     parts = _parts(request)
     async with parts.store.reading:
-        known = await parts.scorer.describe(stream)
+        known = await parts.scorer.describe(parts.key(stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return known
@@ -118,7 +123,7 @@ async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     settings = _settings_in(body)
     request.scope[DETAIL] = settings.model_dump(mode="json")
     async with parts.store.changing:
-        await parts.scorer.configure(stream, settings)
+        await parts.scorer.configure(parts.key(stream), settings)
     return await get_stream(request, stream)
 
 
@@ -142,7 +147,7 @@ async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) 
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
     store = _parts(request).store
     async with store.changing:
-        known = await store.delete(stream)
+        known = await store.delete(_parts(request).key(stream))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 
@@ -161,7 +166,7 @@ async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) ->
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = _parts(request)
     async with parts.store.reading:
-        entries = await parts.scorer.recent(stream)
+        entries = await parts.scorer.recent(parts.key(stream))
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
     return entries
@@ -179,7 +184,8 @@ async def reset_stream(
     what: Annotated[Literal["sequence"], Query(description="sequence: the next `seq` is new")],  # noqa: ARG001
 ) -> dict[str, Any]:
     """For senders that begin to count at 0 again and send no time; with one, the service notices by itself."""
-    if not await _parts(request).scorer.restart_sequence(stream):
+    parts = _parts(request)
+    if not await parts.scorer.restart_sequence(parts.key(stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return await get_stream(request, stream)
 

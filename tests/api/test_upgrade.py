@@ -15,6 +15,7 @@ from gatewatch.models.artefact.files import load_artefact, model_folder
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.app import create_app
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from tests.support.format3 import put_back
@@ -114,7 +115,7 @@ def test_a_stream_that_another_process_converts_meanwhile_is_no_sign_of_an_older
     with TestClient(create_app(settings(**GENERAL))) as one, TestClient(create_app(settings(**GENERAL))) as two:
         load, others = StateStore.load_histories, [sent[30:35]]
 
-        async def load_late(store: StateStore, streams: Sequence[str]) -> list[bytes]:
+        async def load_late(store: StateStore, streams: Sequence[StreamKey]) -> list[bytes]:
             while others:
                 await asyncio.to_thread(post, two, others.pop())
             return await load(store, streams)

@@ -28,7 +28,7 @@ from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.intake import batcher
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.observability.metrics import Metrics, Stage
-from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.record_cache import RecordCache
 from tests.simulation.check import STEPPER, check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold
@@ -81,7 +81,7 @@ class NoMetrics(Metrics):
     def sequence_restarted(self) -> None: ...
 
 
-REMEMBERED_BYTES = 500
+RECORD_CACHE_BYTES = 500
 """Two or three records, in three quarters of the runs."""
 
 
@@ -135,7 +135,7 @@ class Worker:
         world = self._world
         self._store = world.variant.store(world.loop, world.redis, world.faults, self.crash)
         if world.remembers:
-            self._store.remembered = Remembered(REMEMBERED_BYTES)
+            self._store.remembered = RecordCache(RECORD_CACHE_BYTES)
         takeover = Takeover(self._store, world.detector.digest.hex(), world.metrics)
         scorer = world.variant.scorer(
             world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng), takeover
@@ -195,10 +195,10 @@ class World:
         self.plans = [plan for sender in self.senders for plan in sender.plans]
         for plan in self.plans:
             for what, value in _prepared(plan.stream, plan.mode, self.slots).items():
-                self.redis.values[plan.stream, what] = value
+                self.redis.values[plan.key, what] = value
             if plan.mode == "hold":
-                ring = self.redis.values[plan.stream, "history"]
-                self.redis.journal.append((plan.stream, ring[len(STEPPER.usual.ring_header) :]))
+                ring = self.redis.values[plan.key, "history"]
+                self.redis.journal.append((plan.key, ring[len(STEPPER.usual.ring_header) :]))
         self.redis.sync()
 
     async def live(self) -> dict[tuple[str, int], str]:

@@ -7,13 +7,20 @@ import random
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.core.contention import Turns
 from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.storage.keys import BUCKETS, Keys
 from gatewatch.service.storage.store import StateStore
 
 
 def state_key(tenant: str, stream: str, what: str = "state") -> str:
-    return StateStore("redis://unused", tenant, 100).key(stream, what)
+    return Keys(tenant, BUCKETS).part(StreamKey(tenant, stream), what).decode()
+
+
+def sets_of(tenant: str, stream: str) -> list[str]:
+    """The keys of the sorted sets of a stream's bucket: all streams, open anomalies, alerts."""
+    return [key.decode() for key in Keys(tenant, BUCKETS)[StreamKey(tenant, stream)].sets]
 
 
 def scorer_of(detector: Detector, store: StateStore, attempts: int) -> Scorer:

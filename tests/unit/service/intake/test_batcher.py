@@ -10,14 +10,19 @@ from typing import Any
 import pytest
 
 from gatewatch.service.core.contention import Turns
-from gatewatch.service.core.scorer import Answer, Scorer
-from gatewatch.service.doors.json_readings import Readings, Sent, Wire
+from gatewatch.service.core.readings import Readings
+from gatewatch.service.core.scorer import Answer
+from gatewatch.service.doors.json_readings import Sent, Wire
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
 from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
 from gatewatch.service.observability.metrics import Metrics
 
 
-class Recorder(Scorer):
+def names_of(batch: Readings) -> list[str]:
+    return [stream.name for stream in batch.streams]
+
+
+class Recorder:
     """A scorer that notes its batches, and answers each reading with its seq."""
 
     def __init__(self) -> None:
@@ -26,11 +31,14 @@ class Recorder(Scorer):
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         await asyncio.sleep(0)
-        self.batches.append(list(zip(batch.streams, batch.seqs.tolist(), strict=True)))
+        self.batches.append(list(zip(names_of(batch), batch.seqs.tolist(), strict=True)))
         return [str(seq) for seq in batch.seqs.tolist()]
 
+    async def store_answers(self) -> bool:
+        return True
 
-WIRE = Wire(("pressure",), 60_000, 10_000)
+
+WIRE = Wire(("pressure",), 60_000, 10_000, "t")
 
 
 def request(*streams: str, first: int = 0) -> list[Sent]:
@@ -94,7 +102,7 @@ class Overrun(Recorder):
     async def score_batch(self, batch: Readings) -> list[Answer]:
         answers = await super().score_batch(batch)
         contended = Contended("other processes kept writing")
-        return [contended if stream == "a" else text for stream, text in zip(batch.streams, answers, strict=True)]
+        return [contended if stream == "a" else text for stream, text in zip(names_of(batch), answers, strict=True)]
 
 
 def test_a_contended_stream_fails_its_requests_and_nobody_else_in_their_batch() -> None:
@@ -122,7 +130,7 @@ class Corrects(Recorder):
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         answers = await super().score_batch(batch)
-        for at, stream in enumerate(batch.streams):
+        for at, stream in enumerate(names_of(batch)):
             if stream == "late":
                 self.late.append(asyncio.get_running_loop().create_future())
                 asyncio.get_running_loop().call_later(0.01, self._answer, self.late[-1], str(answers[at]))
@@ -331,7 +339,7 @@ class Beside(Recorder):
         self.together: list[list[set[str]]] = []
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
-        mine = set(batch.streams)
+        mine = set(names_of(batch))
         self.under_way.append(mine)
         self.together.append(list(self.under_way))
         await asyncio.sleep(0.05 / len(self.together))
