@@ -27,7 +27,7 @@ from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
 from gatewatch.service.access.quotas import Quotas
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover, served_name
 from gatewatch.service.doors.json_readings import Wire
@@ -107,7 +107,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, trust)
     detector.require_live()
     metrics = Metrics(tally)
-    metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
+    metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     store = StateStore(
         settings.redis_url,
         settings.tenant,
@@ -116,7 +116,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.slot_buckets,
     )
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings, settings.tenant)
-    turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
+    turns = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, served_name(detector), metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     scorer = Scorer(
@@ -144,7 +144,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        needed = detector.manifest.calibration.rebuild_readings
+        needed = detector.rebuild_readings
         if needed > settings.history_readings:
             log.warning(
                 f"a lost state does not come back whole: set GATEWATCH_HISTORY_READINGS to {needed} or more",

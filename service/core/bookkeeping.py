@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import REASONS, STATUSES
+from gatewatch.models.detectors.detector import REASONS, STATUSES
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.readings import Readings

@@ -1,4 +1,4 @@
-"""Turns: lets processes that write the same stream do so in turn, instead of racing for it.
+"""ContentionBackoff: lets processes that write the same stream do so in turn, instead of racing for it.
 
 Only the compare-and-set at the save keeps a stream right, and of two processes that race, one wins. The loser has then
 worked in vain, and where the other has the shorter batches it loses every time. So a process that sees another one
@@ -32,7 +32,7 @@ class _Shared:
     rests_until: float = 0.0
 
 
-class Turns:
+class ContentionBackoff:
     """What one process knows of the streams that others write as well. Times are the event loop's, in seconds."""
 
     def __init__(self, rng: random.Random) -> None:

@@ -19,7 +19,7 @@ import structlog
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import alert_of
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrections import Correction, Gap
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
@@ -140,7 +140,7 @@ class Corrector:
         stepper: Stepper,
         answers: Answers,
         metrics: Metrics,
-        turns: Turns,
+        turns: ContentionBackoff,
         attempts: int,
         waiting_ms: float,
         lanes_of: Callable[[list[StreamKey], Sequence[bytes | None]], Awaitable[Lanes]],

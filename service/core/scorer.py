@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import STATUSES, Detector
+from gatewatch.models.detectors.detector import STATUSES, Detector
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import Bookkeeping
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrector import Corrector
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
@@ -38,7 +38,7 @@ from gatewatch.service.core.sequencing import (
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.core.stream_limit import Newcomers
+from gatewatch.service.core.stream_limit import StreamLimit
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.json_results import Answers, answer, format_time, rejected
@@ -126,7 +126,7 @@ class Scorer:
         history_readings: int,
         save_attempts: int,
         most_streams: int,
-        turns: Turns,
+        turns: ContentionBackoff,
         takeover: Takeover,
         correcting_ms: float = 2000.0,
     ) -> None:
@@ -140,7 +140,7 @@ class Scorer:
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
         self._first_look = FirstLook(store, self._stepper)
-        self._newcomers = Newcomers(store, most_streams)
+        self._newcomers = StreamLimit(store, most_streams)
         self.corrector = Corrector(
             store,
             self._stepper,

@@ -1,4 +1,4 @@
-"""Newcomers: keeps the number of streams within its bound, while two batches beside each other begin new ones."""
+"""StreamLimit: keeps the number of streams within its bound, while two batches beside each other begin new ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Counts(Protocol):
         """How many streams there are."""
 
 
-class Newcomers:
+class StreamLimit:
     """The new streams of one process's batches under way. Other processes' are seen once Redis counts them."""
 
     def __init__(self, store: Counts, most_streams: int) -> None:

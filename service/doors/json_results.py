@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, REASONS, STATUSES, expected_band
+from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, STATUSES, expected_band
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype
 from gatewatch.service.core.records import CORRECTED, STATUS_BITS

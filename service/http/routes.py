@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from msgspec import to_builtins
 from pydantic import ValidationError
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import CHANGE, DETAIL, Audit
 from gatewatch.service.core.scorer import Scorer

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Answer
 from gatewatch.service.core.stream_key import StreamKey
@@ -32,16 +32,16 @@ from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-DEPTH = 32
+MAX_PER_STREAM = 32
 """Most readings of one stream in a batch. Each takes a step of its own, half a millisecond, while others wait."""
 
 BATCH_COST = 32
 """Readings; a batch of one takes as long as one of so many more that are of different streams (measured)."""
 
-LANES = 2
+WORKERS = 2
 """Most batches under way at a time."""
 
-BESIDE = 256
+SECOND_BATCH_MIN = 256
 """Readings; a second batch is begun only where so many wait: smaller ones save more by sharing what a batch costs."""
 
 PACE_GAIN = 0.2
@@ -57,7 +57,7 @@ class _Submission:
         taken: how many were taken into batches, from the first on.
         answered: how many have their answer.
         order: once it had to be divided, where what stands in `sent` stood in the request.
-        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond DEPTH.
+        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond MAX_PER_STREAM.
     """
 
     sent: list[Sent]
@@ -92,7 +92,7 @@ _Part = tuple[_Submission, int, int]
 class Scores(Protocol):
     """What is asked of a scorer."""
 
-    turns: Turns
+    turns: ContentionBackoff
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         """Score readings; see Scorer."""
@@ -138,7 +138,7 @@ class Batcher:
 
     def start(self) -> None:
         """Begin to score; needs a running event loop."""
-        self._lanes = [asyncio.create_task(self._work(), name=f"batcher {lane}") for lane in range(LANES)]
+        self._lanes = [asyncio.create_task(self._work(), name=f"batcher {lane}") for lane in range(WORKERS)]
 
     async def stop(self) -> None:
         """Finish what was taken, then end."""
@@ -192,8 +192,8 @@ class Batcher:
         self._queue.append(submission)
         self._waiting += len(sent)
         submission.ahead = len(sent)
-        if len(sent) > DEPTH:
-            submission.ahead = sum(min(count, DEPTH) for count in Counter(self._wire.keys_of(sent)).values())
+        if len(sent) > MAX_PER_STREAM:
+            submission.ahead = sum(min(count, MAX_PER_STREAM) for count in Counter(self._wire.keys_of(sent)).values())
         self._ahead += submission.ahead
         if self._may_begin():
             self._wake()
@@ -230,7 +230,7 @@ class Batcher:
         if self._asked:
             return False
         if self._under_way:
-            return self._waiting >= BESIDE and len(self._under_way) < LANES and not self._blocked
+            return self._waiting >= SECOND_BATCH_MIN and len(self._under_way) < WORKERS and not self._blocked
         return bool(self._queue)
 
     def _wake(self) -> None:
@@ -414,7 +414,7 @@ def _give(submissions: Iterable[_Submission], error: BaseException) -> None:
 
 
 def _size_of_part(streams: list[StreamKey | None], room: int, depth: Counter[StreamKey | None]) -> int:
-    """How many of a submission's readings a batch may take: `room`, and no more than DEPTH of one stream in the batch.
+    """How many of a submission's readings a batch may take: `room`, and no more than MAX_PER_STREAM of one stream in the batch.
 
     Args:
         streams: of the readings that are left of it.
@@ -428,6 +428,6 @@ def _size_of_part(streams: list[StreamKey | None], room: int, depth: Counter[Str
         if stream is None:  # a rejection takes no step
             continue
         seen[stream] += 1
-        if seen[stream] + depth[stream] > DEPTH:
+        if seen[stream] + depth[stream] > MAX_PER_STREAM:
             return at
     return len(part)

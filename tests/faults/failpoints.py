@@ -29,7 +29,7 @@ import numpy as np
 import uvicorn
 from redis import Redis
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_key import StreamKey
@@ -143,7 +143,7 @@ class Sender(http.client.HTTPConnection):
 
 
 def trial(
-    detector: Detector, settings: Settings, plain: Path, folder: Path, point: str, way: str, number: int
+    detector: TrainedDetector, settings: Settings, plain: Path, folder: Path, point: str, way: str, number: int
 ) -> list[str]:
     """One end at one point; what is wrong."""
     rng = random.Random(f"{point} {way} {number}")
@@ -214,7 +214,7 @@ def run(artefact: Path, times: int, points: list[str]) -> tuple[Counter[str], li
         settings = Settings(model=str(artefact), redis_url=private.url, log_level="error", store_timeout_ms=10_000)
         plain = Path(scratch) / "plain"
         with service(settings, plain):
-            detector = Detector.load(artefact)
+            detector = TrainedDetector.load(artefact)
             for number in range(times):
                 for point in points:
                     for way in WAYS:

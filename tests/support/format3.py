@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import redis
 
+from gatewatch.models.detectors.detector import Scanner
 from gatewatch.models.detectors.general.detector import GeneralDetector
-from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_key import StreamKey
@@ -20,7 +20,7 @@ from tests.support.states import of_version_1
 SLOTS = 128
 
 
-def put_back(database: redis.Redis, tenant: str, stream: str, detector: Detector) -> None:
+def put_back(database: redis.Redis, tenant: str, stream: str, detector: Scanner) -> None:
     """Replace a stream's record and history by those of format 3."""
     keys, stepper = Keys(tenant, BUCKETS), Stepper(detector, SLOTS)
     named = StreamKey(tenant, stream)
@@ -57,7 +57,7 @@ def put_back(database: redis.Redis, tenant: str, stream: str, detector: Detector
     database.delete(history)
 
 
-def _ring(entries: Any, detector: Detector, digest: bytes) -> bytes:
+def _ring(entries: Any, detector: Scanner, digest: bytes) -> bytes:
     channels = len(detector.channels)
     dtype = np.dtype(
         [

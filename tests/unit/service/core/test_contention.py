@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gatewatch.models.detectors.trained.detector import Detector
-from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
+from gatewatch.models.detectors.trained.detector import TrainedDetector
+from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHARED_S, ContentionBackoff
 from gatewatch.service.core.records import FENCE
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_key import StreamKey
@@ -33,7 +33,7 @@ SENDERS, EACH = 8, 40
 
 
 def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
-    detector: Detector, redis_url: str, tenant: str
+    detector: TrainedDetector, redis_url: str, tenant: str
 ) -> None:
     """Two processes, four senders each, one stream, in real time; what sends a reading away is not the matter here."""
 
@@ -41,7 +41,16 @@ def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
         stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
         wire = Wire(detector.channels, 60_000, 100, tenant)
         scorers = [
-            Scorer(detector, s, m := Metrics(), 512, 100, 100, Turns(random.Random(n)), Takeover(s, detector.name, m))
+            Scorer(
+                detector,
+                s,
+                m := Metrics(),
+                512,
+                100,
+                100,
+                ContentionBackoff(random.Random(n)),
+                Takeover(s, detector.name, m),
+            )
             for n, s in enumerate(stores)
         ]
         batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000, 1e9) for scorer in scorers]
@@ -72,7 +81,7 @@ def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
     assert kept == sorted(time for mine in times for time in mine)  # all of them, each once
 
 
-class Racing(Turns):
+class Racing(ContentionBackoff):
     """Nothing rests."""
 
     def resting(self, now: float) -> dict[StreamKey, float]:  # noqa: ARG002
@@ -90,7 +99,7 @@ class Distant(SimulatedStore):
         return answer
 
 
-def sent_away(turns: type[Turns], seed: int) -> int:
+def sent_away(turns: type[ContentionBackoff], seed: int) -> int:
     """How many readings two processes send away, one of which takes half as long again for a batch as the other.
 
     Four senders each, one stream, and twelve attempts to save it, in virtual time.
@@ -129,7 +138,7 @@ def sent_away(turns: type[Turns], seed: int) -> int:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_who_takes_longer_is_sent_away_in_a_race_and_not_in_turn(seed: int) -> None:
-    assert sent_away(Turns, seed) == 0
+    assert sent_away(ContentionBackoff, seed) == 0
     assert sent_away(Racing, seed) > 0
 
 
@@ -142,7 +151,7 @@ def record(tag: bytes) -> bytes:
 
 
 def test_a_stream_rests_after_each_batch_as_long_as_others_write_it() -> None:
-    turns = Turns(random.Random(0))
+    turns = ContentionBackoff(random.Random(0))
     mine, other = record(b"mine"), record(b"other")
     turns.saved([A, B], [mine, mine], set(), 0.001, 0.0)
     assert not turns.resting(0.0)  # nobody else has written them
@@ -164,7 +173,7 @@ def test_a_stream_rests_after_each_batch_as_long_as_others_write_it() -> None:
 
 
 def test_what_is_noted_of_streams_is_bounded() -> None:
-    turns = Turns(random.Random(0))
+    turns = ContentionBackoff(random.Random(0))
     for at in range(0, 3 * MOST_STREAMS, 1000):
         names = [StreamKey("t", f"s{n}") for n in range(at, at + 1000)]
         turns.saved(names, [record(b"x")] * 1000, set(names), 0.001, 0.0)

@@ -18,7 +18,7 @@ import redis
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.readings import Readings
@@ -120,7 +120,7 @@ class OvertakenStore(StateStore):
 @pytest.mark.parametrize("moment", ["before", "during"])
 @pytest.mark.parametrize(("value", "status", "count"), [(None, "warming_up", 5), (9.5, "conflict", 4)])
 def test_a_late_reading_that_another_process_overtakes(
-    detector: Detector, redis_url: str, tenant: str, moment: str, value: float | None, status: str, count: int
+    detector: TrainedDetector, redis_url: str, tenant: str, moment: str, value: float | None, status: str, count: int
 ) -> None:
     """The other process applies a newer reading, or another one with the late one's identity."""
     sent = readings("race", 5)
@@ -482,7 +482,7 @@ def test_a_foreign_or_corrupt_earlier_record_concerns_its_stream_alone(
 
 
 def test_a_stream_that_others_keep_writing_fails_its_readings_alone(
-    detector: Detector, redis_url: str, tenant: str
+    detector: TrainedDetector, redis_url: str, tenant: str
 ) -> None:
     """The late one of it and the new one; a neighbour in the same batch is answered."""
 

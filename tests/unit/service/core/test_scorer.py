@@ -13,7 +13,7 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Scorer
@@ -36,12 +36,14 @@ def test_two_services_in_turn_score_like_one(settings: Callable[..., Settings]) 
     assert tags[0] == tags[1]
 
 
-def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, redis_url: str, tenant: str) -> None:
+def test_writers_at_once_apply_every_reading_exactly_once(
+    detector: TrainedDetector, redis_url: str, tenant: str
+) -> None:
     """Four scorers with connections of their own, every reading sent by two of them, in random order of arrival."""
     asyncio.run(_write_at_once(detector, redis_url, tenant))
 
 
-async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
+async def _write_at_once(detector: TrainedDetector, redis_url: str, tenant: str) -> None:
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
     wire = Wire(detector.channels, 0, 100, tenant)
     scorers = [scorer_of(detector, store, 100) for store in stores]
@@ -179,7 +181,7 @@ def test_a_record_stays_within_two_kibibytes() -> None:
     assert state.state_dtype(np.dtype(detector_state), 8).itemsize <= 2048
 
 
-def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url: str, tenant: str) -> None:
+def test_a_store_error_leaves_the_stream_as_it_was(detector: TrainedDetector, redis_url: str, tenant: str) -> None:
     """A save that another process overtook is refused by the fence, whatever the caller believes."""
 
     async def run() -> tuple[list[bool], bytes | None]:

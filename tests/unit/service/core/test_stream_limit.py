@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.core.stream_limit import Newcomers
+from gatewatch.service.core.stream_limit import StreamLimit
 
 MOST = 10
 SIX, THREE, TWO = ([StreamKey("t", name) for name in names] for names in ("abcdef", "uvw", "xy"))
@@ -30,7 +30,7 @@ def test_streams_that_are_begun_and_saved_while_they_are_counted_count() -> None
     async def run() -> int:
         store = Counting(4)
         store.arrives = arrives = asyncio.Event()
-        newcomers = Newcomers(store, MOST)
+        newcomers = StreamLimit(store, MOST)
         six = asyncio.create_task(newcomers.admit(SIX, SIX))
         await asyncio.sleep(0)
         assert await newcomers.admit(THREE, THREE) == 3
@@ -45,7 +45,7 @@ def test_streams_that_are_begun_and_saved_while_they_are_counted_count() -> None
 def test_what_another_batch_begins_is_waited_for_where_it_matters() -> None:
     async def run() -> int:
         store = Counting(4)
-        newcomers = Newcomers(store, MOST)
+        newcomers = StreamLimit(store, MOST)
         assert await newcomers.admit(THREE, THREE) == 3
         assert await newcomers.admit(ONE, ONE) == 1  # there is room whatever becomes of the three
         six = asyncio.create_task(newcomers.admit(SIX, SIX))
@@ -62,7 +62,7 @@ def test_what_another_batch_begins_is_waited_for_where_it_matters() -> None:
 def test_two_batches_never_wait_for_each_other_for_ever() -> None:
     async def run() -> list[int]:
         store = Counting(4)
-        newcomers = Newcomers(store, MOST)
+        newcomers = StreamLimit(store, MOST)
         assert await newcomers.admit(THREE, THREE) == 3
         assert await newcomers.admit(TWO, TWO) == 2
         store.streams = 8  # another process was faster, and both have to begin anew
