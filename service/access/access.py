@@ -20,13 +20,15 @@ from typing import Final, Literal
 
 from gatewatch.service.access.identity import Identity
 from gatewatch.service.access.key_ring import KeyRing
-from gatewatch.service.access.keys import Known, find, id_in
+from gatewatch.service.access.keys import Known, find, has_form
 from gatewatch.service.access.oidc import Oidc
 from gatewatch.service.access.scopes import SCOPES, Scope, needed
 from gatewatch.service.errors import Forbidden, MissingScope, StoreUnavailable, Unauthorized
 
 Open = Literal["loopback", "always", "never"]
 Headers = Sequence[tuple[bytes, bytes]]
+
+CREDENTIALS: Final = frozenset((b"authorization", b"x-api-key"))
 
 IDENTITY: Final = "gatewatch.identity"
 """Under this name, a request's scope tells whose it is."""
@@ -53,8 +55,13 @@ class Access:
         """Whose a request is, if it is certain without waiting that it may be answered; else `check` has to say."""
         if self.is_open:
             return self._anyone
-        shown = _credentials(headers)
-        key = find(self.keys.known, shown[0]) if len(shown) == 1 else None
+        shown = None
+        for name, value in headers:
+            if name in CREDENTIALS:
+                if shown is not None:
+                    return None
+                shown = value if name == b"x-api-key" else value[7:] if value[:7] == b"Bearer " else b""
+        key = None if shown is None else find(self.keys.known, shown)
         if key is None or not _is_good(key) or scope not in key.identity.scopes or key.identity.tenant != self._tenant:
             return None
         return key.identity if key.of_file or self.keys.is_fresh() else None
@@ -106,7 +113,7 @@ class Access:
             raise Unauthorized("several keys in one request; expected one, as Authorization: Bearer KEY")
         if not shown:
             raise Unauthorized("no key; expected one, as Authorization: Bearer KEY or X-API-Key: KEY")
-        if self._oidc is not None and id_in(shown[0]) is None:
+        if self._oidc is not None and not has_form(shown[0]):
             return await self._oidc.identify(shown[0])
         key = find(self.keys.known, shown[0])
         if (key is None or not key.of_file) and not self.keys.is_fresh():
@@ -142,10 +149,12 @@ def _credentials(headers: Headers) -> list[bytes]:
     """Every key that a request shows; of another scheme than Bearer, an empty one."""
     shown = []
     for name, value in headers:
+        if name not in CREDENTIALS:
+            continue
         if name == b"authorization":
             scheme, _, rest = value.partition(b" ")
             shown.append(rest.strip() if scheme.lower() == b"bearer" else b"")
-        elif name == b"x-api-key":
+        else:
             shown.append(value.strip())
     return shown
 

@@ -39,12 +39,12 @@ class KeyRing:
         self._file = file
         self._stamp: tuple[int, ...] = () if file is None else file.stamp()
         self._of_file = {} if file is None else _by_id(file.read(), of_file=True)
-        self._of_redis: dict[str, Known] = {}
+        self._of_redis: dict[bytes, Known] = {}
         self._changed: bytes | None = None
         self._looked = self._loaded = float("-inf")  # seconds, monotonic
         self._looking: asyncio.Task[None] | None = None
         self.any_ever = file is not None
-        self.known: dict[str, Known] = {**self._of_file}
+        self.known: dict[bytes, Known] = {**self._of_file}
 
     @property
     def is_loaded(self) -> bool:
@@ -101,5 +101,5 @@ class KeyRing:
         self.any_ever = self.any_ever or bool(self.known)
 
 
-def _by_id(keys: list[Key], of_file: bool = False) -> dict[str, Known]:
-    return {key.id: Known(key, of_file) for key in keys}
+def _by_id(keys: list[Key], of_file: bool = False) -> dict[bytes, Known]:
+    return {key.id.encode(): Known(key, of_file) for key in keys}

@@ -185,7 +185,7 @@ async def _is_good(store: KeyStore, out: Path) -> bool:
             shown = opened.read(LENGTH + 2).strip()
     except OSError as error:
         raise GatewatchError(f"{out}: cannot be read: {error.strerror}") from error
-    good = {key.id: Known(key) for key in await store.load() if key.state() == "good"}
+    good = {key.id.encode(): Known(key) for key in await store.load() if key.state() == "good"}
     return find(good, shown) is not None
 
 

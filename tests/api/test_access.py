@@ -206,6 +206,9 @@ def test_the_fast_path_asks_as_the_app_does_and_a_revoked_key_is_refused_by_ever
             assert answer(url, foreign, json=readings("fast", 2), **way) == 403
             assert answer(url, None, json=[], headers={"x-api-key": keys["ingest"], **way.get("headers", {})}) == 200
             assert answer(url, keys["ingest"], json=[], headers={"x-api-key": keys["ingest"]}) == 401
+            for wrong in ({"authorization": keys["ingest"]}, {"x-api-key": f"Bearer {keys['ingest']}"}):
+                assert answer(url, None, json=[], headers={**wrong, **way.get("headers", {})}) == 401, wrong
+            assert answer(url, None, json=[], headers={"authorization": f"bEARER {keys['ingest']}"}) == 200
             assert answer(url, "x" * 2**20, json=[], **way) == 431
             assert answer(url, "x" * 20_000, json=[], **way) == 401
         with httpx2.Client(base_url=url, headers=bearer(keys["ingest"])) as connection:
