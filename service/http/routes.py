@@ -234,11 +234,13 @@ async def livez() -> dict[str, str]:
     },
 )
 async def readyz(request: Request) -> dict[str, Any]:
-    """200 when a reading sent now would be scored, with warnings if there are any; else 503 with the reason."""
+    """200 when a reading sent now would be scored, else 503 with the reason. Who has a key sees model and warnings."""
     parts = _parts(request)
     if parts.drain.began:
         raise Draining("the service is about to stop; what is sent until then is still answered")
     warnings = await parts.readiness.look()
+    if request.scope[IDENTITY] is None:
+        return {"status": "ready"}
     return {"status": "ready", "model": parts.detector.name, **({"warnings": warnings} if warnings else {})}
 
 
