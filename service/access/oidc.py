@@ -1,7 +1,7 @@
 """Oidc: bearer tokens of an identity provider (OpenID Connect), in place of keys. Needs the extra `oidc`.
 
 A token is a JWT that the provider has signed. Its scopes are those of its claim `scope` (words, or a list) that begin
-with `gatewatch:`, as `gatewatch:read`; its tenant is its claim `gatewatch_tenant`, or else GATEWATCH_TENANT.
+with `gatewatch:`, as `gatewatch:read`; its tenant is its claim `gatewatch.tenant`, or else GATEWATCH_TENANT.
 
 The provider's public keys are fetched when the first token comes, again after RENEW_S, and when a token names one that
 is not among them. While the provider does not answer, those fetched last go on for KEEP_S; without any, tokens get 503.
@@ -48,7 +48,7 @@ VERIFIED: Final = 1024
 VERIFIED_S: Final = 60.0
 
 PREFIX: Final = "gatewatch:"
-TENANT_CLAIM: Final = "gatewatch_tenant"
+TENANT_CLAIM: Final = "gatewatch.tenant"
 
 _UNKNOWN: Final = "the token was not signed by the provider, or has expired; expected one that is good"
 

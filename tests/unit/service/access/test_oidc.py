@@ -91,7 +91,7 @@ def test_a_good_token_brings_its_scopes_and_its_tenant() -> None:
         async def ask() -> None:
             found = await oidc.identify(there.token(scope="openid gatewatch:ingest gatewatch:read read"))
             assert found == Identity("oidc device-7", "default", frozenset({"ingest", "read"}))
-            token = there.token(CURVE, "ES256", "two", scope=["gatewatch:admin"], gatewatch_tenant="plant-2")
+            token = there.token(CURVE, "ES256", "two", scope=["gatewatch:admin"], **{"gatewatch.tenant": "plant-2"})
             assert (await oidc.identify(token)).tenant == "plant-2"
             assert "operate" in (await oidc.identify(token)).scopes
             assert (await oidc.identify(there.token(scope=7))).scopes == frozenset()
@@ -122,7 +122,7 @@ def test_no_other_token_is_taken() -> None:
             "with the public key as a secret": hs256(there, pem),
             "another algorithm than the key's": there.token(KEY, "RS512"),
             "changed": good[:-2] + (b"AA" if good[-2:] != b"AA" else b"BB"),
-            "a tenant that is none": there.token(gatewatch_tenant="a:b"),
+            "a tenant that is none": there.token(**{"gatewatch.tenant": "a:b"}),
             "nested": b"." * 100,
             "empty": b"",
             "large": b"e" * 2**20,
@@ -194,7 +194,7 @@ def test_the_service_takes_tokens_beside_keys(settings: Callable[..., Settings],
         assert client.get("/v1/streams").status_code == 401
         assert client.get("/v1/streams", headers=reader).status_code == 200
         assert client.post("/v1/readings", json=[], headers=reader).status_code == 403
-        foreign = bearer(there.token(scope="gatewatch:read", gatewatch_tenant="another").decode())
+        foreign = bearer(there.token(scope="gatewatch:read", **{"gatewatch.tenant": "another"}).decode())
         assert client.get("/v1/streams", headers=foreign).status_code == 403
     with TestClient(create_app(settings(oidc_issuer="http://127.0.0.1:1"))) as client:
         reply = client.get("/v1/streams", headers=reader)
