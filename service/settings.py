@@ -52,7 +52,9 @@ class Settings(BaseSettings):
         description="of the general model: false alerts that a stream may raise in a week; 1 if not set",
     )
     redis_url: str | None = Field(
-        None, description="redis://, rediss:// or unix://; without it a private server is started"
+        None,
+        description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; without it, a private one is "
+        "started",
     )
     data_dir: Path = Field(Path("gatewatch-data"), description="where the private server keeps its append-only file")
     durability: Literal["fast", "strict"] = Field(
@@ -75,6 +77,13 @@ class Settings(BaseSettings):
         description="URL of an OpenID Connect provider whose tokens are taken in place of keys; needs the extra `oidc`",
     )
     oidc_audience: str = Field("gatewatch", min_length=1, description="what a token's `aud` must name")
+    tenant_new_streams_per_minute: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="most streams that each tenant may begin in a minute, over all processes; a reading of one more is "
+        "rejected; no limit if not set",
+    )
     tenant_readings_per_s: float | None = Field(
         None,
         gt=0,
@@ -129,7 +138,7 @@ class Settings(BaseSettings):
         ge=1024,
         description="most bytes of bodies, beyond 64 KiB of each, in a process; a larger body gets 429",
     )
-    streams: int = Field(2_000_000, ge=1, description="most streams; a reading of one more is rejected")
+    streams: int = Field(2_000_000, ge=1, description="most streams of a tenant; a reading of one more is rejected")
     request_bytes: int = Field(
         8 * 2**20, ge=1024, description="largest body, also after decompression; larger gets 413"
     )
@@ -162,6 +171,9 @@ class Settings(BaseSettings):
 
     store_timeout_ms: int = Field(
         250, ge=10, le=600_000, description="longest wait for a connection to Redis or an answer of it, milliseconds"
+    )
+    store_replicas: int = Field(
+        0, ge=0, le=16, description="replicas of Redis that must have what is saved before it is answered; 0 for none"
     )
     slot_buckets: int = Field(
         64,
@@ -222,15 +234,11 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, url: str | None) -> str | None:
-        if url is not None and any(word in url.partition("://")[0].lower() for word in ("cluster", "sentinel")):
-            raise ValueError(
-                "a Redis Cluster and Redis Sentinel are not supported yet; expected the URL of one Redis, as "
-                "redis://host:port/db"
-            )
         if url is not None and not _can_be_used(url):
             raise ValueError(
-                "expected redis://[user:password@]host:port/db, rediss://... or unix://path, with options of redis-py; "
-                "@ : / ? # in a password are written %40 %3A %2F %3F %23"
+                "expected redis://[user:password@]host:port/db, rediss://..., unix://path, "
+                "redis+sentinel://host:port,host:port/master or redis+cluster://host:port,host:port, with options of "
+                "redis-py; @ : / ? # in a password are written %40 %3A %2F %3F %23"
             )
         return url
 
@@ -271,17 +279,23 @@ def strays(environment: Mapping[str, str]) -> list[str]:
 
 def _can_be_used(url: str) -> bool:
     """Whether redis-py can make a connection of it; nothing is connected here."""
+    several = url.partition("://")[0].lower().endswith(("+sentinel", "+cluster"))
     parts = _split(url)
-    if parts is None or parts.scheme not in ("redis", "rediss", "unix"):
+    if not several and (parts is None or parts.scheme not in ("redis", "rediss", "unix")):
         return False
-    from redis import ConnectionPool, RedisError  # an import of 0.1 s, which only a service needs
+    if several and ("#" in url or url.count("@") > 1):
+        return False
+    from redis import RedisError  # an import of 0.1 s, which only a service needs
+
+    from gatewatch.service.storage.addresses import address_of, connections_of
 
     try:
-        pool = ConnectionPool.from_url(url)
-        pool.make_connection()
+        address = address_of(url)
+        if address.kind != "cluster":
+            connections_of(url, 1.0)()
     except (ValueError, TypeError, RedisError):
         return False
-    return "decode_responses" not in pool.connection_kwargs  # states are bytes, not text
+    return "decode_responses" not in address.options  # states are bytes, not text
 
 
 def _split(url: str) -> SplitResult | None:

@@ -3,7 +3,7 @@
     no key is asked for         on a route that needs none; with GATEWATCH_OPEN=always; and with GATEWATCH_OPEN=loopback
                                 on a loopback address, as long as there never was a key
     401                         no key, several, or one that is not good: nothing says which of it
-    403                         a good key whose scopes do not have the one that the route needs, or of another tenant
+    403                         a good key whose scopes do not have the one that the route needs
     503                         Redis has not said for four seconds whether keys were revoked; a key of a file needs no
                                 Redis, and /metrics, which tells of the outage, takes what was known before
 
@@ -23,7 +23,7 @@ from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.keys import Known, find, has_form
 from gatewatch.service.access.oidc import Oidc
 from gatewatch.service.access.scopes import SCOPES, Scope, needed
-from gatewatch.service.errors import Forbidden, MissingScope, StoreUnavailable, Unauthorized
+from gatewatch.service.errors import MissingScope, StoreUnavailable, Unauthorized
 
 Open = Literal["loopback", "always", "never"]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -38,10 +38,9 @@ class Access:
     """Knows who may ask for what."""
 
     def __init__(self, keys: KeyRing, oidc: Oidc | None, open_to: Open, host: str, tenant: str) -> None:
-        """`tenant`: whose streams this service has; those see them, too, who need no key."""
+        """`tenant`: whose streams those see who need no key."""
         self.keys = keys
         self._oidc = oidc
-        self._tenant = tenant
         self._anyone = Identity("anyone", tenant, frozenset(SCOPES))
         self._always = open_to == "always"
         self._while_no_key = open_to == "loopback" and oidc is None and is_loopback(host)
@@ -62,7 +61,7 @@ class Access:
                     return None
                 shown = value if name == b"x-api-key" else value[7:] if value[:7] == b"Bearer " else b""
         key = None if shown is None else find(self.keys.known, shown)
-        if key is None or not _is_good(key) or scope not in key.identity.scopes or key.identity.tenant != self._tenant:
+        if key is None or not _is_good(key) or scope not in key.identity.scopes:
             return None
         return key.identity if key.of_file or self.keys.is_fresh() else None
 
@@ -86,8 +85,6 @@ class Access:
         identity = await self._identify(_credentials(headers), scope)
         if scope not in identity.scopes:
             raise MissingScope(scope)
-        if identity.tenant != self._tenant:
-            raise Forbidden("the key is of a tenant whose streams this service does not have")
         return identity
 
     async def _was_no_key(self, scope: Scope) -> bool:

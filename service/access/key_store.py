@@ -15,6 +15,7 @@ import msgspec
 from gatewatch.models.errors import GatewatchError
 from gatewatch.service.access.keys import Key
 from gatewatch.service.access.redis_keys import CHANGED, KEYS
+from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database
 
@@ -89,7 +90,7 @@ class RedisKeys:
 
 async def keys_in_redis(url: str, timeout_ms: int) -> list[Key]:
     """All keys in Redis, for whoever asks once. Raises StoreUnavailable."""
-    database = Database(url, "", timeout_ms)
+    database = store_of(url, "", timeout_ms)
     try:
         return await RedisKeys(database).load()
     finally:

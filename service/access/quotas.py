@@ -1,9 +1,10 @@
-"""Quotas: how many readings a second a tenant may send, over all processes together.
+"""Quotas: how many readings a second a tenant may send, and how many streams it may begin, over all processes.
 
-Each tenant has a bucket in Redis: it fills at the rate, up to READY_S of it, and readings empty it. A process does not
-ask Redis for each request. It keeps a copy of the bucket, takes from that, and SYNC_S after the first taking tells
-Redis what it took and hears what is left. So processes, which do not know of each other's last tenth of a second, take
-at most that much too much; the bucket then lacks it, and the rate holds over any longer time.
+New streams are few, and Redis is asked for each batch that has some (NewStreams). Readings are many (Quotas): a tenant
+has a bucket in Redis, which fills at the rate, up to READY_S of it, and which readings empty. A process does not ask
+Redis for each request. It keeps a copy of the bucket, takes from that, and SYNC_S after the first taking tells Redis
+what it took and hears what is left. So processes, which do not know of each other's last tenth of a second, take at
+most that much too much; the bucket then lacks it, and the rate holds over any longer time.
 
 A request is taken whole as long as anything is left, so that a large one is not refused for ever.
 """
@@ -40,6 +41,36 @@ end
 left = left - tonumber(ARGV[3])
 redis.call('HSET', KEYS[1], 'left', tostring(left), 'at', string.format('%.6f', at))
 return tostring(left)"""
+
+
+_BEGIN: Final = b"""
+local now = redis.call('TIME')
+local at, full = now[1] + now[2] / 1e6, tonumber(ARGV[1])
+local left, was, since = full, redis.call('HGET', KEYS[1], 'left'), redis.call('HGET', KEYS[1], 'at')
+if was and since then
+  left = math.min(full, tonumber(was) + math.max(0, at - tonumber(since)) * full / 60)
+end
+local taken = math.min(tonumber(ARGV[2]), math.floor(left))
+redis.call('HSET', KEYS[1], 'left', tostring(left - taken), 'at', string.format('%.6f', at))
+return taken"""
+
+
+class NewStreams:
+    """The streams that tenants may begin in a minute: a bucket each, which fills in a minute."""
+
+    def __init__(self, database: Database, per_minute: int) -> None:
+        self._database = database
+        self._per_minute = b"%d" % per_minute
+
+    async def admit(self, tenant: str, streams: int) -> int:
+        """How many of so many new streams a tenant may begin now; they count. Raises StoreUnavailable."""
+        if not streams:
+            return 0
+        async with self._database.within("count new streams"):
+            taken: int = await self._database.ask_one(
+                b"EVAL", _BEGIN, b"1", of_tenant(tenant, "new-streams"), self._per_minute, b"%d" % streams, twice=False
+            )
+        return taken
 
 
 class _Copy:
@@ -103,7 +134,7 @@ class Quotas:
         ]
         try:
             async with self._database.within("count the readings of tenants"):
-                found = await self._database.ask(*commands, twice=False)
+                found = await self._database.ask_each(commands)
         except StoreUnavailable:
             return  # readings get 503 as well, and what was taken is told later
         for (tenant, taken), left in zip(told.items(), found, strict=True):

@@ -48,6 +48,14 @@ def needed(method: str, path: str) -> Scope | None:
     return methods.get("GET" if method == "HEAD" else method, "admin")
 
 
+_NAMES_WITH_SLASHES: Final = "/v1/streams/{stream}/readings"
+"""Such a name is none, which each reading hears for itself."""
+
 _PATTERNS: Final = [
-    (route, re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(route)))) for route in ROUTES if "{" in route
+    (
+        route,
+        re.compile(re.sub(r"\\\{\w+\\\}", ".+" if route == _NAMES_WITH_SLASHES else "[^/]+", re.escape(route)), re.S),
+    )
+    for route in ROUTES
+    if "{" in route
 ]

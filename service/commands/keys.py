@@ -133,7 +133,7 @@ def _with_keys(file: Path | None, work: Callable[[KeyStore, Audit | None], Corou
     from gatewatch.service.commands.serve import read_settings
     from gatewatch.service.errors import ServiceError
     from gatewatch.service.observability.logs import configure_logs
-    from gatewatch.service.storage.database import Database
+    from gatewatch.service.storage.cluster_store import store_of
 
     configure_logs("warning")  # standard output is for the key alone
     if file is not None:
@@ -142,7 +142,7 @@ def _with_keys(file: Path | None, work: Callable[[KeyStore, Audit | None], Corou
     with _redis(settings.redis_url, settings.data_dir) as url:
 
         async def ask() -> T:
-            database = Database(url, settings.tenant, TIMEOUT_MS)
+            database = store_of(url, settings.tenant, TIMEOUT_MS)
             try:
                 return await work(RedisKeys(database), Audit(database))
             except ServiceError as error:

@@ -86,7 +86,7 @@ def page(document: Described) -> str:
             '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">',
             f"<style>{_STYLE}</style></head><body><h1>{title} {escape(info['version'])}</h1>",
             f"<p>{escape(info['description'])} For machines: <a href='openapi.json'>openapi.json</a>.</p>",
-            '<p><label>Key, sent with what is tried below and kept nowhere '
+            "<p><label>Key, sent with what is tried below and kept nowhere "
             '<input id="key" type="password" autocomplete="off" size="64"></label></p>',
             "<h2>Requests</h2>",
             *(_operation(*operation) for operation in operations),

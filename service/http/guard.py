@@ -8,6 +8,7 @@ headers    which keep a browser from taking an answer for something else, or fro
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 import structlog
@@ -17,7 +18,7 @@ from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.access.scopes import needed, route_of
 from gatewatch.service.errors import StoreUnavailable, cause_of
 from gatewatch.service.http.callers import Callers
-from gatewatch.service.http.ingest import Scope, Send
+from gatewatch.service.http.ingest import Scope, Send, stream_in
 
 log = structlog.get_logger(__name__)
 
@@ -66,15 +67,17 @@ class Guard:
 
         return noting
 
+    def with_headers(self, scope: Scope, send: Send) -> Send:
+        """What sends an answer with HEADERS, where a browser may ask for it."""
+        with contextlib.suppress(LookupError):
+            stream_in(scope["path"])
+            return send
 
-def with_headers(send: Send) -> Send:
-    """What sends an answer with HEADERS."""
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message.get("headers", ())}
+                more = [header for header in HEADERS if header[0] not in present]
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
+            await send(message)
 
-    async def sending(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            present = {name.lower() for name, _ in message.get("headers", ())}
-            more = [header for header in HEADERS if header[0] not in present]
-            message = {**message, "headers": [*message.get("headers", ()), *more]}
-        await send(message)
-
-    return sending
+        return sending

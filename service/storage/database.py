@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import structlog
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import ForeignValue, StoreUnavailable
+from gatewatch.service.errors import ForeignValue, PartlyUnavailable, StoreUnavailable
 from gatewatch.service.storage import encoder
+from gatewatch.service.storage.addresses import connections_of
 from gatewatch.service.storage.catalogue import Listed
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
-from gatewatch.service.storage.errors import Within, is_elsewhere, trouble_of
+from gatewatch.service.storage.errors import Away, TooFewReplicas, Within, is_elsewhere, trouble_of
 from gatewatch.service.storage.gate import Gate
-from gatewatch.service.storage.keys import BUCKETS, Keys, StreamKeys
+from gatewatch.service.storage.keys import BUCKETS, Keys, StreamKeys, tag_of
 from gatewatch.service.storage.node import Node
 from gatewatch.service.storage.old_keys import AT_ONCE, OldKeys
 
@@ -61,13 +59,20 @@ class Database:
         tenant: whose streams are listed and counted.
         keys: every key; the number of buckets is what Redis says, once it was asked.
         node: the server.
+        replicas, wait: how many must have what is saved, and the command that waits for them; b"" for none.
         listed: the streams that need not be put into the lists of all streams.
+        moving: whether streams may be found under the keys of the version before.
         alert_keys: of alerts to be told, which set holds them.
         reading, changing: gates for requests, so that they never take the connections that batches need.
     """
 
-    def __init__(self, url: str, tenant: str, timeout_ms: int, buckets: int = BUCKETS) -> None:
-        """Raises ValueError when `url` is not a Redis URL; connects with the first command."""
+    def __init__(self, url: str, tenant: str, timeout_ms: int, buckets: int = BUCKETS, replicas: int = 0) -> None:
+        """Raises ValueError when `url` is not a Redis URL; connects with the first command.
+
+        Args:
+            buckets: of a Redis that has none yet.
+            replicas: how many must have what is saved before it is answered.
+        """
         self.tenant = tenant
         self.keys = Keys(tenant, buckets)
         self.listed = Listed()
@@ -76,19 +81,15 @@ class Database:
         self._buckets = buckets
         self._old = OldKeys(tenant)
         self._begun = False
-        self._moving_until = 0.0  # in the loop's time
+        self.moving = False
         self._mover: asyncio.Task[None] | None = None
         self._timeout_s = timeout_ms / 1000
-        # protocol 2 is understood by every server and proxy, and nothing here needs 3; an URL may ask for it.
-        # redis-py's time-out costs a task a command; ours is one for all that is sent at once
-        connecting: dict[str, Any] = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": self._timeout_s}
-        connecting |= {"retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
-        self.node = Node(Redis.from_url(url, **connecting).connection_pool.make_connection, self._timeout_s)
+        self.replicas = replicas
+        self.wait = encoder.packed([b"WAIT", b"%d" % replicas, b"%d" % (timeout_ms * 0.8)]) if replicas else b""
+        self._connect(url)
 
-    @property
-    def moving(self) -> bool:
-        """Whether streams may be found under the keys of the version before."""
-        return self._moving_until > 0 and asyncio.get_running_loop().time() < self._moving_until
+    def _connect(self, url: str) -> None:
+        self.node = Node(connections_of(url, self._timeout_s), self._timeout_s)
 
     async def ask(self, *commands: Sequence[bytes], twice: bool = True) -> list[Any]:
         """Send commands at once, on a connection of their own, and wait for their replies, errors among them.
@@ -104,11 +105,20 @@ class Database:
         raise_first(replies)
         return replies[0]
 
+    async def ask_each(self, commands: Iterable[Sequence[bytes]]) -> list[Any]:
+        """The replies, errors among them, to commands of different buckets, all sent at once."""
+        return await self.ask(*commands)
+
     async def _in_all(self, commands: Iterable[Sequence[bytes]]) -> list[Any]:
-        """The replies to one command each bucket, all sent at once. Raises the first error that Redis replies."""
-        replies = await self.ask(*commands)
+        """The replies to commands of different buckets, all sent at once. Raises the first error that Redis replies."""
+        replies = await self.ask_each(commands)
         raise_first(replies)
         return replies
+
+    def check_wait(self, replies: Sequence[Any]) -> None:
+        """Raise TooFewReplicas if the reply to `wait` says so."""
+        if replies and replies[0] < self.replicas:
+            raise TooFewReplicas(f"{replies[0]} of {self.replicas} replicas")
 
     def _keys_of_alert(self, alert: bytes) -> list[bytes]:
         """The set that holds an alert; all of them where this process has neither saved nor read it."""
@@ -129,13 +139,16 @@ class Database:
 
     async def begin_keys(self) -> None:
         """Ask Redis how many buckets its keys have, and begin to move those of the version before, if there are any."""
-        buckets, moving_ms = await self.ask_one(*self._old.begin(self.keys, self._buckets))
-        if int(buckets) != self.keys.buckets:
-            self.keys, self.listed = Keys(self.tenant, int(buckets)), Listed()
-        self._begun = True
-        if moving_ms > 0 and not self.moving:
-            self._moving_until = asyncio.get_running_loop().time() + moving_ms / 1000
+        buckets, moving = await self.ask_one(*self._old.begin(self.keys, self._buckets))
+        self._know(int(buckets))
+        self.moving = moving is not None
+        if self.moving and (self._mover is None or self._mover.done()):
             self._mover = asyncio.create_task(self._move_all(), name="move streams")
+
+    def _know(self, buckets: int) -> None:
+        if buckets != self.keys.buckets:
+            self.keys, self.listed = Keys(self.tenant, buckets), Listed()
+        self._begun = True
 
     def other_buckets(self) -> str:
         """What to tell an operator whose setting differs from what Redis has; empty where it does not."""
@@ -214,9 +227,10 @@ class Database:
             return await self.note_saved(of, replies)
 
     async def _run_save(self, writes: Writes, of: Sequence[StreamKeys], expected: Sequence[bytes]) -> list[int]:
-        sha = self.node.save_sha or await self.node.load_script()
-        replies = await self.node.exchange(*encoder.comparison(self.keys, writes, of, expected, sha))
+        whole, count = encoder.comparison(self.keys, writes, of, expected)
+        replies = await self.node.exchange(whole + self.wait, count + bool(self.wait))
         raise_first(replies)
+        self.check_wait(replies[count:])
         saved: list[int] = replies[0]
         return saved
 
@@ -240,7 +254,7 @@ class Database:
         ]
         if commands:
             with contextlib.suppress(RedisError, OSError):  # else they are listed with their next readings
-                await self.ask(*commands)
+                await self.ask_each(commands)
 
     async def replace_histories(self, of: Sequence[StreamKeys], slots: Sequence[tuple[int, int, bytes]]) -> None:
         """Write pieces of histories under whose keys another program keeps something; that gives way."""
@@ -273,7 +287,7 @@ class Database:
             **{key: "zset" for sets in self.keys.sets for key in sets},
         }
         with contextlib.suppress(Exception):
-            replies = await self.ask(*([b"TYPE", key] for key in kinds))
+            replies = await self.ask_each([b"TYPE", key] for key in kinds)
             for (key, expected), reply in zip(kinds.items(), replies, strict=True):
                 if (found := text(reply)) not in (expected, "none"):
                     name = key.decode()
@@ -283,6 +297,10 @@ class Database:
                         "request again: nothing is lost"
                     )
         return ""
+
+    def lies_in(self, tags: Collection[bytes]) -> Callable[[StreamKey], bool]:
+        """Whether a stream's keys have one of these hash tags."""
+        return lambda stream: tag_of(self.keys[stream].record) in tags
 
     async def drop_idle(self) -> None:
         """Close the connections that nobody uses: the next ones go to whichever server has the address now."""
@@ -327,7 +345,7 @@ class Translated:
                 await self._within.__aexit__(kind, error, trace)
         except TimeoutError as late:
             error = late
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, StoreUnavailable):
             return
         if is_elsewhere(error):
             await self._database.drop_idle()
@@ -335,6 +353,8 @@ class Translated:
         if foreign:
             raise ForeignValue(f"could not {self._what}: {foreign}") from error
         message = f"could not {self._what}: {trouble_of(error)}; nothing is lost, send the same request again"
+        if isinstance(error, Away):
+            raise PartlyUnavailable(message, self._database.lies_in(error.tags)) from error
         raise StoreUnavailable(message) from error
 
 

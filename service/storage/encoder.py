@@ -6,6 +6,7 @@ long for the megabyte of a batch (measured).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ SAVE: Final = (
     f"local first, last = {state.FENCE.start}, {state.FENCE.stop - 1}\n"
     + Path(__file__).with_name("save.lua").read_text()
 )
+
+SAVE_SHA: Final = hashlib.sha1(SAVE.encode(), usedforsecurity=False).hexdigest().encode()
 
 _UNWATCH: Final = b"*1\r\n$7\r\nUNWATCH\r\n"
 
@@ -77,15 +80,12 @@ def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[b
     return b"".join(whole), bool(writes.anew) + len(writes.slots) + len(more) + 3
 
 
-def comparison(
-    keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: Sequence[bytes], sha: bytes
-) -> tuple[bytes, int]:
+def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: Sequence[bytes]) -> tuple[bytes, int]:
     """What saves each stream whose record is still as expected, by save.lua, and how many commands that are.
 
     Args:
         of: the keys of the streams.
         expected: of each stream, the fence or all of the record that must still be there.
-        sha: the hash of save.lua.
     """
     names: list[bytes] = []
     arguments: list[bytes] = [b"%.3f" % writes.at, b"%d" % len(of)]
@@ -103,7 +103,7 @@ def comparison(
         names += sets
     for what, row, member in _effects(writes, of):
         arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
-    return packed([b"EVALSHA", sha, b"%d" % len(names), *names, *arguments]), 1
+    return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
 
 
 def _earlier(keys: Keys, writes: Writes) -> Iterator[bytes]:

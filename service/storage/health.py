@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import NoScriptError
@@ -33,10 +34,9 @@ async def try_reading(database: Database, now: float) -> bool:
         async with database.node.connection() as connection:  # and, like a reading of a new stream, another meanwhile
             await connection.open()
             sets = await database.ask(*([b"ZCARD", key] for sets in keys.sets for key in sets))
-            sha = database.node.save_sha or await database.node.load_script()
             loading, load = encoder.watch_and_load(of)
             committing, commit = encoder.transaction(keys, writes, of)
-            comparing, compare = encoder.comparison(keys, writes, of, [record[FENCE]], sha)
+            comparing, compare = encoder.comparison(keys, writes, of, [record[FENCE]])
             connection.send(loading + committing + comparing)
             return await connection.replies(load + commit + compare), sets
 
@@ -50,8 +50,25 @@ async def try_reading(database: Database, now: float) -> bool:
         return not any(isinstance(reply, Exception) for reply in sets)
 
 
+def commands(strict: bool) -> list[list[bytes]]:
+    """What a server is asked whose replies `judge` takes."""
+    strictly = [[b"INFO", b"persistence"], [b"CONFIG", b"GET", b"appendfsync"]] if strict else []
+    return [[b"INFO", b"memory"], *strictly]
+
+
 async def check(database: Database, strict: bool) -> list[str]:
-    """Ask Redis whether it keeps states: it never evicts ours and, if `strict`, syncs its append-only file.
+    """Ask Redis whether it keeps states; see `judge`."""
+    asked = commands(strict)
+    try:
+        async with database.within("check Redis"):
+            replies = await database.ask(*asked)
+    except StoreUnavailable as error:  # which takes readings all the same
+        replies = [error.__cause__ or error] * len(asked)
+    return judge(replies, strict) + ([database.other_buckets()] if database.other_buckets() else [])
+
+
+def judge(replies: Sequence[Any], strict: bool) -> list[str]:
+    """Whether a server keeps states: it never evicts ours and, if `strict`, syncs its append-only file.
 
     Returns:
         What may be wrong, or cannot be seen because Redis does not say.
@@ -59,12 +76,7 @@ async def check(database: Database, strict: bool) -> list[str]:
     Raises:
         StoreUnavailable: says what Redis answered and what to change.
     """
-    strictly = [[b"INFO", b"persistence"], [b"CONFIG", b"GET", b"appendfsync"]] if strict else []
-    try:
-        async with database.within("check Redis"):
-            memory, *rest = await database.ask([b"INFO", b"memory"], *strictly)
-    except StoreUnavailable as error:  # which takes readings all the same
-        memory, *rest = [error.__cause__ or error] * (1 + len(strictly))
+    memory, *rest = replies
     warnings: list[str] = []
     if isinstance(memory, Exception):
         warnings.append(f"whether Redis may evict stream states cannot be seen: it refuses INFO ({memory})")
@@ -81,7 +93,7 @@ async def check(database: Database, strict: bool) -> list[str]:
             )
     if strict:
         warnings += _check_strict(*rest)
-    return warnings + ([database.other_buckets()] if database.other_buckets() else [])
+    return warnings
 
 
 def _check_strict(persistence: Any, config: Any) -> list[str]:

@@ -16,11 +16,7 @@ IDLE_CONNECTIONS: Final = 20
 
 
 class Node:
-    """A server, or whichever has its address now.
-
-    Attributes:
-        save_sha: the hash of save.lua, once the server has it.
-    """
+    """A server, or whichever has its address now."""
 
     def __init__(self, make_connection: Callable[[], Connection], timeout_s: float) -> None:
         """Connects with the first command.
@@ -28,7 +24,6 @@ class Node:
         Args:
             make_connection: of redis-py, with all that a URL may ask for.
         """
-        self.save_sha = b""
         self._make_connection = make_connection
         self._timeout_s = timeout_s
         self._idle: list[BatchConnection] = []
@@ -70,12 +65,9 @@ class Node:
             connection.send(commands)
             return await connection.replies(count)
 
-    async def load_script(self) -> bytes:
-        """Have the server know save.lua; its hash."""
-        replies = await self.exchange(packed([b"SCRIPT", b"LOAD", SAVE.encode()]), 1)
-        raise_first(replies)
-        self.save_sha = replies[0]
-        return self.save_sha
+    async def load_script(self) -> None:
+        """Have the server know save.lua."""
+        raise_first(await self.exchange(packed([b"SCRIPT", b"LOAD", SAVE.encode()]), 1))
 
     async def drop_idle(self) -> None:
         """Close the connections that nobody uses: the next ones go to whichever server has the address now."""

@@ -30,39 +30,43 @@ AT_ONCE: Final = 128
 BEGIN: Final = b"""
 -- KEYS: the layout; the key of takeovers and the list of streams of the version before; the key of takeovers; moving.
 -- ARGV: buckets, how long streams are moved in ms, the number that stops the version before.
--- Answers the buckets, and how long streams are still moved in ms.
+-- Answers the buckets, and '1' while streams are moved. Its commands are those that a user for the service may use.
+local function is_there(key) return redis.call('TYPE', key).ok ~= 'none' end
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 local number = redis.pcall('HGET', KEYS[2], 'number')
 local known = type(number) == 'string'
 local stopped = known and (not tonumber(number) or tonumber(number) >= tonumber(ARGV[3]))
-if not stopped and (known or redis.call('EXISTS', KEYS[3]) == 1) then
-  if known and redis.call('EXISTS', KEYS[4]) == 0 then
+if not stopped and (known or is_there(KEYS[3])) then
+  if known and not is_there(KEYS[4]) then
     local fields = redis.call('HGETALL', KEYS[2])
     for i = 1, #fields, 2 do redis.call('HSET', KEYS[4], fields[i], fields[i + 1]) end
   end
   redis.pcall('HSET', KEYS[2], 'number', ARGV[3], 'model', 'a newer version of this service', 'service', '')
   redis.call('SET', KEYS[5], '1', 'PX', ARGV[2])
 end
-return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[5])}"""
+return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[5])}"""
 
 MOVE: Final = b"""
 -- KEYS: the list of streams and that of open anomalies of the version before.
 -- ARGV: how long the seals stay in ms; what there may be of a stream, by commas; for each stream: what its keys begin
 --       with before and now, its seal, its name, the list of its bucket and that of open anomalies.
 -- Answers for each stream: 1 moved, 0 nothing was there, -1 it was begun anew under both names.
+local function is_there(key) return redis.call('TYPE', key).ok ~= 'none' end
 local parts, answers = {}, {}
 for part in ARGV[2]:gmatch('[^,]+') do parts[#parts + 1] = part end
 for at = 3, #ARGV, 6 do
   local old, new, seal, name = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local answer = 0
   if redis.pcall('GET', old .. 'state') ~= seal then
-    if redis.call('EXISTS', old .. 'state') == 1 and redis.call('EXISTS', new .. 'state') == 1 then
+    if is_there(old .. 'state') and is_there(new .. 'state') then
       answer = -1
     else
       for _, part in ipairs(parts) do
-        if redis.call('EXISTS', old .. part) == 1 then
+        local value = redis.pcall('GET', old .. part) -- what is no string, another program put there
+        if type(value) == 'string' then
           answer = 1
-          redis.call('RENAMENX', old .. part, new .. part)
+          if not is_there(new .. part) then redis.call('SET', new .. part, value) end
+          redis.call('DEL', old .. part)
         end
       end
       redis.call('SET', old .. 'state', seal, 'PX', ARGV[1])
@@ -83,7 +87,7 @@ return answers"""
 CLOSE: Final = b"""
 -- KEYS: the key of takeovers of the version before. A process of it that runs has stopped by now; one that is started
 -- anew would count on from a number, and cannot from a text.
-if redis.call('EXISTS', KEYS[1]) == 1 then
+if redis.call('TYPE', KEYS[1]).ok == 'hash' then
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'number', ARGV[1], 'model', ARGV[1])
 end"""

@@ -45,18 +45,20 @@ class StateStore(Database):
         timeout_ms: int,
         record_cache_bytes: int = RECORD_CACHE_BYTES,
         buckets: int = BUCKETS,
+        replicas: int = 0,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Raises ValueError when `url` is not a Redis URL; connects with the first command.
 
         Args:
             buckets: of a Redis that has none yet.
+            replicas: how many must have what is saved before it is answered.
             now: Unix seconds.
         """
-        super().__init__(url, tenant, timeout_ms, buckets)
+        super().__init__(url, tenant, timeout_ms, buckets, replicas)
         self._now = now
         self._epoch: bytes | None = None
-        self._record_cache = RecordCache[bytes](record_cache_bytes)
+        self.record_cache = RecordCache[bytes](record_cache_bytes)
 
     def seeds(self, streams: Sequence[StreamKey]) -> list[int]:
         """Where the checksums of the streams' records start."""
@@ -81,11 +83,9 @@ class StateStore(Database):
     ) -> list[int | None]:
         """The number that stands at a place of each stream's history, None where nothing does. One round trip."""
         async with self.within(f"look at {len(streams)} histories"):
-            found = await self.ask(
-                *(
-                    [b"GETRANGE", key.history, b"%d" % first, b"%d" % last]
-                    for key, (first, last) in zip(self.keys.of(streams), places, strict=True)
-                )
+            found = await self.ask_each(
+                [b"GETRANGE", key.history, b"%d" % first, b"%d" % last]
+                for key, (first, last) in zip(self.keys.of(streams), places, strict=True)
             )
         return [int.from_bytes(n, "little") if isinstance(n, bytes) and len(n) == 8 else None for n in found]
 
@@ -96,7 +96,7 @@ class StateStore(Database):
     async def drop_old_histories(self, streams: Sequence[StreamKey]) -> None:
         """Forget the histories of versions before record format 4."""
         async with self.within(f"drop {len(streams)} old histories"):
-            raise_first(await self.ask(*([b"DEL", self.keys.part(stream, "history")] for stream in streams)))
+            await self._in_all([b"DEL", self.keys.part(stream, "history")] for stream in streams)
 
     async def load_settings(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """What was saved as the streams' settings, empty for a stream without any. One round trip."""
@@ -126,7 +126,7 @@ class StateStore(Database):
         """Forget a stream; says whether there was anything of it."""
         async with self.within("delete a stream"):
             key, known = self.keys[stream], False
-            self._record_cache.forget((key.record,))
+            self.record_cache.forget((key.record,))
             self.listed.forget(key)
             if self.moving:
                 await self.move([stream])
@@ -154,7 +154,7 @@ class StateStore(Database):
         """
         await self.know_buckets()
         async with self.node.connection() as connection:
-            unit = UnitOfWork(self, connection, self._record_cache, streams, cached)
+            unit = UnitOfWork(self, connection, self.record_cache, streams, cached)
             try:
                 await unit.load()
                 yield unit
@@ -162,13 +162,13 @@ class StateStore(Database):
                 unit.forget()
                 raise
 
-    async def count_streams(self) -> int:
-        """How many streams there are."""
+    async def count_streams(self, tenant: str) -> int:
+        """How many streams a tenant has."""
         async with self.within("count streams"):
-            return sum(await self._in_all([b"ZCARD", key] for key in self._lists()))
+            return sum(await self._in_all([b"ZCARD", key] for key in self._lists(tenant)))
 
-    async def list_streams(self, after: str, most: int) -> list[str]:
-        """Up to `most` names in alphabetical order, those that come behind `after`."""
+    async def list_streams(self, tenant: str, after: str, most: int) -> list[str]:
+        """Up to `most` names of a tenant's streams in alphabetical order, those that come behind `after`."""
 
         async def fetch(parts: Sequence[tuple[bytes, bytes, int]]) -> list[list[bytes]]:
             found: list[list[bytes]] = await self._in_all(
@@ -178,11 +178,12 @@ class StateStore(Database):
             return found
 
         async with self.within("list streams"):
-            return [name.decode() for name in await page(self._lists(), after.encode(), most, fetch)]
+            return [name.decode() for name in await page(self._lists(tenant), after.encode(), most, fetch)]
 
-    def _lists(self) -> list[bytes]:
-        """The keys of all lists of the tenant's streams."""
-        return [*(sets.streams for sets in self.keys.sets), *([self._old.streams] if self.moving else [])]
+    def _lists(self, tenant: str) -> list[bytes]:
+        """The keys of all lists of a tenant's streams."""
+        old = [self._old.streams] if self.moving and tenant == self.tenant else []
+        return [*(sets.streams for sets in self.keys.sets_of(tenant)), *old]
 
     async def count_open(self, within_s: float) -> int:
         """How many streams have an open anomaly and sent a reading within the last `within_s` seconds."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.storage import encoder
 from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost
@@ -30,9 +31,11 @@ class UnitOfWork:
     Attributes:
         packed: the records as bytes, None for a stream without one.
         unsure: whether what was sent may have been saved though `saved` says that it was not.
+        failed: streams that could not be saved, and why; of one server all fail together, and `saved` raises that.
     """
 
     unsure = False
+    failed: Mapping[StreamKey, StoreUnavailable] = {}
 
     def __init__(
         self,
@@ -119,12 +122,11 @@ class UnitOfWork:
         if self._watched:
             whole, count = encoder.transaction(self._all_keys, writes, of)
         else:
-            sha = database.node.save_sha
-            whole, count = encoder.comparison(self._all_keys, writes, of, self._cached or (), sha)
+            whole, count = encoder.comparison(self._all_keys, writes, of, self._cached or ())
         self._sent = writes, count
         async with database.translated(f"save {len(of)} states"):
             with contextlib.suppress(ConnectionLost):  # which `saved` will meet as well
-                self._connection.send(whole)
+                self._connection.send(whole + database.wait)
 
     async def saved(self) -> list[bool]:
         """Which of the streams sent were saved: all, unless another process wrote one of them since the load.
@@ -137,8 +139,10 @@ class UnitOfWork:
         writes, count = self._sent
         async with self._database.within(f"save {len(writes.streams)} states"):
             try:
-                replies = await self._connection.replies(count)
+                replies = await self._connection.replies(count + bool(self._database.wait))
+                replies, waited = replies[:count], replies[count:]
                 saved = await (self._committed(writes, replies) if self._watched else self._compared(replies))
+                self._database.check_wait(waited if saved is not None else [])
             except ConnectionLost:
                 saved, self.unsure = None, True
         if saved is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from gatewatch.service.core import records as state
@@ -150,7 +150,7 @@ class SimulatedStore:
             return False
         return True
 
-    async def count_streams(self) -> int:
+    async def count_streams(self, _: str) -> int:
         """Never too many."""
         return 0
 
@@ -203,6 +203,7 @@ class SimulatedUnit:
     """A UnitOfWork: records that were loaded and are watched."""
 
     unsure = False
+    failed: Mapping[StreamKey, StoreUnavailable] = {}
 
     def __init__(self, store: SimulatedStore, streams: Sequence[StreamKey]) -> None:
         self.store = store
