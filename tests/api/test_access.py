@@ -93,10 +93,65 @@ def test_every_route_asks_for_its_scope_and_the_document_says_so(
                 if not allowed:
                     assert f'scope="{scope}"' in reply.headers["www-authenticate"]
                 foreign = ask(bearer(others[held]))
-                assert (foreign.status_code == 403) == (scope is not None), (method, path, held, foreign.text)
-                assert "known" not in foreign.text or scope is None
+                assert (foreign.status_code not in (401, 403)) == allowed, (method, path, held, foreign.text)
             asked += len(refusals) + 3 * len(SCOPES)
     print(f"{asked} requests")
+
+
+def test_no_tenant_sees_or_feels_another_one(settings: Callable[..., Settings], tenant: str, tmp_path: Path) -> None:
+    """Every answer about a stream of somebody else's is that about a stream of nobody's."""
+    file = tmp_path / "keys.json"
+    ours, theirs = (bearer(add_to_file(file, name, "admin")) for name in (tenant, f"{tenant}-other"))
+    with TestClient(create_app(settings(keys_file=file, streams=3))) as client:
+        client.post("/v1/readings", json=readings("same", 5), headers=ours)
+        client.put("/v1/streams/same", json={"on_gap": "hold"}, headers=ours)
+        before = client.get("/v1/streams/same", headers=ours).json()
+        history = client.get("/v1/streams/same/history", headers=ours).json()
+        for _ in range(2):  # with nothing of their own, and with what the first round left
+            for method, path, scope in routes(client):
+                if scope is None or scope == "metrics" or path == "/v1/audit":
+                    continue
+                answers = []
+                for name in ("same", "none"):
+                    body = readings(name, 5) if path.endswith("readings") else {}
+                    url = f"{path.replace('known', name)}?what=sequence"
+                    reply = client.request(method, url, json=body, headers=theirs)
+                    answers.append((reply.status_code, reply.text.replace("same", "none")))
+                assert answers[0] == answers[1], (method, path)
+        assert client.get("/v1/streams/same", headers=ours).json() == before
+        assert client.get("/v1/streams/same/history", headers=ours).json() == history
+        assert client.get("/v1/streams", headers=ours).json()["streams"] == ["same"]
+        assert len(client.get("/v1/audit", headers=ours).json()["changes"]) == 1
+        client.post("/v1/readings", json=readings("same", 2, seed=7), headers=theirs)
+        found = client.get("/v1/streams/same", headers=theirs).json()
+        assert (found["readings"], found["on_gap"]) == (2, "accept")
+        assert found["tag"] != before["tag"]
+        for who in (ours, theirs):  # each has room for its own
+            sent = [readings(name, 1)[0] for name in ("same", "b", "c", "d")]
+            results = client.post("/v1/readings", json=sent, headers=who).json()
+            assert ["GATEWATCH_STREAMS" in (result["error"] or "") for result in results] == [False, False, False, True]
+
+
+def test_a_tenant_begins_streams_at_its_pace_and_its_neighbour_at_its_own(
+    settings: Callable[..., Settings], tenant: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    ours, theirs = (bearer(add_to_file(file, name, "ingest")) for name in (tenant, f"{tenant}-other"))
+    app = create_app(settings(keys_file=file, tenant_new_streams_per_minute=3, tenant_readings_per_s=10))
+    with TestClient(app) as client:
+        sent = [readings(f"s{number}", 1)[0] for number in range(5)]
+        results = client.post("/v1/readings", json=sent, headers=ours).json()
+        assert [result["status"] for result in results] == ["warming_up"] * 3 + ["rejected"] * 2
+        assert "GATEWATCH_TENANT_NEW_STREAMS_PER_MINUTE" in results[-1]["error"]
+        results = client.post("/v1/readings", json=sent[:3] + sent[4:], headers=ours).json()
+        assert [result["replayed"] for result in results] == [True, True, True, False]
+        results = client.post("/v1/readings", json=sent[:3], headers=theirs).json()
+        assert [result["status"] for result in results] == ["warming_up"] * 3
+        flood = readings("s0", 200, start=1)
+        assert client.post("/v1/readings", json=flood, headers=ours).status_code == 200
+        refused = client.post("/v1/readings", json=sent[:1], headers=ours)
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 5) == (429, True)
+        assert client.post("/v1/readings", json=sent[:1], headers=theirs).status_code == 200
 
 
 def test_the_table_has_every_route_and_no_other(client: TestClient) -> None:
@@ -203,7 +258,7 @@ def test_the_fast_path_asks_as_the_app_does_and_a_revoked_key_is_refused_by_ever
                 expected = 200 if scope in ("ingest", "admin") else 403
                 assert answer(url, key, json=readings("fast", 2), **way) == expected, scope
             assert answer(url, expired, json=[], **way) == 401
-            assert answer(url, foreign, json=readings("fast", 2), **way) == 403
+            assert answer(url, foreign, json=readings("theirs", 2), **way) == 200
             assert answer(url, None, json=[], headers={"x-api-key": keys["ingest"], **way.get("headers", {})}) == 200
             assert answer(url, keys["ingest"], json=[], headers={"x-api-key": keys["ingest"]}) == 401
             for wrong in ({"authorization": keys["ingest"]}, {"x-api-key": f"Bearer {keys['ingest']}"}):
@@ -211,6 +266,9 @@ def test_the_fast_path_asks_as_the_app_does_and_a_revoked_key_is_refused_by_ever
             assert answer(url, None, json=[], headers={"authorization": f"bEARER {keys['ingest']}"}) == 200
             assert answer(url, "x" * 2**20, json=[], **way) == 431
             assert answer(url, "x" * 20_000, json=[], **way) == 401
+        for who, names in ((keys["read"], ["fast"]), (add_to_redis(redis, "another", "read"), ["theirs"])):
+            until(lambda who=who: httpx2.get(f"{url}/v1/streams", headers=bearer(who)).status_code == 200)  # type: ignore[misc]
+            assert httpx2.get(f"{url}/v1/streams", headers=bearer(who)).json()["streams"] == names
         with httpx2.Client(base_url=url, headers=bearer(keys["ingest"])) as connection:
             assert connection.post("/v1/readings", json=[]).status_code == 200
             assert connection.post("/v1/readings", json=[], headers={"authorization": ""}).status_code == 401

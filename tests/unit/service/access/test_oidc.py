@@ -25,6 +25,7 @@ from gatewatch.service.app import create_app
 from gatewatch.service.errors import ProviderUnavailable, Unauthorized
 from gatewatch.service.settings import Settings
 from tests.support.access import bearer
+from tests.support.samples import readings
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -192,10 +193,12 @@ def test_the_service_takes_tokens_beside_keys(settings: Callable[..., Settings],
     with provider() as there, TestClient(create_app(settings(oidc_issuer=there.url))) as client:
         reader = bearer(there.token(scope="gatewatch:read").decode())
         assert client.get("/v1/streams").status_code == 401
-        assert client.get("/v1/streams", headers=reader).status_code == 200
+        writer = bearer(there.token(scope="gatewatch:ingest").decode())
+        assert client.post("/v1/readings", json=readings("s", 1), headers=writer).status_code == 200
+        assert client.get("/v1/streams", headers=reader).json()["total"] == 1
         assert client.post("/v1/readings", json=[], headers=reader).status_code == 403
         foreign = bearer(there.token(scope="gatewatch:read", **{"gatewatch.tenant": "another"}).decode())
-        assert client.get("/v1/streams", headers=foreign).status_code == 403
+        assert client.get("/v1/streams", headers=foreign).json()["total"] == 0
     with TestClient(create_app(settings(oidc_issuer="http://127.0.0.1:1"))) as client:
         reply = client.get("/v1/streams", headers=reader)
         assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
