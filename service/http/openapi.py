@@ -102,7 +102,7 @@ def complete(document: Described, is_open: bool) -> Described:
     """Add the schemas, and what needs which scope, to FastAPI's document.
 
     Args:
-        is_open: whether it goes without a key as well.
+        is_open: whether no key is asked for.
     """
     schemas = msgspec.json.schema_components(
         (SentReading, Result, Page, Stream, Kept, Changes), ref_template=ref("{name}")["$ref"]
@@ -115,17 +115,18 @@ def complete(document: Described, is_open: bool) -> Described:
     document["components"]["securitySchemes"] = CREDENTIALS
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            _secure(operation, needed(method.upper(), path), is_open)
+            _secure(operation, None if is_open else needed(method.upper(), path))
     return document
 
 
-def _secure(operation: Described, scope: str | None, is_open: bool) -> None:
+def _secure(operation: Described, scope: str | None) -> None:
     """Say which scope an operation needs, and what it answers without."""
-    answers = operation["responses"]
-    answers["403"] = FORBIDDEN
+    operation.pop("security", None)  # of the document as it was before the first key
+    answers = {**operation["responses"], "403": FORBIDDEN}
+    answers.pop("401", None)
     if scope is not None:
         answers["401"] = UNAUTHORIZED
-        operation["security"] = [*({name: [scope]} for name in CREDENTIALS), *([{}] if is_open else [])]
+        operation["security"] = [{name: [scope]} for name in CREDENTIALS]
     operation["responses"] = dict(sorted(answers.items()))
 
 
