@@ -69,6 +69,8 @@ class Audit:
 
     async def last(self, tenant: str, before: str, limit: int) -> list[Change]:
         """The last changes of a tenant, newest first, that lie before an id; all with an empty one."""
+        if before and not any(map(int, before.split("-"))):  # Redis knows nothing before its first id
+            return []
         end = f"({before}".encode() if before else b"+"
         async with self._database.within("look at the changes"):
             found = await self._database.ask_one(

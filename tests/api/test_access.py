@@ -345,6 +345,8 @@ def test_what_was_changed_is_told_to_the_administrator_of_its_tenant(
         client.delete("/v1/streams/s", headers=bearer(worker))
         first = client.get("/v1/audit", params={"limit": 2}, headers=bearer(admin)).json()
         rest = client.get("/v1/audit", params={"before": first["next"]}, headers=bearer(admin)).json()
+        for before in ("0-0", "0-1", "9" * 19 + "-" + "9" * 19):
+            assert client.get("/v1/audit", params={"before": before}, headers=bearer(admin)).status_code == 200
         assert client.get("/v1/audit", params={"before": "x"}, headers=bearer(admin)).status_code == 422
     changes = [*first["changes"], *rest["changes"]]
     assert rest["next"] is None
