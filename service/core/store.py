@@ -148,8 +148,8 @@ class Store(Protocol):
     async def quarantine(self, stream: StreamKey, record: bytes) -> None:
         """Keep a copy of a record that cannot be read, for a look later; the last one of a stream stays."""
 
-    async def count_streams(self) -> int:
-        """How many streams there are."""
+    async def count_streams(self, tenant: str) -> int:
+        """How many streams a tenant has."""
 
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none."""

@@ -13,12 +13,13 @@ from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.detector import REASONS
 from gatewatch.models.recordings.values import LATEST_S
+from gatewatch.service.access.audit import DETAIL
 from gatewatch.service.errors import BadRequest, InvalidSettings, TooManyWaiting, UnknownIncident, first_of
 from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import Parts, parts_of
+from gatewatch.service.http.parts import Parts, parts_of, tenant_of
 from gatewatch.service.incidents import words
-from gatewatch.service.incidents.reading import Search, shown
+from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 
 router = APIRouter()
@@ -65,7 +66,7 @@ async def list_incidents(
     until_ms = 2**53 if until is None else round(until * 1000)
     search = Search(state, stream, reason, min_score, round(since * 1000), until_ms)
     async with parts.store.reading:
-        incidents, next_ = await parts.incidents.page(search, after, limit)
+        incidents, next_ = await _reader(request).page(search, after, limit)
     return {"incidents": incidents, "next": next_}
 
 
@@ -92,13 +93,15 @@ async def incident_events(
     if parts.feed.is_full:
         raise TooManyWaiting("as many listen to the incidents as may; ask for /v1/incidents now and then instead")
     return StreamingResponse(
-        _events(parts, last_event_id), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        _events(parts, tenant_of(request), last_event_id),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store"},
     )
 
 
-async def _events(parts: Parts, since_ms: int | None) -> AsyncIterator[str]:
+async def _events(parts: Parts, tenant: str, since_ms: int | None) -> AsyncIterator[str]:
     yield "retry: 2000\n\n"
-    async for change in parts.feed.changes(since_ms):
+    async for change in parts.feed.changes(tenant, since_ms):
         yield ":\n\n" if change is None else f"id: {change[0]}\ndata: {json.dumps(change[1])}\n\n"
 
 
@@ -107,7 +110,7 @@ async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> 
     """With the readings around it, as far as they are kept: `readings`, as the history of a stream has them."""
     parts = parts_of(request)
     async with parts.store.reading:
-        known = await parts.incidents.one(incident)
+        known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
         stream, one, as_shown = known
@@ -157,6 +160,11 @@ async def note(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str
     return await _say(request, incident, lambda before: words.note(before, answer.text, said(answer.by)))
 
 
+def _reader(request: Request) -> IncidentReader:
+    """Reads the incidents that are the caller's."""
+    return IncidentReader(parts_of(request).store.incidents, tenant_of(request))
+
+
 async def _answer(request: Request, kind: type[_A]) -> tuple[_A, Callable[[str], words.Said]]:
     """What stands in the body, and what makes a name into who said it now."""
     parts = parts_of(request)
@@ -168,17 +176,18 @@ async def _answer(request: Request, kind: type[_A]) -> tuple[_A, Callable[[str],
         if first["type"] == "json_invalid":
             raise BadRequest(f"the body is not JSON: {first['msg']}") from error
         raise InvalidSettings(first_of([first])) from error
+    request.scope[DETAIL] = answer.model_dump(mode="json")
     return answer, lambda by: words.Said(by.strip(), parts.clock.unix_ms())
 
 
 async def _say(request: Request, incident: str, change: Callable[[words.Words], words.Words]) -> dict[str, Any]:
     parts = parts_of(request)
     async with parts.store.changing:
-        known = await parts.incidents.one(incident)
+        known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
-        said = await parts.incidents.say(stream, one.n, change, parts.clock.unix_ms())
+        said = await _reader(request).say(stream, one.n, change, parts.clock.unix_ms())
     return shown(one, said)
 
 

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from gatewatch.service.access.audit import Change
+from gatewatch.service.access.scopes import needed
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
@@ -39,6 +41,13 @@ class Page(msgspec.Struct):
     streams: list[str | Stream]
     next: str | None
     total: int
+
+
+class Changes(msgspec.Struct):
+    """What was changed, newest first; `next` is the `before` of the next page, null on the last one."""
+
+    changes: list[Change]
+    next: str | None
 
 
 class Kept(msgspec.Struct):
@@ -140,10 +149,23 @@ OF_A_STREAM: Final[dict[int | str, Described]] = {
 }
 
 
-def complete(document: Described) -> Described:
-    """Add the schemas to FastAPI's document."""
+UNAUTHORIZED: Final = problem_with("No key, or not one good one", "WWW-Authenticate")
+FORBIDDEN: Final = problem_with("The key may not do this; or a page of another site sent the request")
+
+CREDENTIALS: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "a key, or a token of the identity provider"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a key"},
+}
+
+
+def complete(document: Described, is_open: bool) -> Described:
+    """Add the schemas, and what needs which scope, to FastAPI's document.
+
+    Args:
+        is_open: whether no key is asked for.
+    """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident), ref_template=ref("{name}")["$ref"]
+        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
     )[1]
     document.setdefault("components", {})["schemas"] = {
         "Problem": _PROBLEM,
@@ -151,7 +173,22 @@ def complete(document: Described) -> Described:
         **{kind.__name__: kind.model_json_schema() for kind in (Answer, LabelAnswer, NoteAnswer)},
         **schemas,
     }
+    document["components"]["securitySchemes"] = CREDENTIALS
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            _secure(operation, None if is_open else needed(method.upper(), path))
     return document
+
+
+def _secure(operation: Described, scope: str | None) -> None:
+    """Say which scope an operation needs, and what it answers without."""
+    operation.pop("security", None)  # of the document as it was before the first key
+    answers = {**operation["responses"], "403": FORBIDDEN}
+    answers.pop("401", None)
+    if scope is not None:
+        answers["401"] = UNAUTHORIZED
+        operation["security"] = [{name: [scope]} for name in CREDENTIALS]
+    operation["responses"] = dict(sorted(answers.items()))
 
 
 def links() -> Described:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from gatewatch.service.access.access import IDENTITY
+from gatewatch.service.access.audit import Audit
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
@@ -15,7 +17,6 @@ from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.ingest import Ingest
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.incidents.feed import Feed
-from gatewatch.service.incidents.reading import IncidentReader
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.settings import Settings
@@ -32,20 +33,27 @@ class Parts:
     inspection: Inspection
     encoder: Encoder
     ingest: Ingest
-    incidents: IncidentReader
     feed: Feed
     metrics: Metrics
     bodies: Bodies
     readiness: Readiness
     drain: Drain
+    audit: Audit
     clock: Clock
-
-    def key(self, stream: str) -> StreamKey:
-        """Whose stream of this name is meant."""
-        return StreamKey(self.settings.tenant, stream)
 
 
 def parts_of(request: Request) -> Parts:
     """Those of the app that answers a request."""
     parts: Parts = request.app.state.parts
     return parts
+
+
+def tenant_of(request: Request) -> str:
+    """Whose streams the caller sees."""
+    tenant: str = request.scope[IDENTITY].tenant
+    return tenant
+
+
+def key_of(request: Request, stream: str) -> StreamKey:
+    """The stream of this name that is the caller's."""
+    return StreamKey(tenant_of(request), stream)

@@ -12,6 +12,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.convertors import Convertor, register_url_convertor
 
+from gatewatch.service.access.access import IDENTITY
+from gatewatch.service.access.audit import CHANGE, DETAIL
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import (
@@ -39,7 +41,7 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.parts import Parts, parts_of
+from gatewatch.service.http.parts import key_of, parts_of, tenant_of
 
 log = structlog.get_logger(__name__)
 router = APIRouter()
@@ -127,17 +129,17 @@ async def list_streams(
 
     `total` counts all streams. Pages of a narrow search may not be full, and go on with `next` all the same.
     """
-    parts = parts_of(request)
+    parts, tenant = parts_of(request), tenant_of(request)
     chosen: list[Any] = []
     async with parts.store.reading:
-        total, scanned, more = await parts.store.count_streams(), 0, True
+        total, scanned, more = await parts.store.count_streams(tenant), 0, True
         while more and len(chosen) < limit and scanned < SCANNED:
             chunk = SCAN_CHUNK if match or status else limit - len(chosen)
-            names = await parts.store.list_streams(after, chunk + 1)
+            names = await parts.store.list_streams(tenant, after, chunk + 1)
             more, names = len(names) > chunk, names[:chunk]
             scanned += len(names)
             fitting = [name for name in names if not match or fnmatchcase(name, match.replace("[", "[[]"))]
-            for name, known in zip(fitting, await _known(parts, fitting, details or bool(status)), strict=True):
+            for name, known in zip(fitting, await _known(request, fitting, details or bool(status)), strict=True):
                 if len(chosen) == limit:
                     more = True
                     break
@@ -149,10 +151,10 @@ async def list_streams(
     return {"streams": chosen, "next": after if more else None, "total": total}
 
 
-async def _known(parts: Parts, names: list[str], wanted: bool) -> list[dict[str, Any] | None]:
+async def _known(request: Request, names: list[str], wanted: bool) -> list[dict[str, Any] | None]:
     if not wanted or not names:
         return [None] * len(names)
-    return await parts.inspection.describe_each([parts.key(name) for name in names])
+    return await parts_of(request).inspection.describe_each([key_of(request, name) for name in names])
 
 
 _UNKNOWN = problem_with("No such stream")
@@ -169,7 +171,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
     parts = parts_of(request)
     async with parts.store.reading:
-        known = await parts.inspection.describe(parts.key(stream))
+        known = await parts.inspection.describe(key_of(request, stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return known
@@ -189,8 +191,9 @@ async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     parts = parts_of(request)
     body = await json_body(request.scope, request.receive, parts.bodies)
     settings = _settings_in(body)
+    request.scope[DETAIL] = settings.model_dump(mode="json")
     async with parts.store.changing:
-        await parts.inspection.configure(parts.key(stream), settings)
+        await parts.inspection.configure(key_of(request, stream), settings)
     return await get_stream(request, stream)
 
 
@@ -214,7 +217,7 @@ async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) 
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
     store = parts_of(request).store
     async with store.changing:
-        known = await store.delete(parts_of(request).key(stream))
+        known = await store.delete(key_of(request, stream))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 
@@ -233,7 +236,7 @@ async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) ->
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = parts_of(request)
     async with parts.store.reading:
-        entries = await parts.inspection.recent(parts.key(stream), parts.encoder)
+        entries = await parts.inspection.recent(key_of(request, stream), parts.encoder)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
     return [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in entries]
@@ -252,9 +255,38 @@ async def reset_stream(
 ) -> dict[str, Any]:
     """For senders that begin to count at 0 again and send no time; with one, the service notices by itself."""
     parts = parts_of(request)
-    if not await parts.inspection.restart_sequence(parts.key(stream)):
+    if not await parts.inspection.restart_sequence(key_of(request, stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return await get_stream(request, stream)
+
+
+@router.get(
+    "/v1/audit",
+    summary="Who changed what",
+    response_model=None,
+    responses={
+        200: found("One page of changes", ref("Changes")),
+        405: OTHER_METHOD,
+        422: problem_with("Not a number of changes, or not the id of one"),
+        503: AWAY,
+    },
+)
+async def get_audit(
+    request: Request,
+    before: Annotated[
+        str, Query(description="changes before this one; `next` of the page before", pattern=CHANGE)
+    ] = "",
+    limit: Annotated[int, Query(ge=1, le=1000, description="most changes in the reply")] = 100,
+) -> dict[str, Any]:
+    """Of the tenant, newest first, page by page: `changes` and `next` (null on the last page)."""
+    parts = parts_of(request)
+    async with parts.store.reading:
+        changes = await parts.audit.last(tenant_of(request), before, limit + 1)
+    page = changes[:limit]
+    return {
+        "changes": [msgspec.to_builtins(change) for change in page],
+        "next": page[-1].id if len(changes) > limit else None,
+    }
 
 
 @router.get("/livez", summary="The process runs", responses={405: OTHER_METHOD})
@@ -272,11 +304,13 @@ async def livez() -> dict[str, str]:
     },
 )
 async def readyz(request: Request) -> dict[str, Any]:
-    """200 when a reading sent now would be scored, with warnings if there are any; else 503 with the reason."""
+    """200 when a reading sent now would be scored, else 503 with the reason. Who has a key sees model and warnings."""
     parts = parts_of(request)
     if parts.drain.began:
         raise Draining("the service is about to stop; what is sent until then is still answered")
     warnings = await parts.readiness.look()
+    if request.scope[IDENTITY] is None:
+        return {"status": "ready"}
     return {"status": "ready", "model": parts.registry.default.name, **({"warnings": warnings} if warnings else {})}
 
 

@@ -21,11 +21,12 @@ DAY_MS: Final = 86_400_000
 
 
 async def forget_old(store: IncidentStore, clock: Clock, days: float, most: int) -> None:
-    """Forget incidents that began more than `days` ago, and the oldest beyond `most`. Ends when cancelled."""
+    """Forget incidents older than `days`, and the oldest of a tenant beyond `most`. Ends when cancelled."""
     while True:
         forgotten = 0
         try:
-            forgotten = await store.trim(clock.unix_ms() - round(days * DAY_MS), most)
+            for tenant in store.tenants:
+                forgotten = max(forgotten, await store.trim(tenant, clock.unix_ms() - round(days * DAY_MS), most))
         except ServiceError as error:
             log.debug("incidents not looked through", error=str(error))
         await asyncio.sleep(SOON_S if forgotten >= TRIMMED else EVERY_S)

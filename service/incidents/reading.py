@@ -74,7 +74,7 @@ class IncidentReader:
         found: list[dict[str, Any]] = []
         scanned = 0
         while scanned < SCANNED:
-            listed = await self._store.listed(newest_ms, search.since_ms, CHUNK)
+            listed = await self._store.listed(self._tenant, newest_ms, search.since_ms, CHUNK)
             fresh = [(id_.decode(), at) for id_, at in listed if not skip or (at, id_.decode()) != (newest_ms, skip)]
             if skip:  # ids of one time stand in their order: those up to the last one shown were shown
                 fresh = [(id_, at) for id_, at in fresh if at < newest_ms or id_ > skip]
@@ -100,7 +100,7 @@ class IncidentReader:
 
     async def changed(self, since_ms: int, most: int) -> list[tuple[int, dict[str, Any]]]:
         """Incidents that changed since a time, the last first: when, and as they are shown."""
-        listed = await self._store.listed(2**53, since_ms, most, changed=True)
+        listed = await self._store.listed(self._tenant, 2**53, since_ms, most, changed=True)
         shown = await self._shown([id_.decode() for id_, _ in listed])
         return [(at, one[1]) for (_, at), one in zip(listed, shown, strict=True) if one is not None]
 

@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
 
 class IncidentStore:
-    """The incidents of one tenant's streams."""
+    """The incidents of streams, whosever they are."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -67,6 +67,11 @@ class IncidentStore:
             found.append(Found(past or (latest if number == b"%d" % n else b"") or b"", words or b""))
         return found
 
+    @property
+    def tenants(self) -> list[str]:
+        """The service's own, and those whose streams this process has seen."""
+        return self._database.keys.tenants
+
     async def latest(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream, b"" where it has none. One round trip."""
         keys = self._database.keys
@@ -82,19 +87,20 @@ class IncidentStore:
         async with self._database.within("load the readings of an incident"):
             return [ring or b"" for ring in await self._database.values(names)]
 
-    async def listed(self, newest_ms: int, oldest_ms: int, most: int, changed: bool = False) -> list[tuple[bytes, int]]:
-        """Ids of incidents and when they began (or last changed), the newest first, from one time back to another.
+    async def listed(
+        self, tenant: str, newest_ms: int, oldest_ms: int, most: int, changed: bool = False
+    ) -> list[tuple[bytes, int]]:
+        """Ids of a tenant's incidents and when they began (or last changed), from one time back to another.
 
         As many of each bucket are asked for as are wanted in all, so that none is missed.
         """
-        sets = self._database.keys.sets
         async with self._database.within("list incidents"):
             replies = await self._database.ask_each(
                 [
                     b"ZREVRANGEBYSCORE", one.changes if changed else one.incidents, b"%d" % newest_ms,
                     b"%d" % oldest_ms, b"WITHSCORES", b"LIMIT", b"0", b"%d" % most,
                 ]
-                for one in sets
+                for one in self._database.keys.sets_of(tenant)
             )  # fmt: skip
             raise_first(replies)
         found = [(bytes(id_), int(float(at))) for reply in replies for id_, at in _pairs(reply)]
@@ -121,13 +127,13 @@ class IncidentStore:
                 return after
         raise Contended(f"others keep answering the incident {n} of {stream.name}; send the request again")
 
-    async def trim(self, before_ms: int, most: int) -> int:
-        """Forget incidents that began before a time, and the oldest of those beyond a number; how many were.
+    async def trim(self, tenant: str, before_ms: int, most: int) -> int:
+        """Forget a tenant's incidents that began before a time, and the oldest beyond a number; how many were.
 
         At most TRIMMED at a time: whoever calls again goes on.
         """
-        sets = self._database.keys.sets
         async with self._database.within("forget old incidents"):
+            sets = self._database.keys.sets_of(tenant)
             replies = await self._database.ask_each(
                 command
                 for one in sets
@@ -146,14 +152,14 @@ class IncidentStore:
             old = [one for rank, one in enumerate(oldest[:TRIMMED]) if one[0] < before_ms or rank < beyond]
             commands: list[Sequence[bytes]] = []
             for _, id_, one in old:
-                commands += self._forget(one, id_)
+                commands += self._forget(tenant, one, id_)
             if commands:
                 raise_first(await self._database.ask_each(commands))
         return len(old)
 
-    def _forget(self, sets: Sets, incident_id: bytes) -> list[Sequence[bytes]]:
+    def _forget(self, tenant: str, sets: Sets, incident_id: bytes) -> list[Sequence[bytes]]:
         n, _, name = incident_id.partition(b".")
-        stream, keys = StreamKey(self._database.tenant, name.decode()), self._database.keys
+        stream, keys = StreamKey(tenant, name.decode()), self._database.keys
         return [
             [b"HDEL", keys.part(stream, "incidents"), n],
             [b"HDEL", keys.part(stream, "incident-words"), n],

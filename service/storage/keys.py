@@ -79,13 +79,13 @@ class StreamKeys(NamedTuple):
 
 
 class Keys(dict[StreamKey, StreamKeys]):
-    """The keys of streams, each made when it is first asked for, and of one tenant.
+    """The keys of streams, each made when it is first asked for, and of the service's own tenant.
 
     Attributes:
         buckets: how many there are.
         epoch, takeover, moving: keys of the tenant: a word that stays until Redis loses everything; which model the
             streams belong to; that streams of the layout before are being moved, see old_keys.py.
-        sets: of the tenant, one each bucket.
+        sets: of the own tenant and of each other one whose streams were asked for, one each bucket.
     """
 
     def __init__(self, tenant: str, buckets: int) -> None:
@@ -94,8 +94,9 @@ class Keys(dict[StreamKey, StreamKeys]):
         self.epoch, self.takeover, self.moving = (
             f"gatewatch:{{{encoded}}}:{what}".encode() for what in ("epoch", "model", "moving")
         )
-        self._sets: dict[tuple[str, int], Sets] = {}
-        self.sets = [self._sets_of(encoded, bucket) for bucket in range(buckets)]
+        self._of_tenant: dict[str, list[Sets]] = {}
+        self.sets: list[Sets] = []
+        self.sets_of(tenant)
 
     def __missing__(self, stream: StreamKey) -> StreamKeys:
         name = identity(stream)
@@ -105,7 +106,7 @@ class Keys(dict[StreamKey, StreamKeys]):
             record,
             history,
             seed_of(name),
-            self._sets_of(encode(stream.tenant), bucket),
+            self.sets_of(stream.tenant)[bucket],
             stream.name.encode(),
             b"\r\n$%d\r\n%b" % (len(record), record),
             b"\r\n*4\r\n$8\r\nSETRANGE\r\n$%d\r\n%b" % (len(history), history),
@@ -131,11 +132,20 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The key of the history `before` or `after` an incident."""
         return self.part(stream, f"incident:{n}:{what}")
 
-    def _sets_of(self, tenant: str, bucket: int) -> Sets:
-        if (tenant, bucket) not in self._sets:
-            names = (f"gatewatch:{{{bucket}}}:{tenant}:{what}".encode() for what in Sets._fields)
-            self._sets[tenant, bucket] = Sets(*names)
-        return self._sets[tenant, bucket]
+    @property
+    def tenants(self) -> list[str]:
+        """The own tenant, and each other one whose streams were asked for."""
+        return list(self._of_tenant)
+
+    def sets_of(self, tenant: str) -> list[Sets]:
+        """The sets of a tenant, one each bucket; from now on they are among `sets`."""
+        if tenant not in self._of_tenant:
+            kinds = [f":{encode(tenant)}:{what}" for what in Sets._fields]
+            self._of_tenant[tenant] = [
+                Sets(*(f"gatewatch:{{{bucket}}}{kind}".encode() for kind in kinds)) for bucket in range(self.buckets)
+            ]
+            self.sets += self._of_tenant[tenant]
+        return self._of_tenant[tenant]
 
 
 def identity(stream: StreamKey) -> bytes:

@@ -186,7 +186,7 @@ def test_old_incidents_and_those_beyond_the_most_are_forgotten(redis_url: str, t
     async def trim(before_ms: int, most: int) -> int:
         store = StateStore(redis_url, tenant, PATIENT_MS)
         try:
-            return await store.incidents.trim(before_ms, most)
+            return await store.incidents.trim(tenant, before_ms, most)
         finally:
             await store.close()
 

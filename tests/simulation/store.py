@@ -150,7 +150,7 @@ class SimulatedStore:
             return False
         return True
 
-    async def count_streams(self) -> int:
+    async def count_streams(self, _: str) -> int:
         """Never too many."""
         return 0
 
