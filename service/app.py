@@ -40,6 +40,7 @@ from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, S
 from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import Parts, router
+from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
@@ -95,12 +96,15 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
     detector.require_live()
     metrics = Metrics(tally)
+    metrics.service(version("gatewatch"), settings.external_url or "")
+    metrics.waiting_limit.set(settings.waiting_readings)
     metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
     wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, served_name(detector), metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
+    scrape = Scrape(readiness, store, metrics, settings)
     scorer = Scorer(
         detector,
         store,
@@ -159,7 +163,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies, readiness, drain)
+    app.state.parts = Parts(settings, detector, store, scorer, scrape, bodies, readiness, drain)
     app.include_router(router)
     _answer_problems(app, metrics)
     generate = app.openapi

@@ -9,6 +9,7 @@ when their repeat shows that they were saved.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -24,6 +25,7 @@ from gatewatch.service.core.sequencing import Round
 from gatewatch.service.doors.json_readings import Readings
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.storage.open_anomalies import NamedAlert, name_alerts
 from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 
@@ -41,13 +43,31 @@ UNSURE: Final = 65_536
 
 
 class Alert(msgspec.Struct, array_like=True):
-    """The reading with which an incident begins, as it is saved to be told."""
+    """The reading with which an incident begins, as it is saved to be told.
+
+    Attributes:
+        n: number of the reading in its stream.
+        channel: the one with the largest share.
+        direction: `above` or `below` what was expected; `none` of a channel that stands still or is absent.
+        value, expected: of that channel, physical units; None where there is none.
+        time_ms: of the reading.
+        at_ms: when it was scored, by the clock of the service.
+        begins: the stream had no open incident before.
+    """
 
     stream: str
     n: int
     reason: str
     score: float
     corrected: bool = False
+    channel: str = ""
+    direction: str = "none"
+    model: str = ""
+    value: float | None = None
+    expected: float | None = None
+    time_ms: int = 0
+    at_ms: int = 0
+    begins: bool = True
 
 
 class _Unsure(NamedTuple):
@@ -64,9 +84,10 @@ _Identity = tuple[str, int, int]
 class Bookkeeping:
     """Counts and logs what one process saved."""
 
-    def __init__(self, metrics: Metrics, store: StateStore) -> None:
+    def __init__(self, metrics: Metrics, store: StateStore, channels: Sequence[str]) -> None:
         self._metrics = metrics
         self._store = store
+        self._channels = channels
         self._unsure: dict[_Identity, _Unsure] = {}
         self._told: list[bytes] = []
         self._tells = asyncio.Event()
@@ -81,7 +102,7 @@ class Bookkeeping:
                 rows = round_.rows.tolist()
                 for at in alerting:
                     stream = streams[rows[at]]
-                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at])))
+                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], self._channels)))
 
     def count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
         """Count what was applied and saved, and what was refused."""
@@ -118,7 +139,15 @@ class Bookkeeping:
         known = msgspec.msgpack.decode(alert, type=Alert)
         self._metrics.alerted(known.reason)
         more = {"corrected": True} if known.corrected else {}
-        log.info("anomaly opened", stream=known.stream, score=known.score, reason=known.reason, **more)
+        log.info(
+            "anomaly opened",
+            stream=known.stream,
+            channel=known.channel,
+            direction=known.direction,
+            score=known.score,
+            reason=known.reason,
+            **more,
+        )
         self._told.append(alert)
         self._tells.set()
 
@@ -171,9 +200,10 @@ class Bookkeeping:
                 pass
 
     async def settle(self) -> None:
-        """Take off what was told."""
+        """Keep what was told under the names of its streams, for `/metrics`, and take it off."""
         while self._told:
             told = self._told[:100]
+            await name_alerts(self._store, [_named(alert) for alert in told])
             await self._store.told(told)
             self._told = self._told[len(told) :]
 
@@ -189,10 +219,35 @@ class Bookkeeping:
             self.tell(alert)
 
 
-def alert_of(stream: str, entry: Any, corrected: bool = False) -> bytes:
-    """A reading's alert, as it is saved."""
-    reason = REASONS[entry["reason"]]
-    return msgspec.msgpack.encode(Alert(stream, int(entry["n"]), reason, float(entry["score"]), corrected))
+def alert_of(stream: str, entry: Any, channels: Sequence[str], corrected: bool = False) -> bytes:
+    """A reading's alert, as it is saved; `entry` has these channels."""
+    reason, at = REASONS[entry["reason"]], int(np.argmax(np.nan_to_num(entry["attribution"], nan=-1.0)))
+    value, expected = (None if np.isnan(entry[name][at]) else float(entry[name][at]) for name in ("values", "mid"))
+    direction = "none"
+    if value is not None and expected is not None and reason not in ("still", "absent"):
+        direction = "below" if value < expected else "above"
+    return msgspec.msgpack.encode(
+        Alert(
+            stream,
+            int(entry["n"]),
+            reason,
+            float(entry["score"]),
+            corrected,
+            channels[at],
+            direction,
+            bytes(entry["model"]).hex(),
+            value,
+            expected,
+            int(entry["timestamp_ms"]),
+            int(time.time() * 1000),
+            bool(entry["status"] & state.BEGINS),
+        )
+    )
+
+
+def _named(alert: bytes) -> NamedAlert:
+    known = msgspec.msgpack.decode(alert, type=Alert)
+    return NamedAlert(known.stream, known.at_ms, known.begins, msgspec.json.encode(known))
 
 
 def _identities(streams: Sequence[str], entries: Entries) -> Iterable[_Identity]:

@@ -432,7 +432,9 @@ class Corrector:
                 writes.anew.append(at)
                 writes.slots += stepper.slots_anew(job.layout, job.seed, at, lanes.recovered[row])
             writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
-            job.alerts = [alert_of(job.stream, entry, corrected=True) for entry in job.correction.begun()]
+            job.alerts = [
+                alert_of(job.stream, entry, detector.channels, corrected=True) for entry in job.correction.begun()
+            ]
             writes.alerts += [(at, alert) for alert in job.alerts]
             writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
             late = job.correction.entries[job.correction.places]

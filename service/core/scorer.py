@@ -132,7 +132,7 @@ class Scorer:
     ) -> None:
         self._takeover = takeover
         self.turns = turns
-        self.books = Bookkeeping(metrics, store)
+        self.books = Bookkeeping(metrics, store, detector.channels)
         self._detector = detector
         self._store = store
         self._metrics = metrics

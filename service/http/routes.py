@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
@@ -18,9 +17,7 @@ from gatewatch.service.errors import (
     BadRequest,
     Draining,
     InvalidSettings,
-    StoreUnavailable,
     UnknownStream,
-    cause_of,
     first_of,
 )
 from gatewatch.service.http.api_page import HEADERS, page
@@ -29,11 +26,10 @@ from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
 from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 
-log = structlog.get_logger(__name__)
 router = APIRouter()
 
 
@@ -45,7 +41,7 @@ class Parts:
     detector: Detector
     store: StateStore
     scorer: Scorer
-    metrics: Metrics
+    scrape: Scrape
     bodies: Bodies
     readiness: Readiness
     drain: Drain
@@ -210,13 +206,8 @@ async def readyz(request: Request) -> dict[str, Any]:
 )
 async def metrics(request: Request) -> Response:
     """The series of docs/metrics.md, of all worker processes."""
-    parts = _parts(request)
-    try:
-        await parts.readiness.look()
-        parts.metrics.open_anomalies.set(await parts.store.count_open(parts.settings.open_anomaly_s))
-    except StoreUnavailable as error:
-        log.warning("open anomalies not counted", error=str(error), cause=cause_of(error))
-    return Response(parts.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    exposition = await _parts(request).scrape.exposition()
+    return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/docs", include_in_schema=False)

@@ -83,6 +83,7 @@ class Commands:
         self.open_key = f"gatewatch:{{{self._tenant}}}:open"
         self.streams_key = f"gatewatch:{{{self._tenant}}}:streams"
         self.alerts_key = f"gatewatch:{{{self._tenant}}}:alerts"
+        self.named_key = f"gatewatch:{{{self._tenant}}}:named"
         self.epoch_key = f"gatewatch:{{{self._tenant}}}:epoch"
         self.takeover_key = f"gatewatch:{{{self._tenant}}}:takeover"
         self.of = lru_cache(REMEMBERED_KEYS)(self._keys)

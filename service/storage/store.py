@@ -66,7 +66,13 @@ return taken"""
 
 
 class StateStore(Database):
-    """The states of one tenant's streams in Redis."""
+    """The states of one tenant's streams in Redis.
+
+    Attributes:
+        memory: bytes that Redis used when it was last asked, and those it may use; None where it did not say.
+    """
+
+    memory: tuple[int, int] | None = None
 
     def __init__(self, url: str, tenant: str, timeout_ms: int, remembered_bytes: int = REMEMBERED_BYTES) -> None:
         """Raises ValueError when `url` is not a Redis URL; connects with the first command."""
@@ -94,15 +100,20 @@ class StateStore(Database):
         """The streams' history rings as bytes, empty for a stream without one. One round trip."""
         return await self._load_values([self.commands.of(stream).history for stream in streams], "histories")
 
-    async def history_numbers(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[int | None]:
-        """The number that stands at a place of each stream's history, None where nothing does. One round trip."""
+    async def history_pieces(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes from first to last of a place of each stream's history, fewer where it ends. One round trip."""
         commands = [
             [b"GETRANGE", self.commands.of(stream).history, b"%d" % first, b"%d" % last]
             for stream, (first, last) in zip(streams, places, strict=True)
         ]
         async with self.within(f"look at {len(streams)} histories"):
             found = await self.ask(*commands)
-        return [int.from_bytes(n, "little") if isinstance(n, bytes) and len(n) == 8 else None for n in found]
+        return [piece if isinstance(piece, bytes) else b"" for piece in found]
+
+    async def history_numbers(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[int | None]:
+        """The number that stands at a place of each stream's history, None where nothing does. One round trip."""
+        found = await self.history_pieces(streams, places)
+        return [int.from_bytes(n, "little") if len(n) == 8 else None for n in found]
 
     async def load_old_histories(self, streams: Sequence[str]) -> list[bytes]:
         """The histories that versions before record format 4 kept, empty where there is none. One round trip."""
@@ -147,6 +158,7 @@ class StateStore(Database):
             [b"MULTI"],
             [b"DEL", *(self.key(stream, what).encode() for what in PARTS)],
             [b"ZREM", self.commands.open_key.encode(), name],
+            [b"HDEL", self.commands.named_key.encode(), name],
             [b"ZREM", self.commands.streams_key.encode(), name],
             [b"EXEC"],
         )
@@ -189,11 +201,20 @@ class StateStore(Database):
             )
             return [name.decode() for name in found]
 
-    async def count_open(self, within_s: float) -> int:
-        """How many streams have an open anomaly and sent a reading within the last `within_s` seconds."""
-        since = b"%.3f" % (time.time() - within_s)
-        async with self.within("count open anomalies"):
-            return int(await self.ask_one(b"ZCOUNT", self.commands.open_key.encode(), since, b"+inf"))
+    async def streams_like(self, pattern: str, most: int) -> tuple[list[str], int]:
+        """Up to `most` names that a pattern means, in alphabetical order, and how many there are.
+
+        Args:
+            pattern: a name; or the beginning of names, with `*` behind it.
+        """
+        key, name = self.commands.streams_key.encode(), pattern.rstrip("*").encode()
+        begin, end = b"[" + name, b"[" + name + (b"\xff" if pattern.endswith("*") else b"")
+        async with self.within("list streams"):
+            found = await self.ask(
+                [b"ZRANGEBYLEX", key, begin, end, b"LIMIT", b"0", b"%d" % most], [b"ZLEXCOUNT", key, begin, end]
+            )
+            raise_first(found)
+            return [one.decode() for one in found[0]], int(found[1])
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""
@@ -268,10 +289,12 @@ class StateStore(Database):
         except StoreUnavailable as error:  # which takes readings all the same
             memory, *rest = [error.__cause__ or error] * (1 + len(strictly))
         warnings: list[str] = []
+        self.memory = None
         if isinstance(memory, Exception):
             warnings.append(f"whether Redis may evict stream states cannot be seen: it refuses INFO ({memory})")
         else:
             lines = _lines(memory)
+            self.memory = int(lines.get("used_memory", 0)), _limit(lines)
             policy = lines.get("maxmemory_policy", "noeviction")
             advice = "expected noeviction (redis-cli CONFIG SET maxmemory-policy noeviction)"
             if int(lines.get("maxmemory", 0)) and policy.startswith("allkeys"):
@@ -331,6 +354,11 @@ def _check_strict(persistence: Any, config: Any) -> list[str]:
             f"appendfsync {fsync}; expected yes and always"
         )
     return []
+
+
+def _limit(memory: dict[str, str]) -> int:
+    """Bytes that Redis may use, by what INFO says: its `maxmemory` or, without one, all that its machine has."""
+    return int(memory.get("maxmemory", 0)) or int(memory.get("total_system_memory", 0))
 
 
 def _lines(info: bytes | str) -> dict[str, str]:

@@ -25,19 +25,34 @@ def load(name: str) -> Any:
     return yaml.safe_load((ROOT / name).read_text())
 
 
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in load("docker/alerts.yml")["groups"] for rule in group["rules"]]
+
+
 def test_every_series_in_an_alert_rule_exists() -> None:
     exposed = Metrics().exposition().decode()
-    rules = load("docker/alerts.yml")["groups"][0]["rules"]
-    named = {series for rule in rules for series in re.findall(r"gatewatch_\w+", rule["expr"])}
+    named = {series for rule in rules() for series in re.findall(r"gatewatch_\w+", str(rule))}
+    named = {re.sub("_(total|count)$", "", series) for series in named}
     assert named
-    assert [series for series in sorted(named) if f"# TYPE {series.removesuffix('_total')}" not in exposed] == []
+    assert [series for series in sorted(named) if f"# TYPE {series}" not in exposed] == []
 
 
-def test_every_rule_has_a_test_and_says_what_to_do() -> None:
-    rules = load("docker/alerts.yml")["groups"][0]["rules"]
-    tested = {case["alertname"] for test in load("docker/alerts.test.yml")["tests"] for case in test["alert_rule_test"]}
-    assert {rule["alert"] for rule in rules} == tested
-    assert all(rule["annotations"]["description"] for rule in rules)
+def test_every_rule_has_a_test_and_says_how_bad_it_is_and_what_to_do() -> None:
+    tests = load("docker/alerts.test.yml")["tests"]
+    tested = {case["alertname"] for test in tests for case in test.get("alert_rule_test", ())}
+    tested |= {case["expr"] for test in tests for case in test.get("promql_expr_test", ())}
+    assert {rule.get("alert") or rule["record"] for rule in rules()} == tested
+    alerts = [rule for rule in rules() if "alert" in rule]
+    assert {rule["labels"]["severity"] for rule in alerts} == {"warning", "critical"}
+    for rule in alerts:
+        assert rule["annotations"]["description"]
+        page = (ROOT / rule["annotations"]["runbook"]).read_text()
+        assert page.startswith(f"# {rule['alert']}\n"), rule["alert"]
+
+
+def test_the_page_of_operations_names_every_alert() -> None:
+    named = set(re.findall(r"^\| \[`(Gatewatch\w+)`\]", (ROOT / "docs/operations.md").read_text(), re.MULTILINE))
+    assert named == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
 def test_the_composed_service_is_confined_and_its_redis_keeps_states() -> None:
