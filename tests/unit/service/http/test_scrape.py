@@ -168,7 +168,7 @@ def test_what_redis_may_use_is_shown(client: TestClient) -> None:
 @pytest.mark.parametrize("patterns", ["pump*7", "*pump", "a b", "pump-,"])
 def test_a_pattern_that_none_of_ours_is_ends_the_start(patterns: str) -> None:
     with pytest.raises(ValueError, match="expected names of streams"):
-        Settings(channel_series=patterns)  # type: ignore[arg-type]
+        Settings(channel_series=patterns)
 
 
 @pytest.mark.parametrize("url", ["gatewatch", "ftp://host", "http://user:secret@host", "http://host/?x=1"])
