@@ -29,10 +29,10 @@ from benchmarks.speed import SERVE
 from gatewatch.service.commands.capacity import COEFFICIENTS, load, plan
 from gatewatch.service.storage.private_redis import start_private_redis
 
-BULK, STREAMS, KEPT, FEW = 1000, 2000, 128, 4
+BULK, STREAMS, KEPT, FEW = 1000, 1000, 128, 4
 CHANNELS = (1, 8)
-ALONE = 32
-"""Connections that send readings one by one."""
+ALONE, EACH = 32, 60
+"""Connections that send readings one by one, and how many each sends."""
 
 CHECKED_CHANNELS = 4
 
@@ -54,6 +54,8 @@ class Running:
         before = self.info()
         load = drive(self.port, self.pids, "/v1/readings", sent, size, 3600)
         after = self.info()
+        if set(load.statuses) != {"200"}:
+            raise RuntimeError(f"not all were scored: {load.statuses}")
         counted = load.readings
         every = sum(len(own) for own in sent) * size
         return {
@@ -70,7 +72,11 @@ class Running:
 def running(model: str, channels: int) -> Iterator[Running]:
     """`model`: general or trained."""
     with tempfile.TemporaryDirectory() as scratch:
-        environment = {"GATEWATCH_LOG_LEVEL": "error", "GATEWATCH_STREAMS": "10000000"}
+        environment = {
+            "GATEWATCH_LOG_LEVEL": "error",
+            "GATEWATCH_STREAMS": "10000000",
+            "GATEWATCH_STORE_TIMEOUT_MS": "60000",
+        }
         if model == "general":
             names = ",".join(f"c{number}" for number in range(channels))
             environment |= {"GATEWATCH_MODEL": "general", "GATEWATCH_CHANNELS": names}
@@ -95,7 +101,7 @@ def measured(model: str, channels: int) -> dict[str, float]:
         cost = one.send([every[FEW * rounds :]], BULK)
         full = (one.info()["used_memory"] - empty) / STREAMS
         resident = resident_mib(one.pids[0]) * 2**20
-        alone = one.send(bodies(ALONE, 150, 1, 2, channels), 1)
+        alone = one.send(bodies(ALONE, EACH, 1, 2, channels), 1)
     kept = (full - few) / (KEPT - FEW)
     return {
         "stream_bytes": full - KEPT * kept,
@@ -113,9 +119,12 @@ def measured(model: str, channels: int) -> dict[str, float]:
 
 
 def line(few: float, many: float) -> dict[str, float]:
-    """Through two points."""
-    slope = (many - few) / (CHANNELS[1] - CHANNELS[0])
-    return {"fixed": round(few - slope * CHANNELS[0], 2), "channel": round(slope, 3)}
+    """Through two points, but for what noise would make less than nothing."""
+    slope = max(0.0, (many - few) / (CHANNELS[1] - CHANNELS[0]))
+    fixed = few - slope * CHANNELS[0]
+    if fixed < 0:
+        fixed, slope = 0.0, many / CHANNELS[1]
+    return {"fixed": round(fixed, 2), "channel": round(slope, 3)}
 
 
 def measure(console: Console) -> None:

@@ -9,7 +9,6 @@ when their repeat shows that they were saved.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -18,19 +17,21 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import REASONS, STATUSES
+from gatewatch.models.detectors.detector import REASONS, STATUSES
+from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
+from gatewatch.service.core.outcomes import Refused
+from gatewatch.service.core.readings import Batch
 from gatewatch.service.core.sequencing import Round
-from gatewatch.service.doors.json_readings import Readings
+from gatewatch.service.core.store import NamedAlert, Store, Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.storage.open_anomalies import NamedAlert, name_alerts
-from gatewatch.service.storage.resp import Writes
-from gatewatch.service.storage.store import StateStore
 
 if TYPE_CHECKING:
-    from gatewatch.service.core.scorer import Applied, Lanes
+    from gatewatch.service.core.applying import Applied
+    from gatewatch.service.core.loading import LoadedBatch
 
 log = structlog.get_logger(__name__)
 
@@ -77,24 +78,30 @@ class _Unsure(NamedTuple):
     at: float
 
 
-_Identity = tuple[str, int, int]
+_Identity = tuple[StreamKey, int, int]
 """Stream, seq and time of a reading."""
 
 
 class Bookkeeping:
     """Counts and logs what one process saved."""
 
-    def __init__(self, metrics: Metrics, store: StateStore, channels: Sequence[str]) -> None:
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock) -> None:
         self._metrics = metrics
         self._store = store
-        self._channels = channels
+        self._clock = clock
         self._unsure: dict[_Identity, _Unsure] = {}
         self._told: list[bytes] = []
         self._tells = asyncio.Event()
         self._first_seen: dict[tuple[bytes, float], float] = {}
 
-    def alerts_of(self, writes: Writes, rounds: Sequence[tuple[Round, Entries]], streams: Sequence[str]) -> None:
-        """Put the alerts of what is to be saved beside it."""
+    def alerts_of(
+        self,
+        writes: Writes,
+        rounds: Sequence[tuple[Round, Entries]],
+        streams: Sequence[StreamKey],
+        channels: Sequence[str],
+    ) -> None:
+        """Put the alerts of what is to be saved beside it; `channels` are those of the entries."""
         for round_, entries in rounds:
             alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
             if alerting:
@@ -102,30 +109,32 @@ class Bookkeeping:
                 rows = round_.rows.tolist()
                 for at in alerting:
                     stream = streams[rows[at]]
-                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], self._channels)))
+                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels, writes.at)))
 
-    def count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
+    def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
         refused = sum(batch.streams[place] not in lost for place in applied.refused)
         if refused:
             self._metrics.answered("rejected", refused)
-        saved = set(applied.writes.streams) - lost if lanes.causes else set()
-        for row, cause in lanes.causes.items():
-            if lanes.streams[row] in saved:
+        saved = set(applied.writes.streams) - lost if loaded.causes else set()
+        for row, cause in loaded.causes.items():
+            if loaded.streams[row] in saved:
                 self._metrics.rebuilt(cause)
-                readings = len(lanes.recovered[row])
-                log.warning("state rebuilt from history", stream=lanes.streams[row], cause=cause, readings=readings)
+                readings = len(loaded.recovered[row])
+                log.warning(
+                    "state rebuilt from history", stream=loaded.streams[row].name, cause=cause, readings=readings
+                )
         for round_, entries in applied.rounds:
             rows = round_.rows
             if lost:
-                kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
+                kept = np.array([loaded.streams[row] not in lost for row in rows], bool)
                 rows, entries = rows[kept], entries[kept]
-            self.count_entries([lanes.streams[row] for row in rows.tolist()], entries)
+            self.count_entries([loaded.streams[row] for row in rows.tolist()], entries)
         for row, alert in applied.writes.alerts:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
 
-    def count_entries(self, streams: Sequence[str], entries: Entries) -> None:
+    def count_entries(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """Count readings that were applied and saved."""
         if self._unsure:  # they were not saved the first time
             for identity in _identities(streams, entries):
@@ -133,6 +142,16 @@ class Bookkeeping:
         self._metrics.scored(entries["score"])
         for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
             self._metrics.answered(STATUSES[at], count)
+
+    def refused(self, refused: Refused) -> None:
+        """Count a reading that was late or in conflict, or refused for what its stream has seen."""
+        self._metrics.answered(refused.status, 1)
+
+    def corrected(self, stream: StreamKey, late: Entries, alerts: Sequence[bytes]) -> None:
+        """Count late readings that took their places, and tell the alerts of incidents that began with them."""
+        self.count_entries([stream] * len(late), late)
+        for alert in alerts:
+            self.tell(alert)
 
     def tell(self, alert: bytes) -> None:
         """Count and log an alert; it is taken off soon after."""
@@ -151,7 +170,7 @@ class Bookkeeping:
         self._told.append(alert)
         self._tells.set()
 
-    def unsure(self, applied: Applied, streams: Sequence[str], only: set[str] | None = None) -> None:
+    def unsure(self, applied: Applied, streams: Sequence[StreamKey], only: set[StreamKey] | None = None) -> None:
         """The save of what was applied was not answered; `only` of these streams it may have come to something."""
         writes = applied.writes
         alerts = {
@@ -166,7 +185,7 @@ class Bookkeeping:
         while len(self._unsure) > UNSURE:
             del self._unsure[next(iter(self._unsure))]
 
-    async def replayed(self, streams: Sequence[str], entries: Entries) -> None:
+    async def replayed(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """These had been applied before; those whose save was not answered were saved, and are counted now."""
         self._metrics.replayed(len(entries))
         if not self._unsure:
@@ -203,12 +222,12 @@ class Bookkeeping:
         """Keep what was told under the names of its streams, for `/metrics`, and take it off."""
         while self._told:
             told = self._told[:100]
-            await name_alerts(self._store, [_named(alert) for alert in told])
+            await self._store.name_alerts([_named(alert) for alert in told])
             await self._store.told(told)
             self._told = self._told[len(told) :]
 
     async def _look(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock.monotonic()
         self._first_seen = {one: self._first_seen.get(one, now) for one in await self._store.untold()}
         due = [one for one, since in self._first_seen.items() if now - since >= CLAIM_S and one[0] not in self._told]
         if due:
@@ -219,27 +238,27 @@ class Bookkeeping:
             self.tell(alert)
 
 
-def alert_of(stream: str, entry: Any, channels: Sequence[str], corrected: bool = False) -> bytes:
-    """A reading's alert, as it is saved; `entry` has these channels."""
-    reason, at = REASONS[entry["reason"]], int(np.argmax(np.nan_to_num(entry["attribution"], nan=-1.0)))
-    value, expected = (None if np.isnan(entry[name][at]) else float(entry[name][at]) for name in ("values", "mid"))
+def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], at: float, corrected: bool = False) -> bytes:
+    """A reading's alert, as it is saved at a time in Unix seconds; `entry` has these channels."""
+    reason, top = REASONS[entry["reason"]], int(np.argmax(np.nan_to_num(entry["attribution"], nan=-1.0)))
+    value, expected = (None if np.isnan(entry[name][top]) else float(entry[name][top]) for name in ("values", "mid"))
     direction = "none"
     if value is not None and expected is not None and reason not in ("still", "absent"):
         direction = "below" if value < expected else "above"
     return msgspec.msgpack.encode(
         Alert(
-            stream,
+            stream.name,
             int(entry["n"]),
             reason,
             float(entry["score"]),
             corrected,
-            channels[at],
+            channels[top],
             direction,
             bytes(entry["model"]).hex(),
             value,
             expected,
             int(entry["timestamp_ms"]),
-            int(time.time() * 1000),
+            round(at * 1000),
             bool(entry["status"] & state.BEGINS),
         )
     )
@@ -250,5 +269,5 @@ def _named(alert: bytes) -> NamedAlert:
     return NamedAlert(known.stream, known.at_ms, known.begins, msgspec.json.encode(known))
 
 
-def _identities(streams: Sequence[str], entries: Entries) -> Iterable[_Identity]:
+def _identities(streams: Sequence[StreamKey], entries: Entries) -> Iterable[_Identity]:
     return zip(streams, entries["seq"].tolist(), entries["timestamp_ms"].tolist(), strict=True)

@@ -11,17 +11,17 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import expected_band
+from gatewatch.models.detectors.detector import expected_band
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import Alert
 from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable, cause_of
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.named import ChannelBand, OpenAnomaly
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.open_anomalies import open_anomalies
 from gatewatch.service.storage.store import StateStore
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class Scrape:
     async def _look(self) -> None:
         try:
             await self._readiness.look()
-            found = await open_anomalies(self._store, self._within_s, 0)
+            found = await self._store.open_anomalies(self._within_s, 0)
             self._metrics.streams.set(await self._store.count_streams())
             now = asyncio.get_running_loop().time()
             if now - self._at >= FRESH_S or found.streams != self._open:
@@ -74,7 +74,7 @@ class Scrape:
             self._looking = None
 
     async def _look_at_open(self) -> None:
-        found = await open_anomalies(self._store, self._within_s, RANKED if self._most_open else 0)
+        found = await self._store.open_anomalies(self._within_s, RANKED if self._most_open else 0)
         ranked = sorted(
             (one for alerts in found.alerts.values() for one in map(_decoded, alerts) if one is not None),
             key=lambda alert: (-alert.score, alert.stream, alert.channel),
@@ -91,7 +91,7 @@ class Scrape:
 
     async def _chosen(self) -> list[ChannelBand]:
         """The channels of the streams that the setting chooses, each at its stream's last reading."""
-        streams: dict[str, None] = {}
+        streams: dict[StreamKey, None] = {}
         count = 0
         for pattern in self._patterns:
             some, there = await self._store.streams_like(pattern, self._most_streams)
@@ -102,10 +102,10 @@ class Scrape:
         self._metrics.channel_streams_left_out.set(max(0, count - len(names)))
         return await self._last_readings(names) if names else []
 
-    async def _last_readings(self, names: Sequence[str]) -> list[ChannelBand]:
+    async def _last_readings(self, names: Sequence[StreamKey]) -> list[ChannelBand]:
         seeds = self._store.seeds(names)
         places: list[tuple[int, int]] = []
-        layouts: list[tuple[str, int, Layout]] = []
+        layouts: list[tuple[StreamKey, int, Layout]] = []
         for name, seed, packed in zip(names, seeds, await self._store.load(names), strict=True):
             part = state.stream_part(packed or b"", seed)
             if part is not None and part[0]["readings"][0]:
@@ -121,7 +121,7 @@ class Scrape:
                 shares = entry["score"].astype(np.float64) * entry["attribution"]
                 lines = zip(entry["values"], expected_band(entry["mid"], entry["half"]), shares, strict=True)
                 for channel, (value, (low, mid, high), share) in zip(layout.channels, lines, strict=True):
-                    bands.append(ChannelBand(name, channel, *map(_number, (value, mid, low, high, share))))
+                    bands.append(ChannelBand(name.name, channel, *map(_number, (value, mid, low, high, share))))
         return bands
 
 

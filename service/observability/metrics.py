@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client import values as kept_values
 
-from gatewatch.models.detectors.trained.score import REASONS
+from gatewatch.models.detectors.detector import REASONS
 from gatewatch.service.observability.named import NamedSeries
 from gatewatch.service.observability.tally import Tally
 

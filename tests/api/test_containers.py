@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ import pytest
 import redis
 import yaml
 from packaging.requirements import Requirement
+from starlette.testclient import TestClient
 
+from gatewatch.service.app import create_app
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
-from tests.support.samples import readings
+from tests.support.redis_servers import redis_cluster, redis_with_sentinels
+from tests.support.samples import post, readings
 from tests.support.whole_path import serving
 
 ROOT = Path(__file__).parent.parent.parent
@@ -170,11 +175,9 @@ def test_every_base_image_has_a_version_and_no_tag_that_moves() -> None:
 
 def test_one_command_adds_the_digest_of_every_base_image(tmp_path: Path) -> None:
     """Twice: the second time it renews them. What asks the registry is a script of the test."""
-    for name in ("Dockerfile", "docker-compose.yml", "docker"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(
-            ROOT / name, tmp_path / name, **({"ignore": shutil.ignore_patterns("secrets")} if name == "docker" else {})
-        )  # type: ignore[operator]
+    for name in ("Dockerfile", "docker-compose.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "docker", tmp_path / "docker", ignore=shutil.ignore_patterns("secrets"))
     (tmp_path / "bin").mkdir()
     for digit in ("a", "b"):
         engine = tmp_path / "bin/docker"
@@ -247,3 +250,36 @@ def test_the_alert_rules_do_what_their_tests_say() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", ["cluster", "sentinel"])
+def test_the_access_list_is_enough_for_more_than_one_server(
+    settings: Callable[..., Settings], tmp_path: Path, kind: str
+) -> None:
+    """And open anomalies are named from there, too."""
+    user, *rules = (ROOT / "docker/users.acl").read_text().splitlines()[1].split()[1:]
+    rules = [">PASSWORD" if rule.startswith("#") else rule for rule in rules]
+    with ExitStack() as stack:
+        if kind == "cluster":
+            servers = stack.enter_context(redis_cluster(tmp_path))
+            url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in servers.known)
+            ports = servers.known
+        else:
+            servers, url = stack.enter_context(redis_with_sentinels(tmp_path))
+            ports = [servers.known[0]]
+        for port in ports:
+            with servers.client(port) as database:
+                database.execute_command("ACL", "SETUSER", user, "reset", *rules)
+        url = url.replace("://", f"://{user}:PASSWORD@")
+        with TestClient(create_app(settings(redis_url=url, channel_series="pump*"))) as client:
+            for name in ("pump-1", "pump-2", "pump-3"):
+                sent = readings(name, 11)
+                sent[-1]["values"] = {"pressure": 900.0, "flow": 3.0}
+                assert post(client, sent)[-1]["status"] == "anomalous"
+            exposed = client.get("/metrics").text
+            assert client.delete("/v1/streams/pump-1").is_success
+    named = set(re.findall(r'gatewatch_open_anomaly_score\{channel="pressure".*stream="(\S+?)"', exposed))
+    assert named == set(re.findall(r'gatewatch_channel_value\{channel="pressure",stream="(\S+?)"', exposed))
+    assert named == {"pump-1", "pump-2", "pump-3"}
+    assert "gatewatch_store_up 1.0" in exposed
+    assert re.search(r"^gatewatch_store_memory_bytes [1-9]", exposed, re.MULTILINE)

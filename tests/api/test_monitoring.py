@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx2
 import pytest
 
-from gatewatch.models.detectors.trained.detector import OPEN_READINGS
+from gatewatch.models.detectors.incidents import OPEN_READINGS
 from tests.support.monitoring import DOCKER, PROGRAMS, Monitoring, monitoring, until
 from tests.support.samples import readings
 from tests.support.whole_path import free_port, serving

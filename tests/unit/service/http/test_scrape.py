@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.core.store import NamedAlert
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.observability.named import OPEN_LABELS
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.open_anomalies import NamedAlert, name_alerts, open_anomalies
 from gatewatch.service.storage.store import StateStore
 from tests.support.samples import PATIENT_MS, post, readings
 
@@ -41,6 +43,12 @@ def steady(stream: str, count: int, start: int = 0) -> list[dict[str, Any]]:
         {**one, "values": {name: 3.0 if value is None else value for name, value in one["values"].items()}}
         for one in sent
     ]
+
+
+def tenant_in(key: bytes) -> str:
+    """Whose stream's key it is."""
+    encoded = key.split(b":")[2].split(b".")[0]
+    return base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)).decode()
 
 
 def open_with(client: TestClient, stream: str, **values: float) -> dict[str, Any]:
@@ -120,11 +128,12 @@ def test_the_alerts_of_a_stream_are_those_since_it_was_last_calm_in_whatever_ord
     async def told() -> list[bytes]:
         store = StateStore(redis_url, tenant, PATIENT_MS)
         for at in order:
-            await name_alerts(store, [alerts[at]])
-        await store.ask_one(b"ZADD", store.commands.open_key.encode(), b"9e12", b"pump")
-        found = await open_anomalies(store, 60, 10)
+            await store.name_alerts([alerts[at]])
+        pump = StreamKey(tenant, "pump")
+        await store.ask_one(b"ZADD", store.keys[pump].sets.open, b"9e12", b"pump")
+        found = await store.open_anomalies(60, 10)
         await store.close()
-        return found.alerts["pump"]
+        return found.alerts[pump]
 
     assert asyncio.run(told()) == [b"begins", b"another channel"]
 
@@ -134,11 +143,11 @@ def test_a_foreign_value_in_place_of_the_names_costs_no_reading_and_no_scrape(
 ) -> None:
     with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
         open_with(client, "one", pressure=900.0)
-        key = next(key for key in database.scan_iter("*:named") if database.hexists(key, "one"))
+        (key,) = [key for key in database.scan_iter("*:opened") if tenant_in(key) == tenant]
         database.delete(key)
-        database.set(key, "somebody's")
+        database.lpush(key, "somebody's")
         assert open_with(client, "two", pressure=900.0)["status"] == "anomalous"
-        assert client.get("/metrics").is_success
+        assert {labels[0] for labels in shown(client, "gatewatch_open_anomaly_score")} == {"two"}
         database.delete(key)
 
 
