@@ -28,6 +28,9 @@ FULL: Final = 0.8
 REWRITE: Final = 1.5
 """Memory of a machine for each byte of `maxmemory`: while Redis rewrites its file, it copies the pages that change."""
 
+CACHES: Final = 2 * int(Settings.model_fields["record_cache_bytes"].default)
+"""Bytes that a process comes to hold with many streams: records, and their keys and names (134 MiB, measured)."""
+
 REPLICAS_MIN: Final = 2
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -55,7 +58,7 @@ class Coefficients(msgspec.Struct, frozen=True):
         sent_bytes: body of a reading, from its sender.
         to_redis_bytes, from_redis_bytes: of a reading, on the network.
         file_bytes: of a reading, in the append-only file.
-        process_bytes: resident memory of a process.
+        process_bytes: resident memory of a process with few streams.
     """
 
     stream_bytes: Line
@@ -120,7 +123,7 @@ def plan(
         redis_cores=redis,
         service_cores=service,
         replicas=max(REPLICAS_MIN, math.ceil(service / BUSY)),
-        process_bytes=one.process_bytes.of(channels),
+        process_bytes=one.process_bytes.of(channels) + CACHES,
         sent_bytes_per_s=rate * one.sent_bytes.of(channels),
         to_redis_bytes_per_s=rate * one.to_redis_bytes.of(channels),
         from_redis_bytes_per_s=rate * one.from_redis_bytes.of(channels),
@@ -172,7 +175,7 @@ def rows(need: Need, shard_gib: float) -> list[tuple[str, str, str]]:
         ("Redis, file", f"{need.file_bytes_per_s / 1e6:,.1f} MB/s", "written to disk by all shards"),
         ("service, replicas", f"{need.replicas}", f"of one process, at {BUSY:.0%} of a core; one more to lose one"),
         ("service, cores", f"{need.service_cores:,.1f}", "of all replicas"),
-        ("service, memory of each", f"{need.process_bytes / 2**20:,.0f} MiB", "resident, with the record cache"),
+        ("service, memory of each", f"{need.process_bytes / 2**20:,.0f} MiB", "resident, caches full"),
         ("network, senders", f"{need.sent_bytes_per_s / 1e6:,.1f} MB/s", "bodies of JSON, not compressed"),
         ("network, to Redis", f"{need.to_redis_bytes_per_s / 1e6:,.1f} MB/s", ""),
         ("network, from Redis", f"{need.from_redis_bytes_per_s / 1e6:,.1f} MB/s", ""),
