@@ -12,6 +12,7 @@ COPY docker/requirements-build.txt docker/requirements.txt ./
 RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements-build.txt -r requirements.txt
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY gatewatch ./gatewatch
+COPY clients/python/gatewatch_client ./clients/python/gatewatch_client
 COPY models ./models
 COPY service ./service
 RUN pip install --no-cache-dir --no-compile --no-deps --no-build-isolation . \

@@ -212,6 +212,15 @@ def test_what_the_images_install_is_locked_by_hash_and_is_what_the_project_asks_
             assert one.specifier.contains(locked[one.name]), f"{one}: `make lock` renews what is locked"
 
 
+def test_the_build_gets_every_folder_that_the_package_is_made_of() -> None:
+    """The folder gatewatch/ links to where they lie."""
+    copied = set(re.findall(r"^COPY (\S+) \./", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    let_in = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines()}
+    made_of = {str(link.resolve().relative_to(ROOT)) for link in (ROOT / "gatewatch").iterdir() if link.is_symlink()}
+    assert len(made_of) >= 2
+    assert made_of <= copied & let_in
+
+
 def health_checks() -> dict[str, list[str]]:
     dockerfile = re.search(r"HEALTHCHECK .*?\n\s+CMD (\[.*\])", (ROOT / "Dockerfile").read_text())
     assert dockerfile
