@@ -111,6 +111,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.record_cache_bytes,
         settings.slot_buckets,
         settings.store_replicas,
+        now=lambda: clock.unix_ms() / 1000,
     )
     decoder = ReadingDecoder(detector.channels, int(settings.future_s * 1000), settings.request_readings)
     registry = Registry(ServedModel(detector, decoder, settings.history_readings))

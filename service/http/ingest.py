@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -42,7 +42,7 @@ SETTINGS_BYTES: Final = 16_384
 PROBLEM_JSON: Final = b"application/problem+json"
 
 
-class Pending(NamedTuple):
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """A request whose readings were handed in: the future answers to all its items, and how a reply is made of them."""
 
     answers: asyncio.Future[list[Answer]]
@@ -95,15 +95,22 @@ class Ingest:
         self.direct_bytes = min(FREE_BYTES, bodies.most_of_one)
 
     async def answer(self, scope: Scope, receive: Receive, stream: str | None) -> Reply:
-        """The reply to a request.
+        """The reply to a request; every error is a problem document.
 
         Args:
             stream: that of the path.
 
         Raises:
-            ServiceError: what concerns the whole request.
             ClientGone: there is nobody to answer.
         """
+        try:
+            return await self._answer(scope, receive, stream)
+        except ClientGone:
+            raise
+        except Exception as error:
+            return problem_reply(error)
+
+    async def _answer(self, scope: Scope, receive: Receive, stream: str | None) -> Reply:
         headers = headers_of(scope)
         content_type = headers.get(b"content-type", "")
         self._door(content_type)
