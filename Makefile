@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ONCE ?=
 
-.PHONY: demo test coverage lint bench clean
+.PHONY: demo test coverage lint bench lock sbom clean
 
 demo: .venv-demo/ready            ## watch a simulated pump station; ONCE=1 ends after the table
 	.venv-demo/bin/gatewatch demo $(if $(ONCE),--once)
@@ -21,6 +21,18 @@ lint: .venv/ready                 ## style and types
 bench: .venv/ready                ## speed of the service beside naive and ceiling versions
 	.venv/bin/python -m benchmarks.speed
 
+LOCK = .venv-lock/bin/pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-header --no-annotate \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options --unsafe-package torch --unsafe-package setuptools
+
+lock: .venv-lock/ready            ## renew the hash-locked requirements of the images
+	$(LOCK) --extra oidc --extra signatures --output-file docker/requirements.txt pyproject.toml
+	$(LOCK) --extra train --output-file docker/requirements-train.txt pyproject.toml
+	echo 'setuptools>=77' | $(LOCK) --allow-unsafe --output-file docker/requirements-build.txt -
+	sed -i -e '/^#/d' -e '/^$$/d' docker/requirements*.txt
+
+sbom: .venv-lock/ready            ## the parts of the runtime image, as CycloneDX in sbom.json
+	.venv-lock/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-format JSON --output-file sbom.json docker/requirements.txt
+
 .venv-demo/ready: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/pip install --quiet --editable '.[embedded]'
@@ -31,5 +43,10 @@ bench: .venv/ready                ## speed of the service beside naive and ceili
 	.venv/bin/pip install --quiet --editable '.[dev]'
 	touch $@
 
+.venv-lock/ready:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet 'pip-tools>=7.4' 'cyclonedx-bom>=6'
+	touch $@
+
 clean:
-	rm -rf .venv .venv-demo build
+	rm -rf .venv .venv-demo .venv-lock build

@@ -55,6 +55,7 @@ from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
+from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.janitor import forget_old
 from gatewatch.service.intake.admission import Admission
@@ -118,6 +119,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, trust)
     detector.require_live()
     metrics = Metrics(tally)
+    metrics.service(version("gatewatch"), settings.external_url or "")
+    metrics.waiting_limit.set(settings.waiting_readings)
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     clock = SystemClock()
     store = store_of(
@@ -135,6 +138,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
+    scrape = Scrape(readiness, store, metrics, settings)
     core = build_core(
         registry,
         store,
@@ -230,7 +234,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         lines.encoder,
         ingest,
         feed,
-        metrics,
+        scrape,
         bodies,
         readiness,
         drain,

@@ -1,4 +1,4 @@
-"""The command gatewatch: serve, keys, train, scan, evaluate, compare, sign, replay, demo."""
+"""The command gatewatch: serve, keys, train, scan, evaluate, compare, sign, replay, demo, capacity."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from gatewatch.models.errors import GatewatchError
 from gatewatch.service.cli_support.terminal import warn_in_one_line
+from gatewatch.service.commands.capacity import capacity
 from gatewatch.service.commands.compare import compare
 from gatewatch.service.commands.demo import demo
 from gatewatch.service.commands.evaluate import evaluate
@@ -50,6 +51,7 @@ app.command()(sign)
 app.command()(replay)
 app.add_typer(keys, name="keys")
 app.command()(demo)
+app.command()(capacity)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ RENAMED = {"REMEMBERED_BYTES": "RECORD_CACHE_BYTES"}
 """Variables, without the prefix, that have another name now; the old one is read where the new one is not set."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\*?|\*")
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
 _OF_KUBERNETES = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 """What a container gets from Kubernetes for a service called gatewatch or gatewatch-..., and from Docker for a link."""
@@ -199,6 +200,20 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="a silent stream's open anomaly stops counting after this, seconds",
     )
+    open_series: int = Field(
+        100, ge=0, le=10_000, description="most streams with an open anomaly that /metrics names, highest scores first"
+    )
+    channel_series: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="streams whose channels have series of value, band and score, with commas between; `pump-*` are "
+        "all whose names begin with pump-",
+    )
+    channel_series_streams: int = Field(
+        100, ge=1, le=10_000, description="most streams whose channels have series; of more, the first by name"
+    )
+    external_url: str | None = Field(
+        None, description="address that people reach the service by, http:// or https://, for the links in alerts"
+    )
 
     @field_validator("channels", mode="before")
     @classmethod
@@ -215,6 +230,23 @@ class Settings(BaseSettings):
         if isinstance(names, tuple) and not all(_HOST_NAME.fullmatch(name) for name in names):
             raise ValueError("expected names of hosts without a port, with commas between, as gatewatch,gw.example.com")
         return names
+
+    @field_validator("channel_series", mode="before")
+    @classmethod
+    def _are_patterns(cls, patterns: object) -> object:
+        names = tuple(name.strip() for name in patterns.split(",")) if isinstance(patterns, str) else patterns
+        if isinstance(names, tuple) and not all(_NAME_PATTERN.fullmatch(str(name)) for name in names):
+            raise ValueError("expected names of streams, or beginnings of names with * behind, with commas between")
+        return names
+
+    @field_validator("external_url")
+    @classmethod
+    def _is_web_address(cls, url: str | None) -> str | None:
+        parts = _split(url) if url is not None else None
+        web = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+        if url is not None and not (web and parts is not None and parts.password is None):
+            raise ValueError("expected http:// or https:// with a host and perhaps a path, without a password")
+        return url.rstrip("/") if url is not None else None
 
     @field_validator("log_level", "durability", "open", mode="before")
     @classmethod

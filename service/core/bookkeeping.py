@@ -24,7 +24,7 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.outcomes import Refused, format_time
 from gatewatch.service.core.readings import Batch
 from gatewatch.service.core.sequencing import Round
-from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.store import NamedAlert, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.incidents.incident import Incident, decode
@@ -45,15 +45,31 @@ UNSURE: Final = 65_536
 
 
 class Alert(msgspec.Struct, array_like=True):
-    """The reading with which an incident begins, as it is saved to be told; `channel` has the largest share."""
+    """The reading with which an incident begins, as it is saved to be told.
+
+    Attributes:
+        n: number of the reading in its stream.
+        channel: the one with the largest share.
+        direction: `above` or `below` what was expected; `none` of a channel that stands still or is absent.
+        value, expected: of that channel, physical units; None where there is none.
+        time_ms: of the reading.
+        at_ms: when it was scored, by the clock of the service.
+        begins: the stream had no open incident before.
+    """
 
     stream: str
     n: int
     reason: str
     score: float
     corrected: bool = False
-    timestamp_ms: int = 0
     channel: str = ""
+    direction: str = "none"
+    model: str = ""
+    value: float | None = None
+    expected: float | None = None
+    time_ms: int = 0
+    at_ms: int = 0
+    begins: bool = True
 
 
 class _Unsure(NamedTuple):
@@ -86,7 +102,7 @@ class Bookkeeping:
         streams: Sequence[StreamKey],
         channels: Sequence[str],
     ) -> None:
-        """Put the alerts of what is to be saved beside it; `channels`: what the columns of the entries belong to."""
+        """Put the alerts of what is to be saved beside it; `channels` are those of the entries."""
         for round_, entries in rounds:
             alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
             if alerting:
@@ -94,7 +110,7 @@ class Bookkeeping:
                 rows = round_.rows.tolist()
                 for at in alerting:
                     stream = streams[rows[at]]
-                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels)))
+                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels, writes.at)))
 
     def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
@@ -146,8 +162,8 @@ class Bookkeeping:
         known = msgspec.msgpack.decode(alert, type=Alert)
         self._metrics.alerted(known.reason)
         more: dict[str, Any] = {"corrected": True} if known.corrected else {}
-        if known.timestamp_ms:  # an alert of the version before has neither
-            more |= {"at": format_time(known.timestamp_ms), "channel": known.channel}
+        if known.time_ms:  # an alert of the version before does not say more
+            more |= {"at": format_time(known.time_ms), "channel": known.channel, "direction": known.direction}
         log.info("anomaly opened", stream=known.stream, score=known.score, reason=known.reason, **more)
         self._told.append(alert)
         self._tells.set()
@@ -201,9 +217,10 @@ class Bookkeeping:
                 pass
 
     async def settle(self) -> None:
-        """Take off what was told."""
+        """Keep what was told under the names of its streams, for `/metrics`, and take it off."""
         while self._told:
             told = self._told[:100]
+            await self._store.name_alerts([_named(alert) for alert in told])
             await self._store.told(told)
             self._told = self._told[len(told) :]
 
@@ -219,13 +236,35 @@ class Bookkeeping:
             self.tell(alert)
 
 
-def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], corrected: bool = False) -> bytes:
-    """A reading's alert, as it is saved."""
-    channel = channels[int(np.argmax(np.nan_to_num(entry["attribution"])))]
-    reason, moment = REASONS[entry["reason"]], int(entry["timestamp_ms"])
+def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], at: float, corrected: bool = False) -> bytes:
+    """A reading's alert, as it is saved at a time in Unix seconds; `entry` has these channels."""
+    reason, top = REASONS[entry["reason"]], int(np.argmax(np.nan_to_num(entry["attribution"], nan=-1.0)))
+    value, expected = (None if np.isnan(entry[name][top]) else float(entry[name][top]) for name in ("values", "mid"))
+    direction = "none"
+    if value is not None and expected is not None and reason not in ("still", "absent"):
+        direction = "below" if value < expected else "above"
     return msgspec.msgpack.encode(
-        Alert(stream.name, int(entry["n"]), reason, float(entry["score"]), corrected, moment, channel)
+        Alert(
+            stream.name,
+            int(entry["n"]),
+            reason,
+            float(entry["score"]),
+            corrected,
+            channels[top],
+            direction,
+            bytes(entry["model"]).hex(),
+            value,
+            expected,
+            int(entry["timestamp_ms"]),
+            round(at * 1000),
+            bool(entry["status"] & state.BEGINS),
+        )
     )
+
+
+def _named(alert: bytes) -> NamedAlert:
+    known = msgspec.msgpack.decode(alert, type=Alert)
+    return NamedAlert(known.stream, known.at_ms, known.begins, msgspec.json.encode(known))
 
 
 def _log_end(ended: Incident) -> None:

@@ -43,6 +43,7 @@ class Stepper:
         self, heads: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]
     ) -> Entries:
         """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories."""
+        was_open = self.detector.is_open(heads["detector"])
         step = self.detector.advance(values, times_ms, heads["detector"])
         entries = np.empty(len(heads), self.entry)
         entries["n"] = heads["readings"]
@@ -54,6 +55,7 @@ class Stepper:
         entries["score"] = step.score
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["status"] |= self.detector.is_open(step.states) * np.uint8(state.OPEN)
+        entries["status"] |= (step.alert & ~was_open) * np.uint8(state.BEGINS)
         entries["reason"] = step.reason
         entries["single"] = 0
         entries["values"] = values

@@ -16,8 +16,8 @@ from gatewatch.service.http.bodies import Bodies
 from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.ingest import Ingest
 from gatewatch.service.http.readiness import Readiness
+from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
-from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
@@ -34,7 +34,7 @@ class Parts:
     encoder: Encoder
     ingest: Ingest
     feed: Feed
-    metrics: Metrics
+    scrape: Scrape
     bodies: Bodies
     readiness: Readiness
     drain: Drain

@@ -56,6 +56,10 @@ class Readiness:
             self._metrics.store_error("check")
             raise
         self._metrics.store_up.set(1)
+        if self._store.memory is not None:
+            used, limit = self._store.memory
+            self._metrics.store_memory.set(used)
+            self._metrics.store_memory_limit.set(limit)
         for warning in warnings:
             if warning not in self._warned:
                 log.warning("readings are scored, but " + warning)

@@ -6,7 +6,6 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
@@ -20,9 +19,7 @@ from gatewatch.service.errors import (
     BadRequest,
     Draining,
     InvalidSettings,
-    StoreUnavailable,
     UnknownStream,
-    cause_of,
     first_of,
 )
 from gatewatch.service.http.api_page import HEADERS, page
@@ -43,7 +40,6 @@ from gatewatch.service.http.openapi import (
 )
 from gatewatch.service.http.parts import key_of, parts_of, tenant_of
 
-log = structlog.get_logger(__name__)
 router = APIRouter()
 
 SCANNED: Final = 20_000
@@ -322,13 +318,8 @@ async def readyz(request: Request) -> dict[str, Any]:
 )
 async def metrics(request: Request) -> Response:
     """The series of docs/metrics.md, of all worker processes."""
-    parts = parts_of(request)
-    try:
-        await parts.readiness.look()
-        parts.metrics.open_anomalies.set(await parts.store.count_open(parts.settings.open_anomaly_s))
-    except StoreUnavailable as error:
-        log.warning("open anomalies not counted", error=str(error), cause=cause_of(error))
-    return Response(parts.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    exposition = await parts_of(request).scrape.exposition()
+    return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/docs", include_in_schema=False)

@@ -1,4 +1,4 @@
-"""Every Prometheus series of the service, declared in one place. No label ever carries a stream's name."""
+"""Every Prometheus series of the service, declared in one place; those with the name of a stream, in named.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client import values as kept_values
 
 from gatewatch.models.detectors.detector import REASONS
+from gatewatch.service.observability.named import NamedSeries
 from gatewatch.service.observability.tally import Tally
 
 SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
@@ -44,6 +45,9 @@ class Stage:
 
 class Metrics:
     """The series of all worker processes, whose values a Tally holds.
+
+    Attributes:
+        named: the series that name streams, of what was found last.
 
     Every series with a label is there from the start, at 0: of one that appears as 1, `increase()` sees nothing.
     """
@@ -130,12 +134,43 @@ class Metrics:
             "Streams with an open anomaly, over all processes.",
             registry=registry,
         )
+        self.open_left_out = Gauge(
+            "gatewatch_open_anomalies_left_out",
+            "Streams with an open anomaly that no series names: more than there may be, or not yet told.",
+            registry=registry,
+        )
+        self.channel_streams_left_out = Gauge(
+            "gatewatch_channel_series_left_out",
+            "Chosen streams whose channels have no series: more than there may be.",
+            registry=registry,
+        )
+        self.streams = Gauge("gatewatch_streams", "Streams that Redis holds.", registry=registry)
+        self.store_memory = Gauge("gatewatch_store_memory_bytes", "Memory that Redis uses.", registry=registry)
+        self.store_memory_limit = Gauge(
+            "gatewatch_store_memory_limit_bytes",
+            "Memory that Redis may use: its maxmemory or, without one, all of its machine.",
+            registry=registry,
+        )
+        self.waiting_limit = Gauge(
+            "gatewatch_waiting_readings_limit",
+            "Readings that may wait to be scored; more get 429.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._info = Gauge(
+            "gatewatch_info",
+            "1 for the version that runs, and the address that people reach it by.",
+            ["version", "external_url"],
+            registry=registry,
+        )
         self.waiting = Gauge(
             "gatewatch_waiting_readings",
             "Readings waiting to be scored.",
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.named = NamedSeries()
+        registry.register(self.named)
         self._stages = {name: self._stage.labels(name) for name in STAGES}
         self._bounds = np.array([*SCORES, np.inf])
         self._statuses = {status: self._readings.labels(status) for status in STATUSES}
@@ -151,6 +186,10 @@ class Metrics:
     def model_in_use(self, model: str, architecture: str, format_version: int) -> None:
         """Name the model that scores."""
         self._model.labels(model, architecture, str(format_version)).set(1)
+
+    def service(self, version: str, external_url: str) -> None:
+        """Name the version that runs, and the address that people reach it by; empty where it is not known."""
+        self._info.labels(version, external_url).set(1)
 
     def stage(self, stage: str) -> Stage:
         """Time a stage: parse, load, step or save."""

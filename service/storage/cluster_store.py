@@ -243,6 +243,7 @@ class ClusterStore(StateStore):
     async def check(self, strict: bool) -> list[str]:
         """Ask each node whether it keeps states, see health.check; nodes in trouble are warnings."""
         warnings: list[str] = []
+        fullest: tuple[int, int] | None = None
         async with self.within("check Redis"):
             masters = await self.cluster.masters()
             for member in masters:
@@ -255,7 +256,12 @@ class ClusterStore(StateStore):
                         f"{trouble_of(replies)}"
                     )
                 else:
+                    used = health.memory_of(replies[0])
+                    fullest = max(
+                        filter(None, (fullest, used)), key=lambda pair: pair[0] / max(pair[1], 1), default=None
+                    )
                     warnings += [f"node {member.name}: {line}" for line in health.judge(replies, strict)]
+        self.memory = fullest
         return warnings + ([self.other_buckets()] if self.other_buckets() else [])
 
     async def drop_idle(self) -> None:

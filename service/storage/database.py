@@ -57,6 +57,7 @@ class Database:
 
     Attributes:
         tenant: whose streams are listed and counted.
+        memory: bytes that Redis used when it was last asked, and those it may use; None where it did not say.
         keys: every key; the number of buckets is what Redis says, once it was asked.
         node: the server.
         replicas, wait: how many must have what is saved, and the command that waits for them; b"" for none.
@@ -74,6 +75,7 @@ class Database:
             replicas: how many must have what is saved before it is answered.
         """
         self.tenant = tenant
+        self.memory: tuple[int, int] | None = None
         self.keys = Keys(tenant, buckets)
         self.listed = Listed()
         self.alert_keys: dict[bytes, bytes] = {}
@@ -202,6 +204,10 @@ class Database:
                 [b"MULTI"], [b"ZADD", self.keys.sets[0].alerts, *told], [b"DEL", self._old.alerts], [b"EXEC"]
             )
             raise_first(replies)
+
+    def old_open(self) -> list[bytes]:
+        """The set of open anomalies of the layout before, while its streams are moved."""
+        return [self._old.open] if self.moving else []
 
     async def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What stands under keys; None where nothing does, or what is none of ours."""

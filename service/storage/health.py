@@ -64,7 +64,16 @@ async def check(database: Database, strict: bool) -> list[str]:
             replies = await database.ask(*asked)
     except StoreUnavailable as error:  # which takes readings all the same
         replies = [error.__cause__ or error] * len(asked)
+    database.memory = memory_of(replies[0])
     return judge(replies, strict) + ([database.other_buckets()] if database.other_buckets() else [])
+
+
+def memory_of(info: Any) -> tuple[int, int] | None:
+    """Bytes that a server uses and those it may use: its `maxmemory` or, without one, all of its machine."""
+    if isinstance(info, Exception):
+        return None
+    lines = _lines(info)
+    return int(lines.get("used_memory", 0)), int(lines.get("maxmemory", 0)) or int(lines.get("total_system_memory", 0))
 
 
 def judge(replies: Sequence[Any], strict: bool) -> list[str]:

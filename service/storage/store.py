@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
+from gatewatch.service.core.store import NamedAlert
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage import encoder, health
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
@@ -15,6 +16,7 @@ from gatewatch.service.storage.database import Database, pairs, text
 from gatewatch.service.storage.incident_store import IncidentStore
 from gatewatch.service.storage.keys import BUCKETS, PARTS, barrier_of
 from gatewatch.service.storage.listing import page
+from gatewatch.service.storage.open_anomalies import Open, name_alerts, open_anomalies, streams_like
 from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.takeovers import KEPT_CLAIMS, LOOK, TAKE_OVER
 from gatewatch.service.storage.unit_of_work import UnitOfWork
@@ -94,16 +96,21 @@ class StateStore(Database):
         raise_first(replies)
         self.check_wait(replies[1:])
 
-    async def history_numbers(
-        self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]
-    ) -> list[int | None]:
-        """The number that stands at a place of each stream's history, None where nothing does. One round trip."""
+    async def history_pieces(self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes from first to last of a place of each stream's history, fewer where it ends. One round trip."""
         async with self.within(f"look at {len(streams)} histories"):
             found = await self.ask_each(
                 [b"GETRANGE", key.history, b"%d" % first, b"%d" % last]
                 for key, (first, last) in zip(self.keys.of(streams), places, strict=True)
             )
-        return [int.from_bytes(n, "little") if isinstance(n, bytes) and len(n) == 8 else None for n in found]
+        return [piece if isinstance(piece, bytes) else b"" for piece in found]
+
+    async def history_numbers(
+        self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]
+    ) -> list[int | None]:
+        """The number that stands at a place of each stream's history, None where nothing does. One round trip."""
+        found = await self.history_pieces(streams, places)
+        return [int.from_bytes(n, "little") if len(n) == 8 else None for n in found]
 
     async def load_old_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The histories that versions before record format 4 kept, empty where there is none. One round trip."""
@@ -201,12 +208,17 @@ class StateStore(Database):
         old = [self._old.streams] if self.moving and tenant == self.tenant else []
         return [*(sets.streams for sets in self.keys.sets_of(tenant)), *old]
 
-    async def count_open(self, within_s: float) -> int:
-        """How many streams have an open anomaly and sent a reading within the last `within_s` seconds."""
-        since = b"%.3f" % (self._now() - within_s)
-        async with self.within("count open anomalies"):
-            keys = [*(sets.open for sets in self.keys.sets), *([self._old.open] if self.moving else [])]
-            return sum(await self._in_all([b"ZCOUNT", key, since, b"+inf"] for key in keys))
+    async def name_alerts(self, alerts: Sequence[NamedAlert]) -> None:
+        """Keep alerts under the names of their streams, for `open_anomalies`; the same one twice is kept once."""
+        await name_alerts(self, alerts)
+
+    async def open_anomalies(self, within_s: float, most: int) -> Open:
+        """What is open, of streams that sent a reading within the last `within_s` seconds; see open_anomalies.py."""
+        return await open_anomalies(self, self._now() - within_s, most)
+
+    async def streams_like(self, pattern: str, most: int) -> tuple[list[StreamKey], int]:
+        """Up to `most` streams that a pattern means, and how many there are; see open_anomalies.py."""
+        return await streams_like(self, pattern, most)
 
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none. One round trip."""

@@ -298,7 +298,7 @@ def test_the_access_list_of_the_page_is_enough(settings: Callable[..., Settings]
     url = redis_url.replace("unix://", f"unix://{user}:PASSWORD@")
     with redis.Redis.from_url(url) as database, pytest.raises(redis.exceptions.NoPermissionError):
         database.get("others")
-    with TestClient(create_app(settings(redis_url=url))) as client:
+    with TestClient(create_app(settings(redis_url=url, channel_series="many-*"))) as client:
         assert client.get("/readyz").status_code == 200, client.get("/readyz").text
         assert client.put("/v1/streams/few", json={"reorder_window_s": 600}).is_success
         sent = readings("few", 40)
@@ -311,7 +311,10 @@ def test_the_access_list_of_the_page_is_enough(settings: Callable[..., Settings]
         post(client, [{**sent[1], "stream": f"many-{number}"} for number in range(100)])
         assert client.get("/v1/streams").json()["total"] == 101
         assert client.get("/v1/streams/few/history").is_success
-        assert "gatewatch_open_anomalies" in client.get("/metrics").text
+        exposed = client.get("/metrics").text
+        assert "gatewatch_store_up 1.0" in exposed
+        assert 'gatewatch_open_anomaly_score{channel="flow"' in exposed
+        assert 'gatewatch_channel_value{channel="pressure",stream="many-7"}' in exposed
         assert client.delete("/v1/streams/few").is_success
 
 

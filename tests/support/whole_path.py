@@ -17,13 +17,18 @@ import httpx2
 import pytest
 
 
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 @contextmanager
 def serving(
     artefact: Path, data: Path, *options: str, **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = int(environment.get("GATEWATCH_PORT") or free_port())
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
     kept |= {
         "GATEWATCH_MODEL": str(artefact),

@@ -1,0 +1,195 @@
+"""What a reading and a stream cost, for `gatewatch capacity`; and the model against runs of its own.
+
+    python -m benchmarks.capacity                # measures, and writes service/commands/capacity.json
+    python -m benchmarks.capacity --check        # 200,000 streams of few readings, 20,000 with a full history
+
+Costs are measured at 1 and 8 channels and taken to be a line between. CPU time is that of the processes, so a machine
+that is busy with others changes it little. The checks are with 4 channels, which were not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load import artefact, bodies, drive, resident_mib, server
+from benchmarks.speed import SERVE
+from gatewatch.service.commands.capacity import COEFFICIENTS, load, plan
+from gatewatch.service.storage.private_redis import start_private_redis
+
+BULK, STREAMS, KEPT, FEW = 1000, 1000, 128, 4
+CHANNELS = (1, 8)
+ALONE, EACH = 32, 60
+"""Connections that send readings one by one, and how many each sends."""
+
+CHECKED_CHANNELS = 4
+
+
+class Running:
+    """A service on a Redis of its own."""
+
+    def __init__(self, port: int, pids: tuple[int, int], client: Redis) -> None:
+        self.port, self.pids, self.client = port, pids, client
+
+    def info(self) -> dict[str, float]:
+        """Bytes that Redis has in memory, and has got, sent and written since its start."""
+        found: Any = self.client.info("all")
+        names = ("used_memory", "total_net_input_bytes", "total_net_output_bytes", "aof_current_size")
+        return {name: float(found[name]) for name in names}
+
+    def send(self, sent: list[list[bytes]], size: int) -> dict[str, float]:
+        """Send all bodies; what a reading cost. The first body of each connection is not counted."""
+        before = self.info()
+        load = drive(self.port, self.pids, "/v1/readings", sent, size, 3600)
+        after = self.info()
+        if set(load.statuses) != {"200"}:
+            raise RuntimeError(f"not all were scored: {load.statuses}")
+        counted = load.readings
+        every = sum(len(own) for own in sent) * size
+        return {
+            "service_us": load.cpu_us(0),
+            "redis_us": load.cpu_us(1),
+            "readings": float(counted),
+            "to_redis": (after["total_net_input_bytes"] - before["total_net_input_bytes"]) / every,
+            "from_redis": (after["total_net_output_bytes"] - before["total_net_output_bytes"]) / every,
+            "file": (after["aof_current_size"] - before["aof_current_size"]) / every,
+        }
+
+
+@contextmanager
+def running(model: str, channels: int) -> Iterator[Running]:
+    """`model`: general or trained."""
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {
+            "GATEWATCH_LOG_LEVEL": "error",
+            "GATEWATCH_STREAMS": "10000000",
+            "GATEWATCH_STORE_TIMEOUT_MS": "60000",
+        }
+        if model == "general":
+            names = ",".join(f"c{number}" for number in range(channels))
+            environment |= {"GATEWATCH_MODEL": "general", "GATEWATCH_CHANNELS": names}
+        else:
+            environment["GATEWATCH_MODEL"] = str(artefact(Path(scratch) / "artefact", 64, channels))
+        with start_private_redis(Path(scratch) / "redis") as private, Redis.from_url(private.url) as client:
+            client.config_set("auto-aof-rewrite-percentage", 0)
+            redis_pid = int(client.info("server")["process_id"])
+            environment["GATEWATCH_REDIS_URL"] = private.url
+            with server(SERVE, environment) as (port, pid):
+                yield Running(port, (pid, redis_pid), client)
+
+
+def measured(model: str, channels: int) -> dict[str, float]:
+    """Of one number of channels: each cost of Coefficients."""
+    with running(model, channels) as one:
+        empty = one.info()["used_memory"]
+        rounds = STREAMS // BULK
+        every = bodies(1, KEPT * rounds, BULK, 1, channels, STREAMS)[0]
+        one.send([every[: FEW * rounds]], BULK)
+        few = (one.info()["used_memory"] - empty) / STREAMS
+        cost = one.send([every[FEW * rounds :]], BULK)
+        full = (one.info()["used_memory"] - empty) / STREAMS
+        resident = resident_mib(one.pids[0]) * 2**20
+        alone = one.send(bodies(ALONE, EACH, 1, 2, channels), 1)
+    kept = (full - few) / (KEPT - FEW)
+    return {
+        "stream_bytes": full - KEPT * kept,
+        "kept_bytes": kept,
+        "service_us": cost["service_us"],
+        "redis_us": cost["redis_us"],
+        "service_request_us": alone["service_us"] - cost["service_us"],
+        "redis_request_us": alone["redis_us"] - cost["redis_us"],
+        "sent_bytes": len(every[-1]) / BULK,
+        "to_redis_bytes": cost["to_redis"],
+        "from_redis_bytes": cost["from_redis"],
+        "file_bytes": cost["file"],
+        "process_bytes": resident,
+    }
+
+
+def line(few: float, many: float) -> dict[str, float]:
+    """Through two points, but for what noise would make less than nothing."""
+    slope = max(0.0, (many - few) / (CHANNELS[1] - CHANNELS[0]))
+    fixed = few - slope * CHANNELS[0]
+    if fixed < 0:
+        fixed, slope = 0.0, many / CHANNELS[1]
+    return {"fixed": round(fixed, 2), "channel": round(slope, 3)}
+
+
+def measure(console: Console) -> None:
+    """Measure both kinds of model, and write the file."""
+    models = {}
+    for model in ("general", "trained"):
+        few, many = (measured(model, channels) for channels in CHANNELS)
+        models[model] = {what: line(few[what], many[what]) for what in few}
+        console.print(model, models[model])
+    when = datetime.now(UTC).date().isoformat()
+    said = f"Measured {when}, version {version('gatewatch')}, {os.cpu_count()} cores, by python -m benchmarks.capacity."
+    COEFFICIENTS.write_text(json.dumps({"measured": said, "models": models}, indent=1) + "\n")
+
+
+def check(console: Console, streams: int, readings: int) -> None:
+    """Run so many streams, each with so many readings, of the general model, and print model against run."""
+    need = plan(load()["general"], streams, 1.0, CHECKED_CHANNELS, readings, BULK, 2**34)
+    rounds = streams // BULK
+    with running("general", CHECKED_CHANNELS) as one:
+        empty, cpu, counted, totals = one.info()["used_memory"], [0.0, 0.0], 0.0, [0.0, 0.0, 0.0]
+        parts = max(1, streams * readings // 200_000)  # bodies of one part at a time in memory
+        for part in range(parts):
+            own = streams // parts // BULK * BULK
+            sent = bodies(1, readings * own // BULK, BULK, part, CHECKED_CHANNELS, own)
+            cost = one.send(sent, BULK)
+            counted += cost["readings"]
+            for at, what in enumerate(("service_us", "redis_us")):
+                cpu[at] += cost[what] * cost["readings"]
+            for at, what in enumerate(("to_redis", "from_redis", "file")):
+                totals[at] += cost[what] * len(sent[0]) * BULK
+        held, every = one.info()["used_memory"] - empty, streams // parts // BULK * BULK * parts
+        resident = resident_mib(one.pids[0]) * 2**20
+    table = Table(
+        title=f"{every:,} streams ({rounds} x 1,000 asked), {readings} readings each, {CHECKED_CHANNELS} channels"
+    )
+    for column in ("what", "model", "run", "model / run"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    number = every * readings
+    for what, told, found in (
+        ("bytes a stream", need.data_bytes / streams, held / every),
+        ("service µs a reading", 1e6 * need.service_cores / need.readings_per_s, cpu[0] / counted),
+        ("Redis µs a reading", 1e6 * need.redis_cores / need.readings_per_s, cpu[1] / counted),
+        ("bytes to Redis a reading", need.to_redis_bytes_per_s / need.readings_per_s, totals[0] / number),
+        ("bytes from Redis a reading", need.from_redis_bytes_per_s / need.readings_per_s, totals[1] / number),
+        ("bytes of file a reading", need.file_bytes_per_s / need.readings_per_s, totals[2] / number),
+        ("MiB of the process", need.process_bytes / 2**20, resident / 2**20),
+    ):
+        table.add_row(what, f"{told:,.1f}", f"{found:,.1f}", f"{told / found:.2f}")
+    console.print(table)
+
+
+def main() -> None:
+    """Measure, or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="run streams and compare, instead of measuring")
+    parser.add_argument("--few", type=int, default=200_000, help="streams of few readings")
+    parser.add_argument("--full", type=int, default=20_000, help="streams with a full history")
+    options = parser.parse_args()
+    console = Console(width=120)
+    if not options.check:
+        measure(console)
+        return
+    check(console, options.few, 2)
+    check(console, options.full, KEPT)
+
+
+if __name__ == "__main__":
+    main()

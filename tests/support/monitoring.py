@@ -1,0 +1,124 @@
+"""A real Prometheus and Alertmanager with the files of docker/, faster, and a receiver of what they send."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+import yaml
+
+from tests.support.whole_path import free_port
+
+DOCKER: Final = Path(__file__).parent.parent.parent / "docker"
+PROGRAMS: Final = ("prometheus", "prometheus-alertmanager")
+PATIENCE_S: Final = 40
+BEAT: Final = "250ms"
+
+
+class Monitoring:
+    """What Prometheus knows, and what Alertmanager has sent.
+
+    Attributes:
+        notifications: as they came, each with the alerts of one group.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.notifications: list[dict[str, Any]] = []
+        self._url = url
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The samples of an expression now. Fails on an expression that Prometheus does not take."""
+        reply = httpx2.get(f"{self._url}/api/v1/query", params={"query": expression}).json()
+        assert reply["status"] == "success", (expression, reply)
+        samples: list[dict[str, Any]] = reply["data"]["result"]
+        return samples
+
+    def sent(self, status: str, **labels: str) -> list[dict[str, Any]]:
+        """The notifications with an alert of this status and these labels."""
+        return [
+            one
+            for one in self.notifications
+            if any(a["status"] == status and labels.items() <= a["labels"].items() for a in one["alerts"])
+        ]
+
+
+def until(what: Callable[[], object]) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline, "it has not come about"
+        time.sleep(0.1)
+
+
+@contextmanager
+def monitoring(port: int, folder: Path) -> Iterator[Monitoring]:
+    """Prometheus scraping a service at a port, with our rules, Alertmanager with our routes, and a receiver."""
+    here, sender = free_port(), free_port()
+    watched = Monitoring(f"http://127.0.0.1:{here}")
+    with ExitStack() as stack:
+        receiver = ThreadingHTTPServer(("127.0.0.1", 0), _receiver(watched))
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        stack.callback(receiver.server_close)
+        stack.callback(receiver.shutdown)
+        _write_configuration(folder, port, sender, receiver.server_port)
+        for name, url, options in (
+            ("prometheus", watched._url, ["--storage.tsdb.path=tsdb", f"--web.listen-address=127.0.0.1:{here}"]),
+            (
+                "alertmanager",
+                f"http://127.0.0.1:{sender}",
+                ["--storage.path=alerts", f"--web.listen-address=127.0.0.1:{sender}", "--cluster.listen-address="],
+            ),
+        ):
+            program = next(one for one in PROGRAMS if one.endswith(name))
+            with (folder / f"{name}.log").open("wb") as log:
+                process = subprocess.Popen(
+                    [program, f"--config.file={name}.yml", *options], cwd=folder, stdout=log, stderr=log
+                )
+            stack.callback(process.wait, 30)
+            stack.callback(process.terminate)
+            until(partial(_ready, url))
+        yield watched
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/-/ready").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def _write_configuration(folder: Path, service: int, sender: int, receiver: int) -> None:
+    """Ours, but for addresses, and with times that a test can wait for."""
+    rules = (DOCKER / "alerts.yml").read_text()
+    (folder / "alerts.yml").write_text(re.sub(r"for: \d+[sm]", "for: 500ms", rules).replace("[75s]", "[2s]"))
+    prometheus = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
+    prometheus["global"] = {"scrape_interval": BEAT, "scrape_timeout": BEAT, "evaluation_interval": BEAT}
+    prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{sender}"]
+    prometheus["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{service}"]
+    alertmanager = yaml.safe_load((DOCKER / "alertmanager.yml").read_text())
+    alertmanager["route"] |= {"group_wait": "300ms", "group_interval": "500ms"}
+    alertmanager["receivers"][0]["webhook_configs"] = [{"url": f"http://127.0.0.1:{receiver}"}]
+    for name, content in (("prometheus", prometheus), ("alertmanager", alertmanager)):
+        (folder / f"{name}.yml").write_text(yaml.safe_dump(content))
+
+
+def _receiver(watched: Monitoring) -> type[BaseHTTPRequestHandler]:
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            watched.notifications.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    return Receiver
