@@ -169,10 +169,10 @@ class ClusterStore(StateStore):
                 saved[row] = ok
         return saved, failed
 
-    async def count_streams(self) -> int:
-        """How many streams there are; of a node that does not answer, as many as there were."""
+    async def count_streams(self, tenant: str) -> int:
+        """How many streams a tenant has; of a node that does not answer, as many as there were."""
         async with self.within("count streams"):
-            keys = [sets.streams for sets in self.keys.sets]
+            keys = [sets.streams for sets in self.keys.sets_of(tenant)]
             parts = [Part(key, encoder.packed([b"ZCARD", key]), 1) for key in keys]
             outcomes = await self.cluster.exchange(parts)
             for key, replies in zip(keys, outcomes, strict=True):
@@ -236,7 +236,7 @@ class ClusterStore(StateStore):
         nodes = {await self.cluster.member_of(sets.streams) for sets in self.keys.sets}
         while len(chosen) < len(nodes.intersection(masters)):
             stream = StreamKey(self.tenant, f"\0{number}")  # no stream has this name
-            sets: Sets = self.keys.sets[bucket_of(identity(stream), self.keys.buckets)]
+            sets: Sets = self.keys.sets_of(self.tenant)[bucket_of(identity(stream), self.keys.buckets)]
             chosen.setdefault(await self.cluster.member_of(sets.streams), stream)
             number += 1
         return list(chosen.values())
@@ -304,6 +304,9 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
     for row in writes.unlisted:
         some, at = places[row]
         some.unlisted.append(at)
+    for write in writes.incidents:
+        some, at = places[write.row]
+        some.incidents.append(write._replace(row=at))
     for _, some in split.values():
         some.opened, some.closed = writes.opened, writes.closed  # of which those count that are among its streams
     return list(split.values())
