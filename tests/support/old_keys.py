@@ -24,7 +24,8 @@ def put_back_keys(database: redis.Redis, tenant: str) -> None:
             for part in PARTS:
                 if database.exists(keys.part(stream, part)):
                     database.rename(keys.part(stream, part), old_key(tenant, stream.name, part))
-        for kind, key in zip(("streams", "open", "alerts"), sets, strict=True):
+        for kind in ("streams", "open", "alerts"):
+            key = getattr(sets, kind)
             if members := client.zrange(key, 0, -1, withscores=True):
                 database.zadd(old + kind, dict(members))
                 database.delete(key)
