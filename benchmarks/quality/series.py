@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-SETS = ("nab", "skab", "smap_msl", "smd")
+SETS = ("nab", "skab", "smap_msl", "smd", "asd", "gecco", "tep", "motes", "hvac", "injected")
 
 Span = tuple[int, int]
 

@@ -21,5 +21,7 @@ def of_version_1(detector: Detector, states: NDArray[Any]) -> NDArray[Any]:
         if name in PLACES and "origin" in (states.dtype.names or ()):
             origins = states["origin"]
             values = values + (origins if values.ndim == 2 else origins[..., None])
+        if name == "counted":
+            values = values[:, : old[name].shape[1]]  # jumps were not counted
         old[name] = values
     return old

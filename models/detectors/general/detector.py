@@ -13,9 +13,12 @@ from gatewatch.models.artefact.files import Artefact, GeneralManifest, load_arte
 from gatewatch.models.artefact.graph import check_steps, open_session, settle
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.general.alert_budget import (
+    REPEATS,
     budget_fields,
+    comes_again,
     joined,
     kept,
+    note_alerts,
     take_pace,
     thresholds,
     young_thresholds,
@@ -35,6 +38,7 @@ from gatewatch.models.detectors.general.features import (
 from gatewatch.models.detectors.general.score import (
     LARGEST_MISS,
     RANGE,
+    begin_surprise,
     due_forecasts,
     forget_forecasts,
     judge_general,
@@ -102,7 +106,7 @@ class GeneralDetector(Detector):
 
     The network is shown each channel by `models.detectors.general.features`, and forecasts its value 1, 3, 10 and 30
     readings ahead, in steps from the last one; `models.detectors.general.score` makes a score of how far that was off.
-    A state has some 1.6 KB a channel, of which 1 KB is the network's.
+    A state has some 1.7 KB a channel, of which 1 KB is the network's.
     """
 
     def __init__(self, artefact: Artefact, channels: Sequence[str], alerts_per_week: float | None = None) -> None:
@@ -167,7 +171,10 @@ class GeneralDetector(Detector):
 
     def from_version_1(self, states: Records) -> Records:
         """(B,) states from those of `state_dtype_1`: places become distances from an origin, the last value."""
-        taken = taken_over(states, self.initial(len(states)))
+        names = [name for name in states.dtype.names or () if name != "counted"]
+        taken = taken_over(states[names], self.initial(len(states)))
+        taken["counted"][:, : states["counted"].shape[1]] = states["counted"]  # without jumps
+        taken["changes"] = taken["count"]
         taken["origin"] = 0.0
         at = np.nonzero(taken["count"] > 0)
         for name in PLACES:  # in float64, before they are rounded
@@ -182,7 +189,8 @@ class GeneralDetector(Detector):
         """(B,) states of streams that have not seen a reading."""
         states = np.zeros(streams, self.state_dtype)
         states["inside"] = RANGE_ALERT_READINGS
-        states["ahead"] = np.nan
+        states["repeats"] = REPEATS
+        begin_surprise(states)
         states["last_ms"] = NEVER
         return self.with_incidents_ended(states)
 
@@ -219,7 +227,11 @@ class GeneralDetector(Detector):
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
         residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-        return self._take_in(judged, mid, half, residual, states, worse | ~within)
+        again = comes_again(states, judged.score, self.alerts_per_week)
+        urgent = worse | ~within
+        step = self._take_in(judged, mid, half, residual, states, urgent | again)
+        note_alerts(states, step.alert, step.alert & again & ~urgent)
+        return step
 
     def _note_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.int64]:
         """(B,) time since the reading before, see models.detectors.clock; of gaps the forecasts and the network know
