@@ -34,6 +34,7 @@ from gatewatch.models.detectors.general.features import (
     placed,
     running_fields,
     seasonal,
+    table_miss,
 )
 from gatewatch.models.detectors.general.score import (
     LARGEST_MISS,
@@ -171,18 +172,20 @@ class GeneralDetector(Detector):
 
     def from_version_1(self, states: Records) -> Records:
         """(B,) states from those of `state_dtype_1`: places become distances from an origin, the last value."""
-        names = [name for name in states.dtype.names or () if name != "counted"]
+        other = ("counted", "table", "visits")
+        names = [name for name in states.dtype.names or () if name not in other]
         taken = taken_over(states[names], self.initial(len(states)))
+        taken["table"], taken["visits"] = states["table"][:, :, None], states["visits"][:, :, None]
         taken["counted"][:, : states["counted"].shape[1]] = states["counted"]  # without jumps
         taken["changes"] = taken["count"]
         taken["origin"] = 0.0
         at = np.nonzero(taken["count"] > 0)
         for name in PLACES:  # in float64, before they are rounded
-            places, origins = states[name][at].astype(np.float64), taken["last"][at]
-            taken[name][at] = places - (origins if places.ndim == 1 else origins[:, None])
+            places, origins = taken[name][at].astype(np.float64), taken["last"][at]
+            taken[name][at] = places - origins.reshape(-1, *[1] * (places.ndim - 1))
         taken["origin"] = taken["last"]
         old = states["last_ms"] - states["first_ms"] >= DAY_MS  # their tables counted as known
-        taken["tried"][old], taken["table_miss"][old] = BINS, states["miss"][old][..., -1]
+        taken["tried"][old], taken["table_miss"][old] = BINS, states["miss"][old][..., -1:]
         return taken
 
     def initial(self, streams: int) -> Records:
@@ -219,7 +222,8 @@ class GeneralDetector(Detector):
         threshold = thresholds(states, self.alerts_per_week)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
         asked = young_thresholds(threshold, readings)
-        judged = judge_general(values, now, ahead, due, expected, known, states, readings, asked, within)
+        off = table_miss(states, timestamps_ms)
+        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, asked, within)
         self._look_ahead(observe(states, values, now, timestamps_ms, elapsed), states, readings)
         take_pace(states, elapsed, readings)
         outside = judged.parts[:, RANGE] > 1.0

@@ -146,6 +146,7 @@ def judge_general(
     due: Floats,
     seasonal: Floats,
     by_table: NDArray[np.bool_],
+    off_by_table: Floats,
     states: Records,
     readings: NDArray[np.integer[Any]],
     threshold: Floats,
@@ -160,6 +161,7 @@ def judge_general(
         due: (B, C, horizons) forecasts of it from the origins, NaN where there is none.
         seasonal: (B, C) what the time of day lets expect, from the origins.
         by_table: (B, C) whether the table knew that; else it is the last value.
+        off_by_table: (B, C) how far the table is usually off.
         states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
         readings: (B,) how many readings each stream has seen.
         threshold: (B, 2) T in nats, of what is counted and of `range`: another only while a stream is young.
@@ -176,7 +178,7 @@ def judge_general(
 
     kinds = np.empty((KINDS, streams, channels))
     leap = np.abs(change)
-    kinds[EVENT], jump = _surprise(x, leap, due, seasonal, by_table, states, told)
+    kinds[EVENT], jump = _surprise(x, leap, due, seasonal, by_table, off_by_table, states, told)
     kinds[EVENT] *= told
     kinds[1], kinds[2] = strayed(x, leap, observed, states)
     kinds[:JUMP] /= channels**0.25
@@ -295,6 +297,7 @@ def _surprise(
     due: Floats,
     seasonal: Floats,
     by_table: NDArray[np.bool_],
+    off_by_table: Floats,
     states: Records,
     observed: NDArray[np.bool_],
 ) -> tuple[Floats, Floats]:
@@ -308,7 +311,7 @@ def _surprise(
     np.copyto(error, 0.0, where=~told)
     count, mean = states["misses"], states["miss"].astype(np.float64)
     usual = mean.copy()
-    np.copyto(usual[..., _SEASONAL], states["table_miss"], where=by_table)
+    np.copyto(usual[..., _SEASONAL], off_by_table, where=by_table)
     usual = np.maximum(usual, _least_miss(states)[..., None])
     known = told & (count > 0)
     off = np.minimum(error / usual, LARGEST_MISS)
