@@ -23,6 +23,7 @@ from gatewatch.models.detectors.general.alert_budget import (
     thresholds,
     young_thresholds,
 )
+from gatewatch.models.detectors.general.codes import without_codes
 from gatewatch.models.detectors.general.features import (
     BINS,
     DAY_MS,
@@ -107,7 +108,7 @@ class GeneralDetector(Detector):
 
     The network is shown each channel by `models.detectors.general.features`, and forecasts its value 1, 3, 10 and 30
     readings ahead, in steps from the last one; `models.detectors.general.score` makes a score of how far that was off.
-    A state has some 1.7 KB a channel, of which 1 KB is the network's.
+    A state has some 2 KB a channel, of which 1 KB is the network's.
     """
 
     def __init__(self, artefact: Artefact, channels: Sequence[str], alerts_per_week: float | None = None) -> None:
@@ -208,6 +209,7 @@ class GeneralDetector(Detector):
     def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
         self._check_shapes(values, timestamps_ms, states)
+        values = without_codes(values, states)
         elapsed = self._note_time(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)

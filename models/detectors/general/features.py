@@ -347,7 +347,8 @@ def _take_time_of_day(
     observed: NDArray[np.bool_],
     timestamps_ms: NDArray[np.int64],
 ) -> None:
-    rows, day, bins = np.arange(len(states)), weekend(timestamps_ms), timestamps_ms % DAY_MS // BIN_MS
+    rows, weekday, bins = np.arange(len(states)), _weekday(timestamps_ms), timestamps_ms % DAY_MS // BIN_MS
+    day = (weekday >= SATURDAY).astype(np.intp)
     table, visits = states["table"], states["visits"]
     entry, visited = table[rows, :, day, bins].astype(np.float64), visits[rows, :, day, bins]
     visited += observed & (visited < MOST_VISITS)
@@ -358,10 +359,10 @@ def _take_time_of_day(
     missed = np.minimum(np.maximum(x - entry, -wide), wide)
     table[rows, :, day, bins] = entry + observed * gain * missed
     visits[rows, :, day, bins] = visited
-    later = timestamps_ms - states["first_ms"] >= DAYS_BACK[_weekday(timestamps_ms)] * DAY_MS
+    later = timestamps_ms - states["first_ms"] >= DAYS_BACK[weekday] * DAY_MS
     trial = observed & (visited > 1) & later[:, None]
     if np.count_nonzero(trial):
         tried = np.minimum(states["tried"][rows, :, day] + trial, TRIED_READINGS)
-        misses = table_miss(states, timestamps_ms)
+        misses = states["table_miss"][rows, :, day]
         states["table_miss"][rows, :, day] = misses + trial * (np.abs(missed) - misses) / np.maximum(tried, 1)
         states["tried"][rows, :, day] = tried
