@@ -26,8 +26,8 @@ from benchmarks.quality.series import SETS
 
 Float64Array = NDArray[np.float64]
 
-SHOWN = ("alert F1", "FAR %", "false/week", "VUS-PR")
-"""Beside each set's first figure of MAIN."""
+SHOWN = {"alert F1": 3, "FAR %": 2, "false/week": 2, "VUS-PR": 3}
+"""Beside each set's first figure of MAIN; with so many places."""
 
 
 def main() -> None:
@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", type=Path, nargs="+", metavar="OUT", help="the first is what ships today")
     parser.add_argument("--detector", default="general")
+    parser.add_argument("--by", help="choose by this figure of every set, not by its own first one, e.g. 'alert F1'")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--out", type=Path, help="Markdown file for the tables")
     options = parser.parse_args()
@@ -44,8 +45,10 @@ def main() -> None:
         if (found := counts_of(options.versions, options.detector, name)) is not None
     }
     names = [path.name for path in options.versions]
-    tables = [_compared(names, counts), _left_out(names, counts)]
-    verdict = best_of(names, {name: gains(name, found) for name, found in counts.items()})
+    by = {name: options.by or MAIN[name][0] for name in counts}
+    gained = {name: gains(name, found, by[name]) for name, found in counts.items()}
+    tables = [_compared(names, counts, gained, by), _left_out(names, gained)]
+    verdict = best_of(names, gained)
     for table in tables:
         Console(width=160).print(table)
     print(verdict)
@@ -63,14 +66,14 @@ def counts_of(versions: list[Path], detector: str, name: str) -> list[Counts] | 
     return [{one: counts[one] for one in series} for counts in found]
 
 
-def gains(name: str, counts: list[Counts]) -> Float64Array:
-    """(1 + R, V) by how much each version's first figure of MAIN beats the first version's; NAB's in hundredths.
+def gains(name: str, counts: list[Counts], by: str) -> Float64Array:
+    """(1 + R, V) by how much a figure of each version beats the first version's; NAB's points in hundredths.
 
     The first row is of all series, the others of a bootstrap's.
     """
     weights = np.concatenate([np.ones((1, len(counts[0]))), resamples(len(counts[0]))])
-    main = np.stack([figures(name, found, weights)[MAIN[name][0]] for found in counts], axis=1)
-    return np.asarray((main - main[:, :1]) / (100 if name == "nab" else 1))
+    main = np.stack([figures(name, found, weights)[by] for found in counts], axis=1)
+    return np.asarray((main - main[:, :1]) / (100 if by == MAIN["nab"][0] else 1))
 
 
 def left_out(gained: Mapping[str, Float64Array]) -> dict[str, int]:
@@ -94,25 +97,25 @@ def best_of(names: list[str], gained: Mapping[str, Float64Array]) -> str:
     )
 
 
-def _compared(names: list[str], counts: Mapping[str, list[Counts]]) -> Table:
+def _compared(
+    names: list[str], counts: Mapping[str, list[Counts]], gained: Mapping[str, Float64Array], by: Mapping[str, str]
+) -> Table:
     table = Table("set", "version", "figure", "difference (90 %)", *SHOWN, title="versions")
     for name, found in counts.items():
-        gained = gains(name, found)
         for at, version in enumerate(names):
             value = {column: float(of[0]) for column, of in figures(name, found[at]).items()}
-            low, high = np.quantile(gained[1:, at], [0.05, 0.95])
+            low, high = np.quantile(gained[name][1:, at], [0.05, 0.95])
             table.add_row(
                 name if at == 0 else "",
                 version,
-                f"{MAIN[name][0]} {value[MAIN[name][0]]:.{1 if name == 'nab' else 3}f}",
-                "" if at == 0 else f"{gained[0, at]:+.3f} ({low:+.3f} to {high:+.3f})",
-                *(f"{value[column]:.{2 if column in ('FAR %', 'false/week') else 3}f}" for column in SHOWN),
+                f"{by[name]} {value[by[name]]:.{1 if by[name] == MAIN['nab'][0] else 3}f}",
+                "" if at == 0 else f"{gained[name][0, at]:+.3f} ({low:+.3f} to {high:+.3f})",
+                *(f"{value[column]:.{places}f}" if column in value else "" for column, places in SHOWN.items()),
             )
     return table
 
 
-def _left_out(names: list[str], counts: Mapping[str, list[Counts]]) -> Table:
-    gained = {name: gains(name, found) for name, found in counts.items()}
+def _left_out(names: list[str], gained: Mapping[str, Float64Array]) -> Table:
     table = Table("set", "chosen without it", "gains on it (90 %)", title="each set left out of the choice")
     for name, version in left_out(gained).items():
         low, high = np.quantile(gained[name][1:, version], [0.05, 0.95])

@@ -35,7 +35,6 @@ from gatewatch.models.detectors.general.features import (
     placed,
     running_fields,
     seasonal,
-    table_miss,
 )
 from gatewatch.models.detectors.general.score import (
     LARGEST_MISS,
@@ -214,7 +213,7 @@ class GeneralDetector(Detector):
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
         now = placed(states, values)
-        expected, known = seasonal(states, now[1], timestamps_ms)
+        expected, known, off = seasonal(states, now[1], timestamps_ms)
         ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
         mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
         half = float32(self._rare * usual)
@@ -224,7 +223,6 @@ class GeneralDetector(Detector):
         threshold = thresholds(states, self.alerts_per_week)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
         asked = young_thresholds(threshold, readings)
-        off = table_miss(states, timestamps_ms)
         judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, asked, within)
         self._look_ahead(observe(states, values, now, timestamps_ms, elapsed), states, readings)
         take_pace(states, elapsed, readings)

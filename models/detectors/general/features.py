@@ -154,25 +154,20 @@ def _weekday(timestamps_ms: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray((timestamps_ms // DAY_MS + MONDAY) % 7)
 
 
-def weekend(timestamps_ms: NDArray[np.int64]) -> NDArray[np.intp]:
-    """(B,) 1 on a Saturday or Sunday, else 0."""
-    return (_weekday(timestamps_ms) >= SATURDAY).astype(np.intp)
+def seasonal(
+    states: Records, before: Floats, timestamps_ms: NDArray[np.int64]
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32]]:
+    """What the time of day lets expect of a reading at `timestamps_ms`, whether the table knows, and how far it is
+    usually off; each (B, C).
 
-
-def table_miss(states: Records, timestamps_ms: NDArray[np.int64]) -> Floats:
-    """(B, C) how far the table is usually off on such a day as that of `timestamps_ms`."""
-    return np.asarray(states["table_miss"][np.arange(len(states)), :, weekend(timestamps_ms)].astype(np.float64))
-
-
-def seasonal(states: Records, before: Floats, timestamps_ms: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
-    """What the time of day lets expect of a reading at `timestamps_ms`, and whether the table knows; each (B, C).
-
-    It is a distance from the origins, as `before` is, the place of the last value, which stands for what is unknown.
+    The first is a distance from the origins, as `before` is, the place of the last value, which stands for what is
+    unknown.
     """
-    rows, day, bins = np.arange(len(states)), weekend(timestamps_ms), timestamps_ms % DAY_MS // BIN_MS
+    rows, bins = np.arange(len(states)), timestamps_ms % DAY_MS // BIN_MS
+    day = (_weekday(timestamps_ms) >= SATURDAY).astype(np.intp)
     known = states["visits"][rows, :, day, bins] > 0
     known &= states["tried"][rows, :, day] >= BINS
-    return np.where(known, states["table"][rows, :, day, bins], before), known
+    return np.where(known, states["table"][rows, :, day, bins], before), known, states["table_miss"][rows, :, day]
 
 
 def observe(
@@ -207,7 +202,7 @@ def observe(
     _take_time_of_day(states, scales, x, observed, timestamps_ms)
 
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
-    expected, known = seasonal(states, x, ahead)
+    expected, known, _ = seasonal(states, x, ahead)
     spread, step = np.maximum(scales[SPREAD : STEP + 1], TINY)
     offsets = np.empty((5, *values.shape))  # in spreads: value, expected next; in steps: expected next, change, recent
     np.subtract(x, scales[CENTER], out=offsets[0])

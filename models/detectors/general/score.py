@@ -146,7 +146,7 @@ def judge_general(
     due: Floats,
     seasonal: Floats,
     by_table: NDArray[np.bool_],
-    off_by_table: Floats,
+    off_by_table: NDArray[np.float32],
     states: Records,
     readings: NDArray[np.integer[Any]],
     threshold: Floats,
@@ -297,7 +297,7 @@ def _surprise(
     due: Floats,
     seasonal: Floats,
     by_table: NDArray[np.bool_],
-    off_by_table: Floats,
+    off_by_table: NDArray[np.float32],
     states: Records,
     observed: NDArray[np.bool_],
 ) -> tuple[Floats, Floats]:
