@@ -18,14 +18,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import JOIN_READINGS
+from gatewatch.models.detectors.incidents import JOIN_READINGS
 from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.readings import NO_SEQ
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Places
-from gatewatch.service.doors.json_readings import NO_SEQ
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
@@ -142,6 +142,12 @@ class Correction:
         moved = np.abs(new[:, None] - gone).min(axis=1, initial=JOIN_READINGS) < JOIN_READINGS
         opened: Entries = self.entries[new[~moved]]
         return opened
+
+    def since_begun(self) -> Entries:
+        """The entries from the first of `begun` on; none where there is none."""
+        begun = self.begun()
+        since: Entries = self.entries[self.entries["n"] >= begun["n"][0]] if len(begun) else self.entries[:0]
+        return since
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain
@@ -53,6 +53,7 @@ class Stepper:
         entries["model"] = self._model
         entries["score"] = step.score
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
+        entries["status"] |= self.detector.is_open(step.states) * np.uint8(state.OPEN)
         entries["reason"] = step.reason
         entries["single"] = 0
         entries["values"] = values

@@ -7,18 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.doors.json_readings import STREAM_NAME, SentReading
+from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
+from gatewatch.service.doors.reading_decoder import SentReading
+from gatewatch.service.incidents.incident import Share
+from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 
 Described = dict[str, Any]
-
-
-class Page(msgspec.Struct):
-    """Names of streams; `next` is the `after` of the next page, null on the last one."""
-
-    streams: list[str]
-    next: str | None
-    total: int
 
 
 class Stream(msgspec.Struct):
@@ -38,12 +33,78 @@ class Stream(msgspec.Struct):
     tag: str
 
 
+class Page(msgspec.Struct):
+    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one."""
+
+    streams: list[str | Stream]
+    next: str | None
+    total: int
+
+
 class Kept(msgspec.Struct):
     """One of a stream's last readings: its number, counted from 0, its values, and the answer it got."""
 
     n: int
     values: dict[str, float | None]
     result: Result
+
+
+class Spoken(msgspec.Struct):
+    """Who said something of an incident, and when."""
+
+    by: str
+    at: str
+
+
+class SpokenNote(Spoken):
+    """A remark."""
+
+    text: str
+
+
+class AlertOfIncident(msgspec.Struct):
+    """An alert that went out."""
+
+    timestamp: str
+    reason: str
+    score: float
+
+
+class Incident(msgspec.Struct):
+    """What is anomalous on a stream, from its first reading to its last; what people said of it.
+
+    `onset` is when it was on its way, `start` when the alert went out, `end` its last anomalous reading once it has
+    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for.
+    """
+
+    id: str
+    stream: str
+    state: str
+    model: str
+    onset: str
+    start: str
+    last: str
+    end: str | None
+    reason: str
+    peak_score: float
+    peak: str
+    last_score: float
+    anomalous: int
+    judged: int
+    channels: list[Share]
+    alerts: list[AlertOfIncident]
+    acknowledged: Spoken | None
+    label: str | None
+    labelled: Spoken | None
+    notes: list[SpokenNote]
+    readings: list[Kept] | msgspec.UnsetType = msgspec.UNSET
+
+
+class IncidentPage(msgspec.Struct):
+    """Incidents; `next` is the `after` of the next page, null on the last one."""
+
+    incidents: list[Incident]
+    next: str | None
 
 
 def ref(name: str) -> Described:
@@ -80,16 +141,16 @@ OF_A_STREAM: Final[dict[int | str, Described]] = {
 
 
 def complete(document: Described) -> Described:
-    """Add the routes of ingest.py, the schemas and the links to FastAPI's document."""
+    """Add the schemas to FastAPI's document."""
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept), ref_template=ref("{name}")["$ref"]
+        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident), ref_template=ref("{name}")["$ref"]
     )[1]
     document.setdefault("components", {})["schemas"] = {
         "Problem": _PROBLEM,
         "StreamSettings": StreamSettings.model_json_schema(),
+        **{kind.__name__: kind.model_json_schema() for kind in (Answer, LabelAnswer, NoteAnswer)},
         **schemas,
     }
-    document["paths"] = {**_posts(), **document["paths"]}
     return document
 
 
@@ -108,56 +169,37 @@ _PROBLEM = {
 }
 
 
-def _posts() -> Described:
-    """The two routes that FastAPI does not serve."""
-    name = {"type": "string", "pattern": f"^{STREAM_NAME.pattern}$", "maxLength": 128}
-    stream = {"name": "stream", "in": "path", "required": True, "schema": name}
-    many = "Send a JSON array of readings, or NDJSON (one a line), gzipped or not. Each reading gets its own result."
-    single = "The same for one stream, whose name stands in the path and may be left out of the readings."
-    return {
-        "/v1/readings": {
-            "post": {
-                "operationId": "post_readings",
-                "summary": "Score readings of many streams",
-                "description": many,
-                **_post({}),
-            }
-        },
-        "/v1/streams/{stream}/readings": {
-            "post": {
-                "operationId": "post_readings_of_stream",
-                "summary": "Score readings of one stream",
-                "description": single,
-                "parameters": [stream],
-                **_post(links()),
-            }
-        },
-    }
-
-
-def _post(links: Described) -> Described:
-    answers: dict[int | str, Described] = {
-        200: {
-            "description": "One result for each reading, in the order and form sent",
-            "content": _one_or_many(ref("Result")),
-            "links": links,
-        },
-        **NO_BODY,
-        405: OTHER_METHOD,
-        408: problem_with("The head or the body was not whole in time; the connection is closed"),
-        422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422, else 200)"),
-        429: NO_ROOM,
-        431: problem_with("URL and headers are over the limit; the connection is closed"),
-        503: AWAY,
-    }
-    return {
-        "requestBody": {"required": True, "content": _one_or_many(ref("SentReading"))},
-        "responses": {str(status): answer for status, answer in sorted(answers.items())},
-    }
-
-
 def _one_or_many(item: Described) -> Described:
     return {
         "application/json": {"schema": {"anyOf": [{"type": "array", "items": item}, item]}},
         "application/x-ndjson": {"schema": item},
     }
+
+
+TAKEN: Final[dict[int | str, Described]] = {
+    200: {
+        "description": "One result for each reading, in the order and form sent",
+        "content": _one_or_many(ref("Result")),
+    },
+    **NO_BODY,
+    405: OTHER_METHOD,
+    408: problem_with("The head or the body was not whole in time; the connection is closed"),
+    422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422, else 200)"),
+    429: NO_ROOM,
+    431: problem_with("URL and headers are over the limit; the connection is closed"),
+    503: AWAY,
+}
+"""What a request with readings gets."""
+
+POST_READINGS: Final[Described] = {"requestBody": {"required": True, "content": _one_or_many(ref("SentReading"))}}
+POST_OF_STREAM: Final[Described] = {
+    **POST_READINGS,
+    "parameters": [
+        {
+            "name": "stream",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": f"^{STREAM_NAME.pattern}$", "maxLength": 128},
+        }
+    ],
+}

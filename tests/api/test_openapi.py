@@ -95,6 +95,7 @@ def run(app: Any, seed: int) -> dict[str, str]:
         }
     )
     document = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
+    document = document.exclude(path="/v1/incidents/stream")  # it has no end; test_incidents.py listens to it
     wrong: dict[str, str] = {}
     for event in from_schema(document).execute():
         if isinstance(event, events.NonFatalError):
