@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from gatewatch.models.record_fields import load, store
 
 Records = NDArray[Any]
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 HORIZONS = (1, 3, 10, 30)
 """Readings ahead. The mean surprise of four horizons found 3 points more of NAB than that of one (a prototype)."""
@@ -88,7 +88,7 @@ MOST_VISITS = np.iinfo(np.uint16).max
 
 CENTER, SPREAD, STEP, RECENT, LOW, HIGH, REACH = range(7)
 SCALES = 7
-"""The fields from `center` on, as `blocks.load` gives them."""
+"""The fields from `center` on, as `record_fields.load` gives them."""
 
 
 def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]:
@@ -118,12 +118,12 @@ def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tupl
     ]
 
 
-def bounded(values: NDArray[Any]) -> Floats:
+def bounded(values: NDArray[Any]) -> Float64Array:
     """Values within ±LARGEST_VALUE, so that sums of some of them are still a float32."""
     return np.minimum(np.maximum(values.astype(np.float64), -LARGEST_VALUE), LARGEST_VALUE)
 
 
-def placed(states: Records, values: Floats) -> Floats:
+def placed(states: Records, values: Float64Array) -> Float64Array:
     """(3, B, C) of values in physical units: their place and that of the values before, from the origins; the change.
 
     A missing value is taken for the one before. Where no value came before, the place is that of the center.
@@ -140,7 +140,7 @@ def placed(states: Records, values: Floats) -> Floats:
     return now
 
 
-def move_origins(states: Records, at: tuple[NDArray[np.intp], ...], to: Floats) -> None:
+def move_origins(states: Records, at: tuple[NDArray[np.intp], ...], to: Float64Array) -> None:
     """Put the origins of some channels at other values; what is kept as a distance from them stays where it is."""
     by = states["origin"][at] - to
     states["origin"][at] = to
@@ -155,8 +155,8 @@ def _weekday(timestamps_ms: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def seasonal(
-    states: Records, before: Floats, timestamps_ms: NDArray[np.int64]
-) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32]]:
+    states: Records, before: Float64Array, timestamps_ms: NDArray[np.int64]
+) -> tuple[Float64Array, NDArray[np.bool_], NDArray[np.float32]]:
     """What the time of day lets expect of a reading at `timestamps_ms`, whether the table knows, and how far it is
     usually off; each (B, C).
 
@@ -172,8 +172,8 @@ def seasonal(
 
 def observe(
     states: Records,
-    values: Floats,
-    now: Floats,
+    values: Float64Array,
+    now: Float64Array,
     timestamps_ms: NDArray[np.int64],
     elapsed_ms: NDArray[np.int64],
 ) -> NDArray[np.float32]:
@@ -241,11 +241,11 @@ def _take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
 
 def _take_values(
     states: Records,
-    values: Floats,
-    now: Floats,
+    values: Float64Array,
+    now: Float64Array,
     observed: NDArray[np.bool_],
     started: NDArray[np.bool_],
-) -> Floats:
+) -> Float64Array:
     """The running scales, as the module's text has them; what is not observed changes nothing.
 
     Returns:
@@ -295,7 +295,7 @@ def _take_values(
 
 
 def _lesson(
-    states: Records, difference: Floats, observed: NDArray[np.bool_]
+    states: Records, difference: Float64Array, observed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
     """Which channels are in their first lesson, and which end it with this reading; None if none is in it."""
     moves = states["moves"]
@@ -337,8 +337,8 @@ def _heal(states: Records, learned: NDArray[np.bool_]) -> None:
 
 def _take_time_of_day(
     states: Records,
-    scales: Floats,
-    x: Floats,
+    scales: Float64Array,
+    x: Float64Array,
     observed: NDArray[np.bool_],
     timestamps_ms: NDArray[np.int64],
 ) -> None:

@@ -48,7 +48,7 @@ from gatewatch.models.detectors.trained.score import (
 )
 from gatewatch.models.record_fields import load, store
 
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
 Fields = list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]
 
@@ -124,12 +124,12 @@ def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
     states["ahead"][which] = np.nan
 
 
-def remember_forecasts(states: Records, forecasts: Floats, turn: NDArray[np.integer[Any]]) -> None:
+def remember_forecasts(states: Records, forecasts: Float64Array, turn: NDArray[np.integer[Any]]) -> None:
     """Keep forecasts (B, C, horizons), from the origins, until their readings come; `turn` (B,) counts readings."""
     states["ahead"][_due(turn)] = forecasts.swapaxes(1, 2)
 
 
-def due_forecasts(states: Records, turn: NDArray[np.integer[Any]]) -> Floats:
+def due_forecasts(states: Records, turn: NDArray[np.integer[Any]]) -> Float64Array:
     """(B, C, horizons) what was forecast 1, 3, 10 and 30 readings ago of the `turn`-th reading; NaN where nothing."""
     return np.asarray(states["ahead"][_due(turn)].swapaxes(1, 2).astype(np.float64))
 
@@ -140,23 +140,23 @@ def _due(turn: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
 
 
 def judge_general(
-    values: Floats,
-    now: Floats,
-    mid: Floats,
-    due: Floats,
-    seasonal: Floats,
+    values: Float64Array,
+    now: Float64Array,
+    mid: Float64Array,
+    due: Float64Array,
+    seasonal: Float64Array,
     by_table: NDArray[np.bool_],
     off_by_table: NDArray[np.float32],
     states: Records,
     readings: NDArray[np.integer[Any]],
-    threshold: Floats,
+    threshold: Float64Array,
     within: NDArray[np.bool_],
 ) -> Judged:
-    """Score one reading of each of B streams, before `running.observe` takes it in.
+    """Score one reading of each of B streams, before `features.observe` takes it in.
 
     Args:
         values: (B, C) physical units; NaN is missing.
-        now: (3, B, C) from `running.placed`.
+        now: (3, B, C) from `features.placed`.
         mid: (B, C) what was expected of it, from the origins.
         due: (B, C, horizons) forecasts of it from the origins, NaN where there is none.
         seasonal: (B, C) what the time of day lets expect, from the origins.
@@ -226,7 +226,9 @@ def judge_general(
     return Judged(score, reason, shares(strange[reason, rows]), parts, (x - mid) * told, alone, stops, excess)
 
 
-def _nats(size: Floats, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]]) -> tuple[Floats, Floats]:
+def _nats(
+    size: Float64Array, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]]
+) -> tuple[Float64Array, Float64Array]:
     """Rarity and places of (B, KINDS) sizes."""
     nats, place = np.zeros(size.shape), np.zeros(size.shape)
     nats[:, :JUMP], place[:, :JUMP] = rarity(size[:, :JUMP], counted[:, :JUMP], readings, YOUNG_READINGS)
@@ -238,10 +240,10 @@ def _nats(size: Floats, counted: NDArray[np.float32], readings: NDArray[np.integ
 
 
 def _alone(
-    sizes: Floats,
+    sizes: Float64Array,
     counted: NDArray[np.float32],
     readings: NDArray[np.integer[Any]],
-    limit: Floats,
+    limit: Float64Array,
     rare: NDArray[np.bool_],
 ) -> NDArray[np.bool_] | None:
     """(B, C) whether the (KINDS, B, C) sizes of a channel are rare enough if all others are as usual.
@@ -259,7 +261,7 @@ def _alone(
     return alone
 
 
-def nats_of(z: Floats) -> Floats:
+def nats_of(z: Float64Array) -> Float64Array:
     """-ln P(|t₃| > z), Student's t with 3 degrees of freedom; the series where the closed form cancels."""
     y = np.sqrt(3) / np.maximum(z, 1e-9)
     tail = np.arctan(y) - y / (1 + y * y)
@@ -278,12 +280,12 @@ def miss_for(nats: float) -> float:
     return high
 
 
-def usual_miss(states: Records) -> Floats:
+def usual_miss(states: Records) -> Float64Array:
     """(B, C) S of the forecast one reading ahead."""
     return np.asarray(np.maximum(states["miss"][..., 0], _least_miss(states)))
 
 
-def _least_miss(states: Records) -> Floats:
+def _least_miss(states: Records) -> Float64Array:
     """(B, C) what a miss is at least taken for: small shares of the reach, of the step, of the value itself."""
     reach = states["reach"].astype(np.float64)
     return np.asarray(
@@ -292,15 +294,15 @@ def _least_miss(states: Records) -> Floats:
 
 
 def _surprise(
-    x: Floats,
-    leap: Floats,
-    due: Floats,
-    seasonal: Floats,
+    x: Float64Array,
+    leap: Float64Array,
+    due: Float64Array,
+    seasonal: Float64Array,
     by_table: NDArray[np.bool_],
     off_by_table: NDArray[np.float32],
     states: Records,
     observed: NDArray[np.bool_],
-) -> tuple[Floats, Floats]:
+) -> tuple[Float64Array, Float64Array]:
     """(B, C) each: a_c after the reading, and by how many mean misses it is off both the forecast one ahead and the
     last value; takes the misses in."""
     expected = np.empty((*x.shape, _SEASONAL + 1))
@@ -335,7 +337,7 @@ def _surprise(
     return surprise, jump
 
 
-def _healed(miss: Floats, states: Records) -> Floats:
+def _healed(miss: Float64Array, states: Records) -> Float64Array:
     """At the end of a channel's first lesson no miss counts for more than ten steps, as running heals the scales."""
     learned = states["moves"] == UNCLIPPED
     if not np.count_nonzero(learned):
@@ -343,7 +345,7 @@ def _healed(miss: Floats, states: Records) -> Floats:
     return np.where(learned[..., None], np.minimum(miss, 10 * states["step"].astype(np.float64)[..., None]), miss)
 
 
-def _runs(change: Floats, observed: NDArray[np.bool_], states: Records, strange: Floats) -> None:
+def _runs(change: Float64Array, observed: NDArray[np.bool_], states: Records, strange: Float64Array) -> None:
     """How long each channel has stood still and been missing, in units of what is usual for it; into (2, B, C)."""
     counts = load(states, "still", 4)
     runs, longest = counts[:2], counts[2:]  # still and absent
@@ -368,7 +370,7 @@ def _runs(change: Floats, observed: NDArray[np.bool_], states: Records, strange:
     np.minimum(strange, MOST_OF_RUNS, out=strange)
 
 
-def _run_limits(longest: Floats, states: Records) -> Floats:
+def _run_limits(longest: Float64Array, states: Records) -> Float64Array:
     """(2, B, C) the most readings that each channel may stand still and be missing, by the longest so far."""
     limits = RUN_MARGIN * longest
     channels = longest.shape[2]
@@ -387,8 +389,8 @@ def set_apart(states: Records) -> NDArray[np.bool_]:
 
 
 def _outside(
-    x: Floats, told: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]
-) -> tuple[Floats, Floats]:
+    x: Float64Array, told: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]
+) -> tuple[Float64Array, Float64Array]:
     """(B, C) nats of having left the range so far, and by which share of it."""
     low, high = load(states, "low", 2)
     wide = high - low
