@@ -2,11 +2,14 @@
 
     python -m benchmarks.quality DATA --eval EVAL --out OUT [--sets nab,skab] [--detectors gatewatch,persistence]
 
-DATA holds `nab/` (data/<category>/<file>.csv, labels/combined_windows.json) and `skab/`, `smap_msl/`, `smd/` (train/,
-test/, labels.json); EVAL holds the scorers `multi_eval.py` and `nab_score.py`. Detectors are listed in `detectors.py`
-and `benchmarks/peers.py`; peers flag what exceeds the 0.999 quantile of their scores on the train part. Those named
-are run and kept under OUT/<detector>/<set>/; the tables, printed and in OUT/table.md, show all that OUT has of the
-sets: `--detectors ""` runs nothing.
+DATA holds `nab/` (data/<category>/<file>.csv, labels/combined_windows.json) and `skab/`, `smap_msl/`, `smd/` and others
+(train/, test/, labels.json); `injected` is made, see `injected.py`. EVAL holds the scorers `multi_eval.py` and
+`nab_score.py`. Detectors are listed in `detectors.py` and `benchmarks/peers.py`; peers flag what exceeds the 0.999
+quantile of their scores on the train part. Those named are run and kept under OUT/<detector>/<set>/; the tables,
+printed and in OUT/table.md, show all that OUT has of the sets: `--detectors ""` runs nothing. `--sample 6` takes six
+series of each set, for a first impression in minutes: give it an OUT of its own.
+
+To choose between versions of Gatewatch, run each into an OUT of its own and compare them with `choose.py`.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--detectors", default=",".join(DEFAULT), help=f"of {', '.join(DETECTORS)}")
+    parser.add_argument("--sample", type=int, help="series of each set, evenly chosen; all by default")
     parser.add_argument(
         "--compare",
         default="gatewatch-gatewatch-last,lstm-persistence,gatewatch-persistence,gatewatch-lstm,gatewatch-target-lstm",
@@ -48,7 +52,7 @@ def main() -> None:
     pairs = [_pair(parser, text) for text in options.compare.split(",") if text]
     scorers = Scorers(options.eval)
     for name in sets:
-        series = read_set(options.data, name)
+        series = read_set(options.data, name, options.out, options.sample)
         for detector in detectors:
             if covers(detector, name):
                 measure(detector, name, series, scorers, options.out / detector / name)

@@ -189,7 +189,15 @@ def _inputs(command: Command, set_name: str, series: list[Series], scratch: Path
     first = series[0]
     files = first.path.parents[1] if set_name == "nab" else first.path.parent
     train = first.train.parent if first.train is not None else files
-    if set_name == "nab" or not (command.targets_only or command.history):
+    paired = all(one.train is None or one.train.name == one.path.name for one in series)
+    whole = len(series) == len(list(files.rglob("*.csv*")))
+    if set_name == "nab" and not whole:
+        for one in series:
+            path = scratch / "test" / f"{one.name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(one.path, path)
+        return scratch / "test", scratch / "test"
+    if set_name == "nab" or (paired and whole and not (command.targets_only or command.history)):
         return files, train
     for one in series:
         assert one.train is not None

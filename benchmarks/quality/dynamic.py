@@ -96,7 +96,7 @@ def main() -> None:
     scorers = Scorers(options.eval)
     table = Table("set", "detector", "learned", "dynamic", title="thresholds")
     for name in options.sets.split(","):
-        series = read_set(options.data, name)
+        series = read_set(options.data, name, options.out)
         for detector in options.detectors.split(","):
             if not (options.out / detector / name / "measured.json").exists():
                 continue

@@ -17,16 +17,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.quality.series import Series, period
+from benchmarks.quality.series import SETS, Series, period
 
 Counts = dict[str, dict[str, float]]  # of each series
 Figures = dict[str, NDArray[np.float64]]  # (R,) each, for R weightings of the series
 
 PROFILES = {"standard": "standard", "low FP": "reward_low_FP_rate", "low FN": "reward_low_FN_rate"}
-MAIN = {"nab": ("standard", "VUS-PR"), "skab": ("F1", "VUS-PR")} | dict.fromkeys(
-    ("smap_msl", "smd"), ("composite", "VUS-PR")
-)
-"""The figures of each set that come with an interval."""
+MAIN = dict.fromkeys(SETS, ("event F1", "alert F1", "VUS-PR")) | {
+    "nab": ("standard", "alert F1", "VUS-PR"),
+    "skab": ("F1", "alert F1", "VUS-PR"),
+}
+"""The figures of each set that come with an interval; by the first of them versions are chosen."""
+
+MERGE_GAP = 60
+"""Rows; flags that are no farther apart are one event, where the scorer knows no other gap for a set."""
 
 RESAMPLES = 2000
 
@@ -41,10 +45,11 @@ class Scorers:
     def count(self, set_name: str, series: list[Series], scored: Mapping[str, pd.DataFrame]) -> Counts:
         """What the figures need of each series."""
         ranked = {one.name: self._ranked(one, scored[one.name]["score"].to_numpy(float)) for one in series}
+        counts = {one.name: ranked[one.name] | count_alerts(one, scored[one.name]) for one in series}
         if set_name == "nab":
-            return self._count_nab(series, scored, ranked)
-        gap = self.multi.MERGE_GAP[set_name]
-        return {one.name: ranked[one.name] | self._count_flags(one, scored[one.name], gap) for one in series}
+            return self._count_nab(series, scored, counts)
+        gap = self.multi.MERGE_GAP.get(set_name, MERGE_GAP)
+        return {one.name: counts[one.name] | self._count_flags(one, scored[one.name], gap) for one in series}
 
     def _ranked(self, one: Series, score: NDArray[np.float64]) -> dict[str, float]:
         """AUC-PR and VUS-PR over the rows that count; not a number for a series without a label."""
@@ -95,6 +100,18 @@ class Scorers:
         return self.nab.Series(one.name, stamps, values, windows, any_scale=True)
 
 
+def count_alerts(one: Series, scored: pd.DataFrame) -> dict[str, float]:
+    """Events in which an alert went out, alerts outside of any, and weeks; the rows to learn from left out."""
+    at = np.flatnonzero(scored["alert"].to_numpy(bool))
+    at = at[at >= one.probation]
+    return {
+        "alerts_hit": float(sum(bool(((at >= first) & (at <= last)).any()) for first, last in one.events)),
+        "alerts_false": float((~one.labels()[at]).sum()),
+        "all_events": float(len(one.events)),
+        "weeks": one.weeks,
+    }
+
+
 def figures(set_name: str, counts: Counts, weights: NDArray[np.float64] | None = None) -> Figures:
     """The set's figures, each (R,), for weights (R, S) of its S series; as they are if None."""
     table = pd.DataFrame(list(counts.values())).to_numpy(float)
@@ -109,7 +126,11 @@ def figures(set_name: str, counts: Counts, weights: NDArray[np.float64] | None =
     def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.divide(part, whole, out=np.zeros_like(part), where=whole != 0)
 
+    hit, false_alerts, events = (total(name) for name in ("alerts_hit", "alerts_false", "all_events"))
     found = {
+        "alert R": ratio(hit, events),
+        "alert F1": ratio(2 * hit, hit + false_alerts + events),
+        "false/week": ratio(false_alerts, total("weeks")),
         "AUC-PR": ratio(total("auc_pr"), present[:, column["auc_pr"]]),
         "VUS-PR": ratio(total("vus_pr"), present[:, column["vus_pr"]]),
     }

@@ -23,7 +23,6 @@ from benchmarks.quality.plots import load_scores
 from benchmarks.quality.report import NAMES
 from benchmarks.quality.series import SETS, Series, read_set
 
-WEEK_S = 7 * 86_400
 READINGS_AN_ALERT = 400
 """models.detectors.general.alert_budget: the general model alerts no more often, for each alert a week that is
 allowed."""
@@ -48,11 +47,9 @@ class Kept:
 
 def kept(one: Series, scored: pd.DataFrame) -> Kept:
     """Count the false alarms of one series."""
-    stamps = pd.to_datetime(pd.read_csv(one.path, usecols=["timestamp"])["timestamp"])
-    interval_s = float(stamps.diff().dt.total_seconds().median())
     normal = ~one.labels()
     normal[: one.probation] = False
-    weeks = float(normal.sum()) * interval_s / WEEK_S
+    weeks = one.weeks * float(normal.sum()) / (one.rows - one.probation)
     return Kept(
         weeks,
         min(weeks, float(normal.sum()) / READINGS_AN_ALERT),
@@ -85,7 +82,7 @@ def main() -> None:
         table.add_column(column, justify="right")
     found = {}
     for name in options.sets.split(","):
-        series = read_set(options.data, name)
+        series = read_set(options.data, name, options.out)
         for detector in options.detectors.split(","):
             if (options.out / detector / name / "measured.json").exists():
                 ours = [kept(one, load_scores(options.out, detector, name, one)) for one in series]

@@ -152,7 +152,7 @@ def main() -> None:
     for name in options.sets.split(","):
         if not (options.out / options.detector / name / "measured.json").exists():
             continue
-        series = {one.name: one for one in read_set(options.data, name)}
+        series = {one.name: one for one in read_set(options.data, name, options.out)}
         folder = options.out / "plots" / options.detector / name
         if options.series:
             for one in (series[wanted] for wanted in options.series.split(",") if wanted in series):

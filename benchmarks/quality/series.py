@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-SETS = ("nab", "skab", "smap_msl", "smd")
+from benchmarks.quality.injected import write_injected
+
+INJECTED = "injected"
+SETS = ("nab", "skab", "smap_msl", "smd", "asd", "gecco", "tep", "motes", "hvac", INJECTED)
+
+WEEK_S = 7 * 86_400
 
 Span = tuple[int, int]
 
@@ -49,6 +54,12 @@ class Series:
         """Rows of `path`."""
         return len(pd.read_csv(self.path, usecols=["timestamp"]))
 
+    @cached_property
+    def weeks(self) -> float:
+        """How long `path` is, without the rows to learn from, at its median interval."""
+        stamps = pd.to_datetime(pd.read_csv(self.path, usecols=["timestamp"])["timestamp"])
+        return float(stamps.diff().dt.total_seconds().median()) * (self.rows - self.probation) / WEEK_S
+
     @property
     def train_rows(self) -> int:
         """Rows of `values` to fit on."""
@@ -62,9 +73,22 @@ class Series:
         return labels
 
 
-def read_set(data: Path, name: str) -> list[Series]:
-    """The series of one set, in order of name."""
-    return _nab(data / "nab") if name == "nab" else _split(data / name)
+def read_set(data: Path, name: str, out: Path, most: int | None = None) -> list[Series]:
+    """The series of one set, in order of name; evenly chosen ones, if there are more than `most`.
+
+    Args:
+        out: where benchmarks.quality writes; the set that is made is kept there.
+    """
+    if name == INJECTED:
+        folder = out / "data" / INJECTED
+        if not (folder / "labels.json").exists():
+            write_injected(folder)
+        found = _split(folder)
+    else:
+        found = _nab(data / "nab") if name == "nab" else _split(data / name)
+    if most is None or most >= len(found):
+        return found
+    return [found[at * len(found) // most] for at in range(most)]
 
 
 def _split(folder: Path) -> list[Series]:

@@ -20,6 +20,10 @@ def of_version_1(detector: Scanner, states: NDArray[Any]) -> NDArray[Any]:
         values = states["last_ms" if name == "shown_ms" else name]
         if name in PLACES and "origin" in (states.dtype.names or ()):
             origins = states["origin"]
-            values = values + (origins if values.ndim == 2 else origins[..., None])
+            values = values + origins.reshape(*origins.shape, *[1] * (values.ndim - 2))
+        if name in ("table", "visits"):
+            values = values[:, :, 0]  # of every day
+        if name == "counted":
+            values = values[:, : old[name].shape[1]]  # jumps were not counted
         old[name] = values
     return old

@@ -14,13 +14,17 @@ from gatewatch.models.artefact.files import Artefact, GeneralManifest, Signed, l
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step, float32
 from gatewatch.models.detectors.general.alert_budget import (
+    REPEATS,
     budget_fields,
+    comes_again,
     joined,
     kept,
+    note_alerts,
     take_pace,
     thresholds,
     young_thresholds,
 )
+from gatewatch.models.detectors.general.codes import without_codes
 from gatewatch.models.detectors.general.features import (
     BINS,
     DAY_MS,
@@ -36,6 +40,7 @@ from gatewatch.models.detectors.general.features import (
 from gatewatch.models.detectors.general.score import (
     LARGEST_MISS,
     RANGE,
+    begin_surprise,
     due_forecasts,
     forget_forecasts,
     judge_general,
@@ -110,7 +115,7 @@ class GeneralDetector:
 
     The network is shown each channel by `models.detectors.general.features`, and forecasts its value 1, 3, 10 and 30
     readings ahead, in steps from the last one; `models.detectors.general.score` makes a score of how far that was off.
-    A state has some 1.6 KB a channel, of which 1 KB is the network's.
+    A state has some 2 KB a channel, of which 1 KB is the network's.
     """
 
     def __init__(self, artefact: Artefact, channels: Sequence[str], alerts_per_week: float | None = None) -> None:
@@ -221,22 +226,28 @@ class GeneralDetector:
 
     def from_version_1(self, states: Records) -> Records:
         """(B,) states from those of `state_dtype_1`: places become distances from an origin, the last value."""
-        taken = taken_over(states, self.initial(len(states)))
+        other = ("counted", "table", "visits")
+        names = [name for name in states.dtype.names or () if name not in other]
+        taken = taken_over(states[names], self.initial(len(states)))
+        taken["table"], taken["visits"] = states["table"][:, :, None], states["visits"][:, :, None]
+        taken["counted"][:, : states["counted"].shape[1]] = states["counted"]  # without jumps
+        taken["changes"] = taken["count"]
         taken["origin"] = 0.0
         at = np.nonzero(taken["count"] > 0)
         for name in PLACES:  # in float64, before they are rounded
-            places, origins = states[name][at].astype(np.float64), taken["last"][at]
-            taken[name][at] = places - (origins if places.ndim == 1 else origins[:, None])
+            places, origins = taken[name][at].astype(np.float64), taken["last"][at]
+            taken[name][at] = places - origins.reshape(-1, *[1] * (places.ndim - 1))
         taken["origin"] = taken["last"]
         old = states["last_ms"] - states["first_ms"] >= DAY_MS  # their tables counted as known
-        taken["tried"][old], taken["table_miss"][old] = BINS, states["miss"][old][..., -1]
+        taken["tried"][old], taken["table_miss"][old] = BINS, states["miss"][old][..., -1:]
         return taken
 
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
         states = np.zeros(streams, self.state_dtype)
         states["inside"] = RANGE_ALERT_READINGS
-        states["ahead"] = np.nan
+        states["repeats"] = REPEATS
+        begin_surprise(states)
         states["last_ms"] = NEVER
         return self.with_incidents_ended(states)
 
@@ -255,11 +266,12 @@ class GeneralDetector:
     def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
         check_shapes(len(self.channels), values, timestamps_ms, states)
+        values = without_codes(values, states)
         elapsed = self._note_time(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
         now = placed(states, values)
-        expected, known = seasonal(states, now[1], timestamps_ms)
+        expected, known, off = seasonal(states, now[1], timestamps_ms)
         ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
         mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
         half = float32(self._rare * usual)
@@ -269,7 +281,7 @@ class GeneralDetector:
         threshold = thresholds(states, self.alerts_per_week)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
         asked = young_thresholds(threshold, readings)
-        judged = judge_general(values, now, ahead, due, expected, known, states, readings, asked, within)
+        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, asked, within)
         self._look_ahead(observe(states, values, now, timestamps_ms, elapsed), states, readings)
         take_pace(states, elapsed, readings)
         outside = judged.parts[:, RANGE] > 1.0
@@ -277,7 +289,11 @@ class GeneralDetector:
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
         residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-        return conclude(judged, mid, half, residual, states, self.warm_up, worse | ~within)
+        again = comes_again(states, judged.score, self.alerts_per_week)
+        urgent = worse | ~within
+        step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again)
+        note_alerts(states, step.alert, step.alert & again & ~urgent)
+        return step
 
     def _note_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.int64]:
         """(B,) time since the reading before, see models.detectors.clock; of gaps the forecasts and the network know

@@ -17,10 +17,9 @@ that, and moves on with a center that has gone far.
 The clips keep a wild value from teaching (contract 12). The spread is at least SPREAD_FLOOR of the reach and
 what float64 can tell of the values; the step at least a fiftieth of the spread.
 
-The table has 48 bins of the day. From the second day on it is held against what comes, and counts as known when it has
-been tried 48 times; in a stream's first week only up to the first change between working days and weekend, so that a
-fleet begun together is not surprised together by its first Saturday or Monday. Where the table is not known, the last
-value stands for it.
+The table has 48 bins of the day, for working days and for weekends, so that a fleet begun together is not surprised
+together by its second Saturday, nor by the Monday after it. From its second day on either is held against what comes,
+and counts as known when it has been tried 48 times. Where it is not known, the last value stands for it.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 from gatewatch.models.record_fields import load, store
 
 Records = NDArray[Any]
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 HORIZONS = (1, 3, 10, 30)
 """Readings ahead. The mean surprise of four horizons found 3 points more of NAB than that of one (a prototype)."""
@@ -76,18 +75,27 @@ TABLE_GAIN = 0.15
 TRIED_READINGS = 2000
 """Memory of the mean miss of the table: a week and more of a reading in five minutes."""
 
+DAYS = 2
+"""Kinds of days: of work, and of a weekend."""
+
 MONDAY, SATURDAY = 3, 5
 """What is added to days since 1970 to count from a Monday, and the first day of a weekend."""
+
+DAYS_BACK = np.array([3, 1, 1, 1, 1, 6, 1])
+"""From each day of the week back to one of its kind: a table is held only against later days than it began with."""
 
 MOST_VISITS = np.iinfo(np.uint16).max
 
 CENTER, SPREAD, STEP, RECENT, LOW, HIGH, REACH = range(7)
 SCALES = 7
-"""The fields from `center` on, as `blocks.load` gives them."""
+"""The fields from `center` on, as `record_fields.load` gives them."""
 
 
 def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 415 bytes a channel and 12 more."""
+    """The fields of a stream's state that this module keeps: 709 bytes a channel and 12 more.
+
+    `table`, `visits`, `table_miss` and `tried` are of working days and of weekends.
+    """
     return [
         ("first_ms", "<i8"),
         ("interval_ms", "<f4"),
@@ -103,19 +111,19 @@ def running_fields(channels: int) -> list[tuple[str, str] | tuple[str, str, tupl
         ("low", "<f4", (channels,)),
         ("high", "<f4", (channels,)),
         ("reach", "<f4", (channels,)),
-        ("table", "<f4", (channels, BINS)),
-        ("visits", "<u2", (channels, BINS)),
-        ("table_miss", "<f4", (channels,)),
-        ("tried", "<u2", (channels,)),
+        ("table", "<f4", (channels, DAYS, BINS)),
+        ("visits", "<u2", (channels, DAYS, BINS)),
+        ("table_miss", "<f4", (channels, DAYS)),
+        ("tried", "<u2", (channels, DAYS)),
     ]
 
 
-def bounded(values: NDArray[Any]) -> Floats:
+def bounded(values: NDArray[Any]) -> Float64Array:
     """Values within ±LARGEST_VALUE, so that sums of some of them are still a float32."""
     return np.minimum(np.maximum(values.astype(np.float64), -LARGEST_VALUE), LARGEST_VALUE)
 
 
-def placed(states: Records, values: Floats) -> Floats:
+def placed(states: Records, values: Float64Array) -> Float64Array:
     """(3, B, C) of values in physical units: their place and that of the values before, from the origins; the change.
 
     A missing value is taken for the one before. Where no value came before, the place is that of the center.
@@ -132,35 +140,40 @@ def placed(states: Records, values: Floats) -> Floats:
     return now
 
 
-def move_origins(states: Records, at: tuple[NDArray[np.intp], ...], to: Floats) -> None:
+def move_origins(states: Records, at: tuple[NDArray[np.intp], ...], to: Float64Array) -> None:
     """Put the origins of some channels at other values; what is kept as a distance from them stays where it is."""
     by = states["origin"][at] - to
     states["origin"][at] = to
     for name in set(PLACES).intersection(states.dtype.names or ()):
         places = states[name][at]
-        states[name][at] = places + (by if places.ndim == 1 else by[:, None])
+        states[name][at] = places + by.reshape(-1, *[1] * (places.ndim - 1))
 
 
-def seasonal(states: Records, before: Floats, timestamps_ms: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
-    """What the time of day lets expect of a reading at `timestamps_ms`, and whether the table knows; each (B, C).
+def _weekday(timestamps_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(B,) 0 on a Monday."""
+    return np.asarray((timestamps_ms // DAY_MS + MONDAY) % 7)
 
-    It is a distance from the origins, as `before` is, the place of the last value, which stands for what is unknown.
+
+def seasonal(
+    states: Records, before: Float64Array, timestamps_ms: NDArray[np.int64]
+) -> tuple[Float64Array, NDArray[np.bool_], NDArray[np.float32]]:
+    """What the time of day lets expect of a reading at `timestamps_ms`, whether the table knows, and how far it is
+    usually off; each (B, C).
+
+    The first is a distance from the origins, as `before` is, the place of the last value, which stands for what is
+    unknown.
     """
     rows, bins = np.arange(len(states)), timestamps_ms % DAY_MS // BIN_MS
-    known = states["visits"][rows, :, bins] > 0
-    known &= states["tried"] >= BINS
-    first = states["first_ms"]
-    young = timestamps_ms - first < 7 * DAY_MS
-    if np.count_nonzero(young):
-        today, begun = (timestamps_ms // DAY_MS + MONDAY) % 7, (first // DAY_MS + MONDAY) % 7
-        known &= ~(young & ((today < begun) | ((today >= SATURDAY) != (begun >= SATURDAY))))[:, None]
-    return np.where(known, states["table"][rows, :, bins], before), known
+    day = (_weekday(timestamps_ms) >= SATURDAY).astype(np.intp)
+    known = states["visits"][rows, :, day, bins] > 0
+    known &= states["tried"][rows, :, day] >= BINS
+    return np.where(known, states["table"][rows, :, day, bins], before), known, states["table_miss"][rows, :, day]
 
 
 def observe(
     states: Records,
-    values: Floats,
-    now: Floats,
+    values: Float64Array,
+    now: Float64Array,
     timestamps_ms: NDArray[np.int64],
     elapsed_ms: NDArray[np.int64],
 ) -> NDArray[np.float32]:
@@ -189,7 +202,7 @@ def observe(
     _take_time_of_day(states, scales, x, observed, timestamps_ms)
 
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
-    expected, known = seasonal(states, x, ahead)
+    expected, known, _ = seasonal(states, x, ahead)
     spread, step = np.maximum(scales[SPREAD : STEP + 1], TINY)
     offsets = np.empty((5, *values.shape))  # in spreads: value, expected next; in steps: expected next, change, recent
     np.subtract(x, scales[CENTER], out=offsets[0])
@@ -228,11 +241,11 @@ def _take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
 
 def _take_values(
     states: Records,
-    values: Floats,
-    now: Floats,
+    values: Float64Array,
+    now: Float64Array,
     observed: NDArray[np.bool_],
     started: NDArray[np.bool_],
-) -> Floats:
+) -> Float64Array:
     """The running scales, as the module's text has them; what is not observed changes nothing.
 
     Returns:
@@ -282,7 +295,7 @@ def _take_values(
 
 
 def _lesson(
-    states: Records, difference: Floats, observed: NDArray[np.bool_]
+    states: Records, difference: Float64Array, observed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
     """Which channels are in their first lesson, and which end it with this reading; None if none is in it."""
     moves = states["moves"]
@@ -318,31 +331,33 @@ def _heal(states: Records, learned: NDArray[np.bool_]) -> None:
         states[name][at] = np.minimum(states[name][at], most)
     for name in set(PLACES).intersection(states.dtype.names or ()):
         places = states[name][at]
-        wide = 10 * (scale if places.ndim == 1 else scale[:, None])
+        wide = 10 * scale.reshape(-1, *[1] * (places.ndim - 1))
         states[name][at] = np.clip(places, -wide, wide)
 
 
 def _take_time_of_day(
     states: Records,
-    scales: Floats,
-    x: Floats,
+    scales: Float64Array,
+    x: Float64Array,
     observed: NDArray[np.bool_],
     timestamps_ms: NDArray[np.int64],
 ) -> None:
-    rows = np.arange(len(states))
-    bins = timestamps_ms % DAY_MS // BIN_MS
+    rows, weekday, bins = np.arange(len(states)), _weekday(timestamps_ms), timestamps_ms % DAY_MS // BIN_MS
+    day = (weekday >= SATURDAY).astype(np.intp)
     table, visits = states["table"], states["visits"]
-    entry, visited = table[rows, :, bins].astype(np.float64), visits[rows, :, bins]
+    entry, visited = table[rows, :, day, bins].astype(np.float64), visits[rows, :, day, bins]
     visited += observed & (visited < MOST_VISITS)
     share = np.minimum(states["interval_ms"].astype(np.float64) / BIN_MS, 1.0)[:, None]
     gain = np.maximum(1 / np.maximum(visited, 1), TABLE_GAIN * share)
     wide = np.where(states["moves"] > UNCLIPPED, 10 * scales[SPREAD], np.inf)
     entry = np.where(visited > 1, entry, scales[CENTER])
     missed = np.minimum(np.maximum(x - entry, -wide), wide)
-    table[rows, :, bins] = entry + observed * gain * missed
-    visits[rows, :, bins] = visited
-    trial = observed & (visited > 1) & (timestamps_ms - states["first_ms"] >= DAY_MS)[:, None]
+    table[rows, :, day, bins] = entry + observed * gain * missed
+    visits[rows, :, day, bins] = visited
+    later = timestamps_ms - states["first_ms"] >= DAYS_BACK[weekday] * DAY_MS
+    trial = observed & (visited > 1) & later[:, None]
     if np.count_nonzero(trial):
-        tried = np.minimum(states["tried"] + trial, TRIED_READINGS)
-        states["table_miss"] += trial * (np.abs(missed) - states["table_miss"]) / np.maximum(tried, 1)
-        states["tried"] = tried
+        tried = np.minimum(states["tried"][rows, :, day] + trial, TRIED_READINGS)
+        misses = states["table_miss"][rows, :, day]
+        states["table_miss"][rows, :, day] = misses + trial * (np.abs(missed) - misses) / np.maximum(tried, 1)
+        states["tried"][rows, :, day] = tried

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors.general.features import RESOLUTION, SPREAD_FLOOR, TINY
 from gatewatch.models.record_fields import load, store
 
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
 
 GAIN = 2 / 41
@@ -52,7 +52,9 @@ def lasting_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
     return [(name, "<f4", (channels,)) for name in ("level", "home", "drift", "activity", "usual", "unrest")]
 
 
-def strayed(x: Floats, change: Floats, observed: NDArray[np.bool_], states: Records) -> tuple[Floats, Floats]:
+def strayed(
+    x: Float64Array, change: Float64Array, observed: NDArray[np.bool_], states: Records
+) -> tuple[Float64Array, Float64Array]:
     """(B, C) each: how strange every channel's level and activity are, 1 being usual; then takes the reading in.
 
     Args:
@@ -60,7 +62,7 @@ def strayed(x: Floats, change: Floats, observed: NDArray[np.bool_], states: Reco
         change: (B, C) how far that is from the last value.
         observed: (B, C) whether it is there.
         states: (B,) records with `lasting_fields` and those of models.detectors.general.features, before
-        `running.observe`.
+        `features.observe`.
     """
     count = states["count"]
     fields = load(states, "level", 6)
@@ -70,9 +72,9 @@ def strayed(x: Floats, change: Floats, observed: NDArray[np.bool_], states: Reco
         firsts: list[Any] = [center, center, drift, step, step, FIRST_UNREST]
         for field, first in zip(fields, firsts, strict=True):
             np.copyto(field, first, where=young)
-    gain: Floats = observed / np.minimum(np.maximum(count, SETTLING), HOME_READINGS)
+    gain: Float64Array = observed / np.minimum(np.maximum(count, SETTLING), HOME_READINGS)
     floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["origin"]) + TINY
-    quick: Floats = np.multiply(GAIN, observed)
+    quick: Float64Array = np.multiply(GAIN, observed)
     far = _level(x, fields[:3], quick, gain, floor)
     lively = _activity(change, fields[3:], quick, gain, floor)
     store(states, "level", fields)
@@ -81,7 +83,9 @@ def strayed(x: Floats, change: Floats, observed: NDArray[np.bool_], states: Reco
     return np.minimum(far, FARTHEST_LEVEL), np.minimum(lively, FARTHEST_LIVELY)
 
 
-def _level(x: Floats, fields: Floats, quick: Floats, gain: Floats, floor: Floats) -> Floats:
+def _level(
+    x: Float64Array, fields: Float64Array, quick: Float64Array, gain: Float64Array, floor: Float64Array
+) -> Float64Array:
     level, home, drift = fields
     usual = np.maximum(drift, floor)
     wide = LEVEL_CLIP * usual
@@ -94,7 +98,9 @@ def _level(x: Floats, fields: Floats, quick: Floats, gain: Floats, floor: Floats
     return np.asarray(far / usual)
 
 
-def _activity(change: Floats, fields: Floats, quick: Floats, gain: Floats, floor: Floats) -> Floats:
+def _activity(
+    change: Float64Array, fields: Float64Array, quick: Float64Array, gain: Float64Array, floor: Float64Array
+) -> Float64Array:
     activity, usual, unrest = fields
     scale = np.maximum(usual, floor)
     activity += quick * (np.minimum(change, CHANGE_CLIP * np.maximum(scale, activity)) - activity)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 COUNTERS = 48
 LEAST, MOST = 0.05, 60.0
@@ -32,12 +32,19 @@ PRIOR_READINGS = 5.0
 ACCEPTED_READINGS = 300.0
 """1,000 hold lasting faults longer (SKAB F1 0.63 for 0.61) and three times as many normal rows of SMAP/MSL."""
 
+LEAST_JUMP = 0.3
+"""Nats of the lowest counter of jumps; the highest is at 360."""
+
+TAIL_READINGS, PRIOR_EXCESS = 8.0, 10.0
+
 _RATIO = np.log(MOST / LEAST) / (COUNTERS - 1)
+_JUMP_EDGES = LEAST_JUMP * np.exp(_RATIO * np.arange(COUNTERS))
+_JUMP_MIDDLES = LEAST_JUMP * np.exp(_RATIO * (np.arange(COUNTERS) + 0.5))
 
 
 def rarity(
-    size: Floats, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]], young: Floats
-) -> tuple[Floats, Floats]:
+    size: Float64Array, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]], young: Float64Array
+) -> tuple[Float64Array, Float64Array]:
     """Nats of sizes of K kinds, and the places among the counters that they belong to.
 
     Args:
@@ -46,7 +53,7 @@ def rarity(
         readings: (B,) how many each stream has seen.
         young: (K,) readings after which half of the law's tail is trusted.
     """
-    place = np.minimum(np.maximum(np.log(np.maximum(size, 1e-9) / LEAST) / _RATIO, 0.0), COUNTERS - 1.001)
+    place = _place(size, LEAST)
     at = _counters(place)
     total = np.add.reduce(counted, 2, np.float64)
     below = np.add.accumulate(counted, 2, np.float64)[at]
@@ -57,8 +64,31 @@ def rarity(
     return -np.log((PRIOR_READINGS * tail + larger) / (PRIOR_READINGS + total)), place
 
 
+def jump_rarity(nats: Float64Array, counted: NDArray[np.float32]) -> tuple[Float64Array, Float64Array]:
+    """Nats of (B,) jumps, by what (B, COUNTERS) were counted, and their places among the counters.
+
+    None of a stream that has had fewer than TAIL_READINGS jumps.
+    """
+    rows = np.arange(len(nats))
+    place = _place(nats, LEAST_JUMP)
+    reached = np.add.accumulate(counted[:, ::-1], 1, np.float64)[:, ::-1]  # readings at each counter and above
+    beyond = np.add.accumulate(counted[:, ::-1] * _JUMP_MIDDLES[::-1], 1, np.float64)[:, ::-1]
+    at = np.add.reduce(reached[:, 1:] >= TAIL_READINGS, 1)  # the highest counter that so many have reached, or 0
+    tail, level, total = reached[rows, at], _JUMP_EDGES[at], PRIOR_READINGS + reached[:, 0]
+    excess = np.maximum(nats - level, 0.0) / (beyond[rows, at] - level * tail + PRIOR_EXCESS)
+    r = np.log(total / np.maximum(tail, 1.0)) + (tail + PRIOR_EXCESS) * np.log1p(excess)
+    whole = place.astype(np.intp)
+    larger = reached[rows, whole] - place % 1 * counted[rows, whole]
+    within = np.log((total + 1) / (np.maximum(larger, 0.0) + 1))
+    return np.where(at > 0, np.where(nats > level, r, within), 0.0), place
+
+
 def count(
-    place: Floats, counted: NDArray[np.float32], seen: NDArray[np.bool_], held: NDArray[np.bool_], limit: Floats
+    place: Float64Array,
+    counted: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+    limit: Float64Array,
 ) -> None:
     """Count a reading of each stream in; `counted` is changed in place.
 
@@ -78,7 +108,13 @@ def count(
     counted[_counters(place)] += weight.astype(np.float32)
 
 
-def _counters(place: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+def _place(size: Float64Array, least: float) -> Float64Array:
+    """Where sizes stand among counters whose lowest is at `least`."""
+    place = np.log(np.maximum(size, 1e-9) / least) / _RATIO
+    return np.asarray(np.minimum(np.maximum(place, 0.0), COUNTERS - 1.001))
+
+
+def _counters(place: Float64Array) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """Where (B, K) places stand among the (B, K, COUNTERS)."""
     streams, kinds = place.shape
     return np.arange(streams)[:, None], np.arange(kinds), place.astype(np.intp)

@@ -8,8 +8,14 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.clock import UNKNOWN
 from gatewatch.models.detectors.general.alert_budget import (
+    AGAIN,
+    REPEATS,
+    REST_READINGS,
+    WEEK_MS,
     budget_fields,
+    comes_again,
     joined,
+    note_alerts,
     take_pace,
     thresholds,
     young_thresholds,
@@ -79,3 +85,22 @@ def test_a_stream_needs_the_more_the_younger_it_is_and_its_own_threshold_when_it
         assert (np.diff(found, axis=0) <= 0).all()
         assert (found[0] > threshold).all()
         np.testing.assert_array_equal(found[-2:], threshold)
+
+
+def test_repeats_are_told_until_they_are_used_up_and_then_at_the_rate_of_the_budget() -> None:
+    states = np.zeros(1, [*budget_fields(), ("calm", "<u2")])
+    states["pace_ms"], states["repeats"] = 60 * MINUTE_MS, REPEATS
+    told, weeks = [], 20
+    for hour in range(weeks * WEEK_MS // (60 * MINUTE_MS)):
+        again = comes_again(states, np.array([1.5 if hour % 24 == 0 else 0.1]), 1.0)
+        states["calm"] = 0 if hour % 24 == 0 else states["calm"] + 1
+        note_alerts(states, again, again)
+        told.append(bool(again[0]))
+    assert sum(told[: 9 * 24]) == REPEATS
+    assert sum(told[9 * 24 :]) == pytest.approx(weeks, abs=3)
+
+
+def test_what_is_weak_or_has_not_rested_is_no_repeat() -> None:
+    states = np.zeros(3, [*budget_fields(), ("calm", "<u2")])
+    states["repeats"], states["calm"] = REPEATS, [REST_READINGS, REST_READINGS, REST_READINGS - 1]
+    assert comes_again(states, np.array([AGAIN + 0.1, AGAIN - 0.1, AGAIN + 0.1]), 1.0).tolist() == [True, False, False]
