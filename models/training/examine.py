@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT, Scaling
-from gatewatch.models.evaluation.threshold import ENOUGH_EXCEEDANCES
+from gatewatch.models.evaluation.threshold import TRUSTED
 from gatewatch.models.recordings.recording import Recording, Source, pieces
 from gatewatch.models.recordings.tables import block_rows
 from gatewatch.models.training.suitability import KINDS, Finding, Suitability
@@ -75,7 +75,7 @@ def examine(
     if left_out:
         findings.append(Finding("too short", "", len(left_out), 0.0, left_out[0].stream))
     tested = sum(len(recording) - held_out_row(recording, held_out) for recording in used)
-    needed = math.ceil(ENOUGH_EXCEEDANCES / (false_alarm_rate / 2))  # events and levels get half of the rate each
+    needed = math.ceil(TRUSTED / (false_alarm_rate / 2))  # events and levels get half of the rate each
     if tested < needed:
         findings.append(Finding("too little", "", tested, needed, f"for a false-alarm rate of {false_alarm_rate:g}"))
     readings = sum(map(len, given))

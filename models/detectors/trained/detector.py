@@ -178,6 +178,8 @@ class Detector:
         """(B,) states from those of `state_dtype_1`."""
         taken = taken_over(states, self.initial(len(states)))
         taken["long"] = states["stuck"]
+        reach = np.maximum(states["accepted"], 0.0)[:, None] * self.calibration.level_scale
+        taken["accepted"] = np.clip(taken["level"], -reach, reach)
         return taken
 
     @staticmethod
@@ -375,9 +377,9 @@ def _residual_calibration(manifest: Manifest) -> ResidualCalibration:
         event_mean=calibration.event_mean,
         event_variance=calibration.event_variance,
         event_threshold=calibration.event_threshold,
-        level_home=calibration.level_home,
         level_threshold=calibration.level_threshold,
         lively_scale=calibration.lively_scale,
+        constant=np.array([channel.constant for channel in channels]),
     )
 
 
@@ -385,7 +387,7 @@ def taken_over(before: Records, states: Records) -> Records:
     """`states`, with every field that `before`, of version 1, has of the same name; an open incident stays open."""
     names = set(before.dtype.names or ())
     for name in states.dtype.names or ():
-        if name in names:
+        if name in names and before[name].shape == states[name].shape:
             states[name] = before[name]
     states["channel_calm"], states["told"] = before["calm"][:, None], before["calm"]
     states["last_ms"][before["readings"] == 0] = NEVER

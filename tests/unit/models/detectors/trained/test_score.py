@@ -38,9 +38,9 @@ def usual(channels: int, **changes: float) -> ResidualCalibration:
             event_mean=0.6,
             event_variance=0.1,
             event_threshold=4.0,
-            level_home=0.2,
             level_threshold=3.0,
             lively_scale=3.0,
+            constant=np.zeros(channels, bool),
         ),
         **changes,  # type: ignore[arg-type]
     )
