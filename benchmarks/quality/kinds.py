@@ -1,4 +1,4 @@
-"""Ten kinds of normal streams, seeded: what asks for a false-alarm rate is held to, see benchmarks.quality.rates.
+"""Ten kinds of normal streams, seeded, for benchmarks.quality.rates.
 
 Each has three channels and nothing wrong in it. A row is five minutes: a day has DAY rows.
 """
@@ -17,7 +17,7 @@ CHANNELS = 3
 
 
 def normal_stream(kind: str, rows: int, seed: int) -> Floats:
-    """(rows, CHANNELS) readings of one of KINDS; the same seed gives the same stream, and more rows the same first."""
+    """(rows, CHANNELS) readings of one of KINDS; the same seed and rows give the same stream."""
     channels = np.random.default_rng([seed, [*KINDS].index(kind)]).spawn(CHANNELS)
     values = np.stack([KINDS[kind](channel, rows) for channel in channels], axis=1)
     return _followed(values, channels[0]) if kind == "commands" else values

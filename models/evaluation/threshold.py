@@ -46,8 +46,9 @@ LEVELS_A_DECADE = 16
 LEAST_LEVEL = 1e-3
 """Of recordings in which nothing ever happens."""
 
-PARTS = 2
-"""Events and levels have half of the rate each."""
+EVENT_SHARE, LEVEL_SHARE = 0.75, 0.25
+"""Of the rate; what is wrong with a level lasts, and a longer incident costs more of the rate and tells no more. Halves
+gave event F1 0.42 instead of 0.47 on SMD, 0.56 / 0.58 on asd, 0.68 / 0.66 on SMAP/MSL."""
 
 WEEK_S = 7 * 86_400
 
@@ -146,6 +147,12 @@ def threshold(tail: Tail, rate: float) -> Threshold:
     return _level(tail, tail.shares, rate)
 
 
+def thresholds(tails: tuple[Tail, Tail], rate: float) -> tuple[Threshold, Threshold]:
+    """Those of events and levels that a share of `rate` exceeds together. Raises CalibrationError as `threshold`."""
+    events, levels = tails
+    return threshold(events, EVENT_SHARE * rate), threshold(levels, LEVEL_SHARE * rate)
+
+
 def threshold_by_incidents(tail: Tail, per_reading: float) -> Threshold:
     """The level that normal readings exceed in so many incidents a reading. Raises CalibrationError for 0 or less."""
     if not per_reading > 0:
@@ -173,12 +180,15 @@ def threshold_for(
         )
     tails = (Tail.of(calibration.event_tail), Tail.of(calibration.level_tail))
     if false_alarm_rate is not None and alerts_per_week is None:
-        event, level = (threshold(tail, false_alarm_rate / PARTS) for tail in tails)
+        event, level = thresholds(tails, false_alarm_rate)
     elif alerts_per_week is None or false_alarm_rate is not None:
         raise CalibrationError("expected a false-alarm rate or alerts a week, and not both")
     else:
         per_reading = alerts_per_week * manifest.interval_s / WEEK_S
-        event, level = (threshold_by_incidents(tail, per_reading / PARTS) for tail in tails)
+        event, level = (
+            threshold_by_incidents(tail, share * per_reading)
+            for tail, share in zip(tails, (EVENT_SHARE, LEVEL_SHARE), strict=True)
+        )
     rate = false_alarm_rate or event.share + level.share
     return manifest.model_copy(update={"calibration": with_thresholds(calibration, event, level, rate)})
 

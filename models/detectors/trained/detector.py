@@ -41,6 +41,10 @@ JOIN_READINGS = 200
 
 On NAB, 50 / 200 / 500 rows gave 66.7 / 67.1 / 67.9 points and none 62.5 (measured on a prototype)."""
 
+JOIN_S, LEAST_JOIN = 4 * 3600, 8
+"""Of a slower stream, those within four hours are one incident, but within 8 readings at least: 200 readings an hour
+apart are 8 days, and of the events found by their status a quarter had an alert."""
+
 MOST_READINGS = np.uint32(2**32 - 1)
 """Counted of a stream; more are not."""
 
@@ -87,11 +91,17 @@ def expected_band(mid: Floats, half: NDArray[np.float32]) -> Floats:
     return np.stack([mid - wide, mid, mid + wide], axis=-1)
 
 
+def calm_step(interval_s: float) -> int:
+    """What a normal reading counts of OPEN_READINGS and JOIN_READINGS, in a stream with so many seconds between two."""
+    joined = min(max(JOIN_S / interval_s, LEAST_JOIN), JOIN_READINGS)
+    return round(JOIN_READINGS / joined)
+
+
 def incident_fields(channels: int) -> list[Any]:
     """The fields of a stream's state that say how its incidents stand: 4 bytes, and 2 a channel.
 
-    Readings, at most JOIN_READINGS, since the stream was last anomalous, since its last alert, and since each channel
-    was last anomalous by itself.
+    Readings, each counted as `calm_step` says, at most JOIN_READINGS, since the stream was last anomalous, since its
+    last alert, and since each channel was last anomalous by itself.
     """
     return [("calm", "<u2"), ("told", "<u2"), ("channel_calm", "<u2", (channels,))]
 
@@ -140,6 +150,7 @@ class Detector:
         self.half = float32(calm * self.calibration.event_scale * self.scaling.spread)[None]
         self._error_scale = np.array([channel.error_scale for channel in manifest.channels])
         self.warm_up = manifest.calibration.warm_up
+        self._calm_step = calm_step(manifest.interval_s)
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         self.state_dtype = record_dtype(
@@ -276,7 +287,8 @@ class Detector:
         judged = judge(values, deviation, forecast, states, self.calibration)
         mid = self.scaling.restore(forecast)
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
-        return self._take_in(judged, mid, half, float32(judged.missed / self._error_scale), states, np.False_)
+        residual = float32(judged.missed / self._error_scale)
+        return self._take_in(judged, mid, half, residual, states, np.False_, self._calm_step)
 
     def _check_shapes(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> None:
         if values.shape != (len(states), len(self.channels)) or timestamps_ms.shape != states.shape:
@@ -293,16 +305,20 @@ class Detector:
         residual: NDArray[np.float32],
         states: Records,
         urgent: NDArray[np.bool_] | np.bool_,
+        step: int = 1,
     ) -> Step:
         """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
 
         So does a channel that begins to stand still or to be missing, and one whose own incident begins, unless an
         alert has just gone out: what spreads from one channel to others is one incident.
+
+        Args:
+            step: what a normal reading counts, see `calm_step`.
         """
         readings, calm = states["readings"], calms(states)
         warm = readings >= self.warm_up
         strange = judged.score > 1.0
-        calmer = np.minimum(calm + 1, JOIN_READINGS)
+        calmer = np.minimum(calm + step, JOIN_READINGS)
         if np.count_nonzero(strange):
             anomalous = warm & strange
             alone = anomalous[:, None] if judged.alone is None else judged.alone & anomalous[:, None]

@@ -19,12 +19,13 @@ What is judged teaches slowly, and an anomaly no faster than stated:
     w' = w + g (min(u/ū, 8 max(1, w)) - w)/n   how much noisier a channel has become: by 0.7 % a reading at most
     m' = m + g δ/n,  s²' = s² + g (δ² - s²)/n  with δ = min(p - m, 4 s): s by 0.75 % a reading at most
     a' = a + g (l' - a)/n                      where a channel's level has its home besides 0, by 3 T_L λ/n at most
-    g = min(1, k/300)                          k anomalous readings lately, each normal one taking one away; 1 for none
+    g = 1 of a normal reading, and else min(1, k/300): k anomalous ones lately, less a tenth of the normal ones since
 
 So whatever lasts is accepted: levels at D thresholds after about n x max(ln D, D/3 + 0.1) + 150 readings, misses D
-times as large as usual after about n x (0.15 ln D + 2) + 150. What recurs is not: twenty incidents of 20 readings
-teach as much as 14 readings that last. What is accepted, but is not what the recordings were like, keeps a score below
-1, so that scores still rank: where no part is above 1, the score is U/(1 + U), of how unlike they all are,
+times as large as usual after about n x (0.15 ln D + 2) + 150. What recurs is not, as long as less than a tenth of the
+readings are anomalous: an incident of 20 readings teaches as much as one normal reading. What is accepted, but is not
+what the recordings were like, keeps a score below 1, so that scores still rank: where no part is above 1, the score is
+U/(1 + U), of how unlike they all are,
 
     1 + U² = Π(1 + r²),  r of E°/(m₀ + 3 s₀), 1.75 L°/T_L, V/T_V, Q;   E°, of ‖u‖₂, over 30 readings;  L° = ‖l'/λ‖₄
     V = ‖v'‖₄,  v' = v + 2(|Δx|/d - v)/41            how lively the channels are, against a change d
@@ -76,8 +77,10 @@ EVENT_MEMORY = 12.0
 """Spreads of p; how much of a past event is remembered, so that one wild reading does not ring for many."""
 
 TEACHING_READINGS = 1000.0
-HELD_READINGS = 300.0
-"""So many anomalous readings, less the normal ones between, until an anomaly teaches as much as what is normal."""
+HELD_READINGS, FORGIVEN = 300.0, 0.1
+"""So many anomalous readings, until one teaches as much as what is normal; a normal one takes so much of one away. With
+a whole one taken away nothing that recurs would ever be learned, and a stream that trends alarmed at 16 % of its
+readings; without, the eighth of eight like events, 2 to 5 h apart, was missed."""
 
 NOISE_LIMIT, EVENT_LIMIT, ACCEPT_LIMIT = 8.0, 4.0, 3.0
 """What one reading may teach at most: in noise of its channel, spreads of p, and thresholds."""
@@ -92,7 +95,7 @@ APART_READINGS = 300
 """A channel that stands still, or is absent, for so many readings more has been told, and is set apart: it no longer
 counts in its stream's score until it moves or comes back."""
 
-MOST_HELD = 1e6
+MOST_HELD = 1000.0
 
 FOURTH = [1, 2, 4]
 """Of what is pooled, what is pooled by its fourth power."""
@@ -261,7 +264,6 @@ def judge(
     channels = load(states, "noise", 4)  # (4, B, C): noise, level, lively, accepted
     runs = load(states, "still", 2)  # still, absent
     means = load(states, "event", 5)  # (5, B): event, plain, usual, unrest, held
-    weight = _weight(means[4])
 
     change = np.abs(values - states["value"])
     known = np.isfinite(change)
@@ -297,27 +299,22 @@ def judge(
     np.fmin(change / calibration.change_scale, CHANGE_LIMIT, out=lessons[2])
     lessons -= channels[:3]
     lessons[0] -= 1.0
-    if weight is not None:
-        lessons[0] *= weight
     if not whole:
         lessons[:2] *= observed
         lessons[2] *= known
     lessons /= _TIMES
     lessons *= _GAINS
-    channels[:3] += lessons
+    channels[1:3] += lessons[1:]
     level, home = channels[1], channels[3]
     np.maximum(level - np.maximum(home, 0.0), np.minimum(home, 0.0) - level, out=views[4])
     np.maximum(views[4], 0.0, out=views[4])
     views[4] /= calibration.level_scale
-    taught = level - home
+    taught = lessons[1]
+    np.subtract(level, home, out=taught)
     np.minimum(np.maximum(taught, -calibration.accept_limit, out=taught), calibration.accept_limit, out=taught)
-    if weight is not None:
-        taught *= weight
+    taught /= TEACHING_READINGS
     if not whole:
         taught *= observed
-    taught /= TEACHING_READINGS
-    home += taught
-    store(states, "noise", channels)
     store(states, "still", runs)
 
     np.minimum(miss, MISS_LIMIT, out=views[0])
@@ -340,7 +337,9 @@ def judge(
     else:
         noticed = np.logical_or.reduce(observed, 1)
         pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
-    store(states, "event", pooled[8:])
+    store(states, "event", pooled[8:13])
+    channels[::3] += lessons[:2] * pooled[13, :, None]
+    store(states, "noise", channels)
     reason = pooled[:PARTS].argmax(axis=0)
     alone = stops = None
     if np.count_nonzero(pooled[7] > 1.0):
@@ -349,13 +348,6 @@ def judge(
     return Judged(
         pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, alone, stops, pooled[PARTS:7].T, strange
     )
-
-
-def _weight(held: Floats) -> Floats | None:
-    """(B, 1) g; None where it is 1 for all."""
-    if not np.count_nonzero(held):
-        return None
-    return np.where(held > 0, np.minimum(held / HELD_READINGS, 1.0), 1.0)[:, None]
 
 
 def _own_limits(before: Floats, runs: Floats, states: Records, calibration: ResidualCalibration) -> Floats:
@@ -423,7 +415,7 @@ def _pooled(
     calibration: ResidualCalibration,
     of: _Functions,
 ) -> tuple[Any, ...]:
-    """The four parts, three signals, the score, and five means after the reading, by what was summed over channels.
+    """The four parts, three signals, the score, five means after the reading, and g, by what was summed over channels.
 
     All are arrays (B,) or numbers.
 
@@ -453,7 +445,9 @@ def _pooled(
     largest = of.larger(of.larger(parts[0], parts[1]), of.larger(parts[2], parts[3]))
 
     delta = of.smaller(p - mean, EVENT_LIMIT * spread) * noticed
-    pace = of.where(held > 0, of.smaller(held / HELD_READINGS, 1.0), 1.0) / TEACHING_READINGS
+    strange = largest > 1.0
+    held = of.smaller(of.larger(held + of.where(strange, 1.0, -FORGIVEN), 0.0), MOST_HELD)
+    pace = of.where(strange, of.smaller(held / HELD_READINGS, 1.0), 1.0)
     unlike = (
         plain / calibration.usual_plain,
         place * (1.75 / calibration.level_threshold),
@@ -464,12 +458,13 @@ def _pooled(
     return (
         *parts,
         *(signal, level, lively),
-        of.where(largest > 1.0, largest, differs / (1.0 + differs)),
+        of.where(strange, largest, differs / (1.0 + differs)),
         of.smaller(event, mean + EVENT_MEMORY * spread),
         plain,
-        usual + delta * pace,
-        unrest + (delta * delta - variance) * pace,
-        of.smaller(of.larger(held + of.where(largest > 1.0, 1.0, -1.0), 0.0), MOST_HELD),
+        usual + pace * delta / TEACHING_READINGS,
+        unrest + pace * (delta * delta - variance) / TEACHING_READINGS,
+        held,
+        pace,
     )
 
 
