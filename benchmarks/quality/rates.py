@@ -64,8 +64,10 @@ def measure(kind: str, rows: int, seed: int, rates: list[float]) -> list[Kept]:
         detector = Detector(Artefact(manifest, trained.graph, bytes(8)))
         before = scan(detector, own).status[detector.warm_up :] == ANOMALOUS
         new = scan_after(detector, own, whole.rows(rows)).status == ANOMALOUS
-        shares = (float(part.mean()) for part in (before, before[held_out - detector.warm_up :], new))
-        found.append(Kept(kind, rows, seed, rate, *shares, manifest.calibration.confidence))
+        own_share, held_share, new_share = (
+            float(part.mean()) for part in (before, before[held_out - detector.warm_up :], new)
+        )
+        found.append(Kept(kind, rows, seed, rate, own_share, held_share, new_share, manifest.calibration.confidence))
     return found
 
 

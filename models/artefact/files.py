@@ -128,8 +128,10 @@ class Calibration(_Part):
     level_threshold: Positive
     lively_scale: Positive = Field(description="what the pooled changes seldom exceed")
     false_alarm_rate: Positive = Field(description="share of normal readings meant to be judged anomalous")
-    confidence: Literal["high", "low"] = Field(description="low: fewer independent readings than the rate needs")
-    effective_readings: Positive = Field(description="independent readings the calibration was worth")
+    confidence: Literal["high", "low"] = Field(
+        description="low: too few incidents to read the threshold of events from"
+    )
+    effective_readings: Positive = Field(description="independent readings that the recordings are worth")
     event_tail: TailTable | None = Field(None, description="from which the threshold for another rate can be read")
     level_tail: TailTable | None = None
     warm_up: Count = Field(description="a stream's first readings: scored, not judged")

@@ -4,7 +4,7 @@ A `Tail` is what recordings showed of large scores: at each of some levels the s
 many incidents these came. It is small, and a part of the artefact, so that another rate needs no training.
 
     rate asked for        share of readings (`threshold`), or incidents a reading (`threshold_by_incidents`)
-    met by 5 incidents    the level is read off
+    met by 3 incidents    the level is read off
     met by fewer          u + S((p/q)^(1/d) - 1),  of the k = d + 1 incidents above the level u, reached by a share p:
                           S the sum of their peaks above u, q the rate asked for
 
@@ -37,7 +37,7 @@ BLOCKS = 10
 APART = 10
 """Scores above a level with fewer readings between them are one incident."""
 
-READ_OFF, TRUSTED = 5, 10
+READ_OFF, TRUSTED = 3, 10
 """Incidents above a level from which on it is read off, and those from which on it is extrapolated; and trusted."""
 
 LARGEST_SHARE = 0.5
@@ -194,13 +194,18 @@ def threshold_for(
 
 
 def with_thresholds(calibration: Calibration, event: Threshold, level: Threshold, rate: float) -> Calibration:
-    """The calibration with these thresholds, the rate that they mean, and how far to trust them."""
+    """The calibration with these thresholds, the rate that they mean, and how far to trust them.
+
+    Confidence is that in events: the threshold of levels, of which recordings never show many, is cautious. It is low
+    if the recordings are worth less than ten independent readings of their slowest channel, too: they go elsewhere.
+    """
+    sure = event.confidence == "high" and calibration.effective_readings >= TRUSTED
     return calibration.model_copy(
         update={
             "event_threshold": event.value,
             "level_threshold": level.value,
             "false_alarm_rate": rate,
-            "confidence": "high" if event.confidence == level.confidence == "high" else "low",
+            "confidence": "high" if sure else "low",
         }
     )
 

@@ -133,7 +133,11 @@ def calibrate_residuals(
         update={
             "channels": channels,
             "calibration": provisional.calibration.model_copy(
-                update={"event_mean": usual.event_mean, "event_variance": usual.event_variance}
+                update={
+                    "event_mean": usual.event_mean,
+                    "event_variance": usual.event_variance,
+                    "effective_readings": usual.effective_readings,
+                }
             ),
         }
     )
@@ -151,7 +155,6 @@ def calibrate_residuals(
     calibration = scaled.calibration.model_copy(
         update={
             "lively_scale": max(float(np.quantile(lively, 0.99)), LEAST_LIVELY),
-            "effective_readings": usual.effective_readings,
             "event_tail": event_tail.table(),
             "level_tail": level_tail.table(),
         }

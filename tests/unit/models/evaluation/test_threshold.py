@@ -105,7 +105,9 @@ def artefact_with_tails(folder: Path) -> Manifest:
     manifest = load_artefact(make_artefact(folder / "a")).manifest
     assert isinstance(manifest, Manifest)
     tail = learn_tail([np.random.default_rng(7).exponential(size=50_000)]).table()
-    calibration = manifest.calibration.model_copy(update={"event_tail": tail, "level_tail": tail})
+    calibration = manifest.calibration.model_copy(
+        update={"event_tail": tail, "level_tail": tail, "effective_readings": 1000.0}
+    )
     return manifest.model_copy(update={"calibration": calibration})
 
 
@@ -115,6 +117,12 @@ def test_another_rate_needs_no_training(tmp_path: Path) -> None:
     assert strict.event_threshold > 1.5 * lax.event_threshold
     assert (strict.false_alarm_rate, lax.false_alarm_rate) == (0.0001, 0.01)
     assert (strict.confidence, lax.confidence) == ("low", "high")
+
+
+def test_recordings_worth_few_readings_are_not_trusted(tmp_path: Path) -> None:
+    manifest = artefact_with_tails(tmp_path)
+    slow = manifest.calibration.model_copy(update={"effective_readings": 5.0})
+    assert threshold_for(manifest.model_copy(update={"calibration": slow}), 0.01).calibration.confidence == "low"
 
 
 def test_alerts_a_week_are_converted_at_the_streams_cadence(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gatewatch.models.artefact.files import Artefact, load_artefact
 from gatewatch.models.detectors.trained.detector import ANOMALOUS, Detector
 from gatewatch.models.detectors.trained.scaling import Scaling
+from gatewatch.models.evaluation.threshold import EVENT_SHARE
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan, scan_together
 from gatewatch.models.training.trained.calibration import SWITCH_SHARE, Split, calibrate_manifest, neutral
@@ -32,11 +33,11 @@ def recordings(values: NDArray[np.float64]) -> list[Recording]:
 
 
 def calibrated(folder: Path, normal: NDArray[np.float64]) -> Detector:
-    """An untrained network with thresholds learned on `normal`, for RATE events in a reading and as many levels."""
+    """An untrained network with thresholds learned on `normal`, for RATE events in a reading."""
     names = tuple(f"c{at}" for at in range(normal.shape[2]))
     artefact = load_artefact(make_artefact(folder / "a", channels=names, event_threshold=1.0, level_threshold=1.0))
     splits = [Split(recording, HELD_OUT_FROM) for recording in recordings(normal)]
-    manifest = calibrate_manifest(artefact.manifest, artefact.graph, splits, 2 * RATE)  # type: ignore[arg-type]
+    manifest = calibrate_manifest(artefact.manifest, artefact.graph, splits, RATE / EVENT_SHARE)  # type: ignore[arg-type]
     return Detector(Artefact(manifest, artefact.graph, bytes(8)))
 
 
