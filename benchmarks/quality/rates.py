@@ -22,7 +22,8 @@ from rich.table import Table
 
 from benchmarks.quality.kinds import CHANNELS, DAY, KINDS, normal_stream
 from gatewatch.models.artefact.files import Artefact
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, Detector
+from gatewatch.models.detectors.detector import ANOMALOUS
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.evaluation.threshold import threshold_for
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan, scan_after
@@ -61,7 +62,7 @@ def measure(kind: str, rows: int, seed: int, rates: list[float]) -> list[Kept]:
     found = []
     for rate in rates:
         manifest = threshold_for(trained.manifest, rate)
-        detector = Detector(Artefact(manifest, trained.graph, bytes(8)))
+        detector = TrainedDetector(Artefact(manifest, trained.graph, bytes(8)))
         before = scan(detector, own).status[detector.warm_up :] == ANOMALOUS
         new = scan_after(detector, own, whole.rows(rows)).status == ANOMALOUS
         own_share, held_share, new_share = (

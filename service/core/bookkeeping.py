@@ -17,18 +17,21 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import REASONS, STATUSES
+from gatewatch.models.detectors.detector import REASONS, STATUSES
+from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
+from gatewatch.service.core.outcomes import Refused
+from gatewatch.service.core.readings import Batch
 from gatewatch.service.core.sequencing import Round
-from gatewatch.service.doors.json_readings import Readings
+from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.storage.resp import Writes
-from gatewatch.service.storage.store import StateStore
 
 if TYPE_CHECKING:
-    from gatewatch.service.core.scorer import Applied, Lanes
+    from gatewatch.service.core.applying import Applied
+    from gatewatch.service.core.loading import LoadedBatch
 
 log = structlog.get_logger(__name__)
 
@@ -57,22 +60,23 @@ class _Unsure(NamedTuple):
     at: float
 
 
-_Identity = tuple[str, int, int]
+_Identity = tuple[StreamKey, int, int]
 """Stream, seq and time of a reading."""
 
 
 class Bookkeeping:
     """Counts and logs what one process saved."""
 
-    def __init__(self, metrics: Metrics, store: StateStore) -> None:
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock) -> None:
         self._metrics = metrics
         self._store = store
+        self._clock = clock
         self._unsure: dict[_Identity, _Unsure] = {}
         self._told: list[bytes] = []
         self._tells = asyncio.Event()
         self._first_seen: dict[tuple[bytes, float], float] = {}
 
-    def alerts_of(self, writes: Writes, rounds: Sequence[tuple[Round, Entries]], streams: Sequence[str]) -> None:
+    def alerts_of(self, writes: Writes, rounds: Sequence[tuple[Round, Entries]], streams: Sequence[StreamKey]) -> None:
         """Put the alerts of what is to be saved beside it."""
         for round_, entries in rounds:
             alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
@@ -83,28 +87,30 @@ class Bookkeeping:
                     stream = streams[rows[at]]
                     writes.alerts.append((row_of[stream], alert_of(stream, entries[at])))
 
-    def count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
+    def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
         refused = sum(batch.streams[place] not in lost for place in applied.refused)
         if refused:
             self._metrics.answered("rejected", refused)
-        saved = set(applied.writes.streams) - lost if lanes.causes else set()
-        for row, cause in lanes.causes.items():
-            if lanes.streams[row] in saved:
+        saved = set(applied.writes.streams) - lost if loaded.causes else set()
+        for row, cause in loaded.causes.items():
+            if loaded.streams[row] in saved:
                 self._metrics.rebuilt(cause)
-                readings = len(lanes.recovered[row])
-                log.warning("state rebuilt from history", stream=lanes.streams[row], cause=cause, readings=readings)
+                readings = len(loaded.recovered[row])
+                log.warning(
+                    "state rebuilt from history", stream=loaded.streams[row].name, cause=cause, readings=readings
+                )
         for round_, entries in applied.rounds:
             rows = round_.rows
             if lost:
-                kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
+                kept = np.array([loaded.streams[row] not in lost for row in rows], bool)
                 rows, entries = rows[kept], entries[kept]
-            self.count_entries([lanes.streams[row] for row in rows.tolist()], entries)
+            self.count_entries([loaded.streams[row] for row in rows.tolist()], entries)
         for row, alert in applied.writes.alerts:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
 
-    def count_entries(self, streams: Sequence[str], entries: Entries) -> None:
+    def count_entries(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """Count readings that were applied and saved."""
         if self._unsure:  # they were not saved the first time
             for identity in _identities(streams, entries):
@@ -112,6 +118,16 @@ class Bookkeeping:
         self._metrics.scored(entries["score"])
         for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
             self._metrics.answered(STATUSES[at], count)
+
+    def refused(self, refused: Refused) -> None:
+        """Count a reading that was late or in conflict, or refused for what its stream has seen."""
+        self._metrics.answered(refused.status, 1)
+
+    def corrected(self, stream: StreamKey, late: Entries, alerts: Sequence[bytes]) -> None:
+        """Count late readings that took their places, and tell the alerts of incidents that began with them."""
+        self.count_entries([stream] * len(late), late)
+        for alert in alerts:
+            self.tell(alert)
 
     def tell(self, alert: bytes) -> None:
         """Count and log an alert; it is taken off soon after."""
@@ -122,7 +138,7 @@ class Bookkeeping:
         self._told.append(alert)
         self._tells.set()
 
-    def unsure(self, applied: Applied, streams: Sequence[str], only: set[str] | None = None) -> None:
+    def unsure(self, applied: Applied, streams: Sequence[StreamKey], only: set[StreamKey] | None = None) -> None:
         """The save of what was applied was not answered; `only` of these streams it may have come to something."""
         writes = applied.writes
         alerts = {
@@ -137,7 +153,7 @@ class Bookkeeping:
         while len(self._unsure) > UNSURE:
             del self._unsure[next(iter(self._unsure))]
 
-    async def replayed(self, streams: Sequence[str], entries: Entries) -> None:
+    async def replayed(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """These had been applied before; those whose save was not answered were saved, and are counted now."""
         self._metrics.replayed(len(entries))
         if not self._unsure:
@@ -178,7 +194,7 @@ class Bookkeeping:
             self._told = self._told[len(told) :]
 
     async def _look(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock.monotonic()
         self._first_seen = {one: self._first_seen.get(one, now) for one in await self._store.untold()}
         due = [one for one, since in self._first_seen.items() if now - since >= CLAIM_S and one[0] not in self._told]
         if due:
@@ -189,11 +205,11 @@ class Bookkeeping:
             self.tell(alert)
 
 
-def alert_of(stream: str, entry: Any, corrected: bool = False) -> bytes:
+def alert_of(stream: StreamKey, entry: Any, corrected: bool = False) -> bytes:
     """A reading's alert, as it is saved."""
     reason = REASONS[entry["reason"]]
-    return msgspec.msgpack.encode(Alert(stream, int(entry["n"]), reason, float(entry["score"]), corrected))
+    return msgspec.msgpack.encode(Alert(stream.name, int(entry["n"]), reason, float(entry["score"]), corrected))
 
 
-def _identities(streams: Sequence[str], entries: Entries) -> Iterable[_Identity]:
+def _identities(streams: Sequence[StreamKey], entries: Entries) -> Iterable[_Identity]:
     return zip(streams, entries["seq"].tolist(), entries["timestamp_ms"].tolist(), strict=True)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.stepper import Stepper
-from gatewatch.service.storage.store import StateStore
+from gatewatch.service.core.store import Store
+from gatewatch.service.core.stream_key import StreamKey
 
 PLACES: Final = 2**24
 """Streams are told apart by so many bits of their seed; of two that share them, one may go without a look."""
@@ -25,15 +26,15 @@ PLACES: Final = 2**24
 class FirstLook:
     """The streams that this process has looked at."""
 
-    def __init__(self, store: StateStore, stepper: Stepper) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._stepper = stepper
         self._seen = np.zeros(PLACES, bool)
 
     async def stale(
         self,
+        stepper: Stepper,
         sound: Sequence[int],
-        streams: Sequence[str],
+        streams: Sequence[StreamKey],
         seeds: Sequence[int],
         layouts: Sequence[Layout],
         records: Records,
@@ -50,7 +51,7 @@ class FirstLook:
         counts = records["readings"][rows].tolist()
         newest = await self._store.history_numbers(
             [streams[row] for row in rows],
-            [self._stepper.number_at(layouts[row], count) for row, count in zip(rows, counts, strict=True)],
+            [stepper.number_at(layouts[row], count) for row, count in zip(rows, counts, strict=True)],
         )
         self._seen[places[rows]] = True
         return [row for row, count, n in zip(rows, counts, newest, strict=True) if n is not None and n >= count]

@@ -45,8 +45,8 @@ from uvicorn.server import ServerState
 
 from gatewatch.service.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
 from gatewatch.service.http.drain import DRAIN, Drain
-from gatewatch.service.http.fast_path import Direct, usual, written
-from gatewatch.service.http.ingest import INGEST, Headers, refused
+from gatewatch.service.http.fast_path import FastRequest, usual, written
+from gatewatch.service.http.ingest import INGEST, Headers, problem_reply, stream_in
 
 log = structlog.get_logger(__name__)
 
@@ -299,7 +299,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._owes, self._unframed = None, 0
         self._ended = not self.cycle.keep_alive
         super().on_message_complete()
-        if isinstance(self.cycle, Direct):
+        if isinstance(self.cycle, FastRequest):
             self.cycle.begin()
 
     def _without_upgrade(self) -> bytes:
@@ -328,12 +328,11 @@ class EdgeProtocol(HttpToolsProtocol):
         self._refusal = error
         raise error
 
-    def _direct(self) -> Direct | None:
+    def _direct(self) -> FastRequest | None:
         """The request whose head was read, if it is one to be answered here."""
         ingest, path = self.app_state.get(INGEST), self.url.decode("latin-1")
         if (
             ingest is None
-            or not ingest.takes(path)
             or "%" in path
             or "?" in path
             or "#" in path
@@ -343,12 +342,16 @@ class EdgeProtocol(HttpToolsProtocol):
             or self.flow.write_paused
         ):
             return None
+        try:
+            stream = stream_in(path)
+        except LookupError:
+            return None
         content_type = usual(self.headers, ingest.direct_bytes, ingest.callers)
         if content_type is None:
             return None
-        return Direct(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
+        return FastRequest(ingest, stream, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
 
-    def _reply(self, request: Direct, status: int, headers: Headers, body: bytes) -> None:
+    def _reply(self, request: FastRequest, status: int, headers: Headers, body: bytes) -> None:
         if request.disconnected:
             return
         request.response_started = request.response_complete = True
@@ -455,7 +458,7 @@ class EdgeProtocol(HttpToolsProtocol):
         return self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
 
     def _answer(self, error: ServiceError) -> bytes:
-        return written(*refused(error), self.server_state.default_headers, keep_alive=False)
+        return written(*problem_reply(error), self.server_state.default_headers, keep_alive=False)
 
     def _close(self) -> None:
         """Close once all is sent; whoever does not read it is cut off when its time for that is over."""

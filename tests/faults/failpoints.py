@@ -29,23 +29,24 @@ import numpy as np
 import uvicorn
 from redis import Redis
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.http.ingest import Ingest
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.keys import BUCKETS, Keys
 from gatewatch.service.storage.private_redis import start_private_redis
-from gatewatch.service.storage.store import StateStore
-from gatewatch.service.storage.unit_of_work import Held
+from gatewatch.service.storage.unit_of_work import UnitOfWork
 from tests.faults.concurrency import check, reading
 
 POINTS: dict[str, tuple[type, str, bool]] = {
-    "after_load": (Held, "load", True),
+    "after_load": (UnitOfWork, "load", True),
     "in_rebuild": (Scorer, "_recover", True),
     "after_step": (Scorer, "_apply", True),
-    "before_save": (Held, "send", False),
-    "after_send": (Held, "send", True),
-    "after_save": (Held, "saved", True),
+    "before_save": (UnitOfWork, "send", False),
+    "after_send": (UnitOfWork, "send", True),
+    "after_save": (UnitOfWork, "saved", True),
     "before_reply": (Ingest, "_score", True),
 }
 """Name to class, method, and whether the point lies behind it."""
@@ -142,7 +143,7 @@ class Sender(http.client.HTTPConnection):
 
 
 def trial(
-    detector: Detector, settings: Settings, plain: Path, folder: Path, point: str, way: str, number: int
+    detector: TrainedDetector, settings: Settings, plain: Path, folder: Path, point: str, way: str, number: int
 ) -> list[str]:
     """One end at one point; what is wrong."""
     rng = random.Random(f"{point} {way} {number}")
@@ -196,10 +197,10 @@ def trial(
 
 
 def _damage(settings: Settings, names: list[str]) -> None:
-    keys = StateStore("redis://unused", settings.tenant, 100)
+    keys = Keys(settings.tenant, BUCKETS)
     with Redis.from_url(str(settings.redis_url)) as client:
         for name in names:
-            client.setrange(keys.key(name, "state"), 60, b"\xff\xff\xff")
+            client.setrange(keys[StreamKey(settings.tenant, name)].record, 60, b"\xff\xff\xff")
 
 
 def run(artefact: Path, times: int, points: list[str]) -> tuple[Counter[str], list[str]]:
@@ -213,7 +214,7 @@ def run(artefact: Path, times: int, points: list[str]) -> tuple[Counter[str], li
         settings = Settings(model=str(artefact), redis_url=private.url, log_level="error", store_timeout_ms=10_000)
         plain = Path(scratch) / "plain"
         with service(settings, plain):
-            detector = Detector.load(artefact)
+            detector = TrainedDetector.load(artefact)
             for number in range(times):
                 for point in points:
                     for way in WAYS:

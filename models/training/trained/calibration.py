@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, Calibration, Channel, Manifest
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.detectors.trained.score import (
     CHANGE_LIMIT,
@@ -274,7 +274,7 @@ class _Judged:
     kinds: list[NDArray[np.int16]]
 
 
-def _signals(detector: Detector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> _Judged:
+def _signals(detector: TrainedDetector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> _Judged:
     """What is judged of the readings of recordings, from the forecasts already made."""
     lengths = np.array([len(recording) for recording in recordings])
     shape = (int(lengths.max()), len(recordings), recordings[0].values.shape[1])
@@ -338,8 +338,8 @@ def neutral(scaling: Scaling, names: Sequence[str], units: Sequence[str]) -> tup
     return channels, calibration
 
 
-def _detector(manifest: Manifest, graph: bytes) -> Detector:
-    return Detector(Artefact(manifest, graph, bytes(8)))
+def _detector(manifest: Manifest, graph: bytes) -> TrainedDetector:
+    return TrainedDetector(Artefact(manifest, graph, bytes(8)))
 
 
 def _run_limits(recordings: Sequence[Recording]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

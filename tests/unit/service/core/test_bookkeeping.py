@@ -16,12 +16,14 @@ from starlette.testclient import TestClient
 from gatewatch.service.app import create_app
 from gatewatch.service.core import bookkeeping
 from gatewatch.service.core.bookkeeping import Alert
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import FEW
 from tests.support.relay import Relay
 from tests.support.samples import PATIENT_MS, post, readings
+from tests.support.scorer import sets_of
 
 QUIET = 10
 SHORT_MS = 300
@@ -107,21 +109,23 @@ def test_the_alert_of_a_process_that_died_is_told_by_one_of_the_others(
 
     async def save_and_die() -> None:
         store = StateStore(redis_url, tenant, PATIENT_MS)
-        await store.save(Writes(["dead"], [b""], [b"GW" + bytes(50)], alerts=[(0, alert)]))
+        await store.save(
+            Writes(round(time.time(), 3), [StreamKey(tenant, "dead")], [b""], [b"GW" + bytes(50)], alerts=[(0, alert)])
+        )
         await store.close()
 
     with TestClient(create_app(settings())) as a, TestClient(create_app(settings())) as b:
         asyncio.run(save_and_die())
         deadline = time.monotonic() + 20
         with redis.Redis.from_url(redis_url) as database:
-            while database.zcard(create_app(settings()).state.parts.store.commands.alerts_key):
+            while database.zcard(sets_of(tenant, "dead")[2]):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
         assert sum(series(client, "gatewatch_alerts_total", reason="event") for client in (a, b)) == 1
 
 
 def test_an_alert_that_was_told_is_taken_off_and_a_lost_race_saves_none(
-    settings: Callable[..., Settings], redis_url: str
+    settings: Callable[..., Settings], redis_url: str, tenant: str
 ) -> None:
     quiet, begins = incident("told", 0)
     app = create_app(settings())
@@ -130,19 +134,20 @@ def test_an_alert_that_was_told_is_taken_off_and_a_lost_race_saves_none(
             post(client, batch)
         assert series(client, "gatewatch_alerts_total") == 1
     with redis.Redis.from_url(redis_url) as database:
-        commands = app.state.parts.store.commands
-        assert database.zcard(commands.alerts_key) == 0
+        _, opened, alerts = sets_of(tenant, "told")
+        assert database.zcard(alerts) == 0
 
         async def lose() -> list[bool]:
             store = app.state.parts.store
-            late = Writes(["told"], [bytes(29)], [b"GW" + bytes(50)], alerts=[(0, b"x")], closed={"told"})
+            name = StreamKey(tenant, "told")
+            late = Writes(0.0, [name], [bytes(29)], [b"GW" + bytes(50)], alerts=[(0, b"x")], closed={name})
             try:
                 return list(await store.save(late))
             finally:
                 await store.close()
 
         assert asyncio.run(lose()) == [False]
-        assert (database.zcard(commands.alerts_key), database.zcard(commands.open_key)) == (0, 1)
+        assert (database.zcard(alerts), database.zcard(opened)) == (0, 1)
 
 
 def test_an_incident_that_ends_after_a_pause_is_no_longer_counted(

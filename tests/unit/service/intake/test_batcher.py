@@ -4,43 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
-from gatewatch.service.core.contention import Turns
-from gatewatch.service.core.scorer import Answer, Scorer
-from gatewatch.service.doors.json_readings import Readings, Sent, Wire
+from gatewatch.service.core.outcomes import Answer
+from gatewatch.service.core.readings import Part, Readings
+from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
-from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
-from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.intake.admission import BATCH_COST
+from gatewatch.service.intake.batcher import SECOND_BATCH_MIN, WORKERS, Batcher
+from gatewatch.service.intake.queue import MAX_PER_STREAM
+from tests.support.clock import Hands
+from tests.support.scorer import JSON, batcher_of, decode
 
 
-class Recorder(Scorer):
+def names_of(parts: Sequence[Part]) -> list[str]:
+    return [stream.name for part in parts for stream in part.readings.streams[part.start : part.stop]]
+
+
+def seqs_of(parts: Sequence[Part]) -> list[int]:
+    return [seq for part in parts for seq in part.readings.seqs[part.start : part.stop]]
+
+
+class Recorder:
     """A scorer that notes its batches, and answers each reading with its seq."""
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[str, int]]] = []
-        self.turns = Turns(random.Random(0))
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         await asyncio.sleep(0)
-        self.batches.append(list(zip(batch.streams, batch.seqs.tolist(), strict=True)))
-        return [str(seq) for seq in batch.seqs.tolist()]
+        self.batches.append(list(zip(names_of(batch), seqs_of(batch), strict=True)))
+        return [str(seq) for seq in seqs_of(batch)]
+
+    async def ping(self) -> bool:
+        return True
 
 
-WIRE = Wire(("pressure",), 60_000, 10_000)
+class Model:
+    """What a door asks of a model."""
+
+    decoder = ReadingDecoder(("pressure",), 60_000, 10_000)
 
 
-def request(*streams: str, first: int = 0) -> list[Sent]:
+def request(*streams: str, first: int = 0) -> Readings:
     """One reading for each name, numbered within the request."""
     content = [{"stream": name, "seq": first + at, "values": 1.5} for at, name in enumerate(streams)]
-    return WIRE.read(json.dumps(content).encode(), False, None)[0]
+    return decode(Model, json.dumps(content).encode())[0].readings
+
+
+async def submitted(batcher: Batcher, sent: Readings) -> list[Answer]:
+    return await batcher.take(sent, JSON.encoder)
 
 
 def gather(
-    requests: list[list[Sent]],
+    requests: list[Readings],
     batch_readings: int = 100,
     waiting: int = 10_000,
     recorder: Recorder | None = None,
@@ -49,8 +68,8 @@ def gather(
     """Submit requests in order, all before the first batch begins; the batches, and each request's answers."""
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, used, Metrics(), batch_readings, waiting, waiting_ms)
-        jobs = [asyncio.create_task(batcher.submit(sent)) for sent in requests]
+        batcher = batcher_of(used, None, batch_readings, waiting, waiting_ms)
+        jobs = [asyncio.create_task(submitted(batcher, sent)) for sent in requests]
         await asyncio.sleep(0)
         batcher.start()
         results = await asyncio.gather(*jobs, return_exceptions=True)
@@ -74,27 +93,29 @@ def test_a_request_is_not_cut_to_fill_a_batch() -> None:
 
 
 def test_many_readings_of_one_stream_keep_nobody_waiting() -> None:
-    deep, other = request(*["deep"] * (3 * DEPTH)), request("other", first=500)
+    deep, other = request(*["deep"] * (3 * MAX_PER_STREAM)), request("other", first=500)
     recorder, answers = gather([deep, other], batch_readings=1000)
     assert ("other", 500) in recorder.batches[0]
-    assert all(len(batch) <= DEPTH + 1 for batch in recorder.batches)
-    assert answers == [[str(n) for n in range(3 * DEPTH)], ["500"]]
+    assert all(len(batch) <= MAX_PER_STREAM + 1 for batch in recorder.batches)
+    assert answers == [[str(n) for n in range(3 * MAX_PER_STREAM)], ["500"]]
 
 
 def test_depth_is_that_of_the_batch_whoever_sent_it() -> None:
-    recorder, answers = gather([request("hot", first=at) for at in range(DEPTH + 8)] + [request("other", first=900)])
-    assert [len(batch) for batch in recorder.batches] == [DEPTH + 1, 8]
+    recorder, answers = gather(
+        [request("hot", first=at) for at in range(MAX_PER_STREAM + 8)] + [request("other", first=900)]
+    )
+    assert [len(batch) for batch in recorder.batches] == [MAX_PER_STREAM + 1, 8]
     assert ("other", 900) in recorder.batches[0]
-    assert answers[:-1] == [[str(at)] for at in range(DEPTH + 8)]
+    assert answers[:-1] == [[str(at)] for at in range(MAX_PER_STREAM + 8)]
 
 
 class Overrun(Recorder):
     """Other processes keep writing stream `a`."""
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         answers = await super().score_batch(batch)
         contended = Contended("other processes kept writing")
-        return [contended if stream == "a" else text for stream, text in zip(batch.streams, answers, strict=True)]
+        return [contended if stream == "a" else text for stream, text in zip(names_of(batch), answers, strict=True)]
 
 
 def test_a_contended_stream_fails_its_requests_and_nobody_else_in_their_batch() -> None:
@@ -106,10 +127,10 @@ def test_a_contended_stream_fails_its_requests_and_nobody_else_in_their_batch() 
 
 
 def test_of_a_request_that_failed_nothing_more_is_scored() -> None:
-    recorder, answers = gather([request(*["a"] * (2 * DEPTH)), request("b", first=900)], recorder=Overrun())
+    recorder, answers = gather([request(*["a"] * (2 * MAX_PER_STREAM)), request("b", first=900)], recorder=Overrun())
     assert isinstance(answers[0], Contended)
     assert answers[1] == ["900"]
-    assert sum(map(len, recorder.batches)) == DEPTH + 1
+    assert sum(map(len, recorder.batches)) == MAX_PER_STREAM + 1
 
 
 class Corrects(Recorder):
@@ -120,9 +141,9 @@ class Corrects(Recorder):
         self.error = error
         self.late: list[asyncio.Future[str]] = []
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         answers = await super().score_batch(batch)
-        for at, stream in enumerate(batch.streams):
+        for at, stream in enumerate(names_of(batch)):
             if stream == "late":
                 self.late.append(asyncio.get_running_loop().create_future())
                 asyncio.get_running_loop().call_later(0.01, self._answer, self.late[-1], str(answers[at]))
@@ -140,9 +161,9 @@ def test_answers_that_come_later_find_their_places() -> None:
     sent = [request("late", "a", "late", "b"), request("c", first=7)]
     _, answers = gather(sent, recorder=Corrects())
     assert answers == [["0", "1", "2", "3"], ["7"]]
-    deep = request(*["late", "a"] * (DEPTH + 3))
+    deep = request(*["late", "a"] * (MAX_PER_STREAM + 3))
     _, answers = gather([deep], recorder=Corrects())
-    assert answers == [[str(at) for at in range(2 * DEPTH + 6)]]
+    assert answers == [[str(at) for at in range(2 * MAX_PER_STREAM + 6)]]
 
 
 def test_a_correction_that_fails_fails_its_request_alone() -> None:
@@ -159,10 +180,10 @@ class Away(Recorder):
         self.failures = failures
         self.pings = pings
 
-    async def store_answers(self) -> bool:
+    async def ping(self) -> bool:
         return self.pings
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         answers = await super().score_batch(batch)
         if len(self.batches) <= self.failures:
             raise StoreUnavailable("Redis did not answer in time")
@@ -189,26 +210,25 @@ def test_when_redis_does_not_answer_a_ping_either_nobody_waits_for_a_second_batc
 class Slow(Recorder):
     """A reading takes ten seconds, by the batcher's clock."""
 
-    def __init__(self, clock: list[float]) -> None:
+    def __init__(self, clock: Hands) -> None:
         super().__init__()
         self.clock = clock
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
-        self.clock[0] += 10.0 * (len(batch) + BATCH_COST)
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
+        self.clock.seconds += 10.0 * (len(names_of(batch)) + BATCH_COST)
         return await super().score_batch(batch)
 
 
-def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("gatewatch.service.intake.batcher.time.perf_counter", lambda: clock[0])
+def test_what_would_wait_too_long_is_refused_by_the_pace_of_late() -> None:
+    clock = Hands()
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, Slow(clock), Metrics(), 2, 100, 35_000)
+        batcher = batcher_of(Slow(clock), None, 2, 100, 35_000, clock=clock)
         batcher.start()
-        await batcher.submit(request("first"))
-        jobs = [asyncio.create_task(batcher.submit(request(name))) for name in "abcdef"]
+        await submitted(batcher, request("first"))
+        jobs = [asyncio.create_task(submitted(batcher, request(name))) for name in "abcdef"]
         results = await asyncio.gather(*jobs, return_exceptions=True)
-        results += [await batcher.submit(request("last"))]
+        results += [await submitted(batcher, request("last"))]
         await batcher.stop()
         return list(results)
 
@@ -220,25 +240,29 @@ def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: py
     assert last == ["0"]
 
 
-def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("gatewatch.service.intake.batcher.time.perf_counter", lambda: clock[0])
+def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_it() -> None:
+    clock = Hands()
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, Slow(clock), Metrics(), 2 * DEPTH, 10 * DEPTH, 10.0 * (DEPTH + 3) * 1000)
+        batcher = batcher_of(
+            Slow(clock),
+            None,
+            2 * MAX_PER_STREAM,
+            10 * MAX_PER_STREAM,
+            10.0 * (MAX_PER_STREAM + 3) * 1000,
+            clock=clock,
+        )
         batcher.start()
-        await batcher.submit(request("first"))
-        sent = [request(*["deep"] * (8 * DEPTH)), *(request(name) for name in "abcdef")]
-        jobs = [asyncio.create_task(batcher.submit(one)) for one in sent]
+        await submitted(batcher, request("first"))
+        sent = [request(*["deep"] * (8 * MAX_PER_STREAM)), *(request(name) for name in "abcdef")]
+        jobs = [asyncio.create_task(submitted(batcher, one)) for one in sent]
         results = await asyncio.gather(*jobs, return_exceptions=True)
-        results += [await batcher.submit(request(*"gh"))]
+        results += [await submitted(batcher, request(*"gh"))]
         await batcher.stop()
         return list(results)
 
     deep, *others, last = asyncio.run(run())
-    assert deep == [str(at) for at in range(8 * DEPTH)]
+    assert deep == [str(at) for at in range(8 * MAX_PER_STREAM)]
     assert others[:4] == [["0"]] * 4
     assert all(isinstance(one, TooManyWaiting) for one in others[4:])
     assert last == ["0", "1"]
@@ -246,17 +270,17 @@ def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_
 
 def test_a_deep_request_in_any_order_is_taken_in_order_and_answered_as_it_was_sent() -> None:
     deep = request(*["s"] * 100)
-    shuffled = [deep[(37 * at) % 100] for at in range(100)]
+    shuffled = deep.rearranged([(37 * at) % 100 for at in range(100)])
     recorder, (answers,) = gather([shuffled])
     assert [seq for batch in recorder.batches for _, seq in batch] == list(range(100))
     assert answers == [str((37 * at) % 100) for at in range(100)]
 
 
 def test_what_comes_later_of_a_stream_does_not_overtake() -> None:
-    deep, same, after = request(*["s"] * (DEPTH + 5)), request("s", "t", first=900), request("t", first=950)
+    deep, same, after = request(*["s"] * (MAX_PER_STREAM + 5)), request("s", "t", first=900), request("t", first=950)
     recorder, _ = gather([deep, same, after], batch_readings=1000)
     in_order = [reading for batch in recorder.batches for reading in batch]
-    assert [seq for stream, seq in in_order if stream == "s"] == [*range(DEPTH + 5), 900]
+    assert [seq for stream, seq in in_order if stream == "s"] == [*range(MAX_PER_STREAM + 5), 900]
     assert [seq for stream, seq in in_order if stream == "t"] == [901, 950]
 
 
@@ -280,46 +304,11 @@ def test_an_empty_request_waits_for_nothing() -> None:
     assert recorder.batches == []
 
 
-@pytest.mark.parametrize("count", [DEPTH - 1, DEPTH, DEPTH + 1])
+@pytest.mark.parametrize("count", [MAX_PER_STREAM - 1, MAX_PER_STREAM, MAX_PER_STREAM + 1])
 def test_all_of_a_deep_request_is_answered(count: int) -> None:
     recorder, answers = gather([request(*["s"] * count)])
     assert answers == [[str(n) for n in range(count)]]
-    assert len(recorder.batches) == (1 if count <= DEPTH else 2)
-
-
-def test_a_rejection_gets_its_place_among_the_answers_of_a_shared_batch() -> None:
-    spoilt = WIRE.read(b'[{"stream": "a", "seq": 3, "values": 1}, {"stream": "/", "values": 1}, 7]', False, None)[0]
-    recorder, answers = gather([request("b", "c"), spoilt, request("d", first=9)])
-    assert len(recorder.batches) == 1
-    assert (answers[0], answers[2]) == (["0", "1"], ["9"])
-    mixed: Any = answers[1]
-    first, *rest = mixed
-    assert first == "3"
-    assert [json.loads(text)["status"] for text in rest] == ["rejected", "rejected"]
-
-
-def test_between_batches_of_nothing_but_rejections_others_have_their_turn() -> None:
-    """10,000 rejections held the event loop for 0.4 s."""
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def run() -> None:
-        batcher = Batcher(WIRE, Recorder(), Metrics(), 100, 10_000, 1e9)
-        beside = asyncio.create_task(others())
-        batcher.start()
-        await asyncio.sleep(0)
-        before = turns
-        await batcher.submit(WIRE.read(b"[" + b",".join([b"7"] * 5000) + b"]", False, None)[0])
-        assert turns - before >= 25  # one for each batch, of two at a time
-        beside.cancel()
-        await batcher.stop()
-
-    asyncio.run(run())
+    assert len(recorder.batches) == (1 if count <= MAX_PER_STREAM else 2)
 
 
 class Beside(Recorder):
@@ -330,8 +319,8 @@ class Beside(Recorder):
         self.under_way: list[set[str]] = []
         self.together: list[list[set[str]]] = []
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
-        mine = set(batch.streams)
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
+        mine = set(names_of(batch))
         self.under_way.append(mine)
         self.together.append(list(self.under_way))
         await asyncio.sleep(0.05 / len(self.together))
@@ -339,16 +328,16 @@ class Beside(Recorder):
         return await super().score_batch(batch)
 
 
-NAMES = [f"s{at}" for at in range(BESIDE)]
+NAMES = [f"s{at}" for at in range(SECOND_BATCH_MIN)]
 
 
 def test_where_many_wait_two_batches_are_under_way_of_different_streams() -> None:
     sent = [request(*NAMES), request(*(f"t{name}" for name in NAMES)), request(*NAMES, first=500)]
-    recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Beside())
+    recorder, answers = gather(sent, batch_readings=SECOND_BATCH_MIN, recorder=Beside())
     assert isinstance(recorder, Beside)
-    assert max(map(len, recorder.together)) == LANES
+    assert max(map(len, recorder.together)) == WORKERS
     assert all(len(set().union(*batches)) == sum(map(len, batches)) for batches in recorder.together)
-    assert answers == [[str(first + at) for at in range(BESIDE)] for first in (0, 0, 500)]
+    assert answers == [[str(first + at) for at in range(SECOND_BATCH_MIN)] for first in (0, 0, 500)]
     of_one = [seq for batch in recorder.batches for stream, seq in batch if stream == "s7"]
     assert of_one == [7, 507]
 
@@ -361,55 +350,55 @@ def test_where_few_wait_they_share_the_next_batch() -> None:
 
 
 def test_parts_of_a_request_that_end_out_of_turn_are_answered_in_its_order() -> None:
-    many = [f"s{at}" for at in range(4 * BESIDE)]
-    recorder, (answers,) = gather([request(*many)], batch_readings=BESIDE, recorder=Beside())
+    many = [f"s{at}" for at in range(4 * SECOND_BATCH_MIN)]
+    recorder, (answers,) = gather([request(*many)], batch_readings=SECOND_BATCH_MIN, recorder=Beside())
     assert isinstance(recorder, Beside)
     assert [batch[0][1] for batch in recorder.batches] != sorted(batch[0][1] for batch in recorder.batches)
-    assert answers == [str(at) for at in range(4 * BESIDE)]
+    assert answers == [str(at) for at in range(4 * SECOND_BATCH_MIN)]
 
 
 class Half(Beside):
     """The first batch fails, at once, the others do not."""
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
-        if batch.seqs[0] == 0:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
+        if seqs_of(batch)[0] == 0:
             raise Contended("other processes kept writing")
         return await super().score_batch(batch)
 
-    async def store_answers(self) -> bool:
+    async def ping(self) -> bool:
         return True
 
 
 def test_a_request_of_which_one_part_failed_fails_and_the_next_one_does_not() -> None:
-    many = [f"s{at}" for at in range(3 * BESIDE)]
-    _, answers = gather([request(*many), request(*many, first=5000)], batch_readings=BESIDE, recorder=Half())
+    many = [f"s{at}" for at in range(3 * SECOND_BATCH_MIN)]
+    _, answers = gather([request(*many), request(*many, first=5000)], batch_readings=SECOND_BATCH_MIN, recorder=Half())
     assert isinstance(answers[0], Contended)
-    assert answers[1] == [str(5000 + at) for at in range(3 * BESIDE)]
+    assert answers[1] == [str(5000 + at) for at in range(3 * SECOND_BATCH_MIN)]
 
 
 class Stall(Away):
     """Two batches are under way when Redis stalls, and both fail; those that come later take their time."""
 
     def __init__(self) -> None:
-        super().__init__(failures=LANES)
+        super().__init__(failures=WORKERS)
         self.begun = 0
         self.both = asyncio.Event()
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         self.begun += 1
-        if self.begun == LANES:
+        if self.begun == WORKERS:
             self.both.set()
         await self.both.wait()
-        if self.begun > LANES:
+        if self.begun > WORKERS:
             await asyncio.sleep(0.01)
         return await super().score_batch(batch)
 
 
 def test_one_stall_fails_the_two_batches_under_way_and_nobody_who_waits() -> None:
-    sent = [request(*(f"{stream}{at}" for at in range(BESIDE))) for stream in "abcdef"]
-    recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Stall())
-    assert all(isinstance(answer, StoreUnavailable) for answer in answers[:LANES])
-    assert answers[LANES:] == [[str(at) for at in range(BESIDE)]] * 4
+    sent = [request(*(f"{stream}{at}" for at in range(SECOND_BATCH_MIN))) for stream in "abcdef"]
+    recorder, answers = gather(sent, batch_readings=SECOND_BATCH_MIN, recorder=Stall())
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers[:WORKERS])
+    assert answers[WORKERS:] == [[str(at) for at in range(SECOND_BATCH_MIN)]] * 4
     assert len(recorder.batches) == len(sent)
 
 
@@ -420,7 +409,7 @@ class Silent(Away):
         super().__init__(failures=1)
         self.asked, self.known = asyncio.Event(), asyncio.Event()
 
-    async def store_answers(self) -> bool:
+    async def ping(self) -> bool:
         self.asked.set()
         await self.known.wait()
         return False
@@ -430,17 +419,17 @@ def test_what_comes_while_redis_is_asked_whether_it_is_there_takes_nobody_into_a
     """They would wait for Redis twice: once behind the batch that failed, once in the next one."""
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, recorder, Metrics(), 100, 100, 1e9)
+        batcher = batcher_of(recorder, None, 100, 100, 1e9)
         batcher.start()
-        jobs = [asyncio.create_task(batcher.submit(request("first")))]
+        jobs = [asyncio.create_task(submitted(batcher, request("first")))]
         await asyncio.sleep(0)
-        jobs += [asyncio.create_task(batcher.submit(request("behind it")))]
+        jobs += [asyncio.create_task(submitted(batcher, request("behind")))]
         await recorder.asked.wait()
-        jobs += [asyncio.create_task(batcher.submit(request("meanwhile")))]
+        jobs += [asyncio.create_task(submitted(batcher, request("meanwhile")))]
         await asyncio.sleep(0.01)
         recorder.known.set()
         results = await asyncio.gather(*jobs, return_exceptions=True)
-        results += [await batcher.submit(request("afterwards"))]
+        results += [await submitted(batcher, request("afterwards"))]
         await batcher.stop()
         return list(results)
 
@@ -449,20 +438,3 @@ def test_what_comes_while_redis_is_asked_whether_it_is_there_takes_nobody_into_a
     assert all(isinstance(answer, StoreUnavailable) for answer in failed)
     assert [stream for batch in recorder.batches for stream, _ in batch] == ["first", "afterwards"]
     assert last == ["0"]
-
-
-def test_others_have_their_turn_between_thousands_of_rejections() -> None:
-    spoilt = WIRE.read(json.dumps([7] * 1000).encode(), False, None)[0]
-
-    async def run() -> int:
-        batcher = Batcher(WIRE, Recorder(), Metrics(), 10, 10_000, 1e9)
-        batcher.start()
-        job, turns = asyncio.create_task(batcher.submit(spoilt)), 0
-        while not job.done():
-            await asyncio.sleep(0)
-            turns += 1
-        await batcher.stop()
-        assert len(job.result()) == 1000
-        return turns
-
-    assert asyncio.run(run()) >= 50  # it takes a hundred batches, two of them in a turn
