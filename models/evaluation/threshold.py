@@ -4,7 +4,7 @@ A `Tail` is what recordings showed of large scores: at each of some levels the s
 many incidents these came. It is small, and a part of the artefact, so that another rate needs no training.
 
     rate asked for        share of readings (`threshold`), or incidents a reading (`threshold_by_incidents`)
-    met by 3 incidents    the level is read off
+    met by 4 incidents    the level is read off
     met by fewer          u + S((p/q)^(1/d) - 1),  of the k = d + 1 incidents above the level u, reached by a share p:
                           S the sum of their peaks above u, q the rate asked for
 
@@ -37,7 +37,7 @@ BLOCKS = 10
 APART = 10
 """Scores above a level with fewer readings between them are one incident."""
 
-READ_OFF, TRUSTED = 3, 10
+READ_OFF, TRUSTED = 4, 10
 """Incidents above a level from which on it is read off, and those from which on it is extrapolated; and trusted."""
 
 LARGEST_SHARE = 0.5
