@@ -18,6 +18,7 @@ from gatewatch.models.artefact.files import (
     GRAPH,
     MANIFEST,
     WEIGHTS,
+    Manifest,
     load_artefact,
     manifest_hash,
     save_artefact,
