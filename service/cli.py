@@ -1,4 +1,4 @@
-"""The command gatewatch: serve, train, scan, evaluate, compare, replay, demo."""
+"""The command gatewatch: serve, keys, train, scan, evaluate, compare, sign, replay, demo."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from gatewatch.service.cli_support.terminal import warn_in_one_line
 from gatewatch.service.commands.compare import compare
 from gatewatch.service.commands.demo import demo
 from gatewatch.service.commands.evaluate import evaluate
+from gatewatch.service.commands.keys import keys
 from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
+from gatewatch.service.commands.sign import sign
 from gatewatch.service.commands.train import train
 
 BAD_INPUT = 2
@@ -44,7 +46,9 @@ app.command()(train)
 app.command("scan")(scan_files)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(sign)
 app.command()(replay)
+app.add_typer(keys, name="keys")
 app.command()(demo)
 
 

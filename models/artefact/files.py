@@ -20,7 +20,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -272,14 +272,21 @@ def model_folder(model: str | Path) -> Path:
     return SHIPPED / SHIPPED_AS[str(model)] if str(model) in SHIPPED_AS else standing(Path(model))
 
 
-def load_artefact(folder: Path) -> Artefact:
-    """Read an artefact and verify it: sizes, format version, hashes, manifest.
+class Signed(Protocol):
+    """Knows who must have signed an artefact; see signatures.py."""
+
+    def require(self, folder: Path, manifest_sha256: str) -> None:
+        """Raise an ArtefactError unless one of them has."""
+
+
+def load_artefact(folder: Path, trust: Signed | None = None) -> Artefact:
+    """Read an artefact and verify it: sizes, format version, hashes, who signed it where that matters, manifest.
 
     Raises:
         ArtefactError: names the file, what was found and what was expected.
     """
     folder = standing(folder)
-    raw = _read(folder / MANIFEST, LARGEST_MANIFEST)
+    raw = read_file(folder / MANIFEST, LARGEST_MANIFEST)
     try:
         content = json.loads(raw)
         version = content.get("format_version") if isinstance(content, dict) else None
@@ -299,6 +306,8 @@ def load_artefact(folder: Path) -> Artefact:
             f"{folder / MANIFEST}: its SHA-256 is {own[:12]}…, it says {said[:12]}…: "
             "the manifest is damaged or was edited; copy or train the artefact again"
         )
+    if trust is not None:
+        trust.require(folder, own)
     try:
         general = content.get("kind") == "general"
         manifest = GeneralManifest.model_validate(content) if general else Manifest.model_validate(content)
@@ -312,7 +321,7 @@ def load_artefact(folder: Path) -> Artefact:
             raise ArtefactError(f"{folder / MANIFEST}: channel names must differ; found {names}")
     files = {}
     for name in (GRAPH, WEIGHTS, CARD):
-        files[name] = _read(folder / name)
+        files[name] = read_file(folder / name)
         found = hashlib.sha256(files[name]).hexdigest()
         if found != manifest.files.get(name):
             raise ArtefactError(
@@ -322,7 +331,7 @@ def load_artefact(folder: Path) -> Artefact:
     return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8])
 
 
-def _read(path: Path, most: int = LARGEST_FILE) -> bytes:
+def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:
     """The content of a regular file; of a pipe or a device nobody knows when it ends."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:

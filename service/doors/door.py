@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import msgspec
 
 from gatewatch.service.core.outcomes import Answer, Encoded, Encoder, Refused
 from gatewatch.service.core.readings import Readings
@@ -34,7 +35,7 @@ class StreamNames:
         return key
 
 
-class Context(NamedTuple):
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What a door must know of a request.
 
     Attributes:
@@ -50,8 +51,7 @@ class Context(NamedTuple):
     now_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(msgspec.Struct, frozen=True, gc=False):
     """N items of a body, or of a part of one.
 
     Attributes:
@@ -60,7 +60,7 @@ class Decoded:
     """
 
     readings: Readings
-    refused: dict[int, Refused] = field(default_factory=dict)
+    refused: dict[int, Refused]
 
     def __len__(self) -> int:
         return len(self.readings) + len(self.refused)

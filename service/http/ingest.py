@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import structlog
 
+from gatewatch.service.access.access import IDENTITY, Access
+from gatewatch.service.access.quotas import Quotas
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer, Encoder, Refused
 from gatewatch.service.doors.door import Context, Decoded, Door, Form, StreamNames, joined
@@ -42,7 +44,7 @@ SETTINGS_BYTES: Final = 16_384
 PROBLEM_JSON: Final = b"application/problem+json"
 
 
-class Pending(NamedTuple):
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """A request whose readings were handed in: the future answers to all its items, and how a reply is made of them."""
 
     answers: asyncio.Future[list[Answer]]
@@ -63,7 +65,7 @@ class Ingest:
     """Answers requests with readings.
 
     Attributes:
-        callers: asked by whoever hands in a request.
+        callers, access: asked by whoever hands in a request.
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
 
@@ -71,7 +73,9 @@ class Ingest:
         self,
         doors: Sequence[Door],
         registry: Registry,
-        names: StreamNames,
+        names: Callable[[str], StreamNames],
+        access: Access,
+        quotas: Quotas,
         batcher: Batcher,
         bodies: Bodies,
         callers: Callers,
@@ -80,7 +84,10 @@ class Ingest:
         clock: Clock,
         all_rejected_is_422: bool,
     ) -> None:
+        """`names`: those of a tenant."""
         self.callers = callers
+        self.access = access
+        self._quotas = quotas
         self._doors = doors
         self._door_of: dict[str, Door] = {}
         self._registry = registry
@@ -95,58 +102,67 @@ class Ingest:
         self.direct_bytes = min(FREE_BYTES, bodies.most_of_one)
 
     async def answer(self, scope: Scope, receive: Receive, stream: str | None) -> Reply:
-        """The reply to a request.
+        """The reply to a request; every error is a problem document.
 
         Args:
             stream: that of the path.
 
         Raises:
-            ServiceError: what concerns the whole request.
             ClientGone: there is nobody to answer.
         """
+        try:
+            return await self._answer(scope, receive, stream)
+        except ClientGone:
+            raise
+        except Exception as error:
+            return problem_reply(error)
+
+    async def _answer(self, scope: Scope, receive: Receive, stream: str | None) -> Reply:
         headers = headers_of(scope)
         content_type = headers.get(b"content-type", "")
         self._door(content_type)
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
         with self._bodies.of(headers) as body:
-            pending = self.begin(await body.read(receive), stream, content_type)
+            pending = self.begin(await body.read(receive), stream, content_type, scope[IDENTITY].tenant)
             try:
                 return self.reply(await pending.answers, pending)
             finally:
                 del pending  # an error in it holds this frame, with the body: a cycle, of which so much must not wait
 
-    def begin(self, content: bytes, stream: str | None, content_type: str) -> Pending:
-        """Hand in the readings of a whole body.
+    def begin(self, content: bytes, stream: str | None, content_type: str, tenant: str) -> Pending:
+        """Hand in a tenant's readings of a whole body.
 
         Raises:
             ServiceError: what concerns the whole request.
         """
         door = self._door(content_type)
         self._batcher.check_room()
-        context = Context(self._registry.default, self._names, stream, self._clock.unix_ms())
+        context = Context(self._registry.default, self._names(tenant), stream, self._clock.unix_ms())
         read = door.decode(content, context)
         if read is not None:
             decoded, form = read
             if decoded.refused:
-                return Pending(asyncio.ensure_future(self._take([decoded], door.encoder)), form, door.encoder)
+                return Pending(asyncio.ensure_future(self._take([decoded], door.encoder, tenant)), form, door.encoder)
+            self._quotas.take(tenant, len(decoded))
             return Pending(self._batcher.take(decoded.readings, door.encoder), form, door.encoder)
         opened = door.open(content, context)
         return Pending(
-            asyncio.ensure_future(self._take_in_parts(opened.parts, door.encoder)), opened.form, door.encoder
+            asyncio.ensure_future(self._take_in_parts(opened.parts, door.encoder, tenant)), opened.form, door.encoder
         )
 
-    async def _take_in_parts(self, parts: Iterator[Decoded], encoder: Encoder) -> list[Answer]:
+    async def _take_in_parts(self, parts: Iterator[Decoded], encoder: Encoder, tenant: str) -> list[Answer]:
         decoded: list[Decoded] = []
         async with self._decoding:
             for part in parts:
                 decoded.append(part)
                 await asyncio.sleep(0)
-        return await self._take(decoded, encoder)
+        return await self._take(decoded, encoder, tenant)
 
-    async def _take(self, parts: list[Decoded], encoder: Encoder) -> list[Answer]:
+    async def _take(self, parts: list[Decoded], encoder: Encoder, tenant: str) -> list[Answer]:
         """Have scored what can be; the answers to all items of the parts."""
         whole = joined(parts, self._registry.default)
         self._batcher.check_room(len(whole))
+        self._quotas.take(tenant, len(whole))
         answers = whole.merged(await self._batcher.take(whole.readings, encoder))
         self._metrics.answered("rejected", len(whole.refused))
         return answers

@@ -77,7 +77,8 @@ def options() -> dict[str, set[str]]:
     """The options of each command of gatewatch; those of gatewatch itself under an empty name."""
     group = typer.main.get_command(command)
     found = {"": group, **group.commands}  # type: ignore[attr-defined]
-    return {name: {"--help", *(o for p in one.params for o in p.opts)} for name, one in found.items()}
+    below = {name: [one, *getattr(one, "commands", {}).values()] if name else [one] for name, one in found.items()}
+    return {name: {"--help", *(o for c in all_ for p in c.params for o in p.opts)} for name, all_ in below.items()}
 
 
 def source_of(module: str) -> str:
