@@ -20,19 +20,24 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from gatewatch.models.errors import ArtefactError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+Format = Literal[3, 4]
+READ_VERSIONS = get_args(Format)
+"""What is written, and what is read: 3 keeps no tails."""
+
 GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"
 LARGEST_FILE = 256 * 2**20
 LARGEST_MANIFEST = 32 * 2**20
 MOST_CHANNELS = 4096
 LONGEST_NAME = 256
+MOST_LEVELS = 1000
 LARGEST_STATE = 2**20
 """Bytes that a stream may have to carry."""
 SHIPPED = Path(__file__).parent.parent / "shipped"
@@ -54,6 +59,7 @@ SMALLEST, LARGEST = 1e-100, 1e100
 Finite = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[Finite, Field(gt=0)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
+Columns = Annotated[list[Finite], Field(min_length=1, max_length=MOST_LEVELS)]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
@@ -97,6 +103,19 @@ class Channel(_Part):
     )
     still_limit: Positive | None = Field(description="readings without a change; null: no limit")
     absent_limit: Positive = Field(description="readings without a value that are still normal")
+    constant: bool = Field(False, description="never moved in the recordings, so that its spread is only assumed")
+
+
+class TailTable(_Part):
+    """What normal recordings showed of large scores, level by level; see models.evaluation.threshold."""
+
+    version: Literal[1] = 1
+    readings: Count = Field(ge=1, description="of the recordings")
+    levels: Columns = Field(description="rising, in the unit of the scores")
+    shares: Columns = Field(description="of the readings, above each level")
+    incidents: Columns = Field(description="in which these came")
+    excess: Columns = Field(description="mean height of their peaks above the level")
+    least_scale: Annotated[Finite, Field(ge=0)] = Field(description="a tail is not believed to fall faster")
 
 
 class Calibration(_Part):
@@ -105,12 +124,16 @@ class Calibration(_Part):
     event_mean: Annotated[Finite, Field(ge=0)] = Field(description="mean of the pooled misses")
     event_variance: Positive = Field(description="their variance")
     event_threshold: Positive = Field(description="standard deviations above that mean")
-    level_home: Annotated[Finite, Field(ge=0)] = Field(description="usual distance of the levels, pooled")
+    level_home: Annotated[Finite, Field(ge=0)] = Field(0.0, description="of format 3, and no longer used")
     level_threshold: Positive
     lively_scale: Positive = Field(description="what the pooled changes seldom exceed")
     false_alarm_rate: Positive = Field(description="share of normal readings meant to be judged anomalous")
-    confidence: Literal["high", "low"] = Field(description="low: fewer independent readings than the rate needs")
-    effective_readings: Positive = Field(description="independent readings the calibration was worth")
+    confidence: Literal["high", "low"] = Field(
+        description="low: too few incidents to read the threshold of events from"
+    )
+    effective_readings: Positive = Field(description="independent readings that the recordings are worth")
+    event_tail: TailTable | None = Field(None, description="from which the threshold for another rate can be read")
+    level_tail: TailTable | None = None
     warm_up: Count = Field(description="a stream's first readings: scored, not judged")
     restart_gap_s: Positive = Field(le=1e12, description="a longer gap restarts the network state and the warm-up")
     rebuild_readings: Count = Field(ge=1, description="history that brings a state from nothing to what it was")
@@ -119,7 +142,7 @@ class Calibration(_Part):
 class Manifest(_Part):
     """What an artefact says of itself."""
 
-    format_version: Literal[3]
+    format_version: Format
     kind: Literal["live", "recording"] = Field("live", description="recording: reads finished ones from both ends")
     architecture: Name
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
@@ -143,7 +166,7 @@ class GeneralCalibration(_Part):
 class GeneralManifest(_Part):
     """What the artefact of the general model says of itself: it has no channels of its own."""
 
-    format_version: Literal[3]
+    format_version: Format
     kind: Literal["general"]
     architecture: Name
     architecture_settings: dict[str, Any] = Field(description="the trainer's settings of the network")
@@ -269,9 +292,10 @@ def load_artefact(folder: Path, trust: Signed | None = None) -> Artefact:
         version = content.get("format_version") if isinstance(content, dict) else None
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{folder / MANIFEST}: not JSON: {error}; train or copy the artefact again") from error
-    if version != FORMAT_VERSION:
+    if version not in READ_VERSIONS:
         raise ArtefactError(
-            f"{folder / MANIFEST}: format version {version!r}; this gatewatch reads {FORMAT_VERSION}: train again"
+            f"{folder / MANIFEST}: format version {version!r}; this gatewatch reads "
+            f"{' and '.join(map(str, READ_VERSIONS))}: train again"
         )
     try:
         own, said = manifest_hash(content), str(content.get("manifest_sha256"))

@@ -62,7 +62,7 @@ def taken_over(before: Records, states: Records) -> Records:
     """`states`, with every field that `before`, of version 1, has of the same name; an open incident stays open."""
     names = set(before.dtype.names or ())
     for name in states.dtype.names or ():
-        if name in names:
+        if name in names and before[name].shape == states[name].shape:
             states[name] = before[name]
     states["channel_calm"], states["told"] = before["calm"][:, None], before["calm"]
     states["last_ms"][before["readings"] == 0] = NEVER

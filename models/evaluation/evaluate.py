@@ -10,7 +10,8 @@
 
 An alarm is a reading judged anomalous. Alarms that follow each other while an incident is open (OPEN_READINGS) belong
 together, and to the events that they touch; of the others, those that the service would join to one incident
-(JOIN_READINGS) are one false alarm. Readings in a warm-up are not judged and do not count. One endless alarm finds
+(JOIN_READINGS) are one false alarm; in slow streams these are fewer readings, see `calm_step`. Readings in a warm-up
+are not judged and do not count. One endless alarm finds
 every event: read the figures of events beside the precision of readings.
 
 The bootstrap draws as many streams as there are, or of one stream as many blocks of consecutive readings; an event is
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP
-from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS
+from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS, calm_step
 from gatewatch.models.errors import EvaluationError
 from gatewatch.models.evaluation.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
 from gatewatch.models.evaluation.vus import vus_pr
@@ -185,9 +186,10 @@ def _count(one: Scored, part: NDArray[np.intp], parts: int) -> _Counts:
     found = [(first, row) for first, last in one.events if (row := _first_alarm(alarm, first, last)) is not None]
     steps = np.diff(one.timestamps_ms)
     interval_s = float(np.median(steps[steps > 0])) / 1000 if (steps > 0).any() else np.nan
+    step = calm_step(interval_s) if interval_s > 0 else 1
     return _Counts(
         per_part(alarm & label), per_part(alarm & ~label), per_part(~alarm & label),
-        per_part(firsts), per_part([first for first, _ in found]), per_part(false_alarms(alarm, label)),
+        per_part(firsts), per_part([first for first, _ in found]), per_part(false_alarms(alarm, label, step)),
         per_part(~label) * interval_s / WEEK_S,
         np.array([row - first for first, row in found], np.float64),
         np.array([(one.timestamps_ms[row] - one.timestamps_ms[first]) / 1000 for first, row in found], np.float64),
@@ -195,19 +197,19 @@ def _count(one: Scored, part: NDArray[np.intp], parts: int) -> _Counts:
     )  # fmt: skip
 
 
-def incidents(alarm: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """The anomalous rows of each incident: those that come while it is open belong together."""
+def incidents(alarm: NDArray[np.bool_], step: int = 1) -> list[NDArray[np.intp]]:
+    """The anomalous rows of each incident: those that come while it is open belong together; `step`: calm_step."""
     rows = np.flatnonzero(alarm)
-    return np.split(rows, 1 + np.flatnonzero(np.diff(rows) > OPEN_READINGS)) if len(rows) else []
+    return np.split(rows, 1 + np.flatnonzero(np.diff(rows) * step > OPEN_READINGS)) if len(rows) else []
 
 
-def false_alarms(alarm: NDArray[np.bool_], label: NDArray[np.bool_]) -> list[int]:
+def false_alarms(alarm: NDArray[np.bool_], label: NDArray[np.bool_], step: int = 1) -> list[int]:
     """The first row of each false alarm; see the top of this file."""
-    false = [rows for rows in incidents(alarm) if not label[rows].any()]
+    false = [rows for rows in incidents(alarm, step) if not label[rows].any()]
     begun: list[int] = []
     end = -JOIN_READINGS - 1
     for one in false:
-        if one[0] - end > JOIN_READINGS:
+        if (one[0] - end) * step > JOIN_READINGS:
             begun.append(int(one[0]))
         end = int(one[-1])
     return begun

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT, Scaling
-from gatewatch.models.evaluation.threshold import ENOUGH_EXCEEDANCES
+from gatewatch.models.evaluation.threshold import EVENT_SHARE, TRUSTED
 from gatewatch.models.recordings.recording import Recording, Source, pieces
 from gatewatch.models.recordings.tables import block_rows
 from gatewatch.models.training.suitability import KINDS, Finding, Suitability
-from gatewatch.models.training.trained.windows import held_out_row
 
 GAP_INTERVALS = 10
 """A time between two readings of more typical intervals is reported as a gap."""
@@ -50,7 +49,6 @@ def examine(
     given: Sequence[Source],
     used: Sequence[Source],
     scaling: Scaling,
-    held_out: float,
     false_alarm_rate: float,
     labels: Sequence[Source] = (),
 ) -> Suitability:
@@ -60,7 +58,6 @@ def examine(
         given: all recordings, with the same channels.
         used: those long enough to be trained on.
         scaling: learned from those.
-        held_out: share of each recording that is kept for calibration.
         false_alarm_rate: what the thresholds are to be calibrated to.
         labels: the label columns that were left out, each for itself.
     """
@@ -74,10 +71,10 @@ def examine(
     left_out = [recording for recording in given if not any(recording is one for one in used)]
     if left_out:
         findings.append(Finding("too short", "", len(left_out), 0.0, left_out[0].stream))
-    tested = sum(len(recording) - held_out_row(recording, held_out) for recording in used)
-    needed = math.ceil(ENOUGH_EXCEEDANCES / (false_alarm_rate / 2))  # events and levels get half of the rate each
-    if tested < needed:
-        findings.append(Finding("too little", "", tested, needed, f"for a false-alarm rate of {false_alarm_rate:g}"))
+    shown = sum(map(len, used))
+    needed = math.ceil(TRUSTED / (EVENT_SHARE * false_alarm_rate))
+    if shown < needed:
+        findings.append(Finding("too little", "", shown, needed, f"for a false-alarm rate of {false_alarm_rate:g}"))
     readings = sum(map(len, given))
     missing = sum(finding.count for finding in findings if finding.kind == "missing")
     order = list(KINDS)

@@ -33,7 +33,7 @@ KINDS = {
     ),
     "too short": ("{count} recordings", "left out"),
     "too little": (
-        "{count} held-out readings, {extent:.0f} independent ones are needed",
+        "{count} readings, {extent:.0f} independent ones are needed",
         "thresholds are raised until they can be trusted, and more is missed; record more, or ask for a higher "
         "--false-alarm-rate",
     ),

@@ -71,6 +71,7 @@ def test_trained_states_of_the_version_before_are_taken_over(detector: TrainedDe
         states = detector.step(np.array([[3.1, 2.0 + row % 3]]), np.array([START_MS + 60_000 * row]), states).states
     taken = detector.from_version_1(of_version_1(detector, states))
     assert taken.dtype == detector.state_dtype
+    states["accepted"] = 0
     for name in taken.dtype.names or ():
         assert taken[name] == pytest.approx(states[name], rel=1e-6), name
 

@@ -12,10 +12,10 @@ from gatewatch.models.detectors.general.features import PLACES
 
 
 def of_version_1(detector: Scanner, states: NDArray[Any]) -> NDArray[Any]:
-    """The states as the version before would have written them."""
+    """The states as the version before would have written them; a trained one's with no level accepted yet."""
     old = np.zeros(len(states), detector.state_dtype_1)
     for name in old.dtype.names or ():
-        if name == "stuck":
+        if name in ("stuck", "accepted"):
             continue
         values = states["last_ms" if name == "shown_ms" else name]
         if name in PLACES and "origin" in (states.dtype.names or ()):

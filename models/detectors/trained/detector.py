@@ -13,6 +13,7 @@ from gatewatch.models.artefact.files import Artefact, GeneralManifest, Manifest,
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Step, float32
 from gatewatch.models.detectors.incidents import (
+    calm_step,
     check_shapes,
     conclude,
     incident_fields,
@@ -57,6 +58,7 @@ class TrainedDetector:
         self.half = float32(calm * self.calibration.event_scale * self.scaling.spread)[None]
         self._error_scale = np.array([channel.error_scale for channel in manifest.channels])
         self.warm_up = manifest.calibration.warm_up
+        self._calm_step = calm_step(manifest.interval_s)
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         self.state_dtype = record_dtype(
@@ -104,6 +106,8 @@ class TrainedDetector:
         """(B,) states from those of `state_dtype_1`."""
         taken = taken_over(states, self.initial(len(states)))
         taken["long"] = states["stuck"]
+        reach = np.maximum(states["accepted"], 0.0)[:, None] * self.calibration.level_scale
+        taken["accepted"] = np.clip(taken["level"], -reach, reach)
         return taken
 
     is_open = staticmethod(is_open)
@@ -198,7 +202,8 @@ class TrainedDetector:
         judged = judge(values, deviation, forecast, states, self.calibration)
         mid = self.scaling.restore(forecast)
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
-        return conclude(judged, mid, half, float32(judged.missed / self._error_scale), states, self.warm_up)
+        residual = float32(judged.missed / self._error_scale)
+        return conclude(judged, mid, half, residual, states, self.warm_up, step=self._calm_step)
 
     def _take_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
         """(B, 1) the network's elapsed input, 0 for the usual time and where the clock tells nothing.
@@ -246,7 +251,7 @@ def _residual_calibration(manifest: Manifest) -> ResidualCalibration:
         event_mean=calibration.event_mean,
         event_variance=calibration.event_variance,
         event_threshold=calibration.event_threshold,
-        level_home=calibration.level_home,
         level_threshold=calibration.level_threshold,
         lively_scale=calibration.lively_scale,
+        constant=np.array([channel.constant for channel in channels]),
     )

@@ -4,28 +4,35 @@ The score is the largest of four parts, each in units of its own threshold, so t
 
     event    the forecast missed       u_c = |x_c - forecast_c| / r_c;   z_c = u_c / max(1, w_c);   p = ‖z‖₂
                                        E' = E + (p - E)/2;                        (E' - m) / (s·T_E)
-    level    the level left its home   l' = l + 2(x - l)/11;   L = ‖l'/λ‖₄;       (L - max(A, 0)) / T_L
+    level    the level left its home   l' = l + 2(x - l)/11;   L = ‖o/λ‖₄;        L / T_L
     still    a channel does not move   readings since it last changed / the most that is normal for it
     absent   a channel is missing      readings since it was last seen / the most that is normal for it
 
-x is in standardised units; r and λ are each channel's usual miss and level, learned from normal recordings. The misses
+x is in standardised units; o is how far l' lies outside of the range from 0 to a, which is its channel's home; r and λ
+are each channel's usual miss and level, learned from normal recordings. The misses
 are scaled by what was measured, not predicted: a network that predicts its own spread explains anomalies away. ‖·‖₂
 over the misses, because an incident mostly shows in many channels at once; m and s, mean and spread of p over the last
 n = 1,000 readings or so, say how many channels there are and how noisy they have lately been.
 
 What is judged teaches slowly, and an anomaly no faster than stated:
 
-    w' = w + (min(u/ū, 8 max(1, w)) - w)/n     how much noisier a channel has become: by 0.7 % a reading at most
-    m' = m + δ/n,  s²' = s² + (δ² - s²)/n      with δ = min(p - m, 4 s): s by 0.75 % a reading at most
-    A' = A + min(L - H - A, 3 T_L)/n           the strangeness of the levels taken for granted, above the usual H
+    w' = w + g (min(u/ū, 8 max(1, w)) - w)/n   how much noisier a channel has become: by 0.7 % a reading at most
+    m' = m + g δ/n,  s²' = s² + g (δ² - s²)/n  with δ = min(p - m, 4 s): s by 0.75 % a reading at most
+    a' = a + g (l' - a)/n                      where a channel's level has its home besides 0, by 3 T_L λ/n at most
+    g = 1 of a normal reading, and else min(1, k/300): k anomalous ones lately, less a tenth of the normal ones since
 
-So whatever lasts is accepted: levels at D thresholds after about n x max(ln D, D/3 + 0.1) readings, misses D times as
-large as usual after about n x (0.15 ln D + 2). What is accepted, but is not what the recordings were like, keeps a
-score below 1, so that scores still rank: where no part is above 1, the score is U/(1 + U), of how unlike they all are,
+So whatever lasts is accepted: levels at D thresholds after about n x max(ln D, D/3 + 0.1) + 150 readings, misses D
+times as large as usual after about n x (0.15 ln D + 2) + 150. What recurs is not, as long as less than a tenth of the
+readings are anomalous: an incident of 20 readings teaches as much as one normal reading. What is accepted, but is not
+what the recordings were like, keeps a score below 1, so that scores still rank: where no part is above 1, the score is
+U/(1 + U), of how unlike they all are,
 
-    1 + U² = Π(1 + r²),  r of E°/(m₀ + 3 s₀), 1.75 L/T_L, V/T_V, Q;    E°, of ‖u‖₂, over 30 readings
-    V = ‖a'‖₄,  a' = a + 2(|Δx|/d - a)/41            how lively the channels are, against a change d
-    Q = max(-ln(a'/ā + 0.001)/κ)                     how quiet one is, against its usual liveliness ā
+    1 + U² = Π(1 + r²),  r of E°/(m₀ + 3 s₀), 1.75 L°/T_L, V/T_V, Q;   E°, of ‖u‖₂, over 30 readings;  L° = ‖l'/λ‖₄
+    V = ‖v'‖₄,  v' = v + 2(|Δx|/d - v)/41            how lively the channels are, against a change d
+    Q = max(-ln(v'/v̄ + 0.001)/κ)                     how quiet one is, against its usual liveliness v̄
+
+A channel that never moved in the recordings has no unit. Its u is ln(1 + u), so that its first step is told, but not
+as the strangest thing ever.
 """
 
 from __future__ import annotations
@@ -69,6 +76,11 @@ EVENT_MEMORY = 12.0
 """Spreads of p; how much of a past event is remembered, so that one wild reading does not ring for many."""
 
 TEACHING_READINGS = 1000.0
+HELD_READINGS, FORGIVEN = 300.0, 0.1
+"""So many anomalous readings, until one teaches as much as what is normal; a normal one takes so much of one away. With
+a whole one taken away nothing that recurs would ever be learned, and a stream that trends alarmed at 16 % of its
+readings; without, the eighth of eight like events, 2 to 5 h apart, was missed."""
+
 NOISE_LIMIT, EVENT_LIMIT, ACCEPT_LIMIT = 8.0, 4.0, 3.0
 """What one reading may teach at most: in noise of its channel, spreads of p, and thresholds."""
 
@@ -81,6 +93,11 @@ RUN_MARGIN, RUN_ALLOWANCE = 3, 30
 APART_READINGS = 300
 """A channel that stands still, or is absent, for so many readings more has been told, and is set apart: it no longer
 counts in its stream's score until it moves or comes back."""
+
+MOST_HELD = 1000.0
+
+FOURTH = [1, 2, 4]
+"""Of what is pooled, what is pooled by its fourth power."""
 
 _TIMES = np.array([TEACHING_READINGS, 1.0, 1.0])[:, None, None]
 _GAINS = np.array([1.0, LEVEL_GAIN, LIVELY_GAIN])[:, None, None]
@@ -112,15 +129,15 @@ class ResidualCalibration:
         usual_miss: (C,) ū, the mean of u.
         level_scale: (C,) λ, standardised units.
         change_scale: (C,) d, physical units.
-        usual_lively: (C,) ā, in change_scale; a stream begins with it.
-        quiet_scale: (C,) κ, nats below ā that a channel seldom falls; infinite for one that may rest.
+        usual_lively: (C,) v̄, in change_scale; a stream begins with it.
+        quiet_scale: (C,) κ, nats below v̄ that a channel seldom falls; infinite for one that may rest.
         still_limit: (C,) readings without a change that are still normal; infinite for a constant channel.
         absent_limit: (C,) readings without a value that are still normal.
         event_mean, event_variance: m₀ and s₀² of p.
         event_threshold: T_E, in spreads of p.
-        level_home: H.
         level_threshold: T_L.
         lively_scale: T_V, what V seldom exceeds.
+        constant: (C,) which never moved in the recordings.
     """
 
     event_scale: Floats
@@ -134,9 +151,20 @@ class ResidualCalibration:
     event_mean: float
     event_variance: float
     event_threshold: float
-    level_home: float
     level_threshold: float
     lively_scale: float
+    constant: NDArray[np.bool_]
+
+    @cached_property
+    def constants(self) -> NDArray[np.intp] | None:
+        """Places of the constant channels; None if there is none."""
+        found = np.flatnonzero(self.constant)
+        return found if len(found) else None
+
+    @cached_property
+    def accept_limit(self) -> Floats:
+        """(C,) 3 T_L λ."""
+        return np.asarray(ACCEPT_LIMIT * self.level_threshold * self.level_scale)
 
     @cached_property
     def usual_plain(self) -> float:
@@ -167,7 +195,8 @@ class Judged:
         alone: (B, C) whether a channel by itself, without the others, is enough for a part above 1; None if no stream
             has such a part.
         stops: (B,) whether a channel has just been told to stand still or to be missing; None as `alone`.
-        signals: (B, 3) before threshold and acceptance: (E' - m)/s, L and V; of the general model see there.
+        signals: (B, 3) before thresholds: (E' - m)/s, L and V; of the general model see there.
+        strange: (5, B, C) by channel: z, o/λ, runs in units of their limits, and how quiet; None of the general model.
     """
 
     score: Floats
@@ -178,26 +207,28 @@ class Judged:
     alone: NDArray[np.bool_] | None
     stops: NDArray[np.bool_] | None
     signals: Floats
+    strange: Floats | None = None
 
 
 def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The fields of a stream's state that this module keeps: 36 bytes a channel and 21 more.
+    """The fields of a stream's state that this module keeps: 40 bytes a channel and 21 more.
 
     `long` tells whether any run was ever longer than its limit; such runs, once they have ended, are in `longest_still`
     and `longest_absent`.
 
     All begin at 0, but `lively` as is usual and `value` as NaN: see `begin`. `noise` is w - 1, `usual` m - m₀,
-    `unrest` s² - s₀², `accepted` A.
+    `unrest` s² - s₀², `accepted` a, `held` k.
     """
     return [
         ("event", "<f4", ()),
         ("plain", "<f4", ()),
         ("usual", "<f4", ()),
         ("unrest", "<f4", ()),
-        ("accepted", "<f4", ()),
+        ("held", "<f4", ()),
         ("noise", "<f4", (channels,)),
         ("level", "<f4", (channels,)),
         ("lively", "<f4", (channels,)),
+        ("accepted", "<f4", (channels,)),
         ("value", "<f8", (channels,)),
         ("still", "<u4", (channels,)),
         ("absent", "<u4", (channels,)),
@@ -229,9 +260,9 @@ def judge(
         states: (B,) records with `state_fields`; changed in place.
         calibration: of the model that made the forecast.
     """
-    channels = load(states, "noise", 3)  # (3, B, C): noise, level, lively
+    channels = load(states, "noise", 4)  # (4, B, C): noise, level, lively, accepted
     runs = load(states, "still", 2)  # still, absent
-    means = load(states, "event", 5)  # (5, B): event, plain, usual, unrest, accepted
+    means = load(states, "event", 5)  # (5, B): event, plain, usual, unrest, held
 
     change = np.abs(values - states["value"])
     known = np.isfinite(change)
@@ -251,41 +282,52 @@ def judge(
         missed *= observed
     miss = np.abs(missed)
     miss /= calibration.event_scale
+    if calibration.constants is not None:
+        miss[:, calibration.constants] = np.log1p(miss[:, calibration.constants])
     louder = np.maximum(channels[0], 0.0)
     louder += 1.0
-    # what is pooled: plain misses, liveliness, z and q; of each part: z, q and runs; and last, how quiet
-    views = np.empty((7, *values.shape))
-    strange = views[2:]
-    np.divide(miss, louder, out=views[2])
+    # what is pooled: plain misses, liveliness, all of a level, z, o/λ; of each part: z, o/λ, runs; last, how quiet
+    views = np.empty((8, *values.shape))
+    strange = views[3:]
+    np.divide(miss, louder, out=views[3])
 
     louder *= NOISE_LIMIT
-    lessons = np.empty((3, *values.shape))  # for noise, level and liveliness
+    lessons = np.empty((3, *values.shape))  # for noise, level and liveliness; home comes after the level
     np.minimum(miss / calibration.usual_miss, louder, out=lessons[0])
     np.minimum(np.maximum(x, -LEVEL_LIMIT), LEVEL_LIMIT, out=lessons[1])
     np.fmin(change / calibration.change_scale, CHANGE_LIMIT, out=lessons[2])
-    lessons -= channels
+    lessons -= channels[:3]
     lessons[0] -= 1.0
     if not whole:
         lessons[:2] *= observed
         lessons[2] *= known
     lessons /= _TIMES
     lessons *= _GAINS
-    channels += lessons
-    store(states, "noise", channels)
+    channels[1:3] += lessons[1:]
+    level, home = channels[1], channels[3]
+    np.maximum(level - np.maximum(home, 0.0), np.minimum(home, 0.0) - level, out=views[4])
+    np.maximum(views[4], 0.0, out=views[4])
+    views[4] /= calibration.level_scale
+    taught = lessons[1]
+    np.subtract(level, home, out=taught)
+    np.minimum(np.maximum(taught, -calibration.accept_limit, out=taught), calibration.accept_limit, out=taught)
+    taught /= TEACHING_READINGS
+    if not whole:
+        taught *= observed
     store(states, "still", runs)
 
     np.minimum(miss, MISS_LIMIT, out=views[0])
     views[1] = channels[2]
-    np.divide(np.abs(channels[1]), calibration.level_scale, out=views[3])
-    np.divide(runs, limits, out=views[4:6])
-    _quiet(channels[2], calibration, out=views[6])
-    powers = np.square(views[:4])
-    powers[1::2] *= powers[1::2]
-    powers, longest = np.add.reduce(powers, 2), np.maximum.reduce(views[4:], 2)
+    np.divide(np.abs(level), calibration.level_scale, out=views[2])
+    np.divide(runs, limits, out=views[5:7])
+    _quiet(channels[2], calibration, out=views[7])
+    powers = np.square(views[:5])
+    powers[FOURTH] *= powers[FOURTH]
+    powers, longest = np.add.reduce(powers, 2), np.maximum.reduce(views[5:], 2)
     if np.count_nonzero(longest[:2] > 1.0):
         states["long"] |= np.logical_or.reduce(longest[:2] > 1.0)
-        views[4:6] *= runs <= limits + APART_READINGS
-        np.maximum.reduce(views[4:6], 2, out=longest[:2])
+        views[5:7] *= runs <= limits + APART_READINGS
+        np.maximum.reduce(views[5:7], 2, out=longest[:2])
 
     if len(values) == 1:  # numbers: the same bits in a tenth of the time
         sums, lengths, before = (column[:, 0].tolist() for column in (powers, longest, means))
@@ -294,13 +336,17 @@ def judge(
     else:
         noticed = np.logical_or.reduce(observed, 1)
         pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
-    store(states, "event", pooled[8:])
+    store(states, "event", pooled[8:13])
+    channels[::3] += lessons[:2] * pooled[13, :, None]
+    store(states, "noise", channels)
     reason = pooled[:PARTS].argmax(axis=0)
     alone = stops = None
     if np.count_nonzero(pooled[7] > 1.0):
         alone, stops = _alone(strange, states, calibration), just_above(runs, limits)
     telling = strange[reason.item()] if len(values) == 1 else strange[reason, np.arange(len(values))]
-    return Judged(pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, alone, stops, pooled[PARTS:7].T)
+    return Judged(
+        pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, alone, stops, pooled[PARTS:7].T, strange
+    )
 
 
 def _own_limits(before: Floats, runs: Floats, states: Records, calibration: ResidualCalibration) -> Floats:
@@ -322,10 +368,8 @@ def _alone(strange: Floats, states: Records, calibration: ResidualCalibration) -
     """
     mean, variance = calibration.event_mean + states["usual"], calibration.event_variance + states["unrest"]
     event = mean + calibration.event_threshold * np.sqrt(np.maximum(variance, LEAST_VARIANCE))
-    level = np.maximum(states["accepted"], 0.0) + calibration.level_threshold
-    return np.asarray(
-        (strange[0] > event[:, None]) | (strange[1] > level[:, None]) | (strange[2] > 1.0) | (strange[3] > 1.0)
-    )
+    level = calibration.level_threshold
+    return np.asarray((strange[0] > event[:, None]) | (strange[1] > level) | (strange[2] > 1.0) | (strange[3] > 1.0))
 
 
 def just_above(runs: Floats, limits: Floats) -> NDArray[np.bool_]:
@@ -370,21 +414,21 @@ def _pooled(
     calibration: ResidualCalibration,
     of: _Functions,
 ) -> tuple[Any, ...]:
-    """The four parts, three signals, the score, and five means after the reading, by what was summed over channels.
+    """The four parts, three signals, the score, five means after the reading, and g, by what was summed over channels.
 
     All are arrays (B,) or numbers.
 
     Args:
-        powers: sums over the channels: squares of plain misses, fourth powers of changes, squares of z, fourth powers
-            of q.
+        powers: sums over the channels: squares of plain misses, fourth powers of changes and of levels, squares of z,
+            fourth powers of how far levels are outside of their homes.
         longest: of any channel, the largest still and absent part and the largest of how quiet it is.
         means: of the stream so far, see `state_fields`.
         noticed: whether any channel was observed.
         of: the functions for arrays, or those for numbers.
     """
-    miss, lively, p, level = (of.root(power) for power in powers)
-    lively, level = of.root(lively), of.root(level)
-    event, plain, usual, unrest, accepted = means
+    miss, lively, place, p, level = (of.root(power) for power in powers)
+    lively, place, level = of.root(lively), of.root(place), of.root(level)
+    event, plain, usual, unrest, held = means
     still, absent, quiet = longest
     mean, variance = calibration.event_mean + usual, calibration.event_variance + unrest
     spread = of.root(of.larger(variance, LEAST_VARIANCE))
@@ -393,17 +437,19 @@ def _pooled(
     signal = (event - mean) / spread
     parts = (
         of.larger(signal, 0.0) / calibration.event_threshold,
-        of.larger(level - of.larger(accepted, 0.0), 0.0) / calibration.level_threshold,
+        level / calibration.level_threshold,
         still,
         absent,
     )
     largest = of.larger(of.larger(parts[0], parts[1]), of.larger(parts[2], parts[3]))
 
     delta = of.smaller(p - mean, EVENT_LIMIT * spread) * noticed
-    taught = of.smaller(level - calibration.level_home - accepted, ACCEPT_LIMIT * calibration.level_threshold)
+    strange = largest > 1.0
+    held = of.smaller(of.larger(held + of.where(strange, 1.0, -FORGIVEN), 0.0), MOST_HELD)
+    pace = of.where(strange, of.smaller(held / HELD_READINGS, 1.0), 1.0)
     unlike = (
         plain / calibration.usual_plain,
-        level * (1.75 / calibration.level_threshold),
+        place * (1.75 / calibration.level_threshold),
         lively / calibration.lively_scale,
         of.larger(quiet, 0.0),
     )
@@ -411,12 +457,13 @@ def _pooled(
     return (
         *parts,
         *(signal, level, lively),
-        of.where(largest > 1.0, largest, differs / (1.0 + differs)),
+        of.where(strange, largest, differs / (1.0 + differs)),
         of.smaller(event, mean + EVENT_MEMORY * spread),
         plain,
-        usual + delta / TEACHING_READINGS,
-        unrest + (delta * delta - variance) / TEACHING_READINGS,
-        accepted + taught / TEACHING_READINGS,
+        usual + pace * delta / TEACHING_READINGS,
+        unrest + pace * (delta * delta - variance) / TEACHING_READINGS,
+        held,
+        pace,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from gatewatch.models.detectors.trained.score import (
     RUN_MARGIN,
     judge,
 )
-from gatewatch.models.evaluation.threshold import Threshold, calibrate
+from gatewatch.models.evaluation.threshold import effective_readings, learn_tail, thresholds, with_thresholds
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan, scan_together
 
@@ -42,26 +43,28 @@ On SMD (38 channels), floors of 0.02 / 0.1 / 0.3 under the misses gave event F1 
 MISS_FLOOR = 0.05
 """Least usual miss, in units of event_scale."""
 
-LEAST_EVENT, MOST_EVENT = 4.0, 8.0
-"""Spreads of p: bounds of the threshold where the recordings are too few for the rate. 7 / 8 / 9 / 10 at most gave
-event F1 0.57 / 0.56 / 0.58 / 0.54 on SMD, 3 / 4 / 5 at least 0.58 / 0.64 / 0.64 on SMAP/MSL, and else the same."""
+EVENT_TAIL, LEVEL_TAIL = 0.5, 0.13
+"""In spreads of p and in level_scale: of few recordings nobody believes that the tail falls faster, by e. They hold
+thresholds of events of one in 2,000 above 3.8 spreads: with 1.6, which some recordings of SMAP/MSL would allow, event
+F1 was 0.47 there instead of 0.67."""
 
 SWITCH_SHARE = 0.25
 """What a switch that was not foreseen counts at most. 1/2 gave event F1 0.64 on SMAP/MSL, with 24 or 54 commands beside
 each sensor; 1/4, 1/8 and nothing 0.67; on SMD and SKAB no difference."""
 
-CAUTION, LEAST_LEVEL = 1.75, 1.0
-"""For levels on SKAB, a caution of 1.5 / 1.75 / 2 gave F1 0.85 / 0.86 / 0.86 at false-alarm rates of 15 / 8 / 5 %."""
+LEVEL_ERRORS = 2.0
+"""Standard errors of its mean by which a channel's level may be elsewhere than its recordings showed. 2 / 3 gave event
+F1 0.56 / 0.58 on asd, 0.95 / 1.0 on tep, 0.68 / 0.67 on SMAP/MSL; on SKAB F1 0.83 at FAR 6 % / 0.80 at 3 %."""
 
-USUAL_RATE, TAIL_INDEX = 1 / 2000, 6.0
-"""The rate for which those are meant, half of the trainer's default."""
+CONSTANT_LEVEL = 2.0
+"""Spreads, which are but assumed; a channel that never moved, and now is elsewhere, has a level of 5 at most."""
 
 LEAST_LIVELY = 2.0
 LEAST_QUIET = 1.0
 """Nats, so that a channel of steady liveliness is quiet only at a third of it."""
 
-LEAST_THRESHOLD = 1e-3
-"""Of recordings in which nothing ever happens."""
+FAR = 1e9
+"""A threshold that nothing reaches."""
 
 WARM_UP = 32
 REBUILD_CHOICES = (32, 64, 128, 256, 512, 1024)
@@ -82,9 +85,9 @@ def calibrate_manifest(
 ) -> Manifest:
     """Fill in a manifest's calibration by running the detector over its recordings.
 
-    The error scale, and the threshold of events where that is enough, come from the held-out parts alone, since the
-    network knows the rest by heart; all else from whole recordings, which show more of what is normal. Events and
-    levels get half of the false-alarm rate each.
+    The error scale comes from the held-out parts alone, since the network knows the rest by heart; all else from whole
+    recordings, which show more of what is normal. Events get more of the false-alarm rate than levels. What they
+    exceed is learned twice: what the first thresholds hold back teaches less when the recordings are judged again.
 
     Args:
         provisional: with `neutral` calibration.
@@ -121,6 +124,7 @@ def calibrate_residuals(
                 **{name: float(values[at]) for name, values in learned.items()},
                 "still_limit": float(still[at]) if np.isfinite(still[at]) else None,
                 "quiet_scale": float(usual.quiet_scale[at]) if np.isfinite(usual.quiet_scale[at]) else None,
+                "constant": bool(usual.constant[at]),
             }
         )
         for at, channel in enumerate(provisional.channels)
@@ -129,35 +133,57 @@ def calibrate_residuals(
         update={
             "channels": channels,
             "calibration": provisional.calibration.model_copy(
-                update={"event_mean": usual.event_mean, "event_variance": usual.event_variance}
+                update={
+                    "event_mean": usual.event_mean,
+                    "event_variance": usual.event_variance,
+                    "effective_readings": usual.effective_readings,
+                }
             ),
         }
     )
-    signals = _signals(_detector(scaled, graph), recordings, residuals)
-    event, level = (_threshold(signals, at, splits, false_alarm_rate / 2) for at in range(2))
+    for _ in range(2):
+        judged = _signals(_detector(scaled, graph), recordings, residuals)
+        event_tail, level_tail = (
+            learn_tail([s[:, at] for s in judged.signals], [k[:, at] for k in judged.kinds], least)
+            for at, least in enumerate((EVENT_TAIL, LEVEL_TAIL))
+        )
+        event, level = thresholds((event_tail, level_tail), false_alarm_rate)
+        scaled = scaled.model_copy(
+            update={"calibration": with_thresholds(scaled.calibration, event, level, false_alarm_rate)}
+        )
+    lively = np.concatenate([s[:, 2] for s in judged.signals])
     calibration = scaled.calibration.model_copy(
         update={
-            "event_threshold": event.value,
-            "level_home": float(np.median(np.concatenate([s[:, 1] for s in signals]))),
-            "level_threshold": level.value,
-            "lively_scale": max(float(np.quantile(np.concatenate([s[:, 2] for s in signals]), 0.99)), LEAST_LIVELY),
-            "false_alarm_rate": false_alarm_rate,
-            "confidence": "high" if event.confidence == level.confidence == "high" else "low",
-            "effective_readings": min(event.effective_readings, level.effective_readings),
+            "lively_scale": max(float(np.quantile(lively, 0.99)), LEAST_LIVELY),
+            "event_tail": event_tail.table(),
+            "level_tail": level_tail.table(),
         }
     )
+    channels = [
+        channel.model_copy(update={"level_scale": channel.level_scale * float(wider)})
+        for channel, wider in zip(channels, usual.level_wider, strict=True)
+    ]
     switches = [channel.name for channel, switch in zip(channels, usual.switch, strict=True) if switch]
     training = provisional.training | {"switches": switches}
-    return scaled.model_copy(update={"calibration": calibration, "training": training})
+    return scaled.model_copy(update={"channels": channels, "calibration": calibration, "training": training})
 
 
 @dataclass(frozen=True)
 class _Usual:
-    """What is usual for each channel, by the manifest's names, and for the misses of all; (C,) which are switches."""
+    """What is usual for each channel, by the manifest's names, and for the misses of all.
+
+    Attributes:
+        switch, constant: (C,) which channels took two values, and which one.
+        level_wider: (C,) how many times as far as the recordings showed a level may be from its home.
+        effective_readings: independent readings that the recordings are worth, by the levels of the slowest channel.
+    """
 
     channels: dict[str, Floats]
     quiet_scale: Floats
     switch: NDArray[np.bool_]
+    constant: NDArray[np.bool_]
+    level_wider: Floats
+    effective_readings: float
     event_mean: float
     event_variance: float
 
@@ -186,9 +212,11 @@ def _usual(recordings: Sequence[Recording], residuals: Sequence[Floats], scaling
     wide = 4 * max(float(np.quantile(pooled, 0.84)) - mean, LEAST_VARIANCE**0.5)
     variance = float((np.minimum(np.abs(pooled - mean), wide) ** 2).mean())
 
-    levels = np.concatenate([_levels(deviation) for deviation in deviations])
-    level_scale = np.maximum(np.quantile(levels, 0.95, axis=0), LEVEL_FLOOR)
+    levels = [_levels(deviation) for deviation in deviations]
+    worth = np.sum([[effective_readings(column) for column in level.T] for level in levels], axis=0)
+    level_scale = np.maximum(np.quantile(np.abs(np.concatenate(levels)), 0.95, axis=0), LEVEL_FLOOR)
     level_scale[switch] = spans[switch]
+    level_scale[constant] = CONSTANT_LEVEL
     changes = [np.abs(np.diff(recording.values.astype(np.float64), axis=0)) for recording in recordings]
     moved = [np.isfinite(change) for change in changes]
     change_scale = np.maximum(
@@ -209,7 +237,10 @@ def _usual(recordings: Sequence[Recording], residuals: Sequence[Floats], scaling
         "change_scale": change_scale,
         "usual_lively": usual_lively,
     }
-    return _Usual(channels, quiet_scale, switch, mean, max(variance, LEAST_VARIANCE))
+    wider = np.where(switch | constant, 1.0, 1 + LEVEL_ERRORS / np.sqrt(worth))
+    return _Usual(
+        channels, quiet_scale, switch, constant, wider, float(worth.min()), mean, max(variance, LEAST_VARIANCE)
+    )
 
 
 def _extremes(values: Floats) -> tuple[Floats, Floats]:
@@ -221,9 +252,9 @@ def _extremes(values: Floats) -> tuple[Floats, Floats]:
 
 
 def _levels(deviation: Floats) -> Floats:
-    """(N, C) how far each channel's level is from its center, as models.detectors.trained.score follows it."""
+    """(N, C) where each channel's level is, from its center, as models.detectors.trained.score follows it."""
     bounded = np.clip(deviation, -LEVEL_LIMIT, LEVEL_LIMIT)
-    return np.abs(_followed(bounded, LEVEL_GAIN, np.zeros(deviation.shape[1])))
+    return _followed(bounded, LEVEL_GAIN, np.zeros(deviation.shape[1]))
 
 
 def _followed(values: Floats, gain: float, begin: Floats) -> Floats:
@@ -235,39 +266,32 @@ def _followed(values: Floats, gain: float, begin: Floats) -> Floats:
     return means
 
 
-def _signals(detector: TrainedDetector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> list[Floats]:
-    """(N, 3) for each recording: event, level and liveliness of each reading, from the forecasts already made."""
+@dataclass(frozen=True)
+class _Judged:
+    """Of each recording (N, 3) event, level and liveliness of each reading; (N, 2) the channels of the first two."""
+
+    signals: list[Floats]
+    kinds: list[NDArray[np.int16]]
+
+
+def _signals(detector: TrainedDetector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> _Judged:
+    """What is judged of the readings of recordings, from the forecasts already made."""
     lengths = np.array([len(recording) for recording in recordings])
     shape = (int(lengths.max()), len(recordings), recordings[0].values.shape[1])
     values, missed = np.full(shape, np.nan), np.zeros(shape)
     for at, (recording, residual) in enumerate(zip(recordings, residuals, strict=True)):
         values[: lengths[at], at], missed[: lengths[at], at] = recording.values, residual
     states, signals = detector.initial(len(recordings)), np.empty((*shape[:2], 3))
+    kinds = np.empty((*shape[:2], 2), np.int16)
     for now in range(len(values)):  # a recording that has ended goes on as missing; its rows are cut off below
         deviation = detector.scaling.deviation(values[now])
         forecast = np.where(np.isfinite(deviation), deviation, 0.0) - missed[now]
-        signals[now] = judge(values[now], deviation, forecast, states, detector.calibration).signals
-    return [signals[:length, at] for at, length in enumerate(lengths)]
-
-
-def _threshold(signals: Sequence[Floats], at: int, splits: Sequence[Split], rate: float) -> Threshold:
-    """The threshold of events (0) or levels (1): learned, and cautious where the recordings are too few for the rate.
-
-    Cautious is, for events, what no reading of the recordings exceeded, between 4 and 8 spreads: were it below, they
-    show that it is normal; beyond 8 spreads they hold anomalies. For levels, which drift, and of whose places a
-    recording shows few, it is CAUTION times the 99 % quantile. A rate above the usual one lowers both, as a tail of
-    index 6 has it.
-    """
-    series = [s[:, at] for s in signals]
-    unknown = [s[split.held_out_from :] if at == 0 else s for s, split in zip(series, splits, strict=True)]
-    learned = calibrate(unknown, rate)
-    if learned.confidence == "high":
-        return replace(learned, value=max(learned.value, LEAST_THRESHOLD))
-    if at == 0:
-        value = float(np.clip(np.concatenate(series).max(), LEAST_EVENT, MOST_EVENT))
-    else:
-        value = CAUTION * max(float(np.quantile(np.concatenate(series), 0.99)), LEAST_LEVEL)
-    return replace(learned, value=value * min(1.0, USUAL_RATE / rate) ** (1 / TAIL_INDEX))
+        judged = judge(values[now], deviation, forecast, states, detector.calibration)
+        signals[now], kinds[now] = judged.signals, cast("Floats", judged.strange)[:2].argmax(2).T
+    return _Judged(
+        [signals[:length, at] for at, length in enumerate(lengths)],
+        [kinds[:length, at] for at, length in enumerate(lengths)],
+    )
 
 
 def _rms(series: Sequence[Floats], observed: Sequence[NDArray[np.bool_]]) -> Floats:
@@ -281,7 +305,7 @@ def _mean(series: Sequence[Floats], observed: Sequence[NDArray[np.bool_]]) -> Fl
 
 
 def neutral(scaling: Scaling, names: Sequence[str], units: Sequence[str]) -> tuple[list[Channel], Calibration]:
-    """Channels and calibration in which every scale and threshold is 1 and every limit is out of reach."""
+    """Channels and calibration in which every scale is 1 and every threshold and limit is out of reach."""
     channels = [
         Channel(
             name=name,
@@ -301,9 +325,8 @@ def neutral(scaling: Scaling, names: Sequence[str], units: Sequence[str]) -> tup
     calibration = Calibration(
         event_mean=0.0,
         event_variance=1.0,
-        event_threshold=1.0,
-        level_home=0.0,
-        level_threshold=1.0,
+        event_threshold=FAR,
+        level_threshold=FAR,
         lively_scale=1.0,
         false_alarm_rate=0.5,
         confidence="low",

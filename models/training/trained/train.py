@@ -77,7 +77,7 @@ def prepare(recordings: Sequence[Source], config: TrainConfig) -> Prepared:
     too_short = [recording.stream for recording in given if not any(recording is one for one in used)]
     labels = [recording.only([name]) for recording in recordings for name in label_columns(recording)]
     scaling = Scaling.fit(used)
-    suitability = examine(given, used, scaling, config.held_out, config.false_alarm_rate, labels)
+    suitability = examine(given, used, scaling, config.false_alarm_rate, labels)
     gap_s, more = _restarts(used, scaling.interval_s)
     more += [Finding("code", code.channel, code.count, code.value, "") for code in find_codes(given)]
     more += [Finding("perhaps a label", name, 1, 1.0, "") for name in {n: 0 for one in given for n in like_labels(one)}]

@@ -18,6 +18,7 @@ from gatewatch.models.artefact.files import (
     GRAPH,
     MANIFEST,
     WEIGHTS,
+    Manifest,
     load_artefact,
     manifest_hash,
     save_artefact,
@@ -84,8 +85,25 @@ def test_an_edited_manifest_is_refused_with_both_hashes(copy: Path) -> None:
 
 def test_another_format_is_refused_with_both_versions(copy: Path) -> None:
     change_manifest(copy, format_version=1)
-    with pytest.raises(ArtefactError, match="format version 1; this gatewatch reads 3"):
+    with pytest.raises(ArtefactError, match="format version 1; this gatewatch reads 3 and 4"):
         load_artefact(copy)
+
+
+def test_an_artefact_of_the_format_before_is_still_read(copy: Path) -> None:
+    """It has no tails, a home of levels that is no longer used, and no word on constant channels."""
+    content = json.loads((copy / MANIFEST).read_text())
+    for tail in ("event_tail", "level_tail"):
+        del content["calibration"][tail]
+    for channel in content["channels"]:
+        del channel["constant"]
+    content["calibration"]["level_home"] = 0.7
+    content["format_version"] = 3
+    content["manifest_sha256"] = manifest_hash(content)
+    (copy / MANIFEST).write_text(json.dumps(content))
+    manifest = load_artefact(copy).manifest
+    assert isinstance(manifest, Manifest)
+    assert manifest.calibration.event_tail is None
+    assert not any(channel.constant for channel in manifest.channels)
 
 
 def test_a_manifest_that_makes_no_sense_is_refused_by_field(copy: Path) -> None:

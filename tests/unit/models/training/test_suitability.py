@@ -29,7 +29,7 @@ def plain(stream: str = "s", rows: int = ROWS) -> Recording:
 
 def examined(*recordings: Recording, rate: float = 0.1) -> Suitability:
     used = usable(recordings, 0.25)
-    return examine(recordings, used, Scaling.fit(used), 0.25, rate)
+    return examine(recordings, used, Scaling.fit(used), rate)
 
 
 def found(kind: str, *recordings: Recording, rate: float = 0.1) -> Finding:
@@ -160,7 +160,7 @@ def test_a_machine_that_is_switched_on_and_off_changes_no_unit() -> None:
 
 def test_too_few_readings_for_the_rate_and_recordings_too_short() -> None:
     finding = found("too little", plain(), rate=0.001)
-    assert (finding.count, finding.extent) == (600, 20_000)
+    assert (finding.count, finding.extent) == (2400, 13_334)
     assert found("too short", plain(), plain("brief", 30)).where == "brief"
 
 

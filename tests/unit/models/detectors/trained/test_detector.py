@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from gatewatch.models.artefact.files import load_artefact
 from gatewatch.models.detectors.detector import ANOMALOUS, Step
 from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import ShapeError
-from tests.support.samples import START_MS
+from tests.support.samples import START_MS, make_artefact
 
 
 def feed(detector: TrainedDetector, rows: list[tuple[float, float]], step_ms: int = 60_000) -> list[Step]:
@@ -39,6 +43,18 @@ def test_an_incident_gives_one_alert_and_ends_after_calm_readings(detector: Trai
     opened = [bool(TrainedDetector.is_open(step.states)[0]) for step in steps]
     assert opened[10 : 33 + OPEN_READINGS] == [True] * (23 + OPEN_READINGS)
     assert not any(opened[40 + OPEN_READINGS : -1])
+
+
+@pytest.mark.parametrize(("interval_s", "apart", "alerts"), [(60, 150, 1), (3600, 9, 2), (3600, 4, 1), (300, 60, 2)])
+def test_incidents_of_slow_streams_are_joined_by_time(tmp_path: Path, interval_s: int, apart: int, alerts: int) -> None:
+    """At a reading a minute 150 readings are three hours; at one an hour, 9 are as good as a shift."""
+    artefact = load_artefact(make_artefact(tmp_path / "a"))
+    detector = TrainedDetector(
+        replace(artefact, manifest=artefact.manifest.model_copy(update={"interval_s": interval_s}))
+    )
+    rows = [*calm(10), (3.0, 90.0), *calm(apart), (3.0, 90.0)]
+    steps = feed(detector, rows, 1000 * interval_s)
+    assert sum(step.alert[0] for step in steps) == alerts
 
 
 def test_a_long_gap_starts_the_stream_afresh_with_the_second_reading_behind_it(detector: TrainedDetector) -> None:
