@@ -4,6 +4,7 @@
     weights.safetensors   the same parameters by name, for further training and for reading
     manifest.json         everything the service needs to know, the SHA-256 of the files beside it, and its own
     MODEL_CARD.md         the same for people
+    canary.json           readings and the scores this model gives them, see models/detectors/canary.py; may be absent
 
 Nothing in it is ever unpickled.
 """
@@ -17,7 +18,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,7 @@ from gatewatch.models.errors import ArtefactError
 
 FORMAT_VERSION = 3
 GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"
+CANARY = "canary.json"
 LARGEST_FILE = 256 * 2**20
 LARGEST_MANIFEST = 32 * 2**20
 MOST_CHANNELS = 4096
@@ -162,11 +164,13 @@ class Artefact:
         manifest: what it says of itself.
         graph: the ONNX graph of one step.
         digest: 8 bytes that identify it: the beginning of `manifest_hash`, which covers all files.
+        canary: readings and the scores this model gives them, see models/detectors/canary.py.
     """
 
     manifest: Manifest | GeneralManifest
     graph: bytes
     digest: bytes
+    canary: bytes | None = None
 
 
 def record_dtype(fields: Sequence[tuple[Any, ...]]) -> np.dtype[np.void]:
@@ -183,7 +187,14 @@ def require_place(folder: Path) -> None:
         raise ArtefactError(f"{folder} exists and is not an artefact; name another folder")
 
 
-def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: bytes, weights: bytes, card: str) -> None:
+def save_artefact(
+    folder: Path,
+    manifest: Manifest | GeneralManifest,
+    graph: bytes,
+    weights: bytes,
+    card: str,
+    canary: bytes | None = None,
+) -> None:
     """Write an artefact beside its place and rename it there: a kill at any moment leaves it whole, or the one before.
 
     The manifest's hashes are filled in here. An artefact already at `folder` is moved to a hidden folder beside it,
@@ -194,6 +205,8 @@ def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: byt
     """
     require_place(folder)
     contents = {GRAPH: graph, WEIGHTS: weights, CARD: card.encode()}
+    if canary is not None:
+        contents[CANARY] = canary
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     complete = manifest.model_copy(update={"files": hashes}).model_dump()
     complete["manifest_sha256"] = manifest_hash(complete)
@@ -256,23 +269,37 @@ def load_artefact(folder: Path) -> Artefact:
         ArtefactError: names the file, what was found and what was expected.
     """
     folder = standing(folder)
-    raw = _read(folder / MANIFEST, LARGEST_MANIFEST)
+    return artefact_from(lambda name, most: read_file(folder / name, most), f"{folder}{os.sep}")
+
+
+def artefact_from(read: Callable[[str, int], bytes], place: str) -> Artefact:
+    """Verify an artefact whose files are read one by one, from wherever they are.
+
+    Args:
+        read: the content of a file by its name and the most bytes it may have; raises ArtefactError.
+        place: where the files are, as errors begin.
+
+    Raises:
+        ArtefactError: names the file, what was found and what was expected.
+    """
+    where = f"{place}{MANIFEST}"
+    raw = read(MANIFEST, LARGEST_MANIFEST)
     try:
         content = json.loads(raw)
         version = content.get("format_version") if isinstance(content, dict) else None
     except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{folder / MANIFEST}: not JSON: {error}; train or copy the artefact again") from error
+        raise ArtefactError(f"{where}: not JSON: {error}; train or copy the artefact again") from error
     if version != FORMAT_VERSION:
-        raise ArtefactError(
-            f"{folder / MANIFEST}: format version {version!r}; this gatewatch reads {FORMAT_VERSION}: train again"
-        )
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        advice = "it is from a newer gatewatch: upgrade this one" if newer else "train again"
+        raise ArtefactError(f"{where}: format version {version!r}; this gatewatch reads {FORMAT_VERSION}: {advice}")
     try:
         own, said = manifest_hash(content), str(content.get("manifest_sha256"))
     except RecursionError as error:
-        raise ArtefactError(f"{folder / MANIFEST}: nested too deep; train or copy the artefact again") from error
+        raise ArtefactError(f"{where}: nested too deep; train or copy the artefact again") from error
     if own != said:
         raise ArtefactError(
-            f"{folder / MANIFEST}: its SHA-256 is {own[:12]}…, it says {said[:12]}…: "
+            f"{where}: its SHA-256 is {own[:12]}…, it says {said[:12]}…: "
             "the manifest is damaged or was edited; copy or train the artefact again"
         )
     try:
@@ -280,25 +307,25 @@ def load_artefact(folder: Path) -> Artefact:
         manifest = GeneralManifest.model_validate(content) if general else Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArtefactError(f"{folder / MANIFEST}: {where}: {first['msg']} (found {first['input']!r:.60})") from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise ArtefactError(f"{where}: {field}: {first['msg']} (found {first['input']!r:.60})") from error
     if isinstance(manifest, Manifest):
         names = [channel.name for channel in manifest.channels]
         if len(set(names)) != len(names):
-            raise ArtefactError(f"{folder / MANIFEST}: channel names must differ; found {names}")
+            raise ArtefactError(f"{where}: channel names must differ; found {names}")
     files = {}
-    for name in (GRAPH, WEIGHTS, CARD):
-        files[name] = _read(folder / name)
+    for name in (GRAPH, WEIGHTS, CARD, *([CANARY] if CANARY in manifest.files else [])):
+        files[name] = read(name, LARGEST_FILE)
         found = hashlib.sha256(files[name]).hexdigest()
         if found != manifest.files.get(name):
             raise ArtefactError(
-                f"{folder / name}: SHA-256 is {found[:12]}…, the manifest says {str(manifest.files.get(name))[:12]}…: "
+                f"{place}{name}: SHA-256 is {found[:12]}…, the manifest says {str(manifest.files.get(name))[:12]}…: "
                 "the file is damaged or from another artefact; copy or train it again"
             )
-    return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8])
+    return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8], files.get(CANARY))
 
 
-def _read(path: Path, most: int = LARGEST_FILE) -> bytes:
+def read_file(path: Path, most: int) -> bytes:
     """The content of a regular file; of a pipe or a device nobody knows when it ends."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
