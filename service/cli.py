@@ -1,4 +1,4 @@
-"""The command gatewatch: serve, train, scan, evaluate, compare, replay, demo."""
+"""The command gatewatch: serve, train, models, scan, evaluate, compare, replay, demo."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gatewatch.service.cli_support.terminal import warn_in_one_line
 from gatewatch.service.commands.compare import compare
 from gatewatch.service.commands.demo import demo
 from gatewatch.service.commands.evaluate import evaluate
+from gatewatch.service.commands.models import app as models
 from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
@@ -41,6 +42,7 @@ def gatewatch(
 
 app.command()(serve)
 app.command()(train)
+app.add_typer(models, name="models")
 app.command("scan")(scan_files)
 app.command()(evaluate)
 app.command()(compare)

@@ -163,9 +163,9 @@ class Repository:
             last[name] = max(last.get(name, 0), number)
         return dict(sorted(last.items()))
 
-    def models(self) -> list[Model]:
-        """All models, in the order of their names."""
-        return [self._read(name, number).after for name, number in self.revisions().items()]
+    def last_changes(self) -> list[Change]:
+        """What was done last to each model, and how it stands since; in the order of their names."""
+        return [self._read(name, number) for name, number in self.revisions().items()]
 
     def model(self, name: str) -> Model:
         """How a model stands. Raises UnknownModel where there is none of this name."""

@@ -104,7 +104,7 @@ def test_what_is_not_there_is_said_with_what_is(
 
 
 def test_a_repository_that_nobody_wrote_to_has_no_models(repository: Repository) -> None:
-    assert repository.models() == []
+    assert repository.last_changes() == []
     with pytest.raises(UnknownModel, match="there is no model pumps in .*; there are: none"):
         repository.promote("pumps", "1", "ann")
 
@@ -171,7 +171,7 @@ def test_files_without_an_entry_in_the_log_are_no_version(made: list[Path], tmp_
     sha256 = json.loads((made[0] / MANIFEST).read_text())["manifest_sha256"]
     (tmp_path / "artefacts" / sha256).mkdir(parents=True)
     shutil.copy(made[0] / GRAPH, tmp_path / "artefacts" / sha256)
-    assert repository.models() == []
+    assert repository.last_changes() == []
     assert repository.verified(repository.add("pumps", made[0], "ann")).digest.hex() == sha256[:16]
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_entry_of_the_log_is_named(made: list[Path], tmp_path: Path) -
 )
 def test_a_repository_that_cannot_be_reached_is_an_error_of_one_line(url: str, words: str) -> None:
     with pytest.raises(RepositoryError, match=words) as caught:
-        Repository(url, verify).models()
+        Repository(url, verify).last_changes()
     assert "\n" not in str(caught.value)
 
 
