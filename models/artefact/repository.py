@@ -36,6 +36,9 @@ from gatewatch.models.text import listed
 CHAMPION: Final = "champion"
 """The alias that is meant where a reference has none."""
 
+RESERVED: Final = frozenset({*SHIPPED_AS, "default"})
+"""What means a model without a repository: those that come with gatewatch, and in rules the one of GATEWATCH_MODEL."""
+
 MODEL_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 ALIAS_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 REFERENCE: Final = re.compile(rf"({MODEL_NAME.pattern})(?:@({ALIAS_NAME.pattern}|[1-9][0-9]{{0,8}}))?")
@@ -69,9 +72,15 @@ class Version(_Kept):
 
 
 class Alias(_Kept):
-    """Where a word points, and where it pointed before, the last first."""
+    """Where a word points.
+
+    Attributes:
+        revision: of the model, when the word was moved there.
+        before: where it pointed before, the last first.
+    """
 
     version: int
+    revision: int
     before: list[int] = []
 
 
@@ -266,8 +275,8 @@ class Repository:
         if was is not None and was.version != version.version and not other_channels:
             self._require_same_channels(name, artefact, version, seen.version(was.version))
         before = [] if was is None or was.version == version.version else [was.version]
-        target = Alias(version=version.version, before=[*before, *(was.before if was else [])][:ROLLBACKS])
-        return self._point(seen, alias, target, "promote", by, note)
+        before += was.before if was else []
+        return self._point(seen, alias, version.version, before[:ROLLBACKS], "promote", by, note)
 
     def rollback(
         self, name: str, by: str, alias: str = CHAMPION, note: str = "", revision: int | None = None
@@ -278,7 +287,7 @@ class Repository:
         if not was.before:
             raise UnknownModel(f"{name}@{alias} has pointed to version {current.version} only: there is nothing before")
         self.verified(seen.version(was.before[0]))
-        return self._point(seen, alias, Alias(version=was.before[0], before=was.before[1:]), "rollback", by, note)
+        return self._point(seen, alias, was.before[0], was.before[1:], "rollback", by, note)
 
     def _as_seen(self, name: str, revision: int | None) -> Model:
         """How a model stands. Raises ChangedMeanwhile where it has not the revision that was looked at."""
@@ -290,7 +299,14 @@ class Repository:
         return model
 
     def _point(
-        self, seen: Model, alias: str, target: Alias, action: Literal["promote", "rollback"], by: str, note: str
+        self,
+        seen: Model,
+        alias: str,
+        version: int,
+        before: list[int],
+        action: Literal["promote", "rollback"],
+        by: str,
+        note: str,
     ) -> Change:
         """Write where an alias points, unless somebody moved it since it was seen."""
         was = seen.aliases.get(alias)
@@ -302,10 +318,11 @@ class Repository:
                 raise ChangedMeanwhile(
                     f"somebody else moved {seen.model}@{alias} meanwhile, it {where}: look at it, and do it again"
                 )
+            target = Alias(version=version, revision=model.revision, before=before)
             after = model.model_copy(update={"aliases": {**model.aliases, alias: target}})
             change = Change(
-                at=at, by=by, action=action, version=target.version, alias=alias,
-                was=was.version if was else None, note=note, after=after,
+                at=at, by=by, action=action, version=version, alias=alias, was=was.version if was else None, note=note,
+                after=after,
             )  # fmt: skip
             return change, change
 
@@ -365,8 +382,8 @@ class Repository:
         """Raise UnknownModel where a model cannot have this name."""
         if not MODEL_NAME.fullmatch(name):
             raise UnknownModel(f"{name[:80]!r} is no name of a model; expected small letters, digits, - and _")
-        if name in SHIPPED_AS:
-            raise UnknownModel(f"{name} is the model that comes with gatewatch; give yours another name")
+        if name in RESERVED:
+            raise UnknownModel(f"{name} means a model that is there already; give yours another name")
 
 
 _LOG_NAME: Final = re.compile(rf"({MODEL_NAME.pattern})\.([0-9]{{8}})\.json")

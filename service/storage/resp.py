@@ -85,6 +85,7 @@ class Commands:
         self.alerts_key = f"gatewatch:{{{self._tenant}}}:alerts"
         self.epoch_key = f"gatewatch:{{{self._tenant}}}:epoch"
         self.takeover_key = f"gatewatch:{{{self._tenant}}}:takeover"
+        self.rules_key = f"gatewatch:{{{self._tenant}}}:rules"
         self.of = lru_cache(REMEMBERED_KEYS)(self._keys)
 
     def key(self, stream: str, what: str) -> str:

@@ -62,14 +62,14 @@ def test_what_cannot_be_done_with_models_is_said_in_one_line(made: list[Path], t
         assert refused(done, words)
         assert done.stderr.count("\n") == 1
     path = recording(tmp_path / "r.csv", 80)
-    for arguments, words in (
+    for options, words in (
         (("--into", "pumps"), "which repository?"),
         (("--into", "Pumps", "--models", str(folder)), "no name of a model"),
         (("--into", "pumps", "--out", "x", "--models", str(folder)), "expected one of: --out"),
         (("--out", "x", "--note", "why"), "are of --into"),
         (("--into", "pumps", "--one-model-per", "stream", "--models", str(folder)), "--into is of one model"),
     ):
-        assert refused(gatewatch("train", path, *arguments), words)
+        assert refused(gatewatch("train", path, *options), words)
 
 
 def test_a_version_that_fails_is_named_and_the_others_are_verified(made: list[Path], tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def test_a_repository_that_nobody_wrote_to_has_no_models(repository: Repository)
         repository.promote("pumps", "1", "ann")
 
 
-@pytest.mark.parametrize("name", ["general", "demo", "Pumps", "", "a" * 65, "pump.1", "../x"])
+@pytest.mark.parametrize("name", ["general", "demo", "default", "Pumps", "", "a" * 65, "pump.1", "../x"])
 def test_a_name_that_a_model_cannot_have_is_refused(repository: Repository, made: list[Path], name: str) -> None:
-    with pytest.raises(UnknownModel, match="no name of a model|comes with gatewatch"):
+    with pytest.raises(UnknownModel, match="no name of a model|means a model that is there already"):
         repository.add(name, made[0], "ann")
     assert repository.revisions() == {}
 

@@ -1,0 +1,312 @@
+"""Administration: what operators do with models and rules, over HTTP or in the repository itself.
+
+A promotion is written in the repository first, which is the audit trail, and then in the assignment, from where all
+processes take it. One that was made with the command, past the service, is noticed by looking at the repository. Either
+way the version is loaded and verified here before any stream is given to it; one that cannot be served changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+
+from gatewatch.models.artefact.repository import Change, Model, Reference, Repository
+from gatewatch.models.errors import ArtefactError, ChangedMeanwhile, RepositoryError, UnknownModel
+from gatewatch.service.errors import (
+    InvalidRules,
+    ModelAway,
+    NoRepository,
+    NoSuchModel,
+    Outdated,
+    ServiceError,
+    StoreUnavailable,
+    UnusableModel,
+)
+from gatewatch.service.serving.assignments import Assignments
+from gatewatch.service.serving.rules import DEFAULT, Assignment, Chosen, Rules, fits, literal_prefix
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+REPOSITORY_S: Final = 30.0
+"""The longest wait for the repository."""
+
+THREADS: Final = 4
+"""That may wait for the repository; never those that step batches."""
+
+LOOKED_THROUGH: Final = 10_000
+"""Names of streams that a pattern is tried on, to warn of one that fits none."""
+
+
+class Verifier(Protocol):
+    """Takes a version into use, to see whether it can be."""
+
+    async def verify(self, chosen: Chosen) -> None:
+        """Load and verify it, unless it is in use. Raises ArtefactError."""
+
+
+class Names(Protocol):
+    """The list of streams."""
+
+    async def list_streams(self, after: str, most: int) -> list[str]:
+        """Up to `most` names in alphabetical order, those that come behind `after`. Raises StoreUnavailable."""
+
+
+class RepositoryAccess:
+    """The repository, asked on threads of its own and for a bounded time."""
+
+    def __init__(self, repository: Repository | None) -> None:
+        self._repository = repository
+        self._threads = ThreadPoolExecutor(THREADS, "repository")
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a repository."""
+        return self._repository is not None
+
+    async def ask(self, question: Callable[[Repository], T]) -> T:
+        """Ask the repository. Raises NoRepository, and ArtefactError as the question does."""
+        if self._repository is None:
+            raise NoRepository("there is no repository of models: GATEWATCH_MODELS is not set")
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, question, self._repository)
+        try:
+            async with asyncio.timeout(REPOSITORY_S):
+                return await asked
+        except TimeoutError as error:
+            raise RepositoryError(f"{self._repository.url} did not answer within {REPOSITORY_S:g} s") from error
+
+    def close(self) -> None:
+        """Wait for nobody."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Administration:
+    """Rules, promotions and rollbacks of one service."""
+
+    def __init__(
+        self,
+        access: RepositoryAccess,
+        assignments: Assignments,
+        verifier: Verifier,
+        names: Names,
+        on_failure: Callable[[str], None],
+        look_s: float,
+    ) -> None:
+        """Join what it works with.
+
+        Args:
+            on_failure: is told the name of a model whose new version cannot be served.
+            look_s: time between looks at the repository.
+        """
+        self._access = access
+        self._assignments = assignments
+        self._verifier = verifier
+        self._names = names
+        self._on_failure = on_failure
+        self._look_s = look_s
+        self._revisions: Mapping[str, int] = {}
+        self._failed: dict[str, int] = {}
+
+    async def models(self) -> list[Change]:
+        """The last change of each model, and how it stands since."""
+        return await self._ask(lambda repository: repository.last_changes())
+
+    async def model(self, name: str) -> Model:
+        """How a model stands."""
+        return await self._ask(lambda repository: repository.model(name))
+
+    async def history(self, name: str, most: int) -> list[Change]:
+        """What was done to a model, the last first."""
+        return await self._ask(lambda repository: repository.history(name, most))
+
+    async def promote(
+        self, name: str, word: str, alias: str, by: str, note: str, revision: int | None, other_channels: bool
+    ) -> Change:
+        """Verify a version, point an alias to it, and have all processes go by it."""
+        model = await self.model(name)
+        try:
+            await self._verifier.verify(Chosen.of(model, word))
+        except ArtefactError as error:
+            self._refused(name, error)
+            raise _as_answer(error) from error
+        change = await self._ask(
+            lambda repository: repository.promote(
+                name, word, by, alias, note, revision=revision, other_channels=other_channels
+            )
+        )
+        await self.follow(by)
+        return change
+
+    async def rollback(self, name: str, alias: str, by: str, note: str, revision: int | None) -> Change:
+        """Point an alias to where it pointed before, and have all processes go by it."""
+        change = await self._ask(lambda repository: repository.rollback(name, by, alias, note, revision))
+        await self.follow(by)
+        return change
+
+    async def rules(self) -> Assignment:
+        """The newest assignment."""
+        await self._assignments.look()
+        return self._assignments.now.assignment
+
+    async def put_rules(self, rules: Rules, by: str, number: int | None) -> tuple[Assignment, list[str]]:
+        """Replace the rules; returns the assignment, and what may be wrong with them.
+
+        Args:
+            number: of the assignment that was looked at; another one is refused.
+
+        Raises:
+            InvalidRules: a model that is not there.
+            Outdated: the rules have another number.
+            UnusableModel: a version that cannot be served.
+        """
+        chosen = await self._resolve(rules)
+
+        async def decide(before: Assignment) -> Assignment | None:
+            if number is not None and before.number != number and before.rules != rules:
+                raise Outdated(
+                    f"the rules have number {before.number} by now, not {number}: look at them, and do it again"
+                )
+            versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
+            if before.rules == rules and before.versions == versions:
+                return None
+            return Assignment(rules=rules, versions=versions, at=_now(), by=by)
+
+        assignment = await self._assignments.change(decide)
+        return assignment, await self._warnings(rules)
+
+    async def follow(self, by: str = "") -> None:
+        """Have the assignment say what the aliases in the repository say. Raises ServiceError."""
+        assignment = self._assignments.now.assignment
+        chosen = await self._read(assignment.rules.references())
+        for name, choice in list(chosen.items()):
+            if _later(assignment.versions.get(name), choice) == assignment.versions.get(name):
+                continue
+            try:
+                await self._verifier.verify(choice)
+            except ArtefactError as error:
+                self._refused(name, error)
+                del chosen[name]
+
+        async def decide(before: Assignment) -> Assignment | None:
+            versions = {
+                name: _later(known, chosen[name]) if name in chosen else known
+                for name, known in before.versions.items()
+            }
+            if versions == before.versions:
+                return None
+            return before.model_copy(update={"versions": versions, "at": _now(), "by": by or "the repository"})
+
+        await self._assignments.change(decide)
+
+    async def watch(self) -> None:
+        """Look at the repository now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(self._look_s)
+            if self._assignments.now.assignment.versions:
+                await self._look()
+
+    async def _look(self) -> None:
+        try:
+            revisions = await self._ask(lambda repository: repository.revisions())
+            known = self._assignments.now.assignment.versions
+            named = {Reference.of(name).model for name in known}
+            if any(revisions.get(name) != self._revisions.get(name) for name in named):
+                await self.follow()
+                self._revisions = revisions
+        except StoreUnavailable as error:
+            log.warning("the repository of models cannot be followed", error=str(error))
+        except ServiceError as error:
+            log.error("the repository of models cannot be followed", error=str(error))
+
+    def _refused(self, name: str, error: Exception) -> None:
+        self._on_failure(Reference.of(name).model)
+        log.error("the model before goes on: its new version cannot be served", model=name, error=str(error))
+
+    async def _resolve(self, rules: Rules) -> dict[str, Chosen]:
+        """The version that each model named in rules has; each that is new here is verified."""
+        try:
+            chosen = await self._read(rules.references())
+        except NoSuchModel as error:
+            raise InvalidRules(str(error)) from error
+        known = self._assignments.now.assignment.versions
+        for name, choice in chosen.items():
+            if name not in known or known[name].sha256 != choice.sha256:
+                try:
+                    await self._verifier.verify(choice)
+                except ArtefactError as error:
+                    self._refused(name, error)
+                    raise _as_answer(error) from error
+        return chosen
+
+    async def _read(self, names: Sequence[str]) -> dict[str, Chosen]:
+        if not names:
+            return {}
+
+        def find(repository: Repository) -> dict[str, Chosen]:
+            models: dict[str, Model] = {}
+            found = {}
+            for name in names:
+                reference = Reference.of(name)
+                model = models.get(reference.model) or repository.model(reference.model)
+                models[reference.model] = model
+                found[name] = Chosen.of(model, reference.word)
+            return found
+
+        return await self._ask(find)
+
+    async def _warnings(self, rules: Rules) -> list[str]:
+        """What may be wrong with rules that can be gone by."""
+        return [
+            f"no stream fits {rule.pattern} yet" for rule in rules.rules if not await self._fits_any(rule.pattern)
+        ] + [f"{DEFAULT} stands behind every rule anyway" for rule in rules.rules[-1:] if rule.model == DEFAULT]
+
+    async def _fits_any(self, pattern: str) -> bool:
+        begin = literal_prefix(pattern)
+        before = f"{begin[:-1]}{chr(ord(begin[-1]) - 1)}\x7f" if begin else ""  # names are ASCII without controls
+        after, seen = before, 0
+        while seen < LOOKED_THROUGH:
+            names = await self._names.list_streams(after, 1000)
+            for name in names:
+                if fits(pattern, name):
+                    return True
+                if not name.startswith(begin):
+                    return False
+            if len(names) < 1000:
+                return False
+            after, seen = names[-1], seen + len(names)
+        return True  # nobody knows
+
+    async def _ask(self, question: Callable[[Repository], T]) -> T:
+        try:
+            return await self._access.ask(question)
+        except ArtefactError as error:
+            raise _as_answer(error) from error
+
+
+def _as_answer(error: ArtefactError) -> ServiceError:
+    """What is told to who asked over HTTP."""
+    kinds: list[tuple[type[ArtefactError], type[ServiceError]]] = [
+        (UnknownModel, NoSuchModel), (ChangedMeanwhile, Outdated), (RepositoryError, ModelAway),
+    ]  # fmt: skip
+    return next((answer for kind, answer in kinds if isinstance(error, kind)), UnusableModel)(str(error))
+
+
+def _later(known: Chosen | None, choice: Chosen) -> Chosen:
+    """The later of two looks at an alias."""
+    return choice if known is None or choice.revision > known.revision else known
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def as_json(value: Any) -> dict[str, Any]:
+    """A pydantic model as a reply."""
+    content: dict[str, Any] = value.model_dump(mode="json")
+    return content
