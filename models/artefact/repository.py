@@ -196,10 +196,21 @@ class Repository:
     def artefact(self, version: Version) -> Artefact:
         """A version's artefact, with all of its hashes checked. Raises ArtefactError, RepositoryError."""
         folder = f"artefacts/{version.sha256}/"
-        artefact = artefact_from(lambda name, most: self._place.read(folder + name, most), f"{self.url}/{folder}")
+        artefact = artefact_from(lambda name, most: self._read_file(folder + name, most), f"{self.url}/{folder}")
         if artefact.digest.hex() != version.digest:
             raise ArtefactError(f"{self.url}/{folder}{MANIFEST}: it is the manifest of another artefact")
         return artefact
+
+    def _read_file(self, name: str, most: int) -> bytes:
+        """A file of an artefact that the log knows. Raises ArtefactError where it is not there."""
+        try:
+            return self._place.read(name, most)
+        except RepositoryError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise ArtefactError(
+                    f"{self.url}/{name} is not there: the repository was copied in part; copy it again"
+                ) from error
+            raise
 
     def verified(self, version: Version) -> Artefact:
         """A version's artefact, with its hashes and its canary checked. Raises ArtefactError, RepositoryError."""
@@ -329,7 +340,10 @@ class Repository:
         return self._change(seen.model, pointed)
 
     def _require_same_channels(self, name: str, artefact: Artefact, version: Version, before: Version) -> None:
-        new, old = channels_of(artefact), channels_of(self.artefact(before))
+        try:
+            new, old = channels_of(artefact), channels_of(self.artefact(before))
+        except ArtefactError:  # what cannot be read is the more to be replaced
+            return
         lacking, more = [c for c in old if c not in new], [c for c in new if c not in old]
         if lacking or more:
             words = [f"lacks {listed(lacking)}"] * bool(lacking) + [f"has {listed(more)} besides"] * bool(more)

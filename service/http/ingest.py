@@ -167,13 +167,13 @@ def _is_lines(content_type: str) -> bool:
     raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json or application/x-ndjson")
 
 
-async def json_body(scope: Scope, receive: Receive, bodies: Bodies) -> bytes:
-    """The body of a request that takes one small JSON value."""
+async def json_body(scope: Scope, receive: Receive, bodies: Bodies, most: int = SETTINGS_BYTES) -> bytes:
+    """The body of a request that takes one JSON value of at most so many bytes."""
     headers = _headers(scope)
     if _is_lines(headers.get(b"content-type", "")):
         raise UnsupportedMedia("content type is that of JSON lines; expected application/json")
     try:
-        with bodies.of(headers, SETTINGS_BYTES) as body:
+        with bodies.of(headers, most) as body:
             return await body.read(receive)
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None

@@ -9,6 +9,8 @@ import msgspec
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.json_readings import STREAM_NAME, SentReading
 from gatewatch.service.doors.json_results import Result
+from gatewatch.service.http.model_requests import Promotion, Rollback
+from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
 
@@ -84,11 +86,10 @@ def complete(document: Described) -> Described:
     schemas = msgspec.json.schema_components(
         (SentReading, Result, Page, Stream, Kept), ref_template=ref("{name}")["$ref"]
     )[1]
-    document.setdefault("components", {})["schemas"] = {
-        "Problem": _PROBLEM,
-        "StreamSettings": StreamSettings.model_json_schema(),
-        **schemas,
-    }
+    for kind in (StreamSettings, Promotion, Rollback, Rules):
+        schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
+        schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
+    document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}
     document["paths"] = {**_posts(), **document["paths"]}
     return document
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -28,17 +27,12 @@ from gatewatch.service.errors import (
     UnusableModel,
 )
 from gatewatch.service.serving.assignments import Assignments
+from gatewatch.service.serving.repository_access import RepositoryAccess
 from gatewatch.service.serving.rules import DEFAULT, Assignment, Chosen, Rules, fits, literal_prefix
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-REPOSITORY_S: Final = 30.0
-"""The longest wait for the repository."""
-
-THREADS: Final = 4
-"""That may wait for the repository; never those that step batches."""
 
 LOOKED_THROUGH: Final = 10_000
 """Names of streams that a pattern is tried on, to warn of one that fits none."""
@@ -56,34 +50,6 @@ class Names(Protocol):
 
     async def list_streams(self, after: str, most: int) -> list[str]:
         """Up to `most` names in alphabetical order, those that come behind `after`. Raises StoreUnavailable."""
-
-
-class RepositoryAccess:
-    """The repository, asked on threads of its own and for a bounded time."""
-
-    def __init__(self, repository: Repository | None) -> None:
-        self._repository = repository
-        self._threads = ThreadPoolExecutor(THREADS, "repository")
-
-    @property
-    def given(self) -> bool:
-        """Whether there is a repository."""
-        return self._repository is not None
-
-    async def ask(self, question: Callable[[Repository], T]) -> T:
-        """Ask the repository. Raises NoRepository, and ArtefactError as the question does."""
-        if self._repository is None:
-            raise NoRepository("there is no repository of models: GATEWATCH_MODELS is not set")
-        asked = asyncio.get_running_loop().run_in_executor(self._threads, question, self._repository)
-        try:
-            async with asyncio.timeout(REPOSITORY_S):
-                return await asked
-        except TimeoutError as error:
-            raise RepositoryError(f"{self._repository.url} did not answer within {REPOSITORY_S:g} s") from error
-
-    def close(self) -> None:
-        """Wait for nobody."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Administration:
@@ -283,6 +249,8 @@ class Administration:
         return True  # nobody knows
 
     async def _ask(self, question: Callable[[Repository], T]) -> T:
+        if not self._access.given:
+            raise NoRepository("there is no repository of models: GATEWATCH_MODELS is not set")
         try:
             return await self._access.ask(question)
         except ArtefactError as error:
@@ -304,9 +272,3 @@ def _later(known: Chosen | None, choice: Chosen) -> Chosen:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def as_json(value: Any) -> dict[str, Any]:
-    """A pydantic model as a reply."""
-    content: dict[str, Any] = value.model_dump(mode="json")
-    return content
