@@ -10,7 +10,7 @@ under the ROC curve over all triggers is 0.5. Window methods see 100 readings.
 
 Each network is trained once, on recordings without violations whose lags are mixed, from 2 to 1,000, so that each
 octave of lags takes the same time (with --train-lag, all lags are that one), by the trainer: truncated back-propagation
-through 128 readings, the state carried on. Then 64 streams a lag go through the Detector's own steps, a quarter of
+through 128 readings, the state carried on. Then 64 streams a lag go through the detector's own steps, a quarter of
 their episodes violations. Figures are over the readings in which a response is due, or none: the area under the ROC
 curve of the score, and the share of violations that score above all but 1 % of the others.
 """
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gatewatch.models.artefact.files import Artefact
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.training.config import Architecture, TrainConfig
 from gatewatch.models.training.trained.train import train
@@ -77,7 +77,9 @@ def recordings(rng: np.random.Generator, lag: int | None) -> list[Recording]:
     return made
 
 
-def scored(detector: Detector, rng: np.random.Generator, lag: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def scored(
+    detector: TrainedDetector, rng: np.random.Generator, lag: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The scores where right and where wrong, the states of all streams carried from reading to reading."""
     made = [stream(rng, [lag] * EPISODES, VIOLATIONS) for _ in range(STREAMS)]
     length = min(len(values) for values, _ in made)
@@ -118,7 +120,7 @@ def main() -> None:
         began = time.process_time()
         trained = train(given, config)
         seconds = time.process_time() - began
-        detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
+        detector = TrainedDetector(Artefact(trained.manifest, trained.graph, bytes(8)))
         cells = []
         for lag in LAGS:
             right, wrong = scored(detector, np.random.default_rng(lag), lag)

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import START, Load, artefact, bodies, cpu_s, drive, one_stream_bodies, resident_mib, server
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.storage.private_redis import start_private_redis
 
 BULK = 1000
@@ -72,7 +72,7 @@ class Report:
 
 def ceilings(report: Report, folder: Path, url: str, redis_pid: int) -> None:
     """The detector alone, its network's step alone, and the same bytes through Redis alone."""
-    detector = Detector.load(folder)
+    detector = TrainedDetector.load(folder)
     values = np.random.default_rng(0).normal(size=(1024, 8))
     for batch in (1, 64, 1024):
         states, times = detector.initial(batch), np.full(batch, START * 1000)

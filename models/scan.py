@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, STATUSES, WARMING_UP, Detector, expected_band
-from gatewatch.models.detectors.trained.score import REASONS
+from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, STATUSES, WARMING_UP, Scanner, expected_band
 from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.files import Rows, lines_of, open_text
 from gatewatch.models.recordings.recording import Recording
@@ -33,7 +32,7 @@ class Scan:
 
     Attributes:
         states: (1,) the stream's state at the end.
-        keeps_budget: see Detector.keeps_budget.
+        keeps_budget: see Scanner.keeps_budget.
     """
 
     recording: Recording
@@ -58,7 +57,7 @@ class Scan:
         ]
 
 
-def scan(detector: Detector, recording: Recording, states: NDArray[Any] | None = None) -> Scan:
+def scan(detector: Scanner, recording: Recording, states: NDArray[Any] | None = None) -> Scan:
     """Score every row of a recording in its order.
 
     Args:
@@ -70,9 +69,7 @@ def scan(detector: Detector, recording: Recording, states: NDArray[Any] | None =
     return scan_together(detector, [recording], states)[0]
 
 
-def scan_together(
-    detector: Detector, recordings: Sequence[Recording], states: NDArray[Any] | None = None
-) -> list[Scan]:
+def scan_together(detector: Scanner, recordings: Sequence[Recording], states: NDArray[Any] | None = None) -> list[Scan]:
     """Score recordings side by side, one row of each at a time: the same scores as one by one, sooner.
 
     Args:
@@ -111,7 +108,7 @@ def scan_together(
     return found
 
 
-def scan_in_order(detector: Detector, recordings: Iterable[Recording]) -> Iterator[Scan]:
+def scan_in_order(detector: Scanner, recordings: Iterable[Recording]) -> Iterator[Scan]:
     """Score recordings that follow each other in one stream: the state is carried from each into the next.
 
     Raises:
@@ -124,7 +121,7 @@ def scan_in_order(detector: Detector, recordings: Iterable[Recording]) -> Iterat
         yield found
 
 
-def scan_after(detector: Detector, normal: Recording, recording: Recording) -> Scan:
+def scan_after(detector: Scanner, normal: Recording, recording: Recording) -> Scan:
     """Score a recording with the state carried on from the end of what the detector was trained on.
 
     An incident of the training part ends with it: its alert went to nobody, and must not stand in for the next one.
@@ -135,7 +132,7 @@ def scan_after(detector: Detector, normal: Recording, recording: Recording) -> S
     return scan(detector, recording, detector.with_incidents_ended(scan(detector, normal).states))
 
 
-def scan_trained_on_beginning(detector: Detector, recording: Recording, rows: int) -> Scan:
+def scan_trained_on_beginning(detector: Scanner, recording: Recording, rows: int) -> Scan:
     """Score a recording whose first rows the detector was trained on: scored as all, but as warm-up, never judged.
 
     Raises:
@@ -261,7 +258,7 @@ def _warm_ups(status: NDArray[np.uint8]) -> int:
     return int(warm[0]) + int((warm[1:] & ~warm[:-1]).sum())
 
 
-def _in_model_order(recording: Recording, detector: Detector) -> Recording:
+def _in_model_order(recording: Recording, detector: Scanner) -> Recording:
     missing = [channel for channel in detector.channels if channel not in recording.channels]
     unknown = [channel for channel in recording.channels if channel not in detector.channels]
     if missing or unknown:

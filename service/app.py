@@ -20,7 +20,7 @@ from starlette.routing import Match, Route
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.takeover import Takeover, served_name
 from gatewatch.service.doors.json_readings import Wire
@@ -95,10 +95,10 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
     detector.require_live()
     metrics = Metrics(tally)
-    metrics.model_in_use(detector.name, detector.manifest.architecture, FORMAT_VERSION)
+    metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
-    wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings)
-    turns = Turns(random.Random())  # noqa: S311 - it draws waiting times
+    wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings, settings.tenant)
+    turns = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, served_name(detector), metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     scorer = Scorer(
@@ -121,7 +121,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        needed = detector.manifest.calibration.rebuild_readings
+        needed = detector.rebuild_readings
         if needed > settings.history_readings:
             log.warning(
                 f"a lost state does not come back whole: set GATEWATCH_HISTORY_READINGS to {needed} or more",

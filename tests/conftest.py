@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import load_artefact
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
@@ -31,8 +31,8 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def detector(artefact: Path) -> Detector:
-    return Detector(load_artefact(artefact))
+def detector(artefact: Path) -> TrainedDetector:
+    return TrainedDetector(load_artefact(artefact))
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.peers import PEERS, standardise
 from benchmarks.quality.last_value import scan_by_last_value
 from benchmarks.quality.series import SETS, Series
+from gatewatch.models.detectors.detector import ANOMALOUS
 from gatewatch.models.detectors.general.features import HORIZONS
-from gatewatch.models.detectors.trained.detector import ANOMALOUS
 from gatewatch.models.recordings.recording import read_recordings
 
 QUANTILE = 0.999

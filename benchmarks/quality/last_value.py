@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, Manifest
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan_after
 from gatewatch.models.training.config import TrainConfig
@@ -62,5 +62,5 @@ def scan_by_last_value(normal: Recording, recording: Recording) -> Scan:
     )
     splits = splits_to_calibrate(prepared.used, config.held_out)
     manifest = calibrate_manifest(provisional, graph, splits, config.false_alarm_rate)
-    detector = Detector(Artefact(manifest, graph, np.zeros(8, np.uint8).tobytes()))
+    detector = TrainedDetector(Artefact(manifest, graph, np.zeros(8, np.uint8).tobytes()))
     return scan_after(detector, normal, recording)

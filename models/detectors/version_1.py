@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from gatewatch.models.detectors.clock import NEVER
+from gatewatch.models.detectors.detector import Records
+
 Tensors = Mapping[str, tuple[int, ...]]
 
 _HEAD: list[Any] = [("last_ms", "<i8"), ("readings", "<u4"), ("calm", "<u2"), ("stuck", "?")]
@@ -53,3 +56,14 @@ def general_dtype_1(channels: int, tensors: Tensors) -> np.dtype[Any]:
             *((name, "<f4", (channels, *shape)) for name, shape in tensors.items()),
         ]
     )
+
+
+def taken_over(before: Records, states: Records) -> Records:
+    """`states`, with every field that `before`, of version 1, has of the same name; an open incident stays open."""
+    names = set(before.dtype.names or ())
+    for name in states.dtype.names or ():
+        if name in names:
+            states[name] = before[name]
+    states["channel_calm"], states["told"] = before["calm"][:, None], before["calm"]
+    states["last_ms"][before["readings"] == 0] = NEVER
+    return states

@@ -25,7 +25,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, JOIN_READINGS, OPEN_READINGS, WARMING_UP
+from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP
+from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS
 from gatewatch.models.errors import EvaluationError
 from gatewatch.models.evaluation.bootstrap import Figure, draws, ratio, weighted_mean, weighted_median
 from gatewatch.models.evaluation.vus import vus_pr

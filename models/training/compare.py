@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import CalibrationError, TrainingError
 from gatewatch.models.evaluation.evaluate import Evaluation, Scored, check_names, evaluate
@@ -241,7 +241,7 @@ def _parts(given: Sequence[Labelled], held_out: float) -> tuple[list[_Part], lis
 
 def _measure(architecture: str, trained: Trained, normal: Sequence[_Part], eventful: Sequence[_Part]) -> Compared:
     network = trained.fitted.network
-    detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
+    detector = TrainedDetector(Artefact(trained.manifest, trained.graph, bytes(8)))
     loss, z, x = (np.concatenate(rows) for rows in zip(*_unseen(network, detector.scaling, normal), strict=True))
     blocks = [block for block in np.array_split(loss, BLOCKS) if np.isfinite(block).any()]
     score = np.concatenate([one.judged().score for one in _scored(detector, normal)])
@@ -325,7 +325,7 @@ def forecasts(
     return x, torch.cat(means).numpy(), torch.cat(scales).numpy()
 
 
-def _scored(detector: Detector, parts: Sequence[_Part]) -> list[Scored]:
+def _scored(detector: TrainedDetector, parts: Sequence[_Part]) -> list[Scored]:
     """The judged rows of each part, the state carried on into them."""
     led_in = [part.led_in() for part in parts]
     found = []
@@ -336,7 +336,7 @@ def _scored(detector: Detector, parts: Sequence[_Part]) -> list[Scored]:
     return found
 
 
-def _step_us(detector: Detector, recording: Recording, repeats: int = 10) -> tuple[float, float]:
+def _step_us(detector: TrainedDetector, recording: Recording, repeats: int = 10) -> tuple[float, float]:
     """Of the processor for a reading alone, and a reading in a batch: the least of some, since others use it too."""
     found = []
     for streams in (1, STEPPED):

@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact
-from gatewatch.models.detectors.trained.detector import WARMING_UP, Detector
+from gatewatch.models.detectors.detector import WARMING_UP
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.recordings.recording import Source
 from gatewatch.models.scan import Scan, scan_together
 from gatewatch.models.training.page import COLOURS, PLOT_STYLE, label, paragraph, svg, table, write_page
@@ -48,7 +49,7 @@ def write_report(trained: Trained, recordings: Sequence[Source], path: Path) -> 
     manifest = trained.manifest
     held_out = float(manifest.architecture_settings["held_out"])
     splits = splits_to_calibrate(usable(same_channels(recordings), held_out), held_out)
-    detector = Detector(Artefact(manifest, trained.graph, bytes(8)))
+    detector = TrainedDetector(Artefact(manifest, trained.graph, bytes(8)))
     scans = scan_together(detector, [split.recording for split in splits])
     rows = [split.held_out_from for split in splits]
     errors = _errors(scans, rows)

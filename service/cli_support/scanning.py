@@ -12,8 +12,9 @@ import typer
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, model_folder
+from gatewatch.models.detectors.detector import Scanner
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.recording import Recording, read_recordings, recording_files, stem
 from gatewatch.models.scan import Scan, scan_after, scan_together, scan_trained_on_beginning
@@ -132,7 +133,7 @@ class _Carrying:
         each = iter(range(len(recordings)))
         return iter([[found[next(each)] for _ in one] for one in files])
 
-    def _begin(self, recording: Recording, detector: Detector) -> NDArray[Any]:
+    def _begin(self, recording: Recording, detector: Scanner) -> NDArray[Any]:
         """(1,) the state at the end of the file before, if this one is later; else a fresh one."""
         last_ms, states = self._ends.get(_key(recording), (0, None))
         return detector.initial(1) if states is None or recording.timestamps_ms[0] <= last_ms else states
@@ -182,7 +183,7 @@ def _train_and_scan(
             "recording to train on"
         )
     trained = train_detector([recording.rows(0, train_rows) if normal is None else normal], config)
-    detector = Detector(Artefact(trained.manifest, trained.graph, bytes(8)))
+    detector = TrainedDetector(Artefact(trained.manifest, trained.graph, bytes(8)))
     if normal is None:
         return scan_trained_on_beginning(detector, recording, train_rows)
     return scan_after(detector, normal, recording)

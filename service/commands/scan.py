@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gatewatch.models.detectors.trained.detector import WARMING_UP
+from gatewatch.models.detectors.detector import WARMING_UP
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.codes import with_missing
 from gatewatch.models.recordings.recording import Recording, read_recordings, recording_files, stem

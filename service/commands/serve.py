@@ -17,8 +17,8 @@ import typer
 from pydantic import ValidationError
 
 from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.detectors.detector import Detector
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.errors import ArtefactError, GatewatchError
 from gatewatch.service import workers as processes
 from gatewatch.service.cli_support.terminal import warn_in_one_line

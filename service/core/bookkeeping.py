@@ -17,15 +17,15 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import REASONS, STATUSES
+from gatewatch.models.detectors.detector import REASONS, STATUSES
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
+from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.sequencing import Round
-from gatewatch.service.doors.json_readings import Readings
+from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.storage.resp import Writes
-from gatewatch.service.storage.store import StateStore
 
 if TYPE_CHECKING:
     from gatewatch.service.core.scorer import Applied, Lanes
@@ -57,14 +57,14 @@ class _Unsure(NamedTuple):
     at: float
 
 
-_Identity = tuple[str, int, int]
+_Identity = tuple[StreamKey, int, int]
 """Stream, seq and time of a reading."""
 
 
 class Bookkeeping:
     """Counts and logs what one process saved."""
 
-    def __init__(self, metrics: Metrics, store: StateStore) -> None:
+    def __init__(self, metrics: Metrics, store: Store) -> None:
         self._metrics = metrics
         self._store = store
         self._unsure: dict[_Identity, _Unsure] = {}
@@ -72,7 +72,7 @@ class Bookkeeping:
         self._tells = asyncio.Event()
         self._first_seen: dict[tuple[bytes, float], float] = {}
 
-    def alerts_of(self, writes: Writes, rounds: Sequence[tuple[Round, Entries]], streams: Sequence[str]) -> None:
+    def alerts_of(self, writes: Writes, rounds: Sequence[tuple[Round, Entries]], streams: Sequence[StreamKey]) -> None:
         """Put the alerts of what is to be saved beside it."""
         for round_, entries in rounds:
             alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
@@ -83,7 +83,7 @@ class Bookkeeping:
                     stream = streams[rows[at]]
                     writes.alerts.append((row_of[stream], alert_of(stream, entries[at])))
 
-    def count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]) -> None:
+    def count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
         refused = sum(batch.streams[place] not in lost for place in applied.refused)
         if refused:
@@ -93,7 +93,9 @@ class Bookkeeping:
             if lanes.streams[row] in saved:
                 self._metrics.rebuilt(cause)
                 readings = len(lanes.recovered[row])
-                log.warning("state rebuilt from history", stream=lanes.streams[row], cause=cause, readings=readings)
+                log.warning(
+                    "state rebuilt from history", stream=lanes.streams[row].name, cause=cause, readings=readings
+                )
         for round_, entries in applied.rounds:
             rows = round_.rows
             if lost:
@@ -104,7 +106,7 @@ class Bookkeeping:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
 
-    def count_entries(self, streams: Sequence[str], entries: Entries) -> None:
+    def count_entries(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """Count readings that were applied and saved."""
         if self._unsure:  # they were not saved the first time
             for identity in _identities(streams, entries):
@@ -122,7 +124,7 @@ class Bookkeeping:
         self._told.append(alert)
         self._tells.set()
 
-    def unsure(self, applied: Applied, streams: Sequence[str], only: set[str] | None = None) -> None:
+    def unsure(self, applied: Applied, streams: Sequence[StreamKey], only: set[StreamKey] | None = None) -> None:
         """The save of what was applied was not answered; `only` of these streams it may have come to something."""
         writes = applied.writes
         alerts = {
@@ -137,7 +139,7 @@ class Bookkeeping:
         while len(self._unsure) > UNSURE:
             del self._unsure[next(iter(self._unsure))]
 
-    async def replayed(self, streams: Sequence[str], entries: Entries) -> None:
+    async def replayed(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """These had been applied before; those whose save was not answered were saved, and are counted now."""
         self._metrics.replayed(len(entries))
         if not self._unsure:
@@ -189,11 +191,11 @@ class Bookkeeping:
             self.tell(alert)
 
 
-def alert_of(stream: str, entry: Any, corrected: bool = False) -> bytes:
+def alert_of(stream: StreamKey, entry: Any, corrected: bool = False) -> bytes:
     """A reading's alert, as it is saved."""
     reason = REASONS[entry["reason"]]
-    return msgspec.msgpack.encode(Alert(stream, int(entry["n"]), reason, float(entry["score"]), corrected))
+    return msgspec.msgpack.encode(Alert(stream.name, int(entry["n"]), reason, float(entry["score"]), corrected))
 
 
-def _identities(streams: Sequence[str], entries: Entries) -> Iterable[_Identity]:
+def _identities(streams: Sequence[StreamKey], entries: Entries) -> Iterable[_Identity]:
     return zip(streams, entries["seq"].tolist(), entries["timestamp_ms"].tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Turns: lets processes that write the same stream do so in turn, instead of racing for it.
+"""ContentionBackoff: lets processes that write the same stream do so in turn, instead of racing for it.
 
 Only the compare-and-set at the save keeps a stream right, and of two processes that race, one wins. The loser has then
 worked in vain, and where the other has the shorter batches it loses every time. So a process that sees another one
@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gatewatch.service.core.records import FENCE
+from gatewatch.service.core.stream_key import StreamKey
 
 SHARED_S = 1.0
 """A stream rests after every batch until no other process has written it for so long."""
@@ -31,18 +32,18 @@ class _Shared:
     rests_until: float = 0.0
 
 
-class Turns:
+class ContentionBackoff:
     """What one process knows of the streams that others write as well. Times are the event loop's, in seconds."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._shared: dict[str, _Shared] = {}
+        self._shared: dict[StreamKey, _Shared] = {}
 
-    def shares(self, streams: Sequence[str]) -> bool:
+    def shares(self, streams: Sequence[StreamKey]) -> bool:
         """Whether others write one of these as well: what this process remembers of it is mostly out of date."""
         return bool(self._shared) and not self._shared.keys().isdisjoint(streams)
 
-    def loaded(self, streams: Sequence[str], fences: Sequence[bytes], now: float) -> None:
+    def loaded(self, streams: Sequence[StreamKey], fences: Sequence[bytes], now: float) -> None:
         """Notice who wrote streams last, by the fences of their records."""
         for stream, fence in zip(streams, fences, strict=True) if self._shared else ():
             shared = self._shared.get(stream)
@@ -50,7 +51,12 @@ class Turns:
                 shared.until = now + SHARED_S
 
     def saved(
-        self, streams: Sequence[str], records: Sequence[bytes], lost: Collection[str], took_s: float, now: float
+        self,
+        streams: Sequence[StreamKey],
+        records: Sequence[bytes],
+        lost: Collection[StreamKey],
+        took_s: float,
+        now: float,
     ) -> None:
         """A batch that took so long was saved, but for the streams that another process wrote meanwhile.
 
@@ -70,6 +76,6 @@ class Turns:
             shared.fence = record[FENCE]
             shared.rests_until = now + min(took_s * (1 + self._rng.random()), LONGEST_REST_S)
 
-    def resting(self, now: float) -> dict[str, float]:
+    def resting(self, now: float) -> dict[StreamKey, float]:
         """The streams that rest, and until when."""
         return {stream: shared.rests_until for stream, shared in self._shared.items() if shared.rests_until > now}

@@ -18,14 +18,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import JOIN_READINGS
+from gatewatch.models.detectors.incidents import JOIN_READINGS
 from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.readings import NO_SEQ
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Places
-from gatewatch.service.doors.json_readings import NO_SEQ
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:

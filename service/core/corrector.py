@@ -19,19 +19,19 @@ import structlog
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import alert_of
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrections import Correction, Gap
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.readings import NO_SEQ, Readings
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
 from gatewatch.service.core.stepper import Stepper
-from gatewatch.service.doors.json_readings import NO_SEQ, Readings
+from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.doors.json_results import Answers, answer
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.storage.resp import Writes
-from gatewatch.service.storage.store import StateStore
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ PACE_GAIN: Final = 0.2
 class Lanes(Protocol):
     """What the scorer makes of records in Redis; see scoring.Lanes."""
 
-    streams: list[str]
+    streams: list[StreamKey]
     seeds: list[int]
     fences: list[bytes]
     records: Records
@@ -116,7 +116,7 @@ class _Job:
         alerts: of incidents that begin with what was scored anew.
     """
 
-    stream: str
+    stream: StreamKey
     layout: Layout
     seed: int
     correction: Correction
@@ -136,15 +136,15 @@ class Corrector:
 
     def __init__(
         self,
-        store: StateStore,
+        store: Store,
         stepper: Stepper,
         answers: Answers,
         metrics: Metrics,
-        turns: Turns,
+        turns: ContentionBackoff,
         attempts: int,
         waiting_ms: float,
-        lanes_of: Callable[[list[str], Sequence[bytes | None]], Awaitable[Lanes]],
-        saved: Callable[[str, Entries, Sequence[bytes]], None],
+        lanes_of: Callable[[list[StreamKey], Sequence[bytes | None]], Awaitable[Lanes]],
+        saved: Callable[[StreamKey, Entries, Sequence[bytes]], None],
     ) -> None:
         """Work with the scorer's parts.
 
@@ -163,9 +163,9 @@ class Corrector:
         self._waiting_s = waiting_ms / 1000
         self._lanes_of = lanes_of
         self._saved = saved
-        self._waiting: dict[str, _Waiting] = {}
-        self._joining: dict[str, _Waiting] = {}  # those whose corrections are being begun
-        self._under_way: dict[str, _Job] = {}
+        self._waiting: dict[StreamKey, _Waiting] = {}
+        self._joining: dict[StreamKey, _Waiting] = {}  # those whose corrections are being begun
+        self._under_way: dict[StreamKey, _Job] = {}
         self._steps = 0  # of all that wait or are under way
         self._late = 0  # readings that wait
         self._step_s = FIRST_PACE_S
@@ -196,13 +196,13 @@ class Corrector:
         if self._task is not None:
             await self._task
 
-    def _steps_of(self, stream: str) -> int:
+    def _steps_of(self, stream: StreamKey) -> int:
         """What the corrections of a stream are taken to cost, that wait or are under way."""
         waiting = (of[stream].steps for of in (self._waiting, self._joining) if stream in of)
         job = self._under_way.get(stream)
         return sum(waiting) + (job.correction.left if job else 0)
 
-    def _wait(self, stream: str, late: list[_Late], readings: int, attempts: int = 0) -> None:
+    def _wait(self, stream: StreamKey, late: list[_Late], readings: int, attempts: int = 0) -> None:
         """Have late readings of a stream that has so many readings wait."""
         waiting = self._waiting.setdefault(stream, _Waiting())
         steps = len(late) + (0 if waiting.late else min(readings, self._stepper.slots))
@@ -239,11 +239,11 @@ class Corrector:
             self._steps = sum(waiting.steps for waiting in self._waiting.values())
             self._steps += sum(job.correction.left for job in self._under_way.values())
 
-    def _next(self) -> dict[str, _Waiting]:
+    def _next(self) -> dict[StreamKey, _Waiting]:
         """Of the streams that wait those that there is room for, whoever waits longest first."""
         sizes = [len(job.correction.readings) for job in self._under_way.values()]
         long, room = max(sizes, default=0) > LONG, MOST_STEPS - sum(size for size in sizes if size <= LONG)
-        joining: dict[str, _Waiting] = {}
+        joining: dict[StreamKey, _Waiting] = {}
         for stream, waiting in self._waiting.items():
             if room <= 0 or len(sizes) + len(joining) >= MOST_STREAMS:
                 break
@@ -259,7 +259,7 @@ class Corrector:
             self._late -= len(waiting.late)
         return joining
 
-    async def _begin(self, joining: dict[str, _Waiting]) -> None:
+    async def _begin(self, joining: dict[StreamKey, _Waiting]) -> None:
         """Load streams and begin their corrections; readings that have no place get their answers."""
         streams, store = list(joining), self._store
         packed = await store.load(streams)
@@ -367,7 +367,7 @@ class Corrector:
         """
         loop = asyncio.get_running_loop()
         began, streams = loop.time(), [job.stream for job in jobs]
-        async with self._store.hold(streams) as held:
+        async with self._store.begin(streams) as held:
             lanes = await self._lanes_of(streams, held.packed)
             moved = [row for row, job in enumerate(jobs) if held.packed[row] != job.packed]
             rings = await self._store.load_histories([streams[row] for row in moved]) if moved else []
@@ -424,7 +424,9 @@ class Corrector:
     def _writes(self, jobs: list[_Job], lanes: Lanes, rows: list[int]) -> Writes:
         """What is to be saved of corrections that are done; notes the answers of their readings."""
         stepper, detector = self._stepper, self._stepper.detector
-        writes = Writes([lanes.streams[row] for row in rows], [lanes.fences[row] for row in rows])
+        writes = Writes(
+            round(time.time(), 3), [lanes.streams[row] for row in rows], [lanes.fences[row] for row in rows]
+        )
         for at, row in enumerate(rows):
             job = jobs[row]
             entries = job.correction.finish()
@@ -455,7 +457,7 @@ class Corrector:
         for reading, text in zip(job.late, job.texts, strict=True):
             _give(reading, text)
 
-    def _again(self, stream: str, late: list[_Late], record: Records, attempts: int) -> None:
+    def _again(self, stream: StreamKey, late: list[_Late], record: Records, attempts: int) -> None:
         """Begin a correction anew, unless that was in vain too often."""
         if attempts + 1 >= self._attempts:
             self._fail(late, _contended(stream))
@@ -474,8 +476,8 @@ class Corrector:
                 reading.done.set_exception(error)
 
 
-def _contended(stream: str) -> Contended:
-    return Contended(f"other processes kept writing stream {stream}; send the readings again")
+def _contended(stream: StreamKey) -> Contended:
+    return Contended(f"other processes kept writing stream {stream.name}; send the readings again")
 
 
 def _give(late: _Late, text: str) -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.stepper import Stepper
-from gatewatch.service.storage.store import StateStore
+from gatewatch.service.core.store import Store
+from gatewatch.service.core.stream_key import StreamKey
 
 PLACES: Final = 2**24
 """Streams are told apart by so many bits of their seed; of two that share them, one may go without a look."""
@@ -25,7 +26,7 @@ PLACES: Final = 2**24
 class FirstLook:
     """The streams that this process has looked at."""
 
-    def __init__(self, store: StateStore, stepper: Stepper) -> None:
+    def __init__(self, store: Store, stepper: Stepper) -> None:
         self._store = store
         self._stepper = stepper
         self._seen = np.zeros(PLACES, bool)
@@ -33,7 +34,7 @@ class FirstLook:
     async def stale(
         self,
         sound: Sequence[int],
-        streams: Sequence[str],
+        streams: Sequence[StreamKey],
         seeds: Sequence[int],
         layouts: Sequence[Layout],
         records: Records,

@@ -8,7 +8,6 @@ where the channels are found and the model is the same.
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
@@ -108,7 +106,7 @@ def _record(
 ) -> Records | None:
     detector = stepper.detector
     before = detector.state_dtype_1
-    same = channels == detector.channels and bytes(old["model"][0]) == _digest(stepper, channels)
+    same = channels == detector.channels and bytes(old["model"][0]) == detector.digest_1(channels)
     if not same or len(packed) != _HEAD.itemsize - 8 + before.itemsize + 4:
         return None
     record = stepper.fresh(1)
@@ -117,14 +115,6 @@ def _record(
     record["detector"] = detector.from_version_1(np.frombuffer(packed, before, 1, _HEAD.itemsize - 8))
     record["present"] = np.isfinite(kept["values"][-1]) if len(kept) else True
     return record
-
-
-def _digest(stepper: Stepper, channels: tuple[str, ...]) -> bytes:
-    """What format 3 called this model: the general one by its channels too."""
-    digest = stepper.detector.digest
-    if isinstance(stepper.detector, GeneralDetector):
-        return hashlib.sha256(digest + repr(channels).encode()).digest()[:8]
-    return digest
 
 
 def _history(stepper: Stepper, ring: bytes) -> tuple[tuple[str, ...], Entries]:
@@ -179,8 +169,7 @@ def _converted(stepper: Stepper, old: Entries, channels: tuple[str, ...]) -> Ent
         unknown = half >= np.finfo(np.float32).max
         entries["mid"], entries["half"] = np.where(unknown, np.nan, mid), np.where(unknown, np.inf, half)
     elif channels == stepper.detector.channels and bytes(old["model"][-1]) == stepper.detector.digest:
-        entries["mid"] = stepper.detector.scaling.restore(forecast)
-        entries["half"] = stepper.detector.half
+        entries["mid"], entries["half"] = stepper.detector.band_1(forecast)
         unknown = (old["model"] != old["model"][-1])[:, None]
         entries["mid"] = np.where(unknown, np.nan, entries["mid"])
     else:

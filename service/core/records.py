@@ -42,7 +42,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import STATE_VERSION
+from gatewatch.models.detectors.detector import STATE_VERSION
 from gatewatch.service.core.layout import Layout, decode
 
 Records = NDArray[Any]

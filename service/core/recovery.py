@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core import format3, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
@@ -126,21 +125,17 @@ def _own(stepper: Stepper, loss: Lost, stream: Records, layout: Layout, model_pa
 
 
 def _carried(stepper: Stepper, stream: Records, layout: Layout, model_part: bytes) -> Records | None:
-    """(1,) record of the same general model under other channels; None where it has to be rebuilt."""
-    detector = stepper.detector
-    if not isinstance(detector, GeneralDetector):
+    """(1,) record of the same model under other channels; None where it has to be rebuilt."""
+    present_at = len(stepper.detector.digest)
+    state_at = present_at + len(layout.model)
+    carried = stepper.detector.carried_over(model_part[state_at:], layout.model)
+    if carried is None:
         return None
-    before = np.dtype(
-        [("model", "V8"), ("present", "?", (len(layout.model),)), ("detector", detector.dtype_of(len(layout.model)))]
-    )
-    if len(model_part) != before.itemsize:
-        return None
-    own = np.frombuffer(model_part, before, 1)
     record = stepper.fresh(1)
     _write_stream_part(record, stream, stepper)
-    record["detector"] = detector.rearranged(own["detector"], layout.model)
-    present = dict(zip(layout.model, own["present"][0].tolist(), strict=True))
-    record["present"] = [present.get(channel, False) for channel in detector.channels]
+    record["detector"] = carried
+    present = dict(zip(layout.model, map(bool, model_part[present_at:state_at]), strict=True))
+    record["present"] = [present.get(channel, False) for channel in stepper.detector.channels]
     return record
 
 

@@ -13,15 +13,16 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.trained.detector import STATUSES, Detector
+from gatewatch.models.detectors.detector import STATUSES, Detector
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import Bookkeeping
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrector import Corrector
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.readings import NO_SEQ, Readings
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.recovery import Lost, recover
 from gatewatch.service.core.sequencing import (
@@ -35,15 +36,14 @@ from gatewatch.service.core.sequencing import (
     unanswered,
 )
 from gatewatch.service.core.stepper import Stepper
-from gatewatch.service.core.stream_limit import Newcomers
+from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.core.stream_limit import StreamLimit
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.doors.json_readings import NO_SEQ, Readings
 from gatewatch.service.doors.json_results import Answers, answer, format_time, rejected
 from gatewatch.service.errors import BadRequest, Contended, ServiceError, StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.storage.resp import Writes
-from gatewatch.service.storage.store import StateStore
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +82,7 @@ class Lanes:
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
     """
 
-    streams: list[str]
+    streams: list[StreamKey]
     seeds: list[int]
     fences: list[bytes]
     records: Records
@@ -91,7 +91,7 @@ class Lanes:
     causes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
-    overwritten: set[str] = field(default_factory=set)
+    overwritten: set[StreamKey] = field(default_factory=set)
 
 
 @dataclass
@@ -99,20 +99,20 @@ class Applied:
     """What a batch came to, before it is saved.
 
     Attributes:
+        writes: what to save of each stream that changed.
         rounds: the readings that were applied, and their entries in the history.
         seen: place and row of readings that are not new.
         refused: place to the answer of a reading that cannot be applied.
         joined: place of a reading that was joined into another, to the place of that one.
         earlier: row and slot to an earlier record to be kept, of streams with a reorder window.
-        writes: what to save of each stream that changed.
     """
 
+    writes: Writes
     rounds: list[tuple[Round, Entries]] = field(default_factory=list)
     seen: list[tuple[int, int]] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
     joined: dict[int, int] = field(default_factory=dict)
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    writes: Writes = field(default_factory=Writes)
 
 
 class Scorer:
@@ -121,12 +121,12 @@ class Scorer:
     def __init__(
         self,
         detector: Detector,
-        store: StateStore,
+        store: Store,
         metrics: Metrics,
         history_readings: int,
         save_attempts: int,
         most_streams: int,
-        turns: Turns,
+        turns: ContentionBackoff,
         takeover: Takeover,
         correcting_ms: float = 2000.0,
     ) -> None:
@@ -140,7 +140,7 @@ class Scorer:
         self._stepper = Stepper(detector, history_readings)
         self._attempts = save_attempts
         self._first_look = FirstLook(store, self._stepper)
-        self._newcomers = Newcomers(store, most_streams)
+        self._newcomers = StreamLimit(store, most_streams)
         self.corrector = Corrector(
             store,
             self._stepper,
@@ -180,8 +180,8 @@ class Scorer:
         while True:
             streams, rounds = rounds_of(batch, waiting)
             began, load = loop.time(), self._metrics.stage("load")
-            async with self._store.hold(streams, remembered=not self.turns.shares(streams)) as held:
-                lanes = await self._lanes(streams, held.packed, sound=held.remembered is not None)
+            async with self._store.begin(streams, cached=not self.turns.shares(streams)) as held:
+                lanes = await self._lanes(streams, held.packed, sound=held.from_cache)
                 await self._admit(lanes)
                 self.turns.loaded(streams, lanes.fences, began)
                 load.done()
@@ -197,7 +197,6 @@ class Scorer:
                     else:
                         applied = await asyncio.to_thread(self._apply, taken, rounds[:deep], lanes, now_ms)
                 if not await held.confirmed(not (applied.seen or applied.refused)):
-                    self._store.remembered.forget(streams)
                     self._first_look.forget(lanes.seeds)
                     continue
                 with self._metrics.stage("save"):
@@ -223,7 +222,7 @@ class Scorer:
             for place, first in into.items():
                 answers[place] = answers[first]
             if lost:
-                if held.remembered is not None:
+                if held.from_cache:
                     self._first_look.forget(
                         [lanes.seeds[row] for row, name in enumerate(lanes.streams) if name in lost]
                     )
@@ -241,9 +240,9 @@ class Scorer:
 
     async def store_answers(self) -> bool:
         """Whether Redis answers at once."""
-        return await self._store.answers()
+        return await self._store.ping()
 
-    async def describe(self, stream: str) -> dict[str, Any] | None:
+    async def describe(self, stream: StreamKey) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""
         packed = await self._store.load([stream])
         (seed,) = self._store.seeds([stream])
@@ -255,7 +254,7 @@ class Scorer:
         if packed[0] is None and readings == 0:
             return None
         return {
-            "stream": stream,
+            "stream": stream.name,
             "readings": readings,
             "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
             "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
@@ -267,11 +266,11 @@ class Scorer:
             "tag": bytes(record["tag"]).hex(),
         }
 
-    async def configure(self, stream: str, settings: StreamSettings) -> None:
+    async def configure(self, stream: StreamKey, settings: StreamSettings) -> None:
         """Give a stream its settings, whether it has seen a reading or not."""
         try:
             for _ in range(self._attempts):
-                async with self._store.hold([stream]) as held:
+                async with self._store.begin([stream]) as held:
                     lanes = await self._lanes([stream], held.packed)
                     await self._admit(lanes)
                     if lanes.excess:
@@ -283,7 +282,7 @@ class Scorer:
                         return
         finally:
             self._newcomers.end([stream])
-        raise Contended(f"other processes kept writing stream {stream}; send the settings again")
+        raise Contended(f"other processes kept writing stream {stream.name}; send the settings again")
 
     def _whole(self, lanes: Lanes) -> Writes:
         """What saves one stream as it is, its history too where that was recovered."""
@@ -293,9 +292,9 @@ class Scorer:
             for slot in self._stepper.slots_anew(lanes.layouts[row], lanes.seeds[row], row, kept)
         ]
         records = state.pack(lanes.records, lanes.layouts, lanes.seeds)
-        return Writes(lanes.streams, lanes.fences, records, slots, list(lanes.recovered))
+        return Writes(round(time.time(), 3), lanes.streams, lanes.fences, records, slots, list(lanes.recovered))
 
-    async def restart_sequence(self, stream: str, time_ms: int | None = None, session: int = 0) -> bool:
+    async def restart_sequence(self, stream: StreamKey, time_ms: int | None = None, session: int = 0) -> bool:
         """Begin a session of a stream: its sender counts anew from its next reading on. False if there is no stream.
 
         Args:
@@ -303,7 +302,7 @@ class Scorer:
             session: the number of the one before, as it was when that reading came.
         """
         for _ in range(self._attempts):
-            async with self._store.hold([stream]) as held:
+            async with self._store.begin([stream]) as held:
                 lanes = await self._lanes([stream], held.packed)
                 record = lanes.records[0]
                 if lanes.new:
@@ -322,11 +321,11 @@ class Scorer:
                 await held.send(self._whole(lanes))
                 if (await held.saved())[0]:
                     self._metrics.sequence_restarted()
-                    log.warning("sender counts anew", stream=stream, last_seq=count, asked=time_ms is None)
+                    log.warning("sender counts anew", stream=stream.name, last_seq=count, asked=time_ms is None)
                     return True
-        raise Contended(f"other processes kept writing stream {stream}; send the request again")
+        raise Contended(f"other processes kept writing stream {stream.name}; send the request again")
 
-    async def recent(self, stream: str) -> list[dict[str, Any]]:
+    async def recent(self, stream: StreamKey) -> list[dict[str, Any]]:
         """The stream's last readings, oldest first, each with its values and its answer."""
         packed = await self._store.load([stream])
         (seed,) = self._store.seeds([stream])
@@ -350,7 +349,7 @@ class Scorer:
             for n, row, text in zip(kept["n"].tolist(), values.tolist(), answers, strict=True)
         ]
 
-    async def _lanes(self, streams: list[str], packed: Sequence[bytes | None], sound: bool = False) -> Lanes:
+    async def _lanes(self, streams: list[StreamKey], packed: Sequence[bytes | None], sound: bool = False) -> Lanes:
         """Records from what Redis held; those that are absent or unusable are recovered.
 
         Args:
@@ -385,7 +384,9 @@ class Scorer:
         records["takeover"] = self._takeover.number
         return lanes
 
-    async def _old_rings(self, streams: list[str], flaws: dict[int, str], rings: Sequence[bytes]) -> dict[int, bytes]:
+    async def _old_rings(
+        self, streams: list[StreamKey], flaws: dict[int, str], rings: Sequence[bytes]
+    ) -> dict[int, bytes]:
         """What a version before format 4 kept as history, of streams that may have one.
 
         Args:
@@ -401,7 +402,7 @@ class Scorer:
         rings = await self._store.load_old_histories([streams[row] for row in rows])
         return dict(zip(rows, rings, strict=True))
 
-    async def _drop_old_histories(self, lanes: Lanes, saved: set[str]) -> None:
+    async def _drop_old_histories(self, lanes: Lanes, saved: set[StreamKey]) -> None:
         """Forget what a version before format 4 kept of streams that were converted and saved."""
         converted = [lanes.streams[row] for row, cause in lanes.causes.items() if cause in MAY_BE_OLD]
         if converted and saved.issuperset(converted):
@@ -438,7 +439,7 @@ class Scorer:
 
     def _apply(self, batch: Readings, rounds: list[Round], lanes: Lanes, now_ms: int) -> Applied:
         """Run a batch through the detector, in rounds of at most one reading of each stream."""
-        applied = Applied()
+        applied = Applied(Writes(now_ms / 1000))
         detector, records = self._detector, lanes.records
         was_open = detector.is_open(records["detector"])
         for round_ in rounds:
@@ -484,7 +485,7 @@ class Scorer:
         error = self._newcomers.refusal
         for place in round_.places[excess].tolist():
             seq = None if batch.seqs[place] == NO_SEQ else int(batch.seqs[place])
-            applied.refused[place] = answer(rejected(batch.streams[place], None, seq, error))
+            applied.refused[place] = answer(rejected(batch.streams[place].name, None, seq, error))
         return Round(round_.rows[~excess], round_.places[~excess])
 
     def _apply_round(self, applied: Applied, batch: Readings, lanes: Lanes, round_: Round, now_ms: int) -> None:
@@ -518,7 +519,9 @@ class Scorer:
             records[rows] = heads
         applied.rounds.append((Round(rows, places), entries))
 
-    def _incidents(self, streams: list[str], was_open: Any, records: Records) -> tuple[set[str], set[str]]:
+    def _incidents(
+        self, streams: list[StreamKey], was_open: Any, records: Records
+    ) -> tuple[set[StreamKey], set[StreamKey]]:
         """Streams that are in an incident, and those whose incident ended."""
         is_open = self._detector.is_open(records["detector"])
         if not (was_open | is_open).any():
@@ -536,7 +539,7 @@ class Scorer:
                 answers[place] = text
 
     async def _answer_seen(
-        self, answers: list[Answer], batch: Readings, applied: Applied, lanes: Lanes, lost: set[str]
+        self, answers: list[Answer], batch: Readings, applied: Applied, lanes: Lanes, lost: set[StreamKey]
     ) -> set[int]:
         """Answer readings that are not new from their streams' histories: with their first answer, if it is there.
 
@@ -610,7 +613,7 @@ class Scorer:
                 await asyncio.to_thread(find, rows, rings)
         return [found[place] for place, _ in seen]
 
-    def _corrected(self, stream: str, late: Entries, alerts: Sequence[bytes]) -> None:
+    def _corrected(self, stream: StreamKey, late: Entries, alerts: Sequence[bytes]) -> None:
         """Count late readings that took their places, and tell the alerts of incidents that began with them."""
         self.books.count_entries([stream] * len(late), late)
         for alert in alerts:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from gatewatch.service.core.history import Entries, same_values
 from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.readings import NO_SEQ, NO_TIME, Readings
 from gatewatch.service.core.records import Records
-from gatewatch.service.doors.json_readings import NO_SEQ, NO_TIME, Readings
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.doors.json_results import Result, format_time, rejected
 
 Places = NDArray[np.intp]
@@ -43,7 +44,7 @@ class Round:
     places: Places
 
 
-def rounds_of(batch: Readings, places: Sequence[int]) -> tuple[list[str], list[Round]]:
+def rounds_of(batch: Readings, places: Sequence[int]) -> tuple[list[StreamKey], list[Round]]:
     """The streams of a batch, each once, and their readings in rounds, each stream's in its order.
 
     Args:
@@ -52,7 +53,7 @@ def rounds_of(batch: Readings, places: Sequence[int]) -> tuple[list[str], list[R
     if len(places) == len(batch) == len(set(batch.streams)):
         every = np.arange(len(batch))
         return batch.streams, [Round(every, every)]
-    by_stream: dict[str, list[int]] = {}
+    by_stream: dict[StreamKey, list[int]] = {}
     for place in places:
         by_stream.setdefault(batch.streams[place], []).append(place)
     for queue in by_stream.values():
@@ -153,10 +154,10 @@ def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Deci
     return Decision(times_ms, new, refused)
 
 
-def across_gap(stream: str, time_ms: int, seq: int, expected: int) -> Result:
+def across_gap(stream: StreamKey, time_ms: int, seq: int, expected: int) -> Result:
     """What a reading gets that would leave a gap in a stream that waits at gaps; `expected` has to come before it."""
     error = f"seq is {seq}, but this stream waits at gaps (on_gap is hold); expected {expected}"
-    return rejected(stream, format_time(time_ms), seq, error)
+    return rejected(stream.name, format_time(time_ms), seq, error)
 
 
 def is_asked(head: Records) -> bool:
@@ -205,16 +206,16 @@ def unanswered(batch: Readings, place: int, known: Entries, layout: Layout, head
     if not len(known) and seq == NO_SEQ and head["last_seq"] != NO_SEQ:
         error = f"seq is absent; this stream numbers its readings, the last was {head['last_seq']}"
         error += f"; if it does no more, {_CALL}"
-        return rejected(stream, time, None, error)
+        return rejected(stream.name, time, None, error)
     if not len(known):
-        return Result(stream, time, shown_seq, "late", error=_late(seq, moment, head))
+        return Result(stream.name, time, shown_seq, "late", error=_late(seq, moment, head))
     if seq == NO_SEQ and _repeats_part(known, layout, batch.values[place]):
         return None
     if not same_values(known, layout, batch.values[place])[0]:
         error = "a reading with this identity and other values was applied before"
         if seq != NO_SEQ and moment == NO_TIME:
             error += f"; if the sender counts anew, {_CALL}"
-        return Result(stream, time, shown_seq, "conflict", error=error)
+        return Result(stream.name, time, shown_seq, "conflict", error=error)
     return None
 
 

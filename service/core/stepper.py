@@ -8,7 +8,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain

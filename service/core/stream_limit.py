@@ -1,13 +1,13 @@
-"""Newcomers: keeps the number of streams within its bound, while two batches beside each other begin new ones."""
+"""StreamLimit: keeps the number of streams within its bound, while two batches beside each other begin new ones."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, Protocol
 
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import ForeignValue
-from gatewatch.service.storage.store import StateStore
 
 RECOUNT_S: Final = 0.001
 RECOUNTS: Final = 250
@@ -15,21 +15,28 @@ RECOUNTS: Final = 250
 as begun, so that two batches never wait for each other for ever."""
 
 
-class Newcomers:
+class Counts(Protocol):
+    """What is asked of a store here."""
+
+    async def count_streams(self) -> int:
+        """How many streams there are."""
+
+
+class StreamLimit:
     """The new streams of one process's batches under way. Other processes' are seen once Redis counts them."""
 
-    def __init__(self, store: StateStore, most_streams: int) -> None:
+    def __init__(self, store: Counts, most_streams: int) -> None:
         self._store = store
         self._most = most_streams
-        self._begun: set[str] = set()  # Redis may not count them yet
-        self._counts: list[set[str]] = []  # for each count under way, all that were begun meanwhile
+        self._begun: set[StreamKey] = set()  # Redis may not count them yet
+        self._counts: list[set[StreamKey]] = []  # for each count under way, all that were begun meanwhile
 
     @property
     def refusal(self) -> str:
         """What a reading gets that would begin one stream too many."""
         return f"this would be a new stream, and there are {self._most} already (GATEWATCH_STREAMS)"
 
-    async def admit(self, streams: Sequence[str], new: Sequence[str]) -> int:
+    async def admit(self, streams: Sequence[StreamKey], new: Sequence[StreamKey]) -> int:
         """How many of the new ones among a batch's streams it may begin, the first ones; until `end` they count.
 
         Those that a batch under way begins may be counted twice: where it matters, its end is waited for.
@@ -53,6 +60,6 @@ class Newcomers:
             begun.update(new[:admitted])
         return admitted
 
-    def end(self, streams: Collection[str]) -> None:
+    def end(self, streams: Collection[StreamKey]) -> None:
         """A batch of these streams is over: Redis counts those that it began."""
         self._begun.difference_update(streams)

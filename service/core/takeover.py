@@ -18,10 +18,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.detector import Detector
+from gatewatch.service.core.store import Store
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable, Superseded
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.storage.store import StateStore
 from gatewatch.service.workers import service_of_this_process
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,7 @@ class Takeover:
         number: 0 until Redis has given one.
     """
 
-    def __init__(self, store: StateStore, model: str, metrics: Metrics) -> None:
+    def __init__(self, store: Store, model: str, metrics: Metrics) -> None:
         self.number = 0
         self._metrics = metrics
         self._store = store
@@ -51,7 +52,7 @@ class Takeover:
         self._service = service_of_this_process()
         self._superseded: tuple[int, str] | None = None
         self._followed = False
-        self._older: str | None = None
+        self._older: StreamKey | None = None
 
     async def claim(self) -> None:
         """Have a number before anything is scored. Raises Superseded, or StoreUnavailable."""
@@ -95,11 +96,13 @@ class Takeover:
             self._note(highest, "another model")
             raise self._error()
 
-    def overwritten(self, stream: str) -> None:
+    def overwritten(self, stream: StreamKey) -> None:
         """A version that knows only older records wrote one after this one had taken the stream over."""
         if self._older is None:
             self._older = stream
-            log.error("an older version of this service still writes: stop it, then start this one anew", stream=stream)
+            log.error(
+                "an older version of this service still writes: stop it, then start this one anew", stream=stream.name
+            )
 
     def require_ready(self) -> None:
         """Raise Superseded, or StoreUnavailable while an older version writes the same streams."""
@@ -107,8 +110,8 @@ class Takeover:
             raise self._error()
         if self._older is not None:
             raise StoreUnavailable(
-                f"an older version of this service wrote stream {self._older} after this one had taken it over; what "
-                "it applied was taken in. Stop the older version, then start this one anew"
+                f"an older version of this service wrote stream {self._older.name} after this one had taken it over; "
+                "what it applied was taken in. Stop the older version, then start this one anew"
             )
 
     def _note(self, highest: int, model: str) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.service.core.readings import NO_SEQ, NO_TIME, Readings
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.doors.json_parts import Array, Body, TooLong, lines_of, opened
 from gatewatch.service.doors.json_problems import (
     LARGEST_VALUE,
@@ -37,8 +38,6 @@ Sent = Any
 """One item of a body: a reading, of the type that Wire makes for its channels; or the Result that rejects it."""
 
 STREAM_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-NO_TIME: Final = -1
-NO_SEQ: Final = -1
 REMEMBERED_NAMES: Final = 65_536
 
 PART_BYTES: Final = 65_536
@@ -64,26 +63,6 @@ class SentReading(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
 
 
-@dataclass(frozen=True)
-class Readings:
-    """N readings that can be scored, in columns.
-
-    Attributes:
-        streams: their streams.
-        timestamps_ms: Unix time, NO_TIME where the sender gave none.
-        seqs: the sender's count, NO_SEQ where there is none.
-        values: (N, C) float64 in the model's order of channels, NaN where missing.
-    """
-
-    streams: list[str]
-    timestamps_ms: NDArray[np.int64]
-    seqs: NDArray[np.int64]
-    values: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.streams)
-
-
 astuple = msgspec.structs.astuple
 
 
@@ -94,9 +73,10 @@ class Wire:
     fields, the range of `seq`.
     """
 
-    def __init__(self, channels: tuple[str, ...], future_ms: int, most: int) -> None:
+    def __init__(self, channels: tuple[str, ...], future_ms: int, most: int, tenant: str) -> None:
         """`future_ms`: how far ahead a timestamp may be. `most`: readings allowed in a request."""
         self._channels = channels
+        self._tenant = tenant
         self._future_ms = future_ms
         self._most = most
         names = [f"c{at}" for at in range(len(channels))]
@@ -117,7 +97,7 @@ class Wire:
         )
         self._one = msgspec.json.Decoder(self._reading)
         self._many = msgspec.json.Decoder(list[self._reading])  # type: ignore[name-defined]
-        self._names: set[str] = set()
+        self._keys: dict[str, StreamKey] = {}
         self._part_bytes = max(PART_BYTES, 2 * sum(len(json.dumps(name)) + 64 for name in channels))
 
     def read(self, body: bytes, lines: bool, stream: str | None) -> tuple[list[Sent], str]:
@@ -302,12 +282,12 @@ class Wire:
         if not sent:
             return None
         try:
-            streams = [reading.stream for reading in sent]
             moments = [reading.timestamp for reading in sent]
             rows = [astuple(reading.values) for reading in sent]
         except (AttributeError, TypeError):  # a rejection among them; or one number instead of named values
             return None
-        if set(map(type, moments)) != {float} or not self._are_names(streams):
+        keys = self.keys_of(sent)
+        if set(map(type, moments)) != {float} or None in keys:
             return None
         first, last = min(moments), max(moments)
         if first < 0 or last >= LATEST_S or round(last * 1000) > now_ms + self._future_ms:
@@ -317,33 +297,39 @@ class Wire:
         if np.count_nonzero(np.abs(table) > LARGEST_VALUE):
             return None
         seqs = np.array([NO_SEQ if reading.seq is None else reading.seq for reading in sent], np.int64)
-        return Readings(streams, times_ms.astype(np.int64), seqs, _canonical(table))
+        return Readings(cast("list[StreamKey]", keys), times_ms.astype(np.int64), seqs, _canonical(table))
 
-    def _are_names(self, streams: list[str]) -> bool:
-        if not self._names.issuperset(streams):
-            if not all(map(STREAM_NAME.fullmatch, streams)):
-                return False
-            if len(self._names) > REMEMBERED_NAMES:
-                self._names.clear()
-            self._names.update(streams)
-        return True
+    def keys_of(self, sent: list[Sent]) -> list[StreamKey | None]:
+        """The streams of what was sent; None of what has no valid one."""
+        try:
+            return [self._keys[reading.stream] for reading in sent]
+        except KeyError:
+            return [None if type(reading) is Result else self._key(reading.stream) for reading in sent]
+
+    def _key(self, stream: str) -> StreamKey | None:
+        if (key := self._keys.get(stream)) is None and STREAM_NAME.fullmatch(stream):
+            if len(self._keys) > REMEMBERED_NAMES:
+                self._keys.clear()
+            key = self._keys[stream] = StreamKey(self._tenant, stream)
+        return key
 
     def _one_by_one(self, sent: list[Sent], now_ms: int) -> tuple[list[Result | None], Readings]:
         """Separate what can be scored from what cannot, and lay it out in columns."""
         results: list[Result | None] = [None] * len(sent)
-        streams: list[str] = []
+        streams: list[StreamKey] = []
         moments: list[int] = []
         seqs: list[int] = []
         rows: list[tuple[float | None, ...]] = []
         latest = now_ms + self._future_ms
-        is_name, one_channel = STREAM_NAME.fullmatch, len(self._channels) == 1
+        one_channel = len(self._channels) == 1
         for place, reading in enumerate(sent):
             if type(reading) is Result:
                 results[place] = reading
                 continue
             stream, moment, seq, values = reading.stream, reading.timestamp, reading.seq, reading.values
             error = None
-            if not is_name(stream):
+            key = self._key(stream)
+            if key is None:
                 error = (
                     f"stream is {show(stream)}; expected 1 to 128 letters, digits, '.', '_' or '-', "
                     "the first a letter or digit"
@@ -363,11 +349,11 @@ class Wire:
                 values = (values,)
             else:
                 values = astuple(values)
-            if error is not None:
+            if error is not None or key is None:
                 shown = None if moment is None else str(moment)
-                results[place] = rejected(stream, shown, seq, error)
+                results[place] = rejected(stream, shown, seq, str(error))
                 continue
-            streams.append(stream)
+            streams.append(key)
             moments.append(moment_ms)  # type: ignore[arg-type]
             seqs.append(NO_SEQ if seq is None else seq)
             rows.append(values)
@@ -380,7 +366,7 @@ class Wire:
                 continue
             at = int(too_large[row].argmax())
             error = f"values.{clip(self._channels[at])} is {table[row, at]:g}, {TOO_LARGE}"
-            results[place] = rejected(streams[row], None, None if seqs[row] == NO_SEQ else seqs[row], error)
+            results[place] = rejected(streams[row].name, None, None if seqs[row] == NO_SEQ else seqs[row], error)
         return results, Readings(
             [streams[row] for row in kept],
             np.array([moments[row] for row in kept], np.int64),

@@ -15,10 +15,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, REASONS, STATUSES, expected_band
+from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, STATUSES, expected_band
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype
 from gatewatch.service.core.records import CORRECTED, STATUS_BITS
+from gatewatch.service.core.stream_key import StreamKey
 
 LARGEST_SEQ: Final = 2**53
 SHOWN: Final = 64
@@ -88,7 +89,7 @@ class Answers:
         self._pieces: list[str] = [""] * (2 * len(pieces) - 1)
         self._pieces[::2] = pieces
 
-    def texts(self, streams: Sequence[str], entries: Entries, replayed: bool) -> list[str]:
+    def texts(self, streams: Sequence[StreamKey], entries: Entries, replayed: bool) -> list[str]:
         """The answers of B applied readings of these channels.
 
         Numbers are the shortest decimals that mean the same float32, or float64 where an expectation needs it. The
@@ -111,7 +112,7 @@ class Answers:
             strict=True,
         ):
             pieces[1::2] = (
-                stream,
+                stream.name,
                 times[moment],
                 "null" if seq < 0 else str(seq),
                 STATUSES[status & STATUS_BITS],
@@ -126,7 +127,7 @@ class Answers:
             texts.append("".join(pieces))
         return texts
 
-    def kept_texts(self, streams: Sequence[str], kept: Entries, layout: Layout, replayed: bool) -> list[str]:
+    def kept_texts(self, streams: Sequence[StreamKey], kept: Entries, layout: Layout, replayed: bool) -> list[str]:
         """The answers of readings as their history has them: with the channels of the model that scored each."""
         if layout.channels == self._channels and not np.isnan(kept["attribution"]).any():
             return self.texts(streams, kept, replayed)

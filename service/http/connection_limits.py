@@ -45,7 +45,7 @@ from uvicorn.server import ServerState
 
 from gatewatch.service.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
 from gatewatch.service.http.drain import DRAIN, Drain
-from gatewatch.service.http.fast_path import Direct, usual, written
+from gatewatch.service.http.fast_path import FastRequest, usual, written
 from gatewatch.service.http.ingest import INGEST, Headers, refused
 
 log = structlog.get_logger(__name__)
@@ -299,7 +299,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._owes, self._unframed = None, 0
         self._ended = not self.cycle.keep_alive
         super().on_message_complete()
-        if isinstance(self.cycle, Direct):
+        if isinstance(self.cycle, FastRequest):
             self.cycle.begin()
 
     def _without_upgrade(self) -> bytes:
@@ -328,7 +328,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._refusal = error
         raise error
 
-    def _direct(self) -> Direct | None:
+    def _direct(self) -> FastRequest | None:
         """The request whose head was read, if it is one to be answered here."""
         ingest, path = self.app_state.get(INGEST), self.url.decode("latin-1")
         if (
@@ -346,9 +346,9 @@ class EdgeProtocol(HttpToolsProtocol):
         content_type = usual(self.headers, ingest.direct_bytes, ingest.callers)
         if content_type is None:
             return None
-        return Direct(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
+        return FastRequest(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
 
-    def _reply(self, request: Direct, status: int, headers: Headers, body: bytes) -> None:
+    def _reply(self, request: FastRequest, status: int, headers: Headers, body: bytes) -> None:
         if request.disconnected:
             return
         request.response_started = request.response_complete = True

@@ -1,4 +1,4 @@
-"""Direct: a small request with readings, answered by its connection itself.
+"""FastRequest: a small request with readings, answered by its connection itself.
 
 What uvicorn puts between a connection and an app (a scope, a task, a message for the body and two for the answer) costs
 more than scoring a reading that shares its batch with others. So a connection hands the usual request straight to
@@ -27,7 +27,7 @@ class _NobodyWaits:
     def set(self) -> None: ...
 
 
-class Direct:
+class FastRequest:
     """A request while it is read and answered: what uvicorn's protocol holds as its `cycle`, with the same attributes.
 
     Attributes:

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.json_readings import STREAM_NAME
 from gatewatch.service.errors import (
@@ -49,6 +50,10 @@ class Parts:
     bodies: Bodies
     readiness: Readiness
     drain: Drain
+
+    def key(self, stream: str) -> StreamKey:
+        """Whose stream of this name is meant."""
+        return StreamKey(self.settings.tenant, stream)
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
@@ -92,7 +97,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
     parts = _parts(request)
     async with parts.store.reading:
-        known = await parts.scorer.describe(stream)
+        known = await parts.scorer.describe(parts.key(stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return known
@@ -113,7 +118,7 @@ async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     body = await json_body(request.scope, request.receive, parts.bodies)
     settings = _settings_in(body)
     async with parts.store.changing:
-        await parts.scorer.configure(stream, settings)
+        await parts.scorer.configure(parts.key(stream), settings)
     return await get_stream(request, stream)
 
 
@@ -137,7 +142,7 @@ async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) 
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
     store = _parts(request).store
     async with store.changing:
-        known = await store.delete(stream)
+        known = await store.delete(_parts(request).key(stream))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 
@@ -156,7 +161,7 @@ async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) ->
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = _parts(request)
     async with parts.store.reading:
-        entries = await parts.scorer.recent(stream)
+        entries = await parts.scorer.recent(parts.key(stream))
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
     return entries
@@ -174,7 +179,8 @@ async def reset_stream(
     what: Annotated[Literal["sequence"], Query(description="sequence: the next `seq` is new")],  # noqa: ARG001
 ) -> dict[str, Any]:
     """For senders that begin to count at 0 again and send no time; with one, the service notices by itself."""
-    if not await _parts(request).scorer.restart_sequence(stream):
+    parts = _parts(request)
+    if not await parts.scorer.restart_sequence(parts.key(stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return await get_stream(request, stream)
 

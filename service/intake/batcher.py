@@ -9,10 +9,14 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import structlog
 
-from gatewatch.service.core.scorer import Answer, Scorer
+from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.readings import Readings
+from gatewatch.service.core.scorer import Answer
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.doors.json_readings import Sent, Wire
 from gatewatch.service.doors.json_results import answer
 from gatewatch.service.errors import (
@@ -28,16 +32,16 @@ from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-DEPTH = 32
+MAX_PER_STREAM = 32
 """Most readings of one stream in a batch. Each takes a step of its own, half a millisecond, while others wait."""
 
 BATCH_COST = 32
 """Readings; a batch of one takes as long as one of so many more that are of different streams (measured)."""
 
-LANES = 2
+WORKERS = 2
 """Most batches under way at a time."""
 
-BESIDE = 256
+SECOND_BATCH_MIN = 256
 """Readings; a second batch is begun only where so many wait: smaller ones save more by sharing what a batch costs."""
 
 PACE_GAIN = 0.2
@@ -53,7 +57,7 @@ class _Submission:
         taken: how many were taken into batches, from the first on.
         answered: how many have their answer.
         order: once it had to be divided, where what stands in `sent` stood in the request.
-        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond DEPTH.
+        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond MAX_PER_STREAM.
     """
 
     sent: list[Sent]
@@ -85,6 +89,18 @@ _Part = tuple[_Submission, int, int]
 """What a batch takes of a submission: from one place up to another."""
 
 
+class Scores(Protocol):
+    """What is asked of a scorer."""
+
+    turns: ContentionBackoff
+
+    async def score_batch(self, batch: Readings) -> list[Answer]:
+        """Score readings; see Scorer."""
+
+    async def store_answers(self) -> bool:
+        """Whether Redis answers at once."""
+
+
 class Batcher:
     """Takes what waits into batches; what arrives meanwhile is the next one. There is no waiting window.
 
@@ -95,7 +111,7 @@ class Batcher:
     def __init__(
         self,
         wire: Wire,
-        scorer: Scorer,
+        scorer: Scores,
         metrics: Metrics,
         batch_readings: int,
         waiting_readings: int,
@@ -113,7 +129,7 @@ class Batcher:
         self._queue: deque[_Submission] = deque()
         self._waiting = 0
         self._ahead = 0  # of those that wait, how many are in the way of a request that comes now
-        self._under_way: list[set[str]] = []  # the streams of each batch
+        self._under_way: list[set[StreamKey]] = []  # the streams of each batch
         self._blocked = False  # nothing of what waits can be taken before a batch ends
         self._ended = 0.0  # when the last batch did
         self._idle: list[asyncio.Future[None]] = []  # a lane without work waits for one of these
@@ -122,7 +138,7 @@ class Batcher:
 
     def start(self) -> None:
         """Begin to score; needs a running event loop."""
-        self._lanes = [asyncio.create_task(self._work(), name=f"batcher {lane}") for lane in range(LANES)]
+        self._lanes = [asyncio.create_task(self._work(), name=f"batcher {lane}") for lane in range(WORKERS)]
 
     async def stop(self) -> None:
         """Finish what was taken, then end."""
@@ -176,8 +192,8 @@ class Batcher:
         self._queue.append(submission)
         self._waiting += len(sent)
         submission.ahead = len(sent)
-        if len(sent) > DEPTH:
-            submission.ahead = sum(min(count, DEPTH) for count in Counter(item.stream for item in sent).values())
+        if len(sent) > MAX_PER_STREAM:
+            submission.ahead = sum(min(count, MAX_PER_STREAM) for count in Counter(self._wire.keys_of(sent)).values())
         self._ahead += submission.ahead
         if self._may_begin():
             self._wake()
@@ -214,7 +230,7 @@ class Batcher:
         if self._asked:
             return False
         if self._under_way:
-            return self._waiting >= BESIDE and len(self._under_way) < LANES and not self._blocked
+            return self._waiting >= SECOND_BATCH_MIN and len(self._under_way) < WORKERS and not self._blocked
         return bool(self._queue)
 
     def _wake(self) -> None:
@@ -237,7 +253,7 @@ class Batcher:
     async def _score_and_answer(self, taken: list[_Part]) -> None:
         """Score a batch and hand out its answers. Meanwhile nobody else takes anything of its streams."""
         sent = [item for submission, start, stop in taken for item in submission.sent[start:stop]]
-        streams = {item.stream for item in sent if item.stream is not None}
+        streams = {key for key in self._wire.keys_of(sent) if key is not None}
         self._under_way.append(streams)
         if self._may_begin():
             self._wake()
@@ -307,7 +323,7 @@ class Batcher:
         rest = iter(scored)
         return [next(rest) if result is None else answer(result) for result in results]
 
-    def _take(self, waiting_streams: set[str]) -> list[_Part]:
+    def _take(self, waiting_streams: set[StreamKey]) -> list[_Part]:
         """The next batch: whole submissions as long as they fit, or a part of one that is large or deep.
 
         What is left of one waits for the next batch, and so does everything of the same streams behind it; others pass.
@@ -317,13 +333,13 @@ class Batcher:
         """
         taken: list[_Part] = []
         left: deque[_Submission] = deque()
-        room, depth = self._batch_readings, Counter[str | None]()
+        room, depth = self._batch_readings, Counter[StreamKey | None]()
         while self._queue and room > 0:
             submission = self._queue.popleft()
             start = submission.taken
-            streams = [item.stream for item in submission.sent[start:]]
+            streams = self._wire.keys_of(submission.sent[start:])
             if not waiting_streams.isdisjoint(streams):
-                waiting_streams.update(streams)
+                waiting_streams.update(filter(None, streams))
                 left.append(submission)
                 continue
             if taken and len(streams) > room:
@@ -331,13 +347,13 @@ class Batcher:
                 break
             size = _size_of_part(streams, room, depth)
             if size == 0:
-                waiting_streams.update(streams)
+                waiting_streams.update(filter(None, streams))
                 left.append(submission)
                 continue
             if size < len(streams) and start == 0 and len(set(streams)) < len(streams):
                 submission.order = self._wire.in_order(submission.sent)  # parts are in order only if the whole is
                 submission.sent = [submission.sent[place] for place in submission.order]
-                streams = [item.stream for item in submission.sent]
+                streams = self._wire.keys_of(submission.sent)
                 size = _size_of_part(streams, room, depth)
             submission.taken += size
             self._ahead -= max(0, submission.ahead - (len(streams) - size))
@@ -346,7 +362,7 @@ class Batcher:
             room -= size
             taken.append((submission, start, start + size))
             if size < len(streams):
-                waiting_streams.update(streams[size:])
+                waiting_streams.update(filter(None, streams[size:]))
                 left.append(submission)
         self._queue.extendleft(reversed(left))
         if not taken:
@@ -397,8 +413,8 @@ def _give(submissions: Iterable[_Submission], error: BaseException) -> None:
             submission.done.set_exception(error)
 
 
-def _size_of_part(streams: list[str | None], room: int, depth: Counter[str | None]) -> int:
-    """How many of a submission's readings a batch may take: `room`, and no more than DEPTH of one stream in the batch.
+def _size_of_part(streams: list[StreamKey | None], room: int, depth: Counter[StreamKey | None]) -> int:
+    """How many of a submission's readings a batch may take: `room`, and no more than MAX_PER_STREAM of one stream in the batch.
 
     Args:
         streams: of the readings that are left of it.
@@ -407,11 +423,11 @@ def _size_of_part(streams: list[str | None], room: int, depth: Counter[str | Non
     part = streams[:room]
     if depth.keys().isdisjoint(part) and len(set(part)) == len(part):
         return len(part)
-    seen = Counter[str]()
+    seen = Counter[StreamKey]()
     for at, stream in enumerate(part):
         if stream is None:  # a rejection takes no step
             continue
         seen[stream] += 1
-        if seen[stream] + depth[stream] > DEPTH:
+        if seen[stream] + depth[stream] > MAX_PER_STREAM:
             return at
     return len(part)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client import values as kept_values
 
-from gatewatch.models.detectors.trained.score import REASONS
+from gatewatch.models.detectors.detector import REASONS
 from gatewatch.service.observability.tally import Tally
 
 SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)

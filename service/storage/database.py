@@ -12,12 +12,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from gatewatch.service.core.store import Writes
 from gatewatch.service.errors import ForeignValue, StoreUnavailable
 from gatewatch.service.storage.catalogue import Listed
 from gatewatch.service.storage.connection import Link, LinkLost, raise_first
 from gatewatch.service.storage.errors import Within, is_elsewhere, trouble_of
 from gatewatch.service.storage.gate import Gate
-from gatewatch.service.storage.resp import SAVE, Commands, Writes, packed
+from gatewatch.service.storage.resp import SAVE, Commands, packed
 
 T = TypeVar("T")
 
@@ -145,7 +146,7 @@ class Database:
         if self.listed.note(streams, None if count < 0 else count) and streams and count >= 0:
             key = self.commands.streams_key.encode()
             with contextlib.suppress(RedisError, OSError):  # else they are listed with their next readings
-                await self.ask_one(b"ZADD", key, *(part for s in streams for part in (b"0", s.encode())))
+                await self.ask_one(b"ZADD", key, *(part for s in streams for part in (b"0", s.name.encode())))
         return saved
 
     async def replace_histories(self, writes: Writes, slots: Sequence[tuple[int, int, bytes]]) -> None:
@@ -154,7 +155,7 @@ class Database:
         placed = [part for _, offset, piece in slots for part in (b"%d" % offset, piece)]
         await self.ask_one(b"EVAL", _REPLACE_HISTORY, b"%d" % len(keys), *keys, *placed)
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         """Whether Redis answers a PING within PING_S, with a refusal perhaps."""
         try:
             async with self.translated("ping", PING_S):

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from gatewatch.service.core.stream_key import StreamKey
+
 
 class Remembered:
     """The records of the streams that were saved last, within a bound on their bytes."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
-        self._records: dict[str, bytes] = {}
+        self._records: dict[StreamKey, bytes] = {}
 
-    def of(self, streams: Sequence[str]) -> list[bytes] | None:
+    def of(self, streams: Sequence[StreamKey]) -> list[bytes] | None:
         """The records of streams; None if one of them is not remembered."""
         try:
             return [self._records[stream] for stream in streams]
         except KeyError:
             return None
 
-    def note(self, streams: Sequence[str], records: Sequence[bytes], saved: Sequence[bool]) -> None:
+    def note(self, streams: Sequence[StreamKey], records: Sequence[bytes], saved: Sequence[bool]) -> None:
         """These records, of one length, were saved and are remembered; or were not, and are forgotten.
 
         When there is no room for more, all others are forgotten: to know which were used last costs more than to load
@@ -37,7 +39,7 @@ class Remembered:
             room = self._most // len(records[0])
             self._records = {stream: self._records[stream] for stream in streams[:room] if stream in self._records}
 
-    def forget(self, streams: Iterable[str]) -> None:
+    def forget(self, streams: Iterable[StreamKey]) -> None:
         """They may have changed."""
         for stream in streams:
             self._records.pop(stream, None)

@@ -7,14 +7,14 @@ long for the megabyte of a batch (measured).
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from gatewatch.service.core import records as state
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 
 REMEMBERED_KEYS: Final = 65_536
 MOST_OFFSETS: Final = 100_000
@@ -26,36 +26,6 @@ SAVE: Final = (
 
 PARTS: Final = ("state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine")
 """What there may be of a stream, each under a key of its own."""
-
-
-@dataclass
-class Writes:
-    """What is to be saved of several streams, in columns.
-
-    Attributes:
-        streams: their names, each once.
-        fences: what the record must still begin with, see state.FENCE; b"" where there was none.
-        records: the new records.
-        slots: row in the columns above, offset and bytes of each new piece of history.
-        anew: rows whose history is begun anew.
-        earlier: row and slot (0 or 1) to an earlier record that is kept.
-        opened, closed: streams that are in an incident; streams whose incident ended.
-        alerts: row and text of each alert that is to be told once it is saved, see streams/bookkeeping.py.
-        at: when that was, as the score of what is put into sorted sets.
-        unlisted: rows of streams to be put into the list of all streams.
-    """
-
-    streams: list[str] = field(default_factory=list)
-    fences: list[bytes] = field(default_factory=list)
-    records: list[bytes] = field(default_factory=list)
-    slots: list[tuple[int, int, bytes]] = field(default_factory=list)
-    anew: list[int] = field(default_factory=list)
-    earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    opened: set[str] = field(default_factory=set)
-    closed: set[str] = field(default_factory=set)
-    alerts: list[tuple[int, bytes]] = field(default_factory=list)
-    at: float = field(default_factory=lambda: round(time.time(), 3))
-    unlisted: list[int] = field(default_factory=list)
 
 
 class Keys(NamedTuple):
@@ -88,20 +58,20 @@ class Commands:
         self.rules_key = f"gatewatch:{{{self._tenant}}}:rules"
         self.of = lru_cache(REMEMBERED_KEYS)(self._keys)
 
-    def key(self, stream: str, what: str) -> str:
+    def key(self, stream: StreamKey, what: str) -> str:
         """`gatewatch:{base64url(tenant).base64url(stream)}:what`: unambiguous, one cluster slot for a stream."""
-        return f"gatewatch:{{{self._tenant}.{_encode(stream)}}}:{what}"
+        return f"gatewatch:{{{_encode(stream.tenant)}.{_encode(stream.name)}}}:{what}"
 
-    def _keys(self, stream: str) -> Keys:
+    def _keys(self, stream: StreamKey) -> Keys:
         record, history = self.key(stream, "state").encode(), self.key(stream, "readings").encode()
         set_slot = packed([b"SETRANGE", history, b"", b""]).partition(b"\r\n$0\r\n")[0]
         return Keys(record, history, state.seed(record), b"\r\n$%d\r\n%b" % (len(record), record), b"\r\n" + set_slot)
 
-    def earlier_keys(self, stream: str) -> tuple[bytes, bytes]:
+    def earlier_keys(self, stream: StreamKey) -> tuple[bytes, bytes]:
         """The keys of the two earlier records of a stream with a reorder window."""
         return self.key(stream, "earlier:0").encode(), self.key(stream, "earlier:1").encode()
 
-    def watch(self, streams: Sequence[str]) -> tuple[bytes, int]:
+    def watch(self, streams: Sequence[StreamKey]) -> tuple[bytes, int]:
         """Watch the records of streams and read them, and how many commands that are; forgets what was watched."""
         count = len(streams) + 1
         keys = b"".join([self.of(stream).written for stream in streams])
@@ -144,9 +114,9 @@ class Commands:
 
     def _effects(self, writes: Writes) -> list[list[bytes]]:
         """What belongs to the streams' records and stands in the sorted sets of the tenant."""
-        at, commands, names = b"%.3f" % writes.at, [], [writes.streams[row].encode() for row in writes.unlisted]
+        at, commands, names = b"%.3f" % writes.at, [], [writes.streams[row].name.encode() for row in writes.unlisted]
         opened, closed = [
-            [stream.encode() for stream in sorted(some.intersection(writes.streams))] if some else []
+            [stream.name.encode() for stream in sorted(some.intersection(writes.streams))] if some else []
             for some in (writes.opened, writes.closed)
         ]
         for key, score, members in (
@@ -178,9 +148,9 @@ class Commands:
         keys += (key.encode() for key in (self.streams_key, self.open_key, self.alerts_key))
         row_of = {stream: row for row, stream in enumerate(writes.streams)} if writes.opened or writes.closed else {}
         for what, members in (
-            (b"listed", [(row, writes.streams[row].encode()) for row in writes.unlisted]),
-            (b"opened", [(row_of[stream], stream.encode()) for stream in writes.opened if stream in row_of]),
-            (b"closed", [(row_of[stream], stream.encode()) for stream in writes.closed if stream in row_of]),
+            (b"listed", [(row, writes.streams[row].name.encode()) for row in writes.unlisted]),
+            (b"opened", [(row_of[stream], stream.name.encode()) for stream in writes.opened if stream in row_of]),
+            (b"closed", [(row_of[stream], stream.name.encode()) for stream in writes.closed if stream in row_of]),
             (b"alert", writes.alerts),
         ):
             for row, member in members:

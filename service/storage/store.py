@@ -11,11 +11,13 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError
 
 from gatewatch.service.core import records as state
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.storage.connection import LinkLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost, text
 from gatewatch.service.storage.record_cache import Remembered
-from gatewatch.service.storage.resp import PARTS, Writes
+from gatewatch.service.storage.resp import PARTS
 from gatewatch.service.storage.unit_of_work import Held
 
 REMEMBERED_BYTES = 64 * 2**20
@@ -71,18 +73,19 @@ class StateStore(Database):
     def __init__(self, url: str, tenant: str, timeout_ms: int, remembered_bytes: int = REMEMBERED_BYTES) -> None:
         """Raises ValueError when `url` is not a Redis URL; connects with the first command."""
         super().__init__(url, tenant, timeout_ms)
+        self.tenant = tenant
         self._epoch: bytes | None = None
         self.remembered = Remembered(remembered_bytes)
 
-    def seeds(self, streams: Sequence[str]) -> list[int]:
+    def seeds(self, streams: Sequence[StreamKey]) -> list[int]:
         """Where the checksums of the streams' records start."""
         return [self.commands.of(stream).seed for stream in streams]
 
-    def key(self, stream: str, what: str) -> str:
+    def key(self, stream: StreamKey, what: str) -> str:
         """`gatewatch:{base64url(tenant).base64url(stream)}:what`: unambiguous, one cluster slot for a stream."""
         return self.commands.key(stream, what)
 
-    async def load(self, streams: Sequence[str]) -> list[bytes | None]:
+    async def load(self, streams: Sequence[StreamKey]) -> list[bytes | None]:
         """The streams' records as bytes, None for a stream without one. One round trip."""
         async with self.within(f"load {len(streams)} states"):
             records: list[bytes | None] = await self.ask_one(
@@ -90,11 +93,13 @@ class StateStore(Database):
             )
             return records
 
-    async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
+    async def load_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The streams' history rings as bytes, empty for a stream without one. One round trip."""
         return await self._load_values([self.commands.of(stream).history for stream in streams], "histories")
 
-    async def history_numbers(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[int | None]:
+    async def history_numbers(
+        self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]
+    ) -> list[int | None]:
         """The number that stands at a place of each stream's history, None where nothing does. One round trip."""
         commands = [
             [b"GETRANGE", self.commands.of(stream).history, b"%d" % first, b"%d" % last]
@@ -104,20 +109,20 @@ class StateStore(Database):
             found = await self.ask(*commands)
         return [int.from_bytes(n, "little") if isinstance(n, bytes) and len(n) == 8 else None for n in found]
 
-    async def load_old_histories(self, streams: Sequence[str]) -> list[bytes]:
+    async def load_old_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The histories that versions before record format 4 kept, empty where there is none. One round trip."""
         return await self._load_values([self.key(stream, "history").encode() for stream in streams], "histories")
 
-    async def drop_old_histories(self, streams: Sequence[str]) -> None:
+    async def drop_old_histories(self, streams: Sequence[StreamKey]) -> None:
         """Forget the histories of versions before record format 4."""
         async with self.within(f"drop {len(streams)} old histories"):
             await self.ask_one(b"DEL", *(self.key(stream, "history").encode() for stream in streams))
 
-    async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
+    async def load_settings(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """What was saved as the streams' settings, empty for a stream without any. One round trip."""
         return await self._load_values([self.key(stream, "settings").encode() for stream in streams], "settings")
 
-    async def load_earlier(self, streams: Sequence[str]) -> list[list[bytes]]:
+    async def load_earlier(self, streams: Sequence[StreamKey]) -> list[list[bytes]]:
         """The two earlier records of streams with a reorder window, empty where there is none. One round trip."""
         keys = [key for stream in streams for key in self.commands.earlier_keys(stream)]
         loaded = await self._load_values(keys, "earlier records")
@@ -127,21 +132,21 @@ class StateStore(Database):
         async with self.within(f"load {len(keys)} {what}"):
             return [value or b"" for value in await self.ask_one(b"MGET", *keys)]
 
-    async def save_settings(self, stream: str, settings: bytes) -> None:
+    async def save_settings(self, stream: StreamKey, settings: bytes) -> None:
         """Keep a stream's settings, for the day its record is lost."""
         async with self.within("save settings"):
             await self.ask_one(b"SET", self.key(stream, "settings").encode(), settings)
 
-    async def quarantine(self, stream: str, record: bytes) -> None:
+    async def quarantine(self, stream: StreamKey, record: bytes) -> None:
         """Keep a copy of a record that cannot be read, for a look later; the last one of a stream stays."""
         async with self.within("quarantine a record"):
             await self.ask_one(b"SET", self.key(stream, "quarantine").encode(), record)
 
-    async def delete(self, stream: str) -> bool:
+    async def delete(self, stream: StreamKey) -> bool:
         """Forget a stream; says whether there was anything of it."""
         self.remembered.forget((stream,))
         self.listed.forget(stream)
-        name, known = stream.encode(), False
+        name, known = stream.name.encode(), False
         transaction = (
             [b"UNWATCH"],  # of what a batch watched on this connection and did not save
             [b"MULTI"],
@@ -160,12 +165,12 @@ class StateStore(Database):
             return known or bool(answers[-1][0])
 
     @contextlib.asynccontextmanager
-    async def hold(self, streams: Sequence[str], remembered: bool = False) -> AsyncIterator[Held]:
+    async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[Held]:
         """Load the records of streams, each named once, and hold them until they are saved.
 
-        With `remembered`, records that this process saved last are not waited for; see Held.
+        With `cached`, records that this process saved last are not waited for; see Held.
         """
-        known = self.remembered.of(streams) if remembered else None
+        known = self.remembered.of(streams) if cached else None
         try:
             async with self.link() as link:
                 held = Held(self, link, self.remembered, streams, known)
@@ -238,8 +243,12 @@ class StateStore(Database):
             return not any(isinstance(answer, Exception) for answer in sets)
 
     async def _try_reading(self) -> tuple[list[Any], list[Any]]:
-        commands, name, record = self.commands, "", bytes(state.FENCE.stop)  # no stream has this name
-        writes = Writes([name], [b""], [record], [(0, 0, b"\0")])
+        commands, name, record = (
+            self.commands,
+            StreamKey(self.tenant, ""),
+            bytes(state.FENCE.stop),
+        )  # no stream has this name
+        writes = Writes(round(time.time(), 3), [name], [b""], [record], [(0, 0, b"\0")])
         async with self.link() as link:  # and, like a reading of a new stream, another one meanwhile
             await link.open()
             keys = (commands.streams_key, commands.open_key, commands.alerts_key)

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage.connection import Link, LinkLost, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost
 from gatewatch.service.storage.record_cache import Remembered
-from gatewatch.service.storage.resp import Writes
 
 FEW: Final = 32
 """Streams whose remembered records a script compares and saves, in one round trip. Of more, Redis watches and sends
@@ -33,7 +34,12 @@ class Held:
     unsure = False
 
     def __init__(
-        self, database: Database, link: Link, remembered: Remembered, streams: Sequence[str], known: list[bytes] | None
+        self,
+        database: Database,
+        link: Link,
+        remembered: Remembered,
+        streams: Sequence[StreamKey],
+        known: list[bytes] | None,
     ) -> None:
         self.packed: Sequence[bytes | None] = known or []
         self.remembered = known
@@ -44,6 +50,11 @@ class Held:
         self._watched = known is None or len(known) > FEW
         self._coming = 0  # answers to the load
         self._sent: tuple[Writes, int] | None = None
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether the records are what this process saved last."""
+        return self.remembered is not None
 
     async def load(self) -> None:
         """Watch and read the records; wait for them unless they are remembered."""
@@ -63,13 +74,18 @@ class Held:
     async def confirmed(self, compared: bool) -> bool:
         """Whether the records are what they were taken for, before anything is done that follows from them.
 
+        Where they are not, they are forgotten.
+
         Args:
             compared: everything is to be saved, so that a script that compares will find out.
         """
         if self.remembered is None:
             return True
-        if not self._watched:
-            return compared
+        if not (same := compared if not self._watched else await self._stands()):
+            self._notes.forget(self._streams)
+        return same
+
+    async def _stands(self) -> bool:
         async with self._database.within(f"load {len(self._streams)} states"):
             try:
                 return await self._loaded() == self.remembered

@@ -9,7 +9,7 @@ import redis
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
-from gatewatch.service.intake.batcher import BESIDE
+from gatewatch.service.intake.batcher import SECOND_BATCH_MIN
 from gatewatch.service.settings import Settings
 from tests.support.samples import post, readings
 
@@ -48,12 +48,12 @@ def test_a_stream_too_many_is_rejected_and_the_others_go_on(settings: Callable[.
         assert client.get("/v1/streams").json()["streams"] == ["a", "c", "f"]
 
 
-@pytest.mark.parametrize("most", [BESIDE + 10, 4 * BESIDE])
+@pytest.mark.parametrize("most", [SECOND_BATCH_MIN + 10, 4 * SECOND_BATCH_MIN])
 def test_two_batches_under_way_begin_no_stream_too_many_and_none_too_few(
     settings: Callable[..., Settings], most: int
 ) -> None:
-    with TestClient(create_app(settings(streams=most, batch_readings=BESIDE))) as client:
-        results = post(client, first_of([f"s{at}" for at in range(4 * BESIDE)]))
+    with TestClient(create_app(settings(streams=most, batch_readings=SECOND_BATCH_MIN))) as client:
+        results = post(client, first_of([f"s{at}" for at in range(4 * SECOND_BATCH_MIN)]))
         assert [r["status"] for r in results].count("warming_up") == most
         assert client.get("/v1/streams").json()["total"] == most
 

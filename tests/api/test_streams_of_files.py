@@ -9,7 +9,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import GatewatchError
 from gatewatch.models.recordings.recording import Recording, read_recordings
 from gatewatch.models.scan import scan, summary
@@ -66,7 +66,7 @@ def test_a_file_that_does_not_go_on_begins_afresh(artefact: Path, tmp_path: Path
 
 
 def test_several_streams_of_a_file_are_scored_each_for_itself_in_the_order_of_its_rows(
-    artefact: Path, detector: Detector, tmp_path: Path
+    artefact: Path, detector: TrainedDetector, tmp_path: Path
 ) -> None:
     p, q = readings(40), Recording("=q", CHANNELS, START_MS + 90_000 * np.arange(40), readings(40, seed=1).values)
     path = write(tmp_path / "both.csv", p, q, stream=True)
@@ -79,10 +79,10 @@ def test_several_streams_of_a_file_are_scored_each_for_itself_in_the_order_of_it
         assert [float(row["score"]) for row in scored if row["stream"] == name] == scan(detector, one).score.tolist()
 
 
-def test_what_was_never_judged_is_said(detector: Detector) -> None:
+def test_what_was_never_judged_is_said(detector: TrainedDetector) -> None:
     """Each gap is too much longer than those before to be of one rhythm with them."""
     bursts = readings(12)
-    gap_ms = int(detector.manifest.calibration.restart_gap_s * 1000) + 1  # type: ignore[union-attr]
+    gap_ms = int(detector.manifest.calibration.restart_gap_s * 1000) + 1
     bursts.timestamps_ms[:] += gap_ms * 100 ** (np.arange(12) // 3)
     said = summary([scan(detector, bursts)])
     assert "; 12 of 12 readings were never judged: in one warm-up; a stream warms up anew after a long gap" in said

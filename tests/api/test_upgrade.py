@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import load_artefact, model_folder
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from tests.support.format3 import put_back
@@ -77,7 +78,7 @@ def test_an_upgrade_with_another_model_at_once_is_no_older_version_beside_this_o
         with TestClient(create_app(settings())) as client:
             client.put("/v1/streams/s", json=CHOSEN)
             post(client, sent[:count])
-        put_back(database, tenant, "s", Detector(load_artefact(artefact)))
+        put_back(database, tenant, "s", TrainedDetector(load_artefact(artefact)))
     other = str(make_artefact(tmp_path / "other", seed=1))
     with TestClient(create_app(settings(model=other, history_readings=32))) as client:
         kept = min(count, 10)
@@ -114,7 +115,7 @@ def test_a_stream_that_another_process_converts_meanwhile_is_no_sign_of_an_older
     with TestClient(create_app(settings(**GENERAL))) as one, TestClient(create_app(settings(**GENERAL))) as two:
         load, others = StateStore.load_histories, [sent[30:35]]
 
-        async def load_late(store: StateStore, streams: Sequence[str]) -> list[bytes]:
+        async def load_late(store: StateStore, streams: Sequence[StreamKey]) -> list[bytes]:
             while others:
                 await asyncio.to_thread(post, two, others.pop())
             return await load(store, streams)

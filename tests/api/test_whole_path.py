@@ -12,7 +12,8 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from gatewatch.models.detectors.trained.detector import STATUSES, Detector
+from gatewatch.models.detectors.detector import STATUSES
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.models.scan import scan
@@ -70,7 +71,7 @@ def test_each_architecture_scores_through_a_kill_as_in_a_scan(
     train([normal], config).save(tmp_path / "artefact")
     (live,) = read_recordings(recording(tmp_path / "live.csv", 90, seed=5))
     live.values[70, 0] = 60
-    scanned = scan(Detector.load(tmp_path / "artefact"), live)
+    scanned = scan(TrainedDetector.load(tmp_path / "artefact"), live)
     sent = [
         {
             "seq": row,

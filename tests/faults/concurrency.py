@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan_together
 from gatewatch.service.core.chain import Chain
@@ -164,7 +164,11 @@ async def one_stream(clients: list[Client], table: NDArray[np.float32], piece: i
 
 
 def check(
-    names: list[str], table: NDArray[np.float32], scores: NDArray[np.float64], found: list[Any], detector: Detector
+    names: list[str],
+    table: NDArray[np.float32],
+    scores: NDArray[np.float64],
+    found: list[Any],
+    detector: TrainedDetector,
 ) -> list[str]:
     """What differs from a sequential replay: readings, chain tags, scores."""
     wrong = []
@@ -209,7 +213,7 @@ async def run(artefact: Path, readings: int, streams: int, seed: int) -> Ledger:
     rng = np.random.default_rng(seed)
     many = rng.normal(3, 1, (streams, max(1, readings * 9 // 10 // streams), 2)).astype(np.float32)
     one = rng.normal(3, 1, (1, readings // 10, 2)).astype(np.float32)
-    detector = Detector.load(artefact)
+    detector = TrainedDetector.load(artefact)
     with (
         tempfile.TemporaryDirectory(prefix="gatewatch-concurrency-") as scratch,
         start_private_redis(Path(scratch) / "redis") as private,

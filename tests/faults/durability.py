@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from redis import Redis
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.storage.private_redis import PrivateRedis, start_private_redis
 from tests.faults.concurrency import _get, check, reading
 from tests.faults.load import post, services
@@ -128,7 +128,7 @@ async def trial(artefact: Path, durability: str, library: Path | None, after_s: 
             await asyncio.gather(*(send(rows, target) for rows in groups))
             found = [await _get(port, f"/v1/streams/{name}") for name in names]
             upto = int(target[0])
-            loss.wrong = check(names, table[:, :upto], scores[:, :upto], found, Detector.load(artefact))
+            loss.wrong = check(names, table[:, :upto], scores[:, :upto], found, TrainedDetector.load(artefact))
         await asyncio.to_thread(private.stop)
     return loss
 

@@ -29,9 +29,10 @@ import numpy as np
 import uvicorn
 from redis import Redis
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.http.ingest import Ingest
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
@@ -142,7 +143,7 @@ class Sender(http.client.HTTPConnection):
 
 
 def trial(
-    detector: Detector, settings: Settings, plain: Path, folder: Path, point: str, way: str, number: int
+    detector: TrainedDetector, settings: Settings, plain: Path, folder: Path, point: str, way: str, number: int
 ) -> list[str]:
     """One end at one point; what is wrong."""
     rng = random.Random(f"{point} {way} {number}")
@@ -199,7 +200,7 @@ def _damage(settings: Settings, names: list[str]) -> None:
     keys = StateStore("redis://unused", settings.tenant, 100)
     with Redis.from_url(str(settings.redis_url)) as client:
         for name in names:
-            client.setrange(keys.key(name, "state"), 60, b"\xff\xff\xff")
+            client.setrange(keys.key(StreamKey(settings.tenant, name), "state"), 60, b"\xff\xff\xff")
 
 
 def run(artefact: Path, times: int, points: list[str]) -> tuple[Counter[str], list[str]]:
@@ -213,7 +214,7 @@ def run(artefact: Path, times: int, points: list[str]) -> tuple[Counter[str], li
         settings = Settings(model=str(artefact), redis_url=private.url, log_level="error", store_timeout_ms=10_000)
         plain = Path(scratch) / "plain"
         with service(settings, plain):
-            detector = Detector.load(artefact)
+            detector = TrainedDetector.load(artefact)
             for number in range(times):
                 for point in points:
                     for way in WAYS:

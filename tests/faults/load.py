@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from redis import Redis
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.service.core.chain import Chain
@@ -255,7 +255,7 @@ def services(artefact: Path, redis_url: str, count: int) -> Iterator[list[int]]:
 async def _check_stream(
     name: str, values: np.ndarray[Any, Any], scores: list[float], ports: list[int], artefact: Path, ledger: Ledger
 ) -> None:
-    detector = Detector.load(artefact)
+    detector = TrainedDetector.load(artefact)
     order = [("pressure", "flow").index(channel) for channel in detector.channels]
     values = values[:, order]
     times = 1_700_000_000_000 + 60_000 * np.arange(len(values))

@@ -126,13 +126,13 @@ def main() -> None:
     parser.add_argument("--reopen", action="store_true")
     options = parser.parse_args()
     from gatewatch.models.artefact.files import model_folder
-    from gatewatch.models.detectors.trained.detector import Detector
+    from gatewatch.models.detectors.trained.detector import TrainedDetector
     from gatewatch.service.settings import Settings
     from tests.support.whole_path import serving
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    values = dict.fromkeys(Detector.load(model_folder("demo")).channels, 1.0)
+    values = dict.fromkeys(TrainedDetector.load(model_folder("demo")).channels, 1.0)
     let_go_s = Settings(model="demo").body_deadline_s + 5
     spawn = multiprocessing.get_context("spawn")
     all_open, stop, results = spawn.Event(), spawn.Event(), spawn.Queue()

@@ -12,7 +12,7 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
@@ -67,7 +67,7 @@ def harmed(sound: list[bytes], rng: random.Random) -> bytes:
 
 
 @pytest.fixture
-def records(detector: Detector) -> list[bytes]:
+def records(detector: TrainedDetector) -> list[bytes]:
     """A fresh record, and those of streams that have seen some readings."""
     dtype = state.state_dtype(detector.state_dtype, len(detector.channels))
     rng = np.random.default_rng(SEED)
@@ -79,7 +79,7 @@ def records(detector: Detector) -> list[bytes]:
     return state.pack(fresh, [LAYOUT] * len(fresh), [STREAM] * len(fresh))
 
 
-def taken(detector: Detector, packed: list[bytes]) -> list[bytes]:
+def taken(detector: TrainedDetector, packed: list[bytes]) -> list[bytes]:
     """Which of some records would be scored on; the rest is zero, with one of the reasons there are."""
     dtype = state.state_dtype(detector.state_dtype, len(detector.channels))
     unpacked, _, flaws = state.unpack(packed, [STREAM] * len(packed), dtype, LAYOUT, detector.digest, SLOTS)
@@ -88,13 +88,13 @@ def taken(detector: Detector, packed: list[bytes]) -> list[bytes]:
     return [value for at, value in enumerate(packed) if at not in flaws]
 
 
-def test_a_record_with_any_one_bit_flipped_is_not_scored_on(detector: Detector, records: list[bytes]) -> None:
+def test_a_record_with_any_one_bit_flipped_is_not_scored_on(detector: TrainedDetector, records: list[bytes]) -> None:
     assert taken(detector, records) == records
     for record in records:
         assert taken(detector, list(flipped(record))) == []
 
 
-def test_no_mutant_of_a_record_is_scored_on(detector: Detector, records: list[bytes]) -> None:
+def test_no_mutant_of_a_record_is_scored_on(detector: TrainedDetector, records: list[bytes]) -> None:
     """The long form: MUTANTS=300000 MUTANTS_SEED=1 python -m pytest -s tests/faults/test_harm.py"""
     rng, sound, tried = random.Random(SEED), set(records), 0
     while tried < MUTANTS:

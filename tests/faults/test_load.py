@@ -16,6 +16,7 @@ import uvloop
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.store import StateStore
@@ -85,12 +86,12 @@ def test_a_stall_of_the_event_loop_is_no_failure_of_redis(
 
     async def load_through_a_stall() -> list[bytes | None]:
         store = StateStore(redis_url, tenant, 100)
-        async with store.hold(["a"]):
+        async with store.begin([StreamKey(tenant, "a")]):
             pass  # connects
         asyncio.get_running_loop().call_later(0.01, time.sleep, 0.25)
         redis.Redis.from_url(redis_url).client_pause(50)
         try:
-            async with store.hold(["a", "b"]) as held:
+            async with store.begin([StreamKey(tenant, name) for name in "ab"]) as held:
                 return list(held.packed)
         finally:
             await store.close()

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import FORMAT_VERSION
-from gatewatch.models.detectors.trained.score import REASONS
+from gatewatch.models.detectors.detector import REASONS
 from gatewatch.service.observability.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
 from gatewatch.service.settings import Settings
 from tests.faults.slowloris import rss_mb

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.detectors.detector import STATUSES
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.detectors.trained.detector import STATUSES
 from gatewatch.models.scan import Scan, scan_together
 from gatewatch.service.demo.station import CHANNELS, DAY_MINUTES, RECORDINGS_START_MS, demo_faults, simulate
 from tests.golden.traffic import requests

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gatewatch.models.artefact.files import load_artefact
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.recordings.recording import Recording
@@ -83,8 +83,8 @@ def session(graph: bytes) -> Any:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def detector(name: Architecture, folder: Path) -> Detector:
-    return Detector(load_artefact(make_artefact(folder / name, architecture=name)))
+def detector(name: Architecture, folder: Path) -> TrainedDetector:
+    return TrainedDetector(load_artefact(make_artefact(folder / name, architecture=name)))
 
 
 def recording(rows: int, seed: int = 0) -> Recording:
@@ -428,7 +428,7 @@ def test_a_scan_from_both_sides_does_not_show_a_reading_to_its_forecast(tmp_path
 
 def test_a_long_gap_parts_a_recording_that_is_read_from_both_sides(tmp_path: Path) -> None:
     made, found = detector("bilstm", tmp_path), recording(40)
-    gap_ms = int(made.manifest.calibration.restart_gap_s * 1000) + 1  # type: ignore[union-attr]
+    gap_ms = int(made.manifest.calibration.restart_gap_s * 1000) + 1
     found.timestamps_ms[25:] += gap_ms
     parts = [scan(made, found.rows(0, 25)).expected, scan(made, found.rows(25)).expected]
     np.testing.assert_allclose(scan(made, found).expected, np.concatenate(parts), atol=1e-5)

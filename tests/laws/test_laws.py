@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from gatewatch.models.detectors.trained.detector import Detector, expected_band
+from gatewatch.models.detectors.detector import expected_band
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.evaluation.threshold import ENOUGH_EXCEEDANCES, calibrate
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
@@ -33,7 +34,7 @@ values = st.one_of(
 
 @with_fixtures
 @given(rows=st.lists(st.tuples(values, values), min_size=1, max_size=40), seed=st.integers(0, 99))
-def test_a_score_is_finite_whatever_the_reading(detector: Detector, rows: list[Any], seed: int) -> None:
+def test_a_score_is_finite_whatever_the_reading(detector: TrainedDetector, rows: list[Any], seed: int) -> None:
     states = detector.initial(1)
     moments = np.cumsum(np.random.default_rng(seed).integers(-1000, 10**9, len(rows)))
     for row, moment in zip(rows, moments, strict=True):
@@ -50,7 +51,9 @@ def test_a_score_is_finite_whatever_the_reading(detector: Detector, rows: list[A
 
 @with_fixtures
 @given(streams=st.integers(2, 70), row=st.integers(0, 69), seed=st.integers(0, 99))
-def test_a_stream_scores_alike_alone_and_in_company(detector: Detector, streams: int, row: int, seed: int) -> None:
+def test_a_stream_scores_alike_alone_and_in_company(
+    detector: TrainedDetector, streams: int, row: int, seed: int
+) -> None:
     """To the bit, at every batch size and place: onnxruntime and numpy compute a row without its neighbours."""
     row %= streams
     rng = np.random.default_rng(seed)
@@ -67,7 +70,9 @@ def test_a_stream_scores_alike_alone_and_in_company(detector: Detector, streams:
 
 @with_fixtures
 @given(chunks=st.lists(st.integers(1, 9), min_size=1, max_size=6), seed=st.integers(0, 99))
-def test_bulk_single_and_scan_score_alike(client: TestClient, detector: Detector, chunks: list[int], seed: int) -> None:
+def test_bulk_single_and_scan_score_alike(
+    client: TestClient, detector: TrainedDetector, chunks: list[int], seed: int
+) -> None:
     """Contract 2: the same readings by HTTP in chunks of any size and by scan have the same scores."""
     stream = f"s{seed}-" + "-".join(map(str, chunks))
     sent = readings(stream, sum(chunks), seed)
@@ -108,7 +113,7 @@ def test_tolerating_more_false_alarms_never_raises_the_threshold(scores: list[fl
 
 @with_fixtures
 @given(seed=st.integers(0, 2**32 - 1), flip=st.integers(0, 10**9))
-def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: Detector, seed: int, flip: int) -> None:
+def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: TrainedDetector, seed: int, flip: int) -> None:
     dtype, usual = state.state_dtype(detector.state_dtype, len(CHANNELS)), layout_of(CHANNELS, CHANNELS)
     records = state.fresh(dtype, detector.initial(1), detector.digest, 128)
     records["tag"] = np.void(np.random.default_rng(seed).bytes(16))

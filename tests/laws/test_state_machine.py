@@ -28,7 +28,8 @@ from hypothesis.stateful import (
 )
 from starlette.testclient import TestClient
 
-from gatewatch.models.detectors.trained.detector import STATUSES, Detector
+from gatewatch.models.detectors.detector import STATUSES
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.support.samples import CHANNELS, START_MS, make_artefact
@@ -61,7 +62,7 @@ class Stream:
     scores: dict[int, tuple[float, str]] = field(default_factory=dict)
     state: Any = None
 
-    def expect(self, place: int, sent: tuple[float | None, ...], detector: Detector) -> tuple[str, bool]:
+    def expect(self, place: int, sent: tuple[float | None, ...], detector: TrainedDetector) -> tuple[str, bool]:
         """Apply the reading, or not; its status (`scored` for one that has a score) and whether it is a replay."""
         row = tuple(np.nan if v is None else v + 0.0 for v in sent)
         kept = self.places[-HISTORY:]
@@ -89,7 +90,7 @@ class Stream:
             self._score(detector, [place])
         return "scored", False
 
-    def _score(self, detector: Detector, places: list[int]) -> None:
+    def _score(self, detector: TrainedDetector, places: list[int]) -> None:
         for place in places:
             row = np.array([self.values[place]])
             step = detector.advance(row, np.array([START_MS + 60_000 * place]), self.state)
@@ -112,7 +113,7 @@ class Machine(RuleBasedStateMachine):
     """Streams of all kinds, and senders of all manners."""
 
     client: TestClient
-    detector: Detector
+    detector: TrainedDetector
 
     @initialize()
     def begin(self) -> None:
@@ -217,7 +218,7 @@ def test_every_answer_is_what_the_contract_says(redis_url: str, tenant: str) -> 
             store_timeout_ms=5000,
         )
         with TestClient(create_app(options)) as client:
-            Machine.client, Machine.detector = client, Detector.load(artefact)
+            Machine.client, Machine.detector = client, TrainedDetector.load(artefact)
             examples = int(os.environ.get("MACHINE_EXAMPLES", "25"))
             run_state_machine_as_test(
                 Machine,

@@ -7,7 +7,7 @@ import pytest
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from tests.support.samples import START_MS
@@ -65,7 +65,7 @@ def test_general_states_of_the_version_before_are_taken_over() -> None:
     assert (taken.status == unbroken.status).all()
 
 
-def test_trained_states_of_the_version_before_are_taken_over(detector: Detector) -> None:
+def test_trained_states_of_the_version_before_are_taken_over(detector: TrainedDetector) -> None:
     states = detector.initial(1)
     for row in range(20):
         states = detector.step(np.array([[3.1, 2.0 + row % 3]]), np.array([START_MS + 60_000 * row]), states).states

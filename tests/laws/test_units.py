@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gatewatch.models.artefact.files import Artefact, Manifest, load_artefact, model_folder
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.general.features import FAR, observe, placed, running_fields
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan
@@ -70,7 +70,7 @@ def trained(artefact: Path) -> Callable[[float, float], Scan]:
             )
             for channel in loaded.manifest.channels
         ]
-        detector = Detector(replace(loaded, manifest=loaded.manifest.model_copy(update={"channels": moved})))
+        detector = TrainedDetector(replace(loaded, manifest=loaded.manifest.model_copy(update={"channels": moved})))
         return scan(detector, recorded(scale * (readings() + offset)))
 
     return scanned
@@ -112,7 +112,7 @@ def test_a_training_in_another_unit_gives_the_same_detector() -> None:
     judged = []
     for scale in (1.0, 2.0**-40):
         made = train([recorded(scale * values)], config)
-        detector = Detector(Artefact(made.manifest, made.graph, bytes(8)))
+        detector = TrainedDetector(Artefact(made.manifest, made.graph, bytes(8)))
         judged.append(scan(detector, recorded(scale * readings())))
     np.testing.assert_array_equal(judged[0].score, judged[1].score)
     assert (judged[0].score > 1).any()

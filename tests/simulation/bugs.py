@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Applied, Lanes, Scorer
 from gatewatch.service.core.sequencing import Round
-from gatewatch.service.doors.json_readings import Readings
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.storage.resp import Writes
 from tests.simulation.check import STEPPER
-from tests.simulation.store import SimulatedHeld, SimulatedStore
+from tests.simulation.store import SimulatedStore, SimulatedUnit
 from tests.simulation.world import Variant
 
 LEASE_S: Final = 0.5
@@ -32,7 +33,7 @@ class _NoDedupe(Scorer):
         applied.rounds.append((round_, entries))
 
 
-class _TwoStepsHeld(SimulatedHeld):
+class _TwoStepsHeld(SimulatedUnit):
     """The state, compared and set; then the history."""
 
     async def send(self, writes: Writes) -> None:
@@ -48,11 +49,11 @@ class _TwoStepsHeld(SimulatedHeld):
 
 
 class _TwoSteps(SimulatedStore):
-    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+    def unit_of_work(self, streams: Sequence[StreamKey]) -> SimulatedUnit:
         return _TwoStepsHeld(self, streams)
 
 
-class _BlindHeld(SimulatedHeld):
+class _BlindHeld(SimulatedUnit):
     """SET, whatever is there."""
 
     def begin(self, writes: Writes) -> asyncio.Future[Any]:
@@ -66,11 +67,11 @@ class _BlindHeld(SimulatedHeld):
 
 
 class _Blind(SimulatedStore):
-    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+    def unit_of_work(self, streams: Sequence[StreamKey]) -> SimulatedUnit:
         return _BlindHeld(self, streams)
 
 
-class _EarlyHeld(SimulatedHeld):
+class _EarlyHeld(SimulatedUnit):
     """Answers as soon as the write is on its way."""
 
     async def saved(self) -> list[bool]:
@@ -78,11 +79,11 @@ class _EarlyHeld(SimulatedHeld):
 
 
 class _Early(SimulatedStore):
-    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+    def unit_of_work(self, streams: Sequence[StreamKey]) -> SimulatedUnit:
         return _EarlyHeld(self, streams)
 
 
-class _UncheckedHeld(SimulatedHeld):
+class _UncheckedHeld(SimulatedUnit):
     """Where it remembers what was there, it does not look whether it still is."""
 
     def begin(self, writes: Writes) -> asyncio.Future[Any]:
@@ -98,11 +99,11 @@ class _UncheckedHeld(SimulatedHeld):
 
 
 class _Unchecked(SimulatedStore):
-    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+    def unit_of_work(self, streams: Sequence[StreamKey]) -> SimulatedUnit:
         return _UncheckedHeld(self, streams)
 
 
-class _UnconfirmedHeld(SimulatedHeld):
+class _UnconfirmedHeld(SimulatedUnit):
     """Watches what it remembers, and does not look whether that is still there."""
 
     async def confirmed(self, compared: bool) -> bool:
@@ -111,7 +112,7 @@ class _UnconfirmedHeld(SimulatedHeld):
 
 
 class _Unconfirmed(SimulatedStore):
-    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+    def unit_of_work(self, streams: Sequence[StreamKey]) -> SimulatedUnit:
         return _UnconfirmedHeld(self, streams)
 
 
@@ -119,7 +120,7 @@ def _count(record: bytes | None) -> int:
     return int.from_bytes(record[_COUNTED : _COUNTED + 8], "little") if record else 0
 
 
-class _CountedHeld(SimulatedHeld):
+class _CountedHeld(SimulatedUnit):
     """Compares how many readings were applied, not which."""
 
     def begin(self, writes: Writes) -> asyncio.Future[Any]:
@@ -139,7 +140,7 @@ class _CountedHeld(SimulatedHeld):
 
 
 class _Counted(SimulatedStore):
-    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+    def unit_of_work(self, streams: Sequence[StreamKey]) -> SimulatedUnit:
         return _CountedHeld(self, streams)
 
 
@@ -168,9 +169,9 @@ class _CachedHeld(_CountedHeld):
 class _Cached(SimulatedStore):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.cache: dict[str, bytes] = {}
+        self.cache: dict[StreamKey, bytes] = {}
 
-    def held(self, streams: Sequence[str]) -> SimulatedHeld:
+    def unit_of_work(self, streams: Sequence[StreamKey]) -> SimulatedUnit:
         return _CachedHeld(self, streams)
 
 
@@ -178,7 +179,7 @@ class _Leased(SimulatedStore):
     """Takes a lock that runs out, instead of comparing."""
 
     @contextlib.asynccontextmanager
-    async def hold(self, streams: Sequence[str]) -> AsyncIterator[SimulatedHeld]:  # type: ignore[override]
+    async def begin(self, streams: Sequence[StreamKey]) -> AsyncIterator[SimulatedUnit]:  # type: ignore[override]
         leases, time = self.redis.leases, self.loop.time
 
         def take() -> bool:

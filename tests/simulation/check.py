@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.doors.json_results import Result, format_time
 from tests.simulation.fold import After, Fold, Sent, replay
 from tests.simulation.redis import Redis
@@ -26,12 +27,12 @@ def check(redis: Redis, slots: int, plan: Plan, last: dict[tuple[str, int], str]
         plan: what was sent, and what was answered.
         last: the answers to every reading when it was sent again after everything.
     """
-    packed = redis.values.get((plan.stream, "state"))
+    packed = redis.values.get((plan.key, "state"))
     if packed is None:
         return [f"{plan.stream} has no state"]
     record = np.frombuffer(packed, STEPPER.record, 1)[0]
-    log = _log(plan.stream, redis.journal)
-    lost = {_identity(plan, sent) for sent in _sent(list(_entries(plan.stream, redis.lost)))}
+    log = _log(plan.key, redis.journal)
+    lost = {_identity(plan, sent) for sent in _sent(list(_entries(plan.key, redis.lost)))}
     count = int(record["readings"])
     if sorted(log) != list(range(count)):
         return [f"{plan.stream} has a state after {count} readings and a history of {sorted(log)}"]
@@ -106,12 +107,12 @@ def _is_right(result: Result, sent: Sent, after: After) -> bool:
     return said == (after.status, after.score, format_time(sent.ms)) and result.status in SCORED
 
 
-def _log(stream: str, journal: list[tuple[str, bytes]]) -> dict[int, Any]:
+def _log(stream: StreamKey, journal: list[tuple[StreamKey, bytes]]) -> dict[int, Any]:
     """Reading n of a stream as it was written last, for every n."""
     return {int(entry["n"]): entry for entry in _entries(stream, journal)}
 
 
-def _entries(stream: str, journal: list[tuple[str, bytes]]) -> Any:
+def _entries(stream: StreamKey, journal: list[tuple[StreamKey, bytes]]) -> Any:
     header = STEPPER.usual.ring_header
     pieces = [piece for name, piece in journal if name == stream and piece != header]
     return np.frombuffer(b"".join(pieces), STEPPER.entry)

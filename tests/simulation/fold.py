@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, NORMAL, STATUSES, WARMING_UP, Detector, Records, Step
+from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL, STATUSES, WARMING_UP, Records, Step
 
 FACTOR, SUMMAND, MASK = 6364136223846793005, 1442695040888963407, 2**64 - 1
 """Knuth's MMIX generator."""
@@ -24,19 +24,41 @@ SCORE_BITS = 20
 """Of the hash, as a score from 0 to 2: a float32 holds it exactly."""
 
 
-class Fold(Detector):
-    """hash' = (hash ^ value ^ time) * FACTOR + SUMMAND; scores, verdicts and forecasts are read off it."""
+class Fold:
+    """A Detector. hash' = (hash ^ value ^ time) * FACTOR + SUMMAND; scores, verdicts and forecasts are read off it."""
 
     def __init__(self) -> None:
         self.digest = b"the fold"
+        self.name = self.digest.hex()
+        self.architecture = "fold"
+        self.rebuild_readings = 0
         self.channels = ("x",)
         self.state_dtype = np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "?"), ("hash", "<u8")])
+        self.state_dtype_1 = self.state_dtype
 
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
         states = np.zeros(streams, self.state_dtype)
         states["calm"] = True
         return states
+
+    def require_live(self) -> None:
+        """It is."""
+
+    def carried_over(self, state: bytes, channels_before: Sequence[str]) -> None:
+        """It has one channel, always."""
+
+    def from_version_1(self, states: Records) -> Records:
+        """There was none."""
+        return states
+
+    def digest_1(self, channels: Sequence[str]) -> bytes:  # noqa: ARG002
+        """As now."""
+        return self.digest
+
+    def band_1(self, forecast: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """As now."""
+        return forecast, forecast.astype(np.float32)
 
     @staticmethod
     def is_open(states: Records) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """A Redis that is a dictionary.
 
-Only what StateStore relies on is kept: a transaction fails if a watched key changed, save.lua compares a fence, and a
+Only what a store relies on is kept: a transaction fails if a watched key changed, save.lua compares a fence, and a
 server that crashes comes back with what it had synced.
 """
 
@@ -10,10 +10,11 @@ import random
 from collections.abc import Callable, Sequence
 
 from gatewatch.service.core.records import FENCE
-from gatewatch.service.storage.resp import Writes
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from tests.simulation.loop import VirtualLoop
 
-Key = tuple[str, str]
+Key = tuple[StreamKey, str]
 """A stream, and what of it: state, history, earlier:0, earlier:1, settings, quarantine."""
 
 
@@ -29,9 +30,9 @@ class Redis:
 
     def __init__(self, loop: VirtualLoop, rng: random.Random, strict: bool) -> None:
         self.values: dict[Key, bytes] = {}
-        self.journal: list[tuple[str, bytes]] = []
-        self.lost: list[tuple[str, bytes]] = []
-        self.leases: dict[str, float] = {}
+        self.journal: list[tuple[StreamKey, bytes]] = []
+        self.lost: list[tuple[StreamKey, bytes]] = []
+        self.leases: dict[StreamKey, float] = {}
         self.starts = 0
         self.up = True
         self._sync_share = rng.choice((0.1, 0.3, 0.6))

@@ -16,7 +16,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from gatewatch.service.doors.json_readings import NO_TIME, Readings, Wire
+from gatewatch.service.core.readings import NO_TIME, Readings
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.errors import StoreUnavailable
 from tests.simulation.faults import Faults
@@ -35,6 +37,8 @@ time; by time, and late readings take their place."""
 Submit = Callable[["list[Item]"], "asyncio.Task[list[str]] | None"]
 Request = list[tuple["Plan", int]]
 
+
+TENANT = "simulated"
 
 FIRST = Sent(0, 0, 0.5)
 """The first reading of every stream that waits at gaps."""
@@ -58,6 +62,11 @@ class Plan:
     window: int
     rivals: dict[int, Sent] = field(default_factory=dict)
     answers: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    @property
+    def key(self) -> StreamKey:
+        """What the service knows it by."""
+        return StreamKey(TENANT, self.stream)
 
     def sent(self, at: int) -> Sent:
         """A reading or a rival."""
@@ -88,17 +97,21 @@ class Columns(Wire):
     """Requests come decoded here; nothing of them is rejected."""
 
     def __init__(self) -> None:
-        super().__init__(("value",), 0, 1)
+        super().__init__(("value",), 0, 1, TENANT)
 
     def columns(self, sent: list[Item], _: int) -> tuple[list[Result | None], Readings]:
         """As the service lays them out."""
         readings = Readings(
-            [item.stream for item in sent],
+            [StreamKey(TENANT, item.stream) for item in sent],
             np.array([item.reading.ms for item in sent], np.int64),
             np.array([item.reading.seq for item in sent], np.int64),
             np.array([[item.reading.value] for item in sent], np.float32),
         )
         return [None] * len(sent), readings
+
+    def keys_of(self, sent: list[Item]) -> list[StreamKey | None]:
+        """Whose they are."""
+        return [StreamKey(TENANT, item.stream) for item in sent]
 
     @staticmethod
     def in_order(sent: list[Item]) -> list[int]:

@@ -1,4 +1,4 @@
-"""A worker's StateStore, over a network that loses, delays and repeats commands as the seed says."""
+"""A worker's Store, over a network that loses, delays and repeats commands as the seed says."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from gatewatch.service.core import records as state
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.storage.record_cache import Remembered
-from gatewatch.service.storage.resp import Writes
-from gatewatch.service.storage.store import StateStore
-from gatewatch.service.storage.unit_of_work import Held
 from tests.simulation.faults import TIMEOUT_S, Faults
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.redis import Key, Redis
@@ -21,8 +20,8 @@ FEW = 1
 """Streams of a batch that are compared by the script, so that batches of more than one are watched."""
 
 
-class SimulatedStore(StateStore):
-    """One worker's StateStore, with a connection for every command."""
+class SimulatedStore:
+    """One worker's Store, with a connection for every command."""
 
     def __init__(self, loop: VirtualLoop, redis: Redis, faults: Faults, crash_worker: Callable[[], None]) -> None:
         self.loop = loop
@@ -93,24 +92,26 @@ class SimulatedStore(StateStore):
             loop.call_later(TIMEOUT_S, fail)
         return answer
 
-    def seeds(self, streams: Sequence[str]) -> list[int]:
+    def seeds(self, streams: Sequence[StreamKey]) -> list[int]:
         """Where the checksums of the streams' records start."""
-        return [state.seed(stream.encode()) for stream in streams]
+        return [state.seed(stream.name.encode()) for stream in streams]
 
-    async def _values(self, streams: Sequence[str], what: str) -> list[bytes | None]:
+    async def _values(self, streams: Sequence[StreamKey], what: str) -> list[bytes | None]:
         values = self.redis.values
         answer: list[bytes | None] = await self.start(lambda: [values.get((stream, what)) for stream in streams])
         return answer
 
-    async def load(self, streams: Sequence[str]) -> list[bytes | None]:
+    async def load(self, streams: Sequence[StreamKey]) -> list[bytes | None]:
         """The streams' records."""
         return await self._values(streams, "state")
 
-    async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
+    async def load_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The streams' history rings."""
         return [ring or b"" for ring in await self._values(streams, "history")]
 
-    async def history_numbers(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> list[int | None]:
+    async def history_numbers(
+        self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]
+    ) -> list[int | None]:
         """The number that stands at a place of each stream's history."""
         found = [
             ring[first : last + 1]
@@ -118,22 +119,22 @@ class SimulatedStore(StateStore):
         ]
         return [int.from_bytes(n, "little") if len(n) == 8 else None for n in found]
 
-    async def load_old_histories(self, streams: Sequence[str]) -> list[bytes]:
+    async def load_old_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """No version before this one wrote here."""
         return [b""] * len(streams)
 
-    async def drop_old_histories(self, streams: Sequence[str]) -> None:
+    async def drop_old_histories(self, streams: Sequence[StreamKey]) -> None:
         """There are none."""
 
     async def claim_takeover(self, service: str, model: str) -> tuple[int, int, str]:  # noqa: ARG002
         """All workers have one model."""
         return 1, 1, model
 
-    async def load_settings(self, streams: Sequence[str]) -> list[bytes]:
+    async def load_settings(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The streams' settings."""
         return [settings or b"" for settings in await self._values(streams, "settings")]
 
-    async def load_earlier(self, streams: Sequence[str]) -> list[list[bytes]]:
+    async def load_earlier(self, streams: Sequence[StreamKey]) -> list[list[bytes]]:
         """The streams' two earlier records."""
         values = self.redis.values
         earlier: list[list[bytes]] = await self.start(
@@ -141,7 +142,7 @@ class SimulatedStore(StateStore):
         )
         return earlier
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         """Whether a PING is answered."""
         try:
             await self.start(lambda: None)
@@ -153,24 +154,39 @@ class SimulatedStore(StateStore):
         """Never too many."""
         return 0
 
-    async def quarantine(self, stream: str, record: bytes) -> None:
+    async def quarantine(self, stream: StreamKey, record: bytes) -> None:
         """Keep a copy of a record that cannot be read."""
         await self.start(lambda: self.redis.put((stream, "quarantine"), record), write=True)
+
+    async def save_settings(self, stream: StreamKey, settings: bytes) -> None:
+        """Keep a stream's settings."""
+        await self.start(lambda: self.redis.put((stream, "settings"), settings), write=True)
+
+    async def takeover(self, service: str, number: int, model: str) -> tuple[int, str, str]:
+        """All workers have one model."""
+        return number, model, service
+
+    async def untold(self) -> list[tuple[bytes, float]]:
+        """Alerts are no part of this world."""
+        return []
+
+    async def told(self, alerts: Sequence[bytes]) -> None:
+        """Nor is who was told."""
 
     async def claim(self, alerts: Sequence[tuple[bytes, float]]) -> list[bytes]:  # noqa: ARG002
         """Alerts are no part of this world."""
         return []
 
-    async def save(self, writes: Writes) -> list[bool]:  # type: ignore[override]
+    async def save(self, writes: Writes) -> list[bool]:
         """Save each stream whose record still carries its fence."""
         saved: list[bool] = await self.start(lambda: self.redis.save(writes), write=True)
         return saved
 
     @contextlib.asynccontextmanager
-    async def hold(self, streams: Sequence[str], remembered: bool = False) -> AsyncIterator[SimulatedHeld]:
-        """Load the records of streams, unless remembered, and watch them until they are saved."""
-        held = self.held(streams)
-        held.remembered = self.remembered.of(streams) if remembered else None
+    async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[SimulatedUnit]:
+        """Load the records of streams, unless cached, and watch them until they are saved."""
+        held = self.unit_of_work(streams)
+        held.remembered = self.remembered.of(streams) if cached else None
         try:
             await held.watch()
             yield held
@@ -178,24 +194,31 @@ class SimulatedStore(StateStore):
             self.remembered.forget(streams)
             raise
 
-    def held(self, streams: Sequence[str]) -> SimulatedHeld:
-        """What `hold` hands out."""
-        return SimulatedHeld(self, streams)
+    def unit_of_work(self, streams: Sequence[StreamKey]) -> SimulatedUnit:
+        """What `begin` hands out."""
+        return SimulatedUnit(self, streams)
 
 
-class SimulatedHeld(Held):
-    """Records that were loaded and are watched."""
+class SimulatedUnit:
+    """A UnitOfWork: records that were loaded and are watched."""
 
-    def __init__(self, store: SimulatedStore, streams: Sequence[str]) -> None:
+    unsure = False
+
+    def __init__(self, store: SimulatedStore, streams: Sequence[StreamKey]) -> None:
         self.store = store
         self.streams = streams
-        self.packed = []
-        self.remembered = None
-        self._coming: asyncio.Future[Any] | None = None  # type: ignore[assignment]
+        self.packed: Sequence[bytes | None] = []
+        self.remembered: list[bytes] | None = None
+        self._coming: asyncio.Future[Any] | None = None
         self.writes: Writes | None = None
         self.sent: asyncio.Future[Any] | None = None
-        self._watched: dict[Key, int] = {}  # type: ignore[assignment]
+        self._watched: dict[Key, int] = {}
         self._starts = 0
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether the records are what this worker saved last."""
+        return self.remembered is not None
 
     async def watch(self) -> None:
         """WATCH and MGET, in one go: waited for unless remembered, and not done for a few that are."""
@@ -219,7 +242,10 @@ class SimulatedHeld(Held):
         """Whether the records are what they were taken for."""
         if self.remembered is None:
             return True
-        return compared if self._coming is None else (await self._coming) == self.remembered
+        same = compared if self._coming is None else bool((await self._coming) == self.remembered)
+        if not same:
+            self.store.remembered.forget(self.streams)
+        return same
 
     async def send(self, writes: Writes) -> None:
         """Send what is to be saved, perhaps after a pause of the whole process."""

@@ -20,7 +20,7 @@ import structlog
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core import scorer as scoring
-from gatewatch.service.core.contention import Turns
+from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_settings import StreamSettings
@@ -138,7 +138,7 @@ class Worker:
             self._store.remembered = Remembered(REMEMBERED_BYTES)
         takeover = Takeover(self._store, world.detector.digest.hex(), world.metrics)
         scorer = world.variant.scorer(
-            world.detector, self._store, world.metrics, world.slots, 4, 1000, Turns(world.rng), takeover
+            world.detector, self._store, world.metrics, world.slots, 4, 1000, ContentionBackoff(world.rng), takeover
         )
         self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000, 1e9)
         self._batcher.start()
@@ -178,7 +178,7 @@ class World:
         self.remembers = variant.remembers and seed % 4 > 0
         self.slots = LONG if rng.random() < 0.7 else SHORT
         self.batch_readings = rng.choice((4, 32))
-        self.beside = (1, 4, batcher.BESIDE)[seed % 3]
+        self.beside = (1, 4, batcher.SECOND_BATCH_MIN)[seed % 3]
         self.loop = VirtualLoop(rng, MOST_STEPS)  # type: ignore[abstract]  # the rest is sockets, signals, processes
         self.redis = Redis(self.loop, rng, self.strict)
         self.faults = Faults.of(rng, {"server crash", "late", "pause"} if rollback else set())
@@ -195,10 +195,10 @@ class World:
         self.plans = [plan for sender in self.senders for plan in sender.plans]
         for plan in self.plans:
             for what, value in _prepared(plan.stream, plan.mode, self.slots).items():
-                self.redis.values[plan.stream, what] = value
+                self.redis.values[plan.key, what] = value
             if plan.mode == "hold":
-                ring = self.redis.values[plan.stream, "history"]
-                self.redis.journal.append((plan.stream, ring[len(STEPPER.usual.ring_header) :]))
+                ring = self.redis.values[plan.key, "history"]
+                self.redis.journal.append((plan.key, ring[len(STEPPER.usual.ring_header) :]))
         self.redis.sync()
 
     async def live(self) -> dict[tuple[str, int], str]:
@@ -244,7 +244,7 @@ def run(seed: int, variant: Variant = CORRECT) -> Outcome:
     violations: list[str] = []
     with (
         mock.patch.object(scoring, "time", _Clock(world.loop, world.rng)),
-        mock.patch.object(batcher, "BESIDE", world.beside),
+        mock.patch.object(batcher, "SECOND_BATCH_MIN", world.beside),
     ):
         try:
             last = world.loop.run_until_complete(world.live())

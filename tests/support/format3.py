@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 import redis
 
+from gatewatch.models.detectors.detector import Scanner
 from gatewatch.models.detectors.general.detector import GeneralDetector
-from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage.store import StateStore
 from tests.support.states import of_version_1
 
 SLOTS = 128
 
 
-def put_back(database: redis.Redis, tenant: str, stream: str, detector: Detector) -> None:
+def put_back(database: redis.Redis, tenant: str, stream: str, detector: Scanner) -> None:
     """Replace a stream's record and history by those of format 3."""
     store, stepper = StateStore("redis://unused", tenant, 100), Stepper(detector, SLOTS)
-    key, (seed,) = store.key(stream, "state"), store.seeds([stream])
-    packed, ring = _bytes(database, key), _bytes(database, store.key(stream, "readings"))
+    named = StreamKey(tenant, stream)
+    key, (seed,) = store.key(named, "state"), store.seeds([named])
+    packed, ring = _bytes(database, key), _bytes(database, store.key(named, "readings"))
     record = np.frombuffer(packed, stepper.record, 1)
     entries = stepper.read_history(ring, layout_of(detector.channels, detector.channels), seed)
     digest = detector.digest
@@ -51,11 +53,11 @@ def put_back(database: redis.Redis, tenant: str, stream: str, detector: Detector
     head["detector"]["last_ms"] = record["last_ms"]
     body = head.tobytes()
     database.set(key, body + zlib.crc32(body, seed).to_bytes(4, "little"))
-    database.set(store.key(stream, "history"), _ring(entries, detector, digest))
-    database.delete(store.key(stream, "readings"))
+    database.set(store.key(named, "history"), _ring(entries, detector, digest))
+    database.delete(store.key(named, "readings"))
 
 
-def _ring(entries: Any, detector: Detector, digest: bytes) -> bytes:
+def _ring(entries: Any, detector: Scanner, digest: bytes) -> bytes:
     channels = len(detector.channels)
     dtype = np.dtype(
         [

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.detector import Scanner
 from gatewatch.models.detectors.general.features import PLACES
-from gatewatch.models.detectors.trained.detector import Detector
 
 
-def of_version_1(detector: Detector, states: NDArray[Any]) -> NDArray[Any]:
+def of_version_1(detector: Scanner, states: NDArray[Any]) -> NDArray[Any]:
     """The states as the version before would have written them."""
     old = np.zeros(len(states), detector.state_dtype_1)
     for name in old.dtype.names or ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, GeneralManifest, load_artefact, record_dtype
-from gatewatch.models.artefact.graph import check_steps, open_session, settle
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
+from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step, float32
 from gatewatch.models.detectors.general.alert_budget import (
     budget_fields,
     joined,
@@ -44,17 +45,18 @@ from gatewatch.models.detectors.general.score import (
     surprise_fields,
     usual_miss,
 )
-from gatewatch.models.detectors.trained.detector import (
+from gatewatch.models.detectors.incidents import (
     JOIN_READINGS,
-    Detector,
-    Floats,
-    Records,
-    Step,
-    float32,
+    check_shapes,
+    conclude,
     incident_fields,
-    taken_over,
+    is_open,
+    open_channels,
+    with_incidents_ended,
 )
-from gatewatch.models.detectors.version_1 import general_dtype_1
+from gatewatch.models.detectors.network import Network
+from gatewatch.models.detectors.trained.detector import TrainedDetector
+from gatewatch.models.detectors.version_1 import general_dtype_1, taken_over
 from gatewatch.models.errors import ArtefactError
 
 RESTART_INTERVALS = 100
@@ -72,7 +74,7 @@ FORECAST_LIMIT = 50.0
 """Steps; a forecast farther from the last value is cut there."""
 
 
-def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: float | None = None) -> Detector:
+def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: float | None = None) -> Scanner:
     """Load and verify the artefact in `folder`, trained or general.
 
     Args:
@@ -89,7 +91,7 @@ def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: f
                 f"{folder} is the general model, which has no channels of its own: name those it is to watch"
             )
         return GeneralDetector(artefact, channels, alerts_per_week)
-    detector = Detector(artefact)
+    detector = TrainedDetector(artefact)
     if alerts_per_week is not None:
         raise ArtefactError(f"{folder} is a trained model, whose thresholds are learned; alerts a week are not for it")
     if channels and set(channels) != set(detector.channels):
@@ -97,7 +99,7 @@ def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: f
     return detector
 
 
-class GeneralDetector(Detector):
+class GeneralDetector:
     """The general model, bound to the channels of a stream; one record of `state_dtype` is a stream's state.
 
     The network is shown each channel by `models.detectors.general.features`, and forecasts its value 1, 3, 10 and 30
@@ -127,9 +129,42 @@ class GeneralDetector(Detector):
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         self.state_dtype = self.dtype_of(len(self.channels))
         self.state_dtype_1 = general_dtype_1(len(self.channels), self._tensors)
-        self._session = open_session(artefact.graph)
-        self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
-        check_steps(self._session, {"x": (FEATURES,)}, self._tensors, (len(HORIZONS),))
+        self._network = Network(artefact.graph, {"x": (FEATURES,)}, self._tensors, (len(HORIZONS),))
+
+    @property
+    def name(self) -> str:
+        """How replies and metrics call the model: the digest in hexadecimal."""
+        return self.digest.hex()
+
+    @property
+    def architecture(self) -> str:
+        """The kind of its network."""
+        return self.manifest.architecture
+
+    @property
+    def rebuild_readings(self) -> int:
+        """How many readings a state that was lost has to be replayed to be whole again."""
+        return self.manifest.calibration.rebuild_readings
+
+    is_open = staticmethod(is_open)
+    open_channels = staticmethod(open_channels)
+    with_incidents_ended = staticmethod(with_incidents_ended)
+
+    def require_live(self) -> None:
+        """It scores every stream while it runs."""
+
+    def hindsight(self, values: Floats, timestamps_ms: NDArray[np.int64]) -> None:
+        """None: it needs no readings after a reading."""
+
+    def advance_knowing(
+        self,
+        forecast: NDArray[np.float32],  # noqa: ARG002
+        values: Floats,
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+    ) -> Step:
+        """`advance`: it makes its own forecasts."""
+        return self.advance(values, timestamps_ms, states)
 
     def dtype_of(self, channels: int) -> np.dtype[Any]:
         """The dtype of states of streams with so many channels."""
@@ -165,6 +200,19 @@ class GeneralDetector(Detector):
                 rearranged[name][:, to] = states[name][:, of]
         return rearranged
 
+    def carried_over(self, state: bytes, channels_before: Sequence[str]) -> Records | None:
+        """(1,) state for these channels from that of the same model for others; None where it is none."""
+        before = self.dtype_of(len(channels_before))
+        return self.rearranged(np.frombuffer(state, before), channels_before) if len(state) == before.itemsize else None
+
+    def digest_1(self, channels: Sequence[str]) -> bytes:
+        """What records of format 3 called this model: by its channels too."""
+        return hashlib.sha256(self.digest + repr(tuple(channels)).encode()).digest()[:8]
+
+    def band_1(self, forecast: Floats) -> tuple[Floats, NDArray[np.float32]]:
+        """Nothing: histories of format 3 kept the general model's band beside its forecasts, and no less."""
+        return np.full(forecast.shape, np.nan), np.full(forecast.shape, np.inf, np.float32)
+
     def from_version_1(self, states: Records) -> Records:
         """(B,) states from those of `state_dtype_1`: places become distances from an origin, the last value."""
         taken = taken_over(states, self.initial(len(states)))
@@ -194,9 +242,13 @@ class GeneralDetector(Detector):
         """(B, C) channels that have stood still, or been absent, for so long that they no longer count in the score."""
         return set_apart(states)
 
+    def step(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+        """`advance`, with `states` left as they are."""
+        return self.advance(values, timestamps_ms, states.copy())
+
     def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
-        self._check_shapes(values, timestamps_ms, states)
+        check_shapes(len(self.channels), values, timestamps_ms, states)
         elapsed = self._note_time(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
@@ -219,7 +271,7 @@ class GeneralDetector(Detector):
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
         residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-        return self._take_in(judged, mid, half, residual, states, worse | ~within)
+        return conclude(judged, mid, half, residual, states, self.warm_up, worse | ~within)
 
     def _note_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.int64]:
         """(B,) time since the reading before, see models.detectors.clock; of gaps the forecasts and the network know
@@ -238,8 +290,7 @@ class GeneralDetector(Detector):
         feed = {"x": features.reshape(streams * channels, -1)}
         for name, shape in self._tensors.items():
             feed[name] = np.ascontiguousarray(states[name]).reshape(streams * channels, *shape)
-        mean, *tensors = self._session.run(self._outputs, feed)
-        settle(mean, tensors)
+        mean, tensors = self._network.step(feed)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor.reshape(states[name].shape)
         steps = np.minimum(np.maximum(mean.reshape(streams, channels, -1), -FORECAST_LIMIT), FORECAST_LIMIT)

@@ -1,116 +1,33 @@
-"""Detector: scale, forecast, compare, score, judge; what the service and `gatewatch scan` call. No torch."""
+"""TrainedDetector: scale, forecast, compare, score, judge; what the service and `gatewatch scan` call. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
-from gatewatch.models.artefact.graph import check_steps, open_session, settle
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
-from gatewatch.models.detectors.trained.scaling import Scaling, shown
-from gatewatch.models.detectors.trained.score import (
-    REASONS,
-    Judged,
-    ResidualCalibration,
-    begin,
-    judge,
-    set_apart,
-    state_fields,
+from gatewatch.models.detectors.detector import Floats, Records, Step, float32
+from gatewatch.models.detectors.incidents import (
+    check_shapes,
+    conclude,
+    incident_fields,
+    is_open,
+    open_channels,
+    with_incidents_ended,
 )
-from gatewatch.models.detectors.version_1 import trained_dtype_1
-from gatewatch.models.errors import ArtefactError, ShapeError
-
-Records = NDArray[Any]
-Floats = NDArray[np.float64]
-
-WARMING_UP, NORMAL, ANOMALOUS = 0, 1, 2
-STATUSES = ("warming_up", "normal", "anomalous")
-
-OPEN_READINGS = 30
-"""An incident stays open for so many normal readings after its last anomalous one."""
-
-JOIN_READINGS = 200
-"""Anomalous readings with fewer than so many normal ones between them are one incident, with one alert.
-
-On NAB, 50 / 200 / 500 rows gave 66.7 / 67.1 / 67.9 points and none 62.5 (measured on a prototype)."""
-
-MOST_READINGS = np.uint32(2**32 - 1)
-"""Counted of a stream; more are not."""
-
-LARGEST_SCORE = float(np.finfo(np.float32).max)
-
-STATE_VERSION = 2
-"""Of the layout and meaning of states; 1 held values as float32, see `Detector.from_version_1`."""
+from gatewatch.models.detectors.network import Network
+from gatewatch.models.detectors.trained.scaling import Scaling, shown
+from gatewatch.models.detectors.trained.score import ResidualCalibration, begin, judge, set_apart, state_fields
+from gatewatch.models.detectors.version_1 import taken_over, trained_dtype_1
+from gatewatch.models.errors import ArtefactError
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a detector says of one reading of each of B streams.
-
-    Attributes:
-        score: (B,) float32, 1.0 = threshold.
-        status: (B,) index into STATUSES.
-        reason: (B,) index into models.detectors.trained.score.REASONS: which part of the score was largest.
-        alert: (B,) true for the reading with which an incident begins.
-        mid: (B, C) what was expected of the reading, physical units; NaN where nothing was.
-        half: (B, C) half width of the band around it, physical units; infinite where nothing is known. A channel that
-            stays outside the band is by itself enough for an alarm.
-        residual: (B, C) reading minus expectation, signed, in errors that are usual for the channel; 0 where missing.
-        attribution: (B, C) float32 shares of the channels in the score; each row sums to 1.
-        parts: (B, 4) the parts of the score, in the order of REASONS.
-        states: (B,) records: the streams' states after the reading.
-    """
-
-    score: NDArray[np.float32]
-    status: NDArray[np.uint8]
-    reason: NDArray[np.uint8]
-    alert: NDArray[np.bool_]
-    mid: Floats
-    half: NDArray[np.float32]
-    residual: NDArray[np.float32]
-    attribution: NDArray[np.float32]
-    parts: NDArray[np.float64]
-    states: Records
-
-
-def expected_band(mid: Floats, half: NDArray[np.float32]) -> Floats:
-    """(..., C, 3) low, mid and high in physical units, from (..., C) each; NaN where nothing was expected."""
-    known = np.isfinite(half)
-    wide, mid = np.where(known, half, np.nan).astype(np.float64), np.where(known, mid, np.nan)
-    return np.stack([mid - wide, mid, mid + wide], axis=-1)
-
-
-def incident_fields(channels: int) -> list[Any]:
-    """The fields of a stream's state that say how its incidents stand: 4 bytes, and 2 a channel.
-
-    Readings, at most JOIN_READINGS, since the stream was last anomalous, since its last alert, and since each channel
-    was last anomalous by itself.
-    """
-    return [("calm", "<u2"), ("told", "<u2"), ("channel_calm", "<u2", (channels,))]
-
-
-def calms(states: Records) -> NDArray[np.uint16]:
-    """(B, 2 + C) a view of what `incident_fields` keep, in their order."""
-    return np.asarray(states.view(_calms(states.dtype))["calms"])
-
-
-@lru_cache
-def _calms(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    fields: Any = dtype.fields
-    block = ("<u2", (2 + fields["channel_calm"][0].shape[0],))
-    return np.dtype(
-        {"names": ["calms"], "formats": [block], "offsets": [fields["calm"][1]], "itemsize": dtype.itemsize}
-    )
-
-
-class Detector:
+class TrainedDetector:
     """A trained network and its calibration, stepping any number of streams by one reading each.
 
     A stream's state is one record of the numpy dtype `state_dtype`: the network's tensors, the residual's memory,
@@ -127,7 +44,7 @@ class Detector:
         manifest = artefact.manifest
         if isinstance(manifest, GeneralManifest):
             raise ArtefactError("this is the general model, which needs the names of the channels it is to watch")
-        self.manifest: Manifest | GeneralManifest = manifest
+        self.manifest = manifest
         self.digest = artefact.digest
         self.channels = tuple(channel.name for channel in manifest.channels)
         self.scaling = Scaling(
@@ -152,13 +69,12 @@ class Detector:
             ]
         )
         self.state_dtype_1 = trained_dtype_1(len(self.channels), self._tensors)
-        self._session = open_session(artefact.graph)
-        self._outputs = ["mean", *(f"{name}_next" for name in self._tensors)]
         channels = (len(self.channels),)
-        check_steps(self._session, {"x": channels, "observed": channels, "elapsed": (1,)}, self._tensors, channels)
+        inputs = {"x": channels, "observed": channels, "elapsed": (1,)}
+        self._network = Network(artefact.graph, inputs, self._tensors, channels)
 
     @classmethod
-    def load(cls, folder: Path) -> Detector:
+    def load(cls, folder: Path) -> TrainedDetector:
         """Load and verify the artefact of a trained model in `folder`. Raises ArtefactError."""
         return cls(load_artefact(folder))
 
@@ -166,6 +82,16 @@ class Detector:
     def name(self) -> str:
         """How replies and metrics call the model: the digest in hexadecimal."""
         return self.digest.hex()
+
+    @property
+    def architecture(self) -> str:
+        """The kind of its network."""
+        return self.manifest.architecture
+
+    @property
+    def rebuild_readings(self) -> int:
+        """How many readings a state that was lost has to be replayed to be whole again."""
+        return self.manifest.calibration.rebuild_readings
 
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
@@ -180,22 +106,20 @@ class Detector:
         taken["long"] = states["stuck"]
         return taken
 
-    @staticmethod
-    def is_open(states: Records) -> NDArray[np.bool_]:
-        """(B,) whether each stream's incident is open."""
-        return np.asarray(states["calm"] < OPEN_READINGS)
+    is_open = staticmethod(is_open)
+    open_channels = staticmethod(open_channels)
+    with_incidents_ended = staticmethod(with_incidents_ended)
 
-    @staticmethod
-    def with_incidents_ended(states: Records) -> Records:
-        """(B,) the same states with no incident to join: the next anomalous reading raises an alert."""
-        ended = states.copy()
-        calms(ended)[:] = JOIN_READINGS
-        return ended
+    def carried_over(self, state: bytes, channels_before: Sequence[str]) -> None:
+        """None: the channels of a trained model are its own."""
 
-    @staticmethod
-    def open_channels(states: Records) -> NDArray[np.bool_]:
-        """(B, C) whether each channel has an incident of its own open."""
-        return np.asarray(states["channel_calm"] < OPEN_READINGS)
+    def digest_1(self, channels: Sequence[str]) -> bytes:  # noqa: ARG002
+        """What records of format 3 called this model: the same."""
+        return self.digest
+
+    def band_1(self, forecast: Floats) -> tuple[Floats, NDArray[np.float32]]:
+        """Mid and half width (N, C) of (N, C) forecasts as histories of format 3 kept them: in standardised units."""
+        return self.scaling.restore(forecast), np.broadcast_to(self.half, forecast.shape)
 
     def set_apart(self, states: Records) -> NDArray[np.bool_]:
         """(B, C) channels that have stood still, or been absent, for so long that they no longer count in the score."""
@@ -222,7 +146,7 @@ class Detector:
             ShapeError: the shapes do not fit each other or the model's channels.
         """
         self.require_live()
-        self._check_shapes(values, timestamps_ms, states)
+        check_shapes(len(self.channels), values, timestamps_ms, states)
         elapsed = self._take_time(timestamps_ms, states)
         deviation = self.scaling.deviation(values)
         forecast = self._advance(deviation, elapsed, states)
@@ -250,7 +174,7 @@ class Detector:
         deviation, elapsed = self.scaling.deviation(values), self.scaling.elapsed(delta_ms)[:, None]
         elapsed[starts[:-1]] = 0
         pieces = [slice(start, stop) for start, stop in pairwise(starts) if stop > start]
-        return np.concatenate([self._session.run(["mean"], _seen(deviation[at], elapsed[at]))[0] for at in pieces])
+        return np.concatenate([self._network.mean(_seen(deviation[at], elapsed[at])) for at in pieces])
 
     def advance_knowing(
         self,
@@ -260,7 +184,7 @@ class Detector:
         states: Records,
     ) -> Step:
         """`advance` with forecasts (B, C) already made, by `hindsight`."""
-        self._check_shapes(values, timestamps_ms, states)
+        check_shapes(len(self.channels), values, timestamps_ms, states)
         self._take_time(timestamps_ms, states)
         return self._compare(values, self.scaling.deviation(values), forecast, states)
 
@@ -274,59 +198,7 @@ class Detector:
         judged = judge(values, deviation, forecast, states, self.calibration)
         mid = self.scaling.restore(forecast)
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
-        return self._take_in(judged, mid, half, float32(judged.missed / self._error_scale), states, np.False_)
-
-    def _check_shapes(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> None:
-        if values.shape != (len(states), len(self.channels)) or timestamps_ms.shape != states.shape:
-            raise ShapeError(
-                f"values {values.shape}, timestamps {timestamps_ms.shape}, states {states.shape}; "
-                f"expected ({len(states)}, {len(self.channels)}) and ({len(states)},)"
-            )
-
-    def _take_in(
-        self,
-        judged: Judged,
-        mid: Floats,
-        half: NDArray[np.float32],
-        residual: NDArray[np.float32],
-        states: Records,
-        urgent: NDArray[np.bool_] | np.bool_,
-    ) -> Step:
-        """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
-
-        So does a channel that begins to stand still or to be missing, and one whose own incident begins, unless an
-        alert has just gone out: what spreads from one channel to others is one incident.
-        """
-        readings, calm = states["readings"], calms(states)
-        warm = readings >= self.warm_up
-        strange = judged.score > 1.0
-        calmer = np.minimum(calm + 1, JOIN_READINGS)
-        if np.count_nonzero(strange):
-            anomalous = warm & strange
-            alone = anomalous[:, None] if judged.alone is None else judged.alone & anomalous[:, None]
-            begins = np.logical_or.reduce(alone & (calm[:, 2:] >= JOIN_READINGS), 1)
-            begins |= np.False_ if judged.stops is None else judged.stops
-            begins &= calm[:, 1] >= OPEN_READINGS
-            alert = anomalous & ((calm[:, 0] >= JOIN_READINGS) | urgent | begins)
-            calmer[:, 0] *= ~anomalous
-            calmer[:, 1] *= ~alert
-            calmer[:, 2:] *= ~alone
-        else:
-            anomalous = alert = strange
-        states["readings"] = readings + (readings < MOST_READINGS)
-        calm[:] = calmer
-        return Step(
-            score=float32(judged.score),
-            status=warm.view(np.uint8) + anomalous,  # WARMING_UP 0, NORMAL 1, ANOMALOUS 2
-            reason=judged.reason.astype(np.uint8),
-            alert=alert,
-            mid=mid,
-            half=half,
-            residual=residual,
-            attribution=judged.attribution.astype(np.float32),
-            parts=judged.parts,
-            states=states,
-        )
+        return conclude(judged, mid, half, float32(judged.missed / self._error_scale), states, self.warm_up)
 
     def _take_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
         """(B, 1) the network's elapsed input, 0 for the usual time and where the clock tells nothing.
@@ -346,11 +218,10 @@ class Detector:
         feed = _seen(deviation, elapsed)
         for name in self._tensors:
             feed[name] = np.ascontiguousarray(states[name])
-        forecast, *tensors = self._session.run(self._outputs, feed)
-        settle(forecast, tensors)
+        forecast, tensors = self._network.step(feed)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor
-        return cast("NDArray[np.float32]", forecast)
+        return forecast
 
 
 def _seen(deviation: Floats, elapsed: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -379,22 +250,3 @@ def _residual_calibration(manifest: Manifest) -> ResidualCalibration:
         level_threshold=calibration.level_threshold,
         lively_scale=calibration.lively_scale,
     )
-
-
-def taken_over(before: Records, states: Records) -> Records:
-    """`states`, with every field that `before`, of version 1, has of the same name; an open incident stays open."""
-    names = set(before.dtype.names or ())
-    for name in states.dtype.names or ():
-        if name in names:
-            states[name] = before[name]
-    states["channel_calm"], states["told"] = before["calm"][:, None], before["calm"]
-    states["last_ms"][before["readings"] == 0] = NEVER
-    return states
-
-
-def float32(values: Floats) -> NDArray[np.float32]:
-    """Float64 to float32, with what float32 cannot hold at its largest value instead of infinity."""
-    return np.minimum(np.maximum(values, -LARGEST_SCORE), LARGEST_SCORE).astype(np.float32)
-
-
-__all__ = ["ANOMALOUS", "NORMAL", "REASONS", "STATUSES", "WARMING_UP", "Detector", "Step", "expected_band"]

@@ -41,9 +41,8 @@ from numpy.typing import NDArray
 
 from gatewatch.models.record_fields import load, store
 
-REASONS = ("event", "level", "still", "absent", "range")
 PARTS = 4
-"""So many of them a trained model has; the general model has all."""
+"""So many of REASONS a trained model has."""
 
 EVENT_GAIN = 0.5
 """An exponential mean over 3 readings: 2/(3+1)."""

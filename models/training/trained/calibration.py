@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, Calibration, Channel, Manifest
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.detectors.trained.score import (
     CHANGE_LIMIT,
@@ -235,7 +235,7 @@ def _followed(values: Floats, gain: float, begin: Floats) -> Floats:
     return means
 
 
-def _signals(detector: Detector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> list[Floats]:
+def _signals(detector: TrainedDetector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> list[Floats]:
     """(N, 3) for each recording: event, level and liveliness of each reading, from the forecasts already made."""
     lengths = np.array([len(recording) for recording in recordings])
     shape = (int(lengths.max()), len(recordings), recordings[0].values.shape[1])
@@ -315,8 +315,8 @@ def neutral(scaling: Scaling, names: Sequence[str], units: Sequence[str]) -> tup
     return channels, calibration
 
 
-def _detector(manifest: Manifest, graph: bytes) -> Detector:
-    return Detector(Artefact(manifest, graph, bytes(8)))
+def _detector(manifest: Manifest, graph: bytes) -> TrainedDetector:
+    return TrainedDetector(Artefact(manifest, graph, bytes(8)))
 
 
 def _run_limits(recordings: Sequence[Recording]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,7 +7,7 @@ import pytest
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan, scan_after, scan_in_order, scan_trained_on_beginning, summary
 from tests.support.samples import CHANNELS, START_MS
@@ -21,7 +21,7 @@ def spiked(*rows: int, count: int = 120) -> Recording:
     return Recording("r", CHANNELS, START_MS + 60_000 * np.arange(count, dtype=np.int64), values)
 
 
-def scanned(detector: Detector, recording: Recording, by: str) -> Scan:
+def scanned(detector: TrainedDetector, recording: Recording, by: str) -> Scan:
     """The rows behind the training part, judged by one of the two ways in which `gatewatch scan` trains first."""
     if by == "--train":
         return scan_after(detector, recording.rows(0, TRAINED), recording.rows(TRAINED))
@@ -39,13 +39,13 @@ def scanned(detector: Detector, recording: Recording, by: str) -> Scan:
 @pytest.mark.parametrize("by", ["--train", "--train-rows"])
 @pytest.mark.parametrize("spikes", [(90,), (50, 90), (50, 90, 110)])
 def test_a_spike_in_the_training_part_does_not_swallow_the_alert_of_the_next(
-    detector: Detector, by: str, spikes: tuple[int, ...]
+    detector: TrainedDetector, by: str, spikes: tuple[int, ...]
 ) -> None:
     assert np.flatnonzero(scanned(detector, spiked(*spikes), by).alert).tolist() == [90 - TRAINED]
 
 
 @pytest.mark.parametrize("by", ["--train", "--train-rows"])
-def test_scores_behind_a_training_part_are_those_of_an_unbroken_scan(detector: Detector, by: str) -> None:
+def test_scores_behind_a_training_part_are_those_of_an_unbroken_scan(detector: TrainedDetector, by: str) -> None:
     recording = spiked(50, 90)
     found, whole = scanned(detector, recording, by), scan(detector, recording)
     for name in ("score", "status", "reason", "attribution", "expected", "residual", "parts"):
@@ -53,7 +53,7 @@ def test_scores_behind_a_training_part_are_those_of_an_unbroken_scan(detector: D
     assert found.states["h"].tobytes() == whole.states["h"].tobytes()
 
 
-def test_files_of_one_stream_in_order_are_scanned_as_one(detector: Detector) -> None:
+def test_files_of_one_stream_in_order_are_scanned_as_one(detector: TrainedDetector) -> None:
     whole = spiked(70, 110)
     parts = [whole.rows(start, start + 30) for start in range(0, 120, 30)]
     found = list(scan_in_order(detector, parts))
@@ -62,7 +62,7 @@ def test_files_of_one_stream_in_order_are_scanned_as_one(detector: Detector) -> 
         np.testing.assert_array_equal(joined, getattr(scan(detector, whole), name))
 
 
-def test_a_summary_says_what_was_not_judged(detector: Detector) -> None:
+def test_a_summary_says_what_was_not_judged(detector: TrainedDetector) -> None:
     assert summary([scan(detector, spiked())]).endswith("readings were never judged: in one warm-up")
 
 

@@ -23,7 +23,7 @@ from gatewatch.models.artefact.files import (
     save_artefact,
     standing,
 )
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import ArtefactError
 from tests.support.samples import CHANNELS, make_artefact
 
@@ -43,7 +43,7 @@ def test_an_artefact_survives_its_round_trip(artefact: Path) -> None:
     loaded = load_artefact(artefact)
     assert [channel.name for channel in loaded.manifest.channels] == list(CHANNELS)  # type: ignore[union-attr]
     assert loaded.graph == (artefact / GRAPH).read_bytes()
-    assert Detector(loaded).name == loaded.digest.hex()
+    assert TrainedDetector(loaded).name == loaded.digest.hex()
 
 
 @pytest.mark.parametrize("name", [GRAPH, WEIGHTS, CARD])
@@ -110,10 +110,10 @@ def test_a_graph_that_does_not_fit_the_manifest_is_refused(artefact: Path, tmp_p
     wrong = loaded.manifest.model_copy(update={"state": {"h": [2, 4], "c": [2, 4]}})
     save_artefact(tmp_path / "wrong", wrong, loaded.graph, b"", "")
     with pytest.raises(ArtefactError, match="does not step as the manifest says"):
-        Detector.load(tmp_path / "wrong")
+        TrainedDetector.load(tmp_path / "wrong")
     save_artefact(tmp_path / "wrong", loaded.manifest, b"no graph", b"", "")
     with pytest.raises(ArtefactError, match="cannot be loaded"):
-        Detector.load(tmp_path / "wrong")
+        TrainedDetector.load(tmp_path / "wrong")
 
 
 def test_saving_replaces_an_artefact_and_nothing_else(tmp_path: Path) -> None:

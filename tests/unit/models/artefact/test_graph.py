@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gatewatch.models.artefact import graph
 from gatewatch.models.artefact.files import GRAPH, MANIFEST, load_artefact, manifest_hash, save_artefact
 from gatewatch.models.artefact.graph import check_steps, open_session, require_plain, settle
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import ArtefactError
 
 STATE = {"h": (2,)}
@@ -146,7 +146,7 @@ def test_a_state_that_no_stream_can_carry_is_refused(copy: Path, state: dict[str
 def test_a_state_tensor_with_the_name_of_another_field_is_refused(copy: Path) -> None:
     state = json.loads((copy / MANIFEST).read_text())["state"] | {"last_ms": [1]}
     with pytest.raises(ArtefactError, match="'last_ms' occurs more than once"):
-        Detector.load(edited(copy, {"state": state}))
+        TrainedDetector.load(edited(copy, {"state": state}))
 
 
 def test_units_that_nothing_has_are_refused(copy: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_hostile_graph_in_an_artefact_is_refused_in_one_line(artefact: Path, t
     loop = made([looping()], [constant("n", 2**62), constant("t", True, bool)])
     save_artefact(tmp_path / "made", loaded.manifest, loop, b"", "")
     with pytest.raises(ArtefactError, match="loop or a branch"):
-        Detector.load(tmp_path / "made")
+        TrainedDetector.load(tmp_path / "made")
 
 
 def aging() -> bytes:

@@ -9,9 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, load_artefact, model_folder
+from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, Scanner
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, OPEN_READINGS, Detector
-from gatewatch.models.detectors.trained.score import APART_READINGS, REASONS
+from gatewatch.models.detectors.incidents import OPEN_READINGS
+from gatewatch.models.detectors.trained.detector import TrainedDetector
+from gatewatch.models.detectors.trained.score import APART_READINGS
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan
 from tests.support.samples import CHANNELS, START_MS, make_artefact
@@ -46,20 +48,20 @@ ENDINGS = {"absent": missing, "still": frozen}
 
 
 @pytest.fixture(scope="module", params=["general", "trained"])
-def detector(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+def detector(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scanner:
     if request.param == "general":
         return load_detector(model_folder("general"), CHANNELS)
     folder: Path = make_artefact(tmp_path_factory.mktemp("artefact") / "a")
     loaded: Artefact = load_artefact(folder)
-    return Detector(loaded)
+    return TrainedDetector(loaded)
 
 
-def scanned(detector: Detector, values: Values) -> Scan:
+def scanned(detector: Scanner, values: Values) -> Scan:
     return scan(detector, Recording("s", CHANNELS, START_MS + 60_000 * np.arange(len(values)), values))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_channel_that_ends_is_told_once_and_then_set_apart(detector: Detector, ending: str) -> None:
+def test_a_channel_that_ends_is_told_once_and_then_set_apart(detector: Scanner, ending: str) -> None:
     found = scanned(detector, ENDINGS[ending](noise()))
     alerts = [row for row in np.flatnonzero(found.alert) if row >= ENDS]
     assert len(alerts) == 1
@@ -72,7 +74,7 @@ def test_a_channel_that_ends_is_told_once_and_then_set_apart(detector: Detector,
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_channel_that_has_ended_hides_no_fault_of_another(detector: Detector, ending: str) -> None:
+def test_a_channel_that_has_ended_hides_no_fault_of_another(detector: Scanner, ending: str) -> None:
     found, whole = (scanned(detector, with_faults(values)) for values in (ENDINGS[ending](noise()), noise()))
     for row in FAULTS:
         assert whole.alert[row : row + 3].any()
@@ -81,7 +83,7 @@ def test_a_channel_that_has_ended_hides_no_fault_of_another(detector: Detector, 
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_fault_of_another_channel_alerts_while_one_that_ended_is_still_told(detector: Detector, ending: str) -> None:
+def test_a_fault_of_another_channel_alerts_while_one_that_ended_is_still_told(detector: Scanner, ending: str) -> None:
     values = ENDINGS[ending](noise())
     ended = int(np.flatnonzero(scanned(detector, values).alert & (np.arange(len(values)) >= ENDS))[0])
     row = ended + OPEN_READINGS + 10
@@ -91,7 +93,7 @@ def test_a_fault_of_another_channel_alerts_while_one_that_ended_is_still_told(de
     assert found.alert[row : row + 3].sum() == 1
 
 
-def test_what_spreads_from_one_channel_to_another_is_one_incident(detector: Detector) -> None:
+def test_what_spreads_from_one_channel_to_another_is_one_incident(detector: Scanner) -> None:
     values = noise()
     values[900:905, 0] += 20
     values[908:913, 1] += 20
@@ -99,7 +101,7 @@ def test_what_spreads_from_one_channel_to_another_is_one_incident(detector: Dete
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_channel_that_comes_back_counts_again(detector: Detector, ending: str) -> None:
+def test_a_channel_that_comes_back_counts_again(detector: Scanner, ending: str) -> None:
     values = ENDINGS[ending](noise())
     values[1200:, 1] = noise()[1200:, 1]
     values[1600:1605, 1] += 20
@@ -109,7 +111,9 @@ def test_a_channel_that_comes_back_counts_again(detector: Detector, ending: str)
     assert found.attribution[1601, 1] > 0.9
 
 
-def test_a_valve_that_moves_rarely_is_told_of_the_less_the_longer_it_has_rested_before(detector: Detector) -> None:
+def test_a_valve_that_moves_rarely_is_told_of_the_less_the_longer_it_has_rested_before(
+    detector: Scanner,
+) -> None:
     """It moves every 150 readings: 3 times what it was known for, once told, is its own."""
     values = noise(4000)
     values[600:, 1] = values[600 + 150 * ((np.arange(600, 4000) - 600) // 150), 1]

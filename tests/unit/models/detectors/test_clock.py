@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.clock import NEVER, UNKNOWN, clock_fields, take_time
+from gatewatch.models.detectors.detector import WARMING_UP, Scanner
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.detectors.trained.detector import WARMING_UP, Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan
 from tests.support.samples import CHANNELS, START_MS
@@ -89,7 +90,7 @@ def noise(rows: int) -> NDArray[np.float64]:
     return np.random.default_rng(4).normal(3, 0.3, (rows, 2))
 
 
-def scanned(detector: Detector, times_ms: list[int], spike: int | None = None, rows: int | None = None) -> Scan:
+def scanned(detector: Scanner, times_ms: list[int], spike: int | None = None, rows: int | None = None) -> Scan:
     values = noise(len(times_ms))
     if spike is not None:
         values[spike : spike + 5, 0] += 30
@@ -98,9 +99,7 @@ def scanned(detector: Detector, times_ms: list[int], spike: int | None = None, r
 
 @pytest.mark.parametrize("wrong", [5_000, START_MS + 100 * 365 * DAY_MS])
 @pytest.mark.parametrize("kind", ["trained", "general"])
-def test_a_fault_is_found_as_well_behind_a_reading_with_a_wrong_clock(
-    detector: Detector, kind: str, wrong: int
-) -> None:
+def test_a_fault_is_found_as_well_behind_a_reading_with_a_wrong_clock(detector: Scanner, kind: str, wrong: int) -> None:
     judge = detector if kind == "trained" else load_detector(model_folder("general"), CHANNELS)
     right, glitch = minutes(600), minutes(600)
     glitch[400] = wrong
@@ -110,8 +109,8 @@ def test_a_fault_is_found_as_well_behind_a_reading_with_a_wrong_clock(
     assert (found.status[32:] != WARMING_UP).all()
 
 
-def test_bursts_are_judged(detector: Detector) -> None:
-    hours = detector.manifest.calibration.restart_gap_s / 3600 + 1  # type: ignore[union-attr]
+def test_bursts_are_judged(detector: TrainedDetector) -> None:
+    hours = detector.manifest.calibration.restart_gap_s / 3600 + 1
     bursts = [moment for n in range(30) for moment in minutes(3, START_MS + int(n * hours) * HOUR_MS)]
     found = scanned(detector, bursts, spike=70)
     assert (found.status[: detector.warm_up] == WARMING_UP).all()

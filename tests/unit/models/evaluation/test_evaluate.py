@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, JOIN_READINGS, NORMAL, OPEN_READINGS, WARMING_UP
+from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL, WARMING_UP
+from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS
 from gatewatch.models.errors import EvaluationError
 from gatewatch.models.evaluation.evaluate import WEEK_S, Scored, evaluate
 from gatewatch.models.recordings.labels import Span

@@ -16,8 +16,9 @@ from starlette.testclient import TestClient
 from gatewatch.service.app import create_app
 from gatewatch.service.core import bookkeeping
 from gatewatch.service.core.bookkeeping import Alert
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import FEW
 from tests.support.relay import Relay
@@ -107,7 +108,9 @@ def test_the_alert_of_a_process_that_died_is_told_by_one_of_the_others(
 
     async def save_and_die() -> None:
         store = StateStore(redis_url, tenant, PATIENT_MS)
-        await store.save(Writes(["dead"], [b""], [b"GW" + bytes(50)], alerts=[(0, alert)]))
+        await store.save(
+            Writes(round(time.time(), 3), [StreamKey(tenant, "dead")], [b""], [b"GW" + bytes(50)], alerts=[(0, alert)])
+        )
         await store.close()
 
     with TestClient(create_app(settings())) as a, TestClient(create_app(settings())) as b:
@@ -121,7 +124,7 @@ def test_the_alert_of_a_process_that_died_is_told_by_one_of_the_others(
 
 
 def test_an_alert_that_was_told_is_taken_off_and_a_lost_race_saves_none(
-    settings: Callable[..., Settings], redis_url: str
+    settings: Callable[..., Settings], redis_url: str, tenant: str
 ) -> None:
     quiet, begins = incident("told", 0)
     app = create_app(settings())
@@ -135,7 +138,8 @@ def test_an_alert_that_was_told_is_taken_off_and_a_lost_race_saves_none(
 
         async def lose() -> list[bool]:
             store = app.state.parts.store
-            late = Writes(["told"], [bytes(29)], [b"GW" + bytes(50)], alerts=[(0, b"x")], closed={"told"})
+            name = StreamKey(tenant, "told")
+            late = Writes(0.0, [name], [bytes(29)], [b"GW" + bytes(50)], alerts=[(0, b"x")], closed={name})
             try:
                 return list(await store.save(late))
             finally:

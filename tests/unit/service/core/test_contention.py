@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from gatewatch.models.detectors.trained.detector import Detector
-from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHARED_S, Turns
+from gatewatch.models.detectors.trained.detector import TrainedDetector
+from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHARED_S, ContentionBackoff
 from gatewatch.service.core.records import FENCE
 from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.errors import Contended
@@ -32,15 +33,24 @@ SENDERS, EACH = 8, 40
 
 
 def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
-    detector: Detector, redis_url: str, tenant: str
+    detector: TrainedDetector, redis_url: str, tenant: str
 ) -> None:
     """Two processes, four senders each, one stream, in real time; what sends a reading away is not the matter here."""
 
     async def run() -> tuple[list[list[datetime]], list[datetime]]:
         stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
-        wire = Wire(detector.channels, 60_000, 100)
+        wire = Wire(detector.channels, 60_000, 100, tenant)
         scorers = [
-            Scorer(detector, s, m := Metrics(), 512, 100, 100, Turns(random.Random(n)), Takeover(s, detector.name, m))
+            Scorer(
+                detector,
+                s,
+                m := Metrics(),
+                512,
+                100,
+                100,
+                ContentionBackoff(random.Random(n)),
+                Takeover(s, detector.name, m),
+            )
             for n, s in enumerate(stores)
         ]
         batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000, 1e9) for scorer in scorers]
@@ -57,7 +67,10 @@ def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
             return times
 
         times = await asyncio.gather(*map(send, range(SENDERS)))
-        kept = [datetime.fromisoformat(entry["result"]["timestamp"]) for entry in await scorers[0].recent("hot")]
+        kept = [
+            datetime.fromisoformat(entry["result"]["timestamp"])
+            for entry in await scorers[0].recent(StreamKey(tenant, "hot"))
+        ]
         for batcher, store in zip(batchers, stores, strict=True):
             await batcher.stop()
             await store.close()
@@ -68,10 +81,10 @@ def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
     assert kept == sorted(time for mine in times for time in mine)  # all of them, each once
 
 
-class Racing(Turns):
+class Racing(ContentionBackoff):
     """Nothing rests."""
 
-    def resting(self, now: float) -> dict[str, float]:  # noqa: ARG002
+    def resting(self, now: float) -> dict[StreamKey, float]:  # noqa: ARG002
         return {}
 
 
@@ -86,14 +99,14 @@ class Distant(SimulatedStore):
         return answer
 
 
-def sent_away(turns: type[Turns], seed: int) -> int:
+def sent_away(turns: type[ContentionBackoff], seed: int) -> int:
     """How many readings two processes send away, one of which takes half as long again for a batch as the other.
 
     Four senders each, one stream, and twelve attempts to save it, in virtual time.
     """
     rng = random.Random(seed)
     loop = VirtualLoop(rng, 1_000_000)  # type: ignore[abstract]
-    server, wire = Redis(loop, rng, True), Wire(("x",), 60_000, 100)
+    server, wire = Redis(loop, rng, True), Wire(("x",), 60_000, 100, "simulated")
     batchers = []
     for away_s in (0.001, 0.0015):
         store = Distant(loop, server, Faults(rng, frozenset(), 0.0, 0), lambda: None)
@@ -125,8 +138,11 @@ def sent_away(turns: type[Turns], seed: int) -> int:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_who_takes_longer_is_sent_away_in_a_race_and_not_in_turn(seed: int) -> None:
-    assert sent_away(Turns, seed) == 0
+    assert sent_away(ContentionBackoff, seed) == 0
     assert sent_away(Racing, seed) > 0
+
+
+A, B = StreamKey("t", "a"), StreamKey("t", "b")
 
 
 def record(tag: bytes) -> bytes:
@@ -135,31 +151,31 @@ def record(tag: bytes) -> bytes:
 
 
 def test_a_stream_rests_after_each_batch_as_long_as_others_write_it() -> None:
-    turns = Turns(random.Random(0))
+    turns = ContentionBackoff(random.Random(0))
     mine, other = record(b"mine"), record(b"other")
-    turns.saved(["a", "b"], [mine, mine], set(), 0.001, 0.0)
+    turns.saved([A, B], [mine, mine], set(), 0.001, 0.0)
     assert not turns.resting(0.0)  # nobody else has written them
-    turns.saved(["a", "b"], [mine, mine], {"a"}, 0.001, 0.0)
+    turns.saved([A, B], [mine, mine], {A}, 0.001, 0.0)
     assert not turns.resting(0.0)  # it lost the race, and tries again at once
-    turns.saved(["a", "b"], [mine, mine], set(), 0.001, 0.01)
-    assert 0.011 <= turns.resting(0.01)["a"] <= 0.012
-    assert turns.resting(0.01).keys() == {"a"}
-    assert turns.shares(["b", "a"])
-    assert not turns.shares(["b"])
-    turns.saved(["a"], [mine], set(), 1.0, 0.02)
-    assert turns.resting(0.02) == {"a": 0.02 + LONGEST_REST_S}
-    turns.loaded(["a"], [other[FENCE]], SHARED_S)
-    turns.saved(["a"], [mine], set(), 0.001, SHARED_S + 0.1)
+    turns.saved([A, B], [mine, mine], set(), 0.001, 0.01)
+    assert 0.011 <= turns.resting(0.01)[A] <= 0.012
+    assert turns.resting(0.01).keys() == {A}
+    assert turns.shares([B, A])
+    assert not turns.shares([B])
+    turns.saved([A], [mine], set(), 1.0, 0.02)
+    assert turns.resting(0.02) == {A: 0.02 + LONGEST_REST_S}
+    turns.loaded([A], [other[FENCE]], SHARED_S)
+    turns.saved([A], [mine], set(), 0.001, SHARED_S + 0.1)
     assert turns.resting(SHARED_S + 0.1)  # the other has written it again
-    turns.loaded(["a"], [mine[FENCE]], 2 * SHARED_S)
-    turns.saved(["a"], [mine], set(), 0.001, 2 * SHARED_S + 0.1)
+    turns.loaded([A], [mine[FENCE]], 2 * SHARED_S)
+    turns.saved([A], [mine], set(), 0.001, 2 * SHARED_S + 0.1)
     assert not turns.resting(2 * SHARED_S + 0.1)  # and then no more
 
 
 def test_what_is_noted_of_streams_is_bounded() -> None:
-    turns = Turns(random.Random(0))
+    turns = ContentionBackoff(random.Random(0))
     for at in range(0, 3 * MOST_STREAMS, 1000):
-        names = [f"s{n}" for n in range(at, at + 1000)]
+        names = [StreamKey("t", f"s{n}") for n in range(at, at + 1000)]
         turns.saved(names, [record(b"x")] * 1000, set(names), 0.001, 0.0)
         turns.saved(names, [record(b"x")] * 1000, set(), 0.001, 0.0)
         assert 1000 <= len(turns.resting(0.0)) <= MOST_STREAMS

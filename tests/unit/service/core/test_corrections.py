@@ -18,14 +18,16 @@ import redis
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.history import Entries
+from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.doors.json_readings import Readings, Wire
+from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.errors import Contended
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
@@ -101,14 +103,14 @@ class OvertakenStore(StateStore):
     before: Callable[[], Awaitable[Any]] | None = None
     during: Callable[[], Awaitable[Any]] | None = None
 
-    async def load_histories(self, streams: Sequence[str]) -> list[bytes]:
+    async def load_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
         histories = await super().load_histories(streams)
         if self.before is not None:
             job, self.before = self.before, None
             await job()
         return histories
 
-    async def load_earlier(self, streams: Sequence[str]) -> list[list[bytes]]:
+    async def load_earlier(self, streams: Sequence[StreamKey]) -> list[list[bytes]]:
         if self.during is not None:
             job, self.during = self.during, None
             await job()
@@ -118,25 +120,25 @@ class OvertakenStore(StateStore):
 @pytest.mark.parametrize("moment", ["before", "during"])
 @pytest.mark.parametrize(("value", "status", "count"), [(None, "warming_up", 5), (9.5, "conflict", 4)])
 def test_a_late_reading_that_another_process_overtakes(
-    detector: Detector, redis_url: str, tenant: str, moment: str, value: float | None, status: str, count: int
+    detector: TrainedDetector, redis_url: str, tenant: str, moment: str, value: float | None, status: str, count: int
 ) -> None:
     """The other process applies a newer reading, or another one with the late one's identity."""
     sent = readings("race", 5)
     other = sent[4] if value is None else {**sent[2], "values": {"pressure": value}}
 
     async def race() -> tuple[dict[str, Any], dict[str, Any] | None]:
-        wire = Wire(detector.channels, 0, 100)
+        wire = Wire(detector.channels, 0, 100, tenant)
         stores = [OvertakenStore(redis_url, tenant, 2000), StateStore(redis_url, tenant, 2000)]
         mine, others = [scorer_of(detector, store, 4) for store in stores]
 
         def read(*chosen: dict[str, Any]) -> Readings:
             return wire.columns(wire.read(json.dumps(chosen).encode(), False, None)[0], 2_000_000_000_000)[1]
 
-        await mine.configure("race", StreamSettings(reorder_window_s=600))
+        await mine.configure(StreamKey(tenant, "race"), StreamSettings(reorder_window_s=600))
         await mine.score_batch(read(sent[0], sent[1], sent[3]))
         setattr(stores[0], moment, lambda: score(others, read(other)))
         text = await score(mine, read(sent[2]))
-        known = await mine.describe("race")
+        known = await mine.describe(StreamKey(tenant, "race"))
         for store in stores:
             await store.close()
         result: dict[str, Any] = json.loads(text)
@@ -480,7 +482,7 @@ def test_a_foreign_or_corrupt_earlier_record_concerns_its_stream_alone(
 
 
 def test_a_stream_that_others_keep_writing_fails_its_readings_alone(
-    detector: Detector, redis_url: str, tenant: str
+    detector: TrainedDetector, redis_url: str, tenant: str
 ) -> None:
     """The late one of it and the new one; a neighbour in the same batch is answered."""
 
@@ -488,15 +490,15 @@ def test_a_stream_that_others_keep_writing_fails_its_readings_alone(
         busy = False
 
         @asynccontextmanager
-        async def hold(self, streams: Sequence[str], remembered: bool = False) -> AsyncIterator[Held]:
-            async with super().hold(streams, remembered) as held:
-                if self.busy and "busy" in streams:
+        async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[Held]:
+            async with super().begin(streams, cached) as held:
+                if self.busy and StreamKey(tenant, "busy") in streams:
                     with redis.Redis.from_url(redis_url) as database:
-                        database.set(self.key("busy", "state"), os.urandom(8))
+                        database.set(self.key(StreamKey(tenant, "busy"), "state"), os.urandom(8))
                 yield held
 
     async def run() -> list[object]:
-        wire = Wire(detector.channels, 0, 100)
+        wire = Wire(detector.channels, 0, 100, tenant)
         store = Overwritten(redis_url, tenant, 2000)
         scorer = scorer_of(detector, store, 4)
 
@@ -504,7 +506,7 @@ def test_a_stream_that_others_keep_writing_fails_its_readings_alone(
             return wire.columns(wire.read(json.dumps(chosen).encode(), False, None)[0], 2_000_000_000_000)[1]
 
         for name in ("busy", "calm"):
-            await scorer.configure(name, StreamSettings(reorder_window_s=600))
+            await scorer.configure(StreamKey(tenant, name), StreamSettings(reorder_window_s=600))
             sent = readings(name, 4)
             await scorer.score_batch(read(sent[0], sent[1], sent[3]))
         store.busy = True

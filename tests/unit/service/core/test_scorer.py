@@ -13,10 +13,13 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from gatewatch.models.detectors.trained.detector import Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
+from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.scorer import Scorer
-from gatewatch.service.doors.json_readings import Readings, Wire
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from tests.support.samples import make_artefact, post, readings
@@ -33,14 +36,16 @@ def test_two_services_in_turn_score_like_one(settings: Callable[..., Settings]) 
     assert tags[0] == tags[1]
 
 
-def test_writers_at_once_apply_every_reading_exactly_once(detector: Detector, redis_url: str, tenant: str) -> None:
+def test_writers_at_once_apply_every_reading_exactly_once(
+    detector: TrainedDetector, redis_url: str, tenant: str
+) -> None:
     """Four scorers with connections of their own, every reading sent by two of them, in random order of arrival."""
     asyncio.run(_write_at_once(detector, redis_url, tenant))
 
 
-async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> None:
+async def _write_at_once(detector: TrainedDetector, redis_url: str, tenant: str) -> None:
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
-    wire = Wire(detector.channels, 0, 100)
+    wire = Wire(detector.channels, 0, 100, tenant)
     scorers = [scorer_of(detector, store, 100) for store in stores]
     sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None)
     accepted = [wire.columns([item], 2_000_000_000_000)[1] for item in sent]
@@ -56,10 +61,10 @@ async def _write_at_once(detector: Detector, redis_url: str, tenant: str) -> Non
         jobs = [(scorer, reading) for reading in accepted[start : start + 4] for scorer in order.sample(scorers, 2)]
         order.shuffle(jobs)
         await asyncio.gather(*(send(scorer, reading) for scorer, reading in jobs))
-    known = await scorers[0].describe("hot")
+    known = await scorers[0].describe(StreamKey(tenant, "hot"))
     assert known is not None
     assert known["readings"] == applied
-    history = await scorers[0].recent("hot")
+    history = await scorers[0].recent(StreamKey(tenant, "hot"))
     seqs = [entry["result"]["seq"] for entry in history]
     assert seqs == sorted(set(seqs))
     for store in stores:
@@ -120,11 +125,9 @@ def test_the_record_of_another_stream_is_rebuilt_from_history(
 
 def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:
     async def run() -> tuple[list[bool], bytes | None]:
-        from gatewatch.service.storage.resp import Writes
-
-        store = StateStore(redis_url, tenant, 2000)
-        saved = await store.save(Writes(["f", "g"], [b"", b""], [b"first" + bytes(60), b"other"]))
-        packed = (await store.load(["f"]))[0]
+        store, (f, g) = StateStore(redis_url, tenant, 2000), (StreamKey(tenant, name) for name in "fg")
+        saved = await store.save(Writes(0.0, [f, g], [b"", b""], [b"first" + bytes(60), b"other"]))
+        packed = (await store.load([f]))[0]
         await store.close()
         return saved, packed
 
@@ -178,16 +181,14 @@ def test_a_record_stays_within_two_kibibytes() -> None:
     assert state.state_dtype(np.dtype(detector_state), 8).itemsize <= 2048
 
 
-def test_a_store_error_leaves_the_stream_as_it_was(detector: Detector, redis_url: str, tenant: str) -> None:
+def test_a_store_error_leaves_the_stream_as_it_was(detector: TrainedDetector, redis_url: str, tenant: str) -> None:
     """A save that another process overtook is refused by the fence, whatever the caller believes."""
 
     async def run() -> tuple[list[bool], bytes | None]:
-        from gatewatch.service.storage.resp import Writes
-
-        store = StateStore(redis_url, tenant, 2000)
-        await store.save(Writes(["f"], [b""], [b"first" + bytes(60)]))
-        saved = await store.save(Writes(["f", "g"], [b"", b""], [b"second", b"other"]))
-        packed = (await store.load(["f"]))[0]
+        store, (f, g) = StateStore(redis_url, tenant, 2000), (StreamKey(tenant, name) for name in "fg")
+        await store.save(Writes(0.0, [f], [b""], [b"first" + bytes(60)]))
+        saved = await store.save(Writes(0.0, [f, g], [b"", b""], [b"second", b"other"]))
+        packed = (await store.load([f]))[0]
         await store.close()
         return saved, packed
 

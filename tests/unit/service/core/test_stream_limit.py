@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from gatewatch.service.core.stream_limit import Newcomers
-from gatewatch.service.storage.store import StateStore
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.core.stream_limit import StreamLimit
 
 MOST = 10
-SIX, THREE, TWO = ["a", "b", "c", "d", "e", "f"], ["u", "v", "w"], ["x", "y"]
+SIX, THREE, TWO = ([StreamKey("t", name) for name in names] for names in ("abcdef", "uvw", "xy"))
+ONE = TWO[:1]
 
 
-class Counting(StateStore):
+class Counting:
     """A store with so many streams; its first answer may be a while on its way."""
 
     def __init__(self, streams: int) -> None:
@@ -29,7 +30,7 @@ def test_streams_that_are_begun_and_saved_while_they_are_counted_count() -> None
     async def run() -> int:
         store = Counting(4)
         store.arrives = arrives = asyncio.Event()
-        newcomers = Newcomers(store, MOST)
+        newcomers = StreamLimit(store, MOST)
         six = asyncio.create_task(newcomers.admit(SIX, SIX))
         await asyncio.sleep(0)
         assert await newcomers.admit(THREE, THREE) == 3
@@ -44,13 +45,13 @@ def test_streams_that_are_begun_and_saved_while_they_are_counted_count() -> None
 def test_what_another_batch_begins_is_waited_for_where_it_matters() -> None:
     async def run() -> int:
         store = Counting(4)
-        newcomers = Newcomers(store, MOST)
+        newcomers = StreamLimit(store, MOST)
         assert await newcomers.admit(THREE, THREE) == 3
-        assert await newcomers.admit(["x"], ["x"]) == 1  # there is room whatever becomes of the three
+        assert await newcomers.admit(ONE, ONE) == 1  # there is room whatever becomes of the three
         six = asyncio.create_task(newcomers.admit(SIX, SIX))
         await asyncio.sleep(0.01)
         assert not six.done()
-        newcomers.end(["x"])
+        newcomers.end(ONE)
         newcomers.end(THREE)  # of which two were refused, say
         store.streams = 6
         return await six
@@ -61,7 +62,7 @@ def test_what_another_batch_begins_is_waited_for_where_it_matters() -> None:
 def test_two_batches_never_wait_for_each_other_for_ever() -> None:
     async def run() -> list[int]:
         store = Counting(4)
-        newcomers = Newcomers(store, MOST)
+        newcomers = StreamLimit(store, MOST)
         assert await newcomers.admit(THREE, THREE) == 3
         assert await newcomers.admit(TWO, TWO) == 2
         store.streams = 8  # another process was faster, and both have to begin anew

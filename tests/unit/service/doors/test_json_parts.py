@@ -15,7 +15,7 @@ from gatewatch.service.doors.json_results import Result
 from gatewatch.service.errors import BadRequest, TooLarge
 from gatewatch.service.http.bodies import MEMBERS, Bodies
 
-WIRE = Wire(("pressure", "flow"), 60_000, 10_000)
+WIRE = Wire(("pressure", "flow"), 60_000, 10_000, "t")
 BAD = {
     "a text that looks like an end": {"stream": "},{", "values": {"flow": 1}},
     "objects inside": {"stream": "a", "tags": [{"a": 1}, {"b": 2}], "values": {"flow": 1}},
@@ -129,7 +129,7 @@ def test_one_reading_that_is_too_long_is_refused_unread() -> None:
 
 def test_a_model_of_many_channels_takes_long_readings() -> None:
     channels = tuple(f"a channel with a long name {number}" for number in range(3000))
-    wire = Wire(channels, 60_000, 10_000)
+    wire = Wire(channels, 60_000, 10_000, "t")
     sent = [{"stream": "a", "values": dict.fromkeys(channels, 1.25)}] * 3
     assert len(json.dumps(sent[0])) > PART_BYTES
     assert len(wire.columns(wire.read(json.dumps(sent).encode(), False, None)[0], 0)[1]) == 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatewatch.service.doors.json_readings import Readings, Wire
+from gatewatch.service.core.readings import Readings
+from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.doors.json_results import Result, answer, format_time, join
 from gatewatch.service.errors import BadRequest, TooLarge
 
@@ -16,7 +17,7 @@ NOW_MS = 1_800_000_000_000
 def checked(body: bytes | str, lines: bool = False) -> list[Readings | Result]:
     """Each reading of a body: accepted (one row), or its rejection."""
     raw = body if isinstance(body, bytes) else body.encode()
-    wire = Wire(CHANNELS, 60_000, 100)
+    wire = Wire(CHANNELS, 60_000, 100, "t")
     sent, _ = wire.read(raw, lines, None)
     alone = [wire.columns([item], NOW_MS) for item in sent]
     results, readings = wire.columns(sent, NOW_MS)

@@ -9,28 +9,36 @@ from typing import Any
 
 import pytest
 
-from gatewatch.service.core.contention import Turns
-from gatewatch.service.core.scorer import Answer, Scorer
-from gatewatch.service.doors.json_readings import Readings, Sent, Wire
+from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.readings import Readings
+from gatewatch.service.core.scorer import Answer
+from gatewatch.service.doors.json_readings import Sent, Wire
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
-from gatewatch.service.intake.batcher import BATCH_COST, BESIDE, DEPTH, LANES, Batcher
+from gatewatch.service.intake.batcher import BATCH_COST, MAX_PER_STREAM, SECOND_BATCH_MIN, WORKERS, Batcher
 from gatewatch.service.observability.metrics import Metrics
 
 
-class Recorder(Scorer):
+def names_of(batch: Readings) -> list[str]:
+    return [stream.name for stream in batch.streams]
+
+
+class Recorder:
     """A scorer that notes its batches, and answers each reading with its seq."""
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[str, int]]] = []
-        self.turns = Turns(random.Random(0))
+        self.turns = ContentionBackoff(random.Random(0))
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         await asyncio.sleep(0)
-        self.batches.append(list(zip(batch.streams, batch.seqs.tolist(), strict=True)))
+        self.batches.append(list(zip(names_of(batch), batch.seqs.tolist(), strict=True)))
         return [str(seq) for seq in batch.seqs.tolist()]
 
+    async def store_answers(self) -> bool:
+        return True
 
-WIRE = Wire(("pressure",), 60_000, 10_000)
+
+WIRE = Wire(("pressure",), 60_000, 10_000, "t")
 
 
 def request(*streams: str, first: int = 0) -> list[Sent]:
@@ -74,18 +82,20 @@ def test_a_request_is_not_cut_to_fill_a_batch() -> None:
 
 
 def test_many_readings_of_one_stream_keep_nobody_waiting() -> None:
-    deep, other = request(*["deep"] * (3 * DEPTH)), request("other", first=500)
+    deep, other = request(*["deep"] * (3 * MAX_PER_STREAM)), request("other", first=500)
     recorder, answers = gather([deep, other], batch_readings=1000)
     assert ("other", 500) in recorder.batches[0]
-    assert all(len(batch) <= DEPTH + 1 for batch in recorder.batches)
-    assert answers == [[str(n) for n in range(3 * DEPTH)], ["500"]]
+    assert all(len(batch) <= MAX_PER_STREAM + 1 for batch in recorder.batches)
+    assert answers == [[str(n) for n in range(3 * MAX_PER_STREAM)], ["500"]]
 
 
 def test_depth_is_that_of_the_batch_whoever_sent_it() -> None:
-    recorder, answers = gather([request("hot", first=at) for at in range(DEPTH + 8)] + [request("other", first=900)])
-    assert [len(batch) for batch in recorder.batches] == [DEPTH + 1, 8]
+    recorder, answers = gather(
+        [request("hot", first=at) for at in range(MAX_PER_STREAM + 8)] + [request("other", first=900)]
+    )
+    assert [len(batch) for batch in recorder.batches] == [MAX_PER_STREAM + 1, 8]
     assert ("other", 900) in recorder.batches[0]
-    assert answers[:-1] == [[str(at)] for at in range(DEPTH + 8)]
+    assert answers[:-1] == [[str(at)] for at in range(MAX_PER_STREAM + 8)]
 
 
 class Overrun(Recorder):
@@ -94,7 +104,7 @@ class Overrun(Recorder):
     async def score_batch(self, batch: Readings) -> list[Answer]:
         answers = await super().score_batch(batch)
         contended = Contended("other processes kept writing")
-        return [contended if stream == "a" else text for stream, text in zip(batch.streams, answers, strict=True)]
+        return [contended if stream == "a" else text for stream, text in zip(names_of(batch), answers, strict=True)]
 
 
 def test_a_contended_stream_fails_its_requests_and_nobody_else_in_their_batch() -> None:
@@ -106,10 +116,10 @@ def test_a_contended_stream_fails_its_requests_and_nobody_else_in_their_batch() 
 
 
 def test_of_a_request_that_failed_nothing_more_is_scored() -> None:
-    recorder, answers = gather([request(*["a"] * (2 * DEPTH)), request("b", first=900)], recorder=Overrun())
+    recorder, answers = gather([request(*["a"] * (2 * MAX_PER_STREAM)), request("b", first=900)], recorder=Overrun())
     assert isinstance(answers[0], Contended)
     assert answers[1] == ["900"]
-    assert sum(map(len, recorder.batches)) == DEPTH + 1
+    assert sum(map(len, recorder.batches)) == MAX_PER_STREAM + 1
 
 
 class Corrects(Recorder):
@@ -122,7 +132,7 @@ class Corrects(Recorder):
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         answers = await super().score_batch(batch)
-        for at, stream in enumerate(batch.streams):
+        for at, stream in enumerate(names_of(batch)):
             if stream == "late":
                 self.late.append(asyncio.get_running_loop().create_future())
                 asyncio.get_running_loop().call_later(0.01, self._answer, self.late[-1], str(answers[at]))
@@ -140,9 +150,9 @@ def test_answers_that_come_later_find_their_places() -> None:
     sent = [request("late", "a", "late", "b"), request("c", first=7)]
     _, answers = gather(sent, recorder=Corrects())
     assert answers == [["0", "1", "2", "3"], ["7"]]
-    deep = request(*["late", "a"] * (DEPTH + 3))
+    deep = request(*["late", "a"] * (MAX_PER_STREAM + 3))
     _, answers = gather([deep], recorder=Corrects())
-    assert answers == [[str(at) for at in range(2 * DEPTH + 6)]]
+    assert answers == [[str(at) for at in range(2 * MAX_PER_STREAM + 6)]]
 
 
 def test_a_correction_that_fails_fails_its_request_alone() -> None:
@@ -227,10 +237,12 @@ def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_
     monkeypatch.setattr("gatewatch.service.intake.batcher.time.perf_counter", lambda: clock[0])
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, Slow(clock), Metrics(), 2 * DEPTH, 10 * DEPTH, 10.0 * (DEPTH + 3) * 1000)
+        batcher = Batcher(
+            WIRE, Slow(clock), Metrics(), 2 * MAX_PER_STREAM, 10 * MAX_PER_STREAM, 10.0 * (MAX_PER_STREAM + 3) * 1000
+        )
         batcher.start()
         await batcher.submit(request("first"))
-        sent = [request(*["deep"] * (8 * DEPTH)), *(request(name) for name in "abcdef")]
+        sent = [request(*["deep"] * (8 * MAX_PER_STREAM)), *(request(name) for name in "abcdef")]
         jobs = [asyncio.create_task(batcher.submit(one)) for one in sent]
         results = await asyncio.gather(*jobs, return_exceptions=True)
         results += [await batcher.submit(request(*"gh"))]
@@ -238,7 +250,7 @@ def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_
         return list(results)
 
     deep, *others, last = asyncio.run(run())
-    assert deep == [str(at) for at in range(8 * DEPTH)]
+    assert deep == [str(at) for at in range(8 * MAX_PER_STREAM)]
     assert others[:4] == [["0"]] * 4
     assert all(isinstance(one, TooManyWaiting) for one in others[4:])
     assert last == ["0", "1"]
@@ -253,10 +265,10 @@ def test_a_deep_request_in_any_order_is_taken_in_order_and_answered_as_it_was_se
 
 
 def test_what_comes_later_of_a_stream_does_not_overtake() -> None:
-    deep, same, after = request(*["s"] * (DEPTH + 5)), request("s", "t", first=900), request("t", first=950)
+    deep, same, after = request(*["s"] * (MAX_PER_STREAM + 5)), request("s", "t", first=900), request("t", first=950)
     recorder, _ = gather([deep, same, after], batch_readings=1000)
     in_order = [reading for batch in recorder.batches for reading in batch]
-    assert [seq for stream, seq in in_order if stream == "s"] == [*range(DEPTH + 5), 900]
+    assert [seq for stream, seq in in_order if stream == "s"] == [*range(MAX_PER_STREAM + 5), 900]
     assert [seq for stream, seq in in_order if stream == "t"] == [901, 950]
 
 
@@ -280,11 +292,11 @@ def test_an_empty_request_waits_for_nothing() -> None:
     assert recorder.batches == []
 
 
-@pytest.mark.parametrize("count", [DEPTH - 1, DEPTH, DEPTH + 1])
+@pytest.mark.parametrize("count", [MAX_PER_STREAM - 1, MAX_PER_STREAM, MAX_PER_STREAM + 1])
 def test_all_of_a_deep_request_is_answered(count: int) -> None:
     recorder, answers = gather([request(*["s"] * count)])
     assert answers == [[str(n) for n in range(count)]]
-    assert len(recorder.batches) == (1 if count <= DEPTH else 2)
+    assert len(recorder.batches) == (1 if count <= MAX_PER_STREAM else 2)
 
 
 def test_a_rejection_gets_its_place_among_the_answers_of_a_shared_batch() -> None:
@@ -331,7 +343,7 @@ class Beside(Recorder):
         self.together: list[list[set[str]]] = []
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
-        mine = set(batch.streams)
+        mine = set(names_of(batch))
         self.under_way.append(mine)
         self.together.append(list(self.under_way))
         await asyncio.sleep(0.05 / len(self.together))
@@ -339,16 +351,16 @@ class Beside(Recorder):
         return await super().score_batch(batch)
 
 
-NAMES = [f"s{at}" for at in range(BESIDE)]
+NAMES = [f"s{at}" for at in range(SECOND_BATCH_MIN)]
 
 
 def test_where_many_wait_two_batches_are_under_way_of_different_streams() -> None:
     sent = [request(*NAMES), request(*(f"t{name}" for name in NAMES)), request(*NAMES, first=500)]
-    recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Beside())
+    recorder, answers = gather(sent, batch_readings=SECOND_BATCH_MIN, recorder=Beside())
     assert isinstance(recorder, Beside)
-    assert max(map(len, recorder.together)) == LANES
+    assert max(map(len, recorder.together)) == WORKERS
     assert all(len(set().union(*batches)) == sum(map(len, batches)) for batches in recorder.together)
-    assert answers == [[str(first + at) for at in range(BESIDE)] for first in (0, 0, 500)]
+    assert answers == [[str(first + at) for at in range(SECOND_BATCH_MIN)] for first in (0, 0, 500)]
     of_one = [seq for batch in recorder.batches for stream, seq in batch if stream == "s7"]
     assert of_one == [7, 507]
 
@@ -361,11 +373,11 @@ def test_where_few_wait_they_share_the_next_batch() -> None:
 
 
 def test_parts_of_a_request_that_end_out_of_turn_are_answered_in_its_order() -> None:
-    many = [f"s{at}" for at in range(4 * BESIDE)]
-    recorder, (answers,) = gather([request(*many)], batch_readings=BESIDE, recorder=Beside())
+    many = [f"s{at}" for at in range(4 * SECOND_BATCH_MIN)]
+    recorder, (answers,) = gather([request(*many)], batch_readings=SECOND_BATCH_MIN, recorder=Beside())
     assert isinstance(recorder, Beside)
     assert [batch[0][1] for batch in recorder.batches] != sorted(batch[0][1] for batch in recorder.batches)
-    assert answers == [str(at) for at in range(4 * BESIDE)]
+    assert answers == [str(at) for at in range(4 * SECOND_BATCH_MIN)]
 
 
 class Half(Beside):
@@ -381,35 +393,35 @@ class Half(Beside):
 
 
 def test_a_request_of_which_one_part_failed_fails_and_the_next_one_does_not() -> None:
-    many = [f"s{at}" for at in range(3 * BESIDE)]
-    _, answers = gather([request(*many), request(*many, first=5000)], batch_readings=BESIDE, recorder=Half())
+    many = [f"s{at}" for at in range(3 * SECOND_BATCH_MIN)]
+    _, answers = gather([request(*many), request(*many, first=5000)], batch_readings=SECOND_BATCH_MIN, recorder=Half())
     assert isinstance(answers[0], Contended)
-    assert answers[1] == [str(5000 + at) for at in range(3 * BESIDE)]
+    assert answers[1] == [str(5000 + at) for at in range(3 * SECOND_BATCH_MIN)]
 
 
 class Stall(Away):
     """Two batches are under way when Redis stalls, and both fail; those that come later take their time."""
 
     def __init__(self) -> None:
-        super().__init__(failures=LANES)
+        super().__init__(failures=WORKERS)
         self.begun = 0
         self.both = asyncio.Event()
 
     async def score_batch(self, batch: Readings) -> list[Answer]:
         self.begun += 1
-        if self.begun == LANES:
+        if self.begun == WORKERS:
             self.both.set()
         await self.both.wait()
-        if self.begun > LANES:
+        if self.begun > WORKERS:
             await asyncio.sleep(0.01)
         return await super().score_batch(batch)
 
 
 def test_one_stall_fails_the_two_batches_under_way_and_nobody_who_waits() -> None:
-    sent = [request(*(f"{stream}{at}" for at in range(BESIDE))) for stream in "abcdef"]
-    recorder, answers = gather(sent, batch_readings=BESIDE, recorder=Stall())
-    assert all(isinstance(answer, StoreUnavailable) for answer in answers[:LANES])
-    assert answers[LANES:] == [[str(at) for at in range(BESIDE)]] * 4
+    sent = [request(*(f"{stream}{at}" for at in range(SECOND_BATCH_MIN))) for stream in "abcdef"]
+    recorder, answers = gather(sent, batch_readings=SECOND_BATCH_MIN, recorder=Stall())
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers[:WORKERS])
+    assert answers[WORKERS:] == [[str(at) for at in range(SECOND_BATCH_MIN)]] * 4
     assert len(recorder.batches) == len(sent)
 
 

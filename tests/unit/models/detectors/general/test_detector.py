@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.detectors.detector import NORMAL, REASONS, WARMING_UP, Scanner
 from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
-from gatewatch.models.detectors.trained.detector import NORMAL, WARMING_UP, Detector
-from gatewatch.models.detectors.trained.score import REASONS
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import ArtefactError
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan, scan_together
@@ -28,7 +28,7 @@ Column = NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def general() -> Detector:
+def general() -> Scanner:
     return load_detector(model_folder("general"), ["x"])
 
 
@@ -73,7 +73,7 @@ def with_wild(value: float) -> Column:
 
 
 @pytest.fixture(scope="module")
-def scanned(general: Detector) -> dict[str, Scan]:
+def scanned(general: Scanner) -> dict[str, Scan]:
     columns = {"faulty": faulty(), "new level": with_level(10), "calm": noise(3000), "wild": with_wild(1e6)}
     found = scan_together(general, [recording(values, name=name) for name, values in columns.items()])
     return dict(zip(columns, found, strict=True))
@@ -104,7 +104,7 @@ def test_one_wild_reading_does_not_ring_and_does_not_teach(scanned: dict[str, Sc
 
 
 @pytest.mark.parametrize(("row", "garbage"), [(0, 1e6), (0, -9999), (5, 65535), (40, 1e6)])
-def test_garbage_at_the_start_does_not_blind_a_stream(general: Detector, row: int, garbage: float) -> None:
+def test_garbage_at_the_start_does_not_blind_a_stream(general: Scanner, row: int, garbage: float) -> None:
     streams = []
     for seed in range(4):
         values = 50 + noise(1500, seed)
@@ -116,7 +116,7 @@ def test_garbage_at_the_start_does_not_blind_a_stream(general: Detector, row: in
         assert found.score[1000:1003].max() > 1
 
 
-def test_what_is_missing_is_not_judged(general: Detector) -> None:
+def test_what_is_missing_is_not_judged(general: Scanner) -> None:
     values = 50 + noise(1100)
     values[1000] = 90
     values[1001:1025] = np.nan
@@ -125,7 +125,7 @@ def test_what_is_missing_is_not_judged(general: Detector) -> None:
     assert (found.status[1001:1025] == NORMAL).all()
 
 
-def test_the_end_of_a_sensor_alerts_within_an_open_incident(general: Detector) -> None:
+def test_the_end_of_a_sensor_alerts_within_an_open_incident(general: Scanner) -> None:
     values = 50 + noise(1200)
     values[980] = 90
     values[1000:] = np.nan
@@ -135,7 +135,7 @@ def test_the_end_of_a_sensor_alerts_within_an_open_incident(general: Detector) -
     assert found.alert[1000:].sum() == 1
 
 
-def test_what_happens_beside_a_dead_channel_is_told(general: Detector) -> None:
+def test_what_happens_beside_a_dead_channel_is_told(general: Scanner) -> None:
     dead = noise(2000, 1)
     dead[800:] = np.nan
     values = noise(2000)
@@ -157,7 +157,7 @@ def young(seed: int) -> dict[str, Column]:
 
 
 @pytest.mark.parametrize("kind", ["noise", "walk", "count", "wave"])
-def test_a_stream_is_not_anomalous_because_it_is_young(general: Detector, kind: str) -> None:
+def test_a_stream_is_not_anomalous_because_it_is_young(general: Scanner, kind: str) -> None:
     streams = [recording(young(seed)[kind], name=f"s{seed}") for seed in range(100)]
     found = scan_together(general, streams)
     assert all((one.status[:32] == WARMING_UP).all() for one in found)
@@ -167,7 +167,7 @@ def test_a_stream_is_not_anomalous_because_it_is_young(general: Detector, kind: 
     assert alerted <= 0.15
 
 
-def test_an_unknown_normal_stream_is_not_anomalous_because_it_is_young(general: Detector) -> None:
+def test_an_unknown_normal_stream_is_not_anomalous_because_it_is_young(general: Scanner) -> None:
     """Of streams that the floor of models.detectors.general.alert_budget was not chosen on; without it 5 % and 6 %."""
     corpus = generate(1300, 64, 5, (300,))
     states = general.initial(len(corpus.values))
@@ -180,7 +180,7 @@ def test_an_unknown_normal_stream_is_not_anomalous_because_it_is_young(general: 
     assert alerted.mean() < 0.04
 
 
-def test_an_unknown_stream_can_alert_within_its_first_64_readings(general: Detector) -> None:
+def test_an_unknown_stream_can_alert_within_its_first_64_readings(general: Scanner) -> None:
     alerted = 0
     for seed in range(20):
         values = 20 + noise(64, seed)
@@ -225,7 +225,7 @@ def test_a_hard_stream_gets_finite_scores_and_no_storm_of_alerts(kind: str) -> N
     assert np.allclose(found.attribution.sum(axis=1), 1, atol=1e-5)
 
 
-def test_an_anomaly_that_recurs_is_found_again_and_again(general: Detector) -> None:
+def test_an_anomaly_that_recurs_is_found_again_and_again(general: Scanner) -> None:
     values = 50 + noise(5000)
     rows = np.arange(1000, 5000, 250)
     for row in rows:
@@ -235,7 +235,7 @@ def test_an_anomaly_that_recurs_is_found_again_and_again(general: Detector) -> N
     assert found.alert.sum() <= len(rows) + 3
 
 
-def test_an_incident_alerts_again_only_when_it_gets_clearly_worse(general: Detector) -> None:
+def test_an_incident_alerts_again_only_when_it_gets_clearly_worse(general: Scanner) -> None:
     alike, worse = 50 + noise(1500), 50 + noise(1500)
     steps = 60 + np.arange(500) // 100 * 0.3
     alike[1000:], worse[1000:] = steps, steps
@@ -272,7 +272,7 @@ def test_many_channels_a_little_odd_are_odd_together() -> None:
     assert one < 1 < all_of_them
 
 
-def test_a_stream_scores_alike_alone_and_in_company(general: Detector) -> None:
+def test_a_stream_scores_alike_alone_and_in_company(general: Scanner) -> None:
     streams = [recording(5 * seed + noise(300, seed), name=f"s{seed}") for seed in range(9)]
     together = scan_together(general, streams)
     for one, company in zip(streams, together, strict=True):
@@ -281,7 +281,7 @@ def test_a_stream_scores_alike_alone_and_in_company(general: Detector) -> None:
         assert (alone.score == company.score).all()
 
 
-def test_storing_and_resuming_changes_nothing(general: Detector) -> None:
+def test_storing_and_resuming_changes_nothing(general: Scanner) -> None:
     whole = recording(day(400) + noise(400))
     unbroken = scan(general, whole)
     first = scan(general, whole.rows(0, 213))
@@ -291,7 +291,7 @@ def test_storing_and_resuming_changes_nothing(general: Detector) -> None:
     assert second.states.tobytes() == unbroken.states.tobytes()
 
 
-def test_a_larger_budget_alerts_more(general: Detector) -> None:
+def test_a_larger_budget_alerts_more(general: Scanner) -> None:
     streams = [recording(noise(2000, seed), name=f"s{seed}") for seed in range(20)]
     alerts = []
     for budget in (0.5, 2, 10):
@@ -300,7 +300,7 @@ def test_a_larger_budget_alerts_more(general: Detector) -> None:
     assert alerts[0] < alerts[1] < alerts[2]
 
 
-def test_what_is_ahead_changes_no_score(general: Detector) -> None:
+def test_what_is_ahead_changes_no_score(general: Scanner) -> None:
     values = day(600) + noise(600)
     other = values.copy()
     other[400:] = 99
@@ -339,5 +339,5 @@ def test_channels_are_asked_for_where_they_are_needed(artefact: Path) -> None:
     with pytest.raises(ArtefactError, match="has the channels pressure, flow; found x"):
         load_detector(artefact, ["x"])
     with pytest.raises(ArtefactError, match="the names of the channels"):
-        Detector.load(model_folder("general"))
+        TrainedDetector.load(model_folder("general"))
     assert not isinstance(load_detector(artefact), GeneralDetector)

@@ -7,9 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL, REASONS, Scanner
 from gatewatch.models.detectors.general.detector import load_detector
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, NORMAL, Detector
-from gatewatch.models.detectors.trained.score import REASONS
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan_together
 from tests.support.samples import START_MS
@@ -19,7 +18,7 @@ SHIFTED, CAME_BACK = 1000, 1250
 
 
 @pytest.fixture(scope="module")
-def general() -> Detector:
+def general() -> Scanner:
     return load_detector(model_folder("general"), ["x"])
 
 
@@ -28,7 +27,7 @@ def noise(rows: int) -> NDArray[np.float64]:
 
 
 @pytest.fixture(scope="module")
-def scanned(general: Detector) -> dict[str, Scan]:
+def scanned(general: Scanner) -> dict[str, Scan]:
     columns = {name: noise(4000) for name in ("returns", "stays", "lively", "quiet", "walk")}
     columns["returns"][SHIFTED:CAME_BACK] += 3
     columns["stays"][SHIFTED:] += 3

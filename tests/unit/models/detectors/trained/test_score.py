@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.detector import REASONS
 from gatewatch.models.detectors.trained.score import (
     ACCEPT_LIMIT,
     EVENT_LIMIT,
     NOISE_LIMIT,
-    REASONS,
     TEACHING_READINGS,
     Judged,
     ResidualCalibration,

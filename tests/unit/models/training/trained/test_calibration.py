@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, load_artefact
-from gatewatch.models.detectors.trained.detector import ANOMALOUS, Detector
+from gatewatch.models.detectors.detector import ANOMALOUS
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan, scan_together
@@ -31,16 +32,16 @@ def recordings(values: NDArray[np.float64]) -> list[Recording]:
     return [Recording("r", names, times, (3 + rows).astype(np.float32)) for rows in values]
 
 
-def calibrated(folder: Path, normal: NDArray[np.float64]) -> Detector:
+def calibrated(folder: Path, normal: NDArray[np.float64]) -> TrainedDetector:
     """An untrained network with thresholds learned on `normal`, for RATE events in a reading and as many levels."""
     names = tuple(f"c{at}" for at in range(normal.shape[2]))
     artefact = load_artefact(make_artefact(folder / "a", channels=names, event_threshold=1.0, level_threshold=1.0))
     splits = [Split(recording, HELD_OUT_FROM) for recording in recordings(normal)]
     manifest = calibrate_manifest(artefact.manifest, artefact.graph, splits, 2 * RATE)  # type: ignore[arg-type]
-    return Detector(Artefact(manifest, artefact.graph, bytes(8)))
+    return TrainedDetector(Artefact(manifest, artefact.graph, bytes(8)))
 
 
-def events(detector: Detector, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def events(detector: TrainedDetector, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The event parts of the scores, in units of the threshold."""
     return np.concatenate([found.parts[HELD_OUT_FROM:, 0] for found in scan_together(detector, recordings(values))])
 
@@ -60,7 +61,7 @@ def test_wild_readings_do_not_ring_in_the_threshold(tmp_path: Path) -> None:
     assert 0.7 * RATE < (events(detector, normal) > 1).mean() <= RATE
 
 
-def learned_from_few(folder: Path, normal: NDArray[np.float64]) -> tuple[Detector, Recording]:
+def learned_from_few(folder: Path, normal: NDArray[np.float64]) -> tuple[TrainedDetector, Recording]:
     """An untrained network with thresholds learned on the (rows, C) readings, too few for the rate; and those."""
     names = tuple(f"c{at}" for at in range(normal.shape[1]))
     times = START_MS + 60_000 * np.arange(len(normal), dtype=np.int64)
@@ -71,7 +72,7 @@ def learned_from_few(folder: Path, normal: NDArray[np.float64]) -> tuple[Detecto
     provisional = artefact.manifest.model_copy(update={"channels": described, "calibration": neutral_calibration})
     manifest = calibrate_manifest(provisional, artefact.graph, [Split(recording, len(normal) * 3 // 4)], 0.001)  # type: ignore[arg-type]
     assert manifest.calibration.confidence == "low"
-    return Detector(Artefact(manifest, artefact.graph, bytes(8))), recording
+    return TrainedDetector(Artefact(manifest, artefact.graph, bytes(8))), recording
 
 
 @pytest.mark.parametrize(("bump", "normal"), [(9.0, True), (40.0, False)])
@@ -89,10 +90,10 @@ def test_a_command_is_not_blamed_for_what_a_sensor_does(tmp_path: Path) -> None:
     detector, recording = learned_from_few(tmp_path, values)
     assert detector.manifest.training["switches"] == ["c1"]
     assert "taken for commands, which the forecast is shown and which hardly raise the score: c1." in model_card(
-        detector.manifest  # type: ignore[arg-type]
+        detector.manifest
     )
     assert scan(detector, recording).attribution[599, 1] < 1e-3
-    command = detector.manifest.channels[1]  # type: ignore[union-attr]
+    command = detector.manifest.channels[1]
     assert command.event_scale * command.spread == pytest.approx(1 / SWITCH_SHARE)
 
 
@@ -101,7 +102,7 @@ def test_liveliness_is_learned_but_of_what_may_rest(tmp_path: Path) -> None:
     values[:, 1] = np.arange(600) // 50 % 2
     values[:, 2] = 7.0
     detector, recording = learned_from_few(tmp_path, values)
-    noise, switch, constant = detector.manifest.channels  # type: ignore[union-attr]
+    noise, switch, constant = detector.manifest.channels
     changes = np.abs(np.diff(recording.values[:, 0].astype(np.float64)))
     assert noise.usual_lively * noise.change_scale == pytest.approx(changes.mean())
     assert noise.quiet_scale == 1.0

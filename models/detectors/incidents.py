@@ -1,0 +1,126 @@
+"""Incidents: when one begins and ends, and which reading raises its alert. Shared by all detectors.
+
+Anomalous readings that follow each other closely are one incident. What stands in a stream's state says how long ago it
+was last anomalous, last raised an alert, and each channel was last anomalous by itself.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewatch.models.detectors.detector import Floats, Records, Step, float32
+from gatewatch.models.detectors.trained.score import Judged
+from gatewatch.models.errors import ShapeError
+
+OPEN_READINGS = 30
+"""An incident stays open for so many normal readings after its last anomalous one."""
+
+JOIN_READINGS = 200
+"""Anomalous readings with fewer than so many normal ones between them are one incident, with one alert.
+
+On NAB, 50 / 200 / 500 rows gave 66.7 / 67.1 / 67.9 points and none 62.5 (measured on a prototype)."""
+
+MOST_READINGS = np.uint32(2**32 - 1)
+"""Counted of a stream; more are not."""
+
+
+def incident_fields(channels: int) -> list[Any]:
+    """The fields of a stream's state that say how its incidents stand: 4 bytes, and 2 a channel.
+
+    Readings, at most JOIN_READINGS, since the stream was last anomalous, since its last alert, and since each channel
+    was last anomalous by itself.
+    """
+    return [("calm", "<u2"), ("told", "<u2"), ("channel_calm", "<u2", (channels,))]
+
+
+def calms(states: Records) -> NDArray[np.uint16]:
+    """(B, 2 + C) a view of what `incident_fields` keep, in their order."""
+    return np.asarray(states.view(_calms(states.dtype))["calms"])
+
+
+@lru_cache
+def _calms(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    fields: Any = dtype.fields
+    block = ("<u2", (2 + fields["channel_calm"][0].shape[0],))
+    return np.dtype(
+        {"names": ["calms"], "formats": [block], "offsets": [fields["calm"][1]], "itemsize": dtype.itemsize}
+    )
+
+
+def is_open(states: Records) -> NDArray[np.bool_]:
+    """(B,) whether each stream's incident is open."""
+    return np.asarray(states["calm"] < OPEN_READINGS)
+
+
+def open_channels(states: Records) -> NDArray[np.bool_]:
+    """(B, C) whether each channel has an incident of its own open."""
+    return np.asarray(states["channel_calm"] < OPEN_READINGS)
+
+
+def with_incidents_ended(states: Records) -> Records:
+    """(B,) the same states with no incident to join: the next anomalous reading raises an alert."""
+    ended = states.copy()
+    calms(ended)[:] = JOIN_READINGS
+    return ended
+
+
+def check_shapes(channels: int, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> None:
+    """Raise ShapeError unless there is one reading of so many channels, and one time, for each state."""
+    if values.shape != (len(states), channels) or timestamps_ms.shape != states.shape:
+        raise ShapeError(
+            f"values {values.shape}, timestamps {timestamps_ms.shape}, states {states.shape}; "
+            f"expected ({len(states)}, {channels}) and ({len(states)},)"
+        )
+
+
+def conclude(
+    judged: Judged,
+    mid: Floats,
+    half: NDArray[np.float32],
+    residual: NDArray[np.float32],
+    states: Records,
+    warm_up: int,
+    urgent: NDArray[np.bool_] | np.bool_ = np.False_,
+) -> Step:
+    """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
+
+    So does a channel that begins to stand still or to be missing, and one whose own incident begins, unless an
+    alert has just gone out: what spreads from one channel to others is one incident.
+
+    Args:
+        warm_up: readings of a stream that are not judged yet.
+    """
+    readings, calm = states["readings"], calms(states)
+    warm = readings >= warm_up
+    strange = judged.score > 1.0
+    calmer = np.minimum(calm + 1, JOIN_READINGS)
+    if np.count_nonzero(strange):
+        anomalous = warm & strange
+        alone = anomalous[:, None] if judged.alone is None else judged.alone & anomalous[:, None]
+        begins = np.logical_or.reduce(alone & (calm[:, 2:] >= JOIN_READINGS), 1)
+        begins |= np.False_ if judged.stops is None else judged.stops
+        begins &= calm[:, 1] >= OPEN_READINGS
+        alert = anomalous & ((calm[:, 0] >= JOIN_READINGS) | urgent | begins)
+        calmer[:, 0] *= ~anomalous
+        calmer[:, 1] *= ~alert
+        calmer[:, 2:] *= ~alone
+    else:
+        anomalous = alert = strange
+    states["readings"] = readings + (readings < MOST_READINGS)
+    calm[:] = calmer
+    return Step(
+        score=float32(judged.score),
+        status=warm.view(np.uint8) + anomalous,  # WARMING_UP 0, NORMAL 1, ANOMALOUS 2
+        reason=judged.reason.astype(np.uint8),
+        alert=alert,
+        mid=mid,
+        half=half,
+        residual=residual,
+        attribution=judged.attribution.astype(np.float32),
+        parts=judged.parts,
+        states=states,
+    )

@@ -1,0 +1,138 @@
+"""Store and UnitOfWork: all that the core asks of whatever keeps streams; and Writes, what it hands over to be saved.
+
+A store keeps bytes and compares fences; what is in a record, only the core knows. service/storage is the store in
+Redis; the simulation has one that is a dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gatewatch.service.core.stream_key import StreamKey
+
+
+@dataclass
+class Writes:
+    """What is to be saved of several streams, in columns.
+
+    Attributes:
+        streams: their keys, each once.
+        fences: what the record must still begin with, see records.FENCE; b"" where there was none.
+        records: the new records.
+        slots: row in the columns above, offset and bytes of each new piece of history.
+        anew: rows whose history is begun anew.
+        earlier: row and slot (0 or 1) to an earlier record that is kept.
+        opened, closed: streams that are in an incident; streams whose incident ended.
+        alerts: row and text of each alert that is to be told once it is saved, see bookkeeping.py.
+        at: when that was, in Unix seconds: the score of what is put into sorted sets.
+        unlisted: rows of streams to be put into the list of all streams; the store fills them in.
+    """
+
+    at: float
+    streams: list[StreamKey] = field(default_factory=list)
+    fences: list[bytes] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    slots: list[tuple[int, int, bytes]] = field(default_factory=list)
+    anew: list[int] = field(default_factory=list)
+    earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    opened: set[StreamKey] = field(default_factory=set)
+    closed: set[StreamKey] = field(default_factory=set)
+    alerts: list[tuple[int, bytes]] = field(default_factory=list)
+    unlisted: list[int] = field(default_factory=list)
+
+
+class UnitOfWork(Protocol):
+    """The records of some streams from their load to their save. Nothing is locked: a save compares fences."""
+
+    @property
+    def packed(self) -> Sequence[bytes | None]:
+        """The records as bytes, None for a stream without one."""
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether they are what this process saved last, and the store was not asked yet."""
+
+    @property
+    def unsure(self) -> bool:
+        """Whether what was sent may have been saved though `saved` says that it was not."""
+
+    async def confirmed(self, compared: bool) -> bool:
+        """Whether the records are what they were taken for, before anything is done that follows from them.
+
+        Where they are not, they are forgotten: the next unit of work loads them.
+
+        Args:
+            compared: everything is to be saved, so that a save that compares will find out.
+        """
+
+    async def send(self, writes: Writes) -> None:
+        """Send what is to be saved; `saved` waits for the answer, and meanwhile there is time for other things."""
+
+    async def saved(self) -> list[bool]:
+        """Which of the streams sent were saved: all, unless another process wrote one of them since the load."""
+
+
+class Store(Protocol):
+    """Keeps streams: record, history, settings, earlier records, alerts to be told. Each method is one round trip.
+
+    Each raises StoreUnavailable when the store does not answer, ForeignValue where somebody else's value is in the way.
+    """
+
+    def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Load the records of streams, each named once; with `cached` not those that this process saved last."""
+
+    def seeds(self, streams: Sequence[StreamKey]) -> list[int]:
+        """Where the checksums of the streams' records start."""
+
+    async def ping(self) -> bool:
+        """Whether the store answers at once."""
+
+    async def load(self, streams: Sequence[StreamKey]) -> list[bytes | None]:
+        """The streams' records as bytes, None for a stream without one."""
+
+    async def load_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """The streams' history rings, empty for a stream without one."""
+
+    async def history_numbers(
+        self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]
+    ) -> list[int | None]:
+        """The number that stands at a place (first and last byte) of each stream's history, None where nothing does."""
+
+    async def load_old_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """The histories that versions before record format 4 kept, empty where there is none."""
+
+    async def drop_old_histories(self, streams: Sequence[StreamKey]) -> None:
+        """Forget the histories of versions before record format 4."""
+
+    async def load_settings(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """What was saved as the streams' settings, empty for a stream without any."""
+
+    async def save_settings(self, stream: StreamKey, settings: bytes) -> None:
+        """Keep a stream's settings, for the day its record is lost."""
+
+    async def load_earlier(self, streams: Sequence[StreamKey]) -> list[list[bytes]]:
+        """The two earlier records of streams with a reorder window, empty where there is none."""
+
+    async def quarantine(self, stream: StreamKey, record: bytes) -> None:
+        """Keep a copy of a record that cannot be read, for a look later; the last one of a stream stays."""
+
+    async def count_streams(self) -> int:
+        """How many streams there are."""
+
+    async def untold(self) -> list[tuple[bytes, float]]:
+        """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""
+
+    async def claim(self, alerts: Sequence[tuple[bytes, float]]) -> list[bytes]:
+        """Those of some alerts that nobody else took over meanwhile; the caller tells them. They have a new time."""
+
+    async def told(self, alerts: Sequence[bytes]) -> None:
+        """Take alerts off: they were told."""
+
+    async def claim_takeover(self, service: str, model: str) -> tuple[int, int, str]:
+        """The number of a service with a model, the highest number, and its model; see takeover.py."""
+
+    async def takeover(self, service: str, number: int, model: str) -> tuple[int, str, str]:
+        """The highest number, its model, and who took it; at least this one: the store may have forgotten it."""
