@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gatewatch.models.artefact.files import CANARY, Artefact, GeneralManifest, Manifest
+from gatewatch.models.detectors.detector import STATUSES, Detector
 from gatewatch.models.detectors.general.detector import GeneralDetector
-from gatewatch.models.detectors.trained.detector import STATUSES, Detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import ArtefactError
 
 READINGS: Final = 160
@@ -100,7 +101,7 @@ def verify(artefact: Artefact) -> int:
 
 
 def _detector(artefact: Artefact, channels: Sequence[str]) -> Detector:
-    return GeneralDetector(artefact, channels) if channels else Detector(artefact)
+    return GeneralDetector(artefact, channels) if channels else TrainedDetector(artefact)
 
 
 def _score(

@@ -176,7 +176,7 @@ class Database:
         """Which of the tenant's keys holds a value of another kind than ours, and what to do; empty if none does."""
         commands = self.commands
         kinds = {commands.streams_key: "zset", commands.open_key: "zset", commands.alerts_key: "zset"}
-        kinds |= {commands.epoch_key: "string", commands.takeover_key: "hash"}
+        kinds |= {commands.epoch_key: "string", commands.takeover_key: "hash", commands.rules_key: "hash"}
         with contextlib.suppress(Exception):
             for key, expected in kinds.items():
                 found = text(await self.ask_one(b"TYPE", key.encode()))
