@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,13 @@ from gatewatch.service.cli_support.repository import By, Models, Note, open_repo
 from gatewatch.service.cli_support.terminal import tell, tell_columns, warn_in_one_line
 
 app = typer.Typer(no_args_is_help=True, help="The repository of models: versions, and words that point to them.")
+
+Url = Annotated[str, typer.Option("--url", help="the service")]
+Through = Annotated[
+    str | None, typer.Option("--url", help="have this service do it, which verifies the version on its own machine")
+]
+Pin = Annotated[bool, typer.Option("--pin", help="PATTERN is the name of one stream, which goes before all patterns")]
+SERVICE = "http://127.0.0.1:8000"
 
 Alias = Annotated[str, typer.Option("--alias", help="the word that is moved")]
 
@@ -71,6 +79,7 @@ def promote(
         bool, typer.Option("--other-channels", help="its channels may differ from those of the version before")
     ] = False,
     models: Models = None,
+    url: Through = None,
     by: By = None,
     note: Note = "",
 ) -> None:
@@ -78,6 +87,11 @@ def promote(
     if "@" not in version:
         raise GatewatchError(f"which version of {version}? Expected one as {version}@3 or {version}@challenger")
     reference = Reference.of(version)
+    if url is not None:
+        word: int | str = int(reference.word) if reference.word.isdecimal() else reference.word
+        sent = {"version": word, "alias": alias, "note": note, "other_channels": other_channels}
+        _have_moved(url, reference.model, "promote", sent, models, by)
+        return
     change = open_repository(models).promote(
         reference.model, reference.word, by or user(), alias, note, other_channels=other_channels
     )
@@ -89,10 +103,14 @@ def rollback(
     model: Annotated[str, typer.Argument(help="the model, as pumps")],
     alias: Alias = CHAMPION,
     models: Models = None,
+    url: Through = None,
     by: By = None,
     note: Note = "",
 ) -> None:
     """Point a word to the version that it pointed to before, verified anew; again: to the one before that."""
+    if url is not None:
+        _have_moved(url, model, "rollback", {"alias": alias, "note": note}, models, by)
+        return
     _tell_moved(open_repository(models).rollback(model, by or user(), alias, note))
 
 
@@ -128,6 +146,77 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def rules(url: Url = SERVICE) -> None:
+    """Which model each stream has: pins, and patterns in order."""
+    from gatewatch.service.client.models import read_rules
+
+    _tell_rules(read_rules(url))
+
+
+@app.command()
+def assign(
+    pattern: Annotated[str, typer.Argument(help="which streams: * is anything, ? one character, [ab] one of these")],
+    model: Annotated[
+        str, typer.Argument(help="pumps, pumps@champion, pumps@3, or default: the one of GATEWATCH_MODEL")
+    ],
+    first: Annotated[bool, typer.Option("--first", help="before all other patterns; else behind them")] = False,
+    pin: Pin = False,
+    url: Url = SERVICE,
+) -> None:
+    """Have a running service score streams with a model. A pattern that is there already stays in its place."""
+    from gatewatch.service.client.models import change_rules
+
+    def assigned(known: dict[str, Any]) -> None:
+        rule = {"pattern": pattern, "model": model}
+        at = next((at for at, one in enumerate(known["rules"]) if one["pattern"] == pattern), None)
+        if pin:
+            known["pins"][pattern] = model
+        elif at is not None and not first:
+            known["rules"][at] = rule
+        else:
+            others = [one for one in known["rules"] if one["pattern"] != pattern]
+            known["rules"] = [rule, *others] if first else [*others, rule]
+
+    _tell_rules(change_rules(url, assigned))
+
+
+@app.command()
+def unassign(
+    pattern: Annotated[str, typer.Argument(help="as it was assigned")], pin: Pin = False, url: Url = SERVICE
+) -> None:
+    """Take a rule or a pin away; its streams have the model of the next rule that fits them."""
+    from gatewatch.service.client.models import change_rules
+
+    def without(known: dict[str, Any]) -> None:
+        if pattern not in (known["pins"] if pin else [one["pattern"] for one in known["rules"]]):
+            raise GatewatchError(f"there is no {'pin of' if pin else 'rule for'} {pattern}")
+        if pin:
+            del known["pins"][pattern]
+        else:
+            known["rules"] = [one for one in known["rules"] if one["pattern"] != pattern]
+
+    _tell_rules(change_rules(url, without))
+
+
+def _have_moved(url: str, model: str, what: str, sent: dict[str, Any], models: str | None, by: str | None) -> None:
+    """Have a service promote or roll back; it knows its repository, and who asks."""
+    from gatewatch.service.client.models import move_alias
+
+    if models is not None or by is not None:
+        raise GatewatchError("--models and --by are of the command itself; a service (--url) knows both")
+    _tell_moved_to(move_alias(url, model, what, sent))
+
+
+def _tell_rules(known: Mapping[str, Any]) -> None:
+    versions = {name: f"version {chosen['version']}" for name, chosen in known["versions"].items()}
+    rows = [(f"{stream} (pin)", model, versions.get(model, "")) for stream, model in sorted(known["pins"].items())]
+    rows += [(rule["pattern"], rule["model"], versions.get(rule["model"], "")) for rule in known["rules"]]
+    tell_columns(("streams", "model", "now"), [*rows, ("*", "default", "")])
+    for warning in known.get("warnings", ()):
+        warn_in_one_line(warning)
+
+
 def _aliases(model: Model) -> str:
     return ", ".join(f"{alias} {target.version}" for alias, target in sorted(model.aliases.items()))
 
@@ -141,8 +230,12 @@ def _what(change: Change) -> str:
 
 
 def _tell_moved(change: Change) -> None:
-    was = f", before {change.was}" if change.was is not None else ""
-    tell(f"{change.after.model}@{change.alias} is version {change.version}{was} (revision {change.after.revision})")
+    _tell_moved_to({"model": change.after.model, "revision": change.after.revision, **change.model_dump()})
+
+
+def _tell_moved_to(change: Mapping[str, Any]) -> None:
+    was = f", before {change['was']}" if change["was"] is not None else ""
+    tell(f"{change['model']}@{change['alias']} is version {change['version']}{was} (revision {change['revision']})")
 
 
 def _described(version: Version, artefact: Artefact) -> list[str]:

@@ -76,8 +76,12 @@ def lines_of(page: Path) -> list[str]:
 def options() -> dict[str, set[str]]:
     """The options of each command of gatewatch; those of gatewatch itself under an empty name."""
     group = typer.main.get_command(command)
-    found = {"": group, **group.commands}  # type: ignore[attr-defined]
-    return {name: {"--help", *(o for p in one.params for o in p.opts)} for name, one in found.items()}
+    found = {"": [group], **{name: [one, *_below(one)] for name, one in group.commands.items()}}  # type: ignore[attr-defined]
+    return {name: {"--help", *(o for one in ones for p in one.params for o in p.opts)} for name, ones in found.items()}
+
+
+def _below(one: Any) -> list[Any]:
+    return list(getattr(one, "commands", {}).values())
 
 
 def source_of(module: str) -> str:
