@@ -61,13 +61,13 @@ class Administration:
         assignments: Assignments,
         verifier: Verifier,
         names: Names,
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[], None],
         look_s: float,
     ) -> None:
         """Join what it works with.
 
         Args:
-            on_failure: is told the name of a model whose new version cannot be served.
+            on_failure: is called for each version that cannot be served.
             look_s: time between looks at the repository.
         """
         self._access = access
@@ -77,7 +77,6 @@ class Administration:
         self._on_failure = on_failure
         self._look_s = look_s
         self._revisions: Mapping[str, int] = {}
-        self._failed: dict[str, int] = {}
 
     async def models(self) -> list[Change]:
         """The last change of each model, and how it stands since."""
@@ -191,7 +190,7 @@ class Administration:
             log.error("the repository of models cannot be followed", error=str(error))
 
     def _refused(self, name: str, error: Exception) -> None:
-        self._on_failure(Reference.of(name).model)
+        self._on_failure()
         log.error("the model before goes on: its new version cannot be served", model=name, error=str(error))
 
     async def _resolve(self, rules: Rules) -> dict[str, Chosen]:

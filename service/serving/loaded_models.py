@@ -74,6 +74,10 @@ class LoadedModels(Generic[M]):
         loaded.used_at = time.monotonic()
         return loaded.model
 
+    def has(self, chosen: Chosen) -> bool:
+        """Whether a model is in memory."""
+        return chosen.sha256 in self._loaded
+
     async def get(self, chosen: Chosen) -> M:
         """A model, loaded and verified if need be; who wants it meanwhile waits for the same.
 
@@ -108,6 +112,7 @@ class LoadedModels(Generic[M]):
         try:
             model, size = await self._access.ask(lambda repository: self._made(repository, chosen))
         except ArtefactError as error:
+            log.error("model not loaded", model=chosen.digest.hex(), version=chosen.version, error=str(error))
             self._refused[chosen.sha256] = time.monotonic() + REFUSED_S, error
             raise
         finally:

@@ -59,7 +59,7 @@ class Process:
 
     administration: Administration
     assignments: Assignments
-    refused: list[str]
+    refused: list[int]
 
     @property
     def versions(self) -> dict[str, int]:
@@ -69,10 +69,12 @@ class Process:
 def process(store: StateStore, repository: Repository | None) -> Process:
     async def nothing(_: Assignment) -> None: ...
 
-    access, refused = RepositoryAccess(repository), list[str]()
+    access, refused = RepositoryAccess(repository), list[int]()
     assignments = Assignments(RulesStore(store), nothing)
     loaded = LoadedModels(access, lambda artefact: artefact, 10, 2**30, lambda *_: None)
-    return Process(Administration(access, assignments, loaded, store, refused.append, 1.0), assignments, refused)
+    return Process(
+        Administration(access, assignments, loaded, store, lambda: refused.append(1), 1.0), assignments, refused
+    )
 
 
 @asynchronous
@@ -128,7 +130,7 @@ async def test_a_bad_artefact_leaves_the_one_before_and_is_an_error_to_who_promo
         await one.administration.promote("pumps", "2", "champion", "bob", "", None, False)
     assert one.versions == {"pumps@champion": 1}
     assert repository.model("pumps").aliases["champion"].version == 1
-    assert one.refused == ["pumps"]
+    assert one.refused == [1]
 
 
 @asynchronous
@@ -142,7 +144,7 @@ async def test_a_bad_artefact_that_was_promoted_past_the_service_leaves_the_one_
     (Path(repository.url) / "artefacts" / sha256 / GRAPH).unlink()
     await one.administration.follow()
     assert one.versions == {"pumps@champion": 1}
-    assert one.refused == ["pumps"]
+    assert one.refused == [1]
     repository.promote("pumps", "3", "ann")
     await one.administration.follow()
     assert one.versions == {"pumps@champion": 3}
