@@ -176,9 +176,13 @@ class Repository:
         """What was done last to each model, and how it stands since; in the order of their names."""
         return [self._read(name, number) for name, number in self.revisions().items()]
 
-    def model(self, name: str) -> Model:
-        """How a model stands. Raises UnknownModel where there is none of this name."""
-        model = self._standing(name)
+    def model(self, name: str, revision: int | None = None) -> Model:
+        """How a model stands. Raises UnknownModel where there is none of this name.
+
+        Args:
+            revision: as `revisions` just gave it, which saves a listing.
+        """
+        model = self._read(name, revision).after if revision else self._standing(name)
         if not model.revision:
             there = listed(list(self.revisions())) or "none"
             raise UnknownModel(f"there is no model {name} in {self.url}; there are: {there}")

@@ -28,7 +28,7 @@ from gatewatch.service.errors import (
 )
 from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.repository_access import RepositoryAccess
-from gatewatch.service.serving.rules import DEFAULT, Assignment, Chosen, Rules, fits, literal_prefix
+from gatewatch.service.serving.rules import Assignment, Chosen, Rules, fits, literal_prefix
 
 log = structlog.get_logger(__name__)
 
@@ -130,6 +130,7 @@ class Administration:
             Outdated: the rules have another number.
             UnusableModel: a version that cannot be served.
         """
+        known = {rule.pattern for rule in self._assignments.now.assignment.rules.rules}
         chosen = await self._resolve(rules)
 
         async def decide(before: Assignment) -> Assignment | None:
@@ -143,20 +144,30 @@ class Administration:
             return Assignment(rules=rules, versions=versions, at=_now(), by=by)
 
         assignment = await self._assignments.change(decide)
-        return assignment, await self._warnings(rules)
+        new = [rule.pattern for rule in rules.rules if rule.pattern not in known]
+        return assignment, [f"no stream fits {pattern} yet" for pattern in new if not await self._fits_any(pattern)]
 
-    async def follow(self, by: str = "") -> None:
-        """Have the assignment say what the aliases in the repository say. Raises ServiceError."""
-        assignment = self._assignments.now.assignment
-        chosen = await self._read(assignment.rules.references())
+    async def follow(self, by: str = "", only: Sequence[str] | None = None) -> None:
+        """Have the assignment say what the aliases in the repository say.
+
+        Args:
+            only: of the models that the rules name; without it all.
+
+        Raises:
+            ModelAway: the repository is away, or gives a version only in part: look again.
+            StoreUnavailable: Redis is away.
+        """
+        known = self._assignments.now.assignment.versions
+        chosen, away = await self._read(list(known) if only is None else only), None
         for name, choice in list(chosen.items()):
-            if _later(assignment.versions.get(name), choice) == assignment.versions.get(name):
+            if name in known and _later(known[name], choice) == known[name]:
                 continue
             try:
                 await self._verifier.verify(choice)
             except ArtefactError as error:
                 self._refused(name, error)
                 del chosen[name]
+                away = error if isinstance(error, RepositoryError) else away
 
         async def decide(before: Assignment) -> Assignment | None:
             versions = {
@@ -168,6 +179,8 @@ class Administration:
             return before.model_copy(update={"versions": versions, "at": _now(), "by": by or "the repository"})
 
         await self._assignments.change(decide)
+        if away is not None:
+            raise _as_answer(away) from away
 
     async def watch(self) -> None:
         """Look at the repository now and then, until cancelled."""
@@ -179,10 +192,10 @@ class Administration:
     async def _look(self) -> None:
         try:
             revisions = await self._ask(lambda repository: repository.revisions())
-            known = self._assignments.now.assignment.versions
-            named = {Reference.of(name).model for name in known}
-            if any(revisions.get(name) != self._revisions.get(name) for name in named):
-                await self.follow()
+            named = {name: Reference.of(name).model for name in self._assignments.now.assignment.versions}
+            changed = [name for name, model in named.items() if revisions.get(model, 0) > self._revisions.get(model, 0)]
+            if changed:
+                await self.follow(only=changed)
                 self._revisions = revisions
         except StoreUnavailable as error:
             log.warning("the repository of models cannot be followed", error=str(error))
@@ -196,7 +209,7 @@ class Administration:
     async def _resolve(self, rules: Rules) -> dict[str, Chosen]:
         """The version that each model named in rules has; each that is new here is verified."""
         try:
-            chosen = await self._read(rules.references())
+            chosen = await self._read(rules.references(), strictly=True)
         except NoSuchModel as error:
             raise InvalidRules(str(error)) from error
         known = self._assignments.now.assignment.versions
@@ -209,27 +222,25 @@ class Administration:
                     raise _as_answer(error) from error
         return chosen
 
-    async def _read(self, names: Sequence[str]) -> dict[str, Chosen]:
-        if not names:
-            return {}
+    async def _read(self, names: Sequence[str], strictly: bool = False) -> dict[str, Chosen]:
+        """The version that each model named has now; `strictly`: one that is not there is an error."""
 
         def find(repository: Repository) -> dict[str, Chosen]:
+            revisions, found = repository.revisions(), {}
             models: dict[str, Model] = {}
-            found = {}
             for name in names:
                 reference = Reference.of(name)
-                model = models.get(reference.model) or repository.model(reference.model)
-                models[reference.model] = model
-                found[name] = Chosen.of(model, reference.word)
+                try:
+                    if reference.model not in models:
+                        models[reference.model] = repository.model(reference.model, revisions.get(reference.model))
+                    found[name] = Chosen.of(models[reference.model], reference.word)
+                except UnknownModel as error:
+                    if strictly:
+                        raise
+                    log.error("a model of the rules is not in the repository any more", error=str(error))
             return found
 
-        return await self._ask(find)
-
-    async def _warnings(self, rules: Rules) -> list[str]:
-        """What may be wrong with rules that can be gone by."""
-        return [
-            f"no stream fits {rule.pattern} yet" for rule in rules.rules if not await self._fits_any(rule.pattern)
-        ] + [f"{DEFAULT} stands behind every rule anyway" for rule in rules.rules[-1:] if rule.model == DEFAULT]
+        return await self._ask(find) if names else {}
 
     async def _fits_any(self, pattern: str) -> bool:
         begin = literal_prefix(pattern)
