@@ -64,15 +64,18 @@ def canary_of(manifest: Manifest | GeneralManifest, graph: bytes) -> bytes | Non
     return canary.model_dump_json().encode()
 
 
-def verify(artefact: Artefact) -> int:
+def verify(artefact: Artefact, detector: Detector | None = None) -> int:
     """Score an artefact's canary again; returns its number of readings, 0 where the artefact has none.
+
+    Args:
+        detector: of a trained artefact, if there is one already.
 
     Raises:
         ArtefactError: the model cannot be run or serves no live streams, or gives the canary other scores.
     """
     if artefact.canary is None:
         channels = OF_THE_GENERAL if isinstance(artefact.manifest, GeneralManifest) else ()
-        _detector(artefact, channels).require_live()
+        (detector or _detector(artefact, channels)).require_live()
         return 0
     try:
         kept = Canary.model_validate_json(artefact.canary)
@@ -83,7 +86,8 @@ def verify(artefact: Artefact) -> int:
             raise ValueError("a reading without a score, or a score without a reading")
     except (ValidationError, ValueError, OverflowError) as error:
         raise ArtefactError(f"{CANARY}: it is no canary ({str(error).splitlines()[0]}); train again") from error
-    detector = _detector(artefact, kept.channels if isinstance(artefact.manifest, GeneralManifest) else ())
+    if detector is None:
+        detector = _detector(artefact, kept.channels if isinstance(artefact.manifest, GeneralManifest) else ())
     detector.require_live()
     if list(detector.channels) != kept.channels:
         raise ArtefactError(f"{CANARY}: its channels are not the model's; train again")
