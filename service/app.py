@@ -20,10 +20,14 @@ from starlette.routing import Match, Route
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
 from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.service.clock import SystemClock
+from gatewatch.service.core.build import build_core
 from gatewatch.service.core.contention import ContentionBackoff
-from gatewatch.service.core.scorer import Scorer
-from gatewatch.service.core.takeover import Takeover, served_name
-from gatewatch.service.doors.json_readings import Wire
+from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.doors.door import StreamNames
+from gatewatch.service.doors.json_door import JsonDoor
+from gatewatch.service.doors.ndjson_door import NdjsonDoor
+from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import (
     ForeignValue,
     MethodNotAllowed,
@@ -36,16 +40,20 @@ from gatewatch.service.errors import (
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
-from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, refused, reply
+from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, problem_reply, send_reply
 from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import Parts, router
+from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
+from gatewatch.service.intake.queue import Queue
 from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.runtime import keep_freed_memory
+from gatewatch.service.serving.registry import Registry
+from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 
@@ -53,27 +61,23 @@ log = structlog.get_logger(__name__)
 
 
 class Service(FastAPI):
-    """The FastAPI app, past which readings go straight to Ingest."""
+    """The FastAPI app, which asks who calls before anything else."""
 
-    def __init__(self, ingest: Ingest, **settings: Any) -> None:
+    def __init__(self, callers: Callers, **settings: Any) -> None:
         super().__init__(**settings)
-        self._ingest = ingest
+        self._callers = callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route a request: readings to Ingest, all else to FastAPI, HEAD as GET; the server sends no body for it."""
+        """Route a request, HEAD as GET; the server sends no body for it."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
         try:
-            self._ingest.callers.check(scope["method"], scope["headers"])
+            self._callers.check(scope["method"], scope["headers"])
         except ServiceError as error:
-            await reply(send, refused(error))
+            await send_reply(send, problem_reply(error))
             return
-        if Ingest.takes(scope["path"]):
-            await self._ingest(scope, receive, send)
-        else:
-            as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-            await super().__call__(as_get, receive, send)
+        await super().__call__({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, send)
 
 
 def create_app(settings: Settings | None = None, tally: Tally | None = None) -> FastAPI:
@@ -96,27 +100,43 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     detector.require_live()
     metrics = Metrics(tally)
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
+    clock = SystemClock()
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
-    wire = Wire(detector.channels, int(settings.future_s * 1000), settings.request_readings, settings.tenant)
-    turns = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
-    takeover = Takeover(store, served_name(detector), metrics)
+    decoder = ReadingDecoder(detector.channels, int(settings.future_s * 1000), settings.request_readings)
+    registry = Registry(ServedModel(detector, decoder, settings.history_readings))
+    backoff = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
+    takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
-    scorer = Scorer(
-        detector,
+    core = build_core(
+        registry,
         store,
         metrics,
-        settings.history_readings,
-        settings.save_attempts,
-        settings.streams,
-        turns,
+        backoff,
         takeover,
-        settings.correcting_ms,
+        clock,
+        save_attempts=settings.save_attempts,
+        most_streams=settings.streams,
+        correcting_ms=settings.correcting_ms,
     )
-    batcher = Batcher(wire, scorer, metrics, settings.batch_readings, settings.waiting_readings, settings.waiting_ms)
+    admission = Admission(settings.waiting_readings, settings.waiting_ms)
+    batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     callers = Callers((*settings.allowed_hosts, settings.host))
-    ingest = Ingest(wire, batcher, bodies, callers, Rejected(metrics), settings.all_rejected_is_422)
+    lines = NdjsonDoor()
+    doors, names = (JsonDoor(lines), lines), StreamNames(settings.tenant)
+    ingest = Ingest(
+        doors,
+        registry,
+        names,
+        batcher,
+        bodies,
+        callers,
+        Rejected(metrics, clock),
+        metrics,
+        clock,
+        settings.all_rejected_is_422,
+    )
     drain = Drain(settings.drain_s)
 
     @asynccontextmanager
@@ -130,7 +150,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             )
         batcher.start()
         await readiness.begin()
-        bookkeeping = asyncio.create_task(scorer.books.run(), name="bookkeeping")
+        bookkeeping = asyncio.create_task(core.books.run(), name="bookkeeping")
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
@@ -141,15 +161,15 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
         await batcher.stop()
-        await scorer.corrector.finish()
+        await core.corrector.finish()
         bookkeeping.cancel()
         with contextlib.suppress(StoreUnavailable):
-            await scorer.books.settle()
+            await core.books.settle()
         await store.close()
         log.info("stopped")
 
     app = Service(
-        ingest,
+        callers,
         title="Gatewatch",
         version=version("gatewatch"),
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
@@ -159,7 +179,9 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         redoc_url=None,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
-    app.state.parts = Parts(settings, detector, store, scorer, metrics, bodies, readiness, drain)
+    app.state.parts = Parts(
+        settings, registry, store, core.inspection, lines.encoder, ingest, metrics, bodies, readiness, drain
+    )
     app.include_router(router)
     _answer_problems(app, metrics)
     generate = app.openapi

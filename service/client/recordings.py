@@ -15,7 +15,7 @@ from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.recording import LONGEST_NAME, MOST_CHANNELS, MOST_IN_MEMORY, Recording
 from gatewatch.models.recordings.values import LARGEST, LATEST_S
 from gatewatch.service.client.remote import ask, connected
-from gatewatch.service.doors.json_readings import STREAM_NAME
+from gatewatch.service.doors.door import STREAM_NAME
 
 POINTS = 10_000
 """Asked for at once; a Prometheus server gives at most 11,000 a series."""

@@ -18,9 +18,11 @@ import numpy as np
 import structlog
 
 from gatewatch.models.detectors.detector import REASONS, STATUSES
+from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.readings import Readings
+from gatewatch.service.core.outcomes import Refused
+from gatewatch.service.core.readings import Batch
 from gatewatch.service.core.sequencing import Round
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
@@ -28,7 +30,8 @@ from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gatewatch.service.core.scorer import Applied, Lanes
+    from gatewatch.service.core.applying import Applied
+    from gatewatch.service.core.loading import LoadedBatch
 
 log = structlog.get_logger(__name__)
 
@@ -64,9 +67,10 @@ _Identity = tuple[StreamKey, int, int]
 class Bookkeeping:
     """Counts and logs what one process saved."""
 
-    def __init__(self, metrics: Metrics, store: Store) -> None:
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock) -> None:
         self._metrics = metrics
         self._store = store
+        self._clock = clock
         self._unsure: dict[_Identity, _Unsure] = {}
         self._told: list[bytes] = []
         self._tells = asyncio.Event()
@@ -83,25 +87,25 @@ class Bookkeeping:
                     stream = streams[rows[at]]
                     writes.alerts.append((row_of[stream], alert_of(stream, entries[at])))
 
-    def count(self, batch: Readings, applied: Applied, lanes: Lanes, lost: set[StreamKey]) -> None:
+    def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
         refused = sum(batch.streams[place] not in lost for place in applied.refused)
         if refused:
             self._metrics.answered("rejected", refused)
-        saved = set(applied.writes.streams) - lost if lanes.causes else set()
-        for row, cause in lanes.causes.items():
-            if lanes.streams[row] in saved:
+        saved = set(applied.writes.streams) - lost if loaded.causes else set()
+        for row, cause in loaded.causes.items():
+            if loaded.streams[row] in saved:
                 self._metrics.rebuilt(cause)
-                readings = len(lanes.recovered[row])
+                readings = len(loaded.recovered[row])
                 log.warning(
-                    "state rebuilt from history", stream=lanes.streams[row].name, cause=cause, readings=readings
+                    "state rebuilt from history", stream=loaded.streams[row].name, cause=cause, readings=readings
                 )
         for round_, entries in applied.rounds:
             rows = round_.rows
             if lost:
-                kept = np.array([lanes.streams[row] not in lost for row in rows], bool)
+                kept = np.array([loaded.streams[row] not in lost for row in rows], bool)
                 rows, entries = rows[kept], entries[kept]
-            self.count_entries([lanes.streams[row] for row in rows.tolist()], entries)
+            self.count_entries([loaded.streams[row] for row in rows.tolist()], entries)
         for row, alert in applied.writes.alerts:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
@@ -114,6 +118,16 @@ class Bookkeeping:
         self._metrics.scored(entries["score"])
         for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
             self._metrics.answered(STATUSES[at], count)
+
+    def refused(self, refused: Refused) -> None:
+        """Count a reading that was late or in conflict, or refused for what its stream has seen."""
+        self._metrics.answered(refused.status, 1)
+
+    def corrected(self, stream: StreamKey, late: Entries, alerts: Sequence[bytes]) -> None:
+        """Count late readings that took their places, and tell the alerts of incidents that began with them."""
+        self.count_entries([stream] * len(late), late)
+        for alert in alerts:
+            self.tell(alert)
 
     def tell(self, alert: bytes) -> None:
         """Count and log an alert; it is taken off soon after."""
@@ -180,7 +194,7 @@ class Bookkeeping:
             self._told = self._told[len(told) :]
 
     async def _look(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock.monotonic()
         self._first_seen = {one: self._first_seen.get(one, now) for one in await self._store.untold()}
         due = [one for one, since in self._first_seen.items() if now - since >= CLAIM_S and one[0] not in self._told]
         if due:

@@ -8,32 +8,34 @@ joins. Nothing is held meanwhile: what a stream has seen since its correction be
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, TypeVar
 
 import numpy as np
 import structlog
 
+from gatewatch.service.clock import Clock
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
-from gatewatch.service.core.bookkeeping import alert_of
+from gatewatch.service.core.bookkeeping import Bookkeeping, alert_of
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrections import Correction, Gap
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
-from gatewatch.service.core.readings import NO_SEQ, Readings
+from gatewatch.service.core.loading import LoadedBatch, Loader
+from gatewatch.service.core.outcomes import Answer, Outcomes, encode, encode_kept
+from gatewatch.service.core.readings import NO_SEQ, Batch, Model
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
-from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.doors.json_results import Answers, answer
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 SLICE_STEPS: Final = 256
 """Readings replayed before those that wait are looked at again: some 20 ms of a stream that is alone."""
@@ -57,25 +59,13 @@ PACE_GAIN: Final = 0.2
 """How much the last SLICE_STEPS count in the time that a reading takes."""
 
 
-class Lanes(Protocol):
-    """What the scorer makes of records in Redis; see scoring.Lanes."""
-
-    streams: list[StreamKey]
-    seeds: list[int]
-    fences: list[bytes]
-    records: Records
-    layouts: list[Layout]
-    recovered: dict[int, Entries]
-    causes: dict[int, str]
-
-
 @dataclass(frozen=True)
 class _Late:
     """A late reading, where it stands in its batch, and the future of its answer."""
 
-    batch: Readings
+    batch: Batch
     place: int
-    done: asyncio.Future[str]
+    done: asyncio.Future[Answer]
 
     @property
     def seq(self) -> int:
@@ -112,7 +102,7 @@ class _Job:
         late: the readings that get their places, in the order of those.
         packed: the stream's record in Redis when it was last looked at.
         attempts: how often it was begun, or saved, in vain.
-        texts: the answers to `late`, once they are known.
+        answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
 
@@ -123,11 +113,11 @@ class _Job:
     late: list[_Late]
     packed: bytes | None
     attempts: int = 0
-    texts: list[str] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
 
 
-_Told = tuple[_Late, str, str]
+_Told = tuple[_Late, str, Answer]
 """A late reading that has no place: its status and its answer."""
 
 
@@ -137,32 +127,28 @@ class Corrector:
     def __init__(
         self,
         store: Store,
-        stepper: Stepper,
-        answers: Answers,
+        loader: Loader,
+        books: Bookkeeping,
         metrics: Metrics,
-        turns: ContentionBackoff,
+        backoff: ContentionBackoff,
+        clock: Clock,
         attempts: int,
         waiting_ms: float,
-        lanes_of: Callable[[list[StreamKey], Sequence[bytes | None]], Awaitable[Lanes]],
-        saved: Callable[[StreamKey, Entries, Sequence[bytes]], None],
     ) -> None:
         """Work with the scorer's parts.
 
         Args:
             attempts: to save a stream that other processes write.
             waiting_ms: most time that corrections ahead of a late reading may take.
-            lanes_of: makes records of what Redis held.
-            saved: is told the stream, the late readings that were applied, and the alerts of incidents that began.
         """
         self._store = store
-        self._stepper = stepper
-        self._answers = answers
+        self._loader = loader
+        self._books = books
         self._metrics = metrics
-        self._turns = turns
+        self._backoff = backoff
+        self._clock = clock
         self._attempts = attempts
         self._waiting_s = waiting_ms / 1000
-        self._lanes_of = lanes_of
-        self._saved = saved
         self._waiting: dict[StreamKey, _Waiting] = {}
         self._joining: dict[StreamKey, _Waiting] = {}  # those whose corrections are being begun
         self._under_way: dict[StreamKey, _Job] = {}
@@ -171,7 +157,7 @@ class Corrector:
         self._step_s = FIRST_PACE_S
         self._task: asyncio.Task[None] | None = None
 
-    def take(self, batch: Readings, place: int, record: Records) -> asyncio.Future[str] | ServiceError:
+    def take(self, batch: Batch, place: int, record: Records) -> asyncio.Future[Answer] | ServiceError:
         """Have a late reading put in its place; the future of its answer, or why it cannot be taken now.
 
         Args:
@@ -205,7 +191,7 @@ class Corrector:
     def _wait(self, stream: StreamKey, late: list[_Late], readings: int, attempts: int = 0) -> None:
         """Have late readings of a stream that has so many readings wait."""
         waiting = self._waiting.setdefault(stream, _Waiting())
-        steps = len(late) + (0 if waiting.late else min(readings, self._stepper.slots))
+        steps = len(late) + (0 if waiting.late else min(readings, late[0].batch.model.stepper.slots))
         waiting.late += late
         waiting.steps += steps
         waiting.attempts = max(waiting.attempts, attempts)
@@ -215,26 +201,27 @@ class Corrector:
     async def _work(self) -> None:
         """Correct what waits until nothing is left."""
         while self._waiting or self._under_way:
-            began, steps = time.perf_counter(), 0
+            began, steps = self._clock.monotonic(), 0
             self._joining = joining = self._next()
             try:
-                if joining:
-                    await self._begin(joining)
+                for model, streams in _by_model((stream, waiting.late[0]) for stream, waiting in joining.items()):
+                    await self._begin(model, {stream: joining[stream] for stream in streams})
             except Exception as error:
                 self._fail([late for waiting in joining.values() for late in waiting.late], error)
             self._joining = {}
             jobs = list(self._under_way.values())
             try:
-                steps = await self._advance([job for job in jobs if job.correction.left])
+                for model, going_on in _by_model((job, job.late[0]) for job in jobs if job.correction.left):
+                    steps += await self._advance(model, going_on)
                 jobs = [job for job in jobs if not job.correction.left]
-                if jobs:
-                    await self._save(jobs)
+                for model, done in _by_model((job, job.late[0]) for job in jobs):
+                    await self._save(model, done)
             except Exception as error:
                 for job in jobs:
                     self._under_way.pop(job.stream, None)
                 self._fail([late for job in jobs for late in job.late], error)
             if steps:
-                step_s = (time.perf_counter() - began) / steps
+                step_s = (self._clock.monotonic() - began) / steps
                 self._step_s += (step_s - self._step_s) * PACE_GAIN * min(1.0, steps / SLICE_STEPS)
             self._steps = sum(waiting.steps for waiting in self._waiting.values())
             self._steps += sum(job.correction.left for job in self._under_way.values())
@@ -259,36 +246,37 @@ class Corrector:
             self._late -= len(waiting.late)
         return joining
 
-    async def _begin(self, joining: dict[StreamKey, _Waiting]) -> None:
+    async def _begin(self, model: Model, joining: dict[StreamKey, _Waiting]) -> None:
         """Load streams and begin their corrections; readings that have no place get their answers."""
         streams, store = list(joining), self._store
         packed = await store.load(streams)
-        lanes = await self._lanes_of(streams, packed)
+        loaded = await self._loader.load(model, streams, packed)
         earlier = await store.load_earlier(streams)
         rings = await store.load_histories(streams)
         late = [joining[stream].late for stream in streams]
         begun = await asyncio.to_thread(
             lambda: [
-                self._place(lanes, row, *of_one) for row, of_one in enumerate(zip(earlier, rings, late, strict=True))
+                self._place(model, loaded, row, *of_one)
+                for row, of_one in enumerate(zip(earlier, rings, late, strict=True))
             ]
         )
         now = await store.load(streams)
         for row, (stream, (correction, chosen, told, twins)) in enumerate(zip(streams, begun, strict=True)):
             attempts = joining[stream].attempts
             if now[row] != packed[row]:  # record, earlier records and history are of different times
-                self._again(stream, joining[stream].late, lanes.records[row], attempts)
+                self._again(stream, joining[stream].late, loaded.records[row], attempts)
                 continue
             for reading, status, text in told:
                 self._metrics.replayed(1) if status == "replayed" else self._metrics.answered(status, 1)
                 _give(reading, text)
             if correction is not None:
-                job = _Job(stream, lanes.layouts[row], lanes.seeds[row], correction, chosen, packed[row], attempts)
+                job = _Job(stream, loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts)
                 self._under_way[stream] = job
             if twins:
-                self._wait(stream, twins, int(lanes.records["readings"][row]))
+                self._wait(stream, twins, int(loaded.records["readings"][row]))
 
     def _place(
-        self, lanes: Lanes, row: int, kept: Sequence[bytes], ring: bytes, late: list[_Late]
+        self, model: Model, loaded: LoadedBatch, row: int, kept: Sequence[bytes], ring: bytes, late: list[_Late]
     ) -> tuple[Correction | None, list[_Late], list[_Told], list[_Late]]:
         """Find places for the late readings of one stream.
 
@@ -296,8 +284,8 @@ class Corrector:
             Its correction, and the readings that have their places in it; those that have none; and those that have
             to wait because they stand here twice.
         """
-        stepper, stream, seed, record = self._stepper, lanes.streams[row], lanes.seeds[row], lanes.records[row]
-        layout = lanes.layouts[row]
+        stepper, stream, seed, record = model.stepper, loaded.streams[row], loaded.seeds[row], loaded.records[row]
+        layout = loaded.layouts[row]
         told: list[_Told] = []
         apart: dict[int, _Late] = {}
         twins: list[_Late] = []
@@ -307,9 +295,11 @@ class Corrector:
         for reading, entry in zip(late, known, strict=True):
             result = unanswered(reading.batch, reading.place, entry, layout, record)
             if result is None:  # another process was first, or the same reading a moment ago
-                told.append((reading, "replayed", self._answers.kept_texts([stream], entry, layout, replayed=True)[0]))
+                encoders = [reading.batch.encoders[reading.place]]
+                (again,) = encode_kept(encoders, [stream], entry, layout, stepper.detector.channels)
+                told.append((reading, "replayed", again))
             elif result.status != "late" or not corrections.within_window(record, reading.time_ms):
-                told.append((reading, result.status, answer(result)))
+                told.append((reading, result.status, result))
             elif reading.identity in apart:
                 twins.append(reading)
             else:
@@ -329,9 +319,9 @@ class Corrector:
         correction, found = corrections.place(
             stepper.chain,
             stepper.fresh(1),
-            lanes.records[row : row + 1],
+            loaded.records[row : row + 1],
             sound,
-            self._history(ring, layout, seed),
+            _history(model, ring, layout, seed),
             entries,
             stepper.slots,
         )
@@ -345,106 +335,50 @@ class Corrector:
             else:
                 result = unanswered(reading.batch, reading.place, entries[:0], layout, record)
             if result is not None:
-                told.append((reading, result.status, answer(result)))
+                told.append((reading, result.status, result))
         return correction, chosen, told, twins
 
-    async def _advance(self, jobs: list[_Job]) -> int:
+    async def _advance(self, model: Model, jobs: list[_Job]) -> int:
         """Replay a slice of corrections; returns how many readings that were."""
-        return await asyncio.to_thread(self._step, jobs, max(1, SLICE_STEPS // len(jobs))) if jobs else 0
+        return await asyncio.to_thread(_step, model, jobs, max(1, SLICE_STEPS // len(jobs)))
 
-    def _step(self, jobs: list[_Job], most: int) -> int:
-        """Replay up to so many readings of each stream; returns how many in all."""
-        records = np.concatenate([job.correction.record for job in jobs])
-        parts = [job.correction.part(most) for job in jobs]
-        for row, entries in enumerate(self._stepper.replay(records, parts)):
-            jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
-        return sum(map(len, parts))
-
-    async def _save(self, jobs: list[_Job]) -> None:
+    async def _save(self, model: Model, jobs: list[_Job]) -> None:
         """Save corrections that are done, and answer their readings.
 
         What a stream has seen meanwhile is replayed first; where that is much, the correction goes on instead.
         """
-        loop = asyncio.get_running_loop()
-        began, streams = loop.time(), [job.stream for job in jobs]
-        async with self._store.begin(streams) as held:
-            lanes = await self._lanes_of(streams, held.packed)
-            moved = [row for row, job in enumerate(jobs) if held.packed[row] != job.packed]
+        began, streams = self._clock.monotonic(), [job.stream for job in jobs]
+        async with self._store.begin(streams) as work:
+            loaded = await self._loader.load(model, streams, work.packed)
+            moved = [row for row, job in enumerate(jobs) if work.packed[row] != job.packed]
             rings = await self._store.load_histories([streams[row] for row in moved]) if moved else []
-            vain = await asyncio.to_thread(self._follow, jobs, lanes, held.packed, dict(zip(moved, rings, strict=True)))
+            vain = await asyncio.to_thread(
+                _follow, model, jobs, loaded, work.packed, dict(zip(moved, rings, strict=True))
+            )
             rows = [row for row, job in enumerate(jobs) if row not in vain and not job.correction.left]
             saved: list[bool] = []
             if rows:
-                writes = await asyncio.to_thread(self._writes, jobs, lanes, rows)
-                await held.send(writes)
-                saved = await held.saved()
+                writes = await asyncio.to_thread(_writes, model, jobs, loaded, rows, self._clock.unix_ms())
+                await work.send(writes)
+                saved = await work.saved()
         for row in vain:
             del self._under_way[streams[row]]
-            self._again(streams[row], jobs[row].late, lanes.records[row], jobs[row].attempts)
+            self._again(streams[row], jobs[row].late, loaded.records[row], jobs[row].attempts)
         if not rows:
             return
         lost = {streams[row] for row, ok in zip(rows, saved, strict=True) if not ok}
-        now = loop.time()
-        self._turns.saved(writes.streams, writes.records, lost, now - began, now)
+        now = self._clock.monotonic()
+        self._backoff.saved(writes.streams, writes.records, lost, now - began, now)
         for row, ok in zip(rows, saved, strict=True):
             job = jobs[row]
             if ok:
                 del self._under_way[job.stream]
-                self._tell(job, lanes.causes.get(row))
+                self._tell(job, loaded.causes.get(row))
                 continue
             job.attempts += 1
             if job.attempts >= self._attempts:
                 del self._under_way[job.stream]
                 self._fail(job.late, _contended(job.stream))
-
-    def _follow(
-        self, jobs: list[_Job], lanes: Lanes, packed: Sequence[bytes | None], rings: dict[int, bytes]
-    ) -> set[int]:
-        """Have corrections catch up with streams that were written meanwhile; returns those that begin anew.
-
-        Args:
-            packed: the streams' records now.
-            rings: row to the history of such a stream.
-        """
-        vain = set()
-        for row, ring in rings.items():
-            job = jobs[row]
-            if job.correction.follow(lanes.records[row : row + 1], self._history(ring, lanes.layouts[row], job.seed)):
-                job.packed = packed[row]
-            else:
-                vain.add(row)
-        short = [jobs[row] for row in rings if row not in vain and jobs[row].correction.left <= SLICE_STEPS]
-        if short:
-            self._step(short, SLICE_STEPS)
-        return vain
-
-    def _history(self, ring: bytes, layout: Layout, seed: int) -> Entries:
-        return history.gathered(self._stepper.read_history(ring, layout, seed), layout)
-
-    def _writes(self, jobs: list[_Job], lanes: Lanes, rows: list[int]) -> Writes:
-        """What is to be saved of corrections that are done; notes the answers of their readings."""
-        stepper, detector = self._stepper, self._stepper.detector
-        writes = Writes(
-            round(time.time(), 3), [lanes.streams[row] for row in rows], [lanes.fences[row] for row in rows]
-        )
-        for at, row in enumerate(rows):
-            job = jobs[row]
-            entries = job.correction.finish()
-            if row in lanes.recovered:
-                writes.anew.append(at)
-                writes.slots += stepper.slots_anew(job.layout, job.seed, at, lanes.recovered[row])
-            writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
-            job.alerts = [alert_of(job.stream, entry, corrected=True) for entry in job.correction.begun()]
-            writes.alerts += [(at, alert) for alert in job.alerts]
-            writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
-            late = job.correction.entries[job.correction.places]
-            job.texts = self._answers.texts([job.stream] * len(late), late, replayed=False)
-        records = np.concatenate([jobs[row].correction.record for row in rows])
-        writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
-        was_open, is_open = (detector.is_open(of["detector"]) for of in (lanes.records[rows], records))
-        writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
-        writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
-        return writes
 
     def _tell(self, job: _Job, cause: str | None) -> None:
         """Tell who waits, and those that count, that a correction was saved; `cause`: why its record was rebuilt."""
@@ -453,8 +387,8 @@ class Corrector:
             self._metrics.rebuilt(cause)
         anew = len(correction.readings) - int(correction.places[0]) - len(job.late)
         self._metrics.corrected(len(job.late), anew)
-        self._saved(job.stream, correction.entries[correction.places], job.alerts)
-        for reading, text in zip(job.late, job.texts, strict=True):
+        self._books.corrected(job.stream, correction.entries[correction.places], job.alerts)
+        for reading, text in zip(job.late, job.answers, strict=True):
             _give(reading, text)
 
     def _again(self, stream: StreamKey, late: list[_Late], record: Records, attempts: int) -> None:
@@ -480,6 +414,74 @@ def _contended(stream: StreamKey) -> Contended:
     return Contended(f"other processes kept writing stream {stream.name}; send the readings again")
 
 
-def _give(late: _Late, text: str) -> None:
+def _give(late: _Late, answer: Answer) -> None:
     if not late.done.done():
-        late.done.set_result(text)
+        late.done.set_result(answer)
+
+
+def _step(model: Model, jobs: list[_Job], most: int) -> int:
+    """Replay up to so many readings of each stream; returns how many in all."""
+    records = np.concatenate([job.correction.record for job in jobs])
+    parts = [job.correction.part(most) for job in jobs]
+    for row, entries in enumerate(model.stepper.replay(records, parts)):
+        jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
+    return sum(map(len, parts))
+
+
+def _follow(
+    model: Model, jobs: list[_Job], loaded: LoadedBatch, packed: Sequence[bytes | None], rings: dict[int, bytes]
+) -> set[int]:
+    """Have corrections catch up with streams that were written meanwhile; returns those that begin anew.
+
+    Args:
+        packed: the streams' records now.
+        rings: row to the history of such a stream.
+    """
+    vain = set()
+    for row, ring in rings.items():
+        job = jobs[row]
+        if job.correction.follow(loaded.records[row : row + 1], _history(model, ring, loaded.layouts[row], job.seed)):
+            job.packed = packed[row]
+        else:
+            vain.add(row)
+    short = [jobs[row] for row in rings if row not in vain and jobs[row].correction.left <= SLICE_STEPS]
+    if short:
+        _step(model, short, SLICE_STEPS)
+    return vain
+
+
+def _history(model: Model, ring: bytes, layout: Layout, seed: int) -> Entries:
+    return history.gathered(model.stepper.read_history(ring, layout, seed), layout)
+
+
+def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int], now_ms: int) -> Writes:
+    """What is to be saved of corrections that are done; notes the answers of their readings."""
+    stepper, detector = model.stepper, model.detector
+    writes = Writes(now_ms / 1000, [loaded.streams[row] for row in rows], [loaded.fences[row] for row in rows])
+    for at, row in enumerate(rows):
+        job = jobs[row]
+        entries = job.correction.finish()
+        if row in loaded.recovered:
+            writes.anew.append(at)
+            writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
+        writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
+        job.alerts = [alert_of(job.stream, entry, corrected=True) for entry in job.correction.begun()]
+        writes.alerts += [(at, alert) for alert in job.alerts]
+        writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
+        late = job.correction.entries[job.correction.places]
+        outcomes = Outcomes([job.stream] * len(late), late, detector.channels, replayed=False)
+        job.answers = encode([reading.batch.encoders[reading.place] for reading in job.late], outcomes)
+    records = np.concatenate([jobs[row].correction.record for row in rows])
+    writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
+    was_open, is_open = (detector.is_open(of["detector"]) for of in (loaded.records[rows], records))
+    writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
+    writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
+    return writes
+
+
+def _by_model(owned: Iterable[tuple[T, _Late]]) -> list[tuple[Model, list[T]]]:
+    """Things by the model of a late reading of each."""
+    groups: dict[int, tuple[Model, list[T]]] = {}
+    for thing, late in owned:
+        groups.setdefault(id(late.batch.model), (late.batch.model, []))[1].append(thing)
+    return list(groups.values())

@@ -26,13 +26,13 @@ PLACES: Final = 2**24
 class FirstLook:
     """The streams that this process has looked at."""
 
-    def __init__(self, store: Store, stepper: Stepper) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._stepper = stepper
         self._seen = np.zeros(PLACES, bool)
 
     async def stale(
         self,
+        stepper: Stepper,
         sound: Sequence[int],
         streams: Sequence[StreamKey],
         seeds: Sequence[int],
@@ -51,7 +51,7 @@ class FirstLook:
         counts = records["readings"][rows].tolist()
         newest = await self._store.history_numbers(
             [streams[row] for row in rows],
-            [self._stepper.number_at(layouts[row], count) for row, count in zip(rows, counts, strict=True)],
+            [stepper.number_at(layouts[row], count) for row, count in zip(rows, counts, strict=True)],
         )
         self._seen[places[rows]] = True
         return [row for row, count, n in zip(rows, counts, newest, strict=True) if n is not None and n >= count]

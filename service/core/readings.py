@@ -2,33 +2,139 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core.stream_key import StreamKey
+
+if TYPE_CHECKING:
+    from gatewatch.service.core.outcomes import Encoder
+    from gatewatch.service.core.stepper import Stepper
 
 NO_TIME: Final = -1
 NO_SEQ: Final = -1
+LARGEST_SEQ: Final = 2**53
+"""JSON readers elsewhere would round what is larger."""
 
 
-@dataclass(frozen=True)
+class Models(Protocol):
+    """What the core asks of whatever knows which model scores which stream."""
+
+    def of(self, stream: StreamKey) -> Model:
+        """The model that scores a stream."""
+
+
+class Model(Protocol):
+    """What the core asks of a served model."""
+
+    @property
+    def detector(self) -> Detector:
+        """It scores."""
+
+    @property
+    def stepper(self) -> Stepper:
+        """It moves records forward with the detector."""
+
+
+@dataclass(frozen=True, slots=True)
 class Readings:
-    """N readings that can be scored, in columns.
+    """The N readings of a request that can be scored, in columns: lists, since most requests have one reading.
 
     Attributes:
+        model: whose channels the values are in.
         streams: their streams.
         timestamps_ms: Unix time, NO_TIME where the sender gave none.
         seqs: the sender's count, NO_SEQ where there is none.
-        values: (N, C) float64 in the model's order of channels, NaN where missing.
+        values: of each the values in the model's order of channels, None where missing.
     """
 
+    model: Model
+    streams: list[StreamKey]
+    timestamps_ms: list[int]
+    seqs: list[int]
+    values: list[tuple[float | None, ...]]
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+    def places_in_order(self) -> list[int]:
+        """Places of the readings, so that each stream's stand in their order: by seq, or else by time."""
+        order = [
+            (0, seq) if seq != NO_SEQ else (1, moment) if moment != NO_TIME else (2, 0)
+            for seq, moment in zip(self.seqs, self.timestamps_ms, strict=True)
+        ]
+        return sorted(range(len(order)), key=order.__getitem__)
+
+    def rearranged(self, places: Sequence[int]) -> Readings:
+        """The readings at these places, in this order."""
+        columns = (self.streams, self.timestamps_ms, self.seqs, self.values)
+        return Readings(self.model, *([column[at] for at in places] for column in columns))  # type: ignore[arg-type]
+
+
+class Part(NamedTuple):
+    """What a batch takes of a request's readings, from one place up to another, and who writes their answers."""
+
+    readings: Readings
+    start: int
+    stop: int
+    encoder: Encoder
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N readings that are scored together by one model, in columns.
+
+    Attributes:
+        streams, timestamps_ms, seqs: as in Readings.
+        values: (N, C) float64 in the model's order of channels, NaN where missing; 0.0 instead of -0.0.
+        encoders: who writes each reading's answer.
+    """
+
+    model: Model
     streams: list[StreamKey]
     timestamps_ms: NDArray[np.int64]
     seqs: NDArray[np.int64]
     values: NDArray[np.float64]
+    encoders: Sequence[Encoder]
 
     def __len__(self) -> int:
         return len(self.streams)
+
+
+def grouped(parts: Sequence[Part]) -> list[tuple[Batch, list[int]]]:
+    """The readings of parts as a batch for each model, and where the readings of each stand among all of them."""
+    if len({id(part.readings.model) for part in parts}) == 1:
+        return [(_joined(parts), list(range(sum(part.stop - part.start for part in parts))))]
+    of_model: dict[int, tuple[list[Part], list[int]]] = {}
+    at = 0
+    for part in parts:
+        size = part.stop - part.start
+        own, places = of_model.setdefault(id(part.readings.model), ([], []))
+        own.append(part)
+        places.extend(range(at, at + size))
+        at += size
+    return [(_joined(own), places) for own, places in of_model.values()]
+
+
+def _joined(parts: Sequence[Part]) -> Batch:
+    streams: list[StreamKey] = []
+    times_ms: list[int] = []
+    seqs: list[int] = []
+    rows: list[tuple[float | None, ...]] = []
+    encoders: list[Encoder] = []
+    for readings, start, stop, encoder in parts:
+        streams += readings.streams[start:stop]
+        times_ms += readings.timestamps_ms[start:stop]
+        seqs += readings.seqs[start:stop]
+        rows += readings.values[start:stop]
+        encoders += [encoder] * (stop - start)
+    values = np.array(rows, np.float64)  # None becomes NaN
+    values += 0.0  # -0.0 is the same reading as 0.0
+    return Batch(
+        parts[0].readings.model, streams, np.array(times_ms, np.int64), np.array(seqs, np.int64), values, encoders
+    )

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from gatewatch.service.core.history import Entries, same_values
 from gatewatch.service.core.layout import Layout
-from gatewatch.service.core.readings import NO_SEQ, NO_TIME, Readings
+from gatewatch.service.core.outcomes import Refused, format_time, rejected
+from gatewatch.service.core.readings import NO_SEQ, NO_TIME, Batch
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.doors.json_results import Result, format_time, rejected
 
 Places = NDArray[np.intp]
 
@@ -44,7 +44,7 @@ class Round:
     places: Places
 
 
-def rounds_of(batch: Readings, places: Sequence[int]) -> tuple[list[StreamKey], list[Round]]:
+def rounds_of(batch: Batch, places: Sequence[int]) -> tuple[list[StreamKey], list[Round]]:
     """The streams of a batch, each once, and their readings in rounds, each stream's in its order.
 
     Args:
@@ -77,9 +77,7 @@ def _order(seq: int, timestamp_ms: int) -> tuple[int, int]:
     return (1, timestamp_ms) if timestamp_ms != NO_TIME else (2, 0)
 
 
-def joined(
-    batch: Readings, rounds: list[Round], join: NDArray[np.bool_]
-) -> tuple[Readings, list[Round], dict[int, int]]:
+def joined(batch: Batch, rounds: list[Round], join: NDArray[np.bool_]) -> tuple[Batch, list[Round], dict[int, int]]:
     """Join the readings of one time with channels apart, of streams that ask for it, into one reading each.
 
     Args:
@@ -117,15 +115,15 @@ class Decision:
     Attributes:
         times_ms: (R,) their times; that of arrival where the sender gave none.
         new: (R,) whether to apply them.
-        refused: index in the round to the result of a reading that cannot be applied.
+        refused: index in the round to the reason of a reading that cannot be applied.
     """
 
     times_ms: NDArray[np.int64]
     new: NDArray[np.bool_]
-    refused: dict[int, Result]
+    refused: dict[int, Refused]
 
 
-def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Decision:
+def decide(batch: Batch, places: Places, heads: Records, now_ms: int) -> Decision:
     """Compare one reading of each of R streams with the (R,) records before them."""
     seqs, times_ms = batch.seqs[places], batch.timestamps_ms[places]
     last_seq, last_ms = heads["last_seq"], heads["last_ms"]
@@ -144,7 +142,7 @@ def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Deci
             later |= same & observed.any(axis=1) & ~(observed & heads["present"]).any(axis=1)
         later &= last_seq == NO_SEQ  # else it cannot be new; perhaps it was sent before the numbers began
         new = np.where(numbered, new, later)
-    refused: dict[int, Result] = {}
+    refused: dict[int, Refused] = {}
     if np.count_nonzero(heads["hold"]):
         gap = new & (heads["hold"] > 0) & numbered & (last_seq != NO_SEQ) & (seqs != last_seq + 1)
         for at in np.flatnonzero(gap).tolist():
@@ -154,7 +152,7 @@ def decide(batch: Readings, places: Places, heads: Records, now_ms: int) -> Deci
     return Decision(times_ms, new, refused)
 
 
-def across_gap(stream: StreamKey, time_ms: int, seq: int, expected: int) -> Result:
+def across_gap(stream: StreamKey, time_ms: int, seq: int, expected: int) -> Refused:
     """What a reading gets that would leave a gap in a stream that waits at gaps; `expected` has to come before it."""
     error = f"seq is {seq}, but this stream waits at gaps (on_gap is hold); expected {expected}"
     return rejected(stream.name, format_time(time_ms), seq, error)
@@ -165,7 +163,7 @@ def is_asked(head: Records) -> bool:
     return bool(head["session"] > 0 and head["last_seq"] == NO_SEQ and head["session_ms"] == head["newest_ms"] + 1)
 
 
-def counts_anew(batch: Readings, place: int, known: Entries, layout: Layout, head: Records) -> bool:
+def counts_anew(batch: Batch, place: int, known: Entries, layout: Layout, head: Records) -> bool:
     """Whether a reading that is not new shows that its sender began to count anew: its count went back, its time on.
 
     A reading that the history has with the same values is a repeat, whatever its time. Where somebody said that the
@@ -191,7 +189,7 @@ def fills_a_hole(seq: int, kept: Entries, head: Records) -> bool:
     return bool((near < 0).any() and (near > 0).any() and not (near == 0).any())
 
 
-def unanswered(batch: Readings, place: int, known: Entries, layout: Layout, head: Records) -> Result | None:
+def unanswered(batch: Batch, place: int, known: Entries, layout: Layout, head: Records) -> Refused | None:
     """Why a reading that is not new gets no first answer again: it is late, or in conflict; None if it does.
 
     Args:
@@ -208,14 +206,14 @@ def unanswered(batch: Readings, place: int, known: Entries, layout: Layout, head
         error += f"; if it does no more, {_CALL}"
         return rejected(stream.name, time, None, error)
     if not len(known):
-        return Result(stream.name, time, shown_seq, "late", error=_late(seq, moment, head))
+        return Refused(stream.name, time, shown_seq, "late", error=_late(seq, moment, head))
     if seq == NO_SEQ and _repeats_part(known, layout, batch.values[place]):
         return None
     if not same_values(known, layout, batch.values[place])[0]:
         error = "a reading with this identity and other values was applied before"
         if seq != NO_SEQ and moment == NO_TIME:
             error += f"; if the sender counts anew, {_CALL}"
-        return Result(stream.name, time, shown_seq, "conflict", error=error)
+        return Refused(stream.name, time, shown_seq, "conflict", error)
     return None
 
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import zlib
 from typing import Any, Final
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable, Superseded
@@ -29,12 +27,6 @@ log = structlog.get_logger(__name__)
 
 
 LOOK_S: Final = 1.0
-
-
-def served_name(detector: Detector) -> str:
-    """What tells two served models apart: the model, and its channels in their order."""
-    channels = zlib.crc32("\0".join(detector.channels).encode())
-    return f"{detector.name}/{channels:08x}"
 
 
 class Takeover:

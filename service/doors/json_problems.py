@@ -1,4 +1,4 @@
-"""What is wrong with a reading: the slow path, taken only for bodies that the types in json_readings.py do not accept.
+"""What is wrong with a reading: the slow path, for bodies that the types in reading_decoder.py do not accept.
 
 Every message names the field, what came, and what was expected.
 """
@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from gatewatch.service.doors.json_results import LARGEST_SEQ, SHOWN, clip
+from gatewatch.service.core.outcomes import SHOWN, clip
+from gatewatch.service.core.readings import LARGEST_SEQ
 from gatewatch.service.errors import BadRequest
 
 LARGEST_VALUE: Final = float(np.finfo(np.float32).max)

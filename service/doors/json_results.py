@@ -1,12 +1,8 @@
-"""Answers: what a sender gets back for each reading, as JSON text.
-
-An answer is written once, where its reading was scored, and handed on as text: a request's reply is its answers joined.
-"""
+"""JsonEncoder: what a sender gets back for each reading, as JSON text; a request's reply is its answers joined."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -17,13 +13,9 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, STATUSES, expected_band
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.layout import Layout, entry_dtype
+from gatewatch.service.core.outcomes import Outcomes, Refused, format_time
 from gatewatch.service.core.records import CORRECTED, STATUS_BITS
 from gatewatch.service.core.stream_key import StreamKey
-
-LARGEST_SEQ: Final = 2**53
-SHOWN: Final = 64
-"""Characters of a rejected name that are echoed."""
 
 _BAND = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 3, "maxItems": 3}
 
@@ -60,25 +52,23 @@ class Result(msgspec.Struct):
 _encoder = msgspec.json.Encoder()
 
 
-def answer(result: Result) -> str:
-    """A result that no score came of, as text."""
-    return _encoder.encode(result).decode()
+class JsonEncoder:
+    """Writes each answer once, for all doors whose results are JSON."""
+
+    def encode(self, outcomes: Outcomes) -> list[str]:
+        """The answers of readings that were applied."""
+        return _texts_of(outcomes.channels).write(outcomes.streams, outcomes.entries, outcomes.replayed)
+
+    def refusal(self, refused: Refused) -> str:
+        """The answer to one that was not."""
+        result = Result(refused.stream, refused.timestamp, refused.seq, refused.status, error=refused.error)
+        return _encoder.encode(result).decode()
 
 
-def join(answers: Sequence[str], form: str) -> bytes:
-    """Answers in the form of the request: `array`, `lines` (NDJSON) or `object`."""
-    if form == "object":
-        return answers[0].encode()
-    if form == "lines":
-        return ("\n".join(answers) + "\n").encode()
-    return f"[{','.join(answers)}]".encode()
-
-
-class Answers:
-    """Writes the answers of readings that were applied, from their entries in the history."""
+class _Texts:
+    """Writes answers of readings of some channels, from their entries in the history."""
 
     def __init__(self, channels: Sequence[str]) -> None:
-        self._channels = tuple(channels)
         names = [_encoder.encode(channel).decode() for channel in channels]
         pieces = ['{"stream":"', '","timestamp":"', '","seq":', ',"status":"', '","score":', ',"expected":{']
         pieces[-1] += f"{names[0]}:["
@@ -89,7 +79,7 @@ class Answers:
         self._pieces: list[str] = [""] * (2 * len(pieces) - 1)
         self._pieces[::2] = pieces
 
-    def texts(self, streams: Sequence[StreamKey], entries: Entries, replayed: bool) -> list[str]:
+    def write(self, streams: Sequence[StreamKey], entries: Entries, replayed: bool) -> list[str]:
         """The answers of B applied readings of these channels.
 
         Numbers are the shortest decimals that mean the same float32, or float64 where an expectation needs it. The
@@ -127,24 +117,10 @@ class Answers:
             texts.append("".join(pieces))
         return texts
 
-    def kept_texts(self, streams: Sequence[StreamKey], kept: Entries, layout: Layout, replayed: bool) -> list[str]:
-        """The answers of readings as their history has them: with the channels of the model that scored each."""
-        if layout.channels == self._channels and not np.isnan(kept["attribution"]).any():
-            return self.texts(streams, kept, replayed)
-        texts = []
-        for stream, entry in zip(streams, kept, strict=True):
-            scored = np.isfinite(entry["attribution"])
-            narrow = np.empty(1, entry_dtype(int(scored.sum())))
-            for name in narrow.dtype.names or ():
-                narrow[name] = entry[name][scored] if entry[name].shape else entry[name]
-            channels = [channel for channel, there in zip(layout.channels, scored.tolist(), strict=True) if there]
-            texts += _answers_of(tuple(channels)).texts([stream], narrow, replayed)
-        return texts
-
 
 @lru_cache(256)
-def _answers_of(channels: tuple[str, ...]) -> Answers:
-    return Answers(channels)
+def _texts_of(channels: tuple[str, ...]) -> _Texts:
+    return _Texts(channels)
 
 
 FINE: Final = 2.0**-12
@@ -180,25 +156,3 @@ def _names(models: NDArray[np.void]) -> list[str]:
 def _numbers(values: NDArray[Any]) -> str:
     """An array as JSON, written by orjson straight from memory: no Python number for any of them."""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
-def format_time(timestamp_ms: int) -> str:
-    """Unix milliseconds as RFC 3339 in UTC, with milliseconds where there are any."""
-    moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds" if timestamp_ms % 1000 else "seconds").replace("+00:00", "Z")
-
-
-def rejected(stream: str | None, timestamp: str | None, seq: int | None, error: str) -> Result:
-    """The result of a reading that cannot be scored; nothing of its stream has changed."""
-    if seq is not None and not 0 <= seq <= LARGEST_SEQ:
-        seq = None  # JSON readers elsewhere would round it
-    return Result(clip(stream), clip(timestamp), seq, "rejected", error=error)
-
-
-def clip(text: str | None) -> str | None:
-    """At most 64 characters, printable ASCII: a rejected name is echoed, never trusted."""
-    if text is None:
-        return None
-    plain = text[: SHOWN + 1].encode("ascii", "backslashreplace").decode()
-    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in plain)
-    return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"

@@ -46,7 +46,7 @@ from uvicorn.server import ServerState
 from gatewatch.service.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
 from gatewatch.service.http.drain import DRAIN, Drain
 from gatewatch.service.http.fast_path import FastRequest, usual, written
-from gatewatch.service.http.ingest import INGEST, Headers, refused
+from gatewatch.service.http.ingest import INGEST, Headers, problem_reply, stream_in
 
 log = structlog.get_logger(__name__)
 
@@ -333,7 +333,6 @@ class EdgeProtocol(HttpToolsProtocol):
         ingest, path = self.app_state.get(INGEST), self.url.decode("latin-1")
         if (
             ingest is None
-            or not ingest.takes(path)
             or "%" in path
             or "?" in path
             or "#" in path
@@ -343,10 +342,14 @@ class EdgeProtocol(HttpToolsProtocol):
             or self.flow.write_paused
         ):
             return None
+        try:
+            stream = stream_in(path)
+        except LookupError:
+            return None
         content_type = usual(self.headers, ingest.direct_bytes, ingest.callers)
         if content_type is None:
             return None
-        return FastRequest(ingest, path, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
+        return FastRequest(ingest, stream, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
 
     def _reply(self, request: FastRequest, status: int, headers: Headers, body: bytes) -> None:
         if request.disconnected:
@@ -455,7 +458,7 @@ class EdgeProtocol(HttpToolsProtocol):
         return self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
 
     def _answer(self, error: ServiceError) -> bytes:
-        return written(*refused(error), self.server_state.default_headers, keep_alive=False)
+        return written(*problem_reply(error), self.server_state.default_headers, keep_alive=False)
 
     def _close(self) -> None:
         """Close once all is sent; whoever does not read it is cut off when its time for that is over."""

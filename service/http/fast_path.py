@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from gatewatch.service.core.outcomes import Answer
 from gatewatch.service.http.callers import FETCHED_BY_A_BROWSER, Callers
-from gatewatch.service.http.ingest import Headers, Ingest, refused
+from gatewatch.service.http.ingest import Headers, Ingest, Pending, problem_reply
 
 UNUSUAL: Final = FETCHED_BY_A_BROWSER | {b"content-encoding", b"expect", b"transfer-encoding"}
 
@@ -41,7 +42,13 @@ class FastRequest:
     message_event = _NobodyWaits()
 
     def __init__(
-        self, ingest: Ingest, path: str, content_type: str, keep_alive: bool, scope: Any, answer: Callable[..., None]
+        self,
+        ingest: Ingest,
+        stream: str | None,
+        content_type: str,
+        keep_alive: bool,
+        scope: Any,
+        answer: Callable[..., None],
     ) -> None:
         self.scope = scope
         self.body = bytearray()
@@ -51,25 +58,26 @@ class FastRequest:
         self.response_started = False
         self.response_complete = False
         self._ingest = ingest
-        self._path = path
+        self._stream = stream
         self._content_type = content_type
         self._answer = answer
-        self._form = ""
+        self._pending: Pending | None = None
 
     def begin(self) -> None:
         """The body is whole: hand it in."""
         try:
-            answers, self._form = self._ingest.begin(bytes(self.body), self._path, self._content_type)
+            self._pending = self._ingest.begin(bytes(self.body), self._stream, self._content_type)
         except Exception as error:
-            self._answer(self, *refused(error))
+            self._answer(self, *problem_reply(error))
         else:
-            answers.add_done_callback(self._finish)
+            self._pending.answers.add_done_callback(self._finish)
 
-    def _finish(self, answers: asyncio.Future[list[str]]) -> None:
-        if answers.cancelled():
+    def _finish(self, answers: asyncio.Future[list[Answer]]) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None or answers.cancelled():
             return
         error = answers.exception()
-        reply = self._ingest.reply(answers.result(), self._form) if error is None else refused(error)
+        reply = self._ingest.reply(answers.result(), pending) if error is None else problem_reply(error)
         self._answer(self, *reply)
 
 

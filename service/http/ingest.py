@@ -1,26 +1,29 @@
-"""Ingest: the two POST routes as one plain ASGI app, body in, reply out.
+"""Ingest: bodies with readings to replies, through the door that their content type asks for.
 
-They are the hot ones: FastAPI's routing, dependency and middleware layers cost more CPU than scoring a reading does.
-The OpenAPI document describes them all the same, and what they take is checked by the types in json_readings.py.
+One way for both POST routes, whoever hands in a body: the route, or the connection itself (fast_path.py), which saves a
+small request what stands between. What a body costs is known before it is read, decoded or taken.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
 
-from gatewatch.service.doors.json_parts import Body
-from gatewatch.service.doors.json_readings import Sent, Wire
-from gatewatch.service.doors.json_results import join
-from gatewatch.service.errors import AllRejected, BadRequest, MethodNotAllowed, ServiceError, UnsupportedMedia, problem
+from gatewatch.service.clock import Clock
+from gatewatch.service.core.outcomes import Answer, Encoder, Refused
+from gatewatch.service.doors.door import Context, Decoded, Door, Form, StreamNames, joined
+from gatewatch.service.doors.json_door import is_json
+from gatewatch.service.errors import AllRejected, BadRequest, ServiceError, UnsupportedMedia, problem
 from gatewatch.service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.intake.batcher import Batcher
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
+from gatewatch.service.serving.registry import Registry
 
 log = structlog.get_logger(__name__)
 
@@ -32,17 +35,6 @@ Reply = tuple[int, Headers, bytes]
 
 READINGS: Final = "/v1/readings"
 STREAM, OF_STREAM = "/v1/streams/", "/readings"
-JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
-READ_AS_JSON: Final = frozenset(
-    (
-        "",
-        "application/json",
-        "text/json",
-        "text/plain",  # many clients, of text
-        "application/octet-stream",  # many clients, of bytes
-        "application/x-www-form-urlencoded",  # curl -d
-    )
-)
 INGEST: Final = "ingest"
 """Under this name, the app's state tells connections of its Ingest."""
 SETTINGS_BYTES: Final = 16_384
@@ -50,8 +42,25 @@ SETTINGS_BYTES: Final = 16_384
 PROBLEM_JSON: Final = b"application/problem+json"
 
 
+class Pending(NamedTuple):
+    """A request whose readings were handed in: the future answers to all its items, and how a reply is made of them."""
+
+    answers: asyncio.Future[list[Answer]]
+    form: Form
+    encoder: Encoder
+
+
+def stream_in(path: str) -> str | None:
+    """The stream in the path of POST /v1/streams/{stream}/readings; None for POST /v1/readings. LookupError else."""
+    if path == READINGS:
+        return None
+    if path.startswith(STREAM) and path.endswith(OF_STREAM) and len(path) > len(STREAM) + len(OF_STREAM):
+        return path[len(STREAM) : -len(OF_STREAM)]
+    raise LookupError(path)
+
+
 class Ingest:
-    """Answers POST /v1/readings and POST /v1/streams/{stream}/readings.
+    """Answers requests with readings.
 
     Attributes:
         callers: asked by whoever hands in a request.
@@ -60,91 +69,115 @@ class Ingest:
 
     def __init__(
         self,
-        wire: Wire,
+        doors: Sequence[Door],
+        registry: Registry,
+        names: StreamNames,
         batcher: Batcher,
         bodies: Bodies,
         callers: Callers,
         rejected: Rejected,
+        metrics: Metrics,
+        clock: Clock,
         all_rejected_is_422: bool,
     ) -> None:
         self.callers = callers
-        self._wire = wire
+        self._doors = doors
+        self._door_of: dict[str, Door] = {}
+        self._registry = registry
+        self._names = names
         self._batcher = batcher
         self._bodies = bodies
         self._rejected = rejected
+        self._metrics = metrics
+        self._clock = clock
         self._all_rejected_is_422 = all_rejected_is_422
         self._decoding = asyncio.Lock()  # one at a time, so that a turn of the event loop meets one part of one body
         self.direct_bytes = min(FREE_BYTES, bodies.most_of_one)
 
-    @staticmethod
-    def takes(path: str) -> bool:
-        """Whether a path is one of the two."""
-        return path == READINGS or (path.startswith(STREAM) and path.endswith(OF_STREAM) and len(path) > 20)
+    async def answer(self, scope: Scope, receive: Receive, stream: str | None) -> Reply:
+        """The reply to a request.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; every error leaves as a problem document."""
-        try:
-            answer = await self._score(scope, receive)
-        except ClientGone:
-            return
-        except Exception as error:
-            answer = refused(error)
-        await reply(send, answer)
+        Args:
+            stream: that of the path.
 
-    async def _score(self, scope: Scope, receive: Receive) -> Reply:
-        if scope["method"] != "POST":
-            raise MethodNotAllowed(scope["method"], ["POST"])
-        headers = _headers(scope)
+        Raises:
+            ServiceError: what concerns the whole request.
+            ClientGone: there is nobody to answer.
+        """
+        headers = headers_of(scope)
         content_type = headers.get(b"content-type", "")
-        _is_lines(content_type)
+        self._door(content_type)
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
         with self._bodies.of(headers) as body:
-            answers, form = self.begin(await body.read(receive), scope["path"], content_type)
+            pending = self.begin(await body.read(receive), stream, content_type)
             try:
-                return self.reply(await answers, form)
+                return self.reply(await pending.answers, pending)
             finally:
-                del answers  # an error in it holds this frame, with the body: a cycle, of which so much must not wait
+                del pending  # an error in it holds this frame, with the body: a cycle, of which so much must not wait
 
-    def begin(self, content: bytes, path: str, content_type: str) -> tuple[asyncio.Future[list[str]], str]:
-        """Hand in the readings of a whole body: the future answers, and the form in which `answers.join` writes them.
+    def begin(self, content: bytes, stream: str | None, content_type: str) -> Pending:
+        """Hand in the readings of a whole body.
 
         Raises:
             ServiceError: what concerns the whole request.
         """
-        lines = _is_lines(content_type)
+        door = self._door(content_type)
         self._batcher.check_room()
-        stream = None if path == READINGS else path[len(STREAM) : -len(OF_STREAM)]
-        read = self._wire.read_at_once(content, lines, stream)
+        context = Context(self._registry.default, self._names, stream, self._clock.unix_ms())
+        read = door.decode(content, context)
         if read is not None:
-            return self._batcher.take(read[0]), read[1]
-        body = self._wire.open(content, lines)
-        return asyncio.ensure_future(self._take_in_parts(body, stream)), body.form
+            decoded, form = read
+            if decoded.refused:
+                return Pending(asyncio.ensure_future(self._take([decoded], door.encoder)), form, door.encoder)
+            return Pending(self._batcher.take(decoded.readings, door.encoder), form, door.encoder)
+        opened = door.open(content, context)
+        return Pending(
+            asyncio.ensure_future(self._take_in_parts(opened.parts, door.encoder)), opened.form, door.encoder
+        )
 
-    async def _take_in_parts(self, body: Body, stream: str | None) -> list[str]:
-        sent: list[Sent] = []
+    async def _take_in_parts(self, parts: Iterator[Decoded], encoder: Encoder) -> list[Answer]:
+        decoded: list[Decoded] = []
         async with self._decoding:
-            for part in self._wire.parts(body, stream):
-                sent += part
+            for part in parts:
+                decoded.append(part)
                 await asyncio.sleep(0)
-        return await self._batcher.take(sent)
+        return await self._take(decoded, encoder)
 
-    def reply(self, answers: list[str], form: str) -> Reply:
+    async def _take(self, parts: list[Decoded], encoder: Encoder) -> list[Answer]:
+        """Have scored what can be; the answers to all items of the parts."""
+        whole = joined(parts, self._registry.default)
+        self._batcher.check_room(len(whole))
+        answers = whole.merged(await self._batcher.take(whole.readings, encoder))
+        self._metrics.answered("rejected", len(whole.refused))
+        return answers
+
+    def reply(self, answers: list[Answer], pending: Pending) -> Reply:
         """The reply to a request whose readings were looked at."""
-        first = self._rejected.look(answers)
-        if first is not None and self._all_rejected_is_422:
-            return refused(AllRejected(f"all readings were rejected ({len(answers)}); the first: {first}"))
-        body = join(answers, form)
-        return 200, _headed(b"application/x-ndjson" if form == "lines" else b"application/json", body), body
+        refused = [answer for answer in answers if type(answer) is Refused]
+        if refused:
+            first = self._rejected.look(refused, len(answers))
+            if first is not None and self._all_rejected_is_422:
+                return problem_reply(AllRejected(f"all readings were rejected ({len(answers)}); the first: {first}"))
+            write = pending.encoder.refusal
+            answers = [write(answer) if type(answer) is Refused else answer for answer in answers]
+        body = pending.form.join(answers)
+        return 200, _headed(pending.form.media_type, body), body
+
+    def _door(self, content_type: str) -> Door:
+        """Through which a body of this content type comes. Raises UnsupportedMedia."""
+        if (door := self._door_of.get(content_type)) is None:
+            media = content_type.partition(";")[0].strip().lower()
+            door = next((door for door in self._doors if door.takes(media)), None)
+            if door is None:
+                raise UnsupportedMedia(
+                    f"content type is {media[:64]!r}; expected application/json or application/x-ndjson"
+                )
+            if len(self._door_of) < 64:
+                self._door_of[content_type] = door
+        return door
 
 
-async def reply(send: Send, reply: Reply) -> None:
-    """Send a whole reply."""
-    status, headers, body = reply
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def refused(error: BaseException) -> Reply:
+def problem_reply(error: BaseException) -> Reply:
     """The reply to a request that failed as a whole: a problem document."""
     if not isinstance(error, ServiceError):
         log.error("unexpected error", exc_info=error)
@@ -154,24 +187,23 @@ def refused(error: BaseException) -> Reply:
     return content["status"], [*_headed(PROBLEM_JSON, body), *more], body
 
 
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Send a whole reply."""
+    status, headers, body = reply
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 def _headed(content_type: bytes, body: bytes) -> Headers:
     return [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
 
 
-def _is_lines(content_type: str) -> bool:
-    media = content_type.partition(";")[0].strip().lower()
-    if media in JSON_LINES:
-        return True
-    if media in READ_AS_JSON or media.endswith("+json"):
-        return False
-    raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json or application/x-ndjson")
-
-
 async def json_body(scope: Scope, receive: Receive, bodies: Bodies, most: int = SETTINGS_BYTES) -> bytes:
     """The body of a request that takes one JSON value of at most so many bytes."""
-    headers = _headers(scope)
-    if _is_lines(headers.get(b"content-type", "")):
-        raise UnsupportedMedia("content type is that of JSON lines; expected application/json")
+    headers = headers_of(scope)
+    media = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+    if not is_json(media):
+        raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json")
     try:
         with bodies.of(headers, most) as body:
             return await body.read(receive)
@@ -179,5 +211,6 @@ async def json_body(scope: Scope, receive: Receive, bodies: Bodies, most: int = 
         raise BadRequest("the connection was closed before the body was whole") from None
 
 
-def _headers(scope: Scope) -> dict[bytes, str]:
+def headers_of(scope: Scope) -> dict[bytes, str]:
+    """The headers of a request, the last of each name."""
     return {name: value.decode("latin-1") for name, value in scope["headers"]}

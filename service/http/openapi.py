@@ -7,8 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.doors.json_readings import STREAM_NAME, SentReading
+from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
+from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.serving.rules import Rules
 
@@ -82,7 +83,7 @@ OF_A_STREAM: Final[dict[int | str, Described]] = {
 
 
 def complete(document: Described) -> Described:
-    """Add the routes of ingest.py, the schemas and the links to FastAPI's document."""
+    """Add the schemas to FastAPI's document."""
     schemas = msgspec.json.schema_components(
         (SentReading, Result, Page, Stream, Kept), ref_template=ref("{name}")["$ref"]
     )[1]
@@ -90,7 +91,6 @@ def complete(document: Described) -> Described:
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}
-    document["paths"] = {**_posts(), **document["paths"]}
     return document
 
 
@@ -109,56 +109,37 @@ _PROBLEM = {
 }
 
 
-def _posts() -> Described:
-    """The two routes that FastAPI does not serve."""
-    name = {"type": "string", "pattern": f"^{STREAM_NAME.pattern}$", "maxLength": 128}
-    stream = {"name": "stream", "in": "path", "required": True, "schema": name}
-    many = "Send a JSON array of readings, or NDJSON (one a line), gzipped or not. Each reading gets its own result."
-    single = "The same for one stream, whose name stands in the path and may be left out of the readings."
-    return {
-        "/v1/readings": {
-            "post": {
-                "operationId": "post_readings",
-                "summary": "Score readings of many streams",
-                "description": many,
-                **_post({}),
-            }
-        },
-        "/v1/streams/{stream}/readings": {
-            "post": {
-                "operationId": "post_readings_of_stream",
-                "summary": "Score readings of one stream",
-                "description": single,
-                "parameters": [stream],
-                **_post(links()),
-            }
-        },
-    }
-
-
-def _post(links: Described) -> Described:
-    answers: dict[int | str, Described] = {
-        200: {
-            "description": "One result for each reading, in the order and form sent",
-            "content": _one_or_many(ref("Result")),
-            "links": links,
-        },
-        **NO_BODY,
-        405: OTHER_METHOD,
-        408: problem_with("The head or the body was not whole in time; the connection is closed"),
-        422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422, else 200)"),
-        429: NO_ROOM,
-        431: problem_with("URL and headers are over the limit; the connection is closed"),
-        503: AWAY,
-    }
-    return {
-        "requestBody": {"required": True, "content": _one_or_many(ref("SentReading"))},
-        "responses": {str(status): answer for status, answer in sorted(answers.items())},
-    }
-
-
 def _one_or_many(item: Described) -> Described:
     return {
         "application/json": {"schema": {"anyOf": [{"type": "array", "items": item}, item]}},
         "application/x-ndjson": {"schema": item},
     }
+
+
+TAKEN: Final[dict[int | str, Described]] = {
+    200: {
+        "description": "One result for each reading, in the order and form sent",
+        "content": _one_or_many(ref("Result")),
+    },
+    **NO_BODY,
+    405: OTHER_METHOD,
+    408: problem_with("The head or the body was not whole in time; the connection is closed"),
+    422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422, else 200)"),
+    429: NO_ROOM,
+    431: problem_with("URL and headers are over the limit; the connection is closed"),
+    503: AWAY,
+}
+"""What a request with readings gets."""
+
+POST_READINGS: Final[Described] = {"requestBody": {"required": True, "content": _one_or_many(ref("SentReading"))}}
+POST_OF_STREAM: Final[Described] = {
+    **POST_READINGS,
+    "parameters": [
+        {
+            "name": "stream",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": f"^{STREAM_NAME.pattern}$", "maxLength": 128},
+        }
+    ],
+}

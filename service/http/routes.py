@@ -1,20 +1,21 @@
-"""The endpoints to look at things with; those that take readings are in ingest.py."""
+"""The endpoints. Those that take readings hand them to ingest.py, as connections do with small requests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import msgspec
 import structlog
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
-from gatewatch.models.detectors.detector import Detector
-from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.inspection import Inspection
+from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.doors.json_readings import STREAM_NAME
+from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import (
     BadRequest,
     Draining,
@@ -25,12 +26,25 @@ from gatewatch.service.errors import (
     first_of,
 )
 from gatewatch.service.http.api_page import HEADERS, page
-from gatewatch.service.http.bodies import Bodies
+from gatewatch.service.http.bodies import Bodies, ClientGone
 from gatewatch.service.http.drain import Drain
-from gatewatch.service.http.ingest import json_body
-from gatewatch.service.http.openapi import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, links, problem_with, ref
+from gatewatch.service.http.ingest import Ingest, json_body
+from gatewatch.service.http.openapi import (
+    AWAY,
+    NO_BODY,
+    OF_A_STREAM,
+    OTHER_METHOD,
+    POST_OF_STREAM,
+    POST_READINGS,
+    TAKEN,
+    found,
+    links,
+    problem_with,
+    ref,
+)
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.serving.registry import Registry
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 
@@ -43,9 +57,11 @@ class Parts:
     """What the endpoints work with; built once in create_app."""
 
     settings: Settings
-    detector: Detector
+    registry: Registry
     store: StateStore
-    scorer: Scorer
+    inspection: Inspection
+    encoder: Encoder
+    ingest: Ingest
     metrics: Metrics
     bodies: Bodies
     readiness: Readiness
@@ -54,6 +70,41 @@ class Parts:
     def key(self, stream: str) -> StreamKey:
         """Whose stream of this name is meant."""
         return StreamKey(self.settings.tenant, stream)
+
+
+@router.post(
+    "/v1/readings",
+    summary="Score readings of many streams",
+    response_class=Response,
+    responses=TAKEN,
+    openapi_extra=POST_READINGS,
+)
+async def post_readings(request: Request) -> Response:
+    """Send a JSON array of readings, or NDJSON (one a line), gzipped or not. Each reading gets its own result."""
+    return await _ingested(request, None)
+
+
+@router.post(
+    "/v1/streams/{stream:path}/readings",
+    summary="Score readings of one stream",
+    response_class=Response,
+    responses={**TAKEN, 200: {**TAKEN[200], "links": links()}},
+    openapi_extra=POST_OF_STREAM,
+)
+async def post_readings_of_stream(request: Request) -> Response:
+    """The same for one stream, whose name stands in the path and may be left out of the readings."""
+    stream = request.path_params["stream"]
+    if not stream:
+        raise HTTPException(404)
+    return await _ingested(request, stream)
+
+
+async def _ingested(request: Request, stream: str | None) -> Response:
+    try:
+        status, headers, body = await _parts(request).ingest.answer(request.scope, request.receive, stream)
+    except ClientGone:
+        return Response(status_code=400)  # nobody reads it
+    return Response(body, status, {name.decode(): value.decode() for name, value in headers})
 
 
 _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
@@ -97,7 +148,7 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
     parts = _parts(request)
     async with parts.store.reading:
-        known = await parts.scorer.describe(parts.key(stream))
+        known = await parts.inspection.describe(parts.key(stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return known
@@ -118,7 +169,7 @@ async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     body = await json_body(request.scope, request.receive, parts.bodies)
     settings = _settings_in(body)
     async with parts.store.changing:
-        await parts.scorer.configure(parts.key(stream), settings)
+        await parts.inspection.configure(parts.key(stream), settings)
     return await get_stream(request, stream)
 
 
@@ -161,10 +212,10 @@ async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) ->
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = _parts(request)
     async with parts.store.reading:
-        entries = await parts.scorer.recent(parts.key(stream))
+        entries = await parts.inspection.recent(parts.key(stream), parts.encoder)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
-    return entries
+    return [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in entries]
 
 
 @router.post(
@@ -180,7 +231,7 @@ async def reset_stream(
 ) -> dict[str, Any]:
     """For senders that begin to count at 0 again and send no time; with one, the service notices by itself."""
     parts = _parts(request)
-    if not await parts.scorer.restart_sequence(parts.key(stream)):
+    if not await parts.inspection.restart_sequence(parts.key(stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return await get_stream(request, stream)
 
@@ -205,7 +256,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     if parts.drain.began:
         raise Draining("the service is about to stop; what is sent until then is still answered")
     warnings = await parts.readiness.look()
-    return {"status": "ready", "model": parts.detector.name, **({"warnings": warnings} if warnings else {})}
+    return {"status": "ready", "model": parts.registry.default.name, **({"warnings": warnings} if warnings else {})}
 
 
 @router.get(

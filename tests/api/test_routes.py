@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
-from gatewatch.service.doors.json_readings import Wire
+from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.settings import Settings
 from tests.support.samples import CROWDED, START_MS, crowded, post, readings
 
@@ -274,7 +274,7 @@ def test_too_many_items_are_refused_before_any_is_looked_at(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, lines: bool
 ) -> None:
     """A kilobyte of gzip held the event loop for six seconds."""
-    monkeypatch.setattr(Wire, "_convert", lambda *_: pytest.fail("looked at an item"))
+    monkeypatch.setattr(ReadingDecoder, "convert", lambda *_: pytest.fail("looked at an item"))
     count = 400_000
     body = b"1\n" * count if lines else b"[" + b",".join([b"1"] * count) + b"]"
     headers = {"content-type": "application/x-ndjson" if lines else "application/json", "content-encoding": "gzip"}
@@ -351,7 +351,7 @@ def test_a_long_timestamp_is_rejected_alone_and_takes_no_memory(client: TestClie
 
 def test_lines_end_at_newlines_alone(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Carriage returns made more lines than were counted."""
-    monkeypatch.setattr(Wire, "_convert", lambda *_: pytest.fail("looked at an item"))
+    monkeypatch.setattr(ReadingDecoder, "convert", lambda *_: pytest.fail("looked at an item"))
     headers = {"content-type": "application/x-ndjson"}
     reply = client.post("/v1/readings", content=b"1\r" * 50_000, headers=headers)
     assert len(reply.text.splitlines()) == 1

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from gatewatch.service.core.readings import Readings
-from gatewatch.service.core.scorer import Applied, Lanes, Scorer
-from gatewatch.service.core.sequencing import Round
+import numpy as np
+
+from gatewatch.service.core.readings import Batch
+from gatewatch.service.core.records import Records
+from gatewatch.service.core.sequencing import Decision, Places
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
@@ -22,15 +24,9 @@ LEASE_S: Final = 0.5
 _COUNTED: Final = STEPPER.record.fields["readings"][1]  # type: ignore[index]
 
 
-class _NoDedupe(Scorer):
-    """Every reading is new."""
-
-    def _apply_round(self, applied: Applied, batch: Readings, lanes: Lanes, round_: Round, *_: int) -> None:
-        records, rows, places = lanes.records, round_.rows, round_.places
-        heads = records[rows]
-        entries = self._stepper.step(heads, batch.seqs[places], batch.timestamps_ms[places], batch.values[places])
-        records[rows] = heads
-        applied.rounds.append((round_, entries))
+def _every_reading_is_new(batch: Batch, places: Places, heads: Records, now_ms: int) -> Decision:
+    """No look at what was applied before."""
+    return Decision(batch.timestamps_ms[places], np.ones(len(places), bool), {})
 
 
 class _TwoStepsHeld(SimulatedUnit):
@@ -203,7 +199,7 @@ class _Leased(SimulatedStore):
 
 
 BUGS: Final[dict[str, Variant]] = {
-    "no dedupe of retries": Variant(scorer=_NoDedupe),
+    "no dedupe of retries": Variant(decide=_every_reading_is_new),
     "state and history in two steps": Variant(store=_TwoSteps),
     "SET without a fence": Variant(store=_Blind),
     "answer before the write": Variant(store=_Early),

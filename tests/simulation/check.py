@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.doors.json_results import Result, format_time
+from gatewatch.service.doors.json_results import Result
 from tests.simulation.fold import After, Fold, Sent, replay
 from tests.simulation.redis import Redis
 from tests.simulation.senders import REFUSED, SCORED, Plan

@@ -16,9 +16,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from gatewatch.service.core.readings import NO_TIME, Readings
+from gatewatch.service.core.readings import NO_TIME, Model, Readings
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.errors import StoreUnavailable
 from tests.simulation.faults import Faults
@@ -34,7 +33,7 @@ Mode = Literal["hold", "seq", "anew", "time", "window"]
 """Numbered, and the stream waits at gaps; numbered; numbered and timed, with a sender that begins to count anew; by
 time; by time, and late readings take their place."""
 
-Submit = Callable[["list[Item]"], "asyncio.Task[list[str]] | None"]
+Submit = Callable[["Request"], "asyncio.Task[list[str]] | None"]
 Request = list[tuple["Plan", int]]
 
 
@@ -85,43 +84,13 @@ class Plan:
         return [at for at in range(first, min(first + self.window, len(self.readings))) if not self.settled[at]]
 
 
-@dataclass(frozen=True)
-class Item:
-    """One reading of a request, with its stream."""
-
-    stream: str
-    reading: Sent
-
-
-class Columns(Wire):
-    """Requests come decoded here; nothing of them is rejected."""
-
-    def __init__(self) -> None:
-        super().__init__(("value",), 0, 1, TENANT)
-
-    def columns(self, sent: list[Item], _: int) -> tuple[list[Result | None], Readings]:
-        """As the service lays them out."""
-        readings = Readings(
-            [StreamKey(TENANT, item.stream) for item in sent],
-            np.array([item.reading.ms for item in sent], np.int64),
-            np.array([item.reading.seq for item in sent], np.int64),
-            np.array([[item.reading.value] for item in sent], np.float32),
-        )
-        return [None] * len(sent), readings
-
-    def keys_of(self, sent: list[Item]) -> list[StreamKey | None]:
-        """Whose they are."""
-        return [StreamKey(TENANT, item.stream) for item in sent]
-
-    @staticmethod
-    def in_order(sent: list[Item]) -> list[int]:
-        """By seq, or else by time."""
-        return sorted(range(len(sent)), key=lambda at: (sent[at].reading.seq, sent[at].reading.ms))
-
-
-def items_of(request: Request) -> list[Item]:
-    """A request as the batcher takes it."""
-    return [Item(plan.stream, plan.sent(at)) for plan, at in request]
+def readings_of(model: Model, request: Request) -> Readings:
+    """A request as a door hands it on."""
+    sent = [plan.sent(at) for plan, at in request]
+    values = [(float(np.float32(one.value)),) for one in sent]
+    return Readings(
+        model, [plan.key for plan, _ in request], [one.ms for one in sent], [one.seq for one in sent], list(values)
+    )
 
 
 class Sender:
@@ -175,7 +144,7 @@ class Sender:
         rng = self._rng
         fault = self._faults.strike("post lost", "answer lost", "post slow")
         await asyncio.sleep(rng.uniform(0.02, 0.5) if fault == "post slow" else rng.random() * 0.01)
-        task = None if fault == "post lost" else submit(items_of(request))
+        task = None if fault == "post lost" else submit(request)
         if task is None:
             await asyncio.sleep(rng.random() * 0.1)
             return

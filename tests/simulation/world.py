@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,24 +18,29 @@ from unittest import mock
 import numpy as np
 import structlog
 
+from gatewatch.service.core import applying
 from gatewatch.service.core import records as state
-from gatewatch.service.core import scorer as scoring
+from gatewatch.service.core.build import build_core
 from gatewatch.service.core.contention import ContentionBackoff
-from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.sequencing import Decision, decide
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.intake import batcher
+from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
+from gatewatch.service.intake.queue import Queue
 from gatewatch.service.observability.metrics import Metrics, Stage
+from gatewatch.service.serving.registry import Registry
 from gatewatch.service.storage.record_cache import Remembered
 from tests.simulation.check import STEPPER, check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold
 from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.redis import Redis
-from tests.simulation.senders import FIRST, Columns, Item, Mode, Sender, items_of, make_plans
+from tests.simulation.senders import FIRST, Mode, Request, Sender, make_plans, readings_of
 from tests.simulation.store import SimulatedStore
+from tests.support.scorer import JSON, model_of, texts
 
 START_S = 1_700_000_000.0
 MOST_STEPS = 20_000
@@ -90,7 +95,7 @@ class Variant:
     """What the workers are made of."""
 
     store: type[SimulatedStore] = SimulatedStore
-    scorer: type[Scorer] = Scorer
+    decide: Callable[..., Decision] = decide
     remembers: bool = False
 
 
@@ -109,15 +114,31 @@ class Outcome:
     requests: int
 
 
-@dataclass
-class _Clock:
-    """The service's time.time(); steps back and forth, as clocks that are set do."""
+class LoopClock:
+    """A Clock on virtual time."""
 
-    loop: VirtualLoop
-    rng: random.Random
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop = loop
 
-    def time(self) -> float:
-        return START_S + self.loop.time() + (self.rng.uniform(-60, 60) if self.rng.random() < 0.1 else 0.0)
+    def unix_ms(self) -> int:
+        """The time of day."""
+        return int((START_S + self.loop.time()) * 1000)
+
+    def monotonic(self) -> float:
+        """The loop's time."""
+        return self.loop.time()
+
+
+class _SetClock(LoopClock):
+    """One whose time of day is set back and forth."""
+
+    def __init__(self, loop: VirtualLoop, rng: random.Random) -> None:
+        super().__init__(loop)
+        self.rng = rng
+
+    def unix_ms(self) -> int:
+        skew_s = self.rng.uniform(-60, 60) if self.rng.random() < 0.1 else 0.0
+        return int((START_S + self.loop.time() + skew_s) * 1000)
 
 
 class Worker:
@@ -137,10 +158,20 @@ class Worker:
         if world.remembers:
             self._store.remembered = Remembered(REMEMBERED_BYTES)
         takeover = Takeover(self._store, world.detector.digest.hex(), world.metrics)
-        scorer = world.variant.scorer(
-            world.detector, self._store, world.metrics, world.slots, 4, 1000, ContentionBackoff(world.rng), takeover
+        backoff = ContentionBackoff(world.rng)
+        core = build_core(
+            Registry(world.model),
+            self._store,
+            world.metrics,
+            backoff,
+            takeover,
+            world.clock,
+            save_attempts=4,
+            most_streams=1000,
         )
-        self._batcher = Batcher(Columns(), scorer, world.metrics, world.batch_readings, 1000, 1e9)
+        self._batcher = Batcher(
+            core.scorer, backoff, Queue(world.batch_readings), Admission(1000, 1e9), world.metrics, world.clock
+        )
         self._batcher.start()
 
     def crash(self) -> None:
@@ -148,19 +179,23 @@ class Worker:
         if self._batcher is None or self._store is None:
             return
         self._store.gone = True
-        for task in (*self._batcher._lanes, *self._requests):
+        self._batcher.cancel()
+        for task in self._requests:
             task.cancel()
         self._requests, self._batcher = [], None
         self._world.loop.call_later(self._world.rng.random() * 0.2, self.start)
 
-    def submit(self, sent: list[Item]) -> asyncio.Task[list[str]] | None:
+    def submit(self, request: Request) -> asyncio.Task[list[str]] | None:
         """Hand in a request; None while the worker is down."""
         if self._batcher is None:
             return None
         self.requests += 1
         self._requests = [request for request in self._requests if not request.done()]
-        self._requests.append(self._world.loop.create_task(self._batcher.submit(sent)))
+        self._requests.append(self._world.loop.create_task(self._answers(self._batcher, request)))
         return self._requests[-1]
+
+    async def _answers(self, batcher: Batcher, request: Request) -> list[str]:
+        return texts(await batcher.take(readings_of(self._world.model, request), JSON.encoder))
 
 
 class World:
@@ -177,9 +212,11 @@ class World:
         self.strict = not rollback and rng.random() < 0.7
         self.remembers = variant.remembers and seed % 4 > 0
         self.slots = LONG if rng.random() < 0.7 else SHORT
+        self.model = model_of(self.detector, self.slots)
         self.batch_readings = rng.choice((4, 32))
         self.beside = (1, 4, batcher.SECOND_BATCH_MIN)[seed % 3]
         self.loop = VirtualLoop(rng, MOST_STEPS)  # type: ignore[abstract]  # the rest is sockets, signals, processes
+        self.clock = _SetClock(self.loop, rng)
         self.redis = Redis(self.loop, rng, self.strict)
         self.faults = Faults.of(rng, {"server crash", "late", "pause"} if rollback else set())
         self.workers = [Worker(self) for _ in range(rng.randint(2, 3))]
@@ -209,7 +246,7 @@ class World:
         self.faults.left = 0
         await asyncio.sleep(2 * LATEST_S)
         request = [(plan, at) for plan in self.plans for at in range(len(plan.readings))]
-        task = self.workers[0].submit(items_of(request))
+        task = self.workers[0].submit(request)
         assert task is not None, "no worker is up"
         answers = await task
         self.senders[0].hear(request, answers)
@@ -243,7 +280,7 @@ def run(seed: int, variant: Variant = CORRECT) -> Outcome:
     last: dict[tuple[str, int], str] = {}
     violations: list[str] = []
     with (
-        mock.patch.object(scoring, "time", _Clock(world.loop, world.rng)),
+        mock.patch.object(applying, "decide", variant.decide),
         mock.patch.object(batcher, "SECOND_BATCH_MIN", world.beside),
     ):
         try:

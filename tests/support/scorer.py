@@ -2,22 +2,106 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Sequence
+from typing import Any
 
-from gatewatch.models.detectors.trained.detector import TrainedDetector
+from gatewatch.models.detectors.detector import Detector
+from gatewatch.service.clock import Clock, SystemClock
+from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
-from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.outcomes import Encoder, Refused
+from gatewatch.service.core.readings import Part, Readings
+from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.doors.door import Context, Decoded, Form, StreamNames, joined
+from gatewatch.service.doors.json_door import JsonDoor
+from gatewatch.service.doors.ndjson_door import NdjsonDoor
+from gatewatch.service.doors.reading_decoder import ReadingDecoder
+from gatewatch.service.intake.admission import Admission
+from gatewatch.service.intake.batcher import Batcher, Scores
+from gatewatch.service.intake.queue import Queue
 from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.serving.registry import Registry
+from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.storage.store import StateStore
+
+LATE_MS = 2_000_000_000_000
+LINES = NdjsonDoor()
+JSON = JsonDoor(LINES)
 
 
 def state_key(tenant: str, stream: str, what: str = "state") -> str:
     return StateStore("redis://unused", tenant, 100).key(StreamKey(tenant, stream), what)
 
 
-def scorer_of(detector: TrainedDetector, store: StateStore, attempts: int) -> Scorer:
-    metrics = Metrics()
-    takeover = Takeover(store, detector.name, metrics)
-    return Scorer(detector, store, metrics, 128, attempts, 100, ContentionBackoff(random.Random(0)), takeover)
+def model_of(detector: Detector, history_readings: int = 128, future_ms: int = 0, most: int = 10_000) -> ServedModel:
+    return ServedModel(detector, ReadingDecoder(detector.channels, future_ms, most), history_readings)
+
+
+def core_of(
+    model: ServedModel,
+    store: Store,
+    attempts: int,
+    backoff: ContentionBackoff | None = None,
+    metrics: Metrics | None = None,
+    clock: Clock | None = None,
+) -> Core:
+    metrics = metrics or Metrics()
+    return build_core(
+        Registry(model),
+        store,
+        metrics,
+        backoff or ContentionBackoff(random.Random(0)),
+        Takeover(store, model.name, metrics),
+        clock or SystemClock(),
+        save_attempts=attempts,
+        most_streams=100,
+    )
+
+
+def batcher_of(
+    scorer: Scores,
+    backoff: ContentionBackoff | None = None,
+    batch_readings: int = 1024,
+    waiting: int = 10_000,
+    waiting_ms: float = 1e9,
+    metrics: Metrics | None = None,
+    clock: Clock | None = None,
+) -> Batcher:
+    return Batcher(
+        scorer,
+        backoff or ContentionBackoff(random.Random(0)),
+        Queue(batch_readings),
+        Admission(waiting, waiting_ms),
+        metrics or Metrics(),
+        clock or SystemClock(),
+    )
+
+
+def decode(
+    model: Any, body: bytes, lines: bool = False, stream: str | None = None, tenant: str = "t", now_ms: int = LATE_MS
+) -> tuple[Decoded, Form]:
+    """A whole body through a door, however many parts that takes. `model`: with a decoder."""
+    door = LINES if lines else JSON
+    context = Context(model, StreamNames(tenant), stream, now_ms)
+    if (read := door.decode(body, context)) is not None:
+        return read
+    opened = door.open(body, context)
+    return joined(list(opened.parts), model), opened.form
+
+
+def read(model: ServedModel, tenant: str, *chosen: dict[str, Any]) -> list[Part]:
+    """Readings as the scorer takes them; their answers are JSON."""
+    return parts_of(decode(model, json.dumps(chosen).encode(), tenant=tenant)[0].readings)
+
+
+def parts_of(readings: Readings, encoder: Encoder = JSON.encoder) -> list[Part]:
+    return [Part(readings, 0, len(readings), encoder)]
+
+
+def texts(answers: Sequence[Any]) -> list[Any]:
+    """Answers with the refusals among them as JSON too."""
+    return [JSON.encoder.refusal(answer) if isinstance(answer, Refused) else answer for answer in answers]

@@ -14,20 +14,16 @@ import pytest
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.core.contention import LONGEST_REST_S, MOST_STREAMS, SHARED_S, ContentionBackoff
 from gatewatch.service.core.records import FENCE
-from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.errors import Contended
-from gatewatch.service.intake.batcher import Batcher
-from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.store import StateStore
 from tests.simulation.faults import Faults
 from tests.simulation.fold import Fold
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.redis import Redis
 from tests.simulation.store import SimulatedStore
-from tests.simulation.world import NoMetrics
+from tests.simulation.world import LoopClock, NoMetrics
+from tests.support.scorer import JSON, batcher_of, core_of, model_of, read, texts
 
 SENDERS, EACH = 8, 40
 
@@ -39,37 +35,24 @@ def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
 
     async def run() -> tuple[list[list[datetime]], list[datetime]]:
         stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
-        wire = Wire(detector.channels, 60_000, 100, tenant)
-        scorers = [
-            Scorer(
-                detector,
-                s,
-                m := Metrics(),
-                512,
-                100,
-                100,
-                ContentionBackoff(random.Random(n)),
-                Takeover(s, detector.name, m),
-            )
-            for n, s in enumerate(stores)
-        ]
-        batchers = [Batcher(wire, scorer, Metrics(), 1024, 1000, 1e9) for scorer in scorers]
+        model, backoffs = model_of(detector), [ContentionBackoff(random.Random(n)) for n in range(2)]
+        cores = [core_of(model, s, 100, backoff) for s, backoff in zip(stores, backoffs, strict=True)]
+        batchers = [batcher_of(core.scorer, backoff) for core, backoff in zip(cores, backoffs, strict=True)]
         for batcher in batchers:
             batcher.start()
 
         async def send(sender: int) -> list[datetime]:
             times = []
             for at in range(EACH):
-                body = json.dumps({"stream": "hot", "values": {"pressure": sender, "flow": at}})
-                sent, _ = wire.read(body.encode(), False, None)
-                (text,) = await batchers[sender % 2].submit(sent)
+                (part,) = read(model, tenant, {"stream": "hot", "values": {"pressure": sender, "flow": at}})
+                (text,) = texts(await batchers[sender % 2].take(part.readings, part.encoder))
                 times.append(datetime.fromisoformat(json.loads(text)["timestamp"]))
             return times
 
         times = await asyncio.gather(*map(send, range(SENDERS)))
         kept = [
-            datetime.fromisoformat(entry["result"]["timestamp"])
-            for entry in await scorers[0].recent(StreamKey(tenant, "hot"))
+            datetime.fromisoformat(json.loads(entry.answer)["timestamp"])
+            for entry in await cores[0].inspection.recent(StreamKey(tenant, "hot"), JSON.encoder)
         ]
         for batcher, store in zip(batchers, stores, strict=True):
             await batcher.stop()
@@ -106,21 +89,22 @@ def sent_away(turns: type[ContentionBackoff], seed: int) -> int:
     """
     rng = random.Random(seed)
     loop = VirtualLoop(rng, 1_000_000)  # type: ignore[abstract]
-    server, wire = Redis(loop, rng, True), Wire(("x",), 60_000, 100, "simulated")
+    server, model = Redis(loop, rng, True), model_of(Fold(), 512)
+    clock = LoopClock(loop)
     batchers = []
     for away_s in (0.001, 0.0015):
         store = Distant(loop, server, Faults(rng, frozenset(), 0.0, 0), lambda: None)
         store.away_s = away_s
-        metrics = NoMetrics()
-        scorer = Scorer(Fold(), store, metrics, 512, 12, 100, turns(rng), Takeover(store, "fold", metrics))
-        batchers.append(Batcher(wire, scorer, NoMetrics(), 1024, 1000, 1e9))
+        backoff = turns(rng)
+        core = core_of(model, store, 12, backoff, NoMetrics(), clock)
+        batchers.append(batcher_of(core.scorer, backoff, metrics=NoMetrics(), clock=clock))
 
     async def send(sender: int) -> int:
         refused = 0
         for at in range(EACH):
-            sent, _ = wire.read(json.dumps({"stream": "hot", "values": {"x": at}}).encode(), False, None)
+            (part,) = read(model, "simulated", {"stream": "hot", "values": {"x": at}})
             try:
-                await batchers[sender % 2].submit(sent)
+                await batchers[sender % 2].take(part.readings, part.encoder)
             except Contended:
                 refused += 1
         return refused

@@ -20,20 +20,19 @@ from structlog.testing import capture_logs
 
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
+from gatewatch.service.core.build import Core
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.readings import Readings
+from gatewatch.service.core.readings import Part
 from gatewatch.service.core.records import Records
-from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.errors import Contended
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import Held
 from tests.support.samples import post, readings
-from tests.support.scorer import scorer_of, state_key
+from tests.support.scorer import core_of, model_of, read, state_key, texts
 
 
 def configure(client: TestClient, stream: str, **settings: Any) -> dict[str, Any]:
@@ -89,10 +88,10 @@ def test_a_late_reading_sent_again_is_answered_again(client: TestClient) -> None
     assert client.get("/v1/streams/again").json()["readings"] == 20
 
 
-async def score(scorer: Scorer, one: Readings) -> str:
+async def score(core: Core, one: list[Part]) -> str:
     """The answer to one reading, which may have to be put in its place first."""
-    (given,) = await scorer.score_batch(one)
-    text = await given if isinstance(given, asyncio.Future) else given
+    (given,) = await core.scorer.score_batch(one)
+    (text,) = texts([await given if isinstance(given, asyncio.Future) else given])
     assert isinstance(text, str), text
     return text
 
@@ -127,18 +126,15 @@ def test_a_late_reading_that_another_process_overtakes(
     other = sent[4] if value is None else {**sent[2], "values": {"pressure": value}}
 
     async def race() -> tuple[dict[str, Any], dict[str, Any] | None]:
-        wire = Wire(detector.channels, 0, 100, tenant)
+        model = model_of(detector)
         stores = [OvertakenStore(redis_url, tenant, 2000), StateStore(redis_url, tenant, 2000)]
-        mine, others = [scorer_of(detector, store, 4) for store in stores]
+        mine, others = [core_of(model, store, 4) for store in stores]
 
-        def read(*chosen: dict[str, Any]) -> Readings:
-            return wire.columns(wire.read(json.dumps(chosen).encode(), False, None)[0], 2_000_000_000_000)[1]
-
-        await mine.configure(StreamKey(tenant, "race"), StreamSettings(reorder_window_s=600))
-        await mine.score_batch(read(sent[0], sent[1], sent[3]))
-        setattr(stores[0], moment, lambda: score(others, read(other)))
-        text = await score(mine, read(sent[2]))
-        known = await mine.describe(StreamKey(tenant, "race"))
+        await mine.inspection.configure(StreamKey(tenant, "race"), StreamSettings(reorder_window_s=600))
+        await mine.scorer.score_batch(read(model, tenant, sent[0], sent[1], sent[3]))
+        setattr(stores[0], moment, lambda: score(others, read(model, tenant, other)))
+        text = await score(mine, read(model, tenant, sent[2]))
+        known = await mine.inspection.describe(StreamKey(tenant, "race"))
         for store in stores:
             await store.close()
         result: dict[str, Any] = json.loads(text)
@@ -498,21 +494,18 @@ def test_a_stream_that_others_keep_writing_fails_its_readings_alone(
                 yield held
 
     async def run() -> list[object]:
-        wire = Wire(detector.channels, 0, 100, tenant)
+        model = model_of(detector)
         store = Overwritten(redis_url, tenant, 2000)
-        scorer = scorer_of(detector, store, 4)
-
-        def read(*chosen: dict[str, Any]) -> Readings:
-            return wire.columns(wire.read(json.dumps(chosen).encode(), False, None)[0], 2_000_000_000_000)[1]
+        core = core_of(model, store, 4)
 
         for name in ("busy", "calm"):
-            await scorer.configure(StreamKey(tenant, name), StreamSettings(reorder_window_s=600))
+            await core.inspection.configure(StreamKey(tenant, name), StreamSettings(reorder_window_s=600))
             sent = readings(name, 4)
-            await scorer.score_batch(read(sent[0], sent[1], sent[3]))
+            await core.scorer.score_batch(read(model, tenant, sent[0], sent[1], sent[3]))
         store.busy = True
-        batch = read(*(readings(name, 5)[seq] for seq in (2, 4) for name in ("busy", "calm")))
-        given = await scorer.score_batch(batch)
-        await scorer.corrector.finish()
+        batch = read(model, tenant, *(readings(name, 5)[seq] for seq in (2, 4) for name in ("busy", "calm")))
+        given = await core.scorer.score_batch(batch)
+        await core.corrector.finish()
         await store.close()
         return [one.exception() or one.result() if isinstance(one, asyncio.Future) else one for one in given]
 

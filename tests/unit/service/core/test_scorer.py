@@ -15,15 +15,14 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
-from gatewatch.service.core.readings import Readings
-from gatewatch.service.core.scorer import Scorer
+from gatewatch.service.core.build import Core
+from gatewatch.service.core.readings import Part
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.doors.json_readings import Wire
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from tests.support.samples import make_artefact, post, readings
-from tests.support.scorer import scorer_of, state_key
+from tests.support.scorer import JSON, core_of, model_of, read, state_key, texts
 
 
 def test_two_services_in_turn_score_like_one(settings: Callable[..., Settings]) -> None:
@@ -45,27 +44,26 @@ def test_writers_at_once_apply_every_reading_exactly_once(
 
 async def _write_at_once(detector: TrainedDetector, redis_url: str, tenant: str) -> None:
     stores = [StateStore(redis_url, tenant, 2000) for _ in range(4)]
-    wire = Wire(detector.channels, 0, 100, tenant)
-    scorers = [scorer_of(detector, store, 100) for store in stores]
-    sent, _ = wire.read(json.dumps(readings("hot", 60)).encode(), False, None)
-    accepted = [wire.columns([item], 2_000_000_000_000)[1] for item in sent]
+    model = model_of(detector)
+    cores = [core_of(model, store, 100) for store in stores]
+    accepted = [read(model, tenant, one) for one in readings("hot", 60)]
     order = random.Random(0)
     applied = 0
 
-    async def send(scorer: Scorer, reading: Readings) -> None:
+    async def send(core: Core, reading: list[Part]) -> None:
         nonlocal applied
-        result = json.loads((await scorer.score_batch(reading))[0])  # type: ignore[arg-type]
+        result = json.loads(texts(await core.scorer.score_batch(reading))[0])
         applied += result["status"] in ("warming_up", "normal", "anomalous") and not result["replayed"]
 
     for start in range(0, 60, 4):
-        jobs = [(scorer, reading) for reading in accepted[start : start + 4] for scorer in order.sample(scorers, 2)]
+        jobs = [(core, reading) for reading in accepted[start : start + 4] for core in order.sample(cores, 2)]
         order.shuffle(jobs)
-        await asyncio.gather(*(send(scorer, reading) for scorer, reading in jobs))
-    known = await scorers[0].describe(StreamKey(tenant, "hot"))
+        await asyncio.gather(*(send(core, reading) for core, reading in jobs))
+    known = await cores[0].inspection.describe(StreamKey(tenant, "hot"))
     assert known is not None
     assert known["readings"] == applied
-    history = await scorers[0].recent(StreamKey(tenant, "hot"))
-    seqs = [entry["result"]["seq"] for entry in history]
+    history = await cores[0].inspection.recent(StreamKey(tenant, "hot"), JSON.encoder)
+    seqs = [json.loads(entry.answer)["seq"] for entry in history]
     assert seqs == sorted(set(seqs))
     for store in stores:
         await store.close()

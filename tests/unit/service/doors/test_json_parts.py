@@ -10,12 +10,21 @@ from typing import Any
 
 import pytest
 
-from gatewatch.service.doors.json_readings import PART_BYTES, PART_READINGS, Wire
-from gatewatch.service.doors.json_results import Result
+from gatewatch.service.doors.door import Context, StreamNames
+from gatewatch.service.doors.json_door import OBJECT
+from gatewatch.service.doors.ndjson_door import LINES
+from gatewatch.service.doors.reading_decoder import PART_BYTES, PART_READINGS, ReadingDecoder
 from gatewatch.service.errors import BadRequest, TooLarge
 from gatewatch.service.http.bodies import MEMBERS, Bodies
+from tests.support.scorer import JSON, decode
 
-WIRE = Wire(("pressure", "flow"), 60_000, 10_000, "t")
+
+class Model:
+    """What a door asks of a model."""
+
+    decoder = ReadingDecoder(("pressure", "flow"), 60_000, 10_000)
+
+
 BAD = {
     "a text that looks like an end": {"stream": "},{", "values": {"flow": 1}},
     "objects inside": {"stream": "a", "tags": [{"a": 1}, {"b": 2}], "values": {"flow": 1}},
@@ -34,7 +43,9 @@ def good(number: int) -> dict[str, object]:
 def decoded(body: str | bytes, lines: bool = False) -> list[object]:
     """The number of each reading in order, or the error of its rejection."""
     raw = body if isinstance(body, bytes) else body.encode()
-    return [one.error if isinstance(one, Result) else one.seq for one in WIRE.read(raw, lines, None)[0]]
+    found, _ = decode(Model, raw, lines)
+    seqs = iter(found.readings.seqs)
+    return [found.refused[at].error if at in found.refused else next(seqs) for at in range(len(found))]
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -72,8 +83,9 @@ def test_a_reading_that_is_far_too_long_is_rejected_alone(lines: bool) -> None:
 
 
 def test_a_part_takes_few_readings_apart() -> None:
-    body = WIRE.open(b"[" + b",".join([b'{"a":1}'] * 9000) + b"]", False)
-    parts = [len(part) for part in WIRE.parts(body, None)]
+    context: Any = Context(Model, StreamNames("t"), None, 0)  # type: ignore[arg-type]
+    opened = JSON.open(b"[" + b",".join([b'{"a":1}'] * 9000) + b"]", context)
+    parts = [len(part) for part in opened.parts]
     assert sum(parts) == 9000
     assert max(parts) == PART_READINGS
 
@@ -89,7 +101,7 @@ def test_eight_megabytes_of_anything_cost_no_memory(item: bytes) -> None:
     body = item * count if lines else b"[" + b",".join([item] * count) + b"]"
     tracemalloc.start()
     with pytest.raises(TooLarge, match="more than 10000 readings in one request"):
-        WIRE.read(body, lines, None)
+        decode(Model, body, lines)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2**24
@@ -109,7 +121,7 @@ def test_eight_megabytes_of_anything_cost_no_memory(item: bytes) -> None:
 )
 def test_a_large_body_that_is_no_array_of_readings_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest, match="the body is"):
-        WIRE.read(body, False, None)
+        decode(Model, body)
 
 
 def test_space_is_no_reading() -> None:
@@ -129,31 +141,34 @@ def test_one_reading_that_is_too_long_is_refused_unread() -> None:
 
 def test_a_model_of_many_channels_takes_long_readings() -> None:
     channels = tuple(f"a channel with a long name {number}" for number in range(3000))
-    wire = Wire(channels, 60_000, 10_000, "t")
+
+    class Wide:
+        decoder = ReadingDecoder(channels, 60_000, 10_000)
+
     sent = [{"stream": "a", "values": dict.fromkeys(channels, 1.25)}] * 3
     assert len(json.dumps(sent[0])) > PART_BYTES
-    assert len(wire.columns(wire.read(json.dumps(sent).encode(), False, None)[0], 0)[1]) == 3
+    assert len(decode(Wide, json.dumps(sent).encode())[0].readings) == 3
 
 
 @pytest.mark.parametrize("between", ["\n", "\r\n", "\n\n"])
 def test_objects_in_lines_are_lines_whatever_their_content_type(between: str) -> None:
     body = between.join(json.dumps(good(number)) for number in range(2000))
-    sent, form = WIRE.read(body.encode(), False, None)
-    assert ([one.seq for one in sent], form) == (list(range(2000)), "lines")
-    sent, form = WIRE.read((json.dumps(good(0)) + between + "{oops").encode(), False, None)
-    assert form == "lines"
-    assert "line " in sent[1].error
+    sent, form = decode(Model, body.encode())
+    assert (sent.readings.seqs, form) == (list(range(2000)), LINES)
+    sent, form = decode(Model, (json.dumps(good(0)) + between + "{oops").encode())
+    assert form is LINES
+    assert "line " in sent.refused[1].error
 
 
 def test_one_object_over_several_lines_is_one() -> None:
-    assert WIRE.read(json.dumps({**good(1), "more": 1}, indent=1).encode(), False, None)[1] == "object"
-    assert WIRE.read(json.dumps(good(1), indent=1).encode(), False, None)[1] == "object"
+    assert decode(Model, json.dumps({**good(1), "more": 1}, indent=1).encode())[1] is OBJECT
+    assert decode(Model, json.dumps(good(1), indent=1).encode())[1] is OBJECT
 
 
 @pytest.mark.parametrize("body", ['{"values":1}{"values":1}', "[] []", '{"values":1} {"values":1}'])
 def test_who_sends_several_values_is_told_how(body: str) -> None:
     with pytest.raises(BadRequest, match="one in each line with content-type application/x-ndjson"):
-        WIRE.read(body.encode(), False, None)
+        decode(Model, body.encode())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])

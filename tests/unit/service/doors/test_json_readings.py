@@ -5,25 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatewatch.service.core.readings import Readings
-from gatewatch.service.doors.json_readings import Wire
-from gatewatch.service.doors.json_results import Result, answer, format_time, join
+from gatewatch.service.core.outcomes import Refused, format_time
+from gatewatch.service.core.readings import Readings, grouped
+from gatewatch.service.doors.json_door import ARRAY, OBJECT
+from gatewatch.service.doors.json_results import JsonEncoder
+from gatewatch.service.doors.ndjson_door import LINES
+from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import BadRequest, TooLarge
+from tests.support.scorer import decode, parts_of
 
 CHANNELS = ("pressure", "flow")
 NOW_MS = 1_800_000_000_000
 
 
-def checked(body: bytes | str, lines: bool = False) -> list[Readings | Result]:
+class Model:
+    """What a door asks of a model."""
+
+    decoder = ReadingDecoder(CHANNELS, 60_000, 100)
+
+
+def checked(body: bytes | str, lines: bool = False) -> list[Readings | Refused]:
     """Each reading of a body: accepted (one row), or its rejection."""
     raw = body if isinstance(body, bytes) else body.encode()
-    wire = Wire(CHANNELS, 60_000, 100, "t")
-    sent, _ = wire.read(raw, lines, None)
-    alone = [wire.columns([item], NOW_MS) for item in sent]
-    results, readings = wire.columns(sent, NOW_MS)
-    assert results == [result for (result,), _ in alone]
-    assert len(readings) == results.count(None)
-    return [one if result is None else result for (result,), one in alone]
+    decoded, _ = decode(Model, raw, lines, now_ms=NOW_MS)
+    rows = iter(range(len(decoded.readings)))
+    return [decoded.refused.get(at) or decoded.readings.rearranged([next(rows)]) for at in range(len(decoded))]
 
 
 def error_of(reading: str) -> str:
@@ -32,10 +38,10 @@ def error_of(reading: str) -> str:
     before, result, after = checked(f"[{good}, {reading}, {good}]")
     assert isinstance(before, Readings)
     assert isinstance(after, Readings)
-    assert isinstance(result, Result)
+    assert isinstance(result, Refused)
     assert result.status == "rejected"
     assert result.error
-    answer(result)
+    JsonEncoder().refusal(result)
     return result.error
 
 
@@ -92,18 +98,21 @@ def test_a_bad_reading_is_rejected_by_name_and_its_neighbours_are_not(reading: s
 def test_values_come_in_the_models_order_with_gaps_as_nan() -> None:
     (reading,) = checked('{"stream": "a", "values": {"flow": 2, "pressure": null}, "seq": 3, "timestamp": 1.25}')
     assert isinstance(reading, Readings)
-    np.testing.assert_array_equal(reading.values, np.array([[np.nan, 2]], np.float32))
-    assert (reading.seqs.tolist(), reading.timestamps_ms.tolist()) == ([3], [1250])
+    assert reading.values == [(None, 2.0)]
+    assert (reading.seqs, reading.timestamps_ms) == ([3], [1250])
+    ((batch, _),) = grouped(parts_of(reading))
+    np.testing.assert_array_equal(batch.values, [[np.nan, 2]])
 
 
 def test_minus_zero_is_zero_and_denormals_stay_finite() -> None:
     minus, plus = checked('[{"stream": "a", "values": {"flow": -0.0}}, {"stream": "a", "values": {"flow": 0}}]')
     assert isinstance(minus, Readings)
     assert isinstance(plus, Readings)
-    assert minus.values.tobytes() == plus.values.tobytes()
+    written = [grouped(parts_of(one))[0][0].values.tobytes() for one in (minus, plus)]
+    assert written[0] == written[1]
     (tiny,) = checked('[{"stream": "a", "values": {"flow": 1e-310}}]')
     assert isinstance(tiny, Readings)
-    assert tiny.values[0, 1] == 1e-310
+    assert tiny.values == [(None, 1e-310)]
 
 
 @pytest.mark.parametrize("text", ["2026-05-04T10:00:00Z", "2026-05-04t12:00:00.000+02:00", "2026-05-04 10:00:00z"])
@@ -138,7 +147,7 @@ def test_a_bad_line_of_ndjson_is_rejected_alone() -> None:
     first, bad, last = checked(f"{good}\n{{oops\n\n{good}\n", lines=True)
     assert isinstance(first, Readings)
     assert isinstance(last, Readings)
-    assert isinstance(bad, Result)
+    assert isinstance(bad, Refused)
     assert bad.error is not None
     assert bad.error.startswith("line 2: ")
 
@@ -149,7 +158,7 @@ def test_too_many_readings_are_refused() -> None:
 
 
 def test_results_go_out_in_the_form_of_the_request() -> None:
-    text = answer(Result("a", None, None, "normal", score=0.1))
-    assert join([text, text], "array") == f"[{text},{text}]".encode()
-    assert join([text, text], "lines") == f"{text}\n{text}\n".encode()
-    assert join([text], "object").startswith(b'{"stream":"a"')
+    text = JsonEncoder().refusal(Refused("a", None, None, "late", "too late"))
+    assert ARRAY.join([text, text]) == f"[{text},{text}]".encode()
+    assert LINES.join([text, text]) == f"{text}\n{text}\n".encode()
+    assert OBJECT.join([text]).startswith(b'{"stream":"a"')

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
-from gatewatch.service.core.contention import ContentionBackoff
-from gatewatch.service.core.readings import Readings
-from gatewatch.service.core.scorer import Answer
-from gatewatch.service.doors.json_readings import Sent, Wire
+from gatewatch.service.core.outcomes import Answer
+from gatewatch.service.core.readings import Part, Readings
+from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
-from gatewatch.service.intake.batcher import BATCH_COST, MAX_PER_STREAM, SECOND_BATCH_MIN, WORKERS, Batcher
-from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.intake.admission import BATCH_COST
+from gatewatch.service.intake.batcher import SECOND_BATCH_MIN, WORKERS, Batcher
+from gatewatch.service.intake.queue import MAX_PER_STREAM
+from tests.support.clock import Hands
+from tests.support.scorer import JSON, batcher_of, decode
 
 
-def names_of(batch: Readings) -> list[str]:
-    return [stream.name for stream in batch.streams]
+def names_of(parts: Sequence[Part]) -> list[str]:
+    return [stream.name for part in parts for stream in part.readings.streams[part.start : part.stop]]
+
+
+def seqs_of(parts: Sequence[Part]) -> list[int]:
+    return [seq for part in parts for seq in part.readings.seqs[part.start : part.stop]]
 
 
 class Recorder:
@@ -27,28 +32,34 @@ class Recorder:
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[str, int]]] = []
-        self.turns = ContentionBackoff(random.Random(0))
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         await asyncio.sleep(0)
-        self.batches.append(list(zip(names_of(batch), batch.seqs.tolist(), strict=True)))
-        return [str(seq) for seq in batch.seqs.tolist()]
+        self.batches.append(list(zip(names_of(batch), seqs_of(batch), strict=True)))
+        return [str(seq) for seq in seqs_of(batch)]
 
-    async def store_answers(self) -> bool:
+    async def ping(self) -> bool:
         return True
 
 
-WIRE = Wire(("pressure",), 60_000, 10_000, "t")
+class Model:
+    """What a door asks of a model."""
+
+    decoder = ReadingDecoder(("pressure",), 60_000, 10_000)
 
 
-def request(*streams: str, first: int = 0) -> list[Sent]:
+def request(*streams: str, first: int = 0) -> Readings:
     """One reading for each name, numbered within the request."""
     content = [{"stream": name, "seq": first + at, "values": 1.5} for at, name in enumerate(streams)]
-    return WIRE.read(json.dumps(content).encode(), False, None)[0]
+    return decode(Model, json.dumps(content).encode())[0].readings
+
+
+async def submitted(batcher: Batcher, sent: Readings) -> list[Answer]:
+    return await batcher.take(sent, JSON.encoder)
 
 
 def gather(
-    requests: list[list[Sent]],
+    requests: list[Readings],
     batch_readings: int = 100,
     waiting: int = 10_000,
     recorder: Recorder | None = None,
@@ -57,8 +68,8 @@ def gather(
     """Submit requests in order, all before the first batch begins; the batches, and each request's answers."""
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, used, Metrics(), batch_readings, waiting, waiting_ms)
-        jobs = [asyncio.create_task(batcher.submit(sent)) for sent in requests]
+        batcher = batcher_of(used, None, batch_readings, waiting, waiting_ms)
+        jobs = [asyncio.create_task(submitted(batcher, sent)) for sent in requests]
         await asyncio.sleep(0)
         batcher.start()
         results = await asyncio.gather(*jobs, return_exceptions=True)
@@ -101,7 +112,7 @@ def test_depth_is_that_of_the_batch_whoever_sent_it() -> None:
 class Overrun(Recorder):
     """Other processes keep writing stream `a`."""
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         answers = await super().score_batch(batch)
         contended = Contended("other processes kept writing")
         return [contended if stream == "a" else text for stream, text in zip(names_of(batch), answers, strict=True)]
@@ -130,7 +141,7 @@ class Corrects(Recorder):
         self.error = error
         self.late: list[asyncio.Future[str]] = []
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         answers = await super().score_batch(batch)
         for at, stream in enumerate(names_of(batch)):
             if stream == "late":
@@ -169,10 +180,10 @@ class Away(Recorder):
         self.failures = failures
         self.pings = pings
 
-    async def store_answers(self) -> bool:
+    async def ping(self) -> bool:
         return self.pings
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         answers = await super().score_batch(batch)
         if len(self.batches) <= self.failures:
             raise StoreUnavailable("Redis did not answer in time")
@@ -199,26 +210,25 @@ def test_when_redis_does_not_answer_a_ping_either_nobody_waits_for_a_second_batc
 class Slow(Recorder):
     """A reading takes ten seconds, by the batcher's clock."""
 
-    def __init__(self, clock: list[float]) -> None:
+    def __init__(self, clock: Hands) -> None:
         super().__init__()
         self.clock = clock
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
-        self.clock[0] += 10.0 * (len(batch) + BATCH_COST)
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
+        self.clock.seconds += 10.0 * (len(names_of(batch)) + BATCH_COST)
         return await super().score_batch(batch)
 
 
-def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("gatewatch.service.intake.batcher.time.perf_counter", lambda: clock[0])
+def test_what_would_wait_too_long_is_refused_by_the_pace_of_late() -> None:
+    clock = Hands()
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, Slow(clock), Metrics(), 2, 100, 35_000)
+        batcher = batcher_of(Slow(clock), None, 2, 100, 35_000, clock=clock)
         batcher.start()
-        await batcher.submit(request("first"))
-        jobs = [asyncio.create_task(batcher.submit(request(name))) for name in "abcdef"]
+        await submitted(batcher, request("first"))
+        jobs = [asyncio.create_task(submitted(batcher, request(name))) for name in "abcdef"]
         results = await asyncio.gather(*jobs, return_exceptions=True)
-        results += [await batcher.submit(request("last"))]
+        results += [await submitted(batcher, request("last"))]
         await batcher.stop()
         return list(results)
 
@@ -230,22 +240,24 @@ def test_what_would_wait_too_long_is_refused_by_the_pace_of_late(monkeypatch: py
     assert last == ["0"]
 
 
-def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("gatewatch.service.intake.batcher.time.perf_counter", lambda: clock[0])
+def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_it() -> None:
+    clock = Hands()
 
     async def run() -> list[object]:
-        batcher = Batcher(
-            WIRE, Slow(clock), Metrics(), 2 * MAX_PER_STREAM, 10 * MAX_PER_STREAM, 10.0 * (MAX_PER_STREAM + 3) * 1000
+        batcher = batcher_of(
+            Slow(clock),
+            None,
+            2 * MAX_PER_STREAM,
+            10 * MAX_PER_STREAM,
+            10.0 * (MAX_PER_STREAM + 3) * 1000,
+            clock=clock,
         )
         batcher.start()
-        await batcher.submit(request("first"))
+        await submitted(batcher, request("first"))
         sent = [request(*["deep"] * (8 * MAX_PER_STREAM)), *(request(name) for name in "abcdef")]
-        jobs = [asyncio.create_task(batcher.submit(one)) for one in sent]
+        jobs = [asyncio.create_task(submitted(batcher, one)) for one in sent]
         results = await asyncio.gather(*jobs, return_exceptions=True)
-        results += [await batcher.submit(request(*"gh"))]
+        results += [await submitted(batcher, request(*"gh"))]
         await batcher.stop()
         return list(results)
 
@@ -258,7 +270,7 @@ def test_a_deep_request_is_in_the_way_of_others_only_as_far_as_they_cannot_pass_
 
 def test_a_deep_request_in_any_order_is_taken_in_order_and_answered_as_it_was_sent() -> None:
     deep = request(*["s"] * 100)
-    shuffled = [deep[(37 * at) % 100] for at in range(100)]
+    shuffled = deep.rearranged([(37 * at) % 100 for at in range(100)])
     recorder, (answers,) = gather([shuffled])
     assert [seq for batch in recorder.batches for _, seq in batch] == list(range(100))
     assert answers == [str((37 * at) % 100) for at in range(100)]
@@ -299,41 +311,6 @@ def test_all_of_a_deep_request_is_answered(count: int) -> None:
     assert len(recorder.batches) == (1 if count <= MAX_PER_STREAM else 2)
 
 
-def test_a_rejection_gets_its_place_among_the_answers_of_a_shared_batch() -> None:
-    spoilt = WIRE.read(b'[{"stream": "a", "seq": 3, "values": 1}, {"stream": "/", "values": 1}, 7]', False, None)[0]
-    recorder, answers = gather([request("b", "c"), spoilt, request("d", first=9)])
-    assert len(recorder.batches) == 1
-    assert (answers[0], answers[2]) == (["0", "1"], ["9"])
-    mixed: Any = answers[1]
-    first, *rest = mixed
-    assert first == "3"
-    assert [json.loads(text)["status"] for text in rest] == ["rejected", "rejected"]
-
-
-def test_between_batches_of_nothing_but_rejections_others_have_their_turn() -> None:
-    """10,000 rejections held the event loop for 0.4 s."""
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def run() -> None:
-        batcher = Batcher(WIRE, Recorder(), Metrics(), 100, 10_000, 1e9)
-        beside = asyncio.create_task(others())
-        batcher.start()
-        await asyncio.sleep(0)
-        before = turns
-        await batcher.submit(WIRE.read(b"[" + b",".join([b"7"] * 5000) + b"]", False, None)[0])
-        assert turns - before >= 25  # one for each batch, of two at a time
-        beside.cancel()
-        await batcher.stop()
-
-    asyncio.run(run())
-
-
 class Beside(Recorder):
     """Batches take their time; the later one begins, the sooner it ends. Notes which are under way together."""
 
@@ -342,7 +319,7 @@ class Beside(Recorder):
         self.under_way: list[set[str]] = []
         self.together: list[list[set[str]]] = []
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         mine = set(names_of(batch))
         self.under_way.append(mine)
         self.together.append(list(self.under_way))
@@ -383,12 +360,12 @@ def test_parts_of_a_request_that_end_out_of_turn_are_answered_in_its_order() -> 
 class Half(Beside):
     """The first batch fails, at once, the others do not."""
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
-        if batch.seqs[0] == 0:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
+        if seqs_of(batch)[0] == 0:
             raise Contended("other processes kept writing")
         return await super().score_batch(batch)
 
-    async def store_answers(self) -> bool:
+    async def ping(self) -> bool:
         return True
 
 
@@ -407,7 +384,7 @@ class Stall(Away):
         self.begun = 0
         self.both = asyncio.Event()
 
-    async def score_batch(self, batch: Readings) -> list[Answer]:
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
         self.begun += 1
         if self.begun == WORKERS:
             self.both.set()
@@ -432,7 +409,7 @@ class Silent(Away):
         super().__init__(failures=1)
         self.asked, self.known = asyncio.Event(), asyncio.Event()
 
-    async def store_answers(self) -> bool:
+    async def ping(self) -> bool:
         self.asked.set()
         await self.known.wait()
         return False
@@ -442,17 +419,17 @@ def test_what_comes_while_redis_is_asked_whether_it_is_there_takes_nobody_into_a
     """They would wait for Redis twice: once behind the batch that failed, once in the next one."""
 
     async def run() -> list[object]:
-        batcher = Batcher(WIRE, recorder, Metrics(), 100, 100, 1e9)
+        batcher = batcher_of(recorder, None, 100, 100, 1e9)
         batcher.start()
-        jobs = [asyncio.create_task(batcher.submit(request("first")))]
+        jobs = [asyncio.create_task(submitted(batcher, request("first")))]
         await asyncio.sleep(0)
-        jobs += [asyncio.create_task(batcher.submit(request("behind it")))]
+        jobs += [asyncio.create_task(submitted(batcher, request("behind")))]
         await recorder.asked.wait()
-        jobs += [asyncio.create_task(batcher.submit(request("meanwhile")))]
+        jobs += [asyncio.create_task(submitted(batcher, request("meanwhile")))]
         await asyncio.sleep(0.01)
         recorder.known.set()
         results = await asyncio.gather(*jobs, return_exceptions=True)
-        results += [await batcher.submit(request("afterwards"))]
+        results += [await submitted(batcher, request("afterwards"))]
         await batcher.stop()
         return list(results)
 
@@ -461,20 +438,3 @@ def test_what_comes_while_redis_is_asked_whether_it_is_there_takes_nobody_into_a
     assert all(isinstance(answer, StoreUnavailable) for answer in failed)
     assert [stream for batch in recorder.batches for stream, _ in batch] == ["first", "afterwards"]
     assert last == ["0"]
-
-
-def test_others_have_their_turn_between_thousands_of_rejections() -> None:
-    spoilt = WIRE.read(json.dumps([7] * 1000).encode(), False, None)[0]
-
-    async def run() -> int:
-        batcher = Batcher(WIRE, Recorder(), Metrics(), 10, 10_000, 1e9)
-        batcher.start()
-        job, turns = asyncio.create_task(batcher.submit(spoilt)), 0
-        while not job.done():
-            await asyncio.sleep(0)
-            turns += 1
-        await batcher.stop()
-        assert len(job.result()) == 1000
-        return turns
-
-    assert asyncio.run(run()) >= 50  # it takes a hundred batches, two of them in a turn

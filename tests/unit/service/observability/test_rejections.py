@@ -12,9 +12,11 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
+from gatewatch.service.core.outcomes import rejected as rejection
 from gatewatch.service.observability.metrics import REJECTIONS, Metrics
 from gatewatch.service.observability.rejections import SILENCE_S, Rejected
 from gatewatch.service.settings import Settings
+from tests.support.clock import Hands
 from tests.support.samples import post, readings
 from tests.support.whole_path import serving
 
@@ -59,17 +61,17 @@ def test_lines_of_text_that_are_no_json_are_counted(client: TestClient) -> None:
 
 
 def test_the_log_has_the_first_rejection_of_each_reason_and_then_one_a_minute() -> None:
-    now = 0.0
-    looking = Rejected(Metrics(), lambda: now)
+    clock = Hands()
+    looking = Rejected(Metrics(), clock)
     channel, form = (
-        f'{{"stream":"s","status":"rejected","error":"{error}"}}'
+        rejection("s", None, None, error)
         for error in ("values.temp is not a channel of this model", "a reading is an object; this is null")
     )
     with capture_logs() as lines:
-        looking.look([channel, channel])
-        looking.look([channel, form])
-        now = SILENCE_S
-        looking.look([channel])
+        looking.look([channel, channel], 2)
+        looking.look([channel, form], 2)
+        clock.seconds = SILENCE_S
+        looking.look([channel], 1)
     assert [(line["reason"], line["readings"], line["stream"]) for line in lines] == [
         ("channel", 1, "s"), ("form", 1, "s"), ("channel", 3, "s"),
     ]  # fmt: skip

@@ -1,0 +1,141 @@
+"""Outcomes: what leaves the core, in columns; whatever door writes it. And Refused: why a reading was not applied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout, entry_dtype
+from gatewatch.service.core.readings import LARGEST_SEQ
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.errors import ServiceError
+
+SHOWN: Final = 64
+"""Characters of a rejected name that are echoed."""
+
+Encoded = Any
+"""What a door wrote of one outcome."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What readings came to that were applied, now or before.
+
+    Attributes:
+        streams: (B,) their streams.
+        entries: (B,) as their histories have them.
+        channels: (C,) what the columns of the entries belong to.
+        replayed: they were applied before.
+    """
+
+    streams: Sequence[StreamKey]
+    entries: Entries
+    channels: tuple[str, ...]
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a reading was not applied; nothing of its stream has changed.
+
+    Attributes:
+        stream, timestamp, seq: as they were sent, as far as they can be shown.
+        status: late, conflict or rejected.
+        error: what came, and what was expected.
+    """
+
+    stream: str | None
+    timestamp: str | None
+    seq: int | None
+    status: str
+    error: str
+
+
+class Encoder(Protocol):
+    """Writes answers: a part of a door."""
+
+    def encode(self, outcomes: Outcomes) -> list[Encoded]:
+        """The answer of each reading."""
+
+    def refusal(self, refused: Refused) -> Encoded:
+        """The answer to a reading that was not applied."""
+
+
+Answer = Encoded | Refused | ServiceError | asyncio.Future[Any]
+"""A reading's answer; or why it was refused; or why it has none, which concerns its stream alone; or the future of an
+answer (or Refused) that comes later."""
+
+
+def encode(encoders: Sequence[Encoder], outcomes: Outcomes) -> list[Encoded]:
+    """The answers of outcomes, each written by its own encoder; mostly that is one."""
+    if len(set(map(id, encoders))) <= 1:
+        return encoders[0].encode(outcomes) if encoders else []
+    written: list[Encoded] = [None] * len(encoders)
+    for encoder in {id(encoder): encoder for encoder in encoders}.values():
+        own = [at for at, other in enumerate(encoders) if other is encoder]
+        part = Outcomes(
+            [outcomes.streams[at] for at in own], outcomes.entries[own], outcomes.channels, outcomes.replayed
+        )
+        for at, answer in zip(own, encoder.encode(part), strict=True):
+            written[at] = answer
+    return written
+
+
+def kept_outcomes(
+    streams: Sequence[StreamKey], kept: Entries, layout: Layout, channels: tuple[str, ...]
+) -> Iterator[Outcomes]:
+    """The outcomes of readings as their history has them, with the channels of the model that scored each.
+
+    Args:
+        kept: in the channels of the stream.
+        layout: of the stream.
+        channels: of the model that scores it now.
+    """
+    if layout.channels == channels and not np.isnan(kept["attribution"]).any():
+        yield Outcomes(streams, kept, channels, replayed=True)
+        return
+    for stream, entry in zip(streams, kept, strict=True):
+        scored = np.isfinite(entry["attribution"])
+        narrow = np.empty(1, entry_dtype(int(scored.sum())))
+        for name in narrow.dtype.names or ():
+            narrow[name] = entry[name][scored] if entry[name].shape else entry[name]
+        own = tuple(channel for channel, there in zip(layout.channels, scored.tolist(), strict=True) if there)
+        yield Outcomes([stream], narrow, own, replayed=True)
+
+
+def encode_kept(
+    encoders: Sequence[Encoder], streams: Sequence[StreamKey], kept: Entries, layout: Layout, channels: tuple[str, ...]
+) -> list[Encoded]:
+    """The answers of readings that were applied before, see `kept_outcomes`."""
+    answers: list[Encoded] = []
+    for outcomes in kept_outcomes(streams, kept, layout, channels):
+        answers += encode(encoders[len(answers) : len(answers) + len(outcomes.streams)], outcomes)
+    return answers
+
+
+def rejected(stream: str | None, timestamp: str | None, seq: int | None, error: str) -> Refused:
+    """Why a reading cannot be scored."""
+    if seq is not None and not 0 <= seq <= LARGEST_SEQ:
+        seq = None
+    return Refused(clip(stream), clip(timestamp), seq, "rejected", error)
+
+
+def clip(text: str | None) -> str | None:
+    """At most 64 characters, printable ASCII: a rejected name is echoed, never trusted."""
+    if text is None:
+        return None
+    plain = text[: SHOWN + 1].encode("ascii", "backslashreplace").decode()
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in plain)
+    return plain if len(text) <= SHOWN else plain[:SHOWN] + "…"
+
+
+def format_time(timestamp_ms: int) -> str:
+    """Unix milliseconds as RFC 3339 in UTC, with milliseconds where there are any."""
+    moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds" if timestamp_ms % 1000 else "seconds").replace("+00:00", "Z")

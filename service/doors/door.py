@@ -1,0 +1,132 @@
+"""Door: one format of bodies. It turns bytes into Readings, and outcomes into bytes; a door is one file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from gatewatch.service.core.outcomes import Answer, Encoded, Encoder, Refused
+from gatewatch.service.core.readings import Readings
+from gatewatch.service.core.stream_key import StreamKey
+
+if TYPE_CHECKING:
+    from gatewatch.service.serving.served_model import ServedModel
+
+STREAM_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NAMES_KEPT: Final = 65_536
+
+
+class StreamNames:
+    """The streams of a tenant by name; those that are valid are kept."""
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
+        self.known: dict[str, StreamKey] = {}
+
+    def key(self, name: str) -> StreamKey | None:
+        """Whose stream it is; None if that is no name of a stream."""
+        if (key := self.known.get(name)) is None and STREAM_NAME.fullmatch(name):
+            if len(self.known) > NAMES_KEPT:
+                self.known.clear()
+            key = self.known[name] = StreamKey(self.tenant, name)
+        return key
+
+
+class Context(NamedTuple):
+    """What a door must know of a request.
+
+    Attributes:
+        model: whose channels the readings have.
+        names: of the tenant's streams.
+        stream: that of the path, for readings that name none; a reading that names another is rejected.
+        now_ms: the service's clock.
+    """
+
+    model: ServedModel
+    names: StreamNames
+    stream: str | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """N items of a body, or of a part of one.
+
+    Attributes:
+        readings: those that can be scored.
+        refused: place among the N items of each other one, to why it cannot.
+    """
+
+    readings: Readings
+    refused: dict[int, Refused] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.readings) + len(self.refused)
+
+    def merged(self, answers: list[Answer]) -> list[Answer]:
+        """The answers to all items, from those to the readings."""
+        if not self.refused:
+            return answers
+        rest = iter(answers)
+        return [self.refused[at] if at in self.refused else next(rest) for at in range(len(self))]
+
+
+def joined(parts: Sequence[Decoded], model: ServedModel) -> Decoded:
+    """The parts of a body as one; `model`: of its readings."""
+    if len(parts) == 1:
+        return parts[0]
+    whole, refused, items = Readings(model, [], [], [], []), dict[int, Refused](), 0
+    for part in parts:
+        whole.streams.extend(part.readings.streams)
+        whole.timestamps_ms.extend(part.readings.timestamps_ms)
+        whole.seqs.extend(part.readings.seqs)
+        whole.values.extend(part.readings.values)
+        refused |= {items + at: why for at, why in part.refused.items()}
+        items += len(part)
+    return Decoded(whole, refused)
+
+
+class Form(NamedTuple):
+    """How the answers to a body are put together.
+
+    Attributes:
+        media_type: of the reply.
+        join: answers, in order, to the reply's body.
+    """
+
+    media_type: bytes
+    join: Callable[[Sequence[Encoded]], bytes]
+
+
+class Opened(NamedTuple):
+    """A body that is decoded part by part; each takes some milliseconds, so that others have their turn in between.
+
+    Attributes:
+        parts: raises BadRequest for what is no body of this format, TooLarge for too many readings.
+    """
+
+    form: Form
+    parts: Iterator[Decoded]
+
+
+class Door(Protocol):
+    """A format."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Writes the answers."""
+
+    def takes(self, media_type: str) -> bool:
+        """Whether bodies of a content type, in lower case and without parameters, come through this door."""
+
+    def decode(self, content: bytes, context: Context) -> tuple[Decoded, Form] | None:
+        """A small body of readings that are all as they should be, the usual case; None for any other body.
+
+        Raises:
+            TooLarge: more readings than a request may have.
+        """
+
+    def open(self, content: bytes, context: Context) -> Opened:
+        """Any other body. Raises BadRequest."""

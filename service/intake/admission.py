@@ -1,0 +1,55 @@
+"""Admission: whether more readings may wait now, by their number and by the time that those ahead of them take."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gatewatch.service.errors import TooLarge, TooManyWaiting
+
+BATCH_COST: Final = 32
+"""Readings; a batch of one takes as long as one of so many more that are of different streams (measured)."""
+
+PACE_GAIN: Final = 0.2
+"""How much the last batch counts in the time that a reading takes."""
+
+
+class Admission:
+    """Knows the bounds, and the pace of late."""
+
+    def __init__(self, waiting_readings: int, waiting_ms: float) -> None:
+        """`waiting_readings`: at most so many wait. `waiting_ms`: at most so much work is ahead of a request."""
+        self._most = waiting_readings
+        self._most_s = waiting_ms / 1000
+        self._reading_s = 0.0  # what one of many readings takes, of late
+
+    def check(self, readings: int, waiting: int, ahead: int) -> None:
+        """Raise TooManyWaiting if so many readings may not wait now.
+
+        More than may ever wait are TooLarge: sent again they would be refused for ever.
+
+        Args:
+            waiting: how many do.
+            ahead: how many of them are in the way of a request that comes now.
+        """
+        if readings > self._most:
+            raise TooLarge(
+                f"{readings} readings in one request; at most {self._most} may wait to be scored "
+                "(GATEWATCH_WAITING_READINGS): send them in several"
+            )
+        if waiting + readings > self._most:
+            raise TooManyWaiting(
+                f"{waiting} readings wait to be scored; at most {self._most} may wait: "
+                "send again after the time in Retry-After"
+            )
+        ahead_s = ahead * self._reading_s
+        if ahead_s > self._most_s:
+            raise TooManyWaiting(
+                f"the {ahead} readings that wait to be scored take {ahead_s:.1f} s; at most "
+                f"{self._most_s:g} s may be ahead of a request (GATEWATCH_WAITING_MS): "
+                "send again after the time in Retry-After"
+            )
+
+    def note_pace(self, readings: int, took_s: float) -> None:
+        """A batch of so many readings took so long."""
+        reading_s = took_s / (readings + BATCH_COST)
+        self._reading_s += (reading_s - self._reading_s) * (PACE_GAIN if self._reading_s else 1.0)

@@ -1,0 +1,182 @@
+"""Queue: the submissions that wait, and what the next batch takes of them. Pure: nothing waits and no time passes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from gatewatch.service.core.outcomes import Answer, Encoder
+from gatewatch.service.core.readings import Readings
+from gatewatch.service.core.stream_key import StreamKey
+
+MAX_PER_STREAM: Final = 32
+"""Most readings of one stream in a batch. Each takes a step of its own, half a millisecond, while others wait."""
+
+
+@dataclass(eq=False)
+class Submission:
+    """What one request sent, the answers it has so far, and the future it waits for.
+
+    Attributes:
+        readings: what was sent and can be scored.
+        encoder: who writes its answers.
+        since: when it came.
+        ahead: how many are in the way of a request that comes later, which passes those of a stream beyond
+            MAX_PER_STREAM.
+        answers: to `readings`, in their order; empty before the first of them.
+        taken: how many were taken into batches, from the first on.
+        answered: how many have their answer.
+        order: once it had to be divided, where the readings stood in the request.
+    """
+
+    readings: Readings
+    encoder: Encoder
+    done: asyncio.Future[list[Answer]]
+    since: float
+    ahead: int = 0
+    answers: list[Answer] = field(default_factory=list)
+    taken: int = 0
+    answered: int = 0
+    order: list[int] | None = None
+
+    def answer(self, start: int, answers: list[Answer]) -> None:
+        """Note the answers of a part; with the last one, whoever waits gets them all in the order of the request."""
+        self.answered += len(answers)
+        if len(answers) == len(self.readings):
+            self.answers = answers
+        else:
+            self.answers = self.answers or [None] * len(self.readings)
+            self.answers[start : start + len(answers)] = answers
+        if self.answered < len(self.readings) or self.done.done():
+            return
+        if self.order is not None:
+            given = self.answers
+            self.answers = [None] * len(given)
+            for place, answer in zip(self.order, given, strict=True):
+                self.answers[place] = answer
+        self.done.set_result(self.answers)
+
+    def fail(self, error: BaseException) -> None:
+        """Whoever waits gets an error instead."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def put_in_order(self) -> None:
+        """Have each stream's readings in their order, so that parts are in order too."""
+        self.order = self.readings.places_in_order()
+        self.readings = self.readings.rearranged(self.order)
+
+
+class Taken(NamedTuple):
+    """What a batch takes of a submission: from one place up to another."""
+
+    submission: Submission
+    start: int
+    stop: int
+
+
+class Queue:
+    """Submissions in the order in which they came.
+
+    Attributes:
+        waiting: readings that wait.
+        ahead: how many of them are in the way of a request that comes now.
+    """
+
+    def __init__(self, batch_readings: int) -> None:
+        """`batch_readings`: most readings that a batch takes."""
+        self.waiting = 0
+        self.ahead = 0
+        self._batch_readings = batch_readings
+        self._submissions: deque[Submission] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._submissions)
+
+    def add(self, submission: Submission) -> None:
+        """Have a submission wait."""
+        streams = submission.readings.streams
+        submission.ahead = len(streams)
+        if len(streams) > MAX_PER_STREAM:
+            submission.ahead = sum(min(count, MAX_PER_STREAM) for count in Counter(streams).values())
+        self._submissions.append(submission)
+        self.waiting += len(streams)
+        self.ahead += submission.ahead
+
+    def remove(self, submission: Submission) -> None:
+        """What is left of a submission waits no more."""
+        if submission.taken < len(submission.readings) and submission in self._submissions:
+            self._submissions.remove(submission)
+            self.waiting -= len(submission.readings) - submission.taken
+            self.ahead -= submission.ahead
+
+    def clear(self) -> list[Submission]:
+        """Nothing waits any more; returns what did."""
+        left = list(self._submissions)
+        self._submissions.clear()
+        self.waiting = self.ahead = 0
+        return left
+
+    def take(self, busy: set[StreamKey]) -> list[Taken]:
+        """The next batch: whole submissions as long as they fit, or a part of one that is large or deep.
+
+        What is left of one waits for the next batch, and so does everything of the same streams behind it; others pass.
+
+        Args:
+            busy: streams that rest or are under way, of which nothing is taken; those of what is left are added.
+        """
+        taken: list[Taken] = []
+        left: deque[Submission] = deque()
+        room, depth = self._batch_readings, Counter[StreamKey]()
+        while self._submissions and room > 0:
+            submission = self._submissions.popleft()
+            start = submission.taken
+            streams = submission.readings.streams[start:] if start else submission.readings.streams
+            if not busy.isdisjoint(streams):
+                busy.update(streams)
+                left.append(submission)
+                continue
+            if taken and len(streams) > room:
+                left.append(submission)
+                break
+            size = _size_of_part(streams, room, depth)
+            if size == 0:
+                busy.update(streams)
+                left.append(submission)
+                continue
+            if size < len(streams) and start == 0 and len(set(streams)) < len(streams):
+                submission.put_in_order()
+                streams = submission.readings.streams
+                size = _size_of_part(streams, room, depth)
+            submission.taken += size
+            self.ahead -= max(0, submission.ahead - (len(streams) - size))
+            submission.ahead = min(submission.ahead, len(streams) - size)
+            depth.update(streams[:size])
+            room -= size
+            taken.append(Taken(submission, start, start + size))
+            if size < len(streams):
+                busy.update(streams[size:])
+                left.append(submission)
+        self._submissions.extendleft(reversed(left))
+        self.waiting -= sum(stop - start for _, start, stop in taken)
+        return taken
+
+
+def _size_of_part(streams: list[StreamKey], room: int, depth: Counter[StreamKey]) -> int:
+    """How many of a submission's readings a batch may take: `room`, and at most MAX_PER_STREAM of one stream.
+
+    Args:
+        streams: of the readings that are left of it.
+        depth: how many readings of each stream the batch has already.
+    """
+    part = streams[:room]
+    if depth.keys().isdisjoint(part) and len(set(part)) == len(part):
+        return len(part)
+    seen = Counter[StreamKey]()
+    for at, stream in enumerate(part):
+        seen[stream] += 1
+        if seen[stream] + depth[stream] > MAX_PER_STREAM:
+            return at
+    return len(part)
