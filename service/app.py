@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
+from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, model_folder
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.service.clock import SystemClock
 from gatewatch.service.core.build import build_core
@@ -27,7 +27,6 @@ from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
-from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import (
     ForeignValue,
     MethodNotAllowed,
@@ -41,6 +40,7 @@ from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
 from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, problem_reply, send_reply
+from gatewatch.service.http.model_routes import router as model_router
 from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import Parts, router
@@ -52,9 +52,11 @@ from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.runtime import keep_freed_memory
+from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.rules import RulesStore
 from gatewatch.service.storage.store import StateStore
 
 log = structlog.get_logger(__name__)
@@ -102,8 +104,14 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     clock = SystemClock()
     store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
-    decoder = ReadingDecoder(detector.channels, int(settings.future_s * 1000), settings.request_readings)
-    registry = Registry(ServedModel(detector, decoder, settings.history_readings))
+    models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
+    registry = Registry(ServedModel.with_settings(detector, settings), models)
+
+    def serve(artefact: Artefact) -> ServedModel:
+        served = ServedModel.of(artefact, settings)
+        registry.note(served)
+        return served
+
     backoff = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
@@ -148,6 +156,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
                 history_readings=settings.history_readings,
                 rebuild_readings=needed,
             )
+        await models.start()
         batcher.start()
         await readiness.begin()
         bookkeeping = asyncio.create_task(core.books.run(), name="bookkeeping")
@@ -160,6 +169,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
+        await models.stop()
         await batcher.stop()
         await core.corrector.finish()
         bookkeeping.cancel()
@@ -180,9 +190,10 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
     app.state.parts = Parts(
-        settings, registry, store, core.inspection, lines.encoder, ingest, metrics, bodies, readiness, drain
+        settings, registry, models, store, core.inspection, lines.encoder, ingest, metrics, bodies, readiness, drain
     )
     app.include_router(router)
+    app.include_router(model_router)
     _answer_problems(app, metrics)
     generate = app.openapi
     app.openapi = lambda: complete(generate())  # type: ignore[method-assign]
@@ -221,7 +232,7 @@ MEDIA = PROBLEM_JSON.decode()
 
 def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
-    found = [route for route in (*router.routes, *app.router.routes) if isinstance(route, Route)]
+    found = [route for route in (*router.routes, *model_router.routes, *app.router.routes) if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}
     return MethodNotAllowed(request.method, sorted(methods | ({"HEAD"} if "GET" in methods else set())))

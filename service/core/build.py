@@ -49,9 +49,9 @@ def build_core(
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
     books = Bookkeeping(metrics, store, clock)
-    loader = Loader(store, takeover, StreamLimit(store, most_streams))
-    sessions = Sessions(store, loader, metrics, clock, save_attempts)
-    corrector = Corrector(store, loader, books, metrics, backoff, clock, save_attempts, correcting_ms)
+    loader = Loader(models, store, takeover, StreamLimit(store, most_streams))
+    sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
+    corrector = Corrector(models, store, loader, books, metrics, backoff, clock, save_attempts, correcting_ms)
     repeats = Repeats(store, books, corrector, sessions)
-    scorer = Scorer(store, loader, repeats, books, backoff, takeover, metrics, clock, save_attempts)
+    scorer = Scorer(models, store, loader, repeats, books, backoff, takeover, metrics, clock, save_attempts)
     return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)

@@ -43,12 +43,12 @@ class Inspection:
 
     async def describe(self, stream: StreamKey) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""
-        served = self._models.of(stream)
         packed = await self._store.load([stream])
         (seed,) = self._store.seeds([stream])
         if part := state.stream_part(packed[0] or b"", seed):
-            record, model = part[0][0], part[2][: len(served.detector.digest)].hex()
+            record, model = part[0][0], part[2][: state.MODEL_BYTES].hex()
         else:
+            served = await self._models.of(stream)
             record, model = (await self._loader.load(served, [stream], packed)).records[0], served.detector.name
         readings = int(record["readings"])
         if packed[0] is None and readings == 0:
@@ -68,7 +68,7 @@ class Inspection:
 
     async def recent(self, stream: StreamKey, encoder: Encoder) -> list[Kept]:
         """The stream's last readings, oldest first."""
-        served = self._models.of(stream)
+        served = await self._models.of(stream)
         packed = await self._store.load([stream])
         (seed,) = self._store.seeds([stream])
         if part := state.stream_part(packed[0] or b"", seed):
@@ -95,11 +95,14 @@ class Inspection:
             BadRequest: it would be one stream too many.
             Contended: other processes kept writing it.
         """
-        served = self._models.of(stream)
+        served = await self._models.of(stream)
         try:
             for _ in range(self._attempts):
                 async with self._store.begin([stream]) as work:
                     loaded = await self._loader.load(served, [stream], work.packed)
+                    if loaded.moved:
+                        served = await self._models.of(stream)
+                        continue
                     await self._loader.admit(loaded)
                     if loaded.excess:
                         raise BadRequest(self._loader.refusal)
@@ -114,4 +117,4 @@ class Inspection:
 
     async def restart_sequence(self, stream: StreamKey) -> bool:
         """Let a stream's sender count anew from its next reading on. False if there is no stream."""
-        return await self._sessions.restart(self._models.of(stream), stream)
+        return await self._sessions.restart(await self._models.of(stream), stream)

@@ -15,10 +15,11 @@ from gatewatch.service.core.bookkeeping import Bookkeeping
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode
-from gatewatch.service.core.readings import Batch, Part, grouped
+from gatewatch.service.core.readings import Batch, Model, Models, Part, grouped
 from gatewatch.service.core.repeats import Repeats
 from gatewatch.service.core.sequencing import Round, joined, rounds_of
 from gatewatch.service.core.store import Store
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import Contended, StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
@@ -34,6 +35,7 @@ class Scorer:
 
     def __init__(
         self,
+        models: Models,
         store: Store,
         loader: Loader,
         repeats: Repeats,
@@ -44,6 +46,7 @@ class Scorer:
         clock: Clock,
         save_attempts: int,
     ) -> None:
+        self._models = models
         self._store = store
         self._loader = loader
         self._repeats = repeats
@@ -83,20 +86,49 @@ class Scorer:
         return await self._store.ping()
 
     async def _score(self, batch: Batch) -> list[Answer]:
+        answers: list[Answer] = [None] * len(batch)
         try:
-            return await self._score_until_saved(batch)
+            moved = await self._score_until_saved(batch, answers)
         finally:
             self._loader.over(batch.streams)
+        if moved:
+            for model, places in (await self._by_model(batch, moved, answers)).values():
+                for place, answer in zip(places, await self._score(batch.moved(places, model)), strict=True):
+                    answers[place] = answer
+        return answers
 
-    async def _score_until_saved(self, batch: Batch) -> list[Answer]:
-        answers: list[Answer] = [None] * len(batch)
+    async def _by_model(
+        self, batch: Batch, places: Sequence[int], answers: list[Answer]
+    ) -> dict[int, tuple[Model, list[int]]]:
+        """Readings by the models that their streams have by now; a stream whose model cannot be had gets the error."""
+        groups: dict[int, tuple[Model, list[int]]] = {}
+        models: dict[StreamKey, Model] = {}
+        for place in places:
+            stream = batch.streams[place]
+            try:
+                model = models[stream] = models.get(stream) or await self._models.of(stream)
+            except StoreUnavailable as error:
+                answers[place] = error
+            else:
+                groups.setdefault(id(model), (model, []))[1].append(place)
+        return groups
+
+    async def _score_until_saved(self, batch: Batch, answers: list[Answer]) -> list[int]:
+        """Score a batch into `answers`; returns the places of readings whose streams have another model by now."""
         waiting: Sequence[int] = range(len(batch))
+        moved: list[int] = []
         left, deep = self._attempts, len(batch)
-        while True:
+        while waiting:
             streams, rounds = rounds_of(batch, waiting)
             began, load = self._clock.monotonic(), self._metrics.stage("load")
             async with self._store.begin(streams, cached=not self._backoff.shares(streams)) as work:
                 loaded = await self._loader.load(batch.model, streams, work.packed, sound=work.from_cache)
+                if loaded.moved:
+                    load.done()
+                    if await work.confirmed(False):
+                        moved += [place for place in waiting if batch.streams[place] in loaded.moved]
+                        waiting = [place for place in waiting if batch.streams[place] not in loaded.moved]
+                    continue
                 await self._loader.admit(loaded)
                 self._backoff.loaded(streams, loaded.fences, began)
                 load.done()
@@ -141,12 +173,11 @@ class Scorer:
                     error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")
                     contended = {place for place in waiting if batch.streams[place] in lost}
                     log.warning("streams not scored", streams=len(lost), error=str(error))
-                    answers = [error if at in contended else answer for at, answer in enumerate(answers)]
+                    answers[:] = [error if at in contended else answer for at, answer in enumerate(answers)]
                     later.difference_update(contended)
                     left, lost = self._attempts, set()
-            if not lost and not later:
-                return answers
             waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
+        return moved
 
     async def _apply(self, batch: Batch, rounds: list[Round], loaded: LoadedBatch) -> Applied:
         arguments: tuple[Any, ...] = batch, rounds, loaded, self._clock.unix_ms(), self._loader.refusal

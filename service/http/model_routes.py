@@ -60,10 +60,10 @@ async def list_models(request: Request) -> dict[str, Any]:
     """The model of GATEWATCH_MODEL as `default`, and those of the repository with the versions their aliases mean."""
     parts = request.app.state.parts
     try:
-        models = [_summary(change) for change in await parts.administration.models()]
+        models = [_summary(change) for change in await parts.models.administration.models()]
     except NoRepository:
         models = []
-    return {"default": parts.detector.name, "models": models}
+    return {"default": parts.registry.default.name, "models": models}
 
 
 @router.get(
@@ -184,7 +184,7 @@ async def put_rules(request: Request, response: Response) -> dict[str, Any]:
 
 
 def _administration(request: Request) -> Administration:
-    administration: Administration = request.app.state.parts.administration
+    administration: Administration = request.app.state.parts.models.administration
     return administration
 
 

@@ -44,7 +44,9 @@ from gatewatch.service.http.openapi import (
 )
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
+from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 
@@ -58,6 +60,7 @@ class Parts:
 
     settings: Settings
     registry: Registry
+    models: Models[ServedModel]
     store: StateStore
     inspection: Inspection
     encoder: Encoder
@@ -255,7 +258,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     parts = _parts(request)
     if parts.drain.began:
         raise Draining("the service is about to stop; what is sent until then is still answered")
-    warnings = await parts.readiness.look()
+    warnings = [*await parts.readiness.look(), *parts.models.warnings()]
     return {"status": "ready", "model": parts.registry.default.name, **({"warnings": warnings} if warnings else {})}
 
 

@@ -79,6 +79,11 @@ class LoadedModels(Generic[M]):
         """Whether a model is in memory."""
         return chosen.sha256 in self._loaded
 
+    def error_of(self, chosen: Chosen) -> ArtefactError | None:
+        """Why a model could not be loaded the last time; None where it could, or was not asked for."""
+        refused = self._refused.get(chosen.sha256)
+        return refused[1] if refused else None
+
     async def get(self, chosen: Chosen) -> M:
         """A model, loaded and verified if need be; who wants it meanwhile waits for the same.
 
@@ -107,7 +112,7 @@ class LoadedModels(Generic[M]):
         for sha256, loaded in list(self._loaded.items()):
             if now - loaded.used_at > (UNUSED_S if sha256 in sha256s else UNUSED_S / 10):
                 self._drop(sha256, "unused")
-        self._refused = {sha256: refused for sha256, refused in self._refused.items() if refused[0] > now}
+        self._refused = {sha256: refused for sha256, refused in self._refused.items() if sha256 in sha256s}
 
     async def _load(self, chosen: Chosen) -> M:
         try:
@@ -118,6 +123,7 @@ class LoadedModels(Generic[M]):
             raise
         finally:
             del self._loading[chosen.sha256]
+        self._refused.pop(chosen.sha256, None)
         self._loaded[chosen.sha256] = _Loaded(model, size, time.monotonic())
         while len(self._loaded) > 1 and (len(self._loaded) > self._most or self._bytes() > self._most_bytes):
             self._drop(next(iter(self._loaded)), "no room")

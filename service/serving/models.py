@@ -80,6 +80,13 @@ class Models(Generic[M]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._access.close()
 
+    def warnings(self) -> list[str]:
+        """Models of the rules that could not be loaded: readings of their streams get 503."""
+        errors = {
+            name: self.loaded.error_of(chosen) for name, chosen in self.assignments.now.assignment.versions.items()
+        }
+        return [f"{name} cannot be loaded: {error}" for name, error in errors.items() if error is not None]
+
     async def _prepare(self, assignment: Assignment) -> None:
         """Have the new version of each model that is in use in memory, before a stream moves to it."""
         before = self.assignments.now.assignment.versions
