@@ -99,7 +99,7 @@ def swap(repository: Repository, ports: Sequence[int], swaps: int, pause_s: floa
     with httpx2.Client(timeout=60) as client:
         for at in range(swaps):
             url = f"http://127.0.0.1:{ports[at % len(ports)]}/v1/models/pumps"
-            number = at % 3 + 1
+            number = repository.model("pumps").named("champion").version % 3 + 1
             if at % 4 == 0:
                 client.post(f"{url}/promote", json={"version": number}).raise_for_status()
             elif at % 4 == 1:
