@@ -20,8 +20,8 @@ from redis import Redis
 
 from benchmarks.load import cpu_s
 from gatewatch.service.core.records import FENCE
+from gatewatch.service.storage.encoder import packed
 from gatewatch.service.storage.private_redis import start_private_redis
-from gatewatch.service.storage.resp import packed
 
 STREAMS, RECORD_BYTES, SLOT_BYTES = 1000, 1310, 154
 

@@ -56,8 +56,8 @@ from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.rules import RulesStore
-from gatewatch.service.storage.store import StateStore
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +103,14 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     metrics = Metrics(tally)
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     clock = SystemClock()
-    store = StateStore(settings.redis_url, settings.tenant, settings.store_timeout_ms, settings.remembered_bytes)
+    store = store_of(
+        settings.redis_url,
+        settings.tenant,
+        settings.store_timeout_ms,
+        settings.record_cache_bytes,
+        settings.slot_buckets,
+        settings.store_replicas,
+    )
     models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
     registry = Registry(ServedModel.with_settings(detector, settings), models)
 

@@ -22,14 +22,18 @@ ServiceError
     │                        sending them again is safe
     ├── ModelAway            a model cannot be loaded now: its repository is away, or its artefact is damaged
     ├── Contended            other processes kept writing a stream
+    ├── PartlyUnavailable    a node of a Redis Cluster is away, with some of the streams
     ├── Superseded           another model has taken the streams over
     └── ForeignValue         a key of the service holds a value of another kind
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gatewatch.service.core.stream_key import StreamKey
 
 
 class ServiceError(Exception):
@@ -181,6 +185,14 @@ class ModelAway(StoreUnavailable):
 
 class Contended(StoreUnavailable):
     """Other processes kept writing one of the streams; Redis is well."""
+
+
+class PartlyUnavailable(StoreUnavailable):
+    """A node of a Redis Cluster did not take or give states; streams of other nodes are none the worse."""
+
+    def __init__(self, message: str, affects: Callable[[StreamKey], bool]) -> None:
+        super().__init__(message)
+        self.affects = affects
 
 
 class Superseded(StoreUnavailable):

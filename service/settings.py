@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote_plus, urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "GATEWATCH_"
+
+RENAMED = {"REMEMBERED_BYTES": "RECORD_CACHE_BYTES"}
+"""Variables, without the prefix, that have another name now; the old one is read where the new one is not set."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
@@ -27,6 +30,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         env_ignore_empty=True,
         frozen=True,
+        populate_by_name=True,
         extra="ignore",
         hide_input_in_errors=True,  # a URL may hold a password
     )
@@ -60,7 +64,9 @@ class Settings(BaseSettings):
         2**30, ge=2**20, description="most memory that they take in a process, bytes; what is longest unused is dropped"
     )
     redis_url: str | None = Field(
-        None, description="redis://, rediss:// or unix://; without it a private server is started"
+        None,
+        description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; without it, a private one is "
+        "started",
     )
     data_dir: Path = Field(Path("gatewatch-data"), description="where the private server keeps its append-only file")
     durability: Literal["fast", "strict"] = Field(
@@ -145,8 +151,20 @@ class Settings(BaseSettings):
     store_timeout_ms: int = Field(
         250, ge=10, le=600_000, description="longest wait for a connection to Redis or an answer of it, milliseconds"
     )
-    remembered_bytes: int = Field(
-        64 * 2**20, ge=0, description="most bytes of stream records that a process remembers, so as not to load them"
+    store_replicas: int = Field(
+        0, ge=0, le=16, description="replicas of Redis that must have what is saved before it is answered; 0 for none"
+    )
+    slot_buckets: int = Field(
+        64,
+        ge=1,
+        le=16_384,
+        description="buckets that streams are kept in, each in a slot of a Cluster; what a Redis began with stays",
+    )
+    record_cache_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        validation_alias=AliasChoices("GATEWATCH_RECORD_CACHE_BYTES", "GATEWATCH_REMEMBERED_BYTES"),
+        description="most bytes of stream records that a process caches, so as not to load them; 0 for no cache",
     )
     save_attempts: int = Field(
         20, ge=1, description="compare-and-set attempts when other processes write the same stream"
@@ -195,15 +213,11 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, url: str | None) -> str | None:
-        if url is not None and any(word in url.partition("://")[0].lower() for word in ("cluster", "sentinel")):
-            raise ValueError(
-                "a Redis Cluster and Redis Sentinel are not supported yet; expected the URL of one Redis, as "
-                "redis://host:port/db"
-            )
         if url is not None and not _can_be_used(url):
             raise ValueError(
-                "expected redis://[user:password@]host:port/db, rediss://... or unix://path, with options of redis-py; "
-                "@ : / ? # in a password are written %40 %3A %2F %3F %23"
+                "expected redis://[user:password@]host:port/db, rediss://..., unix://path, "
+                "redis+sentinel://host:port,host:port/master or redis+cluster://host:port,host:port, with options of "
+                "redis-py; @ : / ? # in a password are written %40 %3A %2F %3F %23"
             )
         return url
 
@@ -216,8 +230,8 @@ class Settings(BaseSettings):
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field."""
-    return PREFIX + field.upper()
+    """The environment variable of a field, or of one that is told by its variable."""
+    return PREFIX + field.upper().removeprefix(PREFIX)
 
 
 def strays(environment: Mapping[str, str]) -> list[str]:
@@ -228,6 +242,8 @@ def strays(environment: Mapping[str, str]) -> list[str]:
         upper = name.upper()
         if upper == variable("port") and _ADDRESS.fullmatch(value):
             lines.append(f"{name} is an address, which Kubernetes or Docker put there: ignored")
+        elif upper.removeprefix(PREFIX) in RENAMED and upper.startswith(PREFIX):
+            lines.append(f"{name} is called {PREFIX}{RENAMED[upper.removeprefix(PREFIX)]} now: set that instead")
         elif upper.startswith(PREFIX) and upper not in known.values() and not _OF_KUBERNETES.fullmatch(upper):
             near = difflib.get_close_matches(upper.removeprefix(PREFIX), known, 1)
             lines.append(f"{name} is not a setting" + (f"; {known[near[0]]} is" if near else ""))
@@ -236,17 +252,23 @@ def strays(environment: Mapping[str, str]) -> list[str]:
 
 def _can_be_used(url: str) -> bool:
     """Whether redis-py can make a connection of it; nothing is connected here."""
+    several = url.partition("://")[0].lower().endswith(("+sentinel", "+cluster"))
     parts = _split(url)
-    if parts is None or parts.scheme not in ("redis", "rediss", "unix"):
+    if not several and (parts is None or parts.scheme not in ("redis", "rediss", "unix")):
         return False
-    from redis import ConnectionPool, RedisError  # an import of 0.1 s, which only a service needs
+    if several and ("#" in url or url.count("@") > 1):
+        return False
+    from redis import RedisError  # an import of 0.1 s, which only a service needs
+
+    from gatewatch.service.storage.addresses import address_of, connections_of
 
     try:
-        pool = ConnectionPool.from_url(url)
-        pool.make_connection()
+        address = address_of(url)
+        if address.kind != "cluster":
+            connections_of(url, 1.0)()
     except (ValueError, TypeError, RedisError):
         return False
-    return "decode_responses" not in pool.connection_kwargs  # states are bytes, not text
+    return "decode_responses" not in address.options  # states are bytes, not text
 
 
 def _split(url: str) -> SplitResult | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -16,11 +16,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gatewatch.client import Client, ClientError, Reading, Result
 from gatewatch.models.errors import GatewatchError
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.recordings.values import time_us
 from gatewatch.models.text import as_cell, one_line
 from gatewatch.service.client.remote import ask, connected
+
+GIVE_UP_S = 120.0
+"""A service that takes no reading for so long is given up."""
 
 
 @dataclass
@@ -37,14 +41,14 @@ class Replayed:
     refused: int = 0
     first: str = ""
 
-    def add(self, stream: str, results: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, stream: str, results: Sequence[Result]) -> None:
         """Count the results of one request."""
         counts = self.counts.setdefault(stream, Counter())
-        counts.update("replayed" if result["replayed"] else result["status"] for result in results)
+        counts.update("replayed" if result.replayed else result.status for result in results)
         for result in results:
-            if result["status"] in ("rejected", "conflict"):
+            if result.status in ("rejected", "conflict"):
                 self.refused += 1
-                self.first = self.first or f"{stream}, seq {result['seq']}: {result['status']}: {result['error']}"
+                self.first = self.first or f"{stream}, seq {result.seq}: {result.status}: {result.error}"
 
 
 def replay_recordings(
@@ -58,6 +62,8 @@ def replay_recordings(
         batch: readings a request. What fits into the service's history can be sent again when its answer was lost.
         start_seq: number of each stream's first row; None goes on where the stream stands, see `next_seq`.
 
+    A request that is not answered is sent again, for as long as GIVE_UP_S.
+
     Raises:
         GatewatchError: the service does not answer, or refuses a whole request; `out` cannot be written.
     """
@@ -66,15 +72,17 @@ def replay_recordings(
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         connected(url) as client,
+        Client(url, batch_readings=batch, numbered=False, on_result=lambda *_: None) as sender,
         _answers(out, len(recordings) > 1) as write,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
+        ask(client, "GET", "/livez")
         for recording in recordings:
             bar = progress.add_task(f"posting {one_line(recording.stream)}", total=len(recording))
             first = next_seq(client, recording) if start_seq is None else start_seq
             for start in range(0, len(recording), batch):
                 rows = range(start, min(start + batch, len(recording)))
-                results = _post(client, recording, rows, first)
+                results = _post(sender, recording, rows, first)
                 found.add(recording.stream, results)
                 write(recording.stream, results)
                 progress.advance(bar, len(rows))
@@ -120,23 +128,17 @@ def next_seq(client: httpx2.Client, recording: Recording) -> int:
     )
 
 
-def _post(client: httpx2.Client, recording: Recording, rows: range, start_seq: int) -> list[dict[str, Any]]:
-    readings = [_reading(recording, row, start_seq) for row in rows]
-    path = f"/v1/streams/{quote(recording.stream, safe='')}/readings"
-    status, results = ask(client, "POST", path, body=readings)
-    if status != 200:
-        raise GatewatchError(f"{client.base_url} answered {status}: {results}")
-    if not isinstance(results, list) or len(results) != len(rows) or not all(map(_is_result, results)):
-        raise GatewatchError(f"{client.base_url} answered {path} with what are no results of {len(rows)} readings")
-    return results
-
-
-def _is_result(result: object) -> bool:
-    return isinstance(result, dict) and {"timestamp", "score", "status", "replayed", "seq", "error"} <= result.keys()
+def _post(sender: Client, recording: Recording, rows: range, start_seq: int) -> list[Result]:
+    try:
+        return sender.post([_reading(recording, row, start_seq) for row in rows], GIVE_UP_S)
+    except ClientError as error:
+        with contextlib.suppress(ClientError):
+            sender.close(0)  # what was not acknowledged is not sent later
+        raise GatewatchError(str(error)) from error
 
 
 @contextmanager
-def _answers(out: Path | None, several: bool) -> Iterator[Callable[[str, Sequence[Mapping[str, Any]]], None]]:
+def _answers(out: Path | None, several: bool) -> Iterator[Callable[[str, Sequence[Result]], None]]:
     """A function that writes the results of one request of a stream to `out`, if it is given."""
     if out is None:
         yield lambda _stream, _results: None
@@ -146,13 +148,13 @@ def _answers(out: Path | None, several: bool) -> Iterator[Callable[[str, Sequenc
             rows = csv.writer(file)
             rows.writerow((*(("stream",) if several else ()), "timestamp", "score", "status"))
 
-            def write(stream: str, results: Sequence[Mapping[str, Any]]) -> None:
+            def write(stream: str, results: Sequence[Result]) -> None:
                 rows.writerows(
                     (
                         *((as_cell(stream),) if several else ()),
-                        result["timestamp"],
-                        "" if result["score"] is None else repr(result["score"]),
-                        result["status"],
+                        result.timestamp,
+                        "" if result.score is None else repr(result.score),
+                        result.status,
                     )
                     for result in results
                 )
@@ -162,10 +164,6 @@ def _answers(out: Path | None, several: bool) -> Iterator[Callable[[str, Sequenc
         raise GatewatchError(f"{out}: the answers cannot be written: {error.strerror}") from error
 
 
-def _reading(recording: Recording, row: int, start_seq: int) -> dict[str, Any]:
-    values = [None if np.isnan(value) else float(value) for value in recording.values[row]]
-    return {
-        "seq": start_seq + row,
-        "timestamp": int(recording.timestamps_ms[row]) / 1000,
-        "values": dict(zip(recording.channels, values, strict=True)),
-    }
+def _reading(recording: Recording, row: int, start_seq: int) -> Reading:
+    values = dict(zip(recording.channels, recording.values[row].tolist(), strict=True))
+    return Reading.of(recording.stream, values, int(recording.timestamps_ms[row]) / 1000, start_seq + row)

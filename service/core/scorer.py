@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,7 @@ from gatewatch.service.core.sequencing import Round, joined, rounds_of
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.errors import Contended, StoreUnavailable
+from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -87,18 +87,31 @@ class Scorer:
 
     async def _score(self, batch: Batch) -> list[Answer]:
         answers: list[Answer] = [None] * len(batch)
+        waiting: Sequence[int] = range(len(batch))
+        moved: set[int] = set()
         try:
-            moved = await self._score_until_saved(batch, answers)
+            while waiting:
+                try:
+                    await self._score_until_saved(batch, waiting, answers, moved)
+                    break
+                except PartlyUnavailable as error:  # the others go on without those that it affects
+                    affected = {place for place in waiting if error.affects(batch.streams[place])}
+                    if not affected:
+                        raise
+                    for place in affected:
+                        answers[place] = error
+                    waiting = [place for place in waiting if place not in affected]
+                    moved -= affected
         finally:
             self._loader.over(batch.streams)
         if moved:
-            for model, places in (await self._by_model(batch, moved, answers)).values():
+            for model, places in (await self._by_model(batch, sorted(moved), answers)).values():
                 for place, answer in zip(places, await self._score(batch.moved(places, model)), strict=True):
                     answers[place] = answer
         return answers
 
     async def _by_model(
-        self, batch: Batch, places: Sequence[int], answers: list[Answer]
+        self, batch: Batch, places: Iterable[int], answers: list[Answer]
     ) -> dict[int, tuple[Model, list[int]]]:
         """Readings by the models that their streams have by now; a stream whose model cannot be had gets the error."""
         groups: dict[int, tuple[Model, list[int]]] = {}
@@ -113,10 +126,14 @@ class Scorer:
                 groups.setdefault(id(model), (model, []))[1].append(place)
         return groups
 
-    async def _score_until_saved(self, batch: Batch, answers: list[Answer]) -> list[int]:
-        """Score a batch into `answers`; returns the places of readings whose streams have another model by now."""
-        waiting: Sequence[int] = range(len(batch))
-        moved: list[int] = []
+    async def _score_until_saved(
+        self, batch: Batch, waiting: Sequence[int], answers: list[Answer], moved: set[int]
+    ) -> None:
+        """Score those readings of a batch that wait, into `answers`.
+
+        Args:
+            moved: gets the places of readings whose streams have another model by now.
+        """
         left, deep = self._attempts, len(batch)
         while waiting:
             streams, rounds = rounds_of(batch, waiting)
@@ -126,8 +143,8 @@ class Scorer:
                 if loaded.moved:
                     load.done()
                     if await work.confirmed(False):
-                        moved += [place for place in waiting if batch.streams[place] in loaded.moved]
-                        waiting = [place for place in waiting if batch.streams[place] not in loaded.moved]
+                        moved.update(place for place in waiting if batch.streams[place] in loaded.moved)
+                        waiting = [place for place in waiting if place not in moved]
                     continue
                 await self._loader.admit(loaded)
                 self._backoff.loaded(streams, loaded.fences, began)
@@ -155,7 +172,7 @@ class Scorer:
             written = applied.writes.streams
             lost = {stream for stream, ok in zip(written, saved, strict=True) if not ok}
             now = self._clock.monotonic()
-            self._backoff.saved(written, applied.writes.records, lost, now - began, now)
+            self._backoff.saved(written, applied.writes.records, lost - work.failed.keys(), now - began, now)
             if work.unsure:
                 self._books.unsure(applied, loaded.streams, lost)
             self._books.count(batch, applied, loaded, lost)
@@ -164,6 +181,12 @@ class Scorer:
                 later |= await self._repeats.answer(answers, taken, seen, loaded)
             for place, first in into.items():
                 answers[place] = answers[first]
+            if work.failed:
+                away = {place for place in waiting if batch.streams[place] in work.failed}
+                for place in away:
+                    answers[place] = work.failed[batch.streams[place]]
+                later.difference_update(away)
+                lost.difference_update(work.failed)
             if lost:
                 if work.from_cache:
                     rows = [row for row, stream in enumerate(loaded.streams) if stream in lost]
@@ -177,7 +200,6 @@ class Scorer:
                     later.difference_update(contended)
                     left, lost = self._attempts, set()
             waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
-        return moved
 
     async def _apply(self, batch: Batch, rounds: list[Round], loaded: LoadedBatch) -> Applied:
         arguments: tuple[Any, ...] = batch, rounds, loaded, self._clock.unix_ms(), self._loader.refusal

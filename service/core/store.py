@@ -6,12 +6,13 @@ Redis; the simulation has one that is a dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.errors import StoreUnavailable
 
 
 @dataclass
@@ -59,6 +60,10 @@ class UnitOfWork(Protocol):
     def unsure(self) -> bool:
         """Whether what was sent may have been saved though `saved` says that it was not."""
 
+    @property
+    def failed(self) -> Mapping[StreamKey, StoreUnavailable]:
+        """After `saved`: streams whose save failed though that of others did not, and why."""
+
     async def confirmed(self, compared: bool) -> bool:
         """Whether the records are what they were taken for, before anything is done that follows from them.
 
@@ -78,7 +83,8 @@ class UnitOfWork(Protocol):
 class Store(Protocol):
     """Keeps streams: record, history, settings, earlier records, alerts to be told. Each method is one round trip.
 
-    Each raises StoreUnavailable when the store does not answer, ForeignValue where somebody else's value is in the way.
+    Each raises StoreUnavailable when the store does not answer, PartlyUnavailable when that concerns some streams only,
+    ForeignValue where somebody else's value is in the way.
     """
 
     def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AbstractAsyncContextManager[UnitOfWork]:

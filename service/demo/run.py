@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx2
 from rich.console import Console
@@ -22,13 +21,15 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from gatewatch.client import Client, ClientError, Reading
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.service.demo.evaluation import FALSE_ALARMS_PER_STREAM_WEEK, Detection, Evaluation, Scored, evaluate
 from gatewatch.service.demo.station import CHANNELS, DAY_MINUTES, MINUTE_MS, STREAMS, demo_faults, simulate
 
 DAYS = 3
 LIVE_SEED = 7
-MINUTES_IN_REQUEST = 120  # 720 readings, some 100 kB
+MINUTES_AT_ONCE = 100
+IN_REQUEST = MINUTES_AT_ONCE * len(STREAMS)  # readings; some 80 kB
 REPEATED_MINUTES = 20  # sent a second time; the service answers a stream's last 32 readings again
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 15.0
@@ -56,7 +57,7 @@ def run_demo(once: bool) -> int:
     recordings = simulate(start_ms, DAYS * DAY_MINUTES, LIVE_SEED, faults)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left running
     try:
-        with _service(once) as url, httpx2.Client(base_url=url, timeout=30, trust_env=False) as client:
+        with _service(once) as url, Client(url, batch_readings=IN_REQUEST, numbered=False) as client:
             scored = _post_all(client, recordings, console)
             evaluation = evaluate(scored, faults)
             again = _repeat(client, recordings, scored)
@@ -69,7 +70,7 @@ def run_demo(once: bool) -> int:
                 with contextlib.suppress(KeyboardInterrupt):
                     signal.pause()
                 console.print("Stopping.")
-    except (DemoError, httpx2.HTTPError) as error:
+    except (DemoError, ClientError) as error:
         console.print(f"The demo failed: {error}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
@@ -135,7 +136,7 @@ def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise DemoError("\n".join([f"the service {state}; its last lines:", *lines]))
 
 
-def _post_all(client: httpx2.Client, recordings: Sequence[Recording], console: Console) -> list[Scored]:
+def _post_all(client: Client, recordings: Sequence[Recording], console: Console) -> list[Scored]:
     """Post every reading, minute by minute across the streams."""
     minutes = len(recordings[0])
     scored: list[Scored] = []
@@ -149,8 +150,8 @@ def _post_all(client: httpx2.Client, recordings: Sequence[Recording], console: C
     began = time.monotonic()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(f"{DAYS} days of {len(recordings)} pumps", total=minutes * len(recordings))
-        for start in range(0, minutes, MINUTES_IN_REQUEST):
-            results, _ = _post(client, recordings, start, min(start + MINUTES_IN_REQUEST, minutes))
+        for start in range(0, minutes, MINUTES_AT_ONCE):
+            results, _ = _post(client, recordings, start, min(start + MINUTES_AT_ONCE, minutes))
             scored += results
             progress.advance(task, len(results))
     seconds = time.monotonic() - began
@@ -167,38 +168,29 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:,.0f} readings/s")
 
 
-def _post(client: httpx2.Client, recordings: Sequence[Recording], start: int, stop: int) -> tuple[list[Scored], int]:
+def _post(client: Client, recordings: Sequence[Recording], start: int, stop: int) -> tuple[list[Scored], int]:
     """Post rows `start` to `stop` of all streams; their results in the order sent, and how many were replayed."""
     sent = [
-        {
-            "stream": recording.stream,
-            "timestamp": int(recording.timestamps_ms[row]) // 1000,
-            "values": _values(recording, row),
-        }
+        Reading.of(recording.stream, _values(recording, row), int(recording.timestamps_ms[row]) // 1000)
         for row in range(start, stop)
         for recording in recordings
     ]
-    response = client.post("/v1/readings", json=sent)
-    if response.status_code != httpx2.codes.OK:
-        raise DemoError(f"POST /v1/readings answered {response.status_code}: {response.text[:500]}")
-    results: list[dict[str, Any]] = response.json()
-    if len(results) != len(sent):
-        raise DemoError(f"{len(sent)} readings were posted and {len(results)} results came back")
+    results = client.post(sent)
     scored = []
     for reading, result in zip(sent, results, strict=True):
-        if result["status"] not in ("warming_up", "normal", "anomalous"):
-            raise DemoError(f"{reading} was not scored: {result['status']}: {result['error']}")
+        if result.score is None:
+            raise DemoError(f"{reading} was not scored: {result.status}: {result.error}")
         scored.append(
             Scored(
-                stream=str(reading["stream"]),
-                timestamp_ms=int(str(reading["timestamp"])) * 1000,
-                status=result["status"],
-                score=result["score"],
-                reason=result["reason"] or "",
-                attribution=result["attribution"] or {},
+                stream=reading.stream,
+                timestamp_ms=int(reading.timestamp) * 1000,
+                status=result.status,
+                score=result.score,
+                reason=result.reason or "",
+                attribution=dict(result.attribution),
             )
         )
-    return scored, sum(result["replayed"] for result in results)
+    return scored, sum(result.replayed for result in results)
 
 
 def _values(recording: Recording, row: int) -> dict[str, float | None]:
@@ -209,7 +201,7 @@ def _values(recording: Recording, row: int) -> dict[str, float | None]:
     }
 
 
-def _repeat(client: httpx2.Client, recordings: Sequence[Recording], scored: Sequence[Scored]) -> str:
+def _repeat(client: Client, recordings: Sequence[Recording], scored: Sequence[Scored]) -> str:
     """Post the last readings again, as after a lost reply; returns what is wrong with the answers, or ''."""
     minutes = len(recordings[0])
     again, replayed = _post(client, recordings, minutes - REPEATED_MINUTES, minutes)

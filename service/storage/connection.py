@@ -1,7 +1,7 @@
-"""Link: a connection to Redis that carries whole batches.
+"""BatchConnection: a connection to Redis that carries whole batches.
 
 redis-py opens it, with all that an URL may ask for; from then on bytes go straight to the transport, and answers come
-straight out of hiredis. redis-py's own way costs an await for each of a batch's thousand answers, a task for each of
+straight out of hiredis. redis-py's own way costs an await for each of a batch's thousand replies, a task for each of
 its time-outs, and three copies of all that is read.
 """
 
@@ -24,11 +24,11 @@ word (Azure's load balancer after four minutes, AWS's after 350 s)."""
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
 
-class LinkLost(RedisConnectionError):
+class ConnectionLost(RedisConnectionError):
     """The connection was closed before the answers came; whether the commands were done is not known."""
 
 
-class Link(asyncio.Protocol):
+class BatchConnection(asyncio.Protocol):
     """One connection, whose commands are answered in their order."""
 
     def __init__(self, connection: Connection, try_s: float, on_silence: Callable[[], Awaitable[None]]) -> None:
@@ -44,14 +44,14 @@ class Link(asyncio.Protocol):
         self._used = 0.0  # when it was last known to live, in the loop's time
         self._transport: asyncio.Transport | None = None
         self._reader = _reader()
-        self._answers: list[Any] = []
+        self._replies: list[Any] = []
         self._expected = 0
         self._whole: asyncio.Future[None] | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, on which nothing is left over."""
-        return self._transport is not None and not self._transport.is_closing() and not self._answers
+        return self._transport is not None and not self._transport.is_closing() and not self._replies
 
     @property
     def needs_try(self) -> bool:
@@ -74,8 +74,8 @@ class Link(asyncio.Protocol):
         try:
             async with asyncio.timeout(self._try_s):
                 self.send(_PING)
-                await self.answers(1)
-        except LinkLost:
+                await self.replies(1)
+        except ConnectionLost:
             return False
         except TimeoutError:
             await self._on_silence()
@@ -88,51 +88,51 @@ class Link(asyncio.Protocol):
             self._transport.set_protocol(asyncio.Protocol())  # what it still has to say is no concern of the next one
         self._transport = None
         self._reader = _reader()
-        self._answers = []
+        self._replies = []
         await self._connection.disconnect(nowait=True)
 
     def send(self, commands: bytes) -> None:
-        """Send commands, packed. Raises LinkLost if the connection is gone."""
+        """Send commands, packed. Raises ConnectionLost if the connection is gone."""
         if self._transport is None:
-            raise LinkLost("the connection was closed")
+            raise ConnectionLost("the connection was closed")
         self._transport.write(commands)
 
-    async def answers(self, count: int) -> list[Any]:
-        """The next answers; an error of Redis stands among them. Raises LinkLost if they will not come."""
-        if len(self._answers) < count:
+    async def replies(self, count: int) -> list[Any]:
+        """The next replies; an error of Redis is one of them. Raises ConnectionLost if they will not come."""
+        if len(self._replies) < count:
             if self._transport is None:
-                raise LinkLost("the connection was closed")
+                raise ConnectionLost("the connection was closed")
             self._expected, self._whole = count, asyncio.get_running_loop().create_future()
             try:
                 await self._whole
             finally:
                 self._whole = None
         self._used = asyncio.get_running_loop().time()
-        taken, self._answers = self._answers[:count], self._answers[count:]
+        taken, self._replies = self._replies[:count], self._replies[count:]
         return taken
 
     def data_received(self, data: bytes) -> None:
         """Take answers apart."""
-        reader, answers = self._reader, self._answers
+        reader, replies = self._reader, self._replies
         reader.feed(data)
         while (answer := reader.gets()) is not False:
             if not isinstance(answer, hiredis.PushNotification):
-                answers.append(answer)
-        if self._whole is not None and not self._whole.done() and len(answers) >= self._expected:
+                replies.append(answer)
+        if self._whole is not None and not self._whole.done() and len(replies) >= self._expected:
             self._whole.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Whoever waits for answers waits in vain."""
         self._transport = None
         if self._whole is not None and not self._whole.done():
-            lost = LinkLost("the connection was closed")
+            lost = ConnectionLost("the connection was closed")
             lost.__cause__ = error
             self._whole.set_exception(lost)
 
 
-def raise_first(answers: Sequence[Any]) -> None:
+def raise_first(replies: Sequence[Any]) -> None:
     """Raise the first error that Redis answered; of a transaction that is refused, the last one only says so."""
-    for answer in answers:
+    for answer in replies:
         if isinstance(answer, Exception):
             raise answer
 

@@ -1,26 +1,32 @@
-"""Database: the connections to Redis, and what becomes of trouble with it."""
+"""Database: Redis as it is asked, what becomes of trouble with it, and the keys in it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from redis.asyncio import Connection, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+import structlog
 from redis.exceptions import NoScriptError, RedisError
 
 from gatewatch.service.core.store import Writes
-from gatewatch.service.errors import ForeignValue, StoreUnavailable
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.errors import ForeignValue, PartlyUnavailable, StoreUnavailable
+from gatewatch.service.storage import encoder
+from gatewatch.service.storage.addresses import connections_of
 from gatewatch.service.storage.catalogue import Listed
-from gatewatch.service.storage.connection import Link, LinkLost, raise_first
-from gatewatch.service.storage.errors import Within, is_elsewhere, trouble_of
+from gatewatch.service.storage.connection import ConnectionLost, raise_first
+from gatewatch.service.storage.errors import Away, TooFewReplicas, Within, is_elsewhere, trouble_of
 from gatewatch.service.storage.gate import Gate
-from gatewatch.service.storage.resp import SAVE, Commands, packed
+from gatewatch.service.storage.keys import BUCKETS, Keys, StreamKeys, tag_of
+from gatewatch.service.storage.node import Node
+from gatewatch.service.storage.old_keys import AT_ONCE, OldKeys
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 PING_S: Final = 0.1
 """For an answer to a PING: with the time-out before it, those who wait behind a failed batch hear within 500 ms."""
@@ -29,8 +35,11 @@ READERS, CHANGERS = 8, 2
 """Requests that may ask Redis at a time, to read or to change a stream's settings; more wait. Beside these there are
 two batches and what looks whether all is well. Each takes a connection, and most take another meanwhile."""
 
-IDLE_LINKS: Final = 20
-"""Connections that are kept; all of those together take no more."""
+KNOWN_ALERTS: Final = 65_536
+"""Alerts of which this process knows in which bucket they are; of more, they are looked for in all."""
+
+MOVE_AGAIN_S: Final = 10.0
+"""After the last stream was moved, those are looked for that a process of the version before has written since."""
 
 _REPLACE_HISTORY = b"""
 for i = 1, #KEYS do
@@ -47,67 +56,157 @@ class Database:
     connection was lost before the answer. Whatever goes wrong comes out as StoreUnavailable.
 
     Attributes:
-        commands: writes what is sent.
-        listed: the streams that need not be put into the list of all streams.
+        tenant: whose streams are listed and counted.
+        keys: every key; the number of buckets is what Redis says, once it was asked.
+        node: the server.
+        replicas, wait: how many must have what is saved, and the command that waits for them; b"" for none.
+        listed: the streams that need not be put into the lists of all streams.
+        moving: whether streams may be found under the keys of the version before.
+        alert_keys: of alerts to be told, which set holds them.
         reading, changing: gates for requests, so that they never take the connections that batches need.
-        save_sha: the hash of save.lua, once the server has it.
     """
 
-    def __init__(self, url: str, tenant: str, timeout_ms: int) -> None:
-        """Raises ValueError when `url` is not a Redis URL; connects with the first command."""
-        self.commands = Commands(tenant)
-        self.listed = Listed()
-        self.reading, self.changing = Gate(READERS), Gate(CHANGERS)
-        self.save_sha = b""
-        self._timeout_s = timeout_ms / 1000
-        # protocol 2 is understood by every server and proxy, and nothing here needs 3; an URL may ask for it.
-        # redis-py's time-out of a command costs a task for each; a link has one of ours for all that it sends at once
-        connecting: dict[str, Any] = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": self._timeout_s}
-        connecting |= {"retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
-        self._new_connection: Callable[[], Connection] = Redis.from_url(
-            url, **connecting
-        ).connection_pool.make_connection
-        self._idle_links: list[Link] = []
-
-    @contextlib.asynccontextmanager
-    async def link(self) -> AsyncIterator[Link]:
-        """A connection of one's own for some commands; after an error it is dropped, whatever it still watches."""
-        link = self._idle_links.pop() if self._idle_links else self._new_link()
-        try:
-            yield link
-        except BaseException:
-            await link.close()
-            raise
-        if len(self._idle_links) < IDLE_LINKS:
-            self._idle_links.append(link)
-        else:
-            await link.close()
-
-    def _new_link(self) -> Link:
-        return Link(self._new_connection(), self._timeout_s / 2, self.drop_idle)
-
-    async def ask(self, *commands: Sequence[bytes], twice: bool = True) -> list[Any]:
-        """Send commands at once, on a connection of their own, and wait for their answers, errors among them.
+    def __init__(self, url: str, tenant: str, timeout_ms: int, buckets: int = BUCKETS, replicas: int = 0) -> None:
+        """Raises ValueError when `url` is not a Redis URL; connects with the first command.
 
         Args:
-            twice: they may be done twice, and are sent again if the connection is lost before the answers come.
+            buckets: of a Redis that has none yet.
+            replicas: how many must have what is saved before it is answered.
         """
-        return await self._exchange(b"".join(map(packed, commands)), len(commands), twice)
+        self.tenant = tenant
+        self.keys = Keys(tenant, buckets)
+        self.listed = Listed()
+        self.alert_keys: dict[bytes, bytes] = {}
+        self.reading, self.changing = Gate(READERS), Gate(CHANGERS)
+        self._buckets = buckets
+        self._old = OldKeys(tenant)
+        self._begun = False
+        self.moving = False
+        self._mover: asyncio.Task[None] | None = None
+        self._timeout_s = timeout_ms / 1000
+        self.replicas = replicas
+        self.wait = encoder.packed([b"WAIT", b"%d" % replicas, b"%d" % (timeout_ms * 0.8)]) if replicas else b""
+        self._connect(url)
 
-    async def _exchange(self, commands: bytes, count: int, twice: bool = True) -> list[Any]:
-        async def exchange() -> list[Any]:
-            async with self.link() as link:
-                await link.open()
-                link.send(commands)
-                return await link.answers(count)
+    def _connect(self, url: str) -> None:
+        self.node = Node(connections_of(url, self._timeout_s), self._timeout_s)
 
-        return await (again_if_lost(exchange) if twice else exchange())
+    async def ask(self, *commands: Sequence[bytes], twice: bool = True) -> list[Any]:
+        """Send commands at once, on a connection of their own, and wait for their replies, errors among them.
+
+        Args:
+            twice: they may be done twice, and are sent again if the connection is lost before the replies come.
+        """
+        return await self.node.exchange(b"".join(map(encoder.packed, commands)), len(commands), twice)
 
     async def ask_one(self, *command: bytes, twice: bool = True) -> Any:
-        """The answer to one command. Raises the error that Redis answers."""
-        answers = await self.ask(command, twice=twice)
-        raise_first(answers)
-        return answers[0]
+        """The reply to one command. Raises the error that Redis replies."""
+        replies = await self.ask(command, twice=twice)
+        raise_first(replies)
+        return replies[0]
+
+    async def ask_each(self, commands: Iterable[Sequence[bytes]]) -> list[Any]:
+        """The replies, errors among them, to commands of different buckets, all sent at once."""
+        return await self.ask(*commands)
+
+    async def _in_all(self, commands: Iterable[Sequence[bytes]]) -> list[Any]:
+        """The replies to commands of different buckets, all sent at once. Raises the first error that Redis replies."""
+        replies = await self.ask_each(commands)
+        raise_first(replies)
+        return replies
+
+    def check_wait(self, replies: Sequence[Any]) -> None:
+        """Raise TooFewReplicas if the reply to `wait` says so."""
+        if replies and replies[0] < self.replicas:
+            raise TooFewReplicas(f"{replies[0]} of {self.replicas} replicas")
+
+    def _keys_of_alert(self, alert: bytes) -> list[bytes]:
+        """The set that holds an alert; all of them where this process has neither saved nor read it."""
+        key = self.alert_keys.get(alert)
+        return [sets.alerts for sets in self.keys.sets] if key is None else [key]
+
+    def note_alerts(self, writes: Writes, of: Sequence[StreamKeys]) -> None:
+        """Alerts are about to be saved."""
+        if len(self.alert_keys) > KNOWN_ALERTS:
+            self.alert_keys.clear()
+        self.alert_keys.update({alert: of[row].sets.alerts for row, alert in writes.alerts})
+
+    async def know_buckets(self) -> None:
+        """Have asked Redis how many buckets there are."""
+        if not self._begun:
+            async with self.within("ask for the number of buckets"):
+                pass
+
+    async def begin_keys(self) -> None:
+        """Ask Redis how many buckets its keys have, and begin to move those of the version before, if there are any."""
+        buckets, moving = await self.ask_one(*self._old.begin(self.keys, self._buckets))
+        self._know(int(buckets))
+        self.moving = moving is not None
+        if self.moving and (self._mover is None or self._mover.done()):
+            self._mover = asyncio.create_task(self._move_all(), name="move streams")
+
+    def _know(self, buckets: int) -> None:
+        if buckets != self.keys.buckets:
+            self.keys, self.listed = Keys(self.tenant, buckets), Listed()
+        self._begun = True
+
+    def other_buckets(self) -> str:
+        """What to tell an operator whose setting differs from what Redis has; empty where it does not."""
+        if self.keys.buckets == self._buckets:
+            return ""
+        return (
+            f"GATEWATCH_SLOT_BUCKETS is {self._buckets}, and the streams in this Redis are kept in "
+            f"{self.keys.buckets} buckets, which stays so: set it to {self.keys.buckets}"
+        )
+
+    async def move(self, streams: Sequence[StreamKey]) -> list[StreamKey]:
+        """Move those of some streams that are still under their old keys; which they were."""
+        moved = []
+        for start in range(0, len(streams), AT_ONCE):
+            some = streams[start : start + AT_ONCE]
+            for stream, answer in zip(some, await self.ask_one(*self._old.move(self.keys, some)), strict=True):
+                if answer == 1:
+                    moved.append(stream)
+                elif answer < 0:
+                    log.error("the version before wrote a stream that was moved; it is left there", stream=stream.name)
+        return moved
+
+    async def _move_all(self) -> None:
+        """Move all streams that the version before listed, and what it did not tell. Goes on after trouble."""
+        count = told = passes = 0
+        while self.moving:
+            try:
+                async with self.within("move streams"):
+                    names = await self.ask_one(b"ZRANGE", self._old.streams, b"0", b"%d" % (AT_ONCE - 1))
+                    count += len(await self.move([StreamKey(self.tenant, name.decode()) for name in names]))
+                    if not names:
+                        await self._move_alerts()
+                        if passes:
+                            await self.ask_one(*self._old.close())
+            except StoreUnavailable:
+                names = []
+            if not names:
+                passes += 1
+                if count > told:
+                    log.info("streams of the version before were moved to their new keys", streams=count)
+                    told = count
+                await asyncio.sleep(MOVE_AGAIN_S)
+
+    async def _move_alerts(self) -> None:
+        alerts = await self.ask_one(b"ZRANGE", self._old.alerts, b"0", b"-1", b"WITHSCORES")
+        if alerts:
+            told = [
+                part for alert, at in pairs(alerts) for part in (at if isinstance(at, bytes) else b"%f" % at, alert)
+            ]
+            replies = await self.ask(
+                [b"MULTI"], [b"ZADD", self.keys.sets[0].alerts, *told], [b"DEL", self._old.alerts], [b"EXEC"]
+            )
+            raise_first(replies)
+
+    async def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What stands under keys; None where nothing does, or what is none of ours."""
+        found: list[bytes | None] = await self.ask_one(b"MGET", *keys)
+        return found
 
     async def save(self, writes: Writes, expected: Sequence[bytes] | None = None) -> list[bool]:
         """Save each stream whose record still carries its fence; say which did. One round trip.
@@ -118,83 +217,100 @@ class Database:
             expected: whole records to be compared instead of the fences.
         """
         async with self.within(f"save {len(writes.streams)} states"):
-            writes.unlisted = self.listed.missing(writes.streams, writes.fences)
+            of = self.keys.of(writes.streams)
+            writes.unlisted = self.listed.missing(of, writes.fences)
             try:
-                answers = await self._run_save(writes, expected or writes.fences)
+                replies = await self._run_save(writes, of, expected or writes.fences)
             except NoScriptError:  # a server that does not know it has done nothing, so sending it again is safe
-                await self.load_script()
-                answers = await self._run_save(writes, expected or writes.fences)
-            return await self.note_saved(writes, answers)
+                await self.node.load_script()
+                replies = await self._run_save(writes, of, expected or writes.fences)
+            return await self.note_saved(of, replies)
 
-    async def load_script(self) -> None:
-        """Have the server know save.lua."""
-        self.save_sha = await self.ask_one(b"SCRIPT", b"LOAD", SAVE.encode())
-
-    async def _run_save(self, writes: Writes, expected: Sequence[bytes]) -> list[int]:
-        if not self.save_sha:
-            await self.load_script()
-        answers = await self._exchange(*self.commands.comparison(self.save_sha, writes, expected))
-        raise_first(answers)
-        saved: list[int] = answers[0]
+    async def _run_save(self, writes: Writes, of: Sequence[StreamKeys], expected: Sequence[bytes]) -> list[int]:
+        whole, count = encoder.comparison(self.keys, writes, of, expected)
+        replies = await self.node.exchange(whole + self.wait, count + bool(self.wait))
+        raise_first(replies)
+        self.check_wait(replies[count:])
+        saved: list[int] = replies[0]
         return saved
 
-    async def note_saved(self, writes: Writes, answers: Sequence[int]) -> list[bool]:
+    async def note_saved(self, of: Sequence[StreamKeys], replies: Sequence[int]) -> list[bool]:
         """Which streams save.lua, or a transaction in its place, has saved; those missing in their list are listed."""
-        *numbers, count = answers
-        saved = [number == 1 for number in numbers]
-        streams = [stream for stream, ok in zip(writes.streams, saved, strict=True) if ok]
-        if self.listed.note(streams, None if count < 0 else count) and streams and count >= 0:
-            key = self.commands.streams_key.encode()
-            with contextlib.suppress(RedisError, OSError):  # else they are listed with their next readings
-                await self.ask_one(b"ZADD", key, *(part for s in streams for part in (b"0", s.name.encode())))
+        saved = [number == 1 for number in replies[: len(of)]]
+        sets = encoder.sets_of(of)
+        counts = {
+            some.streams: None if count < 0 else count for some, count in zip(sets, replies[len(of) :], strict=True)
+        }
+        streams = of if all(saved) else [key for key, ok in zip(of, saved, strict=True) if ok]
+        gone = self.listed.note(streams, counts)
+        if gone:
+            await self._list_again(streams, [name for name in gone if counts[name] is not None])
         return saved
 
-    async def replace_histories(self, writes: Writes, slots: Sequence[tuple[int, int, bytes]]) -> None:
+    async def _list_again(self, streams: Sequence[StreamKeys], lists: Sequence[bytes]) -> None:
+        members = {name: [key.member for key in streams if key.sets.streams == name] for name in lists}
+        commands = [
+            [b"ZADD", name, *(part for member in of for part in (b"0", member))] for name, of in members.items() if of
+        ]
+        if commands:
+            with contextlib.suppress(RedisError, OSError):  # else they are listed with their next readings
+                await self.ask_each(commands)
+
+    async def replace_histories(self, of: Sequence[StreamKeys], slots: Sequence[tuple[int, int, bytes]]) -> None:
         """Write pieces of histories under whose keys another program keeps something; that gives way."""
-        keys = [self.commands.of(writes.streams[row]).history for row, _, _ in slots]
+        names = [of[row].history for row, _, _ in slots]
         placed = [part for _, offset, piece in slots for part in (b"%d" % offset, piece)]
-        await self.ask_one(b"EVAL", _REPLACE_HISTORY, b"%d" % len(keys), *keys, *placed)
+        await self.ask_one(b"EVAL", _REPLACE_HISTORY, b"%d" % len(names), *names, *placed)
 
     async def ping(self) -> bool:
         """Whether Redis answers a PING within PING_S, with a refusal perhaps."""
         try:
-            async with self.translated("ping", PING_S):
+            async with Translated(self, "ping", PING_S, begun=True):
                 await self.ask([b"PING"])
         except StoreUnavailable:
             return False
         return True
 
     def within(self, what: str) -> Translated:
-        """`translated`, with the time-out of a command."""
-        return self.translated(what, self._timeout_s)
+        """`translated`, with the time-out of a command; the number of buckets is known inside."""
+        return Translated(self, what, self._timeout_s, self._begun)
 
-    def translated(self, what: str, timeout_s: float | None = None) -> Translated:
+    def translated(self, what: str) -> Translated:
         """Whatever goes wrong with the store in a block becomes StoreUnavailable."""
-        return Translated(self, what, timeout_s)
+        return Translated(self, what, None, begun=True)
 
     async def foreign(self) -> str:
         """Which of the tenant's keys holds a value of another kind than ours, and what to do; empty if none does."""
-        commands = self.commands
-        kinds = {commands.streams_key: "zset", commands.open_key: "zset", commands.alerts_key: "zset"}
-        kinds |= {commands.epoch_key: "string", commands.takeover_key: "hash", commands.rules_key: "hash"}
+        kinds: Mapping[bytes, str] = {
+            self.keys.epoch: "string",
+            self.keys.takeover: "hash",
+            self.keys.rules: "hash",
+            **{key: "zset" for sets in self.keys.sets for key in sets},
+        }
         with contextlib.suppress(Exception):
-            for key, expected in kinds.items():
-                found = text(await self.ask_one(b"TYPE", key.encode()))
-                if found not in (expected, "none"):
+            replies = await self.ask_each([b"TYPE", key] for key in kinds)
+            for (key, expected), reply in zip(kinds.items(), replies, strict=True):
+                if (found := text(reply)) not in (expected, "none"):
+                    name = key.decode()
                     return (
-                        f"the key {key} in Redis holds a {found} of somebody else's; expected a {expected} of this "
-                        f"service. Move it away (redis-cli RENAME '{key}' '{key}.foreign'), then send the same request "
-                        "again: nothing is lost"
+                        f"the key {name} in Redis holds a {found} of somebody else's; expected a {expected} of this "
+                        f"service. Move it away (redis-cli RENAME '{name}' '{name}.foreign'), then send the same "
+                        "request again: nothing is lost"
                     )
         return ""
 
+    def lies_in(self, tags: Collection[bytes]) -> Callable[[StreamKey], bool]:
+        """Whether a stream's keys have one of these hash tags."""
+        return lambda stream: tag_of(self.keys[stream].record) in tags
+
     async def drop_idle(self) -> None:
         """Close the connections that nobody uses: the next ones go to whichever server has the address now."""
-        while self._idle_links:
-            await self._idle_links.pop().close()
+        await self.node.drop_idle()
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._mover is not None:
+            self._mover.cancel()
         await self.drop_idle()
 
 
@@ -204,16 +320,23 @@ class Translated:
     Beside RedisError and OSError, uvloop raises a bare RuntimeError out of redis-py when a transport closes under it.
     """
 
-    __slots__ = ("_database", "_what", "_within")
+    __slots__ = ("_begun", "_database", "_what", "_within")
 
-    def __init__(self, database: Database, what: str, timeout_s: float | None) -> None:
+    def __init__(self, database: Database, what: str, timeout_s: float | None, begun: bool) -> None:
         self._database = database
         self._what = what
         self._within = None if timeout_s is None else Within(timeout_s)
+        self._begun = begun
 
     async def __aenter__(self) -> None:
         if self._within is not None:
             await self._within.__aenter__()
+        if not self._begun:
+            try:
+                await self._database.begin_keys()
+            except BaseException as error:
+                await self.__aexit__(type(error), error, error.__traceback__)
+                raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -223,7 +346,7 @@ class Translated:
                 await self._within.__aexit__(kind, error, trace)
         except TimeoutError as late:
             error = late
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, StoreUnavailable):
             return
         if is_elsewhere(error):
             await self._database.drop_idle()
@@ -231,6 +354,8 @@ class Translated:
         if foreign:
             raise ForeignValue(f"could not {self._what}: {foreign}") from error
         message = f"could not {self._what}: {trouble_of(error)}; nothing is lost, send the same request again"
+        if isinstance(error, Away):
+            raise PartlyUnavailable(message, self._database.lies_in(error.tags)) from error
         raise StoreUnavailable(message) from error
 
 
@@ -238,10 +363,17 @@ async def again_if_lost(work: Callable[[], Awaitable[T]]) -> T:
     """Do it, and once again if the connection is lost; for what may be done twice."""
     try:
         return await work()
-    except LinkLost:
+    except ConnectionLost:
         return await work()
 
 
 def text(value: object) -> str:
     """What Redis says, which may be bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def pairs(found: Sequence[Any]) -> list[tuple[bytes, Any]]:
+    """Members and scores: one list in protocol 2, pairs in protocol 3."""
+    if found and isinstance(found[0], (list, tuple)):
+        return [(member, score) for member, score in found]
+    return list(zip(found[::2], found[1::2], strict=True))

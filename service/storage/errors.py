@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from types import TracebackType
 from typing import Final, cast
 
@@ -45,9 +46,28 @@ class Within:
             self._limit.reschedule(self._loop.time())
 
 
+class Away(RedisError):
+    """Keys with some hash tags are on a node of a Cluster that is in trouble; the trouble is the cause."""
+
+    def __init__(self, tags: Collection[bytes], trouble: Exception) -> None:
+        super().__init__(str(trouble))
+        self.tags = frozenset(tags)
+        self.__cause__ = trouble
+
+
+class TooFewReplicas(RedisError):
+    """What was saved is on the server, and not on as many replicas as it should be."""
+
+
 _REASONS: Final = {
-    ("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"): "Redis is a node of a cluster, which is not supported yet; expected "
-    "a single Redis",
+    (
+        "MOVED",
+        "ASK",
+        "TRYAGAIN",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+    ): "Redis is a node of a Cluster, and the slot is elsewhere, "
+    "being moved or not served; the URL of a Cluster begins with redis+cluster://",
     ("READONLY",): "Redis is a replica, which takes no writes; the next try connects anew",
     ("MASTERDOWN",): "Redis is a replica that has lost its master; the next try connects anew",
     ("LOADING",): "Redis has been started and is still reading its data",
@@ -78,6 +98,10 @@ def trouble_of(error: Exception) -> str:
     """What is wrong with Redis, for a caller; the error itself is for the log."""
     if isinstance(error, (TimeoutError, RedisTimeoutError)):
         return "Redis did not answer in time"
+    if isinstance(error, Away) and isinstance(error.__cause__, Exception):
+        return trouble_of(error.__cause__)
+    if isinstance(error, TooFewReplicas):
+        return f"Redis has it, but only {error} (GATEWATCH_STORE_REPLICAS) had taken it in time"
     if isinstance(error, RedisError):
         words = _words(error)
         for codes, reason in _REASONS.items():

@@ -18,17 +18,16 @@ class RulesStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._key = database.commands.rules_key.encode()
 
     async def number(self) -> int:
         """The number of the document, 0 where there is none. Raises StoreUnavailable."""
         async with self._database.within("look for rules"):
-            return int(await self._database.ask_one(b"HGET", self._key, b"number") or 0)
+            return int(await self._database.ask_one(b"HGET", self._database.keys.rules, b"number") or 0)
 
     async def read(self) -> bytes:
         """The document, empty where there is none. Raises StoreUnavailable."""
         async with self._database.within("read rules"):
-            return bytes(await self._database.ask_one(b"HGET", self._key, b"document") or b"")
+            return bytes(await self._database.ask_one(b"HGET", self._database.keys.rules, b"document") or b"")
 
     async def write(self, before: int, number: int, document: bytes) -> bool:
         """Write a document of this number, if the one that stands has the number `before`. Raises StoreUnavailable.
@@ -37,5 +36,7 @@ class RulesStore:
         """
         async with self._database.within("write rules"):
             return bool(
-                await self._database.ask_one(b"EVAL", _WRITE, b"1", self._key, b"%d" % before, b"%d" % number, document)
+                await self._database.ask_one(
+                    b"EVAL", _WRITE, b"1", self._database.keys.rules, b"%d" % before, b"%d" % number, document
+                )
             )

@@ -11,7 +11,9 @@ from starlette.testclient import TestClient
 from gatewatch.service.app import create_app
 from gatewatch.service.intake.batcher import SECOND_BATCH_MIN
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.keys import Keys
 from tests.support.samples import post, readings
+from tests.support.scorer import sets_of
 
 
 def first_of(names: list[str]) -> list[dict[str, object]]:
@@ -59,12 +61,12 @@ def test_two_batches_under_way_begin_no_stream_too_many_and_none_too_few(
 
 
 def test_a_foreign_list_of_streams_is_named_and_costs_no_reading(
-    settings: Callable[..., Settings], redis_url: str
+    settings: Callable[..., Settings], redis_url: str, tenant: str
 ) -> None:
     app = create_app(settings())
     with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
         post(client, readings("known", 3))
-        key = app.state.parts.store.commands.streams_key
+        key = sets_of(tenant, "known")[0]
         database.delete(key)
         database.lpush(key, "foreign")
         assert [r["replayed"] for r in post(client, [*readings("new", 2), *readings("known", 4)[3:]])] == [False] * 3
@@ -83,12 +85,11 @@ def test_a_foreign_list_of_streams_is_named_and_costs_no_reading(
 
 
 def test_a_foreign_epoch_or_set_of_open_anomalies_or_alerts_is_named_and_costs_no_reading(
-    settings: Callable[..., Settings], redis_url: str
+    settings: Callable[..., Settings], redis_url: str, tenant: str
 ) -> None:
     app = create_app(settings())
     with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
-        commands = app.state.parts.store.commands
-        epoch, opened, alerts = commands.epoch_key, commands.open_key, commands.alerts_key
+        epoch, (_, opened, alerts) = Keys(tenant, 1).epoch.decode(), sets_of(tenant, "opens")
         database.delete(epoch)
         database.lpush(epoch, "foreign")
         (warning,) = client.get("/readyz").json()["warnings"]
@@ -109,25 +110,25 @@ def test_a_foreign_epoch_or_set_of_open_anomalies_or_alerts_is_named_and_costs_n
 
 
 def test_a_deleted_list_of_streams_is_mended_by_their_next_readings(
-    settings: Callable[..., Settings], redis_url: str
+    settings: Callable[..., Settings], redis_url: str, tenant: str
 ) -> None:
     """Wholly or in part, by a hand; of few streams, which a script saves, and of many, which a transaction does."""
     many = [f"s{number:02d}" for number in range(40)]
     app = create_app(settings())
     with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
-        key = app.state.parts.store.commands.streams_key
+        keys = {stream: sets_of(tenant, stream)[0] for stream in many}
 
         def send(at: int, streams: list[str]) -> None:
             post(client, [{**readings("any", 1, start=at)[0], "stream": stream} for stream in streams])
 
         send(0, many)
         for at, batch in ((1, many), (3, many[:1])):
-            database.delete(key)
+            database.delete(*keys.values())
             for step in range(2):  # remembered, and so few, from the second on
                 send(at + step, batch)
             assert client.get("/v1/streams").json()["streams"] == batch
         send(5, many)
-        database.zrem(key, many[7])
+        database.zrem(keys[many[7]], many[7])
         send(6, many[7:8])
         assert client.get("/v1/streams").json()["streams"] == many
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.resp import Commands
+from gatewatch.service.storage.keys import Keys
 from tests.support.samples import CHANNELS, START_MS, make_artefact, post, readings
 from tests.support.scorer import state_key
 from tests.support.takeover import GENERAL, known
@@ -105,7 +105,7 @@ def test_a_process_with_a_lower_number_stops_scoring_and_is_not_ready(settings: 
 def test_a_number_that_redis_lost_is_told_again_by_who_has_the_highest(
     settings: Make, other: str, redis_url: str, tenant: str
 ) -> None:
-    key = Commands(tenant).takeover_key
+    key = Keys(tenant, 1).takeover.decode()
     with (
         TestClient(create_app(settings())) as old,
         TestClient(create_app(settings(model=other))) as new,
@@ -121,7 +121,7 @@ def test_a_number_that_redis_lost_is_told_again_by_who_has_the_highest(
 def test_a_foreign_value_where_the_number_stands_is_a_warning_to_who_has_one(
     settings: Make, redis_url: str, tenant: str
 ) -> None:
-    key = Commands(tenant).takeover_key
+    key = Keys(tenant, 1).takeover.decode()
     with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
         post(client, readings("s", 1))
         database.set(key, "of another program")

@@ -35,18 +35,18 @@ from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.http.ingest import Ingest
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.keys import BUCKETS, Keys
 from gatewatch.service.storage.private_redis import start_private_redis
-from gatewatch.service.storage.store import StateStore
-from gatewatch.service.storage.unit_of_work import Held
+from gatewatch.service.storage.unit_of_work import UnitOfWork
 from tests.faults.concurrency import check, reading
 
 POINTS: dict[str, tuple[type, str, bool]] = {
-    "after_load": (Held, "load", True),
+    "after_load": (UnitOfWork, "load", True),
     "in_rebuild": (Scorer, "_recover", True),
     "after_step": (Scorer, "_apply", True),
-    "before_save": (Held, "send", False),
-    "after_send": (Held, "send", True),
-    "after_save": (Held, "saved", True),
+    "before_save": (UnitOfWork, "send", False),
+    "after_send": (UnitOfWork, "send", True),
+    "after_save": (UnitOfWork, "saved", True),
     "before_reply": (Ingest, "_score", True),
 }
 """Name to class, method, and whether the point lies behind it."""
@@ -197,10 +197,10 @@ def trial(
 
 
 def _damage(settings: Settings, names: list[str]) -> None:
-    keys = StateStore("redis://unused", settings.tenant, 100)
+    keys = Keys(settings.tenant, BUCKETS)
     with Redis.from_url(str(settings.redis_url)) as client:
         for name in names:
-            client.setrange(keys.key(StreamKey(settings.tenant, name), "state"), 60, b"\xff\xff\xff")
+            client.setrange(keys[StreamKey(settings.tenant, name)].record, 60, b"\xff\xff\xff")
 
 
 def run(artefact: Path, times: int, points: list[str]) -> tuple[Counter[str], list[str]]:

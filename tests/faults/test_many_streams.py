@@ -23,7 +23,7 @@ from tests.support.whole_path import serving
 STREAMS = int(os.environ.get("STREAMS", "5000"))
 SEED = int(os.environ.get("STREAMS_SEED", "0"))
 AT_ONCE = 1000
-REMEMBERED_MB = Settings.model_fields["remembered_bytes"].default / 2**20
+CACHE_MB = Settings.model_fields["record_cache_bytes"].default / 2**20
 
 
 def bounds(buckets: tuple[float, ...]) -> set[str]:
@@ -132,5 +132,5 @@ def test_metrics_and_memory_stay_flat_whatever_the_number_of_streams(artefact: P
     assert series(first) == series(last)
     assert len(last) < len(first) + 1000  # numbers have grown, nothing else
     assert max(rss.values()) - min(rss[done] for done in rss if done >= STREAMS // 2) < 24
-    assert max(rss.values()) - min(rss.values()) < 64 + REMEMBERED_MB
+    assert max(rss.values()) - min(rss.values()) < 64 + CACHE_MB
     assert len(away) <= STREAMS // 100_000  # the million makes Redis rewrite its file, on a machine that is shared

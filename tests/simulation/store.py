@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.record_cache import RecordCache
 from tests.simulation.faults import TIMEOUT_S, Faults
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.redis import Key, Redis
@@ -28,7 +28,7 @@ class SimulatedStore:
         self.redis = redis
         self.faults = faults
         self.gone = False
-        self.remembered = Remembered(0)
+        self.remembered = RecordCache[StreamKey](0)
         self._crash_worker = crash_worker
 
     def start(self, run: Callable[[], Any], write: bool = False, starts: int | None = None) -> asyncio.Future[Any]:
@@ -203,6 +203,7 @@ class SimulatedUnit:
     """A UnitOfWork: records that were loaded and are watched."""
 
     unsure = False
+    failed: Mapping[StreamKey, StoreUnavailable] = {}
 
     def __init__(self, store: SimulatedStore, streams: Sequence[StreamKey]) -> None:
         self.store = store

@@ -32,7 +32,7 @@ from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.intake.queue import Queue
 from gatewatch.service.observability.metrics import Metrics, Stage
 from gatewatch.service.serving.registry import Registry
-from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.record_cache import RecordCache
 from tests.simulation.check import STEPPER, check
 from tests.simulation.faults import LATEST_S, Faults
 from tests.simulation.fold import Fold
@@ -86,7 +86,7 @@ class NoMetrics(Metrics):
     def sequence_restarted(self) -> None: ...
 
 
-REMEMBERED_BYTES = 500
+RECORD_CACHE_BYTES = 500
 """Two or three records, in three quarters of the runs."""
 
 
@@ -156,7 +156,7 @@ class Worker:
         world = self._world
         self._store = world.variant.store(world.loop, world.redis, world.faults, self.crash)
         if world.remembers:
-            self._store.remembered = Remembered(REMEMBERED_BYTES)
+            self._store.remembered = RecordCache(RECORD_CACHE_BYTES)
         takeover = Takeover(self._store, world.detector.digest.hex(), world.metrics)
         backoff = ContentionBackoff(world.rng)
         core = build_core(

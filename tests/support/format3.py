@@ -14,7 +14,7 @@ from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.keys import BUCKETS, Keys
 from tests.support.states import of_version_1
 
 SLOTS = 128
@@ -22,10 +22,10 @@ SLOTS = 128
 
 def put_back(database: redis.Redis, tenant: str, stream: str, detector: Scanner) -> None:
     """Replace a stream's record and history by those of format 3."""
-    store, stepper = StateStore("redis://unused", tenant, 100), Stepper(detector, SLOTS)
+    keys, stepper = Keys(tenant, BUCKETS), Stepper(detector, SLOTS)
     named = StreamKey(tenant, stream)
-    key, (seed,) = store.key(named, "state"), store.seeds([named])
-    packed, ring = _bytes(database, key), _bytes(database, store.key(named, "readings"))
+    key, history, seed = keys[named].record, keys[named].history, keys[named].seed
+    packed, ring = _bytes(database, key), _bytes(database, history)
     record = np.frombuffer(packed, stepper.record, 1)
     entries = stepper.read_history(ring, layout_of(detector.channels, detector.channels), seed)
     digest = detector.digest
@@ -53,8 +53,8 @@ def put_back(database: redis.Redis, tenant: str, stream: str, detector: Scanner)
     head["detector"]["last_ms"] = record["last_ms"]
     body = head.tobytes()
     database.set(key, body + zlib.crc32(body, seed).to_bytes(4, "little"))
-    database.set(store.key(named, "history"), _ring(entries, detector, digest))
-    database.delete(store.key(named, "readings"))
+    database.set(keys.part(named, "history"), _ring(entries, detector, digest))
+    database.delete(history)
 
 
 def _ring(entries: Any, detector: Scanner, digest: bytes) -> bytes:
@@ -77,7 +77,7 @@ def _ring(entries: Any, detector: Scanner, digest: bytes) -> bytes:
     return ring[: min(SLOTS, int(entries["n"][-1]) + 1) if len(entries) else 0].tobytes()
 
 
-def _bytes(database: redis.Redis, key: str) -> bytes:
+def _bytes(database: redis.Redis, key: bytes) -> bytes:
     value = database.get(key)
     assert isinstance(value, bytes)
     return value

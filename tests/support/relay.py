@@ -7,14 +7,14 @@ import socket
 import threading
 from types import TracebackType
 
-PREFIX = "unix://"
+UNIX, HTTP = "unix://", "http://"
 
 
 class Relay:
-    """Passes bytes between a port and a Redis on a unix socket.
+    """Passes bytes between a port and a Redis on a unix socket, or a service on a port.
 
     Attributes:
-        url: of the Redis, by this way.
+        url: of the Redis or the service, by this way.
         lose: once these bytes come by, the connection is closed: before they are passed on, or, if `after`, when they
             are answered, instead of the answer. Then it is b"" again.
         hang: `lose` swallows the answer and leaves the connection open.
@@ -22,9 +22,10 @@ class Relay:
 
     def __init__(self, url: str) -> None:
         self.lose, self.after, self.hang = b"", True, False
-        self._target = url.removeprefix(PREFIX)
+        self._target = url
         self._server = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._server.getsockname()[1]}/0"
+        port = self._server.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}" if url.startswith(HTTP) else f"redis://127.0.0.1:{port}/0"
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._forgotten: set[socket.socket] = set()
         self._doomed: dict[socket.socket, bool] = {}  # whether what is lost leaves its connection open
@@ -53,8 +54,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._server.accept()
-                far = socket.socket(socket.AF_UNIX)
-                far.connect(self._target)
+                far = _connect(self._target)
                 self._pairs.append((near, far))
                 for way in ((near, far), (far, near)):
                     threading.Thread(target=self._pass, args=way, daemon=True).start()
@@ -76,6 +76,15 @@ class Relay:
                     self._doomed[sink] = self.hang
                 sink.sendall(chunk)
         _close(source, sink)
+
+
+def _connect(url: str) -> socket.socket:
+    if url.startswith(HTTP):
+        host, port = url.removeprefix(HTTP).split(":")
+        return socket.create_connection((host, int(port)))
+    far = socket.socket(socket.AF_UNIX)
+    far.connect(url.removeprefix(UNIX))
+    return far
 
 
 def _close(*ends: socket.socket) -> None:

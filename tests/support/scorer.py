@@ -26,7 +26,7 @@ from gatewatch.service.intake.queue import Queue
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
-from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.keys import BUCKETS, Keys
 
 LATE_MS = 2_000_000_000_000
 LINES = NdjsonDoor()
@@ -34,7 +34,12 @@ JSON = JsonDoor(LINES)
 
 
 def state_key(tenant: str, stream: str, what: str = "state") -> str:
-    return StateStore("redis://unused", tenant, 100).key(StreamKey(tenant, stream), what)
+    return Keys(tenant, BUCKETS).part(StreamKey(tenant, stream), what).decode()
+
+
+def sets_of(tenant: str, stream: str) -> list[str]:
+    """The keys of the sorted sets of a stream's bucket: all streams, open anomalies, alerts."""
+    return [key.decode() for key in Keys(tenant, BUCKETS)[StreamKey(tenant, stream)].sets]
 
 
 def model_of(detector: Detector, history_readings: int = 128, future_ms: int = 0, most: int = 10_000) -> ServedModel:

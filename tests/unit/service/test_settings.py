@@ -132,6 +132,15 @@ def test_a_misspelt_variable_is_named_with_the_nearest_setting_and_without_its_v
     ]
 
 
+def test_a_variable_of_the_name_before_is_read_and_the_new_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch, REMEMBERED_BYTES="1000").record_cache_bytes == 1000
+    assert settings(monkeypatch, RECORD_CACHE_BYTES="2000").record_cache_bytes == 2000  # and the old one is still set
+    assert Settings(record_cache_bytes=3000).record_cache_bytes == 3000
+    assert strays({"GATEWATCH_REMEMBERED_BYTES": "1000"}) == [
+        "GATEWATCH_REMEMBERED_BYTES is called GATEWATCH_RECORD_CACHE_BYTES now: set that instead"
+    ]
+
+
 def test_what_kubernetes_puts_there_for_services_is_no_misspelt_setting() -> None:
     """Of a service called gatewatch, and of one called gatewatch-redis; one line says that a port is not taken."""
     environment = {

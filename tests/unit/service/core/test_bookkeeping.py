@@ -23,6 +23,7 @@ from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import FEW
 from tests.support.relay import Relay
 from tests.support.samples import PATIENT_MS, post, readings
+from tests.support.scorer import sets_of
 
 QUIET = 10
 SHORT_MS = 300
@@ -117,7 +118,7 @@ def test_the_alert_of_a_process_that_died_is_told_by_one_of_the_others(
         asyncio.run(save_and_die())
         deadline = time.monotonic() + 20
         with redis.Redis.from_url(redis_url) as database:
-            while database.zcard(create_app(settings()).state.parts.store.commands.alerts_key):
+            while database.zcard(sets_of(tenant, "dead")[2]):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
         assert sum(series(client, "gatewatch_alerts_total", reason="event") for client in (a, b)) == 1
@@ -133,8 +134,8 @@ def test_an_alert_that_was_told_is_taken_off_and_a_lost_race_saves_none(
             post(client, batch)
         assert series(client, "gatewatch_alerts_total") == 1
     with redis.Redis.from_url(redis_url) as database:
-        commands = app.state.parts.store.commands
-        assert database.zcard(commands.alerts_key) == 0
+        _, opened, alerts = sets_of(tenant, "told")
+        assert database.zcard(alerts) == 0
 
         async def lose() -> list[bool]:
             store = app.state.parts.store
@@ -146,7 +147,7 @@ def test_an_alert_that_was_told_is_taken_off_and_a_lost_race_saves_none(
                 await store.close()
 
         assert asyncio.run(lose()) == [False]
-        assert (database.zcard(commands.alerts_key), database.zcard(commands.open_key)) == (0, 1)
+        assert (database.zcard(alerts), database.zcard(opened)) == (0, 1)
 
 
 def test_an_incident_that_ends_after_a_pause_is_no_longer_counted(

@@ -30,7 +30,7 @@ from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.errors import Contended
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
-from gatewatch.service.storage.unit_of_work import Held
+from gatewatch.service.storage.unit_of_work import UnitOfWork
 from tests.support.samples import post, readings
 from tests.support.scorer import core_of, model_of, read, state_key, texts
 
@@ -486,11 +486,11 @@ def test_a_stream_that_others_keep_writing_fails_its_readings_alone(
         busy = False
 
         @asynccontextmanager
-        async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[Held]:
+        async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[UnitOfWork]:
             async with super().begin(streams, cached) as held:
                 if self.busy and StreamKey(tenant, "busy") in streams:
                     with redis.Redis.from_url(redis_url) as database:
-                        database.set(self.key(StreamKey(tenant, "busy"), "state"), os.urandom(8))
+                        database.set(state_key(tenant, "busy"), os.urandom(8))
                 yield held
 
     async def run() -> list[object]:

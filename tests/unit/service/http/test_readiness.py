@@ -199,9 +199,9 @@ def test_a_node_of_a_cluster_is_named_at_the_start_and_is_not_ready(
         with capture_logs() as logged, service as client:
             reply = client.get("/readyz")
             assert reply.status_code == 503
-            assert "Redis is a node of a cluster, which is not supported yet" in reply.json()["detail"]
+            assert "the URL of a Cluster begins with redis+cluster://" in reply.json()["detail"]
             assert not Sender(client).taken()
-        assert "node of a cluster" in next(line["error"] for line in logged if line["event"].startswith("started, but"))
+        assert "node of a Cluster" in next(line["error"] for line in logged if line["event"].startswith("started, but"))
 
 
 @pytest.mark.parametrize("password", [False, True])

@@ -11,6 +11,7 @@ import pytest
 from gatewatch.models.artefact.files import GRAPH
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import (
     InvalidRules,
     ModelAway,
@@ -188,10 +189,9 @@ async def test_of_two_admins_who_promote_at_once_one_is_refused(store: StateStor
 @asynchronous
 async def test_a_pattern_that_fits_no_stream_is_warned_of(store: StateStore, repository: Repository) -> None:
     one = process(store, repository)
-    await store.ask_one(
-        b"ZADD", store.commands.streams_key.encode(),
-        *(part for name in (b"fan-1", b"pump", b"pump-7", b"x") for part in (b"0", name)),
-    )  # fmt: skip
+    await store.know_buckets()
+    for key in store.keys.of(StreamKey(store.tenant, name) for name in ("fan-1", "pump", "pump-7", "x")):
+        await store.ask_one(b"ZADD", key.sets.streams, b"0", key.member)
     patterns = ("pump-*", "pump", "pump-?", "pump-??", "fan-2", "fan-1", "*7", "*8", "[a-f]*", "z*")
     rules = Rules(rules=[Rule(pattern=pattern, model="pumps") for pattern in patterns])
     _, warnings = await one.administration.put_rules(rules, "ann", None)

@@ -17,11 +17,12 @@ from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.core.records import FENCE
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import connection
 from gatewatch.service.storage.private_redis import start_private_redis
-from gatewatch.service.storage.resp import Writes
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import FEW
 from tests.support.relay import Relay
@@ -48,20 +49,20 @@ def next_of(stream: str, record: bytes | None) -> bytes:
     return b"GW".ljust(FENCE.start, b"\0") + b"%030d" % (count_of(record) + 1) + stream.encode()
 
 
-async def write(store: StateStore, streams: list[str], sent: set[str], pause: Callable[[], float]) -> list[str]:
+async def write(store: StateStore, names: list[str], sent: set[str], pause: Callable[[], float]) -> list[str]:
     """Count each of some streams up by one; says whose. `sent` are those of which that may have happened."""
-    async with store.hold(streams, remembered=True) as held:
-        before = dict(zip(streams, held.packed, strict=True))
+    streams = [StreamKey(store.tenant, name) for name in names]
+    async with store.begin(streams, cached=True) as unit:
+        before = dict(zip(names, unit.packed, strict=True))
         assert all(not record or record[FENCE.stop :].decode() == stream for stream, record in before.items())
         await asyncio.sleep(pause())
-        if not await held.confirmed(True):
-            store.remembered.forget(streams)
+        if not await unit.confirmed(True):
             return []
         fences = [record[FENCE] if record else b"" for record in before.values()]
-        sent.update(streams)
-        await held.send(Writes(streams, fences, [next_of(*one) for one in before.items()]))
+        sent.update(names)
+        await unit.send(Writes(0.0, streams, fences, [next_of(*one) for one in before.items()]))
         await asyncio.sleep(pause())
-        return [stream for stream, ok in zip(streams, await held.saved(), strict=True) if ok]
+        return [name for name, ok in zip(names, await unit.saved(), strict=True) if ok]
 
 
 @LOOPS
@@ -102,7 +103,8 @@ def test_what_is_cancelled_killed_or_late_mixes_no_answers_and_loses_none(
         for store in stores:
             await store.close()
         asking = StateStore(url, tenant, PATIENT_MS)
-        found = {stream: count_of(record) for stream, record in zip(names, await asking.load(names), strict=True)}
+        records = await asking.load([StreamKey(tenant, name) for name in names])
+        found = {name: count_of(record) for name, record in zip(names, records, strict=True)}
         await asking.close()
         return found
 
@@ -259,12 +261,13 @@ def test_a_new_stream_that_is_saved_is_listed_though_the_connection_is_cut_behin
 
     async def run() -> list[str]:
         store, other = CutStore(url, tenant, PATIENT_MS), StateStore(url, tenant, PATIENT_MS)
-        async with store.hold(["mine", "theirs"]) as held:
-            await other.save(Writes(["theirs"], [b""], [new]))
-            await held.send(Writes(["mine", "theirs"], [b"", b""], [new, new]))
+        mine, theirs = (StreamKey(tenant, name) for name in ("mine", "theirs"))
+        async with store.begin([mine, theirs]) as unit:
+            await other.save(Writes(0.0, [theirs], [b""], [new]))
+            await unit.send(Writes(0.0, [mine, theirs], [b"", b""], [new, new]))
             with pytest.raises(StoreUnavailable):
-                await held.saved()
-        assert await other.load(["mine"]) == [new]
+                await unit.saved()
+        assert await other.load([mine]) == [new]
         listed = await other.list_streams("", 10)
         for one in (store, other):
             await one.close()

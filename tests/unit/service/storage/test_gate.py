@@ -14,8 +14,8 @@ import redis
 from gatewatch.service.app import create_app
 from gatewatch.service.errors import ForeignValue, StoreUnavailable
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.database import IDLE_LINKS
 from gatewatch.service.storage.gate import Gate
+from gatewatch.service.storage.node import IDLE_CONNECTIONS
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support.samples import readings
 
@@ -111,4 +111,4 @@ def test_a_crowd_of_readers_opens_few_connections_and_fails_nobody(
         got = asyncio.run(run())
         opened = int(database.info("stats")["total_connections_received"]) - before
     assert got == {kind: Counter({200: 60}) for kind in got}
-    assert opened <= IDLE_LINKS
+    assert opened <= IDLE_CONNECTIONS

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.record_cache import Remembered
+from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.unit_of_work import FEW
 from tests.support.samples import post, readings
 from tests.support.scorer import state_key
@@ -78,18 +78,18 @@ def test_many_remembered_streams_go_on_from_what_another_service_wrote(settings:
 
 
 def test_records_are_remembered_within_a_bound_on_their_bytes() -> None:
-    remembered = Remembered(most_bytes=1000)
+    cache = RecordCache[str](most_bytes=1000)
     names = [f"s{n}" for n in range(8)]
-    remembered.note(names, [b"x" * 100] * 8, [True] * 8)
-    assert remembered.of(names) == [b"x" * 100] * 8
-    remembered.note(["new", "lost", names[-1]], [b"y" * 100] * 3, [True, False, True])
-    assert remembered.of(["new", names[-1]]) == [b"y" * 100] * 2
-    assert remembered.of(["lost"]) is None
-    remembered.forget(names[:2])
-    assert remembered.of(names[1:3]) is None
-    assert remembered.of(names[2:4]) == [b"x" * 100] * 2
-    remembered.note([f"m{n}" for n in range(5)], [b"z" * 100] * 5, [True] * 5)
-    assert remembered.of(["new"]) is None  # there was no room for all
-    assert remembered.of(["m0", "m4"]) == [b"z" * 100] * 2
-    remembered.note([f"b{n}" for n in range(20)], [b"z" * 100] * 20, [True] * 20)
-    assert remembered.of([f"b{n}" for n in range(11)]) is None
+    cache.note(names, [b"x" * 100] * 8, [True] * 8)
+    assert cache.of(names) == [b"x" * 100] * 8
+    cache.note(["new", "lost", names[-1]], [b"y" * 100] * 3, [True, False, True])
+    assert cache.of(["new", names[-1]]) == [b"y" * 100] * 2
+    assert cache.of(["lost"]) is None
+    cache.forget(names[:2])
+    assert cache.of(names[1:3]) is None
+    assert cache.of(names[2:4]) == [b"x" * 100] * 2
+    cache.note([f"m{n}" for n in range(5)], [b"z" * 100] * 5, [True] * 5)
+    assert cache.of(["new"]) is None  # there was no room for all
+    assert cache.of(["m0", "m4"]) == [b"z" * 100] * 2
+    cache.note([f"b{n}" for n in range(20)], [b"z" * 100] * 20, [True] * 20)
+    assert cache.of([f"b{n}" for n in range(11)]) is None

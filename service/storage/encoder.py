@@ -1,0 +1,159 @@
+"""What is to be read and saved of streams, as bytes on the wire.
+
+Every command of a batch is written here, whole, in the Redis protocol (RESP): redis-py and hiredis take ten times as
+long for the megabyte of a batch (measured).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from gatewatch.service.core import records as state
+from gatewatch.service.core.store import Writes
+from gatewatch.service.storage.keys import Keys, Sets, StreamKeys
+
+MOST_OFFSETS: Final = 100_000
+
+SAVE: Final = (
+    f"local first, last = {state.FENCE.start}, {state.FENCE.stop - 1}\n"
+    + Path(__file__).with_name("save.lua").read_text()
+)
+
+SAVE_SHA: Final = hashlib.sha1(SAVE.encode(), usedforsecurity=False).hexdigest().encode()
+
+_UNWATCH: Final = b"*1\r\n$7\r\nUNWATCH\r\n"
+
+
+def packed(arguments: Sequence[bytes]) -> bytes:
+    """A command in the Redis protocol."""
+    pieces = [b"*%d" % len(arguments), *[b""] * (2 * len(arguments)), b"\r\n"]
+    pieces[1:-1:2] = map(_LENGTHS.__getitem__, map(len, arguments))
+    pieces[2:-1:2] = arguments
+    return b"".join(pieces)
+
+
+def load(keys: Sequence[StreamKeys]) -> bytes:
+    """Read the records of streams, in one command."""
+    return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(keys) + 1, b"".join([key.written for key in keys]))
+
+
+def watch_and_load(keys: Sequence[StreamKeys]) -> tuple[bytes, int]:
+    """Watch the records of streams and read them, and how many commands that are; forgets what was watched."""
+    count, written = len(keys) + 1, b"".join([key.written for key in keys])
+    return _UNWATCH + b"*%d\r\n$5\r\nWATCH%b\r\n*%d\r\n$4\r\nMGET%b\r\n" % (count, written, count, written), 3
+
+
+def sets_of(keys: Sequence[StreamKeys]) -> list[Sets]:
+    """The sorted sets of some streams' buckets, each once."""
+    return list({key.sets.streams: key.sets for key in keys}.values())
+
+
+def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[bytes, int]:
+    """What saves `writes` in one transaction, and how many commands that are.
+
+    Pieces of history come first, but for one DEL where there is any history to be begun anew; the counts of the lists
+    of streams come last, in the order of `sets_of`.
+
+    Args:
+        of: the keys of the streams.
+    """
+    slots = [b"\r\n"] * (3 * len(writes.slots) + 1)
+    if writes.slots:
+        rows, offsets, pieces = zip(*writes.slots, strict=True)
+        slots[:-1:3] = [of[row].set_slot for row in rows]
+        slots[1:-1:3] = [_OFFSETS[offset, len(piece)] for offset, piece in zip(offsets, pieces, strict=True)]
+        slots[2:-1:3] = pieces
+    records = [b"\r\n"] * (3 * len(of) + 1)
+    records[:-1:3] = [key.written for key in of]
+    records[1:-1:3] = map(_LENGTHS.__getitem__, map(len, writes.records))
+    records[2:-1:3] = writes.records
+    begun = packed([b"MULTI"])
+    if writes.anew:
+        begun += packed([b"DEL", *(of[row].history for row in writes.anew)])
+    more = [[b"MSET", *_earlier(keys, writes)]] if writes.earlier else []
+    more += [*_effects_as_commands(writes, of), *([b"ZCARD", sets.streams] for sets in sets_of(of))]
+    set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(of) + 1)
+    whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
+    return b"".join(whole), bool(writes.anew) + len(writes.slots) + len(more) + 3
+
+
+def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: Sequence[bytes]) -> tuple[bytes, int]:
+    """What saves each stream whose record is still as expected, by save.lua, and how many commands that are.
+
+    Args:
+        of: the keys of the streams.
+        expected: of each stream, the fence or all of the record that must still be there.
+    """
+    names: list[bytes] = []
+    arguments: list[bytes] = [b"%.3f" % writes.at, b"%d" % len(of)]
+    pieces: list[list[bytes]] = [[] for _ in of]
+    for row, offset, slot in writes.slots:
+        pieces[row] += (b"%d" % offset, slot)
+    columns = zip(writes.streams, of, expected, writes.records, strict=True)
+    for row, (stream, key, before, record) in enumerate(columns):
+        names += (key.record, key.history, *keys.earlier(stream))
+        arguments += (before, record, *(writes.earlier.get((row, slot), b"") for slot in (0, 1)))
+        arguments += (b"%d" % (row in writes.anew), b"%d" % (len(pieces[row]) // 2), *pieces[row])
+    place = {}
+    for sets in sets_of(of):
+        place[sets.streams] = b"%d" % (len(names) + 1)
+        names += sets
+    for what, row, member in _effects(writes, of):
+        arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
+    return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
+
+
+def _earlier(keys: Keys, writes: Writes) -> Iterator[bytes]:
+    for (row, at), kept in writes.earlier.items():
+        yield keys.earlier(writes.streams[row])[at]
+        yield kept
+
+
+def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, int, bytes]]:
+    """What belongs to the streams' records and stands in sorted sets: what, whose row, and the member."""
+    for row in writes.unlisted:
+        yield b"listed", row, of[row].member
+    for what, streams in ((b"opened", writes.opened), (b"closed", writes.closed)):
+        if streams:
+            yield from ((what, row, of[row].member) for row, stream in enumerate(writes.streams) if stream in streams)
+    for row, alert in writes.alerts:
+        yield b"alert", row, alert
+
+
+def _effects_as_commands(writes: Writes, of: Sequence[StreamKeys]) -> list[list[bytes]]:
+    at, commands = b"%.3f" % writes.at, dict[tuple[bytes, bytes], list[bytes]]()
+    for what, row, member in _effects(writes, of):
+        sets = of[row].sets
+        key = {b"listed": sets.streams, b"alert": sets.alerts}.get(what, sets.open)
+        command = commands.setdefault((what, key), [b"ZREM" if what == b"closed" else b"ZADD", key])
+        command += (member,) if what == b"closed" else (b"0" if what == b"listed" else at, member)
+    return list(commands.values())
+
+
+class _Lengths(dict[int, bytes]):
+    """What stands before an argument of so many bytes, each written once."""
+
+    def __missing__(self, length: int) -> bytes:
+        written = b"\r\n$%d\r\n" % length
+        if length < 65_536:
+            self[length] = written
+        return written
+
+
+class _Offsets(dict[tuple[int, int], bytes]):
+    """An offset, and what stands before so many bytes that are to be put there; each written once."""
+
+    def __missing__(self, place: tuple[int, int]) -> bytes:
+        offset = b"%d" % place[0]
+        written = b"\r\n$%d\r\n%b\r\n$%d\r\n" % (len(offset), offset, place[1])
+        if len(self) < MOST_OFFSETS:
+            self[place] = written
+        return written
+
+
+_LENGTHS = _Lengths()
+_OFFSETS = _Offsets()
+"""Of the slots of one ring, some hundreds; a correction writes pieces of any length, which are not all kept."""

@@ -1,0 +1,134 @@
+"""Several Redis servers: a Cluster, or a master with a replica and Sentinels; each with a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import redis
+
+PATIENCE_S = 30.0
+
+
+class Servers:
+    """Redis servers by port, which may be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self._commands: dict[int, list[str]] = {}
+
+    def start(self, port: int, *options: str, program: str = "redis-server") -> None:
+        """Start a server, and wait until it answers; without options as it was before."""
+        home = self.folder / str(port)
+        home.mkdir(exist_ok=True)
+        if options:
+            self._commands[port] = [program, *options]
+        with (home / "log").open("ab") as log:
+            self.running[port] = subprocess.Popen(self._commands[port], cwd=home, stdout=log, stderr=log)
+        self.wait_for(lambda: self.client(port).ping(), f"{port} does not start")
+
+    def serve(self, port: int, *options: str) -> None:
+        """Start a Redis with an append-only file."""
+        self.start(port, "--port", str(port), "--save", "", "--appendonly", "yes", "--bind", "127.0.0.1", *options)
+
+    @property
+    def known(self) -> list[int]:
+        """The ports of all servers that were ever started."""
+        return list(self._commands)
+
+    def client(self, port: int) -> redis.Redis:
+        """A client of one server."""
+        return redis.Redis(port=port, socket_timeout=5)
+
+    def kill(self, port: int) -> None:
+        """Kill a server, as a machine dies."""
+        process = self.running.pop(port)
+        process.kill()
+        process.wait()
+
+    def wait_for(self, holds: Callable[[], object], what: str) -> None:
+        """Wait until something holds; an error of Redis means that it does not yet."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with contextlib.suppress(redis.RedisError, OSError):
+                if holds():
+                    return
+            assert time.monotonic() < deadline, what
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Kill all."""
+        for port in list(self.running):
+            self.kill(port)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has now, with their Cluster bus ports 10,000 above."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as one, socket.socket() as bus:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                bus.bind(("127.0.0.1", port + 10_000))
+                found.append(port)
+    return found
+
+
+@contextlib.contextmanager
+def redis_cluster(folder: Path, masters: int = 3, replicas: int = 0, node_timeout_ms: int = 1000) -> Iterator[Servers]:
+    """A Cluster; `running` has its ports. A slot that nobody serves fails its own keys only."""
+    servers = Servers(folder)
+    ports = free_ports(masters * (1 + replicas))
+    try:
+        for port in ports:
+            own = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
+            servers.serve(
+                port, *own, "--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no"
+            )
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        subprocess.run(
+            ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes"],
+            check=True,
+            capture_output=True,
+        )
+        for port in ports:
+            servers.wait_for(lambda port=port: _covers_all(servers.client(port)), f"{port} knows not all slots")  # type: ignore[misc]
+        yield servers
+    finally:
+        servers.stop()
+
+
+def _covers_all(client: redis.Redis) -> bool:
+    info = client.execute_command("CLUSTER", "INFO")
+    return b"cluster_state:ok" in bytes(info) if isinstance(info, bytes) else info.get("cluster_state") == "ok"
+
+
+@contextlib.contextmanager
+def redis_with_sentinels(folder: Path, sentinels: int = 2, down_after_ms: int = 500) -> Iterator[tuple[Servers, str]]:
+    """A master, a replica and Sentinels that call the master `mymaster`; and the URL."""
+    servers = Servers(folder)
+    master, replica, *watching = free_ports(2 + sentinels)
+    try:
+        servers.serve(master)
+        servers.serve(replica, "--replicaof", "127.0.0.1", str(master))
+        servers.wait_for(lambda: servers.client(replica).info("replication")["master_link_status"] == "up", "no link")
+        for port in watching:
+            config = folder / f"sentinel-{port}.conf"
+            config.write_text(
+                f"port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {master} 1\n"
+                f"sentinel down-after-milliseconds mymaster {down_after_ms}\n"
+                "sentinel failover-timeout mymaster 2000\n"
+            )
+            servers.start(port, str(config), program="redis-sentinel")
+        for port in watching:
+            sentinel = servers.client(port)
+            servers.wait_for(lambda s=sentinel: s.execute_command("SENTINEL", "REPLICAS", "mymaster"), "no replica")  # type: ignore[misc]
+        yield servers, "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in watching) + "/mymaster"
+    finally:
+        servers.stop()
