@@ -167,7 +167,7 @@ def run(folder: Path, swaps: int, processes: int, streams: int, senders: int, pa
     load, done = Load({name: [] for name in names}), threading.Event()
     with start_private_redis(folder / "redis") as private:
         settings = {"GATEWATCH_MODELS": repository.url, "GATEWATCH_HISTORY_READINGS": str(HISTORY)}
-        settings["GATEWATCH_STORE_TIMEOUT_MS"] = "10000"
+        settings |= {"GATEWATCH_STORE_TIMEOUT_MS": "10000", "GATEWATCH_WAITING_MS": "60000"}
         with services(folder / "2", private.url, processes, **settings) as ports:
             rules = {"rules": [{"pattern": "pump-*", "model": "pumps"}]}
             httpx2.put(f"http://127.0.0.1:{ports[0]}/v1/rules", json=rules, timeout=60).raise_for_status()
