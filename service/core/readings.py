@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,8 +48,7 @@ class Model(Protocol):
         """It moves records forward with the detector."""
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
+class Readings(msgspec.Struct, frozen=True, gc=False):
     """The N readings of a request that can be scored, in columns: lists, since most requests have one reading.
 
     Attributes:
@@ -122,10 +122,12 @@ class Batch:
         return Batch(model, streams, self.timestamps_ms[places], self.seqs[places], values, encoders)
 
 
-def grouped(parts: Sequence[Part]) -> list[tuple[Batch, list[int]]]:
+def grouped(parts: Sequence[Part]) -> list[tuple[Batch, Sequence[int]]]:
     """The readings of parts as a batch for each model, and where the readings of each stand among all of them."""
-    if len({id(part.readings.model) for part in parts}) == 1:
-        return [(_joined(parts), list(range(sum(part.stop - part.start for part in parts))))]
+    first = parts[0].readings.model
+    if all(part.readings.model is first for part in parts):
+        batch = _joined(parts)
+        return [(batch, range(len(batch)))]
     of_model: dict[int, tuple[list[Part], list[int]]] = {}
     at = 0
     for part in parts:
@@ -144,6 +146,13 @@ def _joined(parts: Sequence[Part]) -> Batch:
     rows: list[tuple[float | None, ...]] = []
     encoders: list[Encoder] = []
     for readings, start, stop, encoder in parts:
+        if stop - start == len(readings.streams):  # most often
+            streams += readings.streams
+            times_ms += readings.timestamps_ms
+            seqs += readings.seqs
+            rows += readings.values
+            encoders += [encoder] * stop
+            continue
         streams += readings.streams[start:stop]
         times_ms += readings.timestamps_ms[start:stop]
         seqs += readings.seqs[start:stop]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import msgspec
 
 from gatewatch.service.core.outcomes import Answer, Encoded, Encoder, Refused
 from gatewatch.service.core.readings import Readings
@@ -59,8 +60,7 @@ class Context(NamedTuple):
         return self.routing or self.model.decoder
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(msgspec.Struct, frozen=True, gc=False):
     """N items of a body, or of a part of one.
 
     Attributes:
@@ -69,7 +69,7 @@ class Decoded:
     """
 
     readings: Readings
-    refused: dict[int, Refused] = field(default_factory=dict)
+    refused: dict[int, Refused]
 
     def __len__(self) -> int:
         return len(self.readings) + len(self.refused)

@@ -40,6 +40,8 @@ PART_BYTES: Final = 65_536
 PART_READINGS: Final = 256
 """Readings taken apart in one go; 10 µs each (measured)."""
 
+NONE: Final[dict[int, Refused]] = {}
+
 FEW: Final = 8
 """Items; so few are checked one by one, sooner than column by column."""
 
@@ -149,9 +151,28 @@ class ReadingDecoder:
         """Lay items out in columns, apart from what cannot be scored."""
         if context.stream is not None:
             items = [_of_stream(item, context.stream) for item in items]
+        if len(items) == 1 and (decoded := self._one_good(items[0], context)) is not None:
+            return decoded
         if len(items) > FEW and (decoded := self._all_good(items, context)) is not None:
             return decoded
         return self._one_by_one(items, context)
+
+    def _one_good(self, reading: DecodedReading, context: Context) -> Decoded | None:
+        """A reading without a flaw and with a time, the usual request; None where a closer look is needed."""
+        if type(reading) is Refused:
+            return None
+        key, moment, values = context.names.known.get(reading.stream), reading.timestamp, reading.values
+        if key is None or type(moment) is not float or type(values) is float or not 0 <= moment < LATEST_S:
+            return None
+        moment_ms = round(moment * 1000)
+        if moment_ms > context.now_ms + self._future_ms:
+            return None
+        row = astuple(values)
+        for value in row:
+            if value is not None and not -LARGEST_VALUE <= value <= LARGEST_VALUE:
+                return None
+        seq = reading.seq
+        return Decoded(Readings(context.model, [key], [moment_ms], [NO_SEQ if seq is None else seq], [row]), NONE)
 
     def _all_good(self, items: list[DecodedReading], context: Context) -> Decoded | None:
         """Readings without a flaw, checked column by column; None where a closer look is needed."""
@@ -175,7 +196,7 @@ class ReadingDecoder:
             return None
         times_ms: list[int] = np.rint(np.array(moments) * 1000).astype(np.int64).tolist()
         seqs = [NO_SEQ if reading.seq is None else reading.seq for reading in items]
-        return Decoded(Readings(context.model, keys, times_ms, seqs, rows))
+        return Decoded(Readings(context.model, keys, times_ms, seqs, rows), NONE)
 
     def _one_by_one(self, items: list[DecodedReading], context: Context) -> Decoded:
         """Separate what can be scored from what cannot."""

@@ -97,15 +97,22 @@ class Ingest:
         self.direct_bytes = min(FREE_BYTES, bodies.most_of_one)
 
     async def answer(self, scope: Scope, receive: Receive, stream: str | None) -> Reply:
-        """The reply to a request.
+        """The reply to a request; every error is a problem document.
 
         Args:
             stream: that of the path.
 
         Raises:
-            ServiceError: what concerns the whole request.
             ClientGone: there is nobody to answer.
         """
+        try:
+            return await self._answer(scope, receive, stream)
+        except ClientGone:
+            raise
+        except Exception as error:
+            return problem_reply(error)
+
+    async def _answer(self, scope: Scope, receive: Receive, stream: str | None) -> Reply:
         headers = headers_of(scope)
         content_type = headers.get(b"content-type", "")
         self._door(content_type)

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import structlog
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
+from starlette.convertors import Convertor, register_url_convertor
 
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
@@ -54,6 +55,23 @@ log = structlog.get_logger(__name__)
 router = APIRouter()
 
 
+class _Anything(Convertor[str]):
+    """A part of a path, whatever is in it: readings of a stream whose name is none are rejected one by one."""
+
+    regex = r"[\s\S]+"
+
+    def convert(self, value: str) -> str:
+        """As it stands."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it stands."""
+        return value
+
+
+register_url_convertor("anything", _Anything())
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the endpoints work with; built once in create_app."""
@@ -88,7 +106,7 @@ async def post_readings(request: Request) -> Response:
 
 
 @router.post(
-    "/v1/streams/{stream:path}/readings",
+    "/v1/streams/{stream:anything}/readings",
     summary="Score readings of one stream",
     response_class=Response,
     responses={**TAKEN, 200: {**TAKEN[200], "links": links()}},
@@ -96,10 +114,7 @@ async def post_readings(request: Request) -> Response:
 )
 async def post_readings_of_stream(request: Request) -> Response:
     """The same for one stream, whose name stands in the path and may be left out of the readings."""
-    stream = request.path_params["stream"]
-    if not stream:
-        raise HTTPException(404)
-    return await _ingested(request, stream)
+    return await _ingested(request, request.path_params["stream"])
 
 
 async def _ingested(request: Request, stream: str | None) -> Response:

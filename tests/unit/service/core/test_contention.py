@@ -35,7 +35,7 @@ def test_two_processes_apply_each_reading_of_a_hot_stream_once_and_in_order(
 
     async def run() -> tuple[list[list[datetime]], list[datetime]]:
         stores = [StateStore(redis_url, tenant, 5000) for _ in range(2)]
-        model, backoffs = model_of(detector), [ContentionBackoff(random.Random(n)) for n in range(2)]
+        model, backoffs = model_of(detector, 512), [ContentionBackoff(random.Random(n)) for n in range(2)]
         cores = [core_of(model, s, 100, backoff) for s, backoff in zip(stores, backoffs, strict=True)]
         batchers = [batcher_of(core.scorer, backoff) for core, backoff in zip(cores, backoffs, strict=True)]
         for batcher in batchers:
