@@ -101,8 +101,7 @@ class Part(NamedTuple):
     places: list[int]
 
 
-@dataclass(frozen=True)
-class Mixed:
+class Mixed(msgspec.Struct, frozen=True):
     """N items of a body, or of a part of one, that are of several models."""
 
     parts: list[Part]
@@ -121,7 +120,9 @@ def by_model(parts: Sequence[Decoded | Mixed]) -> list[Part]:
         of_models = part.parts if isinstance(part, Mixed) else [Part(part, list(range(len(part))))]
         for decoded, places in of_models:
             readings = decoded.readings
-            whole = groups.setdefault(id(readings.model), Part(Decoded(Readings(readings.model, [], [], [], [])), []))
+            whole = groups.setdefault(
+                id(readings.model), Part(Decoded(Readings(readings.model, [], [], [], []), {}), [])
+            )
             whole.decoded.readings.streams.extend(readings.streams)
             whole.decoded.readings.timestamps_ms.extend(readings.timestamps_ms)
             whole.decoded.readings.seqs.extend(readings.seqs)
