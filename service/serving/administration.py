@@ -8,6 +8,7 @@ way the version is loaded and verified here before any stream is given to it; on
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
@@ -144,8 +145,13 @@ class Administration:
             return Assignment(rules=rules, versions=versions, at=_now(), by=by)
 
         assignment = await self._assignments.change(decide)
-        new = [rule.pattern for rule in rules.rules if rule.pattern not in known]
-        return assignment, [f"no stream fits {pattern} yet" for pattern in new if not await self._fits_any(pattern)]
+        patterns = Counter(rule.pattern for rule in rules.rules)
+        warnings = [
+            f"{pattern} stands there twice: the first counts" for pattern, count in patterns.items() if count > 1
+        ]
+        new = [pattern for pattern in patterns if pattern not in known]
+        warnings += [f"no stream fits {pattern} yet" for pattern in new if not await self._fits_any(pattern)]
+        return assignment, warnings
 
     async def follow(self, by: str = "", only: Sequence[str] | None = None) -> None:
         """Have the assignment say what the aliases in the repository say.

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from gatewatch.models.artefact.repository import Model, Reference
+from gatewatch.models.artefact.repository import REFERENCE, Model, Reference
 from gatewatch.models.errors import UnknownModel
 from gatewatch.service.errors import InvalidRules, first_of
 
@@ -30,6 +30,9 @@ Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StreamName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
+ModelReference = Annotated[str, Field(json_schema_extra={"pattern": f"^(?:{REFERENCE.pattern})$"})]
+
+
 class _Kept(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +41,9 @@ class Rule(_Kept):
     """The streams whose name fits a pattern (`*`, `?`, `[abc]`), and their model."""
 
     pattern: Pattern
-    model: str = Field(description="as pumps, pumps@champion or pumps@3; default: the model of GATEWATCH_MODEL")
+    model: ModelReference = Field(
+        description="as pumps, pumps@champion or pumps@3; default: the model of GATEWATCH_MODEL"
+    )
 
     @field_validator("model")
     @classmethod
@@ -50,20 +55,12 @@ class Rules(_Kept):
     """What an operator says of models: pins of streams, and rules in order."""
 
     rules: Annotated[list[Rule], Field(max_length=MOST_RULES)] = []
-    pins: Annotated[dict[StreamName, str], Field(max_length=MOST_PINS)] = {}
+    pins: Annotated[dict[StreamName, ModelReference], Field(max_length=MOST_PINS)] = {}
 
     @field_validator("pins")
     @classmethod
     def _are_references(cls, pins: dict[str, str]) -> dict[str, str]:
         return {stream: reference(text) for stream, text in pins.items()}
-
-    @model_validator(mode="after")
-    def _patterns_differ(self) -> Rules:
-        patterns = [rule.pattern for rule in self.rules]
-        if len(set(patterns)) < len(patterns):
-            twice = next(pattern for at, pattern in enumerate(patterns) if pattern in patterns[:at])
-            raise ValueError(f"the pattern {twice} stands there twice")
-        return self
 
     def references(self) -> list[str]:
         """The models that are named, each once, but for the default."""
