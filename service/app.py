@@ -110,6 +110,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.record_cache_bytes,
         settings.slot_buckets,
         settings.store_replicas,
+        now=lambda: clock.unix_ms() / 1000,
     )
     models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
     registry = Registry(ServedModel.with_settings(detector, settings), models)

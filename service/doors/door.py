@@ -37,7 +37,7 @@ class StreamNames:
         return key
 
 
-class Context(NamedTuple):
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What a door must know of a request.
 
     Attributes:

@@ -88,7 +88,9 @@ class RoutingDecoder:
 
 
 def _columns(items: list[Any], model: ServedModel, context: Context) -> Decoded:
-    return model.decoder.columns(_decoded(items, model.decoder), context._replace(model=model, routing=None))
+    return model.decoder.columns(
+        _decoded(items, model.decoder), msgspec.structs.replace(context, model=model, routing=None)
+    )
 
 
 def _name(item: Any) -> str:

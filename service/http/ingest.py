@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -44,7 +44,7 @@ SETTINGS_BYTES: Final = 16_384
 PROBLEM_JSON: Final = b"application/problem+json"
 
 
-class Pending(NamedTuple):
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """A request whose readings were handed in: the future answers to all its items, and how a reply is made of them."""
 
     answers: asyncio.Future[list[Answer]]
@@ -159,10 +159,10 @@ class Ingest:
         if stream is not None:
             return self._context_of(registry.at_hand(held, stream), stream)
         routing = RoutingDecoder(registry.chooser(held), registry.default.decoder, registry.part_bytes)
-        return self._context_of(registry.default, stream)._replace(routing=routing)
+        return self._context_of(registry.default, stream, routing)
 
-    def _context_of(self, model: ServedModel, stream: str | None) -> Context:
-        return Context(model, self._names, stream, self._clock.unix_ms())
+    def _context_of(self, model: ServedModel, stream: str | None, routing: RoutingDecoder | None = None) -> Context:
+        return Context(model, self._names, stream, self._clock.unix_ms(), routing)
 
     async def _take_in_parts(
         self,
