@@ -97,7 +97,11 @@ class Administration:
         """Verify a version, point an alias to it, and have all processes go by it."""
         model = await self.model(name)
         try:
-            await self._verifier.verify(Chosen.of(model, word))
+            chosen = Chosen.of(model, word)
+        except UnknownModel as error:
+            raise _as_answer(error) from error
+        try:
+            await self._verifier.verify(chosen)
         except ArtefactError as error:
             self._refused(name, error)
             raise _as_answer(error) from error
@@ -106,13 +110,20 @@ class Administration:
                 name, word, by, alias, note, revision=revision, other_channels=other_channels
             )
         )
-        await self.follow(by)
-        return change
+        return await self._followed(change)
 
     async def rollback(self, name: str, alias: str, by: str, note: str, revision: int | None) -> Change:
         """Point an alias to where it pointed before, and have all processes go by it."""
         change = await self._ask(lambda repository: repository.rollback(name, by, alias, note, revision))
-        await self.follow(by)
+        return await self._followed(change)
+
+    async def _followed(self, change: Change) -> Change:
+        """Have all processes go by a change that stands in the repository."""
+        try:
+            await self.follow(change.by)
+        except StoreUnavailable as error:
+            where = f"{change.after.model}@{change.alias} points to version {change.version} in the repository"
+            raise StoreUnavailable(f"{where}; streams move there once this is mended: {error}") from error
         return change
 
     async def rules(self) -> Assignment:
@@ -192,8 +203,11 @@ class Administration:
         """Look at the repository now and then, until cancelled."""
         while True:
             await asyncio.sleep(self._look_s)
-            if self._assignments.now.assignment.versions:
-                await self._look()
+            try:
+                if self._assignments.now.assignment.versions:
+                    await self._look()
+            except Exception as error:  # nobody else would go on looking
+                log.error("the repository of models cannot be followed", exc_info=error)
 
     async def _look(self) -> None:
         try:

@@ -8,7 +8,6 @@ left. A change names the number that it goes on from; of two changes at once one
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -112,8 +111,14 @@ class Assignments:
     async def watch(self) -> None:
         """Look every second, until cancelled."""
         while True:
-            with contextlib.suppress(StoreUnavailable):  # which others report
+            try:
                 await self.look()
+            except ForeignValue as error:
+                log.error("the rules cannot be read", error=str(error))
+            except StoreUnavailable:  # which others report
+                pass
+            except Exception as error:  # nobody else would go on looking
+                log.error("the rules cannot be followed", exc_info=error)
             await asyncio.sleep(LOOK_S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 
 from gatewatch.models.artefact.files import Artefact, GeneralManifest
 from gatewatch.models.detectors.canary import verify
@@ -35,7 +36,7 @@ class ServedModel:
     @classmethod
     def with_settings(cls, detector: Detector, settings: Settings) -> ServedModel:
         """A detector as it is served by a service with these settings."""
-        decoder = ReadingDecoder(detector.channels, int(settings.future_s * 1000), settings.request_readings)
+        decoder = _decoder_of(detector.channels, int(settings.future_s * 1000), settings.request_readings)
         return cls(detector, decoder, settings.history_readings)
 
     @classmethod
@@ -64,3 +65,9 @@ class ServedModel:
         """What tells two served models apart: the model, and its channels in their order."""
         channels = zlib.crc32("\0".join(self.detector.channels).encode())
         return f"{self.detector.name}/{channels:08x}"
+
+
+@lru_cache(256)
+def _decoder_of(channels: tuple[str, ...], future_ms: int, most: int) -> ReadingDecoder:
+    """Models of the same channels share it, such as the versions of one model."""
+    return ReadingDecoder(channels, future_ms, most)

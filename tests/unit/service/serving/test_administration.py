@@ -18,6 +18,7 @@ from gatewatch.service.errors import (
     NoRepository,
     NoSuchModel,
     Outdated,
+    StoreUnavailable,
     UnusableModel,
 )
 from gatewatch.service.serving.administration import Administration
@@ -217,6 +218,41 @@ async def test_models_that_are_not_there_and_no_repository_are_told_apart(
     away = process(store, Repository(str(tmp_path / "file"), verify))
     with pytest.raises(ModelAway, match="cannot be listed"):
         await away.administration.model("pumps")
+
+
+@asynchronous
+async def test_a_promotion_without_redis_takes_effect_once_it_is_back(
+    store: StateStore, repository: Repository, tmp_path: Path
+) -> None:
+    one = process(store, repository)
+    await one.administration.put_rules(PUMPS, "ann", None)
+    nowhere = StateStore(f"unix://{tmp_path}/none.sock", store.tenant, 100)
+    away = process(nowhere, repository)
+    away.assignments.now = one.assignments.now
+    with pytest.raises(StoreUnavailable, match="pumps@champion points to version 2 in the repository; streams move"):
+        await away.administration.promote("pumps", "2", "champion", "ann", "", None, False)
+    await nowhere.close()
+    await one.administration._look()
+    assert one.versions == {"pumps@champion": 2}
+
+
+@asynchronous
+async def test_a_version_that_is_not_whole_yet_is_tried_again(store: StateStore, repository: Repository) -> None:
+    """The repository went away between its log and its artefact."""
+    one = process(store, repository)
+    await one.administration.put_rules(PUMPS, "ann", None)
+    repository.promote("pumps", "2", "ann")
+    artefact = Path(repository.url) / "artefacts" / repository.model("pumps").version(2).sha256
+    graph = artefact / GRAPH
+    whole = graph.read_bytes()
+    graph.unlink()
+    graph.mkdir()  # which cannot be read as a file
+    await one.administration._look()
+    assert one.versions == {"pumps@champion": 1}
+    graph.rmdir()
+    graph.write_bytes(whole)
+    await one.administration._look()
+    assert one.versions == {"pumps@champion": 2}
 
 
 @asynchronous
