@@ -183,6 +183,11 @@ class ModelAway(StoreUnavailable):
     title = "Model unavailable"
 
 
+def other_channels(stream: StreamKey) -> ModelAway:
+    """For a reading that came before its stream got a model of other channels, and is to be scored after it."""
+    return ModelAway(f"stream {stream.name} got a model of other channels meanwhile; send the readings again")
+
+
 class Contended(StoreUnavailable):
     """Other processes kept writing one of the streams; Redis is well."""
 

@@ -30,7 +30,7 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
+from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -285,10 +285,13 @@ class Corrector:
         """Have late readings wait again; with `moved`, for the model that their stream has by now."""
         if moved:
             try:
-                late = _for_model(late, await self._models.of(stream))
+                model = await self._models.of(stream)
+                if not late[0].batch.fits(model):
+                    raise other_channels(stream)
             except StoreUnavailable as error:
                 self._fail(late, error)
                 return
+            late = _for_model(late, model)
         self._wait(stream, late, late[0].batch.model.stepper.slots, attempts)
 
     def _place(

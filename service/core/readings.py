@@ -111,13 +111,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.streams)
 
+    def fits(self, model: Model) -> bool:
+        """Whether another model has all channels that the readings may have."""
+        return set(self.model.detector.channels) <= set(model.detector.channels)
+
     def moved(self, places: Sequence[int], model: Model) -> Batch:
-        """The readings at these places for another model: in its channels, as far as they were given."""
-        own, others = self.model.detector.channels, model.detector.channels
-        values = np.full((len(places), len(others)), np.nan)
-        both = [channel for channel in others if channel in own]
-        from_, to = [own.index(channel) for channel in both], [others.index(channel) for channel in both]
-        values[:, to] = self.values[places][:, from_]
+        """The readings at these places for another model, which has to fit, in its order of channels."""
+        channels = model.detector.channels
+        values = np.full((len(places), len(channels)), np.nan)
+        values[:, [channels.index(channel) for channel in self.model.detector.channels]] = self.values[places]
         encoders, streams = [self.encoders[at] for at in places], [self.streams[at] for at in places]
         return Batch(model, streams, self.timestamps_ms[places], self.seqs[places], values, encoders)
 

@@ -21,7 +21,7 @@ from gatewatch.service.core.sequencing import Round, joined, rounds_of
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable
+from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable, other_channels
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -122,6 +122,9 @@ class Scorer:
                 model = models[stream] = models.get(stream) or await self._models.of(stream)
             except StoreUnavailable as error:
                 answers[place] = error
+                continue
+            if not batch.fits(model):
+                answers[place] = other_channels(stream)
             else:
                 groups.setdefault(id(model), (model, []))[1].append(place)
         return groups

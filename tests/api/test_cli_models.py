@@ -6,10 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from gatewatch.models.artefact.files import GRAPH, load_artefact
-from tests.support.cli import gatewatch, recording, refused
+from gatewatch.models.errors import GatewatchError
+from gatewatch.service.cli import app
+from tests.support.cli import gatewatch, recording
 from tests.support.samples import make_artefact
+from tests.support.whole_path import serving
 
 
 @pytest.fixture(scope="module")
@@ -44,44 +48,85 @@ def test_a_model_is_trained_into_the_repository_promoted_and_rolled_back(made: l
     assert "channels: pressure, flow" in gatewatch("models", "show", "pumps@champion", **models).stdout
 
 
-def test_what_cannot_be_done_with_models_is_said_in_one_line(made: list[Path], tmp_path: Path) -> None:
+def run(*arguments: str | Path) -> Result:
+    """The command in this process, which is sooner; what it refuses is the result's exception."""
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_what_cannot_be_done_with_models_is_said_in_one_line(
+    made: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GATEWATCH_MODELS", raising=False)
     folder, half = tmp_path / "models", Path(shutil.copytree(made[0], tmp_path / "half"))
     (half / GRAPH).unlink()
-    assert gatewatch("models", "add", "pumps", made[0], "--models", folder).returncode == 0
+    assert run("models", "add", "pumps", made[0], "--models", folder).exit_code == 0
+    path, nobody = recording(tmp_path / "r.csv", 80), "http://127.0.0.1:9"
     for arguments, words in (
-        (("list",), "which repository? Expected --models FOLDER, or GATEWATCH_MODELS"),
-        (("list", "--models", "s3://nowhere/x"), "Install s3fs"),
-        (("promote", "pumps", "--models", folder), "which version of pumps? Expected one as pumps@3"),
-        (("promote", "pumps@challenger", "--models", folder), "the model pumps has no alias challenger"),
-        (("promote", "fans@1", "--models", folder), "there is no model fans"),
-        (("rollback", "pumps", "--models", folder), "the model pumps has no alias champion"),
-        (("add", "pumps", half, "--models", folder), "model.onnx: cannot be read"),
-        (("verify", "--models", folder), "no word points to a version"),
+        (("models", "list"), "which repository? Expected --models FOLDER, or GATEWATCH_MODELS"),
+        (("models", "list", "--models", "s3://nowhere/x"), "Install s3fs"),
+        (("models", "promote", "pumps", "--models", folder), "which version of pumps? Expected one as pumps@3"),
+        (("models", "promote", "pumps@night", "--models", folder), "the model pumps has no alias night"),
+        (("models", "promote", "fans@1", "--models", folder), "there is no model fans"),
+        (("models", "promote", "pumps@1", "--url", nobody, "--by", "me"), "--models and --by are of the command"),
+        (("models", "rollback", "pumps", "--models", folder), "the model pumps has no alias champion"),
+        (("models", "add", "pumps", half, "--models", folder), "model.onnx: cannot be read"),
+        (("models", "verify", "--models", folder), "no word points to a version"),
+        (("models", "assign", "p*", "pumps", "--url", nobody), "does not answer"),
+        (("train", path, "--into", "pumps"), "which repository?"),
+        (("train", path, "--into", "Pumps", "--models", folder), "no name of a model"),
+        (("train", path, "--into", "pumps", "--out", "x", "--models", folder), "expected one of: --out"),
+        (("train", path, "--out", "x", "--note", "why"), "are of --into"),
+        (("train", path, "--into", "a", "--one-model-per", "stream", "--models", folder), "--into is of one model"),
     ):
-        done = gatewatch("models", *arguments)
-        assert refused(done, words)
-        assert done.stderr.count("\n") == 1
-    path = recording(tmp_path / "r.csv", 80)
-    for options, words in (
-        (("--into", "pumps"), "which repository?"),
-        (("--into", "Pumps", "--models", str(folder)), "no name of a model"),
-        (("--into", "pumps", "--out", "x", "--models", str(folder)), "expected one of: --out"),
-        (("--out", "x", "--note", "why"), "are of --into"),
-        (("--into", "pumps", "--one-model-per", "stream", "--models", str(folder)), "--into is of one model"),
-    ):
-        assert refused(gatewatch("train", path, *options), words)
+        done = run(*arguments)
+        assert isinstance(done.exception, GatewatchError), done.output
+        assert words in str(done.exception)
+        assert "\n" not in str(done.exception)
 
 
 def test_a_version_that_fails_is_named_and_the_others_are_verified(made: list[Path], tmp_path: Path) -> None:
     folder = tmp_path / "models"
     for number, artefact in enumerate(made, 1):
-        gatewatch("models", "add", "pumps", artefact, "--models", folder)
-        gatewatch("models", "promote", f"pumps@{number}", "--alias", f"a{number}", "--models", folder)
+        run("models", "add", "pumps", artefact, "--models", folder)
+        run("models", "promote", f"pumps@{number}", "--alias", f"a{number}", "--models", folder)
     digest = load_artefact(made[1]).digest.hex()
     (damaged,) = (folder / "artefacts").glob(f"{digest}*")
     (damaged / GRAPH).write_bytes(b"")
-    done = gatewatch("models", "verify", "--models", folder)
-    assert done.returncode == 1
+    done = run("models", "verify", "--models", folder)
+    assert done.exit_code == 1
     assert "pumps@a1: has no canary" in done.stdout
     assert "pumps@a2: " in done.stderr
     assert "model.onnx" in done.stderr
+
+
+def test_rules_of_a_running_service_are_changed_one_by_one(made: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    for name in ("pumps", "fans"):
+        run("models", "add", name, made[0], "--models", folder)
+        run("models", "promote", f"{name}@1", "--models", folder)
+    with serving(made[1], tmp_path / "data", GATEWATCH_MODELS=str(folder)) as (url, _):
+        pumps, fans, test = "pump-* pumps@champion version 1", "* fans@champion version 1", "pump-1? default"
+        pinned, other = "pump-7 (pin) pumps@champion version 1", "pump-* fans@1 version 1"
+        for arguments, told in (
+            (("assign", "pump-*", "pumps"), [pumps]),
+            (("assign", "*", "fans"), [pumps, fans]),
+            (("assign", "pump-1?", "default", "--first"), [test, pumps, fans]),
+            (("assign", "pump-*", "fans@1"), [test, other, fans]),
+            (("unassign", "pump-1?"), [other, fans]),
+            (("assign", "pump-7", "pumps", "--pin"), [pinned, other, fans]),
+            (("unassign", "*"), [pinned, other]),
+        ):
+            done = run("models", *arguments, "--url", url)
+            assert done.exit_code == 0, done
+            rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+            assert rows == ["streams model now", *told, "* default"]
+        promoted = run("models", "promote", "pumps@1", "--alias", "night", "--url", url)
+        assert promoted.stdout.strip() == "pumps@night is version 1 (revision 3)"
+        for arguments, words in (
+            (("unassign", "x"), "there is no rule for x"),
+            (("assign", "x", "nothing"), "there is no model nothing"),
+            (("promote", "pumps@9"), "has no version 9"),
+        ):
+            refusal = run("models", *arguments, "--url", url).exception
+            assert isinstance(refusal, GatewatchError)
+            assert words in str(refusal)
