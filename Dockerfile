@@ -1,5 +1,6 @@
 # The runtime image: the service without torch, without a compiler, as a numeric user.
 #   docker build --target runtime -t gatewatch .
+# It listens for everybody, so it asks for keys, or for GATEWATCH_OPEN=always: see docs/security.md.
 # The trainer, with torch:
 #   docker build --target trainer -t gatewatch-trainer .
 
@@ -11,7 +12,7 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY gatewatch ./gatewatch
 COPY models ./models
 COPY service ./service
-RUN pip install --no-cache-dir --no-compile . \
+RUN pip install --no-cache-dir --no-compile '.[oidc,signatures]' \
     && pip uninstall --yes --quiet pip setuptools \
     && find /opt/gatewatch -name tests -type d -prune -exec rm -rf {} +
 

@@ -8,8 +8,9 @@ import gc
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -19,7 +20,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, model_folder
+from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.service.access.access import Access
+from gatewatch.service.access.audit import Audit
+from gatewatch.service.access.key_ring import KeyRing
+from gatewatch.service.access.key_store import FileKeys, RedisKeys
+from gatewatch.service.access.oidc import Oidc
+from gatewatch.service.access.quotas import NewStreams, Quotas
 from gatewatch.service.clock import SystemClock
 from gatewatch.service.core.build import build_core
 from gatewatch.service.core.contention import ContentionBackoff
@@ -36,14 +44,19 @@ from gatewatch.service.errors import (
     first_of,
     problem,
 )
+from gatewatch.service.http import incident_routes
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
+from gatewatch.service.http.guard import Guard
 from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, problem_reply, send_reply
 from gatewatch.service.http.model_routes import router as model_router
 from gatewatch.service.http.openapi import complete
+from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.http.routes import Parts, router
+from gatewatch.service.http.routes import router
+from gatewatch.service.incidents.feed import Feed
+from gatewatch.service.incidents.janitor import forget_old
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.intake.queue import Queue
@@ -51,6 +64,7 @@ from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
+from gatewatch.service.page import page
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
@@ -59,23 +73,27 @@ from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.rules import RulesStore
 
+TENANTS: Final = 1024
+"""Whose names of streams are kept; of more, those that sent longest ago are made anew."""
+
 log = structlog.get_logger(__name__)
 
 
 class Service(FastAPI):
     """The FastAPI app, which asks who calls before anything else."""
 
-    def __init__(self, callers: Callers, **settings: Any) -> None:
+    def __init__(self, guard: Guard, **settings: Any) -> None:
         super().__init__(**settings)
-        self._callers = callers
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request, HEAD as GET; the server sends no body for it."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        send = self._guard.with_headers(scope, send)
         try:
-            self._callers.check(scope["method"], scope["headers"])
+            send = await self._guard.admit(scope, send)
         except ServiceError as error:
             await send_reply(send, problem_reply(error))
             return
@@ -98,7 +116,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             "GATEWATCH_REDIS_URL is not set; `gatewatch serve` starts a private server, an app alone does not"
         )
     configure_logs(settings.log_level)
-    detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
+    trust = trust_of(settings.trusted_keys, settings.model)
+    detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, trust)
     detector.require_live()
     metrics = Metrics(tally)
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
@@ -123,6 +142,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     backoff = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
+    per_minute = settings.tenant_new_streams_per_minute
     core = build_core(
         registry,
         store,
@@ -133,6 +153,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         save_attempts=settings.save_attempts,
         most_streams=settings.streams,
         correcting_ms=settings.correcting_ms,
+        pace=None if per_minute is None else NewStreams(store, per_minute),
     )
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
@@ -140,11 +161,16 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     callers = Callers((*settings.allowed_hosts, settings.host))
     lines = NdjsonDoor()
-    doors, names = (JsonDoor(lines), lines), StreamNames(settings.tenant)
+    keys = KeyRing(RedisKeys(store), FileKeys(settings.keys_file) if settings.keys_file else None)
+    oidc = Oidc(settings.oidc_issuer, settings.oidc_audience, settings.tenant) if settings.oidc_issuer else None
+    access = Access(keys, oidc, settings.open, settings.host, settings.tenant)
+    audit, quotas = Audit(store), Quotas(store, settings.tenant_readings_per_s)
     ingest = Ingest(
-        doors,
+        (JsonDoor(lines), lines),
         registry,
-        names,
+        lru_cache(TENANTS)(StreamNames),
+        access,
+        quotas,
         batcher,
         bodies,
         callers,
@@ -153,7 +179,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         clock,
         settings.all_rejected_is_422,
     )
-    drain = Drain(settings.drain_s)
+    feed = Feed(store.incidents, clock)
+    drain = Drain(settings.drain_s, feed.stop)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -167,6 +194,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         await models.start()
         batcher.start()
         await readiness.begin()
+        watching_keys = asyncio.create_task(keys.run(), name="keys")
         bookkeeping = asyncio.create_task(core.books.run(), name="bookkeeping")
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
@@ -174,10 +202,17 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels))
         watching = asyncio.create_task(takeover.watch(), name="takeover")
+        janitor = asyncio.create_task(
+            forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
+        )
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
         await models.stop()
+        watching_keys.cancel()
+        janitor.cancel()
+        feed.stop()
+        quotas.stop()
         await batcher.stop()
         await core.corrector.finish()
         bookkeeping.cancel()
@@ -187,7 +222,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         log.info("stopped")
 
     app = Service(
-        callers,
+        Guard(callers, access, audit),
         title="Gatewatch",
         version=version("gatewatch"),
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
@@ -198,13 +233,28 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
     app.state.parts = Parts(
-        settings, registry, models, store, core.inspection, lines.encoder, ingest, metrics, bodies, readiness, drain
+        settings,
+        registry,
+        models,
+        store,
+        core.inspection,
+        lines.encoder,
+        ingest,
+        feed,
+        metrics,
+        bodies,
+        readiness,
+        drain,
+        audit,
+        clock,
     )
     app.include_router(router)
     app.include_router(model_router)
+    app.include_router(incident_routes.router)
+    app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
-    app.openapi = lambda: complete(generate())  # type: ignore[method-assign]
+    app.openapi = lambda: complete(generate(), access.is_open)  # type: ignore[method-assign]
     return app
 
 

@@ -1,4 +1,4 @@
-"""The command gatewatch: serve, train, models, scan, evaluate, compare, replay, demo."""
+"""The command gatewatch: serve, keys, train, models, scan, evaluate, compare, sign, replay, demo."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from gatewatch.service.cli_support.terminal import warn_in_one_line
 from gatewatch.service.commands.compare import compare
 from gatewatch.service.commands.demo import demo
 from gatewatch.service.commands.evaluate import evaluate
+from gatewatch.service.commands.keys import keys
 from gatewatch.service.commands.models import app as models
 from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
+from gatewatch.service.commands.sign import sign
 from gatewatch.service.commands.train import train
 
 BAD_INPUT = 2
@@ -46,7 +48,9 @@ app.add_typer(models, name="models")
 app.command("scan")(scan_files)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(sign)
 app.command()(replay)
+app.add_typer(keys, name="keys")
 app.command()(demo)
 
 

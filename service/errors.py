@@ -2,7 +2,9 @@
 
 ServiceError
 ├── BadRequest          400  not JSON, or not readings at all
+├── Unauthorized        401  with WWW-Authenticate: no good key
 ├── Forbidden           403  for a foreign host, or sent by a page of another site
+│   └── MissingScope         the key may not do this
 ├── UnknownStream       404
 ├── MethodNotAllowed    405
 ├── NoRepository        404  models are asked for, and GATEWATCH_MODELS is not set
@@ -16,8 +18,10 @@ ServiceError
 ├── UnusableModel       422  a version that cannot be served, or not for the streams of the one before
 ├── AllRejected         422  no reading of the request could be taken, where a setting wants that said so
 ├── TooManyWaiting      429  with Retry-After
+│   └── OverLimit            of the tenant
 ├── HeadTooLarge        431  the connection is closed
 ├── Draining            503  with Retry-After, of /readyz alone: the service is about to stop
+├── ProviderUnavailable 503  with Retry-After: tokens cannot be verified
 └── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
     │                        sending them again is safe
     ├── ModelAway            a model cannot be loaded now: its repository is away, or its artefact is damaged
@@ -29,6 +33,7 @@ ServiceError
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +63,34 @@ class Forbidden(ServiceError):
     title = "Forbidden"
 
 
+class Unauthorized(ServiceError):
+    """The request shows no good key."""
+
+    status = 401
+    title = "Unauthorized"
+    headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="gatewatch"'}
+
+
+class MissingScope(Forbidden):
+    """The key is good, but not for this."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"the key may not do this; expected one with the scope {scope}")
+        self.headers = {"WWW-Authenticate": f'Bearer realm="gatewatch", error="insufficient_scope", scope="{scope}"'}
+
+
 class UnknownStream(ServiceError):
     """No reading of this stream has been applied yet."""
 
     status = 404
     title = "Unknown stream"
+
+
+class UnknownIncident(ServiceError):
+    """No incident of this id is kept."""
+
+    status = 404
+    title = "Unknown incident"
 
 
 class MethodNotAllowed(ServiceError):
@@ -154,6 +182,16 @@ class TooManyWaiting(ServiceError):
     headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
+class OverLimit(TooManyWaiting):
+    """The tenant has sent as much as it may; others go on."""
+
+    title = "Over the limit of the tenant"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+
+
 class HeadTooLarge(ServiceError):
     """URL and headers together have more bytes than a head may."""
 
@@ -167,6 +205,14 @@ class Draining(ServiceError):
     status = 503
     title = "Stopping"
     headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class ProviderUnavailable(ServiceError):
+    """The identity provider's keys cannot be fetched."""
+
+    status = 503
+    title = "Identity provider unavailable"
+    headers: Mapping[str, str] = {"Retry-After": "5"}
 
 
 class StoreUnavailable(ServiceError):

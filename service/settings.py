@@ -6,10 +6,10 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, unquote_plus, urlsplit
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "GATEWATCH_"
@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     model: str = Field(
         "general",
         description="folder of the artefact; or `general`, shipped, for any stream; or `demo`, the pump station",
+    )
+    trusted_keys: Path | None = Field(
+        None, description="PEM file of Ed25519 public keys; a model that none of them has signed is refused"
     )
     channels: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="what the general model is to watch, names with commas between; a trained model has its own"
@@ -75,6 +78,35 @@ class Settings(BaseSettings):
     )
     tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="prefix of all Redis keys")
 
+    open: Literal["loopback", "always", "never"] = Field(
+        "loopback",
+        description="who needs no key: loopback: whoever asks on a loopback address, until the first key is made; "
+        "always: everybody, for a service behind a proxy that lets in only who may; never: nobody",
+    )
+    keys_file: Path | None = Field(
+        None, description="JSON file with keys, beside those in Redis; read again when it changes"
+    )
+    oidc_issuer: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#@]+$",
+        description="URL of an OpenID Connect provider whose tokens are taken in place of keys; needs the extra `oidc`",
+    )
+    oidc_audience: str = Field("gatewatch", min_length=1, description="what a token's `aud` must name")
+    tenant_new_streams_per_minute: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="most streams that each tenant may begin in a minute, over all processes; a reading of one more is "
+        "rejected; no limit if not set",
+    )
+    tenant_readings_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="most readings a second of each tenant, over all processes; more get 429; no limit if not set",
+    )
+
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -82,6 +114,10 @@ class Settings(BaseSettings):
         description="names that the service is reached by, with commas between, beside IP addresses, localhost and "
         "names without a dot; a request for another one, which a browser may have been made to send, gets 403",
     )
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the certificate chain for HTTPS; read again when it changes"
+    )
+    tls_key: Path | None = Field(None, description="PEM file of its key")
     workers: int = Field(1, ge=1, le=64, description="processes")
     drain_s: float = Field(
         0.0,
@@ -98,6 +134,8 @@ class Settings(BaseSettings):
     )
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
+    incidents: int = Field(10_000, ge=1, description="most incidents kept; of more, the oldest are forgotten")
+    incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
     waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")
     waiting_ms: float = Field(
@@ -117,7 +155,7 @@ class Settings(BaseSettings):
         ge=1024,
         description="most bytes of bodies, beyond 64 KiB of each, in a process; a larger body gets 429",
     )
-    streams: int = Field(2_000_000, ge=1, description="most streams; a reading of one more is rejected")
+    streams: int = Field(2_000_000, ge=1, description="most streams of a tenant; a reading of one more is rejected")
     request_bytes: int = Field(
         8 * 2**20, ge=1024, description="largest body, also after decompression; larger gets 413"
     )
@@ -193,7 +231,7 @@ class Settings(BaseSettings):
             raise ValueError("expected names of hosts without a port, with commas between, as gatewatch,gw.example.com")
         return names
 
-    @field_validator("log_level", "durability", mode="before")
+    @field_validator("log_level", "durability", "open", mode="before")
     @classmethod
     def _is_a_word(cls, word: object) -> object:
         word = word.strip().lower() if isinstance(word, str) else word
@@ -220,6 +258,12 @@ class Settings(BaseSettings):
                 "redis-py; @ : / ? # in a password are written %40 %3A %2F %3F %23"
             )
         return url
+
+    @model_validator(mode="after")
+    def _has_both_or_none(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("GATEWATCH_TLS_CERT and GATEWATCH_TLS_KEY go together; expected both, or none")
+        return self
 
     def redacted(self) -> dict[str, object]:
         """The settings as environment variables, without the password in the URL."""
@@ -264,8 +308,7 @@ def _can_be_used(url: str) -> bool:
 
     try:
         address = address_of(url)
-        if address.kind != "cluster":
-            connections_of(url, 1.0)()
+        connections_of(url, 1.0)()
     except (ValueError, TypeError, RedisError):
         return False
     return "decode_responses" not in address.options  # states are bytes, not text

@@ -21,7 +21,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -262,22 +262,33 @@ def model_folder(model: str | Path) -> Path:
     return SHIPPED / SHIPPED_AS[str(model)] if str(model) in SHIPPED_AS else standing(Path(model))
 
 
-def load_artefact(folder: Path) -> Artefact:
-    """Read an artefact and verify it: sizes, format version, hashes, manifest.
+class Signed(Protocol):
+    """Knows who must have signed an artefact; see signatures.py."""
+
+    def require(self, folder: Path, manifest_sha256: str) -> None:
+        """Raise an ArtefactError unless one of them has."""
+
+
+def load_artefact(folder: Path, trust: Signed | None = None) -> Artefact:
+    """Read an artefact and verify it: sizes, format version, hashes, who signed it where that matters, manifest.
 
     Raises:
         ArtefactError: names the file, what was found and what was expected.
     """
     folder = standing(folder)
-    return artefact_from(lambda name, most: read_file(folder / name, most), f"{folder}{os.sep}")
+    trusted = None if trust is None else lambda sha256: trust.require(folder, sha256)
+    return artefact_from(lambda name, most: read_file(folder / name, most), f"{folder}{os.sep}", trusted)
 
 
-def artefact_from(read: Callable[[str, int], bytes], place: str) -> Artefact:
+def artefact_from(
+    read: Callable[[str, int], bytes], place: str, trusted: Callable[[str], None] | None = None
+) -> Artefact:
     """Verify an artefact whose files are read one by one, from wherever they are.
 
     Args:
         read: the content of a file by its name and the most bytes it may have; raises ArtefactError.
         place: where the files are, as errors begin.
+        trusted: is given the hash of the manifest, and raises ArtefactError where nobody trusted has signed it.
 
     Raises:
         ArtefactError: names the file, what was found and what was expected.
@@ -302,6 +313,8 @@ def artefact_from(read: Callable[[str, int], bytes], place: str) -> Artefact:
             f"{where}: its SHA-256 is {own[:12]}…, it says {said[:12]}…: "
             "the manifest is damaged or was edited; copy or train the artefact again"
         )
+    if trusted is not None:
+        trusted(own)
     try:
         general = content.get("kind") == "general"
         manifest = GeneralManifest.model_validate(content) if general else Manifest.model_validate(content)
@@ -325,7 +338,7 @@ def artefact_from(read: Callable[[str, int], bytes], place: str) -> Artefact:
     return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8], files.get(CANARY))
 
 
-def read_file(path: Path, most: int) -> bytes:
+def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:
     """The content of a regular file; of a pipe or a device nobody knows when it ends."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:

@@ -7,14 +7,17 @@ may take of memory. The service has no package for ONNX; the few fields that mat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import islice
 from threading import Timer
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from gatewatch.models.artefact.protobuf import Message
 from gatewatch.models.errors import ArtefactError
 
 OPERATORS = frozenset(
@@ -42,19 +45,32 @@ CHECK_S = 10.0
 CHECK_LEVELS = (0.0, 1.0, -1.0, 10.0, -10.0, 0.0)
 """Spreads: what a network is shown at most is 10."""
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MOST_DIMENSIONS = 8
+LARGEST_TENSOR = 2**26
+"""Numbers in a constant; more than that a file has no room for."""
 
 GRAPH, FUNCTIONS, TRAINING = 7, 25, 20
-NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
-OP_TYPE, ATTRIBUTE, DOMAIN = 4, 5, 7
-TENSOR, SUBGRAPH, TENSORS, SUBGRAPHS = 5, 6, 10, 11
-EXTERNAL_DATA, DATA_LOCATION = 13, 14
+NODE, INITIALIZER, INPUT, SPARSE_INITIALIZER = 1, 5, 11, 15
+NODE_INPUT, NODE_OUTPUT, OP_TYPE, ATTRIBUTE, DOMAIN = 1, 2, 4, 5, 7
+NAME, INTEGER, TENSOR, SUBGRAPH, TENSORS, SUBGRAPHS = 1, 3, 5, 6, 10, 11
+DIMENSIONS, DATA_TYPE, TENSOR_NAME, EXTERNAL_DATA, DATA_LOCATION = 1, 2, 8, 13, 14
+VALUE_NAME, VALUE_TYPE, TENSOR_TYPE, ELEMENT_TYPE = 1, 2, 1, 1
+
+FLOAT, INT64, BOOL = 1, 7, 9
+FLOATS = frozenset({FLOAT, 10, 11, 16})
+"""float32, float16, float64, bfloat16."""
+
+JUDGING = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"})
+"""Operators that answer yes or no."""
+
+DIVIDING = frozenset({"Div", "ReduceMean", "Reciprocal"})
+"""Operators that must not meet integers: the smallest one by -1 is no integer, and kills the process (SIGFPE)."""
 
 
 def require_plain(graph: bytes) -> None:
     """Raise an ArtefactError for a graph that is not plain; see the top of this file."""
     try:
-        _check_model(memoryview(graph))
+        _check_model(Message(graph))
     except (IndexError, UnicodeDecodeError) as error:
         raise ArtefactError("model.onnx cannot be loaded: it is damaged, or no ONNX; copy or train it again") from error
 
@@ -138,87 +154,76 @@ def _bound_memory() -> None:
     onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": STEP_MEMORY}))
 
 
-def _check_model(model: memoryview) -> None:
-    nodes = 0
-    for field, content in _fields(model):
-        if field in (FUNCTIONS, TRAINING):
-            raise ArtefactError("model.onnx has functions or training graphs of its own; expected one plain graph")
-        if field == GRAPH:
-            nodes += _check_graph(content)
+def _check_model(model: Message) -> None:
+    if model.has(FUNCTIONS, TRAINING):
+        raise ArtefactError("model.onnx has functions or training graphs of its own; expected one plain graph")
+    graph = model.message(GRAPH)
+    nodes = graph.parts(NODE)
     if not nodes:
         raise ArtefactError("model.onnx cannot be loaded: it has no graph; copy or train it again")
-    if nodes > MOST_NODES:
-        raise ArtefactError(f"model.onnx has {nodes} nodes; at most {MOST_NODES} are run")
+    if len(nodes) > MOST_NODES:
+        raise ArtefactError(f"model.onnx has {len(nodes)} nodes; at most {MOST_NODES} are run")
+    if graph.has(SPARSE_INITIALIZER):
+        raise ArtefactError("model.onnx has sparse weights, which no network of the trainer has")
+    kinds: dict[str, int] = {}
+    for value in map(Message, graph.parts(INPUT)):
+        kinds[value.text(VALUE_NAME)] = value.message(VALUE_TYPE).message(TENSOR_TYPE).number(ELEMENT_TYPE)
+    for tensor in map(Message, graph.parts(INITIALIZER)):
+        _check_tensor(tensor)
+        kinds[tensor.text(TENSOR_NAME)] = tensor.number(DATA_TYPE)
+    for node in map(Message, nodes):
+        _check_node(node, kinds)
 
 
-def _check_graph(graph: memoryview) -> int:
-    """How many nodes it has."""
-    nodes = 0
-    for field, content in _fields(graph):
-        if field == NODE:
-            nodes += 1
-            _check_node(content)
-        elif field == SPARSE_INITIALIZER:
-            raise ArtefactError("model.onnx has sparse weights, which no network of the trainer has")
-        elif field == INITIALIZER:
-            _check_tensor(content)
-    return nodes
-
-
-def _check_node(node: memoryview) -> None:
-    operator = domain = ""
-    for field, content in _fields(node):
-        if field == OP_TYPE:
-            operator = str(content, "utf-8")
-        elif field == DOMAIN:
-            domain = str(content, "utf-8")
-        elif field == ATTRIBUTE:
-            _check_attribute(content)
+def _check_node(node: Message, kinds: dict[str, int]) -> None:
+    """Look at a node, and note of which type its outputs are; `kinds` has those of all before it, by name."""
+    operator, domain = node.text(OP_TYPE), node.text(DOMAIN)
+    attributes: dict[str, Message] = {}
+    for attribute in map(Message, node.parts(ATTRIBUTE)):
+        if attribute.has(SUBGRAPH, SUBGRAPHS):
+            raise ArtefactError("model.onnx has a graph within its graph, a loop or a branch; expected one plain graph")
+        for tensor in (attribute.message(TENSOR), *map(Message, attribute.parts(TENSORS))):
+            _check_tensor(tensor)
+        name = attribute.text(NAME)
+        if name in attributes:
+            raise ArtefactError(f"model.onnx has the attribute {name[:40]!r} twice in one node; expected it once")
+        attributes[name] = attribute
     if operator not in OPERATORS or domain not in ("", "ai.onnx"):
         named = f"{domain}.{operator}".lstrip(".")
         raise ArtefactError(f"model.onnx has the operator {named[:40]!r}, which no network of the trainer has")
+    inputs = [kinds.get(str(each, "utf-8"), 0) for each in node.parts(NODE_INPUT)]
+    if operator in DIVIDING and not FLOATS.issuperset(inputs[:2] if operator == "Div" else inputs[:1]):
+        raise ArtefactError(
+            f"model.onnx has the operator {operator!r} on integers, which no network of the trainer has"
+        )
+    for output in node.parts(NODE_OUTPUT):
+        kinds[str(output, "utf-8")] = _kind(operator, inputs, attributes)
 
 
-def _check_attribute(attribute: memoryview) -> None:
-    for field, content in _fields(attribute):
-        if field in (SUBGRAPH, SUBGRAPHS):
-            raise ArtefactError("model.onnx has a graph within its graph, a loop or a branch; expected one plain graph")
-        if field in (TENSOR, TENSORS):
-            _check_tensor(content)
+def _kind(operator: str, inputs: list[int], attributes: dict[str, Message]) -> int:
+    """The type of what an operator answers, as ONNX numbers types; 0 where it is not known."""
+    if operator in JUDGING:
+        return BOOL
+    if operator == "Shape":
+        return INT64
+    if operator == "Cast":
+        return attributes["to"].number(INTEGER) if "to" in attributes else 0
+    if operator in ("Constant", "ConstantOfShape"):
+        if "value" in attributes:
+            return attributes["value"].message(TENSOR).number(DATA_TYPE)
+        if operator == "ConstantOfShape" or attributes.keys() & {"value_float", "value_floats"}:
+            return FLOAT
+        return INT64 if attributes.keys() & {"value_int", "value_ints"} else 0
+    place = 1 if operator == "Where" else 0
+    return inputs[place] if len(inputs) > place else 0
 
 
-def _check_tensor(tensor: memoryview) -> None:
-    if any(field in (EXTERNAL_DATA, DATA_LOCATION) for field, _ in _fields(tensor)):
+def _check_tensor(tensor: Message) -> None:
+    if tensor.has(EXTERNAL_DATA, DATA_LOCATION):
         raise ArtefactError("model.onnx has weights in another file; expected all of them in the graph")
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of each field of a protobuf message; IndexError for what is none."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        begin = at
-        if kind == VARINT:
-            _, at = _varint(message, at)
-        elif kind == BYTES:
-            length, begin = _varint(message, at)
-            at = begin + length
-        elif kind in (FIXED64, FIXED32):
-            at += 8 if kind == FIXED64 else 4
-        else:
-            raise IndexError(kind)
-        if at > len(message):
-            raise IndexError(at)
-        yield tag >> 3, message[begin:at]
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends; IndexError for one of more than ten bytes."""
-    value = 0
-    for shift in range(0, 70, 7):
-        value |= (message[at] & 127) << shift
-        if message[at] < 128:
-            return value, at + 1
-        at += 1
-    raise IndexError(at)
+    shape = [*islice(tensor.numbers(DIMENSIONS), MOST_DIMENSIONS + 1)]
+    if len(shape) > MOST_DIMENSIONS or min(shape, default=0) < 0 or math.prod(shape) > LARGEST_TENSOR:
+        raise ArtefactError(
+            f"model.onnx has a constant of shape {shape!s:.80}; expected at most {MOST_DIMENSIONS} dimensions and "
+            f"{LARGEST_TENSOR} numbers"
+        )

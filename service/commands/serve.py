@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -10,13 +11,14 @@ import signal
 import sys
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import structlog
 import typer
 from pydantic import ValidationError
 
 from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.errors import ArtefactError, GatewatchError
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     import uvicorn
 
 log = structlog.get_logger(__name__)
+
+HSTS: Final = ("strict-transport-security", "max-age=31536000")
 
 WORKER_S = 30
 """Until a worker process that says nothing is killed and another one started. It says nothing before it has imported
@@ -50,7 +54,7 @@ def serve(
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
-    settings = _settings()
+    settings = read_settings()
     configure_logs(settings.log_level)
     unread = strays(os.environ)
     if show_settings:
@@ -61,6 +65,10 @@ def serve(
     for line in unread:
         log.warning(line)
 
+    if settings.tls_cert and settings.tls_key:
+        from gatewatch.service.http.certificates import Certificate
+
+        Certificate(settings.tls_cert, settings.tls_key)
     _detector(settings).require_live()  # a bad artefact is reported before anything is started
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
@@ -77,6 +85,7 @@ def serve(
             private.keep_running()
             os.environ["GATEWATCH_REDIS_URL"] = private.url
         log.info("listening", addresses=[address_of(port) for port in ports])
+        _require_keys(settings)
         if settings.workers > 1:
             _serve_with_workers(settings, ports)
         else:
@@ -86,8 +95,10 @@ def serve(
 def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
     import uvicorn
 
+    from gatewatch.service.http.certificates import server_context
     from gatewatch.service.http.connection_limits import Edge, allow_files
 
+    tls = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     edge = Edge(
         settings.head_deadline_s, settings.body_deadline_s, settings.head_bytes, allow_files(settings.connections)
     )
@@ -97,12 +108,14 @@ def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        loop="uvloop",
+        loop="gatewatch.service.http.certificates:Loop",
         http=cast(Any, edge),  # uvicorn only calls it; each worker gets a copy
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[("x-content-type-options", "nosniff"), *([HSTS] if tls else [])],
+        ssl_context_factory=partial(server_context, *tls) if tls else None,
         proxy_headers=False,
         timeout_keep_alive=cast(int, settings.keep_alive_s),  # a number of seconds, whole or not
         timeout_graceful_shutdown=settings.shutdown_grace_s,
@@ -182,6 +195,28 @@ class _Renewal:
             self._server.should_exit = True
 
 
+def _require_keys(settings: Settings) -> None:
+    """Refuse to let in everybody beyond this machine. Where Redis does not answer, each request is asked for a key."""
+    from gatewatch.service.access.access import is_loopback
+    from gatewatch.service.access.key_store import FileKeys, keys_in_redis
+    from gatewatch.service.errors import StoreUnavailable, cause_of
+
+    if settings.keys_file is not None and FileKeys(settings.keys_file).read():
+        return
+    if settings.open != "loopback" or is_loopback(settings.host) or settings.oidc_issuer is not None:
+        return
+    try:
+        if asyncio.run(keys_in_redis(os.environ["GATEWATCH_REDIS_URL"], settings.store_timeout_ms)):
+            return
+    except StoreUnavailable as error:
+        log.warning("whether there are keys is not known", error=str(error), cause=cause_of(error))
+        return
+    raise GatewatchError(
+        f"listening on {settings.host} without a key would let everybody in: make one (gatewatch keys create --scopes "
+        "ingest,read), or set GATEWATCH_OPEN=always behind a proxy that lets in only who may"
+    )
+
+
 def _hold(host: str, number: int) -> list[Port]:
     try:
         return hold(host, number)
@@ -191,18 +226,23 @@ def _hold(host: str, number: int) -> list[Port]:
 
 def _detector(settings: Settings) -> Detector:
     try:
-        return load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
+        trust = trust_of(settings.trusted_keys, settings.model)
+        return load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, trust)
     except ArtefactError as error:
         hint = " in GATEWATCH_CHANNELS, as pressure,flow" if str(error).endswith("it is to watch") else ""
         raise GatewatchError(f"{error}{hint}") from error
 
 
-def _settings() -> Settings:
+def read_settings() -> Settings:
+    """The settings of the environment. Raises GatewatchError, in one line, for what is wrong with them."""
     try:
         return Settings()
     except ValidationError as error:
         lines = []
         for problem in error.errors():
+            if not problem["loc"]:  # of several settings together
+                lines.append(problem["msg"].removeprefix("Value error, "))
+                continue
             name = variable("_".join(str(part) for part in problem["loc"]))
             value = redact(problem["input"]) if name == variable("redis_url") else problem["input"]
             message = problem["msg"].removeprefix("Value error, ")

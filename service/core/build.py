@@ -15,8 +15,9 @@ from gatewatch.service.core.repeats import Repeats
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.sessions import Sessions
 from gatewatch.service.core.store import Store
-from gatewatch.service.core.stream_limit import StreamLimit
+from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 
@@ -40,18 +41,21 @@ def build_core(
     save_attempts: int,
     most_streams: int,
     correcting_ms: float = 2000.0,
+    pace: Pace | None = None,
 ) -> Core:
     """Build the core.
 
     Args:
         save_attempts: to save a stream that other processes write.
-        most_streams: that there may be.
+        most_streams: of each tenant.
+        pace: at which tenants may begin streams; None for any.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books = Bookkeeping(metrics, store, clock)
-    loader = Loader(models, store, takeover, StreamLimit(store, most_streams))
+    books, incidents = Bookkeeping(metrics, store, clock), Recorder(store)
+    loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace))
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
-    corrector = Corrector(models, store, loader, books, metrics, backoff, clock, save_attempts, correcting_ms)
+    correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
+    corrector = Corrector(models, store, loader, incidents, books, *correcting)
     repeats = Repeats(store, books, corrector, sessions)
-    scorer = Scorer(models, store, loader, repeats, books, backoff, takeover, metrics, clock, save_attempts)
+    scorer = Scorer(models, store, loader, repeats, incidents, books, backoff, takeover, metrics, clock, save_attempts)
     return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)

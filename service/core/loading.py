@@ -17,7 +17,7 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.recovery import Lost, recover
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.core.stream_limit import StreamLimit
+from gatewatch.service.core.stream_limit import StreamLimits
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import StoreUnavailable
@@ -60,11 +60,11 @@ class LoadedBatch:
 class Loader:
     """Makes states of what a store holds; gives streams whose record is absent, or of no use, another one."""
 
-    def __init__(self, models: Models, store: Store, takeover: Takeover, limit: StreamLimit) -> None:
+    def __init__(self, models: Models, store: Store, takeover: Takeover, limits: StreamLimits) -> None:
         self._models = models
         self._store = store
         self._takeover = takeover
-        self._limit = limit
+        self._limits = limits
         self.first_look = FirstLook(store)
 
     async def load(
@@ -107,17 +107,17 @@ class Loader:
     async def admit(self, loaded: LoadedBatch) -> None:
         """Tell which new streams are more than there may be; until `over` the others count."""
         if loaded.new:
-            admitted = await self._limit.admit(loaded.streams, [loaded.streams[row] for row in loaded.new])
-            loaded.excess = set(loaded.new[admitted:])
+            refused = await self._limits.admit(loaded.streams, [loaded.streams[row] for row in loaded.new])
+            loaded.excess = {row for row in loaded.new if loaded.streams[row] in refused}
 
     def over(self, streams: Sequence[StreamKey]) -> None:
         """A batch of these streams is over: the store counts those that it began."""
-        self._limit.end(streams)
+        self._limits.end(streams)
 
     @property
     def refusal(self) -> str:
         """What a reading gets that would begin one stream too many."""
-        return self._limit.refusal
+        return self._limits.refusal
 
     async def saved(self, loaded: LoadedBatch, saved: set[StreamKey]) -> None:
         """Forget what a version before format 4 kept of streams that were converted and saved."""

@@ -22,6 +22,7 @@ from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable, other_channels
+from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ class Scorer:
         store: Store,
         loader: Loader,
         repeats: Repeats,
+        incidents: Recorder,
         books: Bookkeeping,
         backoff: ContentionBackoff,
         takeover: Takeover,
@@ -50,6 +52,7 @@ class Scorer:
         self._store = store
         self._loader = loader
         self._repeats = repeats
+        self._incidents = incidents
         self._books = books
         self._backoff = backoff
         self._takeover = takeover
@@ -164,7 +167,9 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams)
+                        channels = batch.model.detector.channels
+                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, channels)
+                        applied.writes.incidents = await self._incidents.writes(batch.model, loaded, applied)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:

@@ -18,23 +18,58 @@ as begun, so that two batches never wait for each other for ever."""
 class Counts(Protocol):
     """What is asked of a store here."""
 
-    async def count_streams(self) -> int:
-        """How many streams there are."""
+    async def count_streams(self, tenant: str) -> int:
+        """How many streams a tenant has."""
 
 
-class StreamLimit:
-    """The new streams of one process's batches under way. Other processes' are seen once Redis counts them."""
+class Pace(Protocol):
+    """How fast tenants may begin streams."""
 
-    def __init__(self, store: Counts, most_streams: int) -> None:
+    async def admit(self, tenant: str, streams: int) -> int:
+        """How many of so many new streams a tenant may begin now; they count."""
+
+
+class StreamLimits:
+    """The bounds of all tenants."""
+
+    def __init__(self, store: Counts, most_streams: int, pace: Pace | None) -> None:
+        """`most_streams`: of each tenant."""
         self._store = store
         self._most = most_streams
-        self._begun: set[StreamKey] = set()  # Redis may not count them yet
-        self._counts: list[set[StreamKey]] = []  # for each count under way, all that were begun meanwhile
+        self._pace = pace
+        self._of: dict[str, StreamLimit] = {}
 
     @property
     def refusal(self) -> str:
         """What a reading gets that would begin one stream too many."""
-        return f"this would be a new stream, and there are {self._most} already (GATEWATCH_STREAMS)"
+        faster = "" if self._pace is None else ", or it begins them too fast (GATEWATCH_TENANT_NEW_STREAMS_PER_MINUTE)"
+        return f"this would be a new stream, and the tenant has {self._most} already (GATEWATCH_STREAMS){faster}"
+
+    async def admit(self, streams: Sequence[StreamKey], new: Sequence[StreamKey]) -> set[StreamKey]:
+        """Which of the new ones among a batch's streams it may not begin; until `end` the others count."""
+        refused: set[StreamKey] = set()
+        for tenant in dict.fromkeys(stream.tenant for stream in new):
+            limit = self._of.setdefault(tenant, StreamLimit(self._store, tenant, self._most, self._pace))
+            begun = [stream for stream in new if stream.tenant == tenant]
+            refused.update(begun[await limit.admit(streams, begun) :])
+        return refused
+
+    def end(self, streams: Collection[StreamKey]) -> None:
+        """A batch of these streams is over: Redis counts those that it began."""
+        for limit in self._of.values():
+            limit.end(streams)
+
+
+class StreamLimit:
+    """A tenant's new streams in one process's batches under way. Other processes' are seen once Redis counts them."""
+
+    def __init__(self, store: Counts, tenant: str, most_streams: int, pace: Pace | None) -> None:
+        self._store = store
+        self._tenant = tenant
+        self._most = most_streams
+        self._pace = pace
+        self._begun: set[StreamKey] = set()  # Redis may not count them yet
+        self._counts: list[set[StreamKey]] = []  # for each count under way, all that were begun meanwhile
 
     async def admit(self, streams: Sequence[StreamKey], new: Sequence[StreamKey]) -> int:
         """How many of the new ones among a batch's streams it may begin, the first ones; until `end` they count.
@@ -45,7 +80,7 @@ class StreamLimit:
             begun = set(self._begun)
             self._counts.append(begun)
             try:
-                count = await self._store.count_streams()
+                count = await self._store.count_streams(self._tenant)
             except ForeignValue:  # they cannot be counted, which is no reason to take nobody's readings
                 count = 0
             finally:
@@ -56,6 +91,8 @@ class StreamLimit:
                 break
             await asyncio.sleep(RECOUNT_S)
         admitted = min(max(0, room), len(new))
+        if self._pace is not None:
+            admitted = await self._pace.admit(self._tenant, admitted)
         for begun in (self._begun, *self._counts):
             begun.update(new[:admitted])
         return admitted

@@ -41,7 +41,10 @@ document.addEventListener("submit", async (event) => {
     else if (field.value !== "") query.set(field.name, field.value);
   }
   const body = form.querySelector("textarea"), request = { method: form.dataset.method.toUpperCase() };
-  if (body) Object.assign(request, { body: body.value, headers: { "content-type": "application/json" } });
+  request.headers = body ? { "content-type": "application/json" } : {};
+  if (body) request.body = body.value;
+  const key = document.getElementById("key").value.trim();
+  if (key) request.headers.authorization = `Bearer ${key}`;
   shown.hidden = false;
   shown.textContent = "...";
   try {
@@ -83,6 +86,8 @@ def page(document: Described) -> str:
             '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">',
             f"<style>{_STYLE}</style></head><body><h1>{title} {escape(info['version'])}</h1>",
             f"<p>{escape(info['description'])} For machines: <a href='openapi.json'>openapi.json</a>.</p>",
+            "<p><label>Key, sent with what is tried below and kept nowhere "
+            '<input id="key" type="password" autocomplete="off" size="64"></label></p>',
             "<h2>Requests</h2>",
             *(_operation(*operation) for operation in operations),
             "<h2>What travels</h2>",
@@ -100,6 +105,9 @@ def _operation(method: str, path: str, operation: Described) -> str:
         f"<summary><b>{method.upper()}</b> <code>{escape(path)}</code>",
         f" <span>{escape(operation['summary'])}</span></summary><p>{escape(operation.get('description', ''))}</p>",
     ]
+    scopes = {scope for one in operation.get("security", ()) for named in one.values() for scope in named}
+    if scopes:
+        pieces.append(f"<p>Needs the scope {escape(', '.join(scopes))}.</p>")
     if parameters:
         rows = ((p["name"], f"in the {p['in']}", _kind(p["schema"]), _text(p)) for p in parameters)
         pieces.append(f"<h3>Parameters</h3>{_table(rows)}")

@@ -259,7 +259,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 self._refuse(BadRequest("the connection ended before the request did"))
             else:
                 self._end(b"")
-        return not self.transport.is_closing()
+        return self.scheme == "http" and not self.transport.is_closing()  # TLS has no half of a connection
 
     def on_message_begin(self) -> None:
         self._owes = self._edge.heads
@@ -349,7 +349,11 @@ class EdgeProtocol(HttpToolsProtocol):
         content_type = usual(self.headers, ingest.direct_bytes, ingest.callers)
         if content_type is None:
             return None
-        return FastRequest(ingest, stream, content_type, self.parser.should_keep_alive(), self.scope, self._reply)
+        identity = ingest.access.at_once(self.headers, "ingest")
+        if identity is None:
+            return None
+        keep_alive = self.parser.should_keep_alive()
+        return FastRequest(ingest, stream, content_type, identity.tenant, keep_alive, self.scope, self._reply)
 
     def _reply(self, request: FastRequest, status: int, headers: Headers, body: bytes) -> None:
         if request.disconnected:

@@ -46,6 +46,7 @@ class FastRequest:
         ingest: Ingest,
         stream: str | None,
         content_type: str,
+        tenant: str,
         keep_alive: bool,
         scope: Any,
         answer: Callable[..., None],
@@ -60,13 +61,14 @@ class FastRequest:
         self._ingest = ingest
         self._stream = stream
         self._content_type = content_type
+        self._tenant = tenant
         self._answer = answer
         self._pending: Pending | None = None
 
     def begin(self) -> None:
         """The body is whole: hand it in."""
         try:
-            self._pending = self._ingest.begin(bytes(self.body), self._stream, self._content_type)
+            self._pending = self._ingest.begin(bytes(self.body), self._stream, self._content_type, self._tenant)
         except Exception as error:
             self._answer(self, *problem_reply(error))
         else:

@@ -13,6 +13,8 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from gatewatch.service.access.access import IDENTITY, Access
+from gatewatch.service.access.quotas import Quotas
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer, Encoder, Refused
 from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, StreamNames, by_model, merged
@@ -65,7 +67,7 @@ class Ingest:
     """Answers requests with readings.
 
     Attributes:
-        callers: asked by whoever hands in a request.
+        callers, access: asked by whoever hands in a request.
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
 
@@ -73,7 +75,9 @@ class Ingest:
         self,
         doors: Sequence[Door],
         registry: Registry,
-        names: StreamNames,
+        names: Callable[[str], StreamNames],
+        access: Access,
+        quotas: Quotas,
         batcher: Batcher,
         bodies: Bodies,
         callers: Callers,
@@ -82,7 +86,10 @@ class Ingest:
         clock: Clock,
         all_rejected_is_422: bool,
     ) -> None:
+        """`names`: those of a tenant."""
         self.callers = callers
+        self.access = access
+        self._quotas = quotas
         self._doors = doors
         self._door_of: dict[str, Door] = {}
         self._registry = registry
@@ -118,14 +125,14 @@ class Ingest:
         self._door(content_type)
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
         with self._bodies.of(headers) as body:
-            pending = self.begin(await body.read(receive), stream, content_type)
+            pending = self.begin(await body.read(receive), stream, content_type, scope[IDENTITY].tenant)
             try:
                 return self.reply(await pending.answers, pending)
             finally:
                 del pending  # an error in it holds this frame, with the body: a cycle, of which so much must not wait
 
-    def begin(self, content: bytes, stream: str | None, content_type: str) -> Pending:
-        """Hand in the readings of a whole body.
+    def begin(self, content: bytes, stream: str | None, content_type: str, tenant: str) -> Pending:
+        """Hand in a tenant's readings of a whole body.
 
         Raises:
             ServiceError: what concerns the whole request.
@@ -134,41 +141,45 @@ class Ingest:
         self._batcher.check_room()
         needed = None
         try:
-            context = self._context(stream, {})
+            context = self._context(tenant, stream, {})
             read = door.decode(content, context)
         except ModelNeeded as error:
-            context, read, needed = self._context_of(self._registry.default, stream), None, error
+            context, read, needed = self._context_of(tenant, self._registry.default, stream), None, error
         if read is not None:
             decoded, form = read
             if isinstance(decoded, Mixed) or decoded.refused:
-                return Pending(asyncio.ensure_future(self._take([decoded], door.encoder)), form, door.encoder)
+                return Pending(asyncio.ensure_future(self._take([decoded], door.encoder, tenant)), form, door.encoder)
+            self._quotas.take(tenant, len(decoded))
             return Pending(self._batcher.take(decoded.readings, door.encoder), form, door.encoder)
         opened = door.open(content, context)
 
         def again(held: Held) -> Iterator[Decoded | Mixed]:
-            return door.open(content, self._context(stream, held)).parts
+            return door.open(content, self._context(tenant, stream, held)).parts
 
-        answers = self._take_in_parts(None if needed else opened.parts, again, door.encoder)
+        answers = self._take_in_parts(None if needed else opened.parts, again, door.encoder, tenant)
         return Pending(asyncio.ensure_future(answers), opened.form, door.encoder)
 
-    def _context(self, stream: str | None, held: Held) -> Context:
+    def _context(self, tenant: str, stream: str | None, held: Held) -> Context:
         """What a door must know of a request. Raises ModelNeeded, as the door does while it decodes."""
         registry = self._registry
         if registry.is_single:
-            return self._context_of(registry.default, stream)
+            return self._context_of(tenant, registry.default, stream)
         if stream is not None:
-            return self._context_of(registry.at_hand(held, stream), stream)
+            return self._context_of(tenant, registry.at_hand(held, stream), stream)
         routing = RoutingDecoder(registry.chooser(held), registry.default.decoder, registry.part_bytes)
-        return self._context_of(registry.default, stream, routing)
+        return self._context_of(tenant, registry.default, stream, routing)
 
-    def _context_of(self, model: ServedModel, stream: str | None, routing: RoutingDecoder | None = None) -> Context:
-        return Context(model, self._names, stream, self._clock.unix_ms(), routing)
+    def _context_of(
+        self, tenant: str, model: ServedModel, stream: str | None, routing: RoutingDecoder | None = None
+    ) -> Context:
+        return Context(model, self._names(tenant), stream, self._clock.unix_ms(), routing)
 
     async def _take_in_parts(
         self,
         parts: Iterator[Decoded | Mixed] | None,
         again: Callable[[Held], Iterator[Decoded | Mixed]],
         encoder: Encoder,
+        tenant: str,
     ) -> list[Answer]:
         """Decode a body part by part, anew with each model that is found to be needed, and have it scored.
 
@@ -184,14 +195,16 @@ class Ingest:
                     for part in parts or again(held):
                         decoded.append(part)
                         await asyncio.sleep(0)
-                return await self._take(decoded, encoder)
+                return await self._take(decoded, encoder, tenant)
             except ModelNeeded as error:
                 needed, parts = error, None
             await self._registry.hold(needed, held)
 
-    async def _take(self, decoded: Sequence[Decoded | Mixed], encoder: Encoder) -> list[Answer]:
+    async def _take(self, decoded: Sequence[Decoded | Mixed], encoder: Encoder, tenant: str) -> list[Answer]:
         """Have scored what can be; the answers to all items of the parts."""
-        self._batcher.check_room(sum(map(len, decoded)))
+        items = sum(map(len, decoded))
+        self._batcher.check_room(items)
+        self._quotas.take(tenant, items)
         parts = by_model(decoded)
         taken = [self._batcher.take(part.decoded.readings, encoder) for part in parts]
         if len(taken) > 1:

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 
 from gatewatch.models.artefact.repository import MODEL_NAME, Change, Model
+from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.errors import BadRequest, InvalidRules, NoRepository, ServiceError, UnusableModel, first_of
 from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
+from gatewatch.service.http.parts import parts_of
 from gatewatch.service.serving.administration import Administration
 from gatewatch.service.serving.rules import Assignment, Rules
 
@@ -58,7 +60,7 @@ _RULES_FOUND: Final = {**found("The rules, and the version of each model", {"typ
 )
 async def list_models(request: Request) -> dict[str, Any]:
     """The model of GATEWATCH_MODEL as `default`, and those of the repository with the versions their aliases mean."""
-    parts = request.app.state.parts
+    parts = parts_of(request)
     try:
         models = [_summary(change) for change in await parts.models.administration.models()]
     except NoRepository:
@@ -184,12 +186,11 @@ async def put_rules(request: Request, response: Response) -> dict[str, Any]:
 
 
 def _administration(request: Request) -> Administration:
-    administration: Administration = request.app.state.parts.models.administration
-    return administration
+    return parts_of(request).models.administration
 
 
 async def _sent(request: Request, kind: type[B], refusal: type[ServiceError], most: int = 16_384) -> B:
-    body = await json_body(request.scope, request.receive, request.app.state.parts.bodies, most)
+    body = await json_body(request.scope, request.receive, parts_of(request).bodies, most)
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
@@ -210,7 +211,7 @@ def _seen(request: Request) -> int | None:
 
 def _who(request: Request) -> str:
     """Who sends a request, for the log of changes."""
-    return f"HTTP from {request.client.host}" if request.client else "HTTP"
+    return str(request.scope[IDENTITY].name)
 
 
 def _summary(change: Change) -> dict[str, Any]:

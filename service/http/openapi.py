@@ -6,22 +6,18 @@ from typing import Any, Final
 
 import msgspec
 
+from gatewatch.service.access.audit import Change
+from gatewatch.service.access.scopes import needed
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
+from gatewatch.service.incidents.incident import Share
+from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
-
-
-class Page(msgspec.Struct):
-    """Names of streams; `next` is the `after` of the next page, null on the last one."""
-
-    streams: list[str]
-    next: str | None
-    total: int
 
 
 class Stream(msgspec.Struct):
@@ -41,12 +37,85 @@ class Stream(msgspec.Struct):
     tag: str
 
 
+class Page(msgspec.Struct):
+    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one."""
+
+    streams: list[str | Stream]
+    next: str | None
+    total: int
+
+
+class Changes(msgspec.Struct):
+    """What was changed, newest first; `next` is the `before` of the next page, null on the last one."""
+
+    changes: list[Change]
+    next: str | None
+
+
 class Kept(msgspec.Struct):
     """One of a stream's last readings: its number, counted from 0, its values, and the answer it got."""
 
     n: int
     values: dict[str, float | None]
     result: Result
+
+
+class Spoken(msgspec.Struct):
+    """Who said something of an incident, and when."""
+
+    by: str
+    at: str
+
+
+class SpokenNote(Spoken):
+    """A remark."""
+
+    text: str
+
+
+class AlertOfIncident(msgspec.Struct):
+    """An alert that went out."""
+
+    timestamp: str
+    reason: str
+    score: float
+
+
+class Incident(msgspec.Struct):
+    """What is anomalous on a stream, from its first reading to its last; what people said of it.
+
+    `onset` is when it was on its way, `start` when the alert went out, `end` its last anomalous reading once it has
+    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for.
+    """
+
+    id: str
+    stream: str
+    state: str
+    model: str
+    onset: str
+    start: str
+    last: str
+    end: str | None
+    reason: str
+    peak_score: float
+    peak: str
+    last_score: float
+    anomalous: int
+    judged: int
+    channels: list[Share]
+    alerts: list[AlertOfIncident]
+    acknowledged: Spoken | None
+    label: str | None
+    labelled: Spoken | None
+    notes: list[SpokenNote]
+    readings: list[Kept] | msgspec.UnsetType = msgspec.UNSET
+
+
+class IncidentPage(msgspec.Struct):
+    """Incidents; `next` is the `after` of the next page, null on the last one."""
+
+    incidents: list[Incident]
+    next: str | None
 
 
 def ref(name: str) -> Described:
@@ -82,16 +151,44 @@ OF_A_STREAM: Final[dict[int | str, Described]] = {
 }
 
 
-def complete(document: Described) -> Described:
-    """Add the schemas to FastAPI's document."""
+UNAUTHORIZED: Final = problem_with("No key, or not one good one", "WWW-Authenticate")
+FORBIDDEN: Final = problem_with("The key may not do this; or a page of another site sent the request")
+
+CREDENTIALS: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "a key, or a token of the identity provider"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a key"},
+}
+
+
+def complete(document: Described, is_open: bool) -> Described:
+    """Add the schemas, and what needs which scope, to FastAPI's document.
+
+    Args:
+        is_open: whether no key is asked for.
+    """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept), ref_template=ref("{name}")["$ref"]
+        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
     )[1]
-    for kind in (StreamSettings, Promotion, Rollback, Rules):
+    for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}
+    document["components"]["securitySchemes"] = CREDENTIALS
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            _secure(operation, None if is_open else needed(method.upper(), path))
     return document
+
+
+def _secure(operation: Described, scope: str | None) -> None:
+    """Say which scope an operation needs, and what it answers without."""
+    operation.pop("security", None)  # of the document as it was before the first key
+    answers = {**operation["responses"], "403": FORBIDDEN}
+    answers.pop("401", None)
+    if scope is not None:
+        answers["401"] = UNAUTHORIZED
+        operation["security"] = [{name: [scope]} for name in CREDENTIALS]
+    operation["responses"] = dict(sorted(answers.items()))
 
 
 def links() -> Described:

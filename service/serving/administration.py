@@ -49,7 +49,7 @@ class Verifier(Protocol):
 class Names(Protocol):
     """The list of streams."""
 
-    async def list_streams(self, after: str, most: int) -> list[str]:
+    async def list_streams(self, tenant: str, after: str, most: int) -> list[str]:
         """Up to `most` names in alphabetical order, those that come behind `after`. Raises StoreUnavailable."""
 
 
@@ -62,12 +62,14 @@ class Administration:
         assignments: Assignments,
         verifier: Verifier,
         names: Names,
+        tenant: str,
         on_failure: Callable[[], None],
         look_s: float,
     ) -> None:
         """Join what it works with.
 
         Args:
+            tenant: among whose streams a pattern is looked for.
             on_failure: is called for each version that cannot be served.
             look_s: time between looks at the repository.
         """
@@ -75,6 +77,7 @@ class Administration:
         self._assignments = assignments
         self._verifier = verifier
         self._names = names
+        self._tenant = tenant
         self._on_failure = on_failure
         self._look_s = look_s
         self._revisions: Mapping[str, int] = {}
@@ -267,7 +270,7 @@ class Administration:
         before = f"{begin[:-1]}{chr(ord(begin[-1]) - 1)}\x7f" if begin else ""  # names are ASCII without controls
         after, seen = before, 0
         while seen < LOOKED_THROUGH:
-            names = await self._names.list_streams(after, 1000)
+            names = await self._names.list_streams(self._tenant, after, 1000)
             for name in names:
                 if fits(pattern, name):
                     return True

@@ -49,8 +49,13 @@ class Models(Generic[M]):
             make: what serves, from a verified artefact; raises ArtefactError.
 
         Raises:
-            ArtefactError: GATEWATCH_MODELS is no URL that can be used.
+            ArtefactError: GATEWATCH_MODELS is no URL that can be used, or only signed models are to be trusted.
         """
+        if settings.models and settings.trusted_keys:
+            raise ArtefactError(
+                "GATEWATCH_TRUSTED_KEYS is set, and models of a repository are not asked for signatures yet: unset "
+                "GATEWATCH_MODELS, or GATEWATCH_TRUSTED_KEYS"
+            )
         self._metrics = metrics
         self._access = RepositoryAccess(Repository(settings.models, verify) if settings.models else None)
         self.loaded = LoadedModels(
@@ -58,7 +63,13 @@ class Models(Generic[M]):
         )
         self.assignments = Assignments(document, self._prepare)
         self.administration = Administration(
-            self._access, self.assignments, self.loaded, names, metrics.model_refused, settings.models_look_s
+            self._access,
+            self.assignments,
+            self.loaded,
+            names,
+            settings.tenant,
+            metrics.model_refused,
+            settings.models_look_s,
         )
         self._tasks: list[asyncio.Task[None]] = []
 

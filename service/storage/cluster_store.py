@@ -24,7 +24,7 @@ from gatewatch.service.storage.cluster import Cluster, Part
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import PING_S
 from gatewatch.service.storage.errors import Away, trouble_of
-from gatewatch.service.storage.keys import LAYOUT, Sets, StreamKeys, bucket_of, identity, tag_of
+from gatewatch.service.storage.keys import LAYOUT, Sets, StreamKeys, barrier_of, bucket_of, identity, tag_of
 from gatewatch.service.storage.old_keys import STOP
 from gatewatch.service.storage.store import StateStore
 
@@ -90,6 +90,22 @@ class ClusterStore(StateStore):
                 found[at] = value
         return found
 
+    async def wait_for_replicas(self, keys: Sequence[bytes]) -> None:
+        """Wait until replicas have what was written under keys. Raises Away."""
+        barriers = {barrier_of(key) for key in keys}
+        parts = [Part(key, encoder.packed([b"SET", key, b"1"]), 1) for key in barriers]
+        away: dict[bytes, Exception] = {}
+        for part, replies in zip(parts, await self.cluster.exchange(parts, after=self.wait), strict=True):
+            try:
+                if isinstance(replies, Exception):
+                    raise replies
+                raise_first(replies)
+                self.check_wait(replies[1:])
+            except Exception as error:
+                away[tag_of(part.key)] = error
+        if away:
+            raise Away(away, next(iter(away.values())))
+
     async def begin_keys(self) -> None:
         """Ask the Cluster how many buckets its keys have. Raises StoreUnavailable if it holds keys without buckets."""
         raise_first(await self.ask([b"SET", LAYOUT, b"%d" % self._buckets, b"NX"]))
@@ -152,10 +168,10 @@ class ClusterStore(StateStore):
                 saved[row] = ok
         return saved, failed
 
-    async def count_streams(self) -> int:
-        """How many streams there are; of a node that does not answer, as many as there were."""
+    async def count_streams(self, tenant: str) -> int:
+        """How many streams a tenant has; of a node that does not answer, as many as there were."""
         async with self.within("count streams"):
-            keys = [sets.streams for sets in self.keys.sets]
+            keys = [sets.streams for sets in self.keys.sets_of(tenant)]
             parts = [Part(key, encoder.packed([b"ZCARD", key]), 1) for key in keys]
             outcomes = await self.cluster.exchange(parts)
             for key, replies in zip(keys, outcomes, strict=True):
@@ -219,7 +235,7 @@ class ClusterStore(StateStore):
         nodes = {await self.cluster.member_of(sets.streams) for sets in self.keys.sets}
         while len(chosen) < len(nodes.intersection(masters)):
             stream = StreamKey(self.tenant, f"\0{number}")  # no stream has this name
-            sets: Sets = self.keys.sets[bucket_of(identity(stream), self.keys.buckets)]
+            sets: Sets = self.keys.sets_of(self.tenant)[bucket_of(identity(stream), self.keys.buckets)]
             chosen.setdefault(await self.cluster.member_of(sets.streams), stream)
             number += 1
         return list(chosen.values())
@@ -359,6 +375,9 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
     for row in writes.unlisted:
         some, at = places[row]
         some.unlisted.append(at)
+    for write in writes.incidents:
+        some, at = places[write.row]
+        some.incidents.append(write._replace(row=at))
     for _, some in split.values():
         some.opened, some.closed = writes.opened, writes.closed  # of which those count that are among its streams
     return list(split.values())

@@ -2,7 +2,9 @@
 
     gatewatch:layout                                 the number of buckets
     gatewatch:{tenant}:epoch|model|moving|rules      of a tenant
-    gatewatch:{bucket}:tenant:streams|open|alerts    of a tenant, the part that belongs to the streams of a bucket
+    gatewatch:{bucket}:barrier                       what is written to wait for replicas
+    gatewatch:{bucket}:tenant:SET                    of a tenant, the part that belongs to the streams of a bucket; see
+                                                     Sets
     gatewatch:{bucket}:tenant.stream:WHAT            of a stream; WHAT is one of PARTS
 
 Tenants and streams are written as base64url without padding, so that no name can look like another key. What stands
@@ -26,18 +28,33 @@ CACHED_STREAMS: Final = 65_536
 BUCKETS: Final = 64
 """Of a Redis that has none yet; see docs/decisions/0007-slot-buckets.md."""
 
-PARTS: Final = ("state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine")
+PARTS: Final = (
+    "state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine", "incidents", "incident-words",
+)  # fmt: skip
 """What there may be of a stream, each under a key of its own. `history` is that of versions before record format 4."""
+
+LATEST, NUMBER = b"latest", b"number"
+"""Fields of a stream's `incidents`: its latest one, and the number of that."""
 
 LAYOUT: Final = b"gatewatch:layout"
 
 
 class Sets(NamedTuple):
-    """The sorted sets of a tenant's streams in one bucket: all, those with an open anomaly, alerts to be told."""
+    """The sorted sets of a tenant's streams in one bucket.
+
+    Attributes:
+        streams: all of them.
+        open: those with an open anomaly.
+        alerts: alerts to be told.
+        incidents: by the time of their beginning.
+        changes: incidents by the time of their last change.
+    """
 
     streams: bytes
     open: bytes
     alerts: bytes
+    incidents: bytes
+    changes: bytes
 
 
 class StreamKeys(NamedTuple):
@@ -62,14 +79,14 @@ class StreamKeys(NamedTuple):
 
 
 class Keys(dict[StreamKey, StreamKeys]):
-    """The keys of streams, each made when it is first asked for, and of one tenant.
+    """The keys of streams, each made when it is first asked for, and of the service's own tenant.
 
     Attributes:
         buckets: how many there are.
         epoch, takeover, moving, rules: keys of the tenant: a word that stays until Redis loses everything; which model
             the streams belong to; that streams of the layout before are being moved, see old_keys.py; which stream has
             which model of the repository.
-        sets: of the tenant, one each bucket.
+        sets: of the own tenant and of each other one whose streams were asked for, one each bucket.
     """
 
     def __init__(self, tenant: str, buckets: int) -> None:
@@ -78,8 +95,9 @@ class Keys(dict[StreamKey, StreamKeys]):
         self.epoch, self.takeover, self.moving, self.rules = (
             f"gatewatch:{{{encoded}}}:{what}".encode() for what in ("epoch", "model", "moving", "rules")
         )
-        self._sets: dict[tuple[str, int], Sets] = {}
-        self.sets = [self._sets_of(encoded, bucket) for bucket in range(buckets)]
+        self._of_tenant: dict[str, list[Sets]] = {}
+        self.sets: list[Sets] = []
+        self.sets_of(tenant)
 
     def __missing__(self, stream: StreamKey) -> StreamKeys:
         name = identity(stream)
@@ -89,7 +107,7 @@ class Keys(dict[StreamKey, StreamKeys]):
             record,
             history,
             seed_of(name),
-            self._sets_of(encode(stream.tenant), bucket),
+            self.sets_of(stream.tenant)[bucket],
             stream.name.encode(),
             b"\r\n$%d\r\n%b" % (len(record), record),
             b"\r\n*4\r\n$8\r\nSETRANGE\r\n$%d\r\n%b" % (len(history), history),
@@ -111,13 +129,24 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The keys of the two earlier records of a stream with a reorder window."""
         return self.part(stream, "earlier:0"), self.part(stream, "earlier:1")
 
-    def _sets_of(self, tenant: str, bucket: int) -> Sets:
-        if (tenant, bucket) not in self._sets:
-            streams, open_, alerts = (
-                f"gatewatch:{{{bucket}}}:{tenant}:{what}".encode() for what in ("streams", "open", "alerts")
-            )
-            self._sets[tenant, bucket] = Sets(streams, open_, alerts)
-        return self._sets[tenant, bucket]
+    def incident(self, stream: StreamKey, n: int, what: str) -> bytes:
+        """The key of the history `before` or `after` an incident."""
+        return self.part(stream, f"incident:{n}:{what}")
+
+    @property
+    def tenants(self) -> list[str]:
+        """The own tenant, and each other one whose streams were asked for."""
+        return list(self._of_tenant)
+
+    def sets_of(self, tenant: str) -> list[Sets]:
+        """The sets of a tenant, one each bucket; from now on they are among `sets`."""
+        if tenant not in self._of_tenant:
+            kinds = [f":{encode(tenant)}:{what}" for what in Sets._fields]
+            self._of_tenant[tenant] = [
+                Sets(*(f"gatewatch:{{{bucket}}}{kind}".encode() for kind in kinds)) for bucket in range(self.buckets)
+            ]
+            self.sets += self._of_tenant[tenant]
+        return self._of_tenant[tenant]
 
 
 def identity(stream: StreamKey) -> bytes:
@@ -133,6 +162,11 @@ def bucket_of(identity: bytes, buckets: int) -> int:
 def tag_of(key: bytes) -> bytes:
     """What stands between the braces of a key."""
     return key[key.index(b"{") + 1 : key.index(b"}")] if b"{" in key else key
+
+
+def barrier_of(key: bytes) -> bytes:
+    """The key in a key's bucket that is written so that replicas can be waited for."""
+    return b"gatewatch:{%b}:barrier" % tag_of(key)
 
 
 def seed_of(identity: bytes) -> int:

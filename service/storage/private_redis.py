@@ -112,6 +112,15 @@ def start_private_redis(data_dir: Path, appendfsync: Literal["always", "everysec
         raise
 
 
+def running(data_dir: Path) -> str | None:
+    """The URL of the private server that keeps its data in a folder; None where none runs."""
+    try:
+        url = (data_dir / "owner.lock").read_text().strip()
+    except OSError:
+        return None
+    return url if url and _answers(url) else None
+
+
 def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
     lock.seek(0)
     left = lock.read().strip()

@@ -76,12 +76,9 @@ def lines_of(page: Path) -> list[str]:
 def options() -> dict[str, set[str]]:
     """The options of each command of gatewatch; those of gatewatch itself under an empty name."""
     group = typer.main.get_command(command)
-    found = {"": [group], **{name: [one, *_below(one)] for name, one in group.commands.items()}}  # type: ignore[attr-defined]
-    return {name: {"--help", *(o for one in ones for p in one.params for o in p.opts)} for name, ones in found.items()}
-
-
-def _below(one: Any) -> list[Any]:
-    return list(getattr(one, "commands", {}).values())
+    found = {"": group, **group.commands}  # type: ignore[attr-defined]
+    below = {name: [one, *getattr(one, "commands", {}).values()] if name else [one] for name, one in found.items()}
+    return {name: {"--help", *(o for c in all_ for p in c.params for o in p.opts)} for name, all_ in below.items()}
 
 
 def source_of(module: str) -> str:

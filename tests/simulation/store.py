@@ -150,7 +150,7 @@ class SimulatedStore:
             return False
         return True
 
-    async def count_streams(self) -> int:
+    async def count_streams(self, _: str) -> int:
         """Never too many."""
         return 0
 
@@ -165,6 +165,10 @@ class SimulatedStore:
     async def takeover(self, service: str, number: int, model: str) -> tuple[int, str, str]:
         """All workers have one model."""
         return number, model, service
+
+    async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """Nor are incidents."""
+        return [b""] * len(streams)
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts are no part of this world."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -31,12 +32,14 @@ def serving(
         **environment,
     }
     process = subprocess.Popen([sys.executable, "-m", "gatewatch", "serve", *options], env=kept, stderr=subprocess.PIPE)
-    url = f"http://127.0.0.1:{port}"
+    trusted = environment.get("GATEWATCH_TLS_CERT")
+    url = f"{'https' if trusted else 'http'}://127.0.0.1:{port}"
+    verify = ssl.create_default_context(cafile=trusted) if trusted else True
     try:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
-                if httpx2.get(f"{url}/readyz").status_code == 200:
+                if httpx2.get(f"{url}/readyz", verify=verify).status_code == 200:
                     break
             except httpx2.TransportError:
                 time.sleep(0.05)

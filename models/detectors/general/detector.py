@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact.files import Artefact, GeneralManifest, load_artefact, record_dtype
+from gatewatch.models.artefact.files import Artefact, GeneralManifest, Signed, load_artefact, record_dtype
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step, float32
 from gatewatch.models.detectors.general.alert_budget import (
@@ -74,17 +74,23 @@ FORECAST_LIMIT = 50.0
 """Steps; a forecast farther from the last value is cut there."""
 
 
-def load_detector(folder: Path, channels: Sequence[str] = (), alerts_per_week: float | None = None) -> Scanner:
+def load_detector(
+    folder: Path,
+    channels: Sequence[str] = (),
+    alerts_per_week: float | None = None,
+    trust: Signed | None = None,
+) -> Scanner:
     """Load and verify the artefact in `folder`, trained or general.
 
     Args:
         channels: what the general model is to watch; of a trained model, its own or none.
         alerts_per_week: of the general model.
+        trust: who must have signed it; None where nobody need.
 
     Raises:
         ArtefactError: the artefact cannot be used, or `channels` are not what it needs.
     """
-    artefact = load_artefact(folder)
+    artefact = load_artefact(folder, trust)
     if isinstance(artefact.manifest, GeneralManifest):
         if not channels:
             raise ArtefactError(

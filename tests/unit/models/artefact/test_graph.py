@@ -60,6 +60,24 @@ def external() -> onnx.TensorProto:
     return tensor
 
 
+def cast(given: str, made: str, to: int, twice: int | None = None) -> onnx.NodeProto:
+    node = helper.make_node("Cast", [given], [made], to=to)
+    if twice is not None:
+        node.attribute.add().CopyFrom(helper.make_attribute("to", twice))
+    return node
+
+
+def divided(a: onnx.TensorProto, b: onnx.TensorProto) -> bytes:
+    """The smallest integer by -1: it has no answer, and ends the process (SIGFPE) already while it is loaded."""
+    divide = helper.make_node("Div", ["a", "b"], ["d"])
+    return made([divide, cast("d", "f", 1), helper.make_node("Add", ["x", "f"], ["mean"])], [a, b])
+
+
+def of_shape(shape: list[int]) -> bytes:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=shape)
+    return made([helper.make_node("Add", ["x", "w"], ["mean"])], [tensor])
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -68,6 +86,21 @@ def external() -> onnx.TensorProto:
         (made([helper.make_node("RandomNormalLike", ["x"], ["mean"])]), "the operator 'RandomNormalLike'"),
         (made([helper.make_node("Add", ["x", "w"], ["mean"])], [external()]), "weights in another file"),
         (made([helper.make_node("Constant", [], ["mean"], value=external())]), "weights in another file"),
+        (divided(constant("a", [-(2**63)]), constant("b", [-1])), "the operator 'Div' on integers"),
+        (
+            made(
+                [cast("x", "a", 7), cast("x", "b", 7), helper.make_node("Div", ["a", "b"], ["d"]), cast("d", "mean", 1)]
+            ),
+            "the operator 'Div' on integers",
+        ),
+        (made([helper.make_node("Div", ["later", "x"], ["mean"]), cast("x", "later", 1)]), "'Div' on integers"),
+        (made([helper.make_node("ReduceMean", ["a"], ["mean"])], [constant("a", [1, 2])]), "'ReduceMean' on integers"),
+        (made([cast("x", "a", 1, twice=7), helper.make_node("Div", ["a", "a"], ["mean"])]), "attribute 'to' twice"),
+        (of_shape([2**40]), "constant of shape"),
+        (of_shape([-1, 3]), "constant of shape"),
+        (of_shape([2**32, 2**32, 3]), "constant of shape"),
+        (of_shape([1] * 100_000), "constant of shape"),
+        (b"\x08\x01" * 200_001, "damaged, or no ONNX"),
         (b"", "it has no graph"),
         (b"no graph at all", "damaged, or no ONNX"),
         (made([helper.make_node("Tanh", ["x"], ["mean"])])[:-3], "damaged, or no ONNX"),
@@ -78,6 +111,15 @@ def external() -> onnx.TensorProto:
 def test_a_graph_that_is_not_plain_is_refused_before_it_is_run(content: bytes, words: str) -> None:
     with pytest.raises(ArtefactError, match=words):
         require_plain(content)
+
+
+def test_what_the_networks_divide_is_plain() -> None:
+    """Numbers of every kind that are no integers, wherever they come from."""
+    shape = helper.make_node("ConstantOfShape", ["s"], ["ones"], value=constant("v", [1], np.float32))
+    where = helper.make_node("Where", ["is", "x", "ones"], ["chosen"])
+    judged = helper.make_node("Greater", ["x", "ones"], ["is"])
+    divide = helper.make_node("Div", ["chosen", "ones"], ["mean"])
+    run(made([shape, judged, where, divide], [constant("s", [1, 3])]))
 
 
 def test_a_graph_of_very_many_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

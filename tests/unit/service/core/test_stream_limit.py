@@ -19,7 +19,7 @@ class Counting:
         self.streams = streams
         self.arrives: asyncio.Event | None = None
 
-    async def count_streams(self) -> int:
+    async def count_streams(self, _: str) -> int:
         counted = self.streams
         arrives, self.arrives = self.arrives, None
         await (arrives.wait() if arrives else asyncio.sleep(0))
@@ -30,7 +30,7 @@ def test_streams_that_are_begun_and_saved_while_they_are_counted_count() -> None
     async def run() -> int:
         store = Counting(4)
         store.arrives = arrives = asyncio.Event()
-        newcomers = StreamLimit(store, MOST)
+        newcomers = StreamLimit(store, "t", MOST, None)
         six = asyncio.create_task(newcomers.admit(SIX, SIX))
         await asyncio.sleep(0)
         assert await newcomers.admit(THREE, THREE) == 3
@@ -45,7 +45,7 @@ def test_streams_that_are_begun_and_saved_while_they_are_counted_count() -> None
 def test_what_another_batch_begins_is_waited_for_where_it_matters() -> None:
     async def run() -> int:
         store = Counting(4)
-        newcomers = StreamLimit(store, MOST)
+        newcomers = StreamLimit(store, "t", MOST, None)
         assert await newcomers.admit(THREE, THREE) == 3
         assert await newcomers.admit(ONE, ONE) == 1  # there is room whatever becomes of the three
         six = asyncio.create_task(newcomers.admit(SIX, SIX))
@@ -62,7 +62,7 @@ def test_what_another_batch_begins_is_waited_for_where_it_matters() -> None:
 def test_two_batches_never_wait_for_each_other_for_ever() -> None:
     async def run() -> list[int]:
         store = Counting(4)
-        newcomers = StreamLimit(store, MOST)
+        newcomers = StreamLimit(store, "t", MOST, None)
         assert await newcomers.admit(THREE, THREE) == 3
         assert await newcomers.admit(TWO, TWO) == 2
         store.streams = 8  # another process was faster, and both have to begin anew

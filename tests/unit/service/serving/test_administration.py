@@ -75,7 +75,9 @@ def process(store: StateStore, repository: Repository | None) -> Process:
     assignments = Assignments(RulesStore(store), nothing)
     loaded = LoadedModels(access, lambda artefact: artefact, 10, 2**30, lambda *_: None)
     return Process(
-        Administration(access, assignments, loaded, store, lambda: refused.append(1), 1.0), assignments, refused
+        Administration(access, assignments, loaded, store, store.tenant, lambda: refused.append(1), 1.0),
+        assignments,
+        refused,
     )
 
 

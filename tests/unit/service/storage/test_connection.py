@@ -268,7 +268,7 @@ def test_a_new_stream_that_is_saved_is_listed_though_the_connection_is_cut_behin
             with pytest.raises(StoreUnavailable):
                 await unit.saved()
         assert await other.load([mine]) == [new]
-        listed = await other.list_streams("", 10)
+        listed = await other.list_streams(tenant, "", 10)
         for one in (store, other):
             await one.close()
         return listed

@@ -1,0 +1,83 @@
+"""Guard: what every request passes before it is answered, and every answer before it leaves.
+
+caller     by whose page a browser was made to send it (callers.py)
+access     whether its key may do this, and whose streams it sees (service/access)
+audit      what an answer says was changed is noted before the answer leaves
+headers    which keep a browser from taking an answer for something else, or from keeping it
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final
+
+import structlog
+
+from gatewatch.service.access.access import IDENTITY, Access
+from gatewatch.service.access.audit import DETAIL, Audit
+from gatewatch.service.access.scopes import needed, route_of
+from gatewatch.service.errors import StoreUnavailable, cause_of
+from gatewatch.service.http.callers import Callers
+from gatewatch.service.http.ingest import Scope, Send, stream_in
+
+log = structlog.get_logger(__name__)
+
+HEADERS: Final = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+"""Of every answer that has none of its own, but for those to readings, which no browser sends; the server gives all of
+them `nosniff`. No header lets a page of another origin read anything (CORS)."""
+
+
+class Guard:
+    """Asks callers and access, and tells the audit."""
+
+    def __init__(self, callers: Callers, access: Access, audit: Audit) -> None:
+        self._callers = callers
+        self._access = access
+        self._audit = audit
+
+    async def admit(self, scope: Scope, send: Send) -> Send:
+        """Let a request in, and note in its scope whose it is; what its answer is sent with from here on.
+
+        Raises:
+            ServiceError: what it is refused with.
+        """
+        method, path, headers = scope["method"], scope["path"], scope["headers"]
+        self._callers.check(method, headers)
+        address = (scope.get("server") or ("",))[0]
+        try:
+            scope[IDENTITY] = await self._access.check(method, path, headers, address)
+        except StoreUnavailable as error:
+            log.warning("request not answered", path=path[:256], error=str(error), cause=cause_of(error))
+            raise
+        changes = method not in ("GET", "HEAD", "OPTIONS") and needed(method, path) in ("operate", "admin")
+        return self._noting(scope, send) if changes else send
+
+    def _noting(self, scope: Scope, send: Send) -> Send:
+        what, target, identity = f"{scope['method']} {route_of(scope['path'])}", scope["path"], scope[IDENTITY]
+
+        async def noting(message: Any) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                await self._audit.note(identity.tenant, identity.name, what, target, scope.get(DETAIL))
+            await send(message)
+
+        return noting
+
+    def with_headers(self, scope: Scope, send: Send) -> Send:
+        """What sends an answer with HEADERS, where a browser may ask for it."""
+        with contextlib.suppress(LookupError):
+            stream_in(scope["path"])
+            return send
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message.get("headers", ())}
+                more = [header for header in HEADERS if header[0] not in present]
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
+            await send(message)
+
+        return sending
