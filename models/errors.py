@@ -7,6 +7,10 @@ GatewatchError
 ├── CalibrationError   scores from which no threshold can be learned
 ├── EvaluationError    labels that do not fit the recordings, or nothing to evaluate
 └── ArtefactError      an artefact that is missing, damaged or of another format
+    ├── RepositoryError     the repository of models cannot be read or written, or holds something else
+    ├── UnknownModel        no such model, version or alias in it
+    ├── UnfitModel          a version that may not be promoted as it is
+    └── ChangedMeanwhile    somebody else changed the model at the same time
 """
 
 
@@ -36,3 +40,19 @@ class EvaluationError(GatewatchError, ValueError):
 
 class ArtefactError(GatewatchError, RuntimeError):
     """An artefact that is missing, damaged or of another format version."""
+
+
+class RepositoryError(ArtefactError):
+    """A repository of models that cannot be reached, or holds something that it did not write."""
+
+
+class UnknownModel(ArtefactError):
+    """A model, a version or an alias that is not in the repository."""
+
+
+class UnfitModel(ArtefactError):
+    """A version that would not go on with the streams of the one before as they are."""
+
+
+class ChangedMeanwhile(ArtefactError):
+    """A model that somebody else changed between the look at it and the change; look, and do it again."""

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
+from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, model_folder
 from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.service.access.access import Access
@@ -35,7 +35,6 @@ from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
-from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import (
     ForeignValue,
     MethodNotAllowed,
@@ -51,6 +50,7 @@ from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
 from gatewatch.service.http.guard import Guard
 from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, problem_reply, send_reply
+from gatewatch.service.http.model_routes import router as model_router
 from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.readiness import Readiness
@@ -67,10 +67,12 @@ from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.page import page
 from gatewatch.service.runtime import keep_freed_memory
+from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
+from gatewatch.service.storage.rules import RulesStore
 
 TENANTS: Final = 1024
 """Whose names of streams are kept; of more, those that sent longest ago are made anew."""
@@ -132,8 +134,14 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.store_replicas,
         now=lambda: clock.unix_ms() / 1000,
     )
-    decoder = ReadingDecoder(detector.channels, int(settings.future_s * 1000), settings.request_readings)
-    registry = Registry(ServedModel(detector, decoder, settings.history_readings))
+    models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
+    registry = Registry(ServedModel.with_settings(detector, settings), models)
+
+    def serve(artefact: Artefact) -> ServedModel:
+        served = ServedModel.of(artefact, settings)
+        registry.note(served)
+        return served
+
     backoff = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
@@ -187,6 +195,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
                 history_readings=settings.history_readings,
                 rebuild_readings=needed,
             )
+        await models.start()
         batcher.start()
         await readiness.begin()
         watching_keys = asyncio.create_task(keys.run(), name="keys")
@@ -203,6 +212,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
+        await models.stop()
         watching_keys.cancel()
         janitor.cancel()
         feed.stop()
@@ -229,6 +239,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     app.state.parts = Parts(
         settings,
         registry,
+        models,
         store,
         core.inspection,
         lines.encoder,
@@ -242,6 +253,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         clock,
     )
     app.include_router(router)
+    app.include_router(model_router)
     app.include_router(incident_routes.router)
     app.include_router(page.router)
     _answer_problems(app, metrics)
@@ -282,7 +294,7 @@ MEDIA = PROBLEM_JSON.decode()
 
 def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
-    found = [route for route in (*router.routes, *app.router.routes) if isinstance(route, Route)]
+    found = [route for route in (*router.routes, *model_router.routes, *app.router.routes) if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}
     return MethodNotAllowed(request.method, sorted(methods | ({"HEAD"} if "GET" in methods else set())))

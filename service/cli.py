@@ -1,4 +1,4 @@
-"""The command gatewatch: serve, keys, train, scan, evaluate, compare, sign, replay, demo, capacity."""
+"""The command gatewatch: serve, keys, train, models, scan, evaluate, compare, sign, replay, demo, capacity."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gatewatch.service.commands.compare import compare
 from gatewatch.service.commands.demo import demo
 from gatewatch.service.commands.evaluate import evaluate
 from gatewatch.service.commands.keys import keys
+from gatewatch.service.commands.models import app as models
 from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
@@ -44,6 +45,7 @@ def gatewatch(
 
 app.command()(serve)
 app.command()(train)
+app.add_typer(models, name="models")
 app.command("scan")(scan_files)
 app.command()(evaluate)
 app.command()(compare)

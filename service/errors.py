@@ -7,10 +7,15 @@ ServiceError
 │   └── MissingScope         the key may not do this
 ├── UnknownStream       404
 ├── MethodNotAllowed    405
+├── NoRepository        404  models are asked for, and GATEWATCH_MODELS is not set
+├── NoSuchModel         404  no such model, version or alias
 ├── TooSlow             408  head or body not whole in time; the connection is closed
+├── Outdated            412  somebody else changed what the request changes; look, and do it again
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
 ├── InvalidSettings     422  JSON, but not a stream's settings
+├── InvalidRules        422  JSON, but not rules, or rules to models that are not there
+├── UnusableModel       422  a version that cannot be served, or not for the streams of the one before
 ├── AllRejected         422  no reading of the request could be taken, where a setting wants that said so
 ├── TooManyWaiting      429  with Retry-After
 │   └── OverLimit            of the tenant
@@ -19,6 +24,7 @@ ServiceError
 ├── ProviderUnavailable 503  with Retry-After: tokens cannot be verified
 └── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
     │                        sending them again is safe
+    ├── ModelAway            a model cannot be loaded now: its repository is away, or its artefact is damaged
     ├── Contended            other processes kept writing a stream
     ├── PartlyUnavailable    a node of a Redis Cluster is away, with some of the streams
     ├── Superseded           another model has taken the streams over
@@ -119,6 +125,41 @@ class UnsupportedMedia(ServiceError):
     title = "Unsupported media type"
 
 
+class NoRepository(ServiceError):
+    """There are no models but the one of GATEWATCH_MODEL."""
+
+    status = 404
+    title = "No repository of models"
+
+
+class NoSuchModel(ServiceError):
+    """The repository has no such model, version or alias."""
+
+    status = 404
+    title = "Unknown model"
+
+
+class Outdated(ServiceError):
+    """What was changed is not any more what the request, by its If-Match, says it looked at."""
+
+    status = 412
+    title = "Changed meanwhile"
+
+
+class InvalidRules(ServiceError):
+    """What was sent as rules are none, or name a model that is not there."""
+
+    status = 422
+    title = "Invalid rules"
+
+
+class UnusableModel(ServiceError):
+    """A version that is damaged, does not run here, or has other channels than the one before."""
+
+    status = 422
+    title = "Model cannot be served"
+
+
 class InvalidSettings(ServiceError):
     """What was sent as a stream's settings are none."""
 
@@ -180,6 +221,17 @@ class StoreUnavailable(ServiceError):
     status = 503
     title = "Store unavailable"
     headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class ModelAway(StoreUnavailable):
+    """The model that a stream has by its rules cannot be loaded; the others are scored."""
+
+    title = "Model unavailable"
+
+
+def other_channels(stream: StreamKey) -> ModelAway:
+    """For a reading that came before its stream got a model of other channels, and is to be scored after it."""
+    return ModelAway(f"stream {stream.name} got a model of other channels meanwhile; send the readings again")
 
 
 class Contended(StoreUnavailable):

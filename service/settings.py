@@ -52,6 +52,21 @@ class Settings(BaseSettings):
         le=10_000,
         description="of the general model: false alerts that a stream may raise in a week; 1 if not set",
     )
+    models: str | None = Field(
+        None,
+        description="repository of models for rules: a folder, or an fsspec URL as s3://bucket/models",
+    )
+    models_look_s: float = Field(
+        1.0,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="time between looks at the repository, which notice what was promoted there, seconds",
+    )
+    loaded_models: int = Field(1000, ge=1, description="most models of the repository that a process has in memory")
+    loaded_bytes: int = Field(
+        2**30, ge=2**20, description="most memory that they take in a process, bytes; what is longest unused is dropped"
+    )
     redis_url: str | None = Field(
         None,
         description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; without it, a private one is "

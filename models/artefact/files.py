@@ -4,6 +4,7 @@
     weights.safetensors   the same parameters by name, for further training and for reading
     manifest.json         everything the service needs to know, the SHA-256 of the files beside it, and its own
     MODEL_CARD.md         the same for people
+    canary.json           readings and the scores this model gives them, see models/detectors/canary.py; may be absent
 
 Nothing in it is ever unpickled.
 """
@@ -17,7 +18,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, get_args
@@ -33,6 +34,7 @@ READ_VERSIONS = get_args(Format)
 """What is written, and what is read: 3 keeps no tails."""
 
 GRAPH, WEIGHTS, MANIFEST, CARD = "model.onnx", "weights.safetensors", "manifest.json", "MODEL_CARD.md"
+CANARY = "canary.json"
 LARGEST_FILE = 256 * 2**20
 LARGEST_MANIFEST = 32 * 2**20
 MOST_CHANNELS = 4096
@@ -185,11 +187,13 @@ class Artefact:
         manifest: what it says of itself.
         graph: the ONNX graph of one step.
         digest: 8 bytes that identify it: the beginning of `manifest_hash`, which covers all files.
+        canary: readings and the scores this model gives them, see models/detectors/canary.py.
     """
 
     manifest: Manifest | GeneralManifest
     graph: bytes
     digest: bytes
+    canary: bytes | None = None
 
 
 def record_dtype(fields: Sequence[tuple[Any, ...]]) -> np.dtype[np.void]:
@@ -206,7 +210,14 @@ def require_place(folder: Path) -> None:
         raise ArtefactError(f"{folder} exists and is not an artefact; name another folder")
 
 
-def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: bytes, weights: bytes, card: str) -> None:
+def save_artefact(
+    folder: Path,
+    manifest: Manifest | GeneralManifest,
+    graph: bytes,
+    weights: bytes,
+    card: str,
+    canary: bytes | None = None,
+) -> None:
     """Write an artefact beside its place and rename it there: a kill at any moment leaves it whole, or the one before.
 
     The manifest's hashes are filled in here. An artefact already at `folder` is moved to a hidden folder beside it,
@@ -217,6 +228,8 @@ def save_artefact(folder: Path, manifest: Manifest | GeneralManifest, graph: byt
     """
     require_place(folder)
     contents = {GRAPH: graph, WEIGHTS: weights, CARD: card.encode()}
+    if canary is not None:
+        contents[CANARY] = canary
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     complete = manifest.model_copy(update={"files": hashes}).model_dump()
     complete["manifest_sha256"] = manifest_hash(complete)
@@ -286,49 +299,67 @@ def load_artefact(folder: Path, trust: Signed | None = None) -> Artefact:
         ArtefactError: names the file, what was found and what was expected.
     """
     folder = standing(folder)
-    raw = read_file(folder / MANIFEST, LARGEST_MANIFEST)
+    trusted = None if trust is None else lambda sha256: trust.require(folder, sha256)
+    return artefact_from(lambda name, most: read_file(folder / name, most), f"{folder}{os.sep}", trusted)
+
+
+def artefact_from(
+    read: Callable[[str, int], bytes], place: str, trusted: Callable[[str], None] | None = None
+) -> Artefact:
+    """Verify an artefact whose files are read one by one, from wherever they are.
+
+    Args:
+        read: the content of a file by its name and the most bytes it may have; raises ArtefactError.
+        place: where the files are, as errors begin.
+        trusted: is given the hash of the manifest, and raises ArtefactError where nobody trusted has signed it.
+
+    Raises:
+        ArtefactError: names the file, what was found and what was expected.
+    """
+    where = f"{place}{MANIFEST}"
+    raw = read(MANIFEST, LARGEST_MANIFEST)
     try:
         content = json.loads(raw)
         version = content.get("format_version") if isinstance(content, dict) else None
     except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{folder / MANIFEST}: not JSON: {error}; train or copy the artefact again") from error
+        raise ArtefactError(f"{where}: not JSON: {error}; train or copy the artefact again") from error
     if version not in READ_VERSIONS:
-        raise ArtefactError(
-            f"{folder / MANIFEST}: format version {version!r}; this gatewatch reads "
-            f"{' and '.join(map(str, READ_VERSIONS))}: train again"
-        )
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        advice = "it is from a newer gatewatch: upgrade this one" if newer else "train again"
+        read = " and ".join(map(str, READ_VERSIONS))
+        raise ArtefactError(f"{where}: format version {version!r}; this gatewatch reads {read}: {advice}")
     try:
         own, said = manifest_hash(content), str(content.get("manifest_sha256"))
     except RecursionError as error:
-        raise ArtefactError(f"{folder / MANIFEST}: nested too deep; train or copy the artefact again") from error
+        raise ArtefactError(f"{where}: nested too deep; train or copy the artefact again") from error
     if own != said:
         raise ArtefactError(
-            f"{folder / MANIFEST}: its SHA-256 is {own[:12]}…, it says {said[:12]}…: "
+            f"{where}: its SHA-256 is {own[:12]}…, it says {said[:12]}…: "
             "the manifest is damaged or was edited; copy or train the artefact again"
         )
-    if trust is not None:
-        trust.require(folder, own)
+    if trusted is not None:
+        trusted(own)
     try:
         general = content.get("kind") == "general"
         manifest = GeneralManifest.model_validate(content) if general else Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArtefactError(f"{folder / MANIFEST}: {where}: {first['msg']} (found {first['input']!r:.60})") from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise ArtefactError(f"{where}: {field}: {first['msg']} (found {first['input']!r:.60})") from error
     if isinstance(manifest, Manifest):
         names = [channel.name for channel in manifest.channels]
         if len(set(names)) != len(names):
-            raise ArtefactError(f"{folder / MANIFEST}: channel names must differ; found {names}")
+            raise ArtefactError(f"{where}: channel names must differ; found {names}")
     files = {}
-    for name in (GRAPH, WEIGHTS, CARD):
-        files[name] = read_file(folder / name)
+    for name in (GRAPH, WEIGHTS, CARD, *([CANARY] if CANARY in manifest.files else [])):
+        files[name] = read(name, LARGEST_FILE)
         found = hashlib.sha256(files[name]).hexdigest()
         if found != manifest.files.get(name):
             raise ArtefactError(
-                f"{folder / name}: SHA-256 is {found[:12]}…, the manifest says {str(manifest.files.get(name))[:12]}…: "
+                f"{place}{name}: SHA-256 is {found[:12]}…, the manifest says {str(manifest.files.get(name))[:12]}…: "
                 "the file is damaged or from another artefact; copy or train it again"
             )
-    return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8])
+    return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8], files.get(CANARY))
 
 
 def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:

@@ -31,6 +31,14 @@ def tell(text: str) -> None:
     print(visible(text))
 
 
+def tell_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of texts below a header, in columns as wide as what stands in them."""
+    shown = [[one_line(text) for text in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
 def warn(text: str) -> None:
     """Print what is to be known beside it, on standard error."""
     _errors.print(visible(text), markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from gatewatch.models.recordings.recording import Source
 from gatewatch.models.text import listed
 from gatewatch.service.cli_support.oddities import Missing
 from gatewatch.service.cli_support.origins import Origin
+from gatewatch.service.cli_support.repository import By, IntoModel, Models, Note, open_repository, user
 from gatewatch.service.cli_support.terminal import sensors, tell, training_progress, warn
 from gatewatch.service.cli_support.trainings import extra_needed, require_change, say, train_config, train_detector
 from gatewatch.service.cli_support.tuning import search
@@ -43,6 +45,9 @@ def train(
         list[Path] | None, typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the artefact to write")] = None,
+    into: Annotated[
+        str | None, typer.Option(help="model of the repository to add the artefact to, as its next version")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what is odd about the recordings")] = False,
     architecture: Annotated[str, typer.Option(help="lstm, gru, ...; an unknown one lists them all")] = "lstm",
     layers: Annotated[int, typer.Option(help="layers on top of each other")] = 2,
@@ -91,10 +96,19 @@ def train(
         str, typer.Option(help="with --from-prometheus: series with the same value of it are one stream")
     ] = "instance",
     missing: Missing = None,
+    models: Models = None,
+    by: By = None,
+    note: Note = "",
 ) -> None:
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
-    if (out is None) != check:
-        raise GatewatchError("expected either --out FOLDER, to train, or --check, to look at the recordings only")
+    if (out is not None) + (into is not None) + check != 1:
+        raise GatewatchError(
+            "expected one of: --out FOLDER or --into MODEL, to train, or --check, to look at the recordings only"
+        )
+    if into is None and (models or by or note):
+        raise GatewatchError("--models, --by and --note are of --into; expected --into MODEL beside them")
+    if into is not None and one_model_per != "all":
+        raise GatewatchError(f"--into is of one model; found --one-model-per {one_model_per}")
     if report is not None and one_model_per != "all":
         raise GatewatchError(f"--report is of one model; found --one-model-per {one_model_per}")
     if study is not None and tune is None:
@@ -116,19 +130,21 @@ def train(
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
         import gatewatch.models.training.trained.train  # noqa: F401
+    into_model = None if into is None else IntoModel(open_repository(models), into, by or user(), note)
     groups = origin.gather(one_model_per)
-    if out is None:
+    if check:
         _say_what_is_odd(groups, config)
         return
-    if one_model_per != "all" and (out / MANIFEST).exists():
-        raise GatewatchError(f"{out} is an artefact; --one-model-per {one_model_per} needs a folder for several")
-    for name in groups:
-        require_place(out / name)
-    if start_from is not None:
-        _train_general_on(groups[""], config, start_from, out)
-        return
-    study = study or Path(f"{out}-study")
-    _train_each(groups, _Training(config, out, units, checkpoint, tune, study, report))
+    with into_model.folder() if into_model else contextlib.nullcontext(out or Path()) as folder:
+        if one_model_per != "all" and (folder / MANIFEST).exists():
+            raise GatewatchError(f"{folder} is an artefact; --one-model-per {one_model_per} needs a folder for several")
+        for name in groups:
+            require_place(folder / name)
+        if start_from is not None:
+            _train_general_on(groups[""], config, start_from, folder, into or str(folder))
+        else:
+            study = study or Path(f"{into or folder}-study")
+            _train_each(groups, _Training(config, folder, into, units, checkpoint, tune, study, report))
 
 
 def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
@@ -138,7 +154,7 @@ def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
         tell("\n".join([*([f"{name}:"] if name else []), *prepare(recordings, config).suitability.lines()]))
 
 
-def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path) -> None:
+def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path, title: str) -> None:
     from gatewatch.models.training.general.finetune import finetune
     from gatewatch.models.training.processes import joined_processes
 
@@ -148,7 +164,7 @@ def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder:
         with training_progress(config.epochs) as show:
             tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
     tuned.save(out)
-    tell(f"{out}: {tuned.verdict()}")
+    tell(f"{title}: {tuned.verdict()}")
 
 
 @dataclass(frozen=True)
@@ -157,6 +173,7 @@ class _Training:
 
     config: TrainConfig
     out: Path
+    into: str | None
     units: dict[str, str]
     checkpoint: Path | None
     tune: int | None
@@ -198,7 +215,7 @@ class _Training:
         trained = train_detector(recordings, config, units, checkpoint, processes, on_examined)
         if not processes.leads:
             return
-        _save(trained, self.out / name)
+        _save(trained, self.out / name, self.into or str(self.out / name))
         if self.report is not None:
             from gatewatch.models.training.report import write_report
 
@@ -239,13 +256,13 @@ def _train_each(groups: Groups, training: _Training) -> None:
         raise GatewatchError(f"{len(failed)} of {len(groups)} models could not be trained: {reasons}")
 
 
-def _save(trained: Trained, out: Path) -> None:
+def _save(trained: Trained, out: Path, title: str) -> None:
     trained.save(out)
     calibration, training = trained.manifest.calibration, trained.manifest.training
     if training["too_short_and_left_out"]:
         warn(f"too short, left out: {listed(training['too_short_and_left_out'])}")
     tell(
-        f"{out}: {training['readings']} readings of {training['recordings']} recordings, held-out loss "
+        f"{title}: {training['readings']} readings of {training['recordings']} recordings, held-out loss "
         f"{training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
         f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"
     )

@@ -52,9 +52,10 @@ def build_core(
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
     books, incidents = Bookkeeping(metrics, store, clock), Recorder(store)
-    loader = Loader(store, takeover, StreamLimits(store, most_streams, pace))
-    sessions = Sessions(store, loader, metrics, clock, save_attempts)
-    corrector = Corrector(store, loader, incidents, books, metrics, backoff, clock, save_attempts, correcting_ms)
+    loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace))
+    sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
+    correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
+    corrector = Corrector(models, store, loader, incidents, books, *correcting)
     repeats = Repeats(store, books, corrector, sessions)
-    scorer = Scorer(store, loader, repeats, incidents, books, backoff, takeover, metrics, clock, save_attempts)
+    scorer = Scorer(models, store, loader, repeats, incidents, books, backoff, takeover, metrics, clock, save_attempts)
     return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)

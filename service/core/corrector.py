@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -25,12 +25,12 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode, encode_kept
-from gatewatch.service.core.readings import NO_SEQ, Batch, Model
+from gatewatch.service.core.readings import NO_SEQ, Batch, Model, Models
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
+from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
@@ -127,6 +127,7 @@ class Corrector:
 
     def __init__(
         self,
+        models: Models,
         store: Store,
         loader: Loader,
         incidents: Recorder,
@@ -143,6 +144,7 @@ class Corrector:
             attempts: to save a stream that other processes write.
             waiting_ms: most time that corrections ahead of a late reading may take.
         """
+        self._models = models
         self._store = store
         self._loader = loader
         self._incidents = incidents
@@ -254,9 +256,13 @@ class Corrector:
         streams, store = list(joining), self._store
         packed = await store.load(streams)
         loaded = await self._loader.load(model, streams, packed)
+        if loaded.moved:
+            for stream, waiting in joining.items():
+                await self._wait_anew(stream, waiting.late, waiting.attempts, stream in loaded.moved)
+            return
         earlier = await store.load_earlier(streams)
         rings = await store.load_histories(streams)
-        late = [joining[stream].late for stream in streams]
+        late = [_for_model(joining[stream].late, model) for stream in streams]
         begun = await asyncio.to_thread(
             lambda: [
                 self._place(model, loaded, row, *of_one)
@@ -277,6 +283,19 @@ class Corrector:
                 self._under_way[stream] = job
             if twins:
                 self._wait(stream, twins, int(loaded.records["readings"][row]))
+
+    async def _wait_anew(self, stream: StreamKey, late: list[_Late], attempts: int, moved: bool) -> None:
+        """Have late readings wait again; with `moved`, for the model that their stream has by now."""
+        if moved:
+            try:
+                model = await self._models.of(stream)
+                if not late[0].batch.fits(model):
+                    raise other_channels(stream)
+            except StoreUnavailable as error:
+                self._fail(late, error)
+                return
+            late = _for_model(late, model)
+        self._wait(stream, late, late[0].batch.model.stepper.slots, attempts)
 
     def _place(
         self, model: Model, loaded: LoadedBatch, row: int, kept: Sequence[bytes], ring: bytes, late: list[_Late]
@@ -353,6 +372,12 @@ class Corrector:
         began, streams = self._clock.monotonic(), [job.stream for job in jobs]
         async with self._store.begin(streams) as work:
             loaded = await self._loader.load(model, streams, work.packed)
+            if loaded.moved:
+                for job in jobs:
+                    if job.stream in loaded.moved:
+                        del self._under_way[job.stream]
+                        await self._wait_anew(job.stream, job.late, job.attempts, moved=True)
+                return
             moved = [row for row, job in enumerate(jobs) if work.packed[row] != job.packed]
             rings = await self._store.load_histories([streams[row] for row in moved]) if moved else []
             vain = await asyncio.to_thread(
@@ -419,6 +444,14 @@ class Corrector:
 
 def _contended(stream: StreamKey) -> Contended:
     return Contended(f"other processes kept writing stream {stream.name}; send the readings again")
+
+
+def _for_model(late: list[_Late], model: Model) -> list[_Late]:
+    """Late readings in the channels of the model that their stream has."""
+    return [
+        one if one.batch.model is model else replace(one, batch=one.batch.moved([one.place], model), place=0)
+        for one in late
+    ]
 
 
 def _give(late: _Late, answer: Answer) -> None:

@@ -55,10 +55,10 @@ class Inspection:
         packed = await self._store.load(streams)
         found: list[dict[str, Any] | None] = []
         for stream, content, seed in zip(streams, packed, self._store.seeds(streams), strict=True):
-            served = self._models.of(stream)
             if part := state.stream_part(content or b"", seed):
-                record, model = part[0][0], part[2][: len(served.detector.digest)].hex()
+                record, model = part[0][0], part[2][: state.MODEL_BYTES].hex()
             else:
+                served = await self._models.of(stream)
                 record = (await self._loader.load(served, [stream], [content])).records[0]
                 model = served.detector.name
             unknown = content is None and record["readings"] == 0
@@ -67,7 +67,7 @@ class Inspection:
 
     async def recent(self, stream: StreamKey, encoder: Encoder) -> list[Kept]:
         """The stream's last readings, oldest first."""
-        served = self._models.of(stream)
+        served = await self._models.of(stream)
         packed = await self._store.load([stream])
         (seed,) = self._store.seeds([stream])
         if part := state.stream_part(packed[0] or b"", seed):
@@ -99,11 +99,14 @@ class Inspection:
             BadRequest: it would be one stream too many.
             Contended: other processes kept writing it.
         """
-        served = self._models.of(stream)
+        served = await self._models.of(stream)
         try:
             for _ in range(self._attempts):
                 async with self._store.begin([stream]) as work:
                     loaded = await self._loader.load(served, [stream], work.packed)
+                    if loaded.moved:
+                        served = await self._models.of(stream)
+                        continue
                     await self._loader.admit(loaded)
                     if loaded.excess:
                         raise BadRequest(self._loader.refusal)
@@ -118,7 +121,7 @@ class Inspection:
 
     async def restart_sequence(self, stream: StreamKey) -> bool:
         """Let a stream's sender count anew from its next reading on. False if there is no stream."""
-        return await self._sessions.restart(self._models.of(stream), stream)
+        return await self._sessions.restart(await self._models.of(stream), stream)
 
 
 def _shown(stream: StreamKey, kept: Entries, layout: Layout, channels: tuple[str, ...], encoder: Encoder) -> list[Kept]:

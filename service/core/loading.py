@@ -12,7 +12,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
-from gatewatch.service.core.readings import Model
+from gatewatch.service.core.readings import Model, Models
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.recovery import Lost, recover
 from gatewatch.service.core.store import Store
@@ -41,6 +41,7 @@ class LoadedBatch:
         new: rows of new streams.
         excess: those of them that are more than there may be.
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
+        moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
     """
 
     streams: list[StreamKey]
@@ -53,12 +54,14 @@ class LoadedBatch:
     new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
     overwritten: set[StreamKey] = field(default_factory=set)
+    moved: set[StreamKey] = field(default_factory=set)
 
 
 class Loader:
     """Makes states of what a store holds; gives streams whose record is absent, or of no use, another one."""
 
-    def __init__(self, store: Store, takeover: Takeover, limits: StreamLimits) -> None:
+    def __init__(self, models: Models, store: Store, takeover: Takeover, limits: StreamLimits) -> None:
+        self._models = models
         self._store = store
         self._takeover = takeover
         self._limits = limits
@@ -69,13 +72,15 @@ class Loader:
     ) -> LoadedBatch:
         """The states of streams from their records as bytes.
 
+        Where other models wrote records, the newest rules say whether their streams move to this one.
+
         Args:
             sound: they were written by this process, and need no look.
         """
         stepper = model.stepper
         usual, size = stepper.usual, stepper.record.itemsize
         seeds = self._store.seeds(streams)
-        if sound:
+        if sound and state.of_model(packed, stepper.record, model.detector.digest):
             written = cast("Sequence[bytes]", packed)
             records = state.sound([p[:size] for p in written], stepper.record)
             layouts = [state.layout_in(p, usual, size) for p in written]
@@ -85,6 +90,12 @@ class Loader:
         )
         loaded = LoadedBatch(streams, seeds, [state.fence_of(p) for p in packed], records, layouts)
         self._takeover.check(records["takeover"])
+        others = [row for row, flaw in flaws.items() if flaw == "model"]
+        if others:
+            moved = await self._models.moved(model, [streams[row] for row in others])
+            loaded.moved = {streams[others[at]] for at in moved}
+            if loaded.moved:
+                return loaded
         rows = [row for row in range(len(streams)) if row not in flaws]
         stale = await self.first_look.stale(stepper, rows, streams, seeds, layouts, records)
         flaws |= dict.fromkeys(stale, "stale")

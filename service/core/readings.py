@@ -26,8 +26,14 @@ LARGEST_SEQ: Final = 2**53
 class Models(Protocol):
     """What the core asks of whatever knows which model scores which stream."""
 
-    def of(self, stream: StreamKey) -> Model:
-        """The model that scores a stream."""
+    async def of(self, stream: StreamKey) -> Model:
+        """The model that scores a stream. Raises ModelAway where it cannot be had now."""
+
+    async def moved(self, model: Model, streams: Sequence[StreamKey]) -> list[int]:
+        """Which of some streams, whose records are another model's, do not have this one by the newest rules.
+
+        The others move to it now. Raises StoreUnavailable where the rules cannot be seen.
+        """
 
 
 class Model(Protocol):
@@ -104,6 +110,18 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.streams)
+
+    def fits(self, model: Model) -> bool:
+        """Whether another model has all channels that the readings may have."""
+        return set(self.model.detector.channels) <= set(model.detector.channels)
+
+    def moved(self, places: Sequence[int], model: Model) -> Batch:
+        """The readings at these places for another model, which has to fit, in its order of channels."""
+        channels = model.detector.channels
+        values = np.full((len(places), len(channels)), np.nan)
+        values[:, [channels.index(channel) for channel in self.model.detector.channels]] = self.values[places]
+        encoders, streams = [self.encoders[at] for at in places], [self.streams[at] for at in places]
+        return Batch(model, streams, self.timestamps_ms[places], self.seqs[places], values, encoders)
 
 
 def grouped(parts: Sequence[Part]) -> list[tuple[Batch, Sequence[int]]]:

@@ -54,6 +54,9 @@ STREAM_VERSION: Final = 1
 WHOLE: Final = 0x2144DF1C
 """The CRC-32 of anything that ends in its own CRC-32, whatever both are started from."""
 
+MODEL_BYTES: Final = 8
+"""Of a model's digest, at the beginning of the model part."""
+
 _HEADER: Final = 14
 FENCE: Final = slice(_HEADER, _HEADER + 30)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
@@ -199,6 +202,12 @@ def unpack(
 def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
     """(B,) records from the fixed parts of bytes that need no check."""
     return np.frombuffer(bytearray().join(packed), dtype)
+
+
+def of_model(packed: Sequence[bytes | None], dtype: np.dtype[Any], model: bytes) -> bool:
+    """Whether sound records are all of this model, so that the dtype is theirs."""
+    at = _landmarks(dtype)[1]
+    return all(p is not None and p[at : at + 8] == model for p in packed)
 
 
 def fence_of(packed: bytes | None) -> bytes:

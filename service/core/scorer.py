@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,12 +15,13 @@ from gatewatch.service.core.bookkeeping import Bookkeeping
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode
-from gatewatch.service.core.readings import Batch, Part, grouped
+from gatewatch.service.core.readings import Batch, Model, Models, Part, grouped
 from gatewatch.service.core.repeats import Repeats
 from gatewatch.service.core.sequencing import Round, joined, rounds_of
 from gatewatch.service.core.store import Store
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable
+from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable, other_channels
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
@@ -35,6 +36,7 @@ class Scorer:
 
     def __init__(
         self,
+        models: Models,
         store: Store,
         loader: Loader,
         repeats: Repeats,
@@ -46,6 +48,7 @@ class Scorer:
         clock: Clock,
         save_attempts: int,
     ) -> None:
+        self._models = models
         self._store = store
         self._loader = loader
         self._repeats = repeats
@@ -88,10 +91,12 @@ class Scorer:
     async def _score(self, batch: Batch) -> list[Answer]:
         answers: list[Answer] = [None] * len(batch)
         waiting: Sequence[int] = range(len(batch))
+        moved: set[int] = set()
         try:
             while waiting:
                 try:
-                    return await self._score_until_saved(batch, waiting, answers)
+                    await self._score_until_saved(batch, waiting, answers, moved)
+                    break
                 except PartlyUnavailable as error:  # the others go on without those that it affects
                     affected = {place for place in waiting if error.affects(batch.streams[place])}
                     if not affected:
@@ -99,17 +104,54 @@ class Scorer:
                     for place in affected:
                         answers[place] = error
                     waiting = [place for place in waiting if place not in affected]
-            return answers
+                    moved -= affected
         finally:
             self._loader.over(batch.streams)
+        if moved:
+            for model, places in (await self._by_model(batch, sorted(moved), answers)).values():
+                for place, answer in zip(places, await self._score(batch.moved(places, model)), strict=True):
+                    answers[place] = answer
+        return answers
 
-    async def _score_until_saved(self, batch: Batch, waiting: Sequence[int], answers: list[Answer]) -> list[Answer]:
+    async def _by_model(
+        self, batch: Batch, places: Iterable[int], answers: list[Answer]
+    ) -> dict[int, tuple[Model, list[int]]]:
+        """Readings by the models that their streams have by now; a stream whose model cannot be had gets the error."""
+        groups: dict[int, tuple[Model, list[int]]] = {}
+        models: dict[StreamKey, Model] = {}
+        for place in places:
+            stream = batch.streams[place]
+            try:
+                model = models[stream] = models.get(stream) or await self._models.of(stream)
+            except StoreUnavailable as error:
+                answers[place] = error
+                continue
+            if not batch.fits(model):
+                answers[place] = other_channels(stream)
+            else:
+                groups.setdefault(id(model), (model, []))[1].append(place)
+        return groups
+
+    async def _score_until_saved(
+        self, batch: Batch, waiting: Sequence[int], answers: list[Answer], moved: set[int]
+    ) -> None:
+        """Score those readings of a batch that wait, into `answers`.
+
+        Args:
+            moved: gets the places of readings whose streams have another model by now.
+        """
         left, deep = self._attempts, len(batch)
-        while True:
+        while waiting:
             streams, rounds = rounds_of(batch, waiting)
             began, load = self._clock.monotonic(), self._metrics.stage("load")
             async with self._store.begin(streams, cached=not self._backoff.shares(streams)) as work:
                 loaded = await self._loader.load(batch.model, streams, work.packed, sound=work.from_cache)
+                if loaded.moved:
+                    load.done()
+                    if await work.confirmed(False):
+                        moved.update(place for place in waiting if batch.streams[place] in loaded.moved)
+                        waiting = [place for place in waiting if place not in moved]
+                    continue
                 await self._loader.admit(loaded)
                 self._backoff.loaded(streams, loaded.fences, began)
                 load.done()
@@ -165,8 +207,6 @@ class Scorer:
                     answers[:] = [error if at in contended else answer for at, answer in enumerate(answers)]
                     later.difference_update(contended)
                     left, lost = self._attempts, set()
-            if not lost and not later:
-                return answers
             waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
 
     async def _apply(self, batch: Batch, rounds: list[Round], loaded: LoadedBatch) -> Applied:

@@ -7,7 +7,7 @@ import structlog
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.applying import whole
 from gatewatch.service.core.loading import Loader
-from gatewatch.service.core.readings import NO_SEQ, Model
+from gatewatch.service.core.readings import NO_SEQ, Model, Models
 from gatewatch.service.core.sequencing import is_asked
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
@@ -20,7 +20,10 @@ log = structlog.get_logger(__name__)
 class Sessions:
     """Begins sessions of streams."""
 
-    def __init__(self, store: Store, loader: Loader, metrics: Metrics, clock: Clock, attempts: int) -> None:
+    def __init__(
+        self, models: Models, store: Store, loader: Loader, metrics: Metrics, clock: Clock, attempts: int
+    ) -> None:
+        self._models = models
         self._store = store
         self._loader = loader
         self._metrics = metrics
@@ -40,6 +43,9 @@ class Sessions:
         for _ in range(self._attempts):
             async with self._store.begin([stream]) as work:
                 loaded = await self._loader.load(model, [stream], work.packed)
+                if loaded.moved:
+                    model = await self._models.of(stream)
+                    continue
                 record = loaded.records[0]
                 if loaded.new:
                     return False

@@ -13,6 +13,8 @@ from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.stream_key import StreamKey
 
 if TYPE_CHECKING:
+    from gatewatch.service.doors.reading_decoder import ReadingDecoder
+    from gatewatch.service.doors.routing import RoutingDecoder
     from gatewatch.service.serving.served_model import ServedModel
 
 STREAM_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -43,12 +45,19 @@ class Context(msgspec.Struct, frozen=True, gc=False):
         names: of the tenant's streams.
         stream: that of the path, for readings that name none; a reading that names another is rejected.
         now_ms: the service's clock.
+        routing: decodes where streams have models of their own.
     """
 
     model: ServedModel
     names: StreamNames
     stream: str | None
     now_ms: int
+    routing: RoutingDecoder | None = None
+
+    @property
+    def decoder(self) -> ReadingDecoder | RoutingDecoder:
+        """Makes readings of items."""
+        return self.routing or self.model.decoder
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):
@@ -73,21 +82,6 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
         return [self.refused[at] if at in self.refused else next(rest) for at in range(len(self))]
 
 
-def joined(parts: Sequence[Decoded], model: ServedModel) -> Decoded:
-    """The parts of a body as one; `model`: of its readings."""
-    if len(parts) == 1:
-        return parts[0]
-    whole, refused, items = Readings(model, [], [], [], []), dict[int, Refused](), 0
-    for part in parts:
-        whole.streams.extend(part.readings.streams)
-        whole.timestamps_ms.extend(part.readings.timestamps_ms)
-        whole.seqs.extend(part.readings.seqs)
-        whole.values.extend(part.readings.values)
-        refused |= {items + at: why for at, why in part.refused.items()}
-        items += len(part)
-    return Decoded(whole, refused)
-
-
 class Form(NamedTuple):
     """How the answers to a body are put together.
 
@@ -100,6 +94,56 @@ class Form(NamedTuple):
     join: Callable[[Sequence[Encoded]], bytes]
 
 
+class Part(NamedTuple):
+    """The items of a body that are of one model, and where they stand among all of its items; [] if they are all."""
+
+    decoded: Decoded
+    places: list[int]
+
+
+class Mixed(msgspec.Struct, frozen=True):
+    """N items of a body, or of a part of one, that are of several models."""
+
+    parts: list[Part]
+
+    def __len__(self) -> int:
+        return sum(len(decoded) for decoded, _ in self.parts)
+
+
+def by_model(parts: Sequence[Decoded | Mixed]) -> list[Part]:
+    """The items of a body that was decoded in parts: one part for each model."""
+    if len(parts) == 1 and isinstance(only := parts[0], Decoded):
+        return [Part(only, [])]
+    groups: dict[int, Part] = {}
+    items = 0
+    for part in parts:
+        of_models = part.parts if isinstance(part, Mixed) else [Part(part, list(range(len(part))))]
+        for decoded, places in of_models:
+            readings = decoded.readings
+            whole = groups.setdefault(
+                id(readings.model), Part(Decoded(Readings(readings.model, [], [], [], []), {}), [])
+            )
+            whole.decoded.readings.streams.extend(readings.streams)
+            whole.decoded.readings.timestamps_ms.extend(readings.timestamps_ms)
+            whole.decoded.readings.seqs.extend(readings.seqs)
+            whole.decoded.readings.values.extend(readings.values)
+            whole.decoded.refused.update({len(whole.places) + at: why for at, why in decoded.refused.items()})
+            whole.places.extend(items + place for place in places)
+        items += len(part)
+    return list(groups.values())
+
+
+def merged(parts: Sequence[Part], answers: Sequence[list[Answer]]) -> list[Answer]:
+    """The answers to all items, from those to the readings of each part."""
+    if len(parts) == 1:
+        return parts[0].decoded.merged(answers[0])
+    whole: list[Answer] = [None] * sum(len(decoded) for decoded, _ in parts)
+    for (decoded, places), of_part in zip(parts, answers, strict=True):
+        for place, answer in zip(places, decoded.merged(of_part), strict=True):
+            whole[place] = answer
+    return whole
+
+
 class Opened(NamedTuple):
     """A body that is decoded part by part; each takes some milliseconds, so that others have their turn in between.
 
@@ -108,7 +152,7 @@ class Opened(NamedTuple):
     """
 
     form: Form
-    parts: Iterator[Decoded]
+    parts: Iterator[Decoded | Mixed]
 
 
 class Door(Protocol):
@@ -121,7 +165,7 @@ class Door(Protocol):
     def takes(self, media_type: str) -> bool:
         """Whether bodies of a content type, in lower case and without parameters, come through this door."""
 
-    def decode(self, content: bytes, context: Context) -> tuple[Decoded, Form] | None:
+    def decode(self, content: bytes, context: Context) -> tuple[Decoded | Mixed, Form] | None:
         """A small body of readings that are all as they should be, the usual case; None for any other body.
 
         Raises:

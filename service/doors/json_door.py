@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from gatewatch.service.core.outcomes import Encoder
-from gatewatch.service.doors.door import Context, Decoded, Form, Opened
+from gatewatch.service.doors.door import Context, Decoded, Form, Mixed, Opened
 from gatewatch.service.doors.json_parts import Array, opened
 from gatewatch.service.doors.json_problems import kind, lenient_json
 from gatewatch.service.doors.json_results import JsonEncoder
@@ -52,11 +52,11 @@ class JsonDoor:
         """Whether it is read as JSON."""
         return is_json(media_type)
 
-    def decode(self, content: bytes, context: Context) -> tuple[Decoded, Form] | None:
+    def decode(self, content: bytes, context: Context) -> tuple[Decoded | Mixed, Form] | None:
         """A small body of readings without a flaw; None for any other."""
         if len(content) > PART_BYTES:
             return None
-        decoder = context.model.decoder
+        decoder = context.decoder
         try:
             if content.lstrip()[:1] == b"[":
                 items, form = decoder.many.decode(content), ARRAY
@@ -69,15 +69,15 @@ class JsonDoor:
 
     def open(self, content: bytes, context: Context) -> Opened:
         """Any other body. Raises BadRequest."""
-        body = opened(content, False, context.model.decoder.part_bytes)
+        body = opened(content, False, context.decoder.part_bytes)
         if body.form == "lines":
             return self._lines.open(content, context)
         if body.form == "object":
             return Opened(OBJECT, self._object(body.content, context))
         return Opened(ARRAY, self._array(body.content, context))
 
-    def _object(self, content: bytes, context: Context) -> Iterator[Decoded]:
-        decoder = context.model.decoder
+    def _object(self, content: bytes, context: Context) -> Iterator[Decoded | Mixed]:
+        decoder = context.decoder
         if len(content) > decoder.part_bytes:
             raise TooLarge(f"the body is one value of more than {decoder.part_bytes} bytes, which no reading needs")
         item = lenient_json(content)
@@ -85,8 +85,8 @@ class JsonDoor:
             raise BadRequest(f"the body is {kind(item)}; expected an array of readings, or one reading as an object")
         yield decoder.columns([decoder.convert(item)], context)
 
-    def _array(self, content: bytes, context: Context) -> Iterator[Decoded]:
-        decoder = context.model.decoder
+    def _array(self, content: bytes, context: Context) -> Iterator[Decoded | Mixed]:
+        decoder = context.decoder
         array, count = Array(content, decoder.part_bytes), 0
         whole = len(content) <= decoder.part_bytes
         while not array.ended:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from gatewatch.service.core.outcomes import Encoder
-from gatewatch.service.doors.door import Context, Decoded, Form, Opened
+from gatewatch.service.doors.door import Context, Decoded, Form, Mixed, Opened
 from gatewatch.service.doors.json_parts import lines_of, opened
 from gatewatch.service.doors.json_results import JsonEncoder
 from gatewatch.service.doors.reading_decoder import PART_BYTES, PART_READINGS
@@ -33,11 +33,11 @@ class NdjsonDoor:
         """Whether it is one of the names of NDJSON."""
         return media_type in MEDIA_TYPES
 
-    def decode(self, content: bytes, context: Context) -> tuple[Decoded, Form] | None:
+    def decode(self, content: bytes, context: Context) -> tuple[Decoded | Mixed, Form] | None:
         """A small body of readings without a flaw; None for any other."""
         if len(content) > PART_BYTES:
             return None
-        decoder = context.model.decoder
+        decoder = context.decoder
         try:
             items = [decoder.one.decode(line) for line in content.split(b"\n") if line.strip()]
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -49,10 +49,10 @@ class NdjsonDoor:
 
     def open(self, content: bytes, context: Context) -> Opened:
         """Any other body. Raises BadRequest."""
-        return Opened(LINES, self._parts(opened(content, True, context.model.decoder.part_bytes).content, context))
+        return Opened(LINES, self._parts(opened(content, True, context.decoder.part_bytes).content, context))
 
-    def _parts(self, content: bytes, context: Context) -> Iterator[Decoded]:
-        decoder, count = context.model.decoder, 0
+    def _parts(self, content: bytes, context: Context) -> Iterator[Decoded | Mixed]:
+        decoder, count = context.decoder, 0
         for lines in lines_of(content, decoder.part_bytes):
             count += len(lines)
             decoder.check_count(count, len(content) > decoder.part_bytes)

@@ -17,15 +17,17 @@ from gatewatch.service.access.access import IDENTITY, Access
 from gatewatch.service.access.quotas import Quotas
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer, Encoder, Refused
-from gatewatch.service.doors.door import Context, Decoded, Door, Form, StreamNames, joined
+from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, StreamNames, by_model, merged
 from gatewatch.service.doors.json_door import is_json
+from gatewatch.service.doors.routing import RoutingDecoder
 from gatewatch.service.errors import AllRejected, BadRequest, ServiceError, UnsupportedMedia, problem
 from gatewatch.service.http.bodies import FREE_BYTES, Bodies, ClientGone, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
-from gatewatch.service.serving.registry import Registry
+from gatewatch.service.serving.registry import Held, ModelNeeded, Registry
+from gatewatch.service.serving.served_model import ServedModel
 
 log = structlog.get_logger(__name__)
 
@@ -137,34 +139,78 @@ class Ingest:
         """
         door = self._door(content_type)
         self._batcher.check_room()
-        context = Context(self._registry.default, self._names(tenant), stream, self._clock.unix_ms())
-        read = door.decode(content, context)
+        needed = None
+        try:
+            context = self._context(tenant, stream, {})
+            read = door.decode(content, context)
+        except ModelNeeded as error:
+            context, read, needed = self._context_of(tenant, self._registry.default, stream), None, error
         if read is not None:
             decoded, form = read
-            if decoded.refused:
+            if isinstance(decoded, Mixed) or decoded.refused:
                 return Pending(asyncio.ensure_future(self._take([decoded], door.encoder, tenant)), form, door.encoder)
             self._quotas.take(tenant, len(decoded))
             return Pending(self._batcher.take(decoded.readings, door.encoder), form, door.encoder)
         opened = door.open(content, context)
-        return Pending(
-            asyncio.ensure_future(self._take_in_parts(opened.parts, door.encoder, tenant)), opened.form, door.encoder
-        )
 
-    async def _take_in_parts(self, parts: Iterator[Decoded], encoder: Encoder, tenant: str) -> list[Answer]:
-        decoded: list[Decoded] = []
-        async with self._decoding:
-            for part in parts:
-                decoded.append(part)
-                await asyncio.sleep(0)
-        return await self._take(decoded, encoder, tenant)
+        def again(held: Held) -> Iterator[Decoded | Mixed]:
+            return door.open(content, self._context(tenant, stream, held)).parts
 
-    async def _take(self, parts: list[Decoded], encoder: Encoder, tenant: str) -> list[Answer]:
+        answers = self._take_in_parts(None if needed else opened.parts, again, door.encoder, tenant)
+        return Pending(asyncio.ensure_future(answers), opened.form, door.encoder)
+
+    def _context(self, tenant: str, stream: str | None, held: Held) -> Context:
+        """What a door must know of a request. Raises ModelNeeded, as the door does while it decodes."""
+        registry = self._registry
+        if registry.is_single:
+            return self._context_of(tenant, registry.default, stream)
+        if stream is not None:
+            return self._context_of(tenant, registry.at_hand(held, stream), stream)
+        routing = RoutingDecoder(registry.chooser(held), registry.default.decoder, registry.part_bytes)
+        return self._context_of(tenant, registry.default, stream, routing)
+
+    def _context_of(
+        self, tenant: str, model: ServedModel, stream: str | None, routing: RoutingDecoder | None = None
+    ) -> Context:
+        return Context(model, self._names(tenant), stream, self._clock.unix_ms(), routing)
+
+    async def _take_in_parts(
+        self,
+        parts: Iterator[Decoded | Mixed] | None,
+        again: Callable[[Held], Iterator[Decoded | Mixed]],
+        encoder: Encoder,
+        tenant: str,
+    ) -> list[Answer]:
+        """Decode a body part by part, anew with each model that is found to be needed, and have it scored.
+
+        Args:
+            parts: to begin with; None where it is known already that a model is needed.
+            again: the parts, decoded with models that are held.
+        """
+        held: Held = {}
+        while True:
+            decoded: list[Decoded | Mixed] = []
+            try:
+                async with self._decoding:
+                    for part in parts or again(held):
+                        decoded.append(part)
+                        await asyncio.sleep(0)
+                return await self._take(decoded, encoder, tenant)
+            except ModelNeeded as error:
+                needed, parts = error, None
+            await self._registry.hold(needed, held)
+
+    async def _take(self, decoded: Sequence[Decoded | Mixed], encoder: Encoder, tenant: str) -> list[Answer]:
         """Have scored what can be; the answers to all items of the parts."""
-        whole = joined(parts, self._registry.default)
-        self._batcher.check_room(len(whole))
-        self._quotas.take(tenant, len(whole))
-        answers = whole.merged(await self._batcher.take(whole.readings, encoder))
-        self._metrics.answered("rejected", len(whole.refused))
+        items = sum(map(len, decoded))
+        self._batcher.check_room(items)
+        self._quotas.take(tenant, items)
+        parts = by_model(decoded)
+        taken = [self._batcher.take(part.decoded.readings, encoder) for part in parts]
+        if len(taken) > 1:
+            await asyncio.wait(taken)
+        answers = merged(parts, [await of_part for of_part in taken])
+        self._metrics.answered("rejected", sum(len(part.decoded.refused) for part in parts))
         return answers
 
     def reply(self, answers: list[Answer], pending: Pending) -> Reply:
@@ -214,14 +260,14 @@ def _headed(content_type: bytes, body: bytes) -> Headers:
     return [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
 
 
-async def json_body(scope: Scope, receive: Receive, bodies: Bodies) -> bytes:
-    """The body of a request that takes one small JSON value."""
+async def json_body(scope: Scope, receive: Receive, bodies: Bodies, most: int = SETTINGS_BYTES) -> bytes:
+    """The body of a request that takes one JSON value of at most so many bytes."""
     headers = headers_of(scope)
     media = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     if not is_json(media):
         raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json")
     try:
-        with bodies.of(headers, SETTINGS_BYTES) as body:
+        with bodies.of(headers, most) as body:
             return await body.read(receive)
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None

@@ -12,8 +12,10 @@ from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
+from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
+from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
 
@@ -167,12 +169,10 @@ def complete(document: Described, is_open: bool) -> Described:
     schemas = msgspec.json.schema_components(
         (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
     )[1]
-    document.setdefault("components", {})["schemas"] = {
-        "Problem": _PROBLEM,
-        "StreamSettings": StreamSettings.model_json_schema(),
-        **{kind.__name__: kind.model_json_schema() for kind in (Answer, LabelAnswer, NoteAnswer)},
-        **schemas,
-    }
+    for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer):
+        schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
+        schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
+    document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}
     document["components"]["securitySchemes"] = CREDENTIALS
     for path, methods in document["paths"].items():
         for method, operation in methods.items():

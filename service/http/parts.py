@@ -18,7 +18,9 @@ from gatewatch.service.http.ingest import Ingest
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
+from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
+from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 
@@ -29,6 +31,7 @@ class Parts:
 
     settings: Settings
     registry: Registry
+    models: Models[ServedModel]
     store: StateStore
     inspection: Inspection
     encoder: Encoder

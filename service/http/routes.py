@@ -304,7 +304,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     parts = parts_of(request)
     if parts.drain.began:
         raise Draining("the service is about to stop; what is sent until then is still answered")
-    warnings = await parts.readiness.look()
+    warnings = [*await parts.readiness.look(), *parts.models.warnings()]
     if request.scope[IDENTITY] is None:
         return {"status": "ready"}
     return {"status": "ready", "model": parts.registry.default.name, **({"warnings": warnings} if warnings else {})}

@@ -118,6 +118,24 @@ class Metrics:
             "Number of the takeover that this service scores under; 0 once another model has taken over.",
             registry=registry,
         )
+        self._models = Gauge(
+            "gatewatch_models_loaded",
+            "Models of the repository in memory, over all processes.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._models_bytes = Gauge(
+            "gatewatch_models_bytes",
+            "Memory that they take, about.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._models_refused = Counter(
+            "gatewatch_models_refused", "Versions that could not be served; the one before went on.", registry=registry
+        )
+        self._rules = Gauge(
+            "gatewatch_rules_number", "Number of the rules that this process goes by.", registry=registry
+        )
         self._model = Gauge(
             "gatewatch_model_info",
             "1 for the model in use.",
@@ -266,6 +284,19 @@ class Metrics:
     def takeover(self, number: int) -> None:
         """The process scores under this number; 0 if it does not score any more."""
         self._takeover.set(number)
+
+    def models_loaded(self, models: int, size: int) -> None:
+        """So many models of the repository are in memory, and take so many bytes."""
+        self._models.set(models)
+        self._models_bytes.set(size)
+
+    def model_refused(self) -> None:
+        """A version could not be served; the one before goes on."""
+        self._models_refused.inc()
+
+    def rules(self, number: int) -> None:
+        """The process goes by the rules of this number."""
+        self._rules.set(number)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes, of all worker processes."""

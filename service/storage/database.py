@@ -290,6 +290,7 @@ class Database:
         kinds: Mapping[bytes, str] = {
             self.keys.epoch: "string",
             self.keys.takeover: "hash",
+            self.keys.rules: "hash",
             **{key: "zset" for sets in self.keys.sets for key in sets},
         }
         with contextlib.suppress(Exception):

@@ -1,7 +1,7 @@
 """Every key in Redis, and the bucket whose Cluster slot it lies in.
 
     gatewatch:layout                                 the number of buckets
-    gatewatch:{tenant}:epoch|model|moving            of a tenant
+    gatewatch:{tenant}:epoch|model|moving|rules      of a tenant
     gatewatch:{bucket}:barrier                       what is written to wait for replicas
     gatewatch:{bucket}:tenant:SET                    of a tenant, the part that belongs to the streams of a bucket; see
                                                      Sets
@@ -85,16 +85,17 @@ class Keys(dict[StreamKey, StreamKeys]):
 
     Attributes:
         buckets: how many there are.
-        epoch, takeover, moving: keys of the tenant: a word that stays until Redis loses everything; which model the
-            streams belong to; that streams of the layout before are being moved, see old_keys.py.
+        epoch, takeover, moving, rules: keys of the tenant: a word that stays until Redis loses everything; which model
+            the streams belong to; that streams of the layout before are being moved, see old_keys.py; which stream has
+            which model of the repository.
         sets: of the own tenant and of each other one whose streams were asked for, one each bucket.
     """
 
     def __init__(self, tenant: str, buckets: int) -> None:
         self.buckets = buckets
         encoded = encode(tenant)
-        self.epoch, self.takeover, self.moving = (
-            f"gatewatch:{{{encoded}}}:{what}".encode() for what in ("epoch", "model", "moving")
+        self.epoch, self.takeover, self.moving, self.rules = (
+            f"gatewatch:{{{encoded}}}:{what}".encode() for what in ("epoch", "model", "moving", "rules")
         )
         self._of_tenant: dict[str, list[Sets]] = {}
         self.sets: list[Sets] = []

@@ -225,10 +225,11 @@ async def _kill_redis(
 
 
 @contextlib.contextmanager
-def services(artefact: Path, redis_url: str, count: int) -> Iterator[list[int]]:
+def services(artefact: Path, redis_url: str, count: int, **settings: str) -> Iterator[list[int]]:
     """Services on one Redis, ready or not; their ports."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
     kept |= {"GATEWATCH_MODEL": str(artefact), "GATEWATCH_REDIS_URL": redis_url, "GATEWATCH_LOG_LEVEL": "error"}
+    kept |= settings
     started, ports = [], []
     try:
         for _ in range(count):

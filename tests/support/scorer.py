@@ -16,7 +16,7 @@ from gatewatch.service.core.readings import Part, Readings
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.doors.door import Context, Decoded, Form, StreamNames, joined
+from gatewatch.service.doors.door import Context, Decoded, Form, StreamNames, by_model
 from gatewatch.service.doors.json_door import JsonDoor
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
@@ -92,10 +92,10 @@ def decode(
     """A whole body through a door, however many parts that takes. `model`: with a decoder."""
     door = LINES if lines else JSON
     context = Context(model, StreamNames(tenant), stream, now_ms)
-    if (read := door.decode(body, context)) is not None:
-        return read
-    opened = door.open(body, context)
-    return joined(list(opened.parts), model), opened.form
+    decoded, form = door.decode(body, context) or (None, None)
+    opened = None if form else door.open(body, context)
+    (part,) = by_model([decoded] if decoded is not None else list(opened.parts if opened else ()))
+    return part.decoded, form or opened.form  # type: ignore[union-attr]
 
 
 def read(model: ServedModel, tenant: str, *chosen: dict[str, Any]) -> list[Part]:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, WEIGHTS, GeneralManifest, load_artefact, save_artefact
+from gatewatch.models.detectors.canary import canary_of
 from gatewatch.models.detectors.general.features import HORIZONS
 from gatewatch.models.errors import ArtefactError, TrainingError
 from gatewatch.models.recordings.recording import Source
@@ -74,7 +75,9 @@ class Tuned:
 
     def save(self, folder: Path) -> None:
         """Write the artefact. Raises ArtefactError."""
-        save_artefact(folder, self.manifest, export(self.network), weights(self.network), self._card())
+        graph = export(self.network)
+        canary = canary_of(self.manifest, graph)
+        save_artefact(folder, self.manifest, graph, weights(self.network), self._card(), canary)
 
     def _card(self) -> str:
         training = self.manifest.training

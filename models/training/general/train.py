@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, GeneralCalibration, GeneralManifest, save_artefact
+from gatewatch.models.detectors.canary import canary_of
 from gatewatch.models.detectors.general.features import (
     FEATURES,
     HORIZONS,
@@ -236,7 +237,8 @@ def save(network: GeneralForecaster, config: GeneralConfig, skill: Skill, folder
         training={"kinds": list(KINDS), "held_out": asdict(skill)},
         files={},
     )
-    save_artefact(folder, manifest, export(network), weights(network), model_card(manifest, skill))
+    graph = export(network)
+    save_artefact(folder, manifest, graph, weights(network), model_card(manifest, skill), canary_of(manifest, graph))
 
 
 def model_card(manifest: GeneralManifest, skill: Skill) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Manifest, save_artefact
+from gatewatch.models.detectors.canary import canary_of
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import RecordingError, TrainingError
 from gatewatch.models.recordings.codes import find_codes
@@ -67,7 +68,8 @@ class Trained:
 
     def save(self, folder: Path) -> None:
         """Write the artefact. Raises ArtefactError."""
-        save_artefact(folder, self.manifest, self.graph, self.weights, self.card)
+        canary = canary_of(self.manifest, self.graph)
+        save_artefact(folder, self.manifest, self.graph, self.weights, self.card, canary)
 
 
 def prepare(recordings: Sequence[Source], config: TrainConfig) -> Prepared:

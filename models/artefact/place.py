@@ -1,0 +1,105 @@
+"""Place: files under a folder or an fsspec URL, of which each is written once and whole.
+
+Nothing is ever written over: a file is there with its whole content, or not at all. `create` tells which of several
+writers was first, which is what the repository's compare-and-set is made of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from gatewatch.models.errors import RepositoryError
+
+LISTED_AT_MOST: Final = 1_000_000
+
+
+class Place:
+    """A folder, or what an fsspec URL names; names are relative to it, with slashes between.
+
+    On a disk a file is made beside its name and linked there. Elsewhere the store has to refuse a second write of the
+    same name, as S3, Azure and Google Cloud Storage do (fsspec's mode "create").
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises RepositoryError where there is no such kind of URL, or a package for it is missing."""
+        from fsspec.core import url_to_fs  # an import of 0.1 s, which only those with a repository need
+        from fsspec.implementations.local import LocalFileSystem
+
+        self.url = url
+        with self._reached("opened"):
+            fs, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+        self._fs: Any = fs
+        self._root = root.rstrip("/")
+        self._folder = Path(root) if isinstance(fs, LocalFileSystem) else None
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder; none of one that is not there, unless nothing of the place is."""
+        with self._reached("listed"):
+            if self._folder is not None:
+                self._require_folder(self._folder)
+                place = self._folder / folder
+                return [] if not place.is_dir() else [name for name in os.listdir(place) if not name.startswith(".")]
+            try:
+                found = self._fs.ls(f"{self._root}/{folder}", detail=False)
+            except FileNotFoundError:
+                return []
+            return [path.rstrip("/").rpartition("/")[2] for path in found[:LISTED_AT_MOST]]
+
+    def read(self, name: str, most: int) -> bytes:
+        """The content of a file. Raises RepositoryError where it is not there, or has more bytes than `most`."""
+        with self._reached(f"read: {name}"):
+            content: bytes = self._fs.cat_file(f"{self._root}/{name}", end=most + 1)
+        if len(content) > most:
+            raise RepositoryError(f"{self.url}: {name} has more than {most} bytes")
+        return content
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file whole; False, and nothing is changed, where there is one of this name already."""
+        with self._reached(f"written: {name}"):
+            self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
+            try:
+                if self._folder is not None:
+                    _link(self._folder / name, content)
+                else:
+                    self._fs.pipe_file(f"{self._root}/{name}", content, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
+    @staticmethod
+    def _require_folder(folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(20, "not a folder")
+
+    @contextlib.contextmanager
+    def _reached(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except ImportError as error:
+            raise RepositoryError(f"{self.url}: {str(error).splitlines()[0]} (a package of fsspec)") from error
+        except Exception as error:  # each file system raises classes of its own
+            reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+            raise RepositoryError(f"the repository {self.url} cannot be {what} ({reason:.200})") from error
+
+
+def _link(path: Path, content: bytes) -> None:
+    """Write a file beside its place, and give it its name in one step. Raises FileExistsError."""
+    beside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

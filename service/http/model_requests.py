@@ -1,0 +1,31 @@
+"""What is sent to the endpoints for models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gatewatch.models.artefact.repository import ALIAS_NAME, CHAMPION
+
+
+class Promotion(BaseModel):
+    """Which version an alias is to point to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^{ALIAS_NAME.pattern}$")] = Field(
+        description="its number, or an alias that points to it"
+    )
+    alias: str = Field(CHAMPION, pattern=f"^{ALIAS_NAME.pattern}$")
+    note: str = Field("", max_length=500, description="why, for the log")
+    other_channels: bool = Field(False, description="its channels may differ from those of the version before")
+
+
+class Rollback(BaseModel):
+    """Which alias is to go back to where it pointed before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    alias: str = Field(CHAMPION, pattern=f"^{ALIAS_NAME.pattern}$")
+    note: str = Field("", max_length=500, description="why, for the log")

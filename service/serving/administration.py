@@ -1,0 +1,307 @@
+"""Administration: what operators do with models and rules, over HTTP or in the repository itself.
+
+A promotion is written in the repository first, which is the audit trail, and then in the assignment, from where all
+processes take it. One that was made with the command, past the service, is noticed by looking at the repository. Either
+way the version is loaded and verified here before any stream is given to it; one that cannot be served changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from gatewatch.models.artefact.repository import Change, Model, Reference, Repository
+from gatewatch.models.errors import ArtefactError, ChangedMeanwhile, RepositoryError, UnknownModel
+from gatewatch.service.errors import (
+    InvalidRules,
+    ModelAway,
+    NoRepository,
+    NoSuchModel,
+    Outdated,
+    ServiceError,
+    StoreUnavailable,
+    UnusableModel,
+)
+from gatewatch.service.serving.assignments import Assignments
+from gatewatch.service.serving.repository_access import RepositoryAccess
+from gatewatch.service.serving.rules import Assignment, Chosen, Rules, fits, literal_prefix
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+LOOKED_THROUGH: Final = 10_000
+"""Names of streams that a pattern is tried on, to warn of one that fits none."""
+
+
+class Verifier(Protocol):
+    """Takes a version into use, to see whether it can be."""
+
+    async def verify(self, chosen: Chosen) -> None:
+        """Load and verify it, unless it is in use. Raises ArtefactError."""
+
+
+class Names(Protocol):
+    """The list of streams."""
+
+    async def list_streams(self, tenant: str, after: str, most: int) -> list[str]:
+        """Up to `most` names in alphabetical order, those that come behind `after`. Raises StoreUnavailable."""
+
+
+class Administration:
+    """Rules, promotions and rollbacks of one service."""
+
+    def __init__(
+        self,
+        access: RepositoryAccess,
+        assignments: Assignments,
+        verifier: Verifier,
+        names: Names,
+        tenant: str,
+        on_failure: Callable[[], None],
+        look_s: float,
+    ) -> None:
+        """Join what it works with.
+
+        Args:
+            tenant: among whose streams a pattern is looked for.
+            on_failure: is called for each version that cannot be served.
+            look_s: time between looks at the repository.
+        """
+        self._access = access
+        self._assignments = assignments
+        self._verifier = verifier
+        self._names = names
+        self._tenant = tenant
+        self._on_failure = on_failure
+        self._look_s = look_s
+        self._revisions: Mapping[str, int] = {}
+
+    async def models(self) -> list[Change]:
+        """The last change of each model, and how it stands since."""
+        return await self._ask(lambda repository: repository.last_changes())
+
+    async def model(self, name: str) -> Model:
+        """How a model stands."""
+        return await self._ask(lambda repository: repository.model(name))
+
+    async def history(self, name: str, most: int) -> list[Change]:
+        """What was done to a model, the last first."""
+        return await self._ask(lambda repository: repository.history(name, most))
+
+    async def promote(
+        self, name: str, word: str, alias: str, by: str, note: str, revision: int | None, other_channels: bool
+    ) -> Change:
+        """Verify a version, point an alias to it, and have all processes go by it."""
+        model = await self.model(name)
+        try:
+            chosen = Chosen.of(model, word)
+        except UnknownModel as error:
+            raise _as_answer(error) from error
+        try:
+            await self._verifier.verify(chosen)
+        except ArtefactError as error:
+            self._refused(name, error)
+            raise _as_answer(error) from error
+        change = await self._ask(
+            lambda repository: repository.promote(
+                name, word, by, alias, note, revision=revision, other_channels=other_channels
+            )
+        )
+        return await self._followed(change)
+
+    async def rollback(self, name: str, alias: str, by: str, note: str, revision: int | None) -> Change:
+        """Point an alias to where it pointed before, and have all processes go by it."""
+        change = await self._ask(lambda repository: repository.rollback(name, by, alias, note, revision))
+        return await self._followed(change)
+
+    async def _followed(self, change: Change) -> Change:
+        """Have all processes go by a change that stands in the repository."""
+        try:
+            await self.follow(change.by)
+        except StoreUnavailable as error:
+            where = f"{change.after.model}@{change.alias} points to version {change.version} in the repository"
+            raise StoreUnavailable(f"{where}; streams move there once this is mended: {error}") from error
+        return change
+
+    async def rules(self) -> Assignment:
+        """The newest assignment."""
+        await self._assignments.look()
+        return self._assignments.now.assignment
+
+    async def put_rules(self, rules: Rules, by: str, number: int | None) -> tuple[Assignment, list[str]]:
+        """Replace the rules; returns the assignment, and what may be wrong with them.
+
+        Args:
+            number: of the assignment that was looked at; another one is refused.
+
+        Raises:
+            InvalidRules: a model that is not there.
+            Outdated: the rules have another number.
+            UnusableModel: a version that cannot be served.
+        """
+        known = {rule.pattern for rule in self._assignments.now.assignment.rules.rules}
+        chosen = await self._resolve(rules)
+
+        async def decide(before: Assignment) -> Assignment | None:
+            if number is not None and before.number != number and before.rules != rules:
+                raise Outdated(
+                    f"the rules have number {before.number} by now, not {number}: look at them, and do it again"
+                )
+            versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
+            if before.rules == rules and before.versions == versions:
+                return None
+            return Assignment(rules=rules, versions=versions, at=_now(), by=by)
+
+        assignment = await self._assignments.change(decide)
+        patterns = Counter(rule.pattern for rule in rules.rules)
+        warnings = [
+            f"{pattern} stands there twice: the first counts" for pattern, count in patterns.items() if count > 1
+        ]
+        new = [pattern for pattern in patterns if pattern not in known]
+        warnings += [f"no stream fits {pattern} yet" for pattern in new if not await self._fits_any(pattern)]
+        return assignment, warnings
+
+    async def follow(self, by: str = "", only: Sequence[str] | None = None) -> None:
+        """Have the assignment say what the aliases in the repository say.
+
+        Args:
+            only: of the models that the rules name; without it all.
+
+        Raises:
+            ModelAway: the repository is away, or gives a version only in part: look again.
+            StoreUnavailable: Redis is away.
+        """
+        known = self._assignments.now.assignment.versions
+        chosen, away = await self._read(list(known) if only is None else only), None
+        for name, choice in list(chosen.items()):
+            if name in known and _later(known[name], choice) == known[name]:
+                continue
+            try:
+                await self._verifier.verify(choice)
+            except ArtefactError as error:
+                self._refused(name, error)
+                del chosen[name]
+                away = error if isinstance(error, RepositoryError) else away
+
+        async def decide(before: Assignment) -> Assignment | None:
+            versions = {
+                name: _later(known, chosen[name]) if name in chosen else known
+                for name, known in before.versions.items()
+            }
+            if versions == before.versions:
+                return None
+            return before.model_copy(update={"versions": versions, "at": _now(), "by": by or "the repository"})
+
+        await self._assignments.change(decide)
+        if away is not None:
+            raise _as_answer(away) from away
+
+    async def watch(self) -> None:
+        """Look at the repository now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(self._look_s)
+            try:
+                if self._assignments.now.assignment.versions:
+                    await self._look()
+            except Exception as error:  # nobody else would go on looking
+                log.error("the repository of models cannot be followed", exc_info=error)
+
+    async def _look(self) -> None:
+        try:
+            revisions = await self._ask(lambda repository: repository.revisions())
+            named = {name: Reference.of(name).model for name in self._assignments.now.assignment.versions}
+            changed = [name for name, model in named.items() if revisions.get(model, 0) > self._revisions.get(model, 0)]
+            if changed:
+                await self.follow(only=changed)
+                self._revisions = revisions
+        except StoreUnavailable as error:
+            log.warning("the repository of models cannot be followed", error=str(error))
+        except ServiceError as error:
+            log.error("the repository of models cannot be followed", error=str(error))
+
+    def _refused(self, name: str, error: Exception) -> None:
+        self._on_failure()
+        log.error("the model before goes on: its new version cannot be served", model=name, error=str(error))
+
+    async def _resolve(self, rules: Rules) -> dict[str, Chosen]:
+        """The version that each model named in rules has; each that is new here is verified."""
+        try:
+            chosen = await self._read(rules.references(), strictly=True)
+        except NoSuchModel as error:
+            raise InvalidRules(str(error)) from error
+        known = self._assignments.now.assignment.versions
+        for name, choice in chosen.items():
+            if name not in known or known[name].sha256 != choice.sha256:
+                try:
+                    await self._verifier.verify(choice)
+                except ArtefactError as error:
+                    self._refused(name, error)
+                    raise _as_answer(error) from error
+        return chosen
+
+    async def _read(self, names: Sequence[str], strictly: bool = False) -> dict[str, Chosen]:
+        """The version that each model named has now; `strictly`: one that is not there is an error."""
+
+        def find(repository: Repository) -> dict[str, Chosen]:
+            revisions, found = repository.revisions(), {}
+            models: dict[str, Model] = {}
+            for name in names:
+                reference = Reference.of(name)
+                try:
+                    if reference.model not in models:
+                        models[reference.model] = repository.model(reference.model, revisions.get(reference.model))
+                    found[name] = Chosen.of(models[reference.model], reference.word)
+                except UnknownModel as error:
+                    if strictly:
+                        raise
+                    log.error("a model of the rules is not in the repository any more", error=str(error))
+            return found
+
+        return await self._ask(find) if names else {}
+
+    async def _fits_any(self, pattern: str) -> bool:
+        begin = literal_prefix(pattern)
+        before = f"{begin[:-1]}{chr(ord(begin[-1]) - 1)}\x7f" if begin else ""  # names are ASCII without controls
+        after, seen = before, 0
+        while seen < LOOKED_THROUGH:
+            names = await self._names.list_streams(self._tenant, after, 1000)
+            for name in names:
+                if fits(pattern, name):
+                    return True
+                if not name.startswith(begin):
+                    return False
+            if len(names) < 1000:
+                return False
+            after, seen = names[-1], seen + len(names)
+        return True  # nobody knows
+
+    async def _ask(self, question: Callable[[Repository], T]) -> T:
+        if not self._access.given:
+            raise NoRepository("there is no repository of models: GATEWATCH_MODELS is not set")
+        try:
+            return await self._access.ask(question)
+        except ArtefactError as error:
+            raise _as_answer(error) from error
+
+
+def _as_answer(error: ArtefactError) -> ServiceError:
+    """What is told to who asked over HTTP."""
+    kinds: list[tuple[type[ArtefactError], type[ServiceError]]] = [
+        (UnknownModel, NoSuchModel), (ChangedMeanwhile, Outdated), (RepositoryError, ModelAway),
+    ]  # fmt: skip
+    return next((answer for kind, answer in kinds if isinstance(error, kind)), UnusableModel)(str(error))
+
+
+def _later(known: Chosen | None, choice: Chosen) -> Chosen:
+    """The later of two looks at an alias."""
+    return choice if known is None or choice.revision > known.revision else known
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,114 @@
+"""Models: repository, rules and models in memory, joined; what a service starts and stops of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from gatewatch.models.artefact.files import Artefact
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.detectors.canary import verify
+from gatewatch.models.errors import ArtefactError
+from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.serving.administration import Administration, Names
+from gatewatch.service.serving.assignments import Assignments, RulesDocument
+from gatewatch.service.serving.loaded_models import LoadedModels
+from gatewatch.service.serving.repository_access import RepositoryAccess
+from gatewatch.service.serving.rules import Assignment
+from gatewatch.service.settings import Settings
+
+M = TypeVar("M")
+
+TIDY_S: Final = 30.0
+
+
+class Models(Generic[M]):
+    """Which model each stream has, and those that are in memory.
+
+    Attributes:
+        assignments: the rules that this process goes by.
+        loaded: the models in memory.
+        administration: what operators do with both.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        document: RulesDocument,
+        names: Names,
+        metrics: Metrics,
+        make: Callable[[Artefact], M],
+    ) -> None:
+        """Join them; nothing is asked yet.
+
+        Args:
+            document: where the rules are kept.
+            make: what serves, from a verified artefact; raises ArtefactError.
+
+        Raises:
+            ArtefactError: GATEWATCH_MODELS is no URL that can be used, or only signed models are to be trusted.
+        """
+        if settings.models and settings.trusted_keys:
+            raise ArtefactError(
+                "GATEWATCH_TRUSTED_KEYS is set, and models of a repository are not asked for signatures yet: unset "
+                "GATEWATCH_MODELS, or GATEWATCH_TRUSTED_KEYS"
+            )
+        self._metrics = metrics
+        self._access = RepositoryAccess(Repository(settings.models, verify) if settings.models else None)
+        self.loaded = LoadedModels(
+            self._access, make, settings.loaded_models, settings.loaded_bytes, metrics.models_loaded
+        )
+        self.assignments = Assignments(document, self._prepare)
+        self.administration = Administration(
+            self._access,
+            self.assignments,
+            self.loaded,
+            names,
+            settings.tenant,
+            metrics.model_refused,
+            settings.models_look_s,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Know the rules if Redis has them at hand, and look after them from now on."""
+        with contextlib.suppress(StoreUnavailable):  # which readiness says
+            await self.assignments.look()
+        watches = {
+            "rules": self.assignments.watch(),
+            "repository": self.administration.watch(),
+            "models": self._tidy(),
+        }
+        self._tasks = [asyncio.create_task(watch, name=name) for name, watch in watches.items()]
+
+    async def stop(self) -> None:
+        """Look after nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._access.close()
+
+    def warnings(self) -> list[str]:
+        """Models of the rules that could not be loaded: readings of their streams get 503."""
+        errors = {
+            name: self.loaded.error_of(chosen) for name, chosen in self.assignments.now.assignment.versions.items()
+        }
+        return [f"{name} cannot be loaded: {error}" for name, error in errors.items() if error is not None]
+
+    async def _prepare(self, assignment: Assignment) -> None:
+        """Have the new version of each model that is in use in memory, before a stream moves to it."""
+        before = self.assignments.now.assignment.versions
+        for name, chosen in assignment.versions.items():
+            known = before.get(name)
+            if known is not None and known.sha256 != chosen.sha256 and self.loaded.has(known):
+                with contextlib.suppress(ArtefactError):  # said by LoadedModels; whoever wrote it could load it
+                    await self.loaded.get(chosen)
+        self._metrics.rules(assignment.number)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_S)
+            self.loaded.keep_only({chosen.sha256 for chosen in self.assignments.now.assignment.versions.values()})

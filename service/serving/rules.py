@@ -1,0 +1,178 @@
+"""Rules: which model each stream has; a pin, or else the first pattern that fits its name, or else the default.
+
+Rules are one document with a number that rises with each change. It also says which version each alias means, so that
+all processes of a service go from one version to the next at one number: an alias that is moved in the repository
+counts once the document says so. A document never changes.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from gatewatch.models.artefact.repository import REFERENCE, Model, Reference
+from gatewatch.models.errors import UnknownModel
+from gatewatch.service.errors import InvalidRules, first_of
+
+DEFAULT: Final = "default"
+"""In place of a model: the one of GATEWATCH_MODEL, which also scores what no rule is for."""
+
+MOST_RULES: Final = 1000
+MOST_PINS: Final = 10_000
+REMEMBERED_NAMES: Final = 65_536
+"""Streams whose rule a process remembers; it takes 1 to 100 us to look for it."""
+
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+StreamName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+ModelReference = Annotated[str, Field(json_schema_extra={"pattern": f"^(?:{REFERENCE.pattern})$"})]
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rule(_Kept):
+    """The streams whose name fits a pattern (`*`, `?`, `[abc]`), and their model."""
+
+    pattern: Pattern
+    model: ModelReference = Field(
+        description="as pumps, pumps@champion or pumps@3; default: the model of GATEWATCH_MODEL"
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_reference(cls, text: str) -> str:
+        return reference(text)
+
+
+class Rules(_Kept):
+    """What an operator says of models: pins of streams, and rules in order."""
+
+    rules: Annotated[list[Rule], Field(max_length=MOST_RULES)] = []
+    pins: Annotated[dict[StreamName, ModelReference], Field(max_length=MOST_PINS)] = {}
+
+    @field_validator("pins")
+    @classmethod
+    def _are_references(cls, pins: dict[str, str]) -> dict[str, str]:
+        return {stream: reference(text) for stream, text in pins.items()}
+
+    def references(self) -> list[str]:
+        """The models that are named, each once, but for the default."""
+        named = [*(rule.model for rule in self.rules), *self.pins.values()]
+        return sorted(set(named) - {DEFAULT})
+
+
+class Chosen(_Kept):
+    """The version that a model named in rules has.
+
+    Attributes:
+        sha256: of its manifest.
+        revision: of the model in the repository when the alias was moved there, 0 of a number; a later choice is
+            never replaced by an earlier one.
+    """
+
+    version: int = Field(ge=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    revision: int = Field(ge=0)
+
+    @classmethod
+    def of(cls, model: Model, word: str) -> Chosen:
+        """The version that an alias or a number means now. Raises UnknownModel."""
+        version, alias = model.named(word), model.aliases.get(word)
+        return cls(version=version.version, sha256=version.sha256, revision=alias.revision if alias else 0)
+
+    @property
+    def digest(self) -> bytes:
+        """8 bytes, as records and replies carry them."""
+        return bytes.fromhex(self.sha256)[:8]
+
+
+class Assignment(_Kept):
+    """A document of rules, and the version that each model named in it has.
+
+    Attributes:
+        number: 0 of no rules at all; rises with each change.
+        versions: of each reference.
+        at, by: when it was written, and by whom.
+    """
+
+    number: int = 0
+    rules: Rules = Rules()
+    versions: Mapping[str, Chosen] = {}
+    at: str = ""
+    by: str = ""
+
+    @model_validator(mode="after")
+    def _knows_its_versions(self) -> Assignment:
+        if set(self.versions) != set(self.rules.references()):
+            raise ValueError("expected the version of each model that is named, and no other")
+        return self
+
+
+class Assigned:
+    """Finds the model of a stream by an assignment; of many streams it remembers what it found."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self._pins = assignment.rules.pins
+        self._models = [rule.model for rule in assignment.rules.rules]
+        self._patterns = _either([rule.pattern for rule in assignment.rules.rules])
+        self._known: dict[str, str] = {}
+
+    def reference_of(self, stream: str) -> str:
+        """The model of a stream, as the rules name it."""
+        known = self._known.get(stream)
+        if known is None:
+            if len(self._known) >= REMEMBERED_NAMES:
+                self._known.clear()
+            known = self._known[stream] = self._find(stream)
+        return known
+
+    def version_of(self, stream: str) -> Chosen | None:
+        """The version that scores a stream; None: the default model does."""
+        return self.assignment.versions.get(self.reference_of(stream))
+
+    def _find(self, stream: str) -> str:
+        if stream in self._pins:
+            return self._pins[stream]
+        found = self._patterns.match(stream) if self._patterns else None
+        return self._models[found.lastindex - 1] if found and found.lastindex else DEFAULT
+
+
+def _either(patterns: Sequence[str]) -> re.Pattern[str] | None:
+    """One expression with a group a pattern, of which the first that fits is found; it never goes back over a name."""
+    return re.compile("|".join(f"({fnmatch.translate(pattern)})" for pattern in patterns)) if patterns else None
+
+
+def reference(text: str) -> str:
+    """A model as rules keep it, with its alias or number. Raises ValueError where the text names none."""
+    if text == DEFAULT:
+        return text
+    try:
+        return str(Reference.of(text))
+    except UnknownModel as error:
+        raise ValueError(str(error)) from error
+
+
+def literal_prefix(pattern: str) -> str:
+    """What every name that fits a pattern begins with."""
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+
+
+def fits(pattern: str, stream: str) -> bool:
+    """Whether a stream's name fits a pattern; small and large letters differ."""
+    return fnmatch.fnmatchcase(stream, pattern)
+
+
+def rules_in(body: bytes | str) -> Rules:
+    """Rules as they are sent. Raises InvalidRules."""
+    try:
+        return Rules.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRules(first_of(error.errors())) from error
