@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.recordings.recording import Recording, Source, pieces
+from gatewatch.models.recordings.recording import Source, pieces
 
 PLACES, PLACE_ROWS = 8, 512
 """Stretches of a recording, and readings of each, that say where its values usually lie."""
@@ -65,14 +65,6 @@ def find_codes(recordings: Sequence[Source]) -> list[Code]:
 
 def _stands_alone(value: float, known: Collection[float], far_off: float) -> bool:
     return all(other == value or abs(other - value) > far_off for other in known)
-
-
-def with_missing(recordings: Sequence[Recording], codes: Collection[float]) -> list[Recording]:
-    """The recordings with NaN in place of these values."""
-    if not codes:
-        return list(recordings)
-    wanted = np.array(list(codes))
-    return [replace(one, values=np.where(np.isin(one.values, wanted), np.nan, one.values)) for one in recordings]
 
 
 def _usual(recording: Source) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -16,7 +16,7 @@ from gatewatch.models.evaluation.vus import runs
 from gatewatch.models.recordings.files import Rows, lines_of, open_text
 from gatewatch.models.recordings.recording import AnySource, Recording, Source
 from gatewatch.models.recordings.tables import block_rows
-from gatewatch.models.recordings.values import time_us
+from gatewatch.models.recordings.times import time_us
 from gatewatch.models.text import listed
 
 Span = tuple[int, int]

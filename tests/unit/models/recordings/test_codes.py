@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.recordings.codes import Code, find_codes, with_missing
+from gatewatch.models.recordings.codes import Code, find_codes
 from gatewatch.models.recordings.recording import Recording
 
 
@@ -43,8 +43,3 @@ def test_what_a_machine_does_is_no_code() -> None:
     duty = np.where(np.arange(4000) % 1000 < 200, noise().round(2) + 50, noise() / 100)
     for values in (duty, off, switch, saturated, spikes, rare, noise(), np.full(4000, np.nan)):
         assert find_codes([recording(values)]) == []
-
-
-def test_what_is_named_as_missing_is_missing() -> None:
-    (found,) = with_missing([recording(np.array([1.0, -9999.0, 2.0, 850.0]))], [-9999.0, 850.0])
-    np.testing.assert_array_equal(found.values[:, 0], [1, np.nan, 2, np.nan])
