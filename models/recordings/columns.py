@@ -80,6 +80,9 @@ INFLUX = frozenset({"result", "table", "_start", "_stop", "_measurement"})
 
 MOST_TEXTS = 10_000
 
+NEWEST_FIRST = 0.8
+"""Share of the steps that go back in time, from which a file is taken for one with its newest reading first."""
+
 
 @dataclass
 class Look:
@@ -100,7 +103,7 @@ class Look:
         """Count what the cells are."""
         behind: Counter[str] = Counter()
         for cell in self.cells:
-            if cell is None or (isinstance(cell, str) and cell.strip().lower() in MISSING | self.style.missing):
+            if self._is_missing(cell):
                 self.missing += 1
             elif isinstance(cell, bool) or (isinstance(cell, str) and cell.strip().lower() in BOOLEANS):
                 self.booleans += 1
@@ -119,6 +122,10 @@ class Look:
             self.texts.update({f"... {unit}": count for unit, count in behind.items() if unit != self.unit})
         else:
             self.texts.update(behind)
+
+    def _is_missing(self, cell: object) -> bool:
+        word = cell.strip().lower() if isinstance(cell, str) else cell
+        return word is None or (isinstance(word, str) and (word in MISSING or word in self.style.missing))
 
     @property
     def known(self) -> int:
@@ -142,9 +149,9 @@ class Look:
 
     @cached_property
     def whole(self) -> NDArrayOrNone:
-        """(N,) its cells as whole numbers; None where one is none."""
+        """(N,) its cells that are not missing as whole numbers; None where one is none."""
         try:
-            found = np.array([number(cell) for cell in self.cells])
+            found = np.array([number(cell) for cell in self.cells if not self._is_missing(cell)])
         except (TypeError, ValueError):
             return None
         return found if len(found) and np.isfinite(found).all() and (found == np.rint(found)).all() else None
@@ -302,7 +309,7 @@ def _with_order(style: TimeStyle, cells: Sequence[object]) -> tuple[TimeStyle, l
         except BadTime:
             times.append(-1)
     steps = np.diff([one for one in times if one >= 0])
-    newest_first = len(steps) > 2 and bool((steps < 0).mean() > 0.9)
+    newest_first = len(steps) > 2 and bool((steps < 0).mean() >= NEWEST_FIRST)
     return replace(style, newest_first=newest_first), times
 
 
@@ -436,7 +443,7 @@ class _Roles:
                 if look.whole is not None and ID_NAME.fullmatch(plain_name(look.name)) and self._parts_times([look.at])
             ]  # fmt: skip
             self.streams = [look.at for look in ids[:1]]
-        if self.streams and self._twice([]):
+        if self.streams and self.tag_at is None and self._twice([]):
             by = " + ".join(self._looks[at].name for at in self.streams)
             self.notes.append(f"each time comes {self._twice([])} times, parted by {by}")
 

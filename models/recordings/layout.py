@@ -95,6 +95,8 @@ class Layout:
             said = f"{len(named)} channel{'s' * (len(named) != 1)}: {listed(named[:MOST_NAMED])}{more}"
         if self.streams:
             said += f"; streams by {' + '.join(self.names[at] for at in self.streams)}"
+        if judged := dict.fromkeys(column.quality_at for column in self.channels if column.quality_at is not None):
+            said += f"; quality by {listed([self.names[at] for at in judged])}"
         if self.left_out:
             said += f"; left out: {listed([f'{name} ({why})' for name, why in self.left_out.items()])}"
         return one_line("; ".join([said, *self.notes]))

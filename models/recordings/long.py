@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.errors import RecordingError
 
-SHARED = 0.5
+SHARED = 0.75
 """Names of which at least so large a share is there at each time are channels of one stream."""
 
 MOST_ROWS = 2**25

@@ -33,7 +33,7 @@ from gatewatch.models.recordings.tables import (
 )
 from gatewatch.models.recordings.times import BadTime, TimeReader, TimeStyle
 from gatewatch.models.recordings.values import LARGEST, WORDS_FOR_MISSING, CellStyle, decimal_of, number, value
-from gatewatch.models.text import listed, visible
+from gatewatch.models.text import counted, listed, visible
 
 MOST_CHANNELS, LONGEST_NAME = 4096, 256
 """As many as a model can have, and characters of the name of one."""
@@ -64,6 +64,8 @@ class Reader:
     Attributes:
         path: of the file.
         layout: how it is written.
+        finished: whether all of it was read.
+        expected_rows: how many readings there are, about; 0 if that is not known before the end.
 
     Raises:
         RecordingError: the file is none of readings, or cannot be understood without being told more.
@@ -74,6 +76,7 @@ class Reader:
             raise RecordingError(f"{path}: not a recording; expected a file ending in {', '.join(SUFFIXES)}")
         self.path, self._options = path, options.beside(path)
         self._most_values = most_values
+        self.finished, self.expected_rows = False, 0
         self._skipped = Skipped()
         self._blank = self._poor = self._back = self._same = self._readings = 0
         try:
@@ -89,15 +92,15 @@ class Reader:
         if seen:
             found.append(f"taken for missing: {', '.join(f'{word} ({count})' for word, count in seen.most_common(5))}")
         if self._poor:
-            found.append(f"{self._poor} values of poor quality taken for missing")
+            found.append(f"{counted(self._poor, 'value')} of poor quality taken for missing")
         if self._back:
-            found.append(f"times step back {self._back} times; rows are taken in their order")
+            found.append(f"times step back {counted(self._back, 'time')}; rows are taken in their order")
         if self._same:
             found.append(f"{self._same} of {self._readings} readings have the time of the one before")
         return [visible(remark).replace("\n", " ") for remark in found]
 
-    def pieces(self) -> Iterator[Piece]:
-        """The readings; a stream's are its pieces joined in the order in which they come.
+    def parts(self) -> Iterator[list[Piece]]:
+        """The readings, part by part: of each stream at most one piece a part, all their rows behind the part before.
 
         A table that is long, or newest first, is held until its end.
 
@@ -105,20 +108,20 @@ class Reader:
             RecordingError: names file, row and column, what stood there and what was expected.
         """
         layout = self.layout
-        held: list[Piece] = []
         ends: dict[str, int] = {}
         try:
-            found = self._pieces()
+            parts = self._parts()
             if layout.times.newest_first and layout.tag_at is None:
-                found = iter(_reversed(list(found)))
-            for piece in found:
-                self._count(piece, ends)
-                held = [piece]
-                yield piece
+                parts = iter([[_reversed(piece) for piece in part] for part in reversed(list(parts))])
+            for part in parts:
+                for piece in part:
+                    self._count(piece, ends)
+                yield part
         except UNREADABLE as error:
             raise RecordingError(f"{self.path}: cannot be read: {error}") from error
-        if not held:
+        if not ends:
             raise RecordingError(f"{self.path}: a header and no reading")
+        self.finished = True
 
     def _count(self, piece: Piece, ends: dict[str, int]) -> None:
         before = ends.get(piece.stream)
@@ -141,6 +144,7 @@ class Reader:
             return self._understood_sheet()
         form = sniff(path, self._options.delimiter)
         self._check_header(form.names)
+        self.expected_rows = round(path.stat().st_size / form.row_bytes) if not path.name.endswith(".gz") else 0
         even = [row[: len(form.names)] for row in form.rows if len(row) >= len(form.names)]
         style = self._style(form, even)
         source = form.encoding + (f", cells parted by {SIGNS.get(form.delimiter, form.delimiter)}")
@@ -214,14 +218,14 @@ class Reader:
 
     # reading
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _parts(self) -> Iterator[list[Piece]]:
         if self.path.name.endswith((".parquet", *SHEETS)):
             yield from self._of_blocks(self._blocks)
             return
         with open_text(self.path) as file:
             yield from self._of_blocks(csv_blocks(self.path, file, self.layout, self._skipped))
 
-    def _of_blocks(self, blocks: Iterable[Block]) -> Iterator[Piece]:
+    def _of_blocks(self, blocks: Iterable[Block]) -> Iterator[list[Piece]]:
         layout = self.layout
         times = TimeReader(layout.times)
         gathered = Gathered(stem(self.path)) if layout.tag_at is not None else None
@@ -236,23 +240,27 @@ class Reader:
                 continue
             if streams is None:
                 places = np.arange(row - 2 - len(micros), row - 2) if layout.times.newest_first else None
-                yield Piece(stem(self.path), self._names, micros, values, places)
+                yield [Piece(stem(self.path), self._names, micros, values, places)]
                 continue
             rows: dict[str, list[int]] = {}
             for at, stream in enumerate(streams):
                 rows.setdefault(stream, []).append(at)
             self._check_streams(known, rows, row)
+            part = []
             for stream, some in rows.items():
                 places = np.array(some, np.int64) + (row - 2 - len(micros))
-                yield Piece(stream, self._names, micros[some], values[some], places)
+                part.append(Piece(stream, self._names, micros[some], values[some], places))
+            yield part
         if gathered is not None:
+            part = []
             for stream, names, micros, values, places in gathered.streams():
                 self._check_streams(known, {stream: []}, row)
                 if len(names) > MOST_CHANNELS:
                     raise RecordingError(
                         f"{self.path}: {len(names)} names of channels; at most {MOST_CHANNELS} are read"
                     )
-                yield Piece(stream, names, micros, values, places)
+                part.append(Piece(stream, names, micros, values, places))
+            yield part
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -336,7 +344,7 @@ def _base(source: str, names: Sequence[str], style: CellStyle | None = None) -> 
 def _preamble(form: Form) -> tuple[str, ...]:
     said = []
     if form.preamble > 0:
-        said.append(f"{form.preamble} lines above the header left out")
+        said.append(f"{counted(form.preamble, 'line')} above the header left out")
     if form.second:
         said.append(f"a second header line left out: {listed(form.second[0])}")
     return tuple(said)
@@ -383,15 +391,7 @@ def _is_good(cell: object) -> bool:
         return False
 
 
-def _reversed(pieces: Sequence[Piece]) -> list[Piece]:
-    """Each stream's readings from the last to the first."""
-    return [
-        Piece(
-            one.stream,
-            one.channels,
-            one.times_us[::-1],
-            one.values[::-1],
-            None if one.places is None else one.places[::-1],
-        )
-        for one in reversed(pieces)
-    ]
+def _reversed(one: Piece) -> Piece:
+    """A stream's readings from the last to the first."""
+    places = None if one.places is None else one.places[::-1]
+    return Piece(one.stream, one.channels, one.times_us[::-1], one.values[::-1], places)

@@ -148,7 +148,7 @@ def recording_files(paths: Iterable[Path]) -> list[Path]:
 def read_recordings(
     path: Path, options: ReadOptions = AS_FOUND, tell: Callable[[Reader], None] | None = None
 ) -> list[Recording]:
-    """Read one file whole, a recording for each of its streams; see `read_pieces`.
+    """Read one file whole, a recording for each of its streams; see `read_parts`.
 
     Raises:
         RecordingError: names file, row and column, what stood there and what was expected.
@@ -180,11 +180,22 @@ def read_pieces(
     options: ReadOptions = AS_FOUND,
     tell: Callable[[Reader], None] | None = None,
 ) -> Iterator[Recording]:
-    """Read one file piece by piece: a table with a column of times; how it is written is found out, see `Reader`.
+    """`read_parts`, one piece after the other."""
+    return (piece for part in read_parts(path, most_values, options, tell) for piece in part)
 
-    Times without a zone are UTC if no other is named. An empty cell and words such as `nan`, `null` and `Bad` are
-    missing values. A stream's readings are its pieces joined in the order in which they come. What is read is bounded
-    before it is held: columns, rows, what a packed file becomes; a file that grows is read up to where it ended.
+
+def read_parts(
+    path: Path,
+    most_values: int = MOST_IN_PARQUET,
+    options: ReadOptions = AS_FOUND,
+    tell: Callable[[Reader], None] | None = None,
+) -> Iterator[list[Recording]]:
+    """Read one file part by part, in each at most one piece of a stream.
+
+    It is a table with a column of times; how it is written is found out, see `Reader`. Times without a zone are UTC if
+    no other is named. An empty cell and words such as `nan`, `null` and `Bad` are missing values. A stream's readings
+    are its pieces joined in the order in which they come. What is read is bounded before it is held: columns, rows,
+    what a packed file becomes; a file that grows is read up to where it ended.
 
     Args:
         most_values: of a Parquet file, which may have to be unpacked whole.
@@ -197,7 +208,7 @@ def read_pieces(
     reader = Reader(path, options, most_values)
     if tell is not None:
         tell(reader)
-    for piece in reader.pieces():
-        yield Recording.at_us(piece.stream, piece.channels, piece.times_us, piece.values, piece.places)
+    for part in reader.parts():
+        yield [Recording.at_us(one.stream, one.channels, one.times_us, one.values, one.places) for one in part]
     if tell is not None:
         tell(reader)

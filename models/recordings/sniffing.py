@@ -26,7 +26,7 @@ from gatewatch.models.recordings.files import (
 from gatewatch.models.recordings.times import is_clock, is_date
 from gatewatch.models.recordings.values import MISSING, WORDS_FOR_MISSING
 
-SAMPLE_LINES, SAMPLE_CHARACTERS, SAMPLE_CELLS = 600, 2**19, 40_000
+SAMPLE_LINES, SAMPLE_CHARACTERS, SAMPLE_CELLS = 2000, 2**19, 40_000
 PLACES = 4
 """Stretches of a large file that are looked at."""
 
@@ -57,6 +57,7 @@ class Form:
         preamble: lines before the header.
         annotated: it is annotated CSV of InfluxDB.
         whole: the rows are all that the file has.
+        row_bytes: of a line, about.
     """
 
     encoding: str
@@ -68,6 +69,7 @@ class Form:
     preamble: int
     annotated: bool
     whole: bool
+    row_bytes: float
 
 
 def plain_name(name: str) -> str:
@@ -107,13 +109,13 @@ def sniff(path: Path, delimiter: str | None) -> Form:
     rows = [row for row in readings if any(cell.strip() for cell in row)][:wanted]
     lines_before = numbered[first - 1][0] if first else header[0]
     if not whole and not path.name.endswith(".gz"):
-        rows = rows[: wanted // 2] + _rows_elsewhere(path, delimiter, len(names), wanted // 8)
+        rows = rows[: wanted // 2] + _rows_elsewhere(path, delimiter, len(names), sum(map(len, lines)), wanted // 8)
     at = next((place for place, (line, _) in enumerate(numbered) if line == header[0]), -1)
     second = [row for _, row in numbered[at + 1 : first]] if at >= 0 else []
     return Form(
         encoding, delimiter, names, max(lines_before, header[0]), rows, second,
         preamble=header[0] - 1, annotated=any(line.startswith("#datatype") for line in lines[:10]),
-        whole=whole,
+        whole=whole, row_bytes=max(1.0, sum(len(line.encode()) for line in lines[-100:]) / len(lines[-100:])),
     )  # fmt: skip
 
 
@@ -223,16 +225,19 @@ def _header_in_a_comment(path: Path, row: list[str], lines: Sequence[str], delim
     )
 
 
-def _rows_elsewhere(path: Path, delimiter: str, width: int, most: int) -> list[list[str]]:
-    """Some rows from further places of a large file."""
+def _rows_elsewhere(path: Path, delimiter: str, width: int, seen: int, most: int) -> list[list[str]]:
+    """Some rows from places of a large file behind the characters that were seen, none twice."""
     size = path.stat().st_size
     found: list[list[str]] = []
     with path.open("rb") as file:
         head = file.read(CHUNK)
         if head.startswith(GZIP) or encoding_of(head)[0].startswith("utf-16"):
             return []
-        for place in range(1, PLACES + 1):
-            file.seek(max(0, (size - CHUNK) * place // PLACES))
+        places = [(size - CHUNK) * place // PLACES for place in range(1, PLACES + 1)]
+        for place in places if size > 2 * PLACES * CHUNK else []:
+            if place < 2 * seen:  # characters may have several bytes
+                continue
+            file.seek(place)
             lines = file.read(CHUNK).decode("utf-8", LATIN_1).splitlines(keepends=True)[1:-1]
             with suppress(csv.Error):
                 rows = [row for row in csv.reader(lines, delimiter=delimiter) if len(row) == width]

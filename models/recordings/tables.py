@@ -21,7 +21,7 @@ from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.files import LONGEST_ROW, Rows, lines_of, open_regular
 from gatewatch.models.recordings.layout import Layout
 from gatewatch.models.recordings.values import LATEST_S
-from gatewatch.models.text import one_line
+from gatewatch.models.text import counted, one_line
 
 if TYPE_CHECKING:
     import polars
@@ -164,7 +164,7 @@ class Skipped:
 
     def remarks(self) -> list[str]:
         """For people."""
-        found = [f"{self.headers} repeated header lines left out"] if self.headers else []
+        found = [f"{counted(self.headers, 'repeated header')} left out"] if self.headers else []
         if self.foot:
             found.append(f"left out at the end, no readings: {'; '.join(map(repr, self.foot))}")
         return found

@@ -18,12 +18,13 @@ PANEL = "How the files are written (found out where not given; NAME.toml or gate
 
 def _options(
     time_column: Annotated[
-        str | None, typer.Option(help="column of times, or two with a comma between: date and time", rich_help_panel=PANEL)
+        str | None,
+        typer.Option(help="column of times, or two with a comma between: date and time", rich_help_panel=PANEL),
     ] = None,
     time_format: Annotated[
         str | None,
         typer.Option(
-            help="iso, s, ms, us, ns, excel, day-first, month-first, year-first, or as strptime takes it: %d.%m.%Y %H:%M",
+            help="iso, s, ms, us, ns, excel, day-first, month-first, year-first, or a format as %d.%m.%Y %H:%M",
             rich_help_panel=PANEL,
         ),
     ] = None,
@@ -44,13 +45,19 @@ def _options(
     ] = None,
     long: Annotated[
         str | None,
-        typer.Option(help="of a value a row: columns of names and of values, as tag,value; or no", rich_help_panel=PANEL),
+        typer.Option(
+            help="of a value a row: columns of names and of values, as tag,value; or no", rich_help_panel=PANEL
+        ),
     ] = None,
     label_column: Annotated[
         str | None, typer.Option(help="column that marks what was wrong, and is no channel", rich_help_panel=PANEL)
     ] = None,
 ) -> None:
     """The options, to be read off; never called."""
+
+
+OPTION_NAMES = tuple(inspect.signature(_options).parameters)
+"""Of ReadOptions, in the order of the help."""
 
 
 def reads_recordings(command: Callable[..., None]) -> Callable[..., None]:

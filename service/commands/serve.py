@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import structlog
 import typer
-from pydantic import ValidationError
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.trained.detector import Detector
 from gatewatch.models.errors import ArtefactError, GatewatchError
 from gatewatch.service import workers as processes
-from gatewatch.service.cli_support.terminal import warn_in_one_line
+from gatewatch.service.cli_support.settings import settings_of_environment
+from gatewatch.service.cli_support.terminal import warn, warn_in_one_line
 from gatewatch.service.http.ports import Port, address_of, hold
 from gatewatch.service.observability.tally import Tally
-from gatewatch.service.settings import Settings, redact, strays, variable
+from gatewatch.service.settings import Settings, strays
 
 if TYPE_CHECKING:
     import uvicorn
@@ -50,7 +50,7 @@ def serve(
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
-    settings = _settings()
+    settings = settings_of_environment()
     configure_logs(settings.log_level)
     unread = strays(os.environ)
     if show_settings:
@@ -76,7 +76,13 @@ def serve(
                 raise GatewatchError(str(error)) from error
             private.keep_running()
             os.environ["GATEWATCH_REDIS_URL"] = private.url
-        log.info("listening", addresses=[address_of(port) for port in ports])
+        addresses = [address_of(port) for port in ports]
+        log.info("listening", addresses=addresses)
+        if os.isatty(2):
+            warn(
+                f"Gatewatch listens on http://{addresses[0]}. Look: /docs has the API, /readyz whether readings are "
+                "scored, /metrics what Prometheus reads; `gatewatch watch` shows the streams. Ctrl-C ends it."
+            )
         if settings.workers > 1:
             _serve_with_workers(settings, ports)
         else:
@@ -195,17 +201,3 @@ def _detector(settings: Settings) -> Detector:
     except ArtefactError as error:
         hint = " in GATEWATCH_CHANNELS, as pressure,flow" if str(error).endswith("it is to watch") else ""
         raise GatewatchError(f"{error}{hint}") from error
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            name = variable("_".join(str(part) for part in problem["loc"]))
-            value = redact(problem["input"]) if name == variable("redis_url") else problem["input"]
-            message = problem["msg"].removeprefix("Value error, ")
-            found = "is not set" if problem["type"] == "missing" else f"is {value!r:.80}: {message}"
-            lines.append(f"{name} {found}")
-        raise GatewatchError("; ".join(lines)) from error

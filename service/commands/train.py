@@ -13,10 +13,11 @@ import typer
 from gatewatch.models.artefact.files import MANIFEST, model_folder, require_place
 from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.labels import without_labels
+from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import Source
 from gatewatch.models.text import listed
-from gatewatch.service.cli_support.oddities import Missing
 from gatewatch.service.cli_support.origins import Origin
+from gatewatch.service.cli_support.reading import reads_recordings
 from gatewatch.service.cli_support.terminal import sensors, tell, training_progress, warn
 from gatewatch.service.cli_support.trainings import extra_needed, require_change, say, train_config, train_detector
 from gatewatch.service.cli_support.tuning import search
@@ -37,10 +38,11 @@ UNUSED_BY_FROM = (
 """Options that say how a network of one's own is made."""
 
 
+@reads_recordings
 def train(
     context: typer.Context,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")
+        list[Path] | None, typer.Argument(help="tables (.csv, .tsv, also .gz; .parquet; .xlsx), or folders of them")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the artefact to write")] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what is odd about the recordings")] = False,
@@ -90,7 +92,8 @@ def train(
     stream_label: Annotated[
         str, typer.Option(help="with --from-prometheus: series with the same value of it are one stream")
     ] = "instance",
-    missing: Missing = None,
+    *,
+    how: ReadOptions,
 ) -> None:
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
     if (out is None) != check:
@@ -112,7 +115,7 @@ def train(
     units = dict(_unit(text) for text in unit or [])
     origin = Origin(
         files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label,
-        missing or [],
+        how,
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
         import gatewatch.models.training.trained.train  # noqa: F401

@@ -73,7 +73,6 @@ def test_a_stream_column_separates_streams(tmp_path: Path) -> None:
         ("timestamp,a\n1e300,1\n", "column timestamp: '1e300' is not a time"),
         ("timestamp,a\n1,1\n-99999999999,1\n", "row 3, column timestamp: '-99999999999' is not a time between 1970"),
         ("timestamp,a\n-1,1\n", "column timestamp: '-1' is not a time between 1970"),
-        ("timestamp,a\n1,2\n1700000000000,1\n", "column timestamp: '1' is not a time|'1700000000000' is not a time"),
         ("timestamp,a\n0001-01-01T00:00:00+05:00,1\n", "column timestamp: '0001-.*' is not a time between 1970"),
         ("timestamp,a\n9999-01-01,1\n", "column timestamp: '9999-01-01' is not a time between 1970"),
         ("timestamp,a\nnan,1\n", "column timestamp: 'nan' is not a time"),
