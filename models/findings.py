@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from gatewatch.models.detectors.trained.score import REASONS
 from gatewatch.models.scan import Scan
 from gatewatch.models.scores import iso
 
+NO_UNITS: Mapping[str, str] = {}
 WORDS = {
     "event": "not what was to come next",
     "level": "stays away from its level",
@@ -35,6 +36,7 @@ class Finding:
         expected, actual: at that reading, in the channel's unit; NaN where there is none.
         reason: the part of the score that was largest, one of score.REASONS.
         running: the recording ends while it goes on.
+        unit: of the channel, None where none is named.
     """
 
     stream: str
@@ -48,6 +50,7 @@ class Finding:
     actual: float
     reason: str
     running: bool = False
+    unit: str | None = None
 
     def words(self) -> str:
         """The reason for people."""
@@ -60,7 +63,7 @@ class Finding:
             "stream": self.stream, "channel": self.channel, "start": iso(self.start_us), "end": iso(self.end_us),
             "seconds": (self.end_us - self.start_us) / 1e6, "readings": self.readings, "score": self.score,
             "direction": self.direction or None, "reason": self.reason, "in_words": self.words(),
-            "running": self.running,
+            "running": self.running, "unit": self.unit,
             **{name: number if np.isfinite(number) else None for name, number in numbers.items()},
         }  # fmt: skip
 
@@ -77,8 +80,8 @@ class Findings:
         self._open: dict[str, tuple[Finding, int]] = {}
         self._rows: dict[str, int] = {}
 
-    def take(self, scans: Sequence[Scan]) -> None:
-        """Take in the scans of a file, or of its next part."""
+    def take(self, scans: Sequence[Scan], units: Mapping[str, str] = NO_UNITS) -> None:
+        """Take in the scans of a file, or of its next part; units by channel."""
         for found in scans:
             stream = found.recording.stream
             start = self._rows.get(stream, 0)
@@ -89,9 +92,9 @@ class Findings:
                 if found.alert[row] and (before is None or now - last > OPEN_READINGS):
                     if before is not None:
                         self._done.append(before)
-                    self._open[stream] = _finding(found, row), now
+                    self._open[stream] = _finding(found, row, units), now
                 elif before is not None and now - last <= OPEN_READINGS:
-                    self._open[stream] = _longer(before, found, row), now
+                    self._open[stream] = _longer(before, found, row, units), now
 
     def all(self) -> list[Finding]:
         """The incidents in order of time."""
@@ -102,7 +105,7 @@ class Findings:
         return sorted([*self._done, *running], key=lambda one: (one.start_us, one.stream))
 
 
-def _finding(found: Scan, row: int) -> Finding:
+def _finding(found: Scan, row: int, units: Mapping[str, str]) -> Finding:
     recording, time_us = found.recording, int(found.recording.times_us[row])
     channel = int(found.attribution[row].argmax())
     reason = REASONS[found.reason[row]]
@@ -112,15 +115,16 @@ def _finding(found: Scan, row: int) -> Finding:
         direction = "above" if actual > expected else "below"
     return Finding(
         recording.stream, recording.channels[channel], time_us, time_us, 1, float(found.score[row]), direction,
-        expected, actual, reason,
+        expected, actual, reason, unit=units.get(recording.channels[channel]),
     )  # fmt: skip
 
 
-def _longer(before: Finding, found: Scan, row: int) -> Finding:
+def _longer(before: Finding, found: Scan, row: int, units: Mapping[str, str]) -> Finding:
     end_us = max(before.end_us, int(found.recording.times_us[row]))
     if found.score[row] <= before.score:
         return replace(before, end_us=end_us, readings=before.readings + 1)
-    return replace(_finding(found, row), start_us=before.start_us, end_us=end_us, readings=before.readings + 1)
+    finding = _finding(found, row, units)
+    return replace(finding, start_us=before.start_us, end_us=end_us, readings=before.readings + 1)
 
 
 def lasted(seconds: float) -> str:

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings.label_names import MARKS, is_like_label
 from gatewatch.models.recordings.layout import Column, Layout
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.sniffing import TIME_NAMES, plain_name
@@ -31,10 +32,10 @@ from gatewatch.models.recordings.values import (
     BOOLEANS,
     MISSING,
     SWITCHES,
-    UNIT_IN_HEADER,
     CellStyle,
     number,
     unit_behind,
+    unit_in_header,
 )
 from gatewatch.models.text import listed
 
@@ -155,6 +156,12 @@ class Look:
         except (TypeError, ValueError):
             return None
         return found if len(found) and np.isfinite(found).all() and (found == np.rint(found)).all() else None
+
+    @property
+    def marks(self) -> bool:
+        """Whether it has nothing but marks: -1, 0 and 1, or true and false."""
+        whole = self.whole
+        return self.booleans == self.known or (whole is not None and MARKS.issuperset(whole.tolist()))
 
     @property
     def counts_rows(self) -> bool:
@@ -365,6 +372,9 @@ class _Roles:
         if flags and QUALITY_NAME.fullmatch(look.name.lower()) and re.search("qc|qualit", look.name.lower()):
             self.left_out[look.name] = "flags of quality"
             return True
+        if is_like_label(look.name) and self._options.label_column is None and look.marks:
+            self.left_out[look.name] = "looks like labels; --label-column no keeps it"
+            return True
         if look.name == self._options.label_column:
             self.left_out[look.name] = "label"
         return look.name == self._options.label_column
@@ -465,11 +475,10 @@ class _Roles:
                 f"{self._where}, column {look.name}: numbers in {look.unit} and in {listed(others)}; export them in "
                 "one unit, or without units"
             )
-        in_header = UNIT_IN_HEADER.search(look.name)
         own = [one for one in quality if look.name.lower() in one.name.lower()]
         about = own or (list(quality) if channels == 1 or len(quality) == 1 else [])
         return Column(
-            look.at, look.name, look.unit or (in_header[1] if in_header else None), look.unit, look.words,
+            look.at, look.name, look.unit or unit_in_header(look.name), look.unit, look.words,
             about[0].at if about else None,
         )  # fmt: skip
 

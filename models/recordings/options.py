@@ -33,7 +33,7 @@ class ReadOptions:
         decimal: between a whole number and its parts: `.` or `,`.
         missing: words and numbers that stand for a missing value.
         long: columns of names and of values with a comma between; `no` where each column is a channel.
-        label_column: marks readings, and is no channel.
+        label_column: marks readings, and is no channel; `no` where every column is one, whatever it is called.
     """
 
     time_column: str | None = None

@@ -202,7 +202,9 @@ def _parsed(text: str, layout: Layout) -> ParsedBlock | None:
     commas = np.diff(np.flatnonzero(marks == ord(layout.delimiter)).searchsorted(ends), prepend=0)
     numbers = {column.at for column in layout.channels}
     odd = '"' in text or "\r" in text or "\0" in text or "#" in text
-    if odd or np.diff(ends, prepend=-1).max() > LONGEST_ROW or (commas != len(layout.names) - 1).any():
+    lengths = np.diff(ends, prepend=-1) - 1
+    odd = odd or bool((lengths == len(layout.names) - 1).any())  # rows of nothing
+    if odd or lengths.max() >= LONGEST_ROW or (commas != len(layout.names) - 1).any():
         return None
     kinds = [polars.Float64 if at in numbers else polars.String for at in range(len(layout.names))]
     try:

@@ -38,7 +38,26 @@ LATEST_S = 1e11
 
 _GROUPS = re.compile(r"(?<=\d)[\u00a0\u202f' ](?=\d{3})")
 _UNIT = re.compile(r"([+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?)\s*([%°A-Za-zµμΩ℃℉][^0-9,;]*[23²³]?)")
-UNIT_IN_HEADER = re.compile(r"[\[(]\s*([^\[\]()]{1,20}?)\s*[\])]\s*$")
+_UNIT_IN_HEADER = re.compile(r"(?P<open>[\[(])\s*(?P<unit>[^\[\]()]{1,16}?)\s*[\])]\s*$")
+UNITS = frozenset(
+    {
+        "m", "mm", "cm", "km", "s", "ms", "us", "min", "h", "d", "kg", "g", "mg", "t", "l", "ml", "bar", "mbar", "pa",
+        "hpa", "kpa", "mpa", "psi", "v", "mv", "kv", "a", "ma", "ka", "w", "mw", "kw", "gw", "wh", "kwh", "mwh", "hz",
+        "khz", "mhz", "ghz", "rpm", "c", "f", "k", "degc", "degf", "deg", "ppm", "ppb", "ph", "lx", "lux", "db", "n",
+        "nm", "j", "kj", "var", "kvar", "va", "kva", "in", "ft", "gal", "gpm", "cfm", "inhg", "mmhg", "ntu", "pct",
+    }
+)  # fmt: skip
+"""What may stand in round brackets behind a name and is a unit, in lower case; so is what has a sign of one in it."""
+
+
+def unit_in_header(name: str) -> str | None:
+    """The unit behind a column's name: in square brackets, or in round ones if it is known as one."""
+    found = _UNIT_IN_HEADER.search(name)
+    if found is None:
+        return None
+    unit = found["unit"]
+    known = unit.lower() in UNITS or any(sign in unit for sign in "°%/²³µμΩ^·")
+    return unit if known or found["open"] == "[" else None
 
 
 @dataclass(frozen=True)

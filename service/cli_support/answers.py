@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -32,19 +32,20 @@ class Answer:
         self._files: dict[Path, Summary] = {}
         self._findings = Findings()
         self._traces = Traces() if pictured else None
-        self.units: dict[str, str] = {}
+        self._units: dict[Path, dict[str, str]] = {}
 
     def note(self, reader: Reader) -> None:
         """Take in the units that a file names."""
-        self.units |= reader.layout.units
+        self._units[reader.path] = reader.layout.units
 
     def take(self, path: Path, scans: Sequence[Scan]) -> None:
         """Take in the scans of a file, or of its next part."""
         self.whole.take(scans)
         self._files.setdefault(path, Summary()).take(scans)
-        self._findings.take(scans)
+        units = self._units.get(path, {})
+        self._findings.take(scans, units)
         if self._traces is not None:
-            self._traces.take(scans)
+            self._traces.take(scans, units)
 
     def of(self, path: Path) -> str:
         """One line on a file."""
@@ -57,7 +58,7 @@ class Answer:
             tell("No incident.")
             return
         shown = sorted(sorted(found, key=lambda one: -one.score)[:MOST_SHOWN], key=lambda one: one.start_us)
-        console.print(incident_table(shown, self.units))
+        console.print(incident_table(shown))
         if len(found) > len(shown):
             tell(f"{len(found) - len(shown)} more incidents with lower scores; --json has them all.")
 
@@ -73,24 +74,22 @@ class Answer:
             return
         title = ", ".join(one_line(file.name) for file in self._files)[:100]
         more = f" Shown: {len(traces)} of {self._traces.streams} streams." if len(traces) < self._traces.streams else ""
-        write_picture(path, title, f"{self.whole.line()}.{more}", traces, findings, self.units)
+        write_picture(path, title, f"{self.whole.line()}.{more}", traces, findings)
 
     def as_json(self) -> dict[str, object]:
         """For scripts."""
         return {
             **self.whole.as_json(),
             "files": [{"file": str(path), **one.as_json()} for path, one in self._files.items()],
-            "incidents": [
-                {**one.as_json(), "unit": self.units.get(one.channel)} for one in self._findings.all()
-            ],
+            "incidents": [one.as_json() for one in self._findings.all()],
         }  # fmt: skip
 
 
-def incident_table(findings: Sequence[Finding], units: Mapping[str, str]) -> Table:
+def incident_table(findings: Sequence[Finding]) -> Table:
     """Incidents, one a row."""
     table = Table(*HEADS, box=None, pad_edge=False, header_style="bold")
     for one in findings:
-        table.add_row(*(cell.replace("[", r"\[") for cell in cells_of(one, units)))
+        table.add_row(*(cell.replace("[", r"\[") for cell in cells_of(one)))
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
@@ -21,6 +21,9 @@ POINTS = 3000
 """Of a channel in a file; a screen has about as many."""
 
 WIDTH, HEIGHT, SCORE_HEIGHT, LEFT, RIGHT = 1000, 120, 70, 70, 10
+MOST_DOTS = 300
+"""Anomalous readings of a channel that are marked, where an incident is told of it."""
+
 HIGHEST_SCORE = 10.0
 """A score above it is drawn there; the scale is that of the square root."""
 
@@ -71,17 +74,15 @@ def require_picture(path: Path) -> None:
             ) from error
 
 
-def write_picture(
-    path: Path, title: str, summary: str, traces: Sequence[Trace], findings: Sequence[Finding], units: Mapping[str, str]
-) -> None:
+def write_picture(path: Path, title: str, summary: str, traces: Sequence[Trace], findings: Sequence[Finding]) -> None:
     """Draw a scan into a file. Raises GatewatchError where it cannot be written."""
     traces = [drawn(trace, POINTS) for trace in traces]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".png":
-            _write_png(path, title, traces, findings, units)
+            _write_png(path, title, traces, findings)
         else:
-            path.write_text(page(title, summary, traces, findings, units), encoding="utf-8")
+            path.write_text(page(title, summary, traces, findings), encoding="utf-8")
     except OSError as error:
         raise GatewatchError(f"{path}: the picture cannot be written: {error.strerror}") from error
 
@@ -89,27 +90,23 @@ def write_picture(
 HEADS = ("stream", "channel", "begins", "lasts", "", "expected", "actual", "score", "why")
 
 
-def cells_of(one: Finding, units: Mapping[str, str]) -> tuple[str, ...]:
+def cells_of(one: Finding) -> tuple[str, ...]:
     """An incident as a row of a table, under HEADS."""
-    unit = units.get(one.channel)
     begins = iso(one.start_us)[:19].replace("T", " ")
     length = lasted((one.end_us - one.start_us) / 1e6) if one.readings > 1 else "1 reading"
     return (
         one_line(one.stream), one_line(one.channel), begins, f"{length}{' or more' if one.running else ''}",
-        one.direction, with_unit(one.expected, unit), with_unit(one.actual, unit), f"{one.score:.3g}", one.words(),
+        one.direction, with_unit(one.expected, one.unit), with_unit(one.actual, one.unit), f"{one.score:.3g}",
+        one.words(),
     )  # fmt: skip
 
 
-def page(
-    title: str, summary: str, traces: Sequence[Trace], findings: Sequence[Finding], units: Mapping[str, str]
-) -> str:
+def page(title: str, summary: str, traces: Sequence[Trace], findings: Sequence[Finding]) -> str:
     """A page that holds all it needs."""
-    rows = "\n".join(
-        f"<tr>{''.join(f'<td>{as_html(cell)}</td>' for cell in cells_of(one, units))}</tr>" for one in findings
-    )
+    rows = "\n".join(f"<tr>{''.join(f'<td>{as_html(cell)}</td>' for cell in cells_of(one))}</tr>" for one in findings)
     return PAGE.substitute(
         title=as_html(title), summary=as_html(summary), heads="".join(f"<th>{head}</th>" for head in HEADS), rows=rows,
-        pictures="\n".join(_svg(trace, _of(trace, findings), units) for trace in traces),
+        pictures="\n".join(_svg(trace, _of(trace, findings)) for trace in traces),
     )  # fmt: skip
 
 
@@ -117,13 +114,14 @@ def _of(trace: Trace, findings: Sequence[Finding]) -> list[Finding]:
     return [one for one in findings if one.stream == trace.stream]
 
 
-def _svg(trace: Trace, findings: Sequence[Finding], units: Mapping[str, str]) -> str:
+def _svg(trace: Trace, findings: Sequence[Finding]) -> str:
     first, last = int(trace.times_us.min()), int(trace.times_us.max())
     x = LEFT + (WIDTH - LEFT - RIGHT) * (trace.times_us - first) / max(1, last - first)
     parts: list[str] = []
     top = 20.0
-    for at, name in enumerate(trace.channels):
-        parts += _channel_svg(trace, at, x, top, f"{name} ({units[name]})" if name in units else name)
+    for at, title in enumerate(trace.titles()):
+        marked = any(one.channel == trace.channels[at] for one in findings)
+        parts += _channel_svg(trace, at, x, top, title, marked=marked)
         top += HEIGHT + 30
     height = SCORE_HEIGHT / math.sqrt(HIGHEST_SCORE)
     y = top + SCORE_HEIGHT - np.sqrt(np.minimum(trace.score, HIGHEST_SCORE)) * height
@@ -138,7 +136,7 @@ def _svg(trace: Trace, findings: Sequence[Finding], units: Mapping[str, str]) ->
         start, end = (
             LEFT + (WIDTH - LEFT - RIGHT) * (at - first) / max(1, last - first) for at in (one.start_us, one.end_us)
         )
-        told = as_html(", ".join(cell for cell in cells_of(one, units) if cell))
+        told = as_html(", ".join(cell for cell in cells_of(one) if cell))
         shade.append(
             f'<rect class="incident" x="{start - 1:.1f}" y="15" width="{max(3.0, end - start + 2):.1f}" '
             f'height="{bottom - 15:.0f}"><title>{told}</title></rect>'
@@ -154,7 +152,7 @@ def _svg(trace: Trace, findings: Sequence[Finding], units: Mapping[str, str]) ->
     )
 
 
-def _channel_svg(trace: Trace, at: int, x: NDArray[np.float64], top: float, name: str) -> list[str]:
+def _channel_svg(trace: Trace, at: int, x: NDArray[np.float64], top: float, name: str, *, marked: bool) -> list[str]:
     low, high = value_range(trace, at)
 
     def y(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,7 +167,7 @@ def _channel_svg(trace: Trace, at: int, x: NDArray[np.float64], top: float, name
         parts.append(f'<path class="band" d="{_path(np.concatenate([x[band], x[band][::-1]]), outline)}Z"/>')
     values = y(trace.values[:, at])
     parts.append(f'<path class="value" d="{_path(x, values)}"/>')
-    lone = np.flatnonzero(trace.anomalous & np.isfinite(trace.values[:, at]))[:200]
+    lone = np.flatnonzero(trace.anomalous & np.isfinite(trace.values[:, at]))[: MOST_DOTS if marked else 0]
     parts += [f'<circle class="dot" cx="{x[one]:.1f}" cy="{values[one]:.1f}" r="1.6"/>' for one in lone]
     for value, place in ((high, top + 10), (low, top + HEIGHT)):
         parts.append(f'<text x="5" y="{place:.0f}">{value:.4g}</text>')
@@ -198,9 +196,7 @@ def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     return "".join(parts)
 
 
-def _write_png(
-    path: Path, title: str, traces: Sequence[Trace], findings: Sequence[Finding], units: Mapping[str, str]
-) -> None:
+def _write_png(path: Path, title: str, traces: Sequence[Trace], findings: Sequence[Finding]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -212,9 +208,9 @@ def _write_png(
     each = iter(axes)
     for trace in traces:
         times = trace.times_us.astype("datetime64[us]")
-        for at, name in enumerate([*trace.channels, "score"]):
+        for at, name in enumerate([*trace.titles(), "score"]):
             axis = next(each)
-            if name == "score" and at == len(trace.channels):
+            if at == len(trace.channels):
                 axis.plot(times, np.minimum(trace.score, HIGHEST_SCORE), color="tab:red", linewidth=0.8)
                 axis.axhline(1.0, color="gray", linewidth=0.6)
             else:
@@ -226,6 +222,5 @@ def _write_png(
                 if one.stream == trace.stream:
                     begin, end = (np.datetime64(time, "us") for time in (one.start_us, one.end_us))
                     axis.axvspan(begin, end, color="tab:red", alpha=0.15)
-            unit = f" ({units[name]})" if name in units else ""
-            axis.set_title(one_line(f"{trace.stream}: {name}{unit}").replace("$", r"\$"), fontsize=9, loc="left")
+            axis.set_title(one_line(f"{trace.stream}: {name}").replace("$", r"\$"), fontsize=9, loc="left")
     figure.savefig(path, dpi=100)

@@ -13,7 +13,7 @@ from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.reading import Reader
 from gatewatch.service.cli_support.terminal import warn
 
-PANEL = "How the files are written (found out where not given; NAME.toml or gatewatch.toml beside them may say it, too)"
+PANEL = "How the files are written"
 
 
 def _options(
@@ -50,7 +50,8 @@ def _options(
         ),
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="column that marks what was wrong, and is no channel", rich_help_panel=PANEL)
+        str | None,
+        typer.Option(help="column that marks what was wrong, and is no channel; or no", rich_help_panel=PANEL),
     ] = None,
 ) -> None:
     """The options, to be read off; never called."""
@@ -74,6 +75,8 @@ def reads_recordings(command: Callable[..., None]) -> Callable[..., None]:
     def run(*arguments: Any, **given: Any) -> None:
         said = {one.name: given.pop(one.name) for one in added if one.name in given}
         said["missing"] = tuple(said.get("missing") or ())
+        if "label_column" in own:  # it finds its labels itself
+            said["label_column"] = "no"
         command(*arguments, **given, how=ReadOptions(**said))
 
     parameters = [*own.values(), *added]

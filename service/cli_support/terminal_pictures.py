@@ -28,7 +28,7 @@ def in_terminal(trace: Trace, findings: Sequence[Finding], width: int) -> list[s
     first, last = int(trace.times_us.min()), int(trace.times_us.max())
     column = ((trace.times_us - first) * (2 * width - 1) // max(1, last - first)).astype(int)
     lines = [one_line(trace.stream)]
-    for at, name in enumerate(trace.channels):
+    for at, name in enumerate(trace.titles()):
         low, high = value_range(trace, at)
         rows = (np.clip(trace.values[:, at], low, high) - low) / (high - low)
         lines += _dots(column, rows, width, f"{high:.4g}", f"{low:.4g}", one_line(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -23,6 +23,10 @@ MOST_STREAMS, MOST_CHANNELS = 12, 8
 """In one picture: those with incidents first."""
 
 
+OF_STREAM = ("stream", "channels", "units")
+"""What a trace has once, not for each reading."""
+
+
 @dataclass(frozen=True)
 class Trace:
     """The readings of a stream, or enough of them for a picture.
@@ -31,6 +35,7 @@ class Trace:
         times_us: (N,) Unix microseconds.
         values, low, high: (N, C) readings and the band that is normal, NaN where there is none.
         score: (N,) and whether each reading was anomalous.
+        units: by channel, of those that name one.
     """
 
     stream: str
@@ -41,6 +46,14 @@ class Trace:
     high: NDArray[np.float64]
     score: NDArray[np.float32]
     anomalous: NDArray[np.bool_]
+    units: Mapping[str, str]
+
+    def titles(self) -> list[str]:
+        """The channels with their units."""
+        units = [self.units.get(name, "") for name in self.channels]
+        return [
+            f"{name} ({unit})" if unit not in name else name for name, unit in zip(self.channels, units, strict=True)
+        ]
 
     def taking(self, rows: NDArray[np.intp] | slice) -> Trace:
         """Some of the readings."""
@@ -79,13 +92,13 @@ class Traces:
     def __init__(self) -> None:
         self._found: dict[str, Trace] = {}
 
-    def take(self, scans: Sequence[Scan]) -> None:
-        """Take in the scans of a file, or of its next part."""
+    def take(self, scans: Sequence[Scan], units: Mapping[str, str]) -> None:
+        """Take in the scans of a file, or of its next part; units by channel."""
         for one in scans:
             recording, expected = one.recording, one.expected
             trace = Trace(
                 recording.stream, recording.channels, recording.times_us, recording.values.astype(np.float64),
-                expected[:, :, 0], expected[:, :, 2], one.score, one.status == ANOMALOUS,
+                expected[:, :, 0], expected[:, :, 2], one.score, one.status == ANOMALOUS, units,
             )  # fmt: skip
             before = self._found.get(recording.stream)
             if before is not None and before.channels == trace.channels:
@@ -110,7 +123,7 @@ def _joined(one: Trace, other: Trace) -> Trace:
     joined: dict[str, Any] = {
         name.name: np.concatenate([getattr(one, name.name), getattr(other, name.name)])
         for name in fields(one)
-        if name.name not in ("stream", "channels")
+        if name.name not in OF_STREAM
     }
     return replace(one, **joined)
 

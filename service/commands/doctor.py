@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.text import Text
 
 from gatewatch.models.text import one_line
-from gatewatch.service.cli_support.checks import all_checks
 from gatewatch.service.cli_support.settings import settings_of_environment
 from gatewatch.service.cli_support.terminal import tell
 
@@ -28,6 +27,8 @@ def doctor(
 
     Changes nothing. Exit status 1 if something is wrong.
     """
+    from gatewatch.service.cli_support.checks import all_checks
+
     settings = settings_of_environment()
     host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 - where to ask, not to listen
     host = f"[{host}]" if ":" in host else host

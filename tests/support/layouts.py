@@ -144,6 +144,30 @@ def spreadsheet(rows: Rows) -> str:
     return "when,level,flow\n" + "".join(f"{(t - day) / timedelta(days=1):.6f},{a},{b}\n" for t, a, b in rows)
 
 
+def air_handler(rows: Rows) -> str:
+    """Of a building: M/D/YYYY H:MM, names with colons, and a column that marks the fault."""
+    lines = [
+        f"{t.month}/{t.day}/{t.year} {t.hour}:{t.minute:02d},{a},{b},{int(FAULT <= n < FAULT + FAULT_ROWS)}\n"
+        for n, (t, a, b) in enumerate(rows)
+    ]
+    return "Datetime,AHU: Supply Air Temperature,AHU: Flow,Fault Detection Ground Truth\n" + "".join(lines)
+
+
+def wind_turbine(rows: Rows) -> str:
+    """Of a turbine: "DD MM YYYY HH:MM" in Latin-1."""
+    lines = [f"{t:%d %m %Y %H:%M},{a},{b},{n * 7 % 360}\n" for n, (t, a, b) in enumerate(rows)]
+    return "Date/Time,LV ActivePower (kW),Wind Speed (m/s),Wind Direction (°)\n" + "".join(lines)
+
+
+def air_quality(rows: Rows) -> str:
+    """Of a street: date and time apart, decimal commas, -200 for nothing, empty columns and rows at the end."""
+    lines = []
+    for n, (t, a, b) in enumerate(rows):
+        lost = [-200 if n % 50 == 7 else a, -200 if n % 10 else b]
+        lines.append(f"{t:%d/%m/%Y};{t:%H.%M.%S};" + ";".join(str(one).replace(".", ",") for one in lost) + ";;\n")
+    return "Date;Time;CO(GT);NMHC(GT);;\n" + "".join(lines) + ";;;;;\n" * 100
+
+
 LAYOUTS: dict[str, tuple[Callable[[Rows], str], str, tuple[str, ...]]] = {
     "plain": (plain, "utf-8", ()),
     "german": (german, "latin-1", ("--timezone", "Europe/Berlin")),
@@ -159,6 +183,9 @@ LAYOUTS: dict[str, tuple[Callable[[Rows], str], str, tuple[str, ...]]] = {
     "lookout": (lookout, "utf-16", ()),
     "milliseconds": (milliseconds, "utf-8", ()),
     "spreadsheet": (spreadsheet, "utf-8", ()),
+    "air_handler": (air_handler, "utf-8", ()),
+    "wind_turbine": (wind_turbine, "latin-1", ()),
+    "air_quality": (air_quality, "utf-8", ("--missing", "-200")),
 }
 """What writes each, in which encoding, and what the reader has to be told."""
 
