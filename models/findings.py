@@ -22,19 +22,22 @@ WORDS = {
 }
 """The parts of the score, see docs/score.md, for who reads a table."""
 
+UNDIRECTED = ("still", "absent")
+"""Those that are neither above nor below."""
+
 
 @dataclass(frozen=True)
 class Finding:
     """One incident.
 
     Attributes:
-        stream, channel: the channel with the largest share in the score at its highest.
+        stream, channel: the channel with the largest share in the score of its alert.
         start_us, end_us: Unix microseconds of its alert and of its last anomalous reading.
         readings: anomalous ones, from the alert on.
         score: its highest.
-        direction: `above` or `below` what was expected, at that reading; empty for what stands still or is missing.
-        expected, actual: at that reading, in the channel's unit; NaN where there is none.
-        reason: the part of the score that was largest, one of score.REASONS.
+        direction: `above` or `below` what was expected, at the alert; empty for what stands still or is missing.
+        expected, actual: at the alert, in the channel's unit; NaN where there is none.
+        reason: the part of the score that was largest at its highest, one of score.REASONS.
         running: the recording ends while it goes on.
         unit: of the channel, None where none is named.
     """
@@ -94,7 +97,7 @@ class Findings:
                         self._done.append(before)
                     self._open[stream] = _finding(found, row, units), now
                 elif before is not None and now - last <= OPEN_READINGS:
-                    self._open[stream] = _longer(before, found, row, units), now
+                    self._open[stream] = _longer(before, found, row), now
 
     def all(self) -> list[Finding]:
         """The incidents in order of time."""
@@ -111,7 +114,7 @@ def _finding(found: Scan, row: int, units: Mapping[str, str]) -> Finding:
     reason = REASONS[found.reason[row]]
     expected, actual = float(found.expected[row, channel, 1]), float(recording.values[row, channel])
     direction = ""
-    if reason not in ("still", "absent") and np.isfinite(expected - actual) and actual != expected:
+    if reason not in UNDIRECTED and np.isfinite(expected - actual) and actual != expected:
         direction = "above" if actual > expected else "below"
     return Finding(
         recording.stream, recording.channels[channel], time_us, time_us, 1, float(found.score[row]), direction,
@@ -119,12 +122,15 @@ def _finding(found: Scan, row: int, units: Mapping[str, str]) -> Finding:
     )  # fmt: skip
 
 
-def _longer(before: Finding, found: Scan, row: int, units: Mapping[str, str]) -> Finding:
-    end_us = max(before.end_us, int(found.recording.times_us[row]))
+def _longer(before: Finding, found: Scan, row: int) -> Finding:
+    longer = replace(
+        before, end_us=max(before.end_us, int(found.recording.times_us[row])), readings=before.readings + 1
+    )
     if found.score[row] <= before.score:
-        return replace(before, end_us=end_us, readings=before.readings + 1)
-    finding = _finding(found, row, units)
-    return replace(finding, start_us=before.start_us, end_us=end_us, readings=before.readings + 1)
+        return longer
+    reason = REASONS[found.reason[row]]
+    direction = "" if reason in UNDIRECTED else before.direction
+    return replace(longer, score=float(found.score[row]), reason=reason, direction=direction)
 
 
 def lasted(seconds: float) -> str:

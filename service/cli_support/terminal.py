@@ -46,8 +46,8 @@ def warn_in_one_line(text: str) -> None:
 
 
 def stopped(said: str) -> NoReturn:
-    """End after Ctrl-C, with what is kept and how to go on."""
-    warn(f"Stopped {said}.")
+    """End after Ctrl-C: `Stopped`, and behind it what is kept and how to go on."""
+    warn(f"Stopped{said}.")
     raise SystemExit(INTERRUPTED)
 
 

@@ -12,7 +12,7 @@ from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.service.cli_support.reading import Announcer, reads_recordings
-from gatewatch.service.cli_support.terminal import sensors, tell, warn_in_one_line
+from gatewatch.service.cli_support.terminal import sensors, stopped, tell, warn_in_one_line
 
 
 @reads_recordings
@@ -56,7 +56,10 @@ def replay(
         recordings = [replace(recordings[0], stream=stream)]
     if out is not None and out.resolve() == file.resolve():
         raise RecordingError(f"{out}: would be written over the recording; name another file")
-    found = replay_recordings(recordings, url, out, batch, start_seq)
+    try:
+        found = replay_recordings(recordings, url, out, batch, start_seq)
+    except KeyboardInterrupt:
+        stopped("; what was answered is kept. Run the same command again: nothing counts twice, and it goes on")
     for name, counts in found.counts.items():
         tell(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     if found.refused:

@@ -96,7 +96,7 @@ def scan_files(
                     answer.take(path, scans)
         except KeyboardInterrupt:
             kept = f"; their scores are in {', '.join(map(str, targets.kept()))}" if targets.kept() else ""
-            stopped(f"after {progress.done:,} readings{kept}. A scan begins anew: give it fewer files or rows")
+            stopped(f" after {progress.done:,} readings{kept}. A scan begins anew: give it fewer files or rows")
     if as_json:
         tell(json.dumps(answer.as_json(), indent=1, ensure_ascii=False, allow_nan=False))
     else:

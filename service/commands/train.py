@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from gatewatch.models.recordings.recording import Source
 from gatewatch.models.text import listed
 from gatewatch.service.cli_support.origins import Origin
 from gatewatch.service.cli_support.reading import reads_recordings
-from gatewatch.service.cli_support.terminal import sensors, tell, training_progress, warn
+from gatewatch.service.cli_support.terminal import sensors, stopped, tell, training_progress, warn
 from gatewatch.service.cli_support.trainings import extra_needed, require_change, say, train_config, train_detector
 from gatewatch.service.cli_support.tuning import search
 
@@ -119,19 +120,32 @@ def train(
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
         import gatewatch.models.training.trained.train  # noqa: F401
-    groups = origin.gather(one_model_per)
-    if out is None:
-        _say_what_is_odd(groups, config)
-        return
-    if one_model_per != "all" and (out / MANIFEST).exists():
-        raise GatewatchError(f"{out} is an artefact; --one-model-per {one_model_per} needs a folder for several")
-    for name in groups:
-        require_place(out / name)
-    if start_from is not None:
-        _train_general_on(groups[""], config, start_from, out)
-        return
-    study = study or Path(f"{out}-study")
-    _train_each(groups, _Training(config, out, units, checkpoint, tune, study, report))
+    study = None if tune is None else study or Path(f"{out}-study")
+    with _kept_on_ctrl_c(checkpoint, study):
+        groups = origin.gather(one_model_per)
+        if out is None:
+            _say_what_is_odd(groups, config)
+            return
+        if one_model_per != "all" and (out / MANIFEST).exists():
+            raise GatewatchError(f"{out} is an artefact; --one-model-per {one_model_per} needs a folder for several")
+        for name in groups:
+            require_place(out / name)
+        if start_from is not None:
+            _train_general_on(groups[""], config, start_from, out)
+            return
+        _train_each(groups, _Training(config, out, units, checkpoint, tune, study or Path(f"{out}-study"), report))
+
+
+@contextlib.contextmanager
+def _kept_on_ctrl_c(checkpoint: Path | None, study: Path | None) -> Iterator[None]:
+    """After Ctrl-C, say what is there to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = [str(folder) for folder in (checkpoint, study) if folder is not None and folder.exists()]
+        if kept:
+            stopped(f"; what is in {' and '.join(kept)} is kept: run the same command again, and it goes on from there")
+        stopped("; nothing is kept. With --checkpoint FOLDER the same command could go on")
 
 
 def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
