@@ -57,9 +57,7 @@ class Trace:
 
     def taking(self, rows: NDArray[np.intp] | slice) -> Trace:
         """Some of the readings."""
-        own = {
-            one.name: getattr(self, one.name)[rows] for one in fields(self) if one.name not in ("stream", "channels")
-        }
+        own = {one.name: getattr(self, one.name)[rows] for one in fields(self) if one.name not in OF_STREAM}
         return replace(self, **own)
 
     def only(self, channels: Sequence[str]) -> Trace:
