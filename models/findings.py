@@ -22,6 +22,9 @@ WORDS = {
 }
 """The parts of the score, see docs/score.md, for who reads a table."""
 
+NOTHING = 1e-5
+"""So small a part of another number is shown as 0."""
+
 UNDIRECTED = ("still", "absent")
 """Those that are neither above nor below."""
 
@@ -145,8 +148,9 @@ def lasted(seconds: float) -> str:
     return f"{int(days)} d {int(hours % 24)} h" if int(hours % 24) else f"{int(days)} d"
 
 
-def with_unit(number: float, unit: str | None) -> str:
-    """A number for people."""
+def with_unit(number: float, unit: str | None, beside: float = 0.0) -> str:
+    """A number for people; 0 for one that is nothing beside another."""
     if not np.isfinite(number):
         return "-"
-    return f"{number:.5g} {unit}" if unit else f"{number:.5g}"
+    shown = 0.0 if np.isfinite(beside) and abs(number) < NOTHING * abs(beside) else number
+    return f"{shown:.5g} {unit}" if unit else f"{shown:.5g}"

@@ -109,6 +109,7 @@ def _usual(recording: Source) -> tuple[NDArray[np.float64], NDArray[np.float64],
         values = column[np.isfinite(column)]
         if len(np.unique(values)) > LEAST_DIFFERENT:
             first, last = np.quantile(values, (0.25, 0.75)).tolist()
-            reach[at] = FAR * (last - first)
-            low[at], high[at] = first - reach[at], last + reach[at]
+            if last > first:  # else it mostly stands, and whatever else it does is far
+                reach[at] = FAR * (last - first)
+                low[at], high[at] = first - reach[at], last + reach[at]
     return low, high, reach

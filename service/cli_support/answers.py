@@ -59,6 +59,9 @@ class Answer:
             return
         shown = sorted(sorted(found, key=lambda one: -one.score)[:MOST_SHOWN], key=lambda one: one.start_us)
         console.print(incident_table(shown))
+        if self.whole.alerts > len(found):
+            alerts = f"{self.whole.alerts} alerts in {len(found)} incidents"
+            tell(f"{alerts}: one that is raised while an incident runs is told with it.")
         if len(found) > len(shown):
             tell(f"{len(found) - len(shown)} more incidents with lower scores; --json has them all.")
 
@@ -87,7 +90,9 @@ class Answer:
 
 def incident_table(findings: Sequence[Finding]) -> Table:
     """Incidents, one a row."""
-    table = Table(*HEADS, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in HEADS:
+        table.add_column(head, overflow="fold")
     for one in findings:
         table.add_row(*(cell.replace("[", r"\[") for cell in cells_of(one)))
     return table

@@ -96,8 +96,8 @@ def cells_of(one: Finding) -> tuple[str, ...]:
     length = lasted((one.end_us - one.start_us) / 1e6) if one.readings > 1 else "1 reading"
     return (
         one_line(one.stream), one_line(one.channel), begins, f"{length}{' or more' if one.running else ''}",
-        one.direction, with_unit(one.expected, one.unit), with_unit(one.actual, one.unit), f"{one.score:.3g}",
-        one.words(),
+        one.direction, with_unit(one.expected, one.unit, one.actual), with_unit(one.actual, one.unit, one.expected),
+        f"{one.score:.3g}", one.words(),
     )  # fmt: skip
 
 

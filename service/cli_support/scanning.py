@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SIDE_BY_SIDE = 16
 """Recordings scanned at once, as long as they have the same channels."""
 
+VALUES_SIDE_BY_SIDE = 2**22
+"""Values held at once for that: half a gigabyte while they are scanned."""
+
 Model = Annotated[
     Path | None,
     typer.Option("--model", help="folder of an artefact; without it and without training, the general model"),
@@ -115,6 +118,10 @@ class Judge:
             on_readings(len(recording))
 
 
+def _values(part: Sequence[Recording]) -> int:
+    return sum(recording.values.size for recording in part)
+
+
 def _whole(parts: Iterable[list[Recording]]) -> list[Recording]:
     """The recordings of a file that comes in parts."""
     streams: dict[str, list[Recording]] = {}
@@ -134,16 +141,19 @@ class _Carrying:
 
     def scans(self, paths: Sequence[Path], read: Read) -> Iterator[tuple[Path, list[Scan]]]:
         waiting: list[tuple[Path, list[Recording]]] = []
+        held = 0
         for path in paths:
             for part in read(path):
                 there = {recording.stream for _, one in waiting for recording in one}
                 if waiting and (
                     sum(len(one) for _, one in waiting) + len(part) > SIDE_BY_SIDE
+                    or held + _values(part) > VALUES_SIDE_BY_SIDE
                     or any(recording.stream in there for recording in part)
                 ):
                     yield from self._together(waiting)
-                    waiting = []
+                    waiting, held = [], 0
                 waiting.append((path, part))
+                held += _values(part)
         if waiting:
             yield from self._together(waiting)
 

@@ -73,15 +73,27 @@ class Trace:
         if not whole:
             return self
         values = self.values[:whole].reshape(-1, BUCKET, len(self.channels))
-        with np.errstate(all="ignore"):
-            spread = np.nanstd(self.values, axis=0)
-            far = np.nan_to_num(
-                np.abs(values - np.nanmean(values, axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
-            )
+        filled = np.where(np.isfinite(values), values, _means(values, axis=1))
+        far = np.abs(filled - filled.mean(axis=1, keepdims=True)) / _spreads(self.values)
         weight = far.max(axis=2) + np.minimum(self.score[:whole].reshape(-1, BUCKET), 1e6)
         best = np.sort(np.argsort(weight, axis=1)[:, BUCKET // 2 :], axis=1)
         rows = (np.arange(len(best))[:, None] * BUCKET + best).ravel()
         return self.taking(np.concatenate([rows, np.arange(whole, len(self.times_us))]))
+
+
+def _means(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Means of what is known along an axis, which is kept; 0 where nothing is."""
+    known = np.isfinite(values)
+    means: NDArray[np.float64] = np.where(known, values, 0).sum(axis=axis, keepdims=True) / np.maximum(
+        1, known.sum(axis=axis, keepdims=True)
+    )
+    return means
+
+
+def _spreads(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(C,) standard deviations of what is known of (N, C) values; 1 where there is none."""
+    spreads = np.sqrt(_means((values - _means(values, axis=0)) ** 2, axis=0))[0]
+    return np.where(spreads > 0, spreads, 1.0)
 
 
 class Traces:

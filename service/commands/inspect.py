@@ -69,7 +69,9 @@ def inspect(
 
 def _first_rows(look: StreamLook) -> Table:
     channels = look.first.channels[:MOST_COLUMNS]
-    table = Table("time (UTC)", *(one_line(name).replace("[", r"\[") for name in channels), box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("time (UTC)", *channels):
+        table.add_column(one_line(name).replace("[", r"\["), overflow="fold", no_wrap=name == "time (UTC)")
     for time_us, values in zip(look.first.times_us[:FIRST_ROWS].tolist(), look.first.values.tolist(), strict=False):
         table.add_row(iso(time_us), *(f"{value:.7g}" if np.isfinite(value) else "" for value in values[:MOST_COLUMNS]))
     return table

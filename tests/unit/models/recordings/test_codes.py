@@ -43,3 +43,18 @@ def test_what_a_machine_does_is_no_code() -> None:
     duty = np.where(np.arange(4000) % 1000 < 200, noise().round(2) + 50, noise() / 100)
     for values in (duty, off, switch, saturated, spikes, rare, noise(), np.full(4000, np.nan)):
         assert find_codes([recording(values)]) == []
+
+
+def test_a_code_known_as_one_may_be_most_of_a_channel_and_near_its_values() -> None:
+    street = noise() * 100
+    street[np.arange(4000) % 10 != 0] = -200
+    assert find_codes([recording(street)]) == [Code("a", -200.0, 3600)]
+    cold = noise() * 30 - 400
+    cold[::100] = -200
+    assert find_codes([recording(cold)]) == []
+
+
+def test_what_a_channel_does_that_mostly_stands_is_no_code() -> None:
+    valve = np.zeros(4000)
+    valve[1000:1400] = np.random.default_rng(0).integers(20, 45, 400) / 100
+    assert find_codes([recording(valve)]) == []
