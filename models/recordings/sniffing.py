@@ -30,6 +30,9 @@ SAMPLE_LINES, SAMPLE_CHARACTERS, SAMPLE_CELLS = 2000, 2**19, 40_000
 PLACES = 4
 """Stretches of a large file that are looked at."""
 
+FREE_CONTROLS = 20
+"""Control characters that a text may have, however short it is."""
+
 DELIMITERS = (",", ";", "\t", "|")
 LOGGERS = ("TOA5", "TOB1", "TOACI1")
 """The first cell of what Campbell loggers write."""
@@ -140,7 +143,7 @@ def _first_lines(path: Path) -> tuple[list[str], bool]:
 def _require_table(path: Path, lines: Sequence[str]) -> None:
     text = "".join(lines[:50])
     controls = sum(character < " " and character not in "\t\r\n\f\0" for character in text)
-    if controls > 0.02 * len(text):
+    if controls > max(FREE_CONTROLS, 0.02 * len(text)):
         raise RecordingError(f"{path}: it cannot be read as text; expected a table of readings, as CSV")
     begin = text.lstrip("\ufeff \r\n")[:200].lower()
     kinds = {"{": "JSON", "[{": "JSON", "[\n": "JSON", "<": "a page or XML, perhaps of a login"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings.files import LONGEST_ROW, Rows, lines_of, open_regular
+from gatewatch.models.recordings.files import FREE_BYTES, LONGEST_ROW, MOST_RATIO, Rows, lines_of, open_regular
 from gatewatch.models.recordings.layout import Layout
 from gatewatch.models.recordings.values import LATEST_S
 from gatewatch.models.text import counted, one_line
@@ -45,6 +46,9 @@ FOOT_ROWS, ROWS_BEFORE_FOOT = 5, 10
 """So many rows at the end that are no readings may be a foot, or the half of one; behind so many that are."""
 
 SAMPLE_ROWS = 600
+
+MOST_SHEET_BYTES = 2**30
+"""Of a spreadsheet's XML, which the library holds in memory as cells."""
 
 
 def block_rows(columns: int) -> int:
@@ -284,7 +288,7 @@ def sheet_rows(path: Path) -> tuple[str, Iterator[list[object]]]:
         import python_calamine
     except ImportError as error:
         raise RecordingError(f"{path}: reading Excel needs python-calamine; pip install 'gatewatch[excel]'") from error
-    open_regular(path).close()
+    _check_sheets(path)
     try:
         book = python_calamine.CalamineWorkbook.from_path(path)
         for name in book.sheet_names:
@@ -294,6 +298,22 @@ def sheet_rows(path: Path) -> tuple[str, Iterator[list[object]]]:
     except (python_calamine.CalamineError, OSError) as error:
         raise RecordingError(f"{path}: not a readable spreadsheet: {one_line(str(error))}") from error
     raise RecordingError(f"{path}: no sheet with a table in it")
+
+
+def _check_sheets(path: Path) -> None:
+    """Refuse what is no regular file, or what says that it becomes far more than its size when unpacked."""
+    open_regular(path).close()
+    try:
+        with zipfile.ZipFile(path) as parts:
+            unpacked = sum(part.file_size for part in parts.infolist())
+    except zipfile.BadZipFile:
+        return  # an .xls, which is not packed, or what the library refuses
+    if unpacked > FREE_BYTES and unpacked > MOST_RATIO * path.stat().st_size:
+        raise RecordingError(f"{path}: becomes more than {MOST_RATIO} times its size when unpacked; expected readings")
+    if unpacked > MOST_SHEET_BYTES:
+        raise RecordingError(
+            f"{path}: {unpacked} bytes when unpacked; at most {MOST_SHEET_BYTES} are read: save it as CSV"
+        )
 
 
 def blocks_of(rows: Iterable[Sequence[object]], columns: int) -> Iterator[CellBlock]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,24 +21,28 @@ NAMES = {
     "azure": ("value",),
     "historian": ("TANK1.LEVEL", "TANK1.FLOW"),
     "home_assistant": ("sensor.level",),
+    "air_handler": ("AHU: Supply Air Temperature", "AHU: Flow"),
+    "wind_turbine": ("LV ActivePower (kW)", "Wind Speed (m/s)", "Wind Direction (°)"),
+    "air_quality": ("CO(GT)", "NMHC(GT)"),
 }
-LOST = {"home_assistant": 50, "historian": 70}
-"""The reading whose value is a word for nothing."""
+LOST = {"home_assistant": [50], "historian": [70], "air_quality": [*range(7, 700, 50)]}
+"""The readings whose level is a word or a code for nothing."""
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_says_what_the_plain_file_says(name: str, tmp_path: Path) -> None:
-    zone = ReadOptions(timezone="Europe/Berlin" if name == "german" else None)
-    recordings = read_recordings(write_layout(tmp_path, name), zone)
+    missing = ("-200",) if name == "air_quality" else ()
+    how = ReadOptions(timezone="Europe/Berlin" if name == "german" else None, missing=missing)
+    recordings = read_recordings(write_layout(tmp_path, name), how)
     found = recordings[0]
     assert found.channels == NAMES.get(name, ("level", "flow"))
     assert found.times_us.tolist() == [round(t.timestamp() * 1e6) for t in times()]
     expected = level()
-    if name in LOST:
-        expected[LOST[name]] = np.nan
+    expected[LOST.get(name, [])] = np.nan
     np.testing.assert_array_equal(found.values[:, 0], expected)
     if len(found.channels) > 1:
-        np.testing.assert_array_equal(found.values[:, 1], flow())
+        rows = slice(None, None, 10 if name == "air_quality" else 1)
+        np.testing.assert_array_equal(found.values[rows, 1], flow()[rows])
     assert len(recordings) == (2 if name in ("telegraf", "home_assistant") else 1)
 
 
@@ -248,9 +253,22 @@ def test_a_spreadsheet_and_a_parquet_file_read_as_the_table(tmp_path: Path) -> N
         assert found.times_us.tolist() == [round(t.timestamp() * 1e6) for t in times()[:50]]
 
 
+def test_a_spreadsheet_that_becomes_too_much_or_is_none_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr("xl/worksheets/sheet1.xml", b" " * 2**27)
+    (tmp_path / "none.xlsx").write_bytes(b"timestamp,a\n1,2\n")
+    (tmp_path / "none.xls").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
+    for name, words in {
+        "bomb.xlsx": "more than 200 times",
+        "none.xlsx": "not a read",
+        "none.xls": "not a read",
+    }.items():
+        with pytest.raises(RecordingError, match=words):
+            read_recordings(tmp_path / name)
+
+
 def _workbook(path: Path, rows: list[list[object]]) -> None:
     """A spreadsheet with one sheet: numbers, text in the cells, dates as days with a style of dates."""
-    import zipfile
 
     def cell(value: object) -> str:
         if isinstance(value, datetime):
