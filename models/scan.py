@@ -1,29 +1,27 @@
-"""Run a detector over a recording, reading by reading, as the service would; scores to CSV."""
+"""Run a detector over a recording, reading by reading, as the service would; what it comes to, in a line."""
 
 from __future__ import annotations
 
-import csv
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, STATUSES, WARMING_UP, Scanner, expected_band
-from gatewatch.models.errors import GatewatchError, RecordingError
-from gatewatch.models.recordings.files import Rows, lines_of, open_text
+from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, WARMING_UP, Scanner, expected_band
+from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.text import as_cell, listed
+from gatewatch.models.text import listed
 
 ROW_FIELDS = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected", "residual", "parts")
 
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WEEK_US = 7 * 86_400 * 1_000_000
+
+BEATS = 64
+"""Rows between two calls of who follows a scan."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,17 @@ def scan(detector: Scanner, recording: Recording, states: NDArray[Any] | None = 
     return scan_together(detector, [recording], states)[0]
 
 
-def scan_together(detector: Scanner, recordings: Sequence[Recording], states: NDArray[Any] | None = None) -> list[Scan]:
+def scan_together(
+    detector: Scanner,
+    recordings: Sequence[Recording],
+    states: NDArray[Any] | None = None,
+    on_readings: Callable[[int], None] = lambda _: None,
+) -> list[Scan]:
     """Score recordings side by side, one row of each at a time: the same scores as one by one, sooner.
 
     Args:
         states: (B,) the states to begin with; fresh ones if None.
+        on_readings: called now and then with how many more were scored.
 
     Raises:
         RecordingError: a recording's channels are not the model's.
@@ -88,17 +92,23 @@ def scan_together(detector: Scanner, recordings: Sequence[Recording], states: ND
         times[: lengths[at], at] = recording.timestamps_ms
     known = [detector.hindsight(recording.values.astype(np.float64), recording.timestamps_ms) for recording in ordered]
     rows: dict[str, NDArray[Any]] = {}
+    told = scored = 0
     for now in range(len(values)):
+        if now % BEATS == 0:
+            on_readings(scored - told)
+            told = scored
         running = np.flatnonzero(lengths > now)
         readings = values[now, running], times[now, running], states[running]
         forecasts = [forecast[now] for at in running if (forecast := known[at]) is not None]
         step = detector.advance_knowing(np.array(forecasts), *readings) if forecasts else detector.advance(*readings)
         states[running] = step.states
+        scored += len(running)
         for name in ROW_FIELDS:
             column = getattr(step, name)
             if name not in rows:
                 rows[name] = np.zeros((len(values), len(ordered), *column.shape[1:]), column.dtype)
             rows[name][now, running] = column
+    on_readings(scored - told)
     found = []
     for at, recording in enumerate(ordered):
         own = {name: rows[name][: lengths[at], at] for name in ROW_FIELDS}
@@ -146,116 +156,93 @@ def scan_trained_on_beginning(detector: Scanner, recording: Recording, rows: int
     return Scan(_in_model_order(recording, detector), **joined, states=rest.states, keeps_budget=rest.keeps_budget)
 
 
-def write_scores(scans: Sequence[Scan], path: Path) -> None:
-    """Write a CSV with one row per row of a recording file, in its order.
+@dataclass
+class Summary:
+    """What a scan comes to, taken in part by part.
 
-    Columns: timestamp, score, status, alert, and `<channel>.expected` (physical units) and `<channel>.residual`
-    (reading minus forecast, in error scales) of each channel; empty where nothing is expected yet, or missing. Of a
-    file with several streams, `stream` stands before them.
-
-    Args:
-        scans: of each stream of the file.
-
-    Raises:
-        GatewatchError: the file cannot be written.
+    Attributes:
+        readings, anomalous, alerts, unjudged: counts.
+        warm_ups: how often streams began to warm up, as far as their readings show.
+        weeks: how long the readings are at their streams' usual step.
+        keeps_budget: whether the alerts allowed can be kept at the pace of each stream.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_rows(scans, path)
-    except OSError as error:
-        raise GatewatchError(f"{path}: the scores cannot be written: {error.strerror}") from error
 
+    readings: int = 0
+    anomalous: int = 0
+    alerts: int = 0
+    unjudged: int = 0
+    warm_ups: int = 0
+    weeks: float = 0.0
+    keeps_budget: bool = True
 
-def _write_rows(scans: Sequence[Scan], path: Path) -> None:
-    named = scans[0].recording.places is not None
-    header = [*(["stream"] if named else []), "timestamp", "score", "status", "alert"]
-    channels = scans[0].recording.channels
-    header += [f"{as_cell(channel)}.{what}" for channel in channels for what in ("expected", "residual")]
-    order = _order(scans)
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(header)
-        cells = [_cells(found) for found in scans]
-        for at in order:
-            name = [as_cell(scans[at].recording.stream)] if named else []
-            rows.writerow(name + next(cells[at]))
+    def __post_init__(self) -> None:
+        """Begin without a stream."""
+        self._ends: dict[str, np.uint8] = {}
+        self._budgets: dict[str, bool] = {}
 
+    @property
+    def streams(self) -> int:
+        """Streams met."""
+        return len(self._ends)
 
-def _order(scans: Sequence[Scan]) -> list[int]:
-    """Which of the scans has each row of the file."""
-    if len(scans) == 1:
-        return [0] * len(scans[0].recording)
-    places = [found.recording.places for found in scans]
-    owners = np.repeat(np.arange(len(scans)), [len(found.recording) for found in scans])
-    known = [place for place in places if place is not None]
-    return list(owners[np.argsort(np.concatenate(known))]) if len(known) == len(scans) else list(owners)
+    def take(self, scans: Sequence[Scan]) -> None:
+        """Take in the scans of a file, or of a part of it."""
+        for found in scans:
+            stream, status = found.recording.stream, found.status
+            warm = status == WARMING_UP
+            self.readings += len(status)
+            self.anomalous += int((status == ANOMALOUS).sum())
+            self.alerts += int(found.alert.sum())
+            self.unjudged += int(warm.sum())
+            before = self._ends.get(stream, np.uint8(ANOMALOUS)) == WARMING_UP
+            self.warm_ups += int(warm[0] and not before) + int((warm[1:] & ~warm[:-1]).sum())
+            steps = np.diff(found.recording.times_us)
+            forward = steps[steps > 0]
+            self.weeks += len(status) * float(np.median(forward)) / WEEK_US if len(forward) else 0.0
+            self._ends[stream], self._budgets[stream] = status[-1], found.keeps_budget
+        self.keeps_budget = all(self._budgets.values())
 
+    def line(self) -> str:
+        """One line: readings, anomalous ones, alerts; what was not judged, and whether the budget holds."""
+        streams = f" of {self.streams} streams" if self.streams > 1 else ""
+        said = f"{self.readings} readings{streams}, {self.anomalous} anomalous{self._share()}, {self.alerts} alerts"
+        said += self._a_week()
+        if self.unjudged:
+            why = "in one warm-up" if self.warm_ups == 1 else f"in {self.warm_ups} warm-ups"
+            anew = self.warm_ups > self.streams or self.unjudged == self.readings
+            again = "; a stream warms up anew after a long gap" if anew else ""
+            said += f"; {self.unjudged} of {self.readings} readings were never judged: {why}{again}"
+        if not self.keeps_budget:
+            said += (
+                "; readings come so fast that the alert budget cannot be kept: only the grossest anomalies alert, and "
+                "more often than allowed; scan means of several readings, or allow more with --alerts-per-week"
+            )
+        return said
 
-def _cells(found: Scan) -> Iterator[list[object]]:
-    """The cells of each row of one stream."""
-    recording = found.recording
-    observed, times_us = np.isfinite(recording.values), recording.times_us
-    for row in range(len(recording)):
-        cells: list[object] = [_iso(int(times_us[row])), repr(float(found.score[row]))]
-        cells += [STATUSES[found.status[row]], int(found.alert[row])]
-        for channel in range(len(recording.channels)):
-            residual = f"{found.residual[row, channel]:.6g}" if observed[row, channel] else ""
-            expected = found.expected[row, channel, 1]
-            cells += [f"{expected:.12g}" if np.isfinite(expected) else "", residual]
-        yield cells
+    def as_json(self) -> dict[str, object]:
+        """For scripts."""
+        return {
+            "readings": self.readings, "streams": self.streams, "anomalous": self.anomalous, "alerts": self.alerts,
+            "anomalous_share": self.anomalous / self.readings if self.readings else None,
+            "alerts_a_week_and_stream": self.alerts / self.weeks if self.weeks else None,
+            "never_judged": self.unjudged, "keeps_budget": self.keeps_budget,
+        }  # fmt: skip
 
+    def _share(self) -> str:
+        return f" ({self.anomalous / self.readings:.3%})" if self.anomalous else ""
 
-def read_scores(path: Path, recording: Recording) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Score and status of each row, from a file that `write_scores` wrote for this recording.
-
-    Raises:
-        RecordingError: not such a file, or its rows are of other times.
-    """
-    try:
-        with open_text(path) as file:
-            rows = Rows(path, lines_of(file), strict=True)
-            header = next(rows, [])
-            at = [header.index(name) for name in ("timestamp", "score", "status")]
-            found = [[row[place] for place in at] for row in rows]
-        times = [time for time, _, _ in found]
-        score = np.array([float(score) for _, score, _ in found])
-        status = np.array([STATUSES.index(status) for _, _, status in found], np.uint8)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, IndexError, ValueError) as error:
-        raise RecordingError(f"{path}: not the scores of a scan: {error}") from error
-    if times != [_iso(time_us) for time_us in recording.times_us.tolist()]:
-        raise RecordingError(
-            f"{path}: {len(times)} rows that are not those of {recording.stream} ({len(recording)}): "
-            "scan this recording again"
-        )
-    if not np.isfinite(score).all():
-        raise RecordingError(f"{path}: a score is not finite; scan {recording.stream} again")
-    return score, status
+    def _a_week(self) -> str:
+        """Alerts a week at the streams' own cadence; of a stream, since that is what an alert budget is for."""
+        if not self.alerts or not self.weeks:
+            return ""
+        return f" ({self.alerts / self.weeks:.3g} a week of a stream)"
 
 
 def summary(scans: Sequence[Scan]) -> str:
-    """One line: readings, how many anomalous, how many alerts; what was not judged, and whether the budget holds."""
-    status = np.concatenate([found.status for found in scans])
-    unjudged = int((status == WARMING_UP).sum())
-    alerts = sum(int(found.alert.sum()) for found in scans)
-    streams = f" of {len(scans)} streams" if len(scans) > 1 else ""
-    said = f"{len(status)} readings{streams}, {int((status == ANOMALOUS).sum())} anomalous, {alerts} alerts"
-    if unjudged:
-        begun = sum(_warm_ups(found.status) for found in scans)
-        why = "in one warm-up" if begun == 1 else f"in {begun} warm-ups"
-        again = "; a stream warms up anew after a long gap" if begun > len(scans) or unjudged == len(status) else ""
-        said += f"; {unjudged} of {len(status)} readings were never judged: {why}{again}"
-    if not all(found.keeps_budget for found in scans):
-        said += (
-            "; readings come so fast that the alert budget cannot be kept: only the grossest anomalies alert, and more "
-            "often than allowed; scan means of several readings, or allow more with --alerts-per-week"
-        )
-    return said
-
-
-def _warm_ups(status: NDArray[np.uint8]) -> int:
-    """How often a stream began to warm up, as far as its readings show."""
-    warm = status == WARMING_UP
-    return int(warm[0]) + int((warm[1:] & ~warm[:-1]).sum())
+    """`Summary.line` of these scans."""
+    found = Summary()
+    found.take(scans)
+    return found.line()
 
 
 def _in_model_order(recording: Recording, detector: Scanner) -> Recording:
@@ -267,9 +254,3 @@ def _in_model_order(recording: Recording, detector: Scanner) -> Recording:
             f"({listed(detector.channels)})"
         )
     return recording.only(detector.channels)
-
-
-def _iso(time_us: int) -> str:
-    moment = EPOCH + timedelta(microseconds=time_us)
-    finest = "seconds" if time_us % 1_000_000 == 0 else "milliseconds" if time_us % 1000 == 0 else "microseconds"
-    return moment.isoformat(timespec=finest).replace("+00:00", "Z")

@@ -40,6 +40,11 @@ def listed(names: Collection[str]) -> str:
     return ", ".join(first + more)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: 1 row, 2 rows."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def as_html(text: str) -> str:
     """Plain text within an element or an attribute."""
     return html.escape(one_line(text))

@@ -326,8 +326,8 @@ def artefact_from(
     if version not in READ_VERSIONS:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         advice = "it is from a newer gatewatch: upgrade this one" if newer else "train again"
-        read = " and ".join(map(str, READ_VERSIONS))
-        raise ArtefactError(f"{where}: format version {version!r}; this gatewatch reads {read}: {advice}")
+        known = " and ".join(map(str, READ_VERSIONS))
+        raise ArtefactError(f"{where}: format version {version!r}; this gatewatch reads {known}: {advice}")
     try:
         own, said = manifest_hash(content), str(content.get("manifest_sha256"))
     except RecursionError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.recordings.recording import Recording, Source, pieces
+from gatewatch.models.recordings.recording import Source, pieces
 
 PLACES, PLACE_ROWS = 8, 512
 """Stretches of a recording, and readings of each, that say where its values usually lie."""
@@ -20,6 +20,12 @@ FAR = 10.0
 LEAST_OFTEN, MOST_SHARE = 3, 0.25
 LEAST_DIFFERENT = 20
 """Values of a channel that measures; one with fewer has levels, and a far one may be one of them."""
+
+USED_AS_CODES = (-200.0, -999.0, -9999.0, -99999.0, -999.25, 9999.0, 99999.0, 65535.0, 32767.0, -32768.0, 1e20, -1e30)
+"""Values that loggers are known to write for none; they may be most of what a channel has."""
+
+OF_CODE, MOST_CODE = 0.25, 0.99
+"""Such a value stands outside all others, by so large a part of itself; and so large a share it may be at most."""
 
 MOST_NAMED = 3
 
@@ -54,25 +60,44 @@ def find_codes(recordings: Sequence[Source]) -> list[Code]:
                 far, often = np.unique(column[(column < low[at]) | (column > high[at])], return_counts=True)
                 if len(counts[at]) < MOST_KNOWN:
                     counts[at].update(dict(zip(far[:MOST_KNOWN].tolist(), often[:MOST_KNOWN].tolist(), strict=True)))
-    most = MOST_SHARE * sum(map(len, recordings))
-    return [
+    readings = sum(map(len, recordings))
+    named = [
         Code(channel, value, count)
         for channel, found, far_off in zip(channels, counts, reach.tolist(), strict=True)
         for value, count in found.most_common(MOST_NAMED)
-        if value != 0 and LEAST_OFTEN <= count <= most and _stands_alone(value, found, far_off)
+        if value != 0 and LEAST_OFTEN <= count <= MOST_SHARE * readings and _stands_alone(value, found, far_off)
     ]
+    known = {(code.channel, code.value) for code in named}
+    return named + [code for code in _used_as_codes(recordings) if (code.channel, code.value) not in known]
+
+
+def _used_as_codes(recordings: Sequence[Source]) -> list[Code]:
+    """Codes known as such, where they stand outside all other values of a channel that measures."""
+    channels = recordings[0].channels
+    counts = np.zeros((len(USED_AS_CODES), len(channels)), np.int64)
+    low, high = np.full(len(channels), np.inf), np.full(len(channels), -np.inf)
+    different = [set[float]() for _ in channels]
+    for recording in recordings:
+        for piece in pieces(recording):
+            codes = np.isin(piece.values, USED_AS_CODES)
+            counts += [(piece.values == code).sum(axis=0) for code in USED_AS_CODES]
+            others = np.where(codes | ~np.isfinite(piece.values), np.nan, piece.values)
+            low, high = np.fmin(low, np.fmin.reduce(others)), np.fmax(high, np.fmax.reduce(others))
+            for at, seen in enumerate(different):
+                if len(seen) <= LEAST_DIFFERENT:
+                    seen.update(others[: 10 * PLACE_ROWS, at][np.isfinite(others[: 10 * PLACE_ROWS, at])].tolist())
+    most = MOST_CODE * sum(map(len, recordings))
+    return [
+        Code(channel, code, int(count))
+        for at, channel in enumerate(channels)
+        for code, count in zip(USED_AS_CODES, counts[:, at], strict=True)
+        if LEAST_OFTEN <= count <= most and len(different[at]) > LEAST_DIFFERENT
+        and (code < low[at] - OF_CODE * abs(code) or code > high[at] + OF_CODE * abs(code))
+    ]  # fmt: skip
 
 
 def _stands_alone(value: float, known: Collection[float], far_off: float) -> bool:
     return all(other == value or abs(other - value) > far_off for other in known)
-
-
-def with_missing(recordings: Sequence[Recording], codes: Collection[float]) -> list[Recording]:
-    """The recordings with NaN in place of these values."""
-    if not codes:
-        return list(recordings)
-    wanted = np.array(list(codes))
-    return [replace(one, values=np.where(np.isin(one.values, wanted), np.nan, one.values)) for one in recordings]
 
 
 def _usual(recording: Source) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -84,6 +109,7 @@ def _usual(recording: Source) -> tuple[NDArray[np.float64], NDArray[np.float64],
         values = column[np.isfinite(column)]
         if len(np.unique(values)) > LEAST_DIFFERENT:
             first, last = np.quantile(values, (0.25, 0.75)).tolist()
-            reach[at] = FAR * (last - first)
-            low[at], high[at] = first - reach[at], last + reach[at]
+            if last > first:  # else it mostly stands, and whatever else it does is far
+                reach[at] = FAR * (last - first)
+                low[at], high[at] = first - reach[at], last + reach[at]
     return low, high, reach

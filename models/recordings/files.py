@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -12,6 +13,10 @@ from pathlib import Path
 from typing import TextIO
 
 from gatewatch.models.errors import RecordingError
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx", ".xls", ".ods")
+SHEETS = (".xlsx", ".xls", ".ods")
+"""Of spreadsheets."""
 
 LONGEST_ROW = 2**20
 """Characters of a row of a table, and so of a line."""
@@ -25,6 +30,39 @@ FREE_MEMBERS, MEMBER_BYTES = 1000, 1024
 
 CHUNK, MOST_ZEROS = 2**16, 2**20
 """Bytes read at once, and bytes behind the last member that are nothing: tapes and disks have blocks."""
+
+
+LATIN_1 = "gatewatch.latin-1"
+"""Name of the handler of bytes that are no UTF-8."""
+
+GZIP = b"\x1f\x8b"
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a mark"),
+    (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
+    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
+)
+KINDS = {
+    b"PK\x03\x04": "a ZIP or Excel file by its first bytes: call it .xlsx, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an Excel file by its first bytes: call it .xls",
+    b"PAR1": "a Parquet file by its first bytes: call it .parquet",
+    b"%PDF": "a PDF by its first bytes",
+    b"\x89PNG": "a picture by its first bytes",
+    b"\xff\xd8\xff": "a picture by its first bytes",
+    b"\x89HDF": "an HDF5 file by its first bytes",
+    b"SQLite format 3": "a database by its first bytes",
+    b"\x7fELF": "a program by its first bytes",
+    b"BZh": "packed with bzip2: unpack it",
+    b"\xfd7zXZ": "packed with xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "packed with zstd: unpack it",
+}
+
+
+def stem(path: Path) -> str:
+    """A recording's name: the file's name without one of SUFFIXES."""
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.stem
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -44,11 +82,54 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def open_text(path: Path) -> TextIO:
-    """The text of a file, unpacked if its name ends in .gz. Raises as `open_regular`; while read, also zlib.error."""
+    """The text of a file, unpacked if it is gzip. Raises as `open_bytes`; while read, also zlib.error.
+
+    A byte that is no UTF-8 is taken for Latin-1, so that a file of either can be read, and one of both.
+    """
+    file = open_bytes(path)
+    return io.TextIOWrapper(file, encoding=encoding_of(file.peek(CHUNK)[:CHUNK])[0], errors=LATIN_1, newline="")
+
+
+def open_bytes(path: Path) -> io.BufferedReader:
+    """The bytes of a file, unpacked if it is gzip.
+
+    Raises:
+        RecordingError: it is no regular file, or one of another kind by its first bytes.
+        OSError: it cannot be opened.
+    """
     file = open_regular(path)
-    if path.name.endswith(".gz"):
-        file = io.BufferedReader(_Unpacked(path, file), CHUNK)
-    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    if path.name.endswith(".gz") or file.peek(2)[:2] == GZIP:
+        return io.BufferedReader(_Unpacked(path, file), CHUNK)
+    kind = next((kind for magic, kind in KINDS.items() if file.peek(16).startswith(magic)), None)
+    if kind is not None:
+        file.close()
+        raise RecordingError(f"{path}: {kind}; expected a table as text, as CSV")
+    return file
+
+
+def encoding_of(head: bytes) -> tuple[str, str]:
+    """The codec of a text that begins so, and its name for people."""
+    for mark, codec, name in MARKS:
+        if head.startswith(mark):
+            return codec, name
+    even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
+    half = min(len(head), 2000) // 2
+    if half > 1 and max(even, odd) > 0.4 * half and min(even, odd) < 0.1 * half:
+        return ("utf-16-le", "UTF-16") if odd > even else ("utf-16-be", "UTF-16")
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "utf-8", "Latin-1"
+    return "utf-8", "UTF-8"
+
+
+def _as_latin_1(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError) or error.encoding.startswith("utf-16"):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error(LATIN_1, _as_latin_1)
 
 
 def lines_of(file: TextIO) -> Iterator[str]:
@@ -63,10 +144,12 @@ class Rows:
         line: of the row read last, counted from 1.
     """
 
-    def __init__(self, path: Path, lines: Iterable[str], line: int = 0, *, strict: bool = False) -> None:
+    def __init__(
+        self, path: Path, lines: Iterable[str], line: int = 0, *, delimiter: str = ",", strict: bool = False
+    ) -> None:
         self.line = line
         self._path, self._taken = path, 0
-        self._reader = csv.reader(self._bounded(lines), strict=strict)
+        self._reader = csv.reader(self._bounded(lines), delimiter=delimiter, strict=strict)
 
     def _bounded(self, lines: Iterable[str]) -> Iterator[str]:
         for line in lines:
@@ -77,7 +160,7 @@ class Rows:
                     f"{self._path}, line {self.line}: a row of more than {LONGEST_ROW} characters; expected a table of "
                     "readings"
                 )
-            yield line
+            yield line.replace("\0", "") if "\0" in line else line
 
     def __iter__(self) -> Iterator[list[str]]:
         return self

@@ -14,27 +14,15 @@ import numpy as np
 from gatewatch.models.errors import EvaluationError, RecordingError
 from gatewatch.models.evaluation.vus import runs
 from gatewatch.models.recordings.files import Rows, lines_of, open_text
+from gatewatch.models.recordings.label_names import COLUMNS as COLUMNS
+from gatewatch.models.recordings.label_names import MARKS, is_like_label
 from gatewatch.models.recordings.recording import AnySource, Recording, Source
 from gatewatch.models.recordings.tables import block_rows
-from gatewatch.models.recordings.values import time_us
+from gatewatch.models.recordings.times import time_us
 from gatewatch.models.text import listed
 
 Span = tuple[int, int]
 """First and last row of an event, both of it."""
-
-COLUMNS = ("label", "anomaly")
-"""Taken for the label column where none is named."""
-
-LIKE_LABELS = frozenset(
-    {
-        "label", "labels", "anomaly", "anomalies", "is_anomaly", "isanomaly", "outlier", "outliers",
-        "is_outlier", "isoutlier", "is_fault", "fault", "faulty", "is_attack", "attack", "attack_label",
-        "ground_truth", "groundtruth", "is_abnormal", "abnormal", "target", "class", "y_true",
-    }
-)  # fmt: skip
-"""Names of columns that mark readings elsewhere; one of nothing but -1, 0 and 1 is spoken of, not left out."""
-
-MARKS = frozenset({-1.0, 0.0, 1.0})
 
 HEADER = ("stream", "start", "end")
 MOST_INTERVALS = 1_000_000
@@ -132,7 +120,7 @@ def _events(recording: Recording, intervals: Sequence[Interval]) -> list[Span]:
 
 def like_labels(recording: Source) -> list[str]:
     """The channels that may be labels by their names and their values, at the beginning of the recording at least."""
-    named = [name for name in recording.channels if name.lower() in LIKE_LABELS and name not in COLUMNS]
+    named = [name for name in recording.channels if is_like_label(name)]
     if not named:
         return []
     values = recording.rows(0, block_rows(len(recording.channels))).values

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -14,18 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings.files import open_text
-from gatewatch.models.recordings.tables import Block, block_rows, csv_table, parquet_table
-from gatewatch.models.recordings.values import LARGEST, time_us, value
+from gatewatch.models.recordings.files import SUFFIXES
+from gatewatch.models.recordings.files import stem as stem
+from gatewatch.models.recordings.options import AS_FOUND, ReadOptions
+from gatewatch.models.recordings.reading import LONGEST_NAME as LONGEST_NAME
+from gatewatch.models.recordings.reading import MOST_CHANNELS as MOST_CHANNELS
+from gatewatch.models.recordings.reading import Reader
+from gatewatch.models.recordings.tables import block_rows
 from gatewatch.models.text import listed
-
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
-
-MOST_CHANNELS, LONGEST_NAME = 4096, 256
-"""As many as a model can have, and characters of the name of one."""
-
-MOST_STREAMS = 10_000
-"""In one file."""
 
 MOST_IN_MEMORY = 2**26
 """Values and times of a file that is read whole: half a gigabyte, and some four while it is scanned."""
@@ -152,23 +145,17 @@ def recording_files(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def stem(path: Path) -> str:
-    """A recording's name: the file's name without `.csv`, `.csv.gz` or `.parquet`."""
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.stem
-
-
-def read_recordings(path: Path) -> list[Recording]:
-    """Read one file whole, a recording for each of its streams; see `read_pieces`.
+def read_recordings(
+    path: Path, options: ReadOptions = AS_FOUND, tell: Callable[[Reader], None] | None = None
+) -> list[Recording]:
+    """Read one file whole, a recording for each of its streams; see `read_parts`.
 
     Raises:
         RecordingError: names file, row and column, what stood there and what was expected.
     """
     streams: dict[str, list[Recording]] = {}
     held = 0
-    for piece in read_pieces(path, MOST_IN_MEMORY):
+    for piece in read_pieces(path, MOST_IN_MEMORY, options, tell):
         streams.setdefault(piece.stream, []).append(piece)
         held += piece.values.size + len(piece)
         if held > MOST_IN_MEMORY:
@@ -187,98 +174,41 @@ def joined(pieces: Sequence[Recording]) -> Recording:
     return Recording.at_us(first.stream, first.channels, times, values, np.concatenate(places) if places else None)
 
 
-def read_pieces(path: Path, most_values: int = MOST_IN_PARQUET) -> Iterator[Recording]:
-    """Read one file piece by piece: a `timestamp` column, one column per channel and, for several streams, `stream`.
+def read_pieces(
+    path: Path,
+    most_values: int = MOST_IN_PARQUET,
+    options: ReadOptions = AS_FOUND,
+    tell: Callable[[Reader], None] | None = None,
+) -> Iterator[Recording]:
+    """`read_parts`, one piece after the other."""
+    return (piece for part in read_parts(path, most_values, options, tell) for piece in part)
 
-    Times are RFC 3339 (without a zone: UTC) or Unix seconds. An empty cell, `nan`, `null` or `none` is a missing value.
-    A stream's readings are its pieces joined in the order in which they come. What is read is bounded before it is
-    held: columns, rows, what a packed file becomes; a file that grows is read up to where it ended.
+
+def read_parts(
+    path: Path,
+    most_values: int = MOST_IN_PARQUET,
+    options: ReadOptions = AS_FOUND,
+    tell: Callable[[Reader], None] | None = None,
+) -> Iterator[list[Recording]]:
+    """Read one file part by part, in each at most one piece of a stream.
+
+    It is a table with a column of times; how it is written is found out, see `Reader`. Times without a zone are UTC if
+    no other is named. An empty cell and words such as `nan`, `null` and `Bad` are missing values. A stream's readings
+    are its pieces joined in the order in which they come. What is read is bounded before it is held: columns, rows,
+    what a packed file becomes; a file that grows is read up to where it ended.
 
     Args:
         most_values: of a Parquet file, which may have to be unpacked whole.
+        options: what is known of how it is written.
+        tell: called with the reader when the file is understood, and again when it is read.
 
     Raises:
         RecordingError: names file, row and column, what stood there and what was expected.
     """
-    if not path.name.endswith(SUFFIXES):
-        raise RecordingError(f"{path}: not a recording; expected a file ending in {', '.join(SUFFIXES)}")
-    try:
-        if path.name.endswith(".parquet"):
-            yield from _pieces(path, *parquet_table(path, most_values))
-            return
-        with open_text(path) as file:
-            yield from _pieces(path, *csv_table(path, file))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise RecordingError(f"{path}: cannot be read: {error}") from error
-
-
-def _pieces(path: Path, header: list[str], blocks: Iterator[Block]) -> Iterator[Recording]:
-    _check_header(path, header)
-    time_at = header.index("timestamp")
-    stream_at = header.index("stream") if "stream" in header else None
-    channels = [(at, name) for at, name in enumerate(header) if name not in ("timestamp", "stream")]
-    names = tuple(name for _, name in channels)
-    row, known = 2, set[str]()
-    for block in blocks:
-        try:
-            times, values = _arrays(block, time_at, [at for at, _ in channels])
-        except ValueError:
-            times, values = _arrays_cell_by_cell(path, row, block, time_at, channels)
-        row += len(times)
-        if stream_at is None:
-            yield Recording.at_us(stem(path), names, times, values)
-            continue
-        streams: dict[str, list[int]] = {}
-        for at, cell in enumerate(block.column(stream_at)):
-            streams.setdefault(str(cell), []).append(at)
-        known.update(streams)
-        if len(known) > MOST_STREAMS or max(map(len, streams)) > LONGEST_NAME:
-            longest = max(map(len, streams))
-            raise RecordingError(
-                f"{path}, row {row - 1}: {len(known)} streams, with names of up to {longest} characters; at most "
-                f"{MOST_STREAMS} of at most {LONGEST_NAME} are read of a file"
-            )
-        for stream, rows in streams.items():
-            places = np.array(rows, np.int64) + (row - 2 - len(times))
-            yield Recording.at_us(stream, names, times[rows], values[rows], places)
-    if row == 2:
-        raise RecordingError(f"{path}: a header and no reading")
-
-
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    if len(header) > MOST_CHANNELS + 2:
-        raise RecordingError(f"{path}: {len(header)} columns; at most {MOST_CHANNELS} channels are read")
-    if "timestamp" not in header:
-        raise RecordingError(f"{path}: no column `timestamp`; the header has {listed(header)}")
-    twice = sorted(name for name, count in Counter(header).items() if count > 1 and name)
-    if twice:
-        raise RecordingError(f"{path}: column {listed(twice)} stands twice in the header")
-    if not set(header) - {"timestamp", "stream"}:
-        raise RecordingError(f"{path}: no channel; expected at least one column beside timestamp")
-    for at, name in enumerate(header, start=1):
-        if not name:
-            raise RecordingError(f"{path}: column {at} has no name in the header")
-        if len(name) > LONGEST_NAME:
-            raise RecordingError(
-                f"{path}: column {at} has a name of {len(name)} characters, {name[:20]}...; at most {LONGEST_NAME}"
-            )
-
-
-def _arrays(block: Block, time_at: int, columns: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Times and values of a block in which nothing is unusual; ValueError of any other."""
-    times, values = block.times_us(time_at), block.numbers(columns)
-    if (np.abs(values) > LARGEST).any():
-        raise ValueError
-    return times, values
-
-
-def _arrays_cell_by_cell(
-    path: Path, first_row: int, block: Block, time_at: int, channels: Sequence[tuple[int, str]]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The same of any block; RecordingError names the first cell that is wrong."""
-    times, values = [], []
-    for number, row in enumerate(block.rows(), start=first_row):
-        where = f"{path}, row {number}"
-        times.append(time_us(row[time_at], where))
-        values.append([value(row[at], where, name) for at, name in channels])
-    return np.array(times, np.int64), np.array(values, np.float64)
+    reader = Reader(path, options, most_values)
+    if tell is not None:
+        tell(reader)
+    for part in reader.parts():
+        yield [Recording.at_us(one.stream, one.channels, one.times_us, one.values, one.places) for one in part]
+    if tell is not None:
+        tell(reader)

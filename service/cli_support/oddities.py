@@ -1,29 +1,34 @@
-"""What a command says of a recording before it is scored, and what it may be told about its values."""
+"""What a command says of a recording before it is scored."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
 
 import numpy as np
-import typer
 
-from gatewatch.models.recordings.codes import find_codes
+from gatewatch.models.recordings.codes import Code, find_codes
 from gatewatch.models.recordings.recording import Recording
+from gatewatch.models.text import listed
 from gatewatch.service.cli_support.terminal import warn
 
-Missing = Annotated[
-    list[float] | None,
-    typer.Option("--missing", help="a value that stands for a missing one, as -9999; may be repeated"),
-]
+MOST_NAMED = 4
+"""Channels named in one line."""
+
+
+def by_value(codes: Sequence[Code]) -> dict[str, list[Code]]:
+    """Codes that may stand for missing values, by their value as an option takes it; the rarest first."""
+    found: dict[str, list[Code]] = {}
+    for code in sorted(codes, key=lambda one: one.count):
+        found.setdefault(f"{code.value:.10g}", []).append(code)
+    return found
 
 
 def say_what_is_odd(recording: Recording) -> None:
     """Say on standard error what would be scored otherwise than its owner may think."""
-    for code in find_codes([recording]):
-        warn(
-            f"{recording.stream}, {code.channel}: {code}, far from all else: a code for missing? "
-            f"--missing {code.value:.10g}"
-        )
+    for value, codes in by_value(find_codes([recording])).items():
+        channels = listed([code.channel for code in codes][:MOST_NAMED]) + ", ..." * (len(codes) > MOST_NAMED)
+        often = codes[0] if len(codes) == 1 else f"{value} comes {codes[0].count} times and more"
+        warn(f"{recording.stream}, {channels}: {often}, far from all else: a code for missing? --missing {value}")
     if recording.micros is not None:
         shared = int((np.diff(recording.timestamps_ms) == 0).sum())
         order = (

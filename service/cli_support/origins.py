@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gatewatch.models.errors import GatewatchError, RecordingError
-from gatewatch.models.recordings.codes import with_missing
 from gatewatch.models.recordings.labels import label_columns, without_labels
-from gatewatch.models.recordings.recording import Recording, Source, read_pieces, recording_files
+from gatewatch.models.recordings.options import AS_FOUND, ReadOptions
+from gatewatch.models.recordings.recording import Source, read_pieces, recording_files
+from gatewatch.service.cli_support.reading import Announcer
 
 GROUPINGS = ("all", "stream", "folder", "channel")
 FOLDER_NAME = re.compile(r"[\w-][\w .:-]{0,127}")
@@ -29,7 +30,7 @@ class Origin:
     end: str | None
     step_s: float
     stream_label: str
-    missing: Sequence[float] = ()
+    how: ReadOptions = AS_FOUND
 
     def gather(self, one_model_per: str) -> dict[str, list[Source]]:
         """Recordings by the name of their model; "" where one is made of all.
@@ -65,9 +66,6 @@ class Origin:
                 groups.setdefault(name, []).append(source)
         return groups
 
-    def _pieces(self, path: Path) -> Iterator[Recording]:
-        return (piece for read in read_pieces(path) for piece in with_missing([read], self.missing))
-
     def _named(self) -> list[tuple[str, Source]]:
         """The recordings, each with the name of the folder that its file lies in."""
         from gatewatch.service.client.recordings import history_recordings, prometheus_recordings
@@ -83,11 +81,11 @@ class Origin:
             return [("", recording) for recording in found]
         from gatewatch.models.training.stored import TemporaryRows, store
 
-        rows = TemporaryRows()
+        rows, say = TemporaryRows(), Announcer()
         return [
             (path.resolve().parent.name, recording)
             for path in recording_files(self.files)
-            for recording in store(self._pieces(path), rows)
+            for recording in store(read_pieces(path, options=self.how, tell=say), rows)
         ]
 
 

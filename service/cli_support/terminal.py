@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,9 +18,12 @@ from gatewatch.models.text import listed, one_line, visible
 if TYPE_CHECKING:
     from gatewatch.models.training.checkpoint import EpochReport
 
-Files = Annotated[list[Path], typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")]
+Files = Annotated[list[Path], typer.Argument(help="tables (.csv, .tsv, also .gz; .parquet; .xlsx), or folders of them")]
 
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 LONGEST_LINE = 4000
 """Characters of a message; what says more than that is cut."""
@@ -50,16 +53,24 @@ def warn_in_one_line(text: str) -> None:
     warn(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…")
 
 
-def sensors(recordings: Sequence[AnySource]) -> list[AnySource]:
+def stopped(said: str) -> NoReturn:
+    """End after Ctrl-C: `Stopped`, and behind it what is kept and how to go on."""
+    warn(f"Stopped{said}.")
+    raise SystemExit(INTERRUPTED)
+
+
+def sensors(recordings: Sequence[AnySource], *, quiet: bool = False) -> list[AnySource]:
     """The recordings without label columns; standard error says what was left out. Raises RecordingError."""
+    if quiet:
+        return [without_labels(recording) for recording in recordings]
     left_out = {name: None for recording in recordings for name in label_columns(recording)}
     if left_out:
         warn(f"left out, since evaluate takes such columns for labels: {', '.join(left_out)}")
     doubtful = {name: None for recording in recordings for name in like_labels(recording)}
     if doubtful:
         warn(
-            f"taken for a sensor, though it looks like labels: {listed(doubtful)}; call it label or leave it out if it "
-            "marks what was wrong"
+            f"taken for a sensor, though it looks like labels: {listed(doubtful)}; if it marks what was wrong, say "
+            f"--label-column {next(iter(doubtful))!r}"
         )
     return [without_labels(recording) for recording in recordings]
 

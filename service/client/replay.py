@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gatewatch.client import Client, ClientError, Reading, Result
 from gatewatch.models.errors import GatewatchError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.recordings.values import time_us
+from gatewatch.models.recordings.times import time_us
 from gatewatch.models.text import as_cell, one_line
 from gatewatch.service.client.remote import ask, connected
 

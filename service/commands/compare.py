@@ -11,7 +11,9 @@ from rich.table import Table
 
 from gatewatch.models.errors import GatewatchError
 from gatewatch.models.recordings.labels import read_intervals, with_labels
+from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import read_recordings, recording_files
+from gatewatch.service.cli_support.reading import Announcer, reads_recordings
 from gatewatch.service.cli_support.terminal import Files, tell, training_progress
 from gatewatch.service.cli_support.trainings import extra_needed, train_config
 from gatewatch.service.commands.evaluate import LabelColumn, Labels
@@ -20,6 +22,7 @@ WIDTH = 140
 """Characters that the table of all architectures needs."""
 
 
+@reads_recordings
 def compare(
     files: Files,
     out: Annotated[Path, typer.Option(help="folder for compare.html, compare.csv and the plots")],
@@ -35,6 +38,8 @@ def compare(
         float, typer.Option(help="share of normal readings that may be judged anomalous")
     ] = 0.001,
     seed: Annotated[int, typer.Option(help="of each training")] = 0,
+    *,
+    how: ReadOptions,
 ) -> None:
     """Train architectures alike on your recordings, show them side by side, and recommend one. Needs the extra `train`.
 
@@ -58,7 +63,8 @@ def compare(
         )
     if out.exists() and not out.is_dir():
         raise GatewatchError(f"--out {out} is a file; expected a folder")
-    recordings = [recording for path in recording_files(files) for recording in read_recordings(path)]
+    say = Announcer()
+    recordings = [one for path in recording_files(files) for one in read_recordings(path, how, say)]
     labelled = with_labels(recordings, label_column, None if labels is None else read_intervals(labels))
     with training_progress(config.epochs) as show:
         comparison = train_and_measure(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from gatewatch.service.cli_support.settings import settings_of_environment
 
 
 def demo(
@@ -13,6 +16,8 @@ def demo(
     write_recordings: Annotated[
         Path | None, typer.Option(help="only write the station's normal recordings into this folder, to train on")
     ] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on [GATEWATCH_HOST]")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on [GATEWATCH_PORT]; 8000, or a free one")] = None,
 ) -> None:
     """Watch a simulated pump station: faults injected at known times against what was detected."""
     from gatewatch.service.demo import run, station
@@ -20,4 +25,6 @@ def demo(
     if write_recordings is not None:
         station.write_recordings(write_recordings)
         return
-    raise typer.Exit(run.run_demo(once=once))
+    settings = settings_of_environment()
+    asked = port if port is not None or "GATEWATCH_PORT" not in os.environ else settings.port
+    raise typer.Exit(run.run_demo(once, host or settings.host, asked))

@@ -18,8 +18,10 @@ from gatewatch.models.evaluation.bootstrap import Figure
 from gatewatch.models.evaluation.evaluate import VUS_WINDOW, Evaluation, Scored
 from gatewatch.models.evaluation.evaluate import evaluate as hold_against_labels
 from gatewatch.models.recordings.labels import Labelled, like_labels, read_intervals, with_labels
+from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import Recording, recording_files, stem
-from gatewatch.models.scan import read_scores
+from gatewatch.models.score_reading import read_scores
+from gatewatch.service.cli_support.reading import Announcer, reads_recordings
 from gatewatch.service.cli_support.scanning import (
     AlertsPerWeek,
     Channel,
@@ -45,6 +47,7 @@ LabelColumn = Annotated[
 ]
 
 
+@reads_recordings
 def evaluate(
     files: Files,
     labels: Labels = None,
@@ -63,6 +66,8 @@ def evaluate(
     seed: Seed = 0,
     window: Annotated[int, typer.Option("--vus-window", help="tolerance of VUS-PR, in readings", min=0)] = VUS_WINDOW,
     out: Annotated[Path | None, typer.Option(help="JSON to write, also with the figures of each stream")] = None,
+    *,
+    how: ReadOptions,
 ) -> None:
     """Hold a detector against labelled recordings: what it found, how late, and how often it was wrong."""
     judge = Judge(model, train_on, train_rows, false_alarm_rate, alerts_per_week, epochs, seed)
@@ -71,20 +76,22 @@ def evaluate(
     paths = recording_files(files)
     if out is not None and out.resolve() in {path.resolve() for path in (*paths, *([labels] if labels else []))}:
         raise GatewatchError(f"--out {out} is read here; name another file for the figures")
-    given = dict(zip(paths, _labelled(paths, labels, label_column), strict=True))
+    say = Announcer()
+    recordings = [one_stream(path, how, say) for path in paths]
+    given = dict(zip(paths, _labelled(paths, recordings, labels, label_column), strict=True))
     events = [one.events or [] for one in given.values()]
     if not any(events):
         raise EvaluationError(f"no event in {len(paths)} labelled recordings; at least one is needed to find")
 
-    def read(path: Path) -> list[Recording]:
+    def read(path: Path) -> list[list[Recording]]:
         if path in given:
             recording = given[path].recording
         else:  # to train on
-            recording = with_labels([one_stream(path, None)], None, None)[0].recording
-        return [recording.only(channel) if channel else recording]
+            recording = with_labels([one_stream(path, how, say)], None, None)[0].recording
+        return [[recording.only(channel) if channel else recording]]
 
     if scores is None:
-        scans = (found for (found,) in judge.scans(paths, files, read))
+        scans = (found for _, (found,) in judge.scans(paths, files, read))
         scored = [Scored.of(*pair) for pair in zip(scans, events, strict=True)]
     else:
         scored = [_scored(path, files, scores, one) for path, one in given.items()]
@@ -94,10 +101,12 @@ def evaluate(
     _show(found)
 
 
-def _labelled(paths: Sequence[Path], labels: Path | None, column: str | None) -> list[Labelled]:
+def _labelled(
+    paths: Sequence[Path], recordings: Sequence[Recording], labels: Path | None, column: str | None
+) -> list[Labelled]:
     """The recordings with their labels; each must have some."""
     intervals = None if labels is None else read_intervals(labels)
-    given = with_labels([one_stream(path, None) for path in paths], column, intervals)
+    given = with_labels(recordings, column, intervals)
     bare = [path for path, one in zip(paths, given, strict=True) if one.events is None]
     if bare:
         alike = [name for one in given for name in like_labels(one.recording)]

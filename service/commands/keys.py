@@ -130,7 +130,7 @@ def _with_keys(file: Path | None, work: Callable[[KeyStore, Audit | None], Corou
     """Do something with the keys of a file, or with those in Redis."""
     from gatewatch.service.access.audit import Audit
     from gatewatch.service.access.key_store import FileKeys, RedisKeys
-    from gatewatch.service.commands.serve import read_settings
+    from gatewatch.service.cli_support.settings import settings_of_environment
     from gatewatch.service.errors import ServiceError
     from gatewatch.service.observability.logs import configure_logs
     from gatewatch.service.storage.cluster_store import store_of
@@ -138,7 +138,7 @@ def _with_keys(file: Path | None, work: Callable[[KeyStore, Audit | None], Corou
     configure_logs("warning")  # standard output is for the key alone
     if file is not None:
         return asyncio.run(work(FileKeys(file), None))
-    settings = read_settings()
+    settings = settings_of_environment()
     with _redis(settings.redis_url, settings.data_dir) as url:
 
         async def ask() -> T:
@@ -217,9 +217,9 @@ def _user() -> str:
 
 def _tenant(given: str | None) -> str:
     from gatewatch.service.access.keys import TENANT
-    from gatewatch.service.commands.serve import read_settings
+    from gatewatch.service.cli_support.settings import settings_of_environment
 
-    tenant = read_settings().tenant if given is None else given
+    tenant = settings_of_environment().tenant if given is None else given
     if not re.fullmatch(TENANT, tenant):
         raise GatewatchError(f"--tenant is {tenant[:80]!r}; expected up to 64 letters, digits, '.', '_' or '-'")
     return tenant

@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings.codes import with_missing
+from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import read_recordings
-from gatewatch.service.cli_support.oddities import Missing
-from gatewatch.service.cli_support.terminal import sensors, tell, warn_in_one_line
+from gatewatch.service.cli_support.reading import Announcer, reads_recordings
+from gatewatch.service.cli_support.terminal import sensors, stopped, tell, warn_in_one_line
 
 
+@reads_recordings
 def replay(
-    file: Annotated[Path, typer.Argument(help="a CSV or Parquet recording")],
+    file: Annotated[Path, typer.Argument(help="a recording")],
     url: Annotated[str, typer.Option(help="the service")] = "http://127.0.0.1:8000",
     stream: Annotated[
         str | None, typer.Option(help="stream to post to, for a file of one; default: the recording's name")
@@ -34,7 +35,8 @@ def replay(
     start_seq: Annotated[
         int | None, typer.Option(help="seq of the first reading; goes on where the stream stands if not given", min=0)
     ] = None,
-    missing: Missing = None,
+    *,
+    how: ReadOptions,
 ) -> None:
     """Post a recording to a running service, every row a reading numbered by `seq`.
 
@@ -44,7 +46,7 @@ def replay(
     """
     from gatewatch.service.client.replay import replay_recordings
 
-    recordings = sensors(with_missing(read_recordings(file), missing or ()))
+    recordings = sensors(read_recordings(file, how, Announcer()))
     if stream is not None:
         if len(recordings) > 1:
             raise RecordingError(
@@ -54,7 +56,10 @@ def replay(
         recordings = [replace(recordings[0], stream=stream)]
     if out is not None and out.resolve() == file.resolve():
         raise RecordingError(f"{out}: would be written over the recording; name another file")
-    found = replay_recordings(recordings, url, out, batch, start_seq)
+    try:
+        found = replay_recordings(recordings, url, out, batch, start_seq)
+    except KeyboardInterrupt:
+        stopped("; what was answered is kept. Run the same command again: nothing counts twice, and it goes on")
     for name, counts in found.counts.items():
         tell(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     if found.refused:

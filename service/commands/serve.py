@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import structlog
 import typer
-from pydantic import ValidationError
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.artefact.signatures import trust_of
@@ -23,10 +22,11 @@ from gatewatch.models.detectors.detector import Detector
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.errors import ArtefactError, GatewatchError
 from gatewatch.service import workers as processes
-from gatewatch.service.cli_support.terminal import warn_in_one_line
+from gatewatch.service.cli_support.settings import settings_of_environment
+from gatewatch.service.cli_support.terminal import warn, warn_in_one_line
 from gatewatch.service.http.ports import Port, address_of, hold
 from gatewatch.service.observability.tally import Tally
-from gatewatch.service.settings import Settings, redact, strays, variable
+from gatewatch.service.settings import Settings, strays
 
 if TYPE_CHECKING:
     import uvicorn
@@ -54,7 +54,7 @@ def serve(
 
     given = {"GATEWATCH_HOST": host, "GATEWATCH_PORT": port, "GATEWATCH_WORKERS": workers}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
-    settings = read_settings()
+    settings = settings_of_environment()
     configure_logs(settings.log_level)
     unread = strays(os.environ)
     if show_settings:
@@ -84,8 +84,14 @@ def serve(
                 raise GatewatchError(str(error)) from error
             private.keep_running()
             os.environ["GATEWATCH_REDIS_URL"] = private.url
-        log.info("listening", addresses=[address_of(port) for port in ports])
+        addresses = [address_of(port) for port in ports]
+        log.info("listening", addresses=addresses)
         _require_keys(settings)
+        if os.isatty(2):
+            warn(
+                f"Gatewatch listens on http://{addresses[0]}. Look: / is the page, /docs the API, /readyz whether "
+                "readings are scored, /metrics what Prometheus reads; `gatewatch watch` shows streams. Ctrl-C ends it."
+            )
         if settings.workers > 1:
             _serve_with_workers(settings, ports)
         else:
@@ -231,21 +237,3 @@ def _detector(settings: Settings) -> Detector:
     except ArtefactError as error:
         hint = " in GATEWATCH_CHANNELS, as pressure,flow" if str(error).endswith("it is to watch") else ""
         raise GatewatchError(f"{error}{hint}") from error
-
-
-def read_settings() -> Settings:
-    """The settings of the environment. Raises GatewatchError, in one line, for what is wrong with them."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            if not problem["loc"]:  # of several settings together
-                lines.append(problem["msg"].removeprefix("Value error, "))
-                continue
-            name = variable("_".join(str(part) for part in problem["loc"]))
-            value = redact(problem["input"]) if name == variable("redis_url") else problem["input"]
-            message = problem["msg"].removeprefix("Value error, ")
-            found = "is not set" if problem["type"] == "missing" else f"is {value!r:.80}: {message}"
-            lines.append(f"{name} {found}")
-        raise GatewatchError("; ".join(lines)) from error

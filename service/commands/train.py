@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,13 @@ import typer
 from gatewatch.models.artefact.files import MANIFEST, model_folder, require_place
 from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.labels import without_labels
+from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import Source
 from gatewatch.models.text import listed
-from gatewatch.service.cli_support.oddities import Missing
 from gatewatch.service.cli_support.origins import Origin
+from gatewatch.service.cli_support.reading import reads_recordings
 from gatewatch.service.cli_support.repository import By, IntoModel, Models, Note, open_repository, user
-from gatewatch.service.cli_support.terminal import sensors, tell, training_progress, warn
+from gatewatch.service.cli_support.terminal import sensors, stopped, tell, training_progress, warn
 from gatewatch.service.cli_support.trainings import extra_needed, require_change, say, train_config, train_detector
 from gatewatch.service.cli_support.tuning import search
 
@@ -39,10 +40,11 @@ UNUSED_BY_FROM = (
 """Options that say how a network of one's own is made."""
 
 
+@reads_recordings
 def train(
     context: typer.Context,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="files ending in .csv, .csv.gz or .parquet, or folders of them")
+        list[Path] | None, typer.Argument(help="tables (.csv, .tsv, also .gz; .parquet; .xlsx), or folders of them")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the artefact to write")] = None,
     into: Annotated[
@@ -95,10 +97,11 @@ def train(
     stream_label: Annotated[
         str, typer.Option(help="with --from-prometheus: series with the same value of it are one stream")
     ] = "instance",
-    missing: Missing = None,
     models: Models = None,
     by: By = None,
     note: Note = "",
+    *,
+    how: ReadOptions,
 ) -> None:
     """Train a detector on recordings of normal operation and write it as an artefact. Needs the extra `train`."""
     if (out is not None) + (into is not None) + check != 1:
@@ -126,25 +129,41 @@ def train(
     units = dict(_unit(text) for text in unit or [])
     origin = Origin(
         files or [], from_service, stream or [], from_prometheus, query or [], start, end, step, stream_label,
-        missing or [],
+        how,
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
         import gatewatch.models.training.trained.train  # noqa: F401
     into_model = None if into is None else IntoModel(open_repository(models), into, by or user(), note)
-    groups = origin.gather(one_model_per)
-    if check:
-        _say_what_is_odd(groups, config)
-        return
-    with into_model.folder() if into_model else contextlib.nullcontext(out or Path()) as folder:
-        if one_model_per != "all" and (folder / MANIFEST).exists():
-            raise GatewatchError(f"{folder} is an artefact; --one-model-per {one_model_per} needs a folder for several")
-        for name in groups:
-            require_place(folder / name)
-        if start_from is not None:
-            _train_general_on(groups[""], config, start_from, folder, into or str(folder))
-        else:
+    study = None if tune is None else study or Path(f"{into or out}-study")
+    with _kept_on_ctrl_c(checkpoint, study):
+        groups = origin.gather(one_model_per)
+        if check:
+            _say_what_is_odd(groups, config)
+            return
+        with into_model.folder() if into_model else contextlib.nullcontext(out or Path()) as folder:
+            if one_model_per != "all" and (folder / MANIFEST).exists():
+                raise GatewatchError(
+                    f"{folder} is an artefact; --one-model-per {one_model_per} needs a folder for several"
+                )
+            for name in groups:
+                require_place(folder / name)
+            if start_from is not None:
+                _train_general_on(groups[""], config, start_from, folder, into or str(folder))
+                return
             study = study or Path(f"{into or folder}-study")
             _train_each(groups, _Training(config, folder, into, units, checkpoint, tune, study, report))
+
+
+@contextlib.contextmanager
+def _kept_on_ctrl_c(checkpoint: Path | None, study: Path | None) -> Iterator[None]:
+    """After Ctrl-C, say what is there to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = [str(folder) for folder in (checkpoint, study) if folder is not None and folder.exists()]
+        if kept:
+            stopped(f"; what is in {' and '.join(kept)} is kept: run the same command again, and it goes on from there")
+        stopped("; nothing is kept. With --checkpoint FOLDER the same command could go on")
 
 
 def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:

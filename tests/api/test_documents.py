@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -253,8 +254,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, service: str, tmp_path: Path) -> None:
-    """In a folder with a day of recordings. What curl would send is sent by our own client, so that none is needed."""
+    """In a folder with a day of recordings, and those of the examples.
+
+    What curl would send is sent by our own client, so that none is needed.
+    """
     write_recordings(tmp_path / "recordings", days=1)
+    (tmp_path / "examples").mkdir()
+    for example in (ROOT / "examples").glob("*.csv"):
+        shutil.copy(example, tmp_path / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
     for match in _FENCE.finditer(page.read_text()):

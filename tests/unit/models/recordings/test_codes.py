@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.recordings.codes import Code, find_codes, with_missing
+from gatewatch.models.recordings.codes import Code, find_codes
 from gatewatch.models.recordings.recording import Recording
 
 
@@ -45,6 +45,16 @@ def test_what_a_machine_does_is_no_code() -> None:
         assert find_codes([recording(values)]) == []
 
 
-def test_what_is_named_as_missing_is_missing() -> None:
-    (found,) = with_missing([recording(np.array([1.0, -9999.0, 2.0, 850.0]))], [-9999.0, 850.0])
-    np.testing.assert_array_equal(found.values[:, 0], [1, np.nan, 2, np.nan])
+def test_a_code_known_as_one_may_be_most_of_a_channel_and_near_its_values() -> None:
+    street = noise() * 100
+    street[np.arange(4000) % 10 != 0] = -200
+    assert find_codes([recording(street)]) == [Code("a", -200.0, 3600)]
+    cold = noise() * 30 - 400
+    cold[::100] = -200
+    assert find_codes([recording(cold)]) == []
+
+
+def test_what_a_channel_does_that_mostly_stands_is_no_code() -> None:
+    valve = np.zeros(4000)
+    valve[1000:1400] = np.random.default_rng(0).integers(20, 45, 400) / 100
+    assert find_codes([recording(valve)]) == []

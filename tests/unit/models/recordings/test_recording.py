@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings import files, tables
+from gatewatch.models.recordings import files, reading, tables
 from gatewatch.models.recordings import recording as recordings
 from gatewatch.models.recordings.recording import joined, read_pieces, read_recordings, recording_files
 
@@ -59,7 +59,7 @@ def test_a_stream_column_separates_streams(tmp_path: Path) -> None:
     [
         ("", "the file is empty"),
         ("timestamp,a\n", "a header and no reading"),
-        ("time,a\n1,2\n", "no column `timestamp`; the header has time, a"),
+        ("what,a\nx,2\n", "no column `timestamp`; the header has what, a, and none of them has times"),
         ("timestamp\n1\n", "no channel"),
         ("timestamp,a,a\n1,2,3\n", "column a stands twice"),
         ("timestamp,a,\n1,2,3\n", "column 3 has no name"),
@@ -73,7 +73,6 @@ def test_a_stream_column_separates_streams(tmp_path: Path) -> None:
         ("timestamp,a\n1e300,1\n", "column timestamp: '1e300' is not a time"),
         ("timestamp,a\n1,1\n-99999999999,1\n", "row 3, column timestamp: '-99999999999' is not a time between 1970"),
         ("timestamp,a\n-1,1\n", "column timestamp: '-1' is not a time between 1970"),
-        ("timestamp,a\n1700000000000,1\n", "column timestamp: '1700000000000' is not a time between 1970"),
         ("timestamp,a\n0001-01-01T00:00:00+05:00,1\n", "column timestamp: '0001-.*' is not a time between 1970"),
         ("timestamp,a\n9999-01-01,1\n", "column timestamp: '9999-01-01' is not a time between 1970"),
         ("timestamp,a\nnan,1\n", "column timestamp: 'nan' is not a time"),
@@ -259,7 +258,7 @@ def test_what_is_read_into_memory_and_how_many_streams_are_bounded(
     monkeypatch.setattr(recordings, "MOST_IN_MEMORY", 150)
     with pytest.raises(RecordingError, match="more than 150 values"):
         read_recordings(path)
-    monkeypatch.setattr(recordings, "MOST_STREAMS", 99)
+    monkeypatch.setattr(reading, "MOST_STREAMS", 99)
     with pytest.raises(RecordingError, match="100 streams, .*; at most 99"):
         read_recordings(path)
 

@@ -31,7 +31,7 @@ def server(folder: Path, *options: str) -> Iterator[str]:
         port = free.getsockname()[1]
     path = folder / "redis.sock"
     common = ["--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(path), "--dir", str(folder), "--save", ""]
-    process = private_redis._launch([str(private_redis._server()), *common, *options], path, folder)
+    process = private_redis._launch([str(private_redis.server_binary()), *common, *options], path, folder)
     try:
         yield f"unix://{path}"
     finally:

@@ -1,0 +1,67 @@
+"""The progress of a long scan: how many readings, how fast, how long it will take; a bar, or a line now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from gatewatch.models.findings import lasted
+from gatewatch.service.cli_support.terminal import warn
+
+LINE_S = 20.0
+"""Seconds between lines where there is no terminal for a bar."""
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Readings done, and how many a second."""
+        rate = task.finished_speed or task.speed or 0
+        return Text(f"{task.completed:,.0f} readings, {rate:,.0f} a second")
+
+
+class ScanProgress:
+    """Counts readings, and shows how they go on."""
+
+    def __init__(self, bar: Progress | None) -> None:
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("scan", total=None)
+        self._begun = self._said = time.monotonic()
+        self.done = 0
+        self._expected = 0
+
+    def expect(self, readings: int) -> None:
+        """Take into account that so many more are to come, about."""
+        self._expected += readings
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=self._expected)
+
+    def count(self, readings: int) -> None:
+        """Take into account that so many more are done."""
+        self.done += readings
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self.done, total=max(self._expected, self.done))
+        elif time.monotonic() - self._said > LINE_S:
+            self._said = time.monotonic()
+            warn(self._line())
+
+    def _line(self) -> str:
+        rate = self.done / max(1e-9, time.monotonic() - self._begun)
+        left = max(0, self._expected - self.done) / max(1e-9, rate)
+        return f"{self.done:,} of about {self._expected:,} readings, {rate:,.0f} a second, {lasted(round(left))} left"
+
+
+@contextlib.contextmanager
+def scan_progress() -> Iterator[ScanProgress]:
+    """Show the progress on standard error."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ScanProgress(None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=60) as bar:
+        yield ScanProgress(bar)

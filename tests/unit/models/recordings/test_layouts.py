@@ -1,0 +1,321 @@
+"""Files as programs write them: what is found out, what is said, and what is refused with both readings."""
+
+from __future__ import annotations
+
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+
+from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings.options import ReadOptions
+from gatewatch.models.recordings.reading import Reader
+from gatewatch.models.recordings.recording import read_recordings
+from tests.support.layouts import LAYOUTS, flow, level, times, write_layout
+
+NAMES = {
+    "german": ("level [m³]", "flow (l/h)"),
+    "azure": ("value",),
+    "historian": ("TANK1.LEVEL", "TANK1.FLOW"),
+    "home_assistant": ("sensor.level",),
+    "air_handler": ("AHU: Supply Air Temperature", "AHU: Flow"),
+    "wind_turbine": ("LV ActivePower (kW)", "Wind Speed (m/s)", "Wind Direction (°)"),
+    "air_quality": ("CO(GT)", "NMHC(GT)"),
+}
+LOST = {"home_assistant": [50], "historian": [70], "air_quality": [*range(7, 700, 50)]}
+"""The readings whose level is a word or a code for nothing."""
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_says_what_the_plain_file_says(name: str, tmp_path: Path) -> None:
+    missing = ("-200",) if name == "air_quality" else ()
+    how = ReadOptions(timezone="Europe/Berlin" if name == "german" else None, missing=missing)
+    recordings = read_recordings(write_layout(tmp_path, name), how)
+    found = recordings[0]
+    assert found.channels == NAMES.get(name, ("level", "flow"))
+    assert found.times_us.tolist() == [round(t.timestamp() * 1e6) for t in times()]
+    expected = level()
+    expected[LOST.get(name, [])] = np.nan
+    np.testing.assert_array_equal(found.values[:, 0], expected)
+    if len(found.channels) > 1:
+        rows = slice(None, None, 10 if name == "air_quality" else 1)
+        np.testing.assert_array_equal(found.values[rows, 1], flow()[rows])
+    assert len(recordings) == (2 if name in ("telegraf", "home_assistant") else 1)
+
+
+def read(path: Path, text: str, **how: object) -> Reader:
+    path.write_text(text)
+    reader = Reader(path, ReadOptions(**how))  # type: ignore[arg-type]
+    reader.pieces = [piece for part in reader.parts() for piece in part]  # type: ignore[attr-defined]
+    return reader
+
+
+def days(order: str, count: int = 10, hours: int = 4) -> str:
+    stamps = [datetime(2024, 4, 1 + n // hours, n % hours) for n in range(count * hours)]
+    return "time,a\n" + "".join(f"{stamp:{order} %H:%M},{n}\n" for n, stamp in enumerate(stamps))
+
+
+def test_day_and_month_are_told_apart_by_the_steps_of_the_whole_column(tmp_path: Path) -> None:
+    for order in ("%d/%m/%Y", "%m/%d/%Y"):
+        found = read_recordings(_written(tmp_path / "r.csv", days(order)))[0]
+        assert found.times_us[-1] == round(datetime(2024, 4, 10, 3, tzinfo=UTC).timestamp() * 1e6)
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_day_and_month_that_no_date_tells_apart_are_refused_with_both_readings(tmp_path: Path) -> None:
+    path = _written(tmp_path / "r.csv", days("%d/%m/%Y", count=1))
+    with pytest.raises(
+        RecordingError, match=r"01 April 2024 with --time-format day-first or 04 January 2024 with .*month"
+    ):
+        read_recordings(path)
+    found = read_recordings(path, ReadOptions(time_format="month-first"))[0]
+    assert found.timestamps_ms[0] == 1000 * datetime(2024, 1, 4, tzinfo=UTC).timestamp()
+
+
+def test_a_day_far_down_the_file_tells_the_order(tmp_path: Path) -> None:
+    """The whole column is read where its beginning tells nothing: each month's first of the day, then the 13th."""
+    rows = [f"{1 + n % 12:02d}/{1 + n % 12:02d}/2023 {n // 12 % 24:02d}:00" for n in range(4000)] + ["13/01/2024 00:00"]
+    path = _written(tmp_path / "r.csv", "time,a\n" + "".join(f"{row},1\n" for row in rows))
+    found = read_recordings(path)[0]
+    assert found.timestamps_ms[-1] == 1000 * datetime(2024, 1, 13, tzinfo=UTC).timestamp()
+
+
+def test_a_number_that_may_be_two_is_refused_with_both(tmp_path: Path) -> None:
+    path = _written(tmp_path / "r.csv", 'timestamp,a\n1,"1,234"\n2,"5,678"\n')
+    with pytest.raises(RecordingError, match=r"'1,234' may be 1\.234 with --decimal , or 1234 with --decimal \."):
+        read_recordings(path)
+    assert read_recordings(path, ReadOptions(decimal=","))[0].values[0, 0] == 1.234
+    assert read_recordings(path, ReadOptions(decimal="."))[0].values[0, 0] == 1234
+
+
+def test_the_hour_that_a_clock_change_repeats_comes_twice(tmp_path: Path) -> None:
+    local = ["01:30", "02:00", "02:30", "02:00", "02:30", "03:00"]
+    path = _written(tmp_path / "r.csv", "time,a\n" + "".join(f"2024-10-27 {clock},1\n" for clock in local))
+    for newest_first in (False, True):
+        if newest_first:
+            rows = path.read_text().splitlines()
+            path.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
+        found = read_recordings(path, ReadOptions(timezone="Europe/Berlin"))[0]
+        assert np.diff(found.times_us).tolist() == [30 * 60 * 1_000_000] * 5
+    with pytest.raises(RecordingError, match="--timezone 'Europe/Berlinn': expected a name"):
+        read_recordings(path, ReadOptions(timezone="Europe/Berlinn"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1705276800000", "1705276860000"], 1705276800.0),
+        (["1705276800000000", "1705276860000000"], 1705276800.0),
+        (["1705276800123456789", "1705276860123456789"], 1705276800.123456),
+        (["20240115", "20240116"], 1705276800.0),
+        (["202401150000", "202401150010"], 1705276800.0),
+        (["15-Jan-24 00:00:00", "15-Jan-24 00:01:00"], 1705276800.0),
+        (["Jan 15, 2024 12:00:00 AM", "Jan 15, 2024 12:01:00 AM"], 1705276800.0),
+        (["2024-01-14T24:00:00Z", "2024-01-15T00:01:00Z"], 1705276800.0),
+        (["2024-01-15 00:00:00 +0000 UTC", "2024-01-15 00:01:00 +0000 UTC"], 1705276800.0),
+        (["15. Januar 2024 01:00 CET", "15. Januar 2024 01:01 CET"], 1705276800.0),
+        (["45306.000000", "45306.006944"], 1705276800.0),
+    ],
+)
+def test_times_are_read_as_they_are_written(tmp_path: Path, cells: list[str], expected: float) -> None:
+    quoted = "".join(f'"{cell}",1\n' for cell in cells)
+    found = read_recordings(_written(tmp_path / "r.csv", "time,a\n" + quoted))[0]
+    assert found.times_us[0] == round(expected * 1e6)
+    assert found.times_us[1] > found.times_us[0]
+
+
+def test_times_that_were_rounded_are_refused(tmp_path: Path) -> None:
+    path = _written(tmp_path / "r.csv", "timestamp,a\n" + "1.70528e+09,1\n" * 20)
+    with pytest.raises(RecordingError, match=r"times are rounded \(1\.70528e\+09\), 20 cells have 1 times"):
+        read_recordings(path)
+
+
+def test_words_and_codes_for_missing_are_missing_and_said(tmp_path: Path) -> None:
+    text = "timestamp,a,b\n" + "".join(f"{n},{n}.5,1\n" for n in range(20)) + "20,Bad,-9999\n21,-,off line\n"
+    reader = read(tmp_path / "r.csv", text, missing=("off line", "-9999"))
+    (piece,) = reader.pieces  # type: ignore[attr-defined]
+    assert np.isnan(piece.values[20:]).all()
+    assert reader.remarks() == ["taken for missing: Bad (1), - (1), off line (1)"]
+    with pytest.raises(RecordingError, match="row 23, column b: 'off line' is not a number"):
+        read_recordings(tmp_path / "r.csv")
+    odd = _written(tmp_path / "odd.csv", "timestamp,a\n1,2\n2,broken\n3,4\n")
+    with pytest.raises(RecordingError, match="'broken' is not a number; --missing broken if it stands for a missing"):
+        read_recordings(odd)
+
+
+def test_values_of_poor_quality_are_missing(tmp_path: Path) -> None:
+    words = "".join(f"{n},{n},{'Bad' if n == 3 else 'Good'}\n" for n in range(8))
+    reader = read(tmp_path / "r.csv", "timestamp,a,Quality\n" + words)
+    assert np.flatnonzero(np.isnan(reader.pieces[0].values[:, 0])).tolist() == [3]  # type: ignore[attr-defined]
+    assert "1 value of poor quality taken for missing" in reader.remarks()
+    numbers = "".join(f"{n},{n},{64 if n == 5 else 192}\n" for n in range(8))
+    reader = read(tmp_path / "r.csv", "timestamp,a,a_quality\n" + numbers)
+    assert np.flatnonzero(np.isnan(reader.pieces[0].values[:, 0])).tolist() == [5]  # type: ignore[attr-defined]
+
+
+def test_lines_that_are_no_readings_are_left_out_and_said(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n}\n" for n in range(12))
+    text = f"Station 4\nExported today\n\ntimestamp,a\ns,m\n{rows}timestamp,a\n{rows}# done\nTotal,,\n12"
+    reader = read(tmp_path / "r.csv", text)
+    assert len(reader.pieces[0].values) == 24  # type: ignore[attr-defined]
+    assert "3 lines above the header left out; a second header line left out: s, m" in reader.layout.holds()
+    assert reader.layout.units == {"a": "m"}
+    assert reader.remarks()[:2] == ["1 repeated header left out", "left out at the end, no readings: '12'; 'Total, '"]
+
+
+def test_a_bad_row_among_good_ones_is_no_foot(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n}\n" for n in range(12))
+    for odd, words in (
+        ("Total,1,2\n", "line 14: 3 cells"),
+        ("Total,3\n", "row 14, column timestamp: 'Total' is not a time"),
+    ):
+        with pytest.raises(RecordingError, match=words):
+            read_recordings(_written(tmp_path / "r.csv", f"timestamp,a\n{rows}{odd}{rows}"))
+
+
+def test_a_column_of_whole_numbers_that_parts_the_times_names_streams(tmp_path: Path) -> None:
+    text = "timestamp,sensor_id,value\n" + "".join(f"{n},{one},{n + one}\n" for n in range(9) for one in (7, 8))
+    reader = read(tmp_path / "r.csv", text)
+    assert {piece.stream for piece in reader.pieces} == {"7", "8"}  # type: ignore[attr-defined]
+    assert "each time comes 2 times, parted by sensor_id" in reader.layout.holds()
+
+
+def test_long_names_the_columns_of_names_and_values(tmp_path: Path) -> None:
+    text = "timestamp,what,how_much,extra\n" + "".join(f"{n},{one},{n},9\n" for n in range(9) for one in "ab")
+    (piece,) = read(tmp_path / "r.csv", text, long="what,how_much").pieces  # type: ignore[attr-defined]
+    assert (piece.channels, piece.values[3].tolist()) == (("a", "b"), [3.0, 3.0])
+    with pytest.raises(RecordingError, match="no column whatever; the header has timestamp, what"):
+        read(tmp_path / "r.csv", text, long="whatever,how_much")
+
+
+def test_numbers_in_two_units_are_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n}.5 kW\n" for n in range(6)) + "6,900 W\n"
+    with pytest.raises(RecordingError, match="column power: numbers in kW and in W; export them in one unit"):
+        read_recordings(_written(tmp_path / "r.csv", f"timestamp,power\n{rows}"))
+
+
+def test_a_switch_of_two_words_is_one_and_zero(tmp_path: Path) -> None:
+    text = "timestamp,a,pump\n" + "".join(f"{n},{n},{'on' if n % 3 else 'OFF'}\n" for n in range(9))
+    (piece,) = read(tmp_path / "r.csv", text).pieces  # type: ignore[attr-defined]
+    assert piece.values[:3, 1].tolist() == [0, 1, 1]
+
+
+def test_what_is_no_table_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    for content, words in {
+        b"PK\x03\x04rest": "a ZIP or Excel file by its first bytes: call it .xlsx",
+        b"\x89PNG\r\n\x1a\n": "a picture by its first bytes",
+        b"%PDF-1.7\n": "a PDF",
+        bytes(range(1, 32)) * 40: "cannot be read as text",
+        b'{"a": 1}\n': "begins as JSON",
+        b"<!doctype html>\n<p>Log in": "a page or XML, perhaps of a login",
+        b"2024-01-15T00:00:00Z,1\n2024-01-15T00:01:00Z,2\n": "the first line is a reading",
+    }.items():
+        (tmp_path / "r.csv").write_bytes(content)
+        with pytest.raises(RecordingError, match=words):
+            read_recordings(tmp_path / "r.csv")
+
+
+def test_a_formula_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="'=A1[+]2' is not a number; it is a formula: export values"):
+        read_recordings(_written(tmp_path / "r.csv", "timestamp,a\n1,2\n2,3\n3,=A1+2\n"))
+
+
+def test_a_toml_beside_the_file_keeps_what_was_said(tmp_path: Path) -> None:
+    path = _written(tmp_path / "r.csv", days("%d/%m/%Y", count=1))
+    (tmp_path / "gatewatch.toml").write_text('time-format = "month-first"\nmissing = [3]\n')
+    assert read_recordings(path)[0].timestamps_ms[0] == 1000 * datetime(2024, 1, 4, tzinfo=UTC).timestamp()
+    (tmp_path / "r.toml").write_text('time_format = "day-first"\n')
+    found = read_recordings(path)[0]
+    assert found.timestamps_ms[0] == 1000 * datetime(2024, 4, 1, tzinfo=UTC).timestamp()
+    assert np.isnan(found.values[3, 0])
+    assert read_recordings(path, ReadOptions(time_format="month-first"))[0].timestamps_ms[0] != found.timestamps_ms[0]
+    (tmp_path / "r.toml").write_text('time_fromat = "day-first"\n')
+    with pytest.raises(RecordingError, match="r.toml: time_fromat is no option of a recording; expected time_column"):
+        read_recordings(path)
+
+
+def test_a_spreadsheet_and_a_parquet_file_read_as_the_table(tmp_path: Path) -> None:
+    stamps = [t.replace(tzinfo=None) for t in times()[:50]]
+    table = polars.DataFrame({"When": stamps, "level": level()[:50], "note": ["fine"] * 50})
+    table.write_parquet(tmp_path / "r.parquet")
+    _workbook(tmp_path / "r.xlsx", [["Station 4"], ["When", "level", "note"], *map(list, table.rows())])
+    for name in ("r.parquet", "r.xlsx"):
+        found = read_recordings(tmp_path / name)[0]
+        assert found.channels == ("level",)
+        np.testing.assert_allclose(found.values[:, 0], level()[:50])
+        assert found.times_us.tolist() == [round(t.timestamp() * 1e6) for t in times()[:50]]
+
+
+def test_a_spreadsheet_that_becomes_too_much_or_is_none_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr("xl/worksheets/sheet1.xml", b" " * 2**27)
+    (tmp_path / "none.xlsx").write_bytes(b"timestamp,a\n1,2\n")
+    (tmp_path / "none.xls").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
+    for name, words in {
+        "bomb.xlsx": "more than 200 times",
+        "none.xlsx": "not a read",
+        "none.xls": "not a read",
+    }.items():
+        with pytest.raises(RecordingError, match=words):
+            read_recordings(tmp_path / name)
+
+
+def _workbook(path: Path, rows: list[list[object]]) -> None:
+    """A spreadsheet with one sheet: numbers, text in the cells, dates as days with a style of dates."""
+
+    def cell(value: object) -> str:
+        if isinstance(value, datetime):
+            return f'<c s="1"><v>{(value - datetime(1899, 12, 30)).total_seconds() / 86_400!r}</v></c>'
+        if isinstance(value, int | float):
+            return f"<c><v>{value}</v></c>"
+        return f'<c t="inlineStr"><is><t>{value}</t></is></c>'
+
+    body = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    packages = "http://schemas.openxmlformats.org/package/2006"
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+
+    def related(*parts: tuple[str, str]) -> str:
+        each = "".join(
+            f'<Relationship Id="r{at}" Type="{office}/{one}" Target="{to}"/>' for at, (one, to) in enumerate(parts)
+        )
+        return f'<Relationships xmlns="{packages}/relationships">{each}</Relationships>'
+
+    def typed(*parts: tuple[str, str]) -> str:
+        each = "".join(f'<Override PartName="/xl/{name}.xml" ContentType="{kind}.{of}+xml"/>' for name, of in parts)
+        rels = '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        return f'<Types xmlns="{packages}/content-types">{rels}{each}</Types>'
+
+    sheets = '<sheets><sheet name="Data" sheetId="1" r:id="r0"/></sheets>'
+    formats = '<cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="22"/></cellXfs>'
+    parts = {
+        "[Content_Types].xml": typed(
+            ("workbook", "sheet.main"), ("worksheets/sheet1", "worksheet"), ("styles", "styles")
+        ),
+        "_rels/.rels": related(("officeDocument", "xl/workbook.xml")),
+        "xl/workbook.xml": f'<workbook {main} xmlns:r="{office}">{sheets}</workbook>',
+        "xl/_rels/workbook.xml.rels": related(("worksheet", "worksheets/sheet1.xml"), ("styles", "styles.xml")),
+        "xl/styles.xml": f"<styleSheet {main}>{formats}</styleSheet>",
+        "xl/worksheets/sheet1.xml": f"<worksheet {main}><sheetData>{body}</sheetData></worksheet>",
+    }
+    with zipfile.ZipFile(path, "w") as book:
+        for name, text in parts.items():
+            book.writestr(name, f'<?xml version="1.0"?>{text}')
+
+
+def test_a_file_of_more_than_one_place_is_looked_at_in_several(tmp_path: Path) -> None:
+    """A column that has nothing at the beginning and words later is no channel; one with numbers later is one."""
+    rows = "".join(f"{n},{n % 7},,\n" for n in range(60_000)) + "".join(
+        f"{n},1,late,5\n" for n in range(60_000, 200_000)
+    )
+    found = read_recordings(_written(tmp_path / "r.csv", f"timestamp,a,note,b\n{rows}"))[0]
+    assert found.channels == ("a", "b")
+    assert len(found) == 200_000
