@@ -98,6 +98,7 @@ def test_who_does_not_end_its_handshake_is_cut_off(artefact: Path, tmp_path: Pat
             assert silent.recv(100) == b""  # uvloop would wait a minute
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what a failed handshake leaves behind
 def test_redis_is_asked_over_tls_with_its_authority_and_not_without(
     settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
