@@ -45,14 +45,18 @@ from gatewatch.service.errors import (
     first_of,
     problem,
 )
+from gatewatch.service.http import incident_routes
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
 from gatewatch.service.http.guard import Guard
 from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, problem_reply, send_reply
 from gatewatch.service.http.openapi import complete
+from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.http.routes import Parts, router
+from gatewatch.service.http.routes import router
+from gatewatch.service.incidents.feed import Feed
+from gatewatch.service.incidents.janitor import forget_old
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.intake.queue import Queue
@@ -60,6 +64,7 @@ from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
+from gatewatch.service.page import page
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
@@ -166,7 +171,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         clock,
         settings.all_rejected_is_422,
     )
-    drain = Drain(settings.drain_s)
+    feed = Feed(store.incidents, clock)
+    drain = Drain(settings.drain_s, feed.stop)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -187,10 +193,15 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels))
         watching = asyncio.create_task(takeover.watch(), name="takeover")
+        janitor = asyncio.create_task(
+            forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
+        )
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
         watching_keys.cancel()
+        janitor.cancel()
+        feed.stop()
         quotas.stop()
         await batcher.stop()
         await core.corrector.finish()
@@ -212,9 +223,23 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
     app.state.parts = Parts(
-        settings, registry, store, core.inspection, lines.encoder, ingest, metrics, bodies, readiness, drain, audit
+        settings,
+        registry,
+        store,
+        core.inspection,
+        lines.encoder,
+        ingest,
+        feed,
+        metrics,
+        bodies,
+        readiness,
+        drain,
+        audit,
+        clock,
     )
     app.include_router(router)
+    app.include_router(incident_routes.router)
+    app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
     app.openapi = lambda: complete(generate(), access.is_open)  # type: ignore[method-assign]

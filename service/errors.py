@@ -80,6 +80,13 @@ class UnknownStream(ServiceError):
     title = "Unknown stream"
 
 
+class UnknownIncident(ServiceError):
+    """No incident of this id is kept."""
+
+    status = 404
+    title = "Unknown incident"
+
+
 class MethodNotAllowed(ServiceError):
     """The path has other methods."""
 

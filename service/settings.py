@@ -119,6 +119,8 @@ class Settings(BaseSettings):
     )
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
+    incidents: int = Field(10_000, ge=1, description="most incidents kept; of more, the oldest are forgotten")
+    incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
     waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")
     waiting_ms: float = Field(
@@ -291,8 +293,7 @@ def _can_be_used(url: str) -> bool:
 
     try:
         address = address_of(url)
-        if address.kind != "cluster":
-            connections_of(url, 1.0)()
+        connections_of(url, 1.0)()
     except (ValueError, TypeError, RedisError):
         return False
     return "decode_responses" not in address.options  # states are bytes, not text

@@ -19,14 +19,23 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/streams/{stream}": {"GET": "read", "PUT": "operate", "DELETE": "operate"},
     "/v1/streams/{stream}/history": {"GET": "read"},
     "/v1/streams/{stream}/reset": {"POST": "operate"},
+    "/v1/incidents": {"GET": "read"},
+    "/v1/incidents/stream": {"GET": "read"},
+    "/v1/incidents/{incident}": {"GET": "read"},
+    "/v1/incidents/{incident}/acknowledge": {"POST": "operate"},
+    "/v1/incidents/{incident}/label": {"POST": "operate"},
+    "/v1/incidents/{incident}/note": {"POST": "operate"},
     "/v1/audit": {"GET": "admin"},
     "/metrics": {"GET": "metrics"},
     "/livez": {"GET": None},
     "/readyz": {"GET": None},
+    "/": {"GET": None},
+    "/page/{name}": {"GET": None},
     "/docs": {"GET": None},
     "/openapi.json": {"GET": None},
 }
-"""Path and method to the scope that is needed; None: no key is. Probes carry none; the documents are everybody's."""
+"""Path and method to the scope that is needed; None: no key is. Probes carry none; documents and the page, which
+asks for one itself, are everybody's."""
 
 
 def granted(scopes: Iterable[Scope]) -> frozenset[Scope]:

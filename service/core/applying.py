@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core import corrections
@@ -30,6 +31,7 @@ class Applied:
         seen: place and row of readings that are not new.
         refused: place to why a reading cannot be applied.
         earlier: row and slot to an earlier record to be kept, of streams with a reorder window.
+        was_open: (B,) whether each stream was in an incident before.
         clocks_set_back: readings whose time is before that of their stream's last one.
     """
 
@@ -38,6 +40,7 @@ class Applied:
     seen: list[tuple[int, int]] = field(default_factory=list)
     refused: dict[int, Refused] = field(default_factory=dict)
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    was_open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     clocks_set_back: int = 0
 
 
@@ -56,7 +59,7 @@ def apply(
     """
     applied = Applied(Writes(now_ms / 1000))
     detector, records = batch.model.detector, loaded.records
-    was_open = detector.is_open(records["detector"])
+    applied.was_open = was_open = detector.is_open(records["detector"]).copy()
     for round_ in rounds:
         if loaded.excess:
             round_ = _without_excess(applied, batch, loaded, round_, refusal)

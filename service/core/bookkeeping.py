@@ -21,12 +21,13 @@ from gatewatch.models.detectors.detector import REASONS, STATUSES
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.outcomes import Refused
+from gatewatch.service.core.outcomes import Refused, format_time
 from gatewatch.service.core.readings import Batch
 from gatewatch.service.core.sequencing import Round
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.incidents.incident import Incident, decode
 from gatewatch.service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -44,13 +45,15 @@ UNSURE: Final = 65_536
 
 
 class Alert(msgspec.Struct, array_like=True):
-    """The reading with which an incident begins, as it is saved to be told."""
+    """The reading with which an incident begins, as it is saved to be told; `channel` has the largest share."""
 
     stream: str
     n: int
     reason: str
     score: float
     corrected: bool = False
+    timestamp_ms: int = 0
+    channel: str = ""
 
 
 class _Unsure(NamedTuple):
@@ -76,8 +79,14 @@ class Bookkeeping:
         self._tells = asyncio.Event()
         self._first_seen: dict[tuple[bytes, float], float] = {}
 
-    def alerts_of(self, writes: Writes, rounds: Sequence[tuple[Round, Entries]], streams: Sequence[StreamKey]) -> None:
-        """Put the alerts of what is to be saved beside it."""
+    def alerts_of(
+        self,
+        writes: Writes,
+        rounds: Sequence[tuple[Round, Entries]],
+        streams: Sequence[StreamKey],
+        channels: Sequence[str],
+    ) -> None:
+        """Put the alerts of what is to be saved beside it; `channels`: what the columns of the entries belong to."""
         for round_, entries in rounds:
             alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
             if alerting:
@@ -85,7 +94,7 @@ class Bookkeeping:
                 rows = round_.rows.tolist()
                 for at in alerting:
                     stream = streams[rows[at]]
-                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at])))
+                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels)))
 
     def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
@@ -109,6 +118,9 @@ class Bookkeeping:
         for row, alert in applied.writes.alerts:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
+        for write in applied.writes.incidents:
+            if write.ended and applied.writes.streams[write.row] not in lost and (ended := decode(write.incident)):
+                _log_end(ended)
 
     def count_entries(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """Count readings that were applied and saved."""
@@ -133,7 +145,9 @@ class Bookkeeping:
         """Count and log an alert; it is taken off soon after."""
         known = msgspec.msgpack.decode(alert, type=Alert)
         self._metrics.alerted(known.reason)
-        more = {"corrected": True} if known.corrected else {}
+        more: dict[str, Any] = {"corrected": True} if known.corrected else {}
+        if known.timestamp_ms:  # an alert of the version before has neither
+            more |= {"at": format_time(known.timestamp_ms), "channel": known.channel}
         log.info("anomaly opened", stream=known.stream, score=known.score, reason=known.reason, **more)
         self._told.append(alert)
         self._tells.set()
@@ -205,10 +219,26 @@ class Bookkeeping:
             self.tell(alert)
 
 
-def alert_of(stream: StreamKey, entry: Any, corrected: bool = False) -> bytes:
+def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], corrected: bool = False) -> bytes:
     """A reading's alert, as it is saved."""
-    reason = REASONS[entry["reason"]]
-    return msgspec.msgpack.encode(Alert(stream.name, int(entry["n"]), reason, float(entry["score"]), corrected))
+    channel = channels[int(np.argmax(np.nan_to_num(entry["attribution"])))]
+    reason, moment = REASONS[entry["reason"]], int(entry["timestamp_ms"])
+    return msgspec.msgpack.encode(
+        Alert(stream.name, int(entry["n"]), reason, float(entry["score"]), corrected, moment, channel)
+    )
+
+
+def _log_end(ended: Incident) -> None:
+    log.info(
+        "anomaly ended",
+        stream=ended.stream,
+        score=ended.peak_score,
+        reason=ended.reason,
+        began=format_time(ended.start_ms),
+        at=format_time(ended.last_ms),
+        channel=ended.channels[0].channel,
+        readings=ended.anomalous,
+    )
 
 
 def _identities(streams: Sequence[StreamKey], entries: Entries) -> Iterable[_Identity]:

@@ -17,6 +17,7 @@ from gatewatch.service.core.sessions import Sessions
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 
@@ -50,10 +51,10 @@ def build_core(
         pace: at which tenants may begin streams; None for any.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books = Bookkeeping(metrics, store, clock)
+    books, incidents = Bookkeeping(metrics, store, clock), Recorder(store)
     loader = Loader(store, takeover, StreamLimits(store, most_streams, pace))
     sessions = Sessions(store, loader, metrics, clock, save_attempts)
-    corrector = Corrector(store, loader, books, metrics, backoff, clock, save_attempts, correcting_ms)
+    corrector = Corrector(store, loader, incidents, books, metrics, backoff, clock, save_attempts, correcting_ms)
     repeats = Repeats(store, books, corrector, sessions)
-    scorer = Scorer(store, loader, repeats, books, backoff, takeover, metrics, clock, save_attempts)
+    scorer = Scorer(store, loader, repeats, incidents, books, backoff, takeover, metrics, clock, save_attempts)
     return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)

@@ -143,6 +143,12 @@ class Correction:
         opened: Entries = self.entries[new[~moved]]
         return opened
 
+    def since_begun(self) -> Entries:
+        """The entries from the first of `begun` on; none where there is none."""
+        begun = self.begun()
+        since: Entries = self.entries[self.entries["n"] >= begun["n"][0]] if len(begun) else self.entries[:0]
+        return since
+
 
 @dataclass(frozen=True)
 class Gap:

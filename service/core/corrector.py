@@ -31,6 +31,7 @@ from gatewatch.service.core.sequencing import across_gap, unanswered
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
+from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -128,6 +129,7 @@ class Corrector:
         self,
         store: Store,
         loader: Loader,
+        incidents: Recorder,
         books: Bookkeeping,
         metrics: Metrics,
         backoff: ContentionBackoff,
@@ -143,6 +145,7 @@ class Corrector:
         """
         self._store = store
         self._loader = loader
+        self._incidents = incidents
         self._books = books
         self._metrics = metrics
         self._backoff = backoff
@@ -359,6 +362,10 @@ class Corrector:
             saved: list[bool] = []
             if rows:
                 writes = await asyncio.to_thread(_writes, model, jobs, loaded, rows, self._clock.unix_ms())
+                begun = [(at, jobs[row].stream, jobs[row].correction.since_begun()) for at, row in enumerate(rows)]
+                writes.incidents = await self._incidents.corrected(
+                    [one for one in begun if len(one[2])], model.detector.channels
+                )
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:
@@ -465,7 +472,9 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
             writes.anew.append(at)
             writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
         writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
-        job.alerts = [alert_of(job.stream, entry, corrected=True) for entry in job.correction.begun()]
+        job.alerts = [
+            alert_of(job.stream, entry, detector.channels, corrected=True) for entry in job.correction.begun()
+        ]
         writes.alerts += [(at, alert) for alert in job.alerts]
         writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
         late = job.correction.entries[job.correction.places]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gatewatch.models.detectors.detector import STATUSES
 from gatewatch.service.clock import Clock
+from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import whole
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout, layout_of, of_ring
 from gatewatch.service.core.loading import Loader
 from gatewatch.service.core.outcomes import Encoded, Encoder, encode_kept, format_time
 from gatewatch.service.core.readings import Models
@@ -43,28 +47,23 @@ class Inspection:
 
     async def describe(self, stream: StreamKey) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""
-        served = self._models.of(stream)
-        packed = await self._store.load([stream])
-        (seed,) = self._store.seeds([stream])
-        if part := state.stream_part(packed[0] or b"", seed):
-            record, model = part[0][0], part[2][: len(served.detector.digest)].hex()
-        else:
-            record, model = (await self._loader.load(served, [stream], packed)).records[0], served.detector.name
-        readings = int(record["readings"])
-        if packed[0] is None and readings == 0:
-            return None
-        return {
-            "stream": stream.name,
-            "readings": readings,
-            "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
-            "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
-            "session": int(record["session"]),
-            "status": STATUSES[record["status"] & state.STATUS_BITS],
-            "score": float(record["score"]) if readings else None,
-            **StreamSettings.of(record).model_dump(),
-            "model": model,
-            "tag": bytes(record["tag"]).hex(),
-        }
+        (known,) = await self.describe_each([stream])
+        return known
+
+    async def describe_each(self, streams: Sequence[StreamKey]) -> list[dict[str, Any] | None]:
+        """The same of several streams. One round trip, and one more for each whose record is lost."""
+        packed = await self._store.load(streams)
+        found: list[dict[str, Any] | None] = []
+        for stream, content, seed in zip(streams, packed, self._store.seeds(streams), strict=True):
+            served = self._models.of(stream)
+            if part := state.stream_part(content or b"", seed):
+                record, model = part[0][0], part[2][: len(served.detector.digest)].hex()
+            else:
+                record = (await self._loader.load(served, [stream], [content])).records[0]
+                model = served.detector.name
+            unknown = content is None and record["readings"] == 0
+            found.append(None if unknown else _described(stream, record, model))
+        return found
 
     async def recent(self, stream: StreamKey, encoder: Encoder) -> list[Kept]:
         """The stream's last readings, oldest first."""
@@ -78,15 +77,20 @@ class Inspection:
         else:
             loaded = await self._loader.load(served, [stream], packed)
             (layout,), kept = loaded.layouts, loaded.recovered[0]
-        answers = encode_kept([encoder] * len(kept), [stream] * len(kept), kept, layout, served.detector.channels)
-        single = kept["single"] > 0
-        values = kept["values"].copy()
-        values[single] = values[single].astype(np.float32).astype(str).astype(np.float64)  # the shortest that mean it
-        named = (
-            {channel: None if value != value else value for channel, value in zip(layout.channels, row, strict=True)}
-            for row in values.tolist()
-        )
-        return list(map(Kept, kept["n"].tolist(), named, answers))
+        return _shown(stream, kept, layout, served.detector.channels, encoder)
+
+    def readings_in(self, stream: StreamKey, rings: Sequence[bytes], encoder: Encoder) -> list[Kept]:
+        """The readings of copies of a stream's history, each once, in their order."""
+        (seed,) = self._store.seeds([stream])
+        found: dict[int, Kept] = {}
+        for ring in rings:
+            channels = of_ring(ring)
+            if channels is None:
+                continue
+            layout = layout_of(channels, channels)
+            kept = history.unpack_entries(ring, layout, seed)
+            found |= {one.n: one for one in _shown(stream, kept, layout, channels, encoder)}
+        return [found[n] for n in sorted(found)]
 
     async def configure(self, stream: StreamKey, settings: StreamSettings) -> None:
         """Give a stream its settings, whether it has seen a reading or not.
@@ -115,3 +119,31 @@ class Inspection:
     async def restart_sequence(self, stream: StreamKey) -> bool:
         """Let a stream's sender count anew from its next reading on. False if there is no stream."""
         return await self._sessions.restart(self._models.of(stream), stream)
+
+
+def _shown(stream: StreamKey, kept: Entries, layout: Layout, channels: tuple[str, ...], encoder: Encoder) -> list[Kept]:
+    answers = encode_kept([encoder] * len(kept), [stream] * len(kept), kept, layout, channels)
+    single = kept["single"] > 0
+    values = kept["values"].copy()
+    values[single] = values[single].astype(np.float32).astype(str).astype(np.float64)  # the shortest that mean it
+    named = (
+        {channel: None if value != value else value for channel, value in zip(layout.channels, row, strict=True)}
+        for row in values.tolist()
+    )
+    return list(map(Kept, kept["n"].tolist(), named, answers))
+
+
+def _described(stream: StreamKey, record: Any, model: str) -> dict[str, Any]:
+    readings = int(record["readings"])
+    return {
+        "stream": stream.name,
+        "readings": readings,
+        "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
+        "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
+        "session": int(record["session"]),
+        "status": STATUSES[record["status"] & state.STATUS_BITS],
+        "score": float(record["score"]) if readings else None,
+        **StreamSettings.of(record).model_dump(),
+        "model": model,
+        "tag": bytes(record["tag"]).hex(),
+    }

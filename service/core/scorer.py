@@ -21,6 +21,7 @@ from gatewatch.service.core.sequencing import Round, joined, rounds_of
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable
+from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ class Scorer:
         store: Store,
         loader: Loader,
         repeats: Repeats,
+        incidents: Recorder,
         books: Bookkeeping,
         backoff: ContentionBackoff,
         takeover: Takeover,
@@ -47,6 +49,7 @@ class Scorer:
         self._store = store
         self._loader = loader
         self._repeats = repeats
+        self._incidents = incidents
         self._books = books
         self._backoff = backoff
         self._takeover = takeover
@@ -122,7 +125,9 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams)
+                        channels = batch.model.detector.channels
+                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, channels)
+                        applied.writes.incidents = await self._incidents.writes(batch.model, loaded, applied)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:

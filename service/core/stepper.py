@@ -53,6 +53,7 @@ class Stepper:
         entries["model"] = self._model
         entries["score"] = step.score
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
+        entries["status"] |= self.detector.is_open(step.states) * np.uint8(state.OPEN)
         entries["reason"] = step.reason
         entries["single"] = 0
         entries["values"] = values

@@ -9,10 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
+
+
+class IncidentWrite(NamedTuple):
+    """An incident that readings changed, to be saved with them.
+
+    Attributes:
+        row: of its stream in Writes.
+        n: its number.
+        start_ms: when it began.
+        incident: as it is kept.
+        before: the number and content of the incident that was the stream's latest until this one began.
+        began, ended: with these readings; the stream's history is kept as it is then.
+    """
+
+    row: int
+    n: int
+    start_ms: int
+    incident: bytes
+    before: tuple[int, bytes] | None
+    began: bool
+    ended: bool
 
 
 @dataclass
@@ -28,6 +49,7 @@ class Writes:
         earlier: row and slot (0 or 1) to an earlier record that is kept.
         opened, closed: streams that are in an incident; streams whose incident ended.
         alerts: row and text of each alert that is to be told once it is saved, see bookkeeping.py.
+        incidents: those that the readings changed, in the order of the changes.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
         unlisted: rows of streams to be put into the list of all streams; the store fills them in.
     """
@@ -42,6 +64,7 @@ class Writes:
     opened: set[StreamKey] = field(default_factory=set)
     closed: set[StreamKey] = field(default_factory=set)
     alerts: list[tuple[int, bytes]] = field(default_factory=list)
+    incidents: list[IncidentWrite] = field(default_factory=list)
     unlisted: list[int] = field(default_factory=list)
 
 
@@ -127,6 +150,9 @@ class Store(Protocol):
 
     async def count_streams(self, tenant: str) -> int:
         """How many streams a tenant has."""
+
+    async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """The latest incident of each stream as it is kept, b"" where it has none."""
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""

@@ -165,7 +165,7 @@ def _kind(schema: Described) -> str:
     kinds = schema.get("type", "anything")
     words = [kinds] if isinstance(kinds, str) else list(kinds)
     if "array" in words:
-        words[words.index("array")] = f"array of {_one(schema.get('items', {}))}"
+        words[words.index("array")] = f"array of {_one(schema.get('items') or schema.get('prefixItems', [{}])[0])}"
     if "object" in words and isinstance(schema.get("additionalProperties"), dict):
         words[words.index("object")] = f"object of {_one(schema['additionalProperties'])}"
     bounds = {"minimum": "from {}", "maximum": "to {}", "maxLength": "at most {} characters", "pattern": "like {}"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
@@ -22,28 +23,37 @@ DRAIN: Final = "drain"
 
 
 class Drain:
-    """Holds back SIGTERM for a time; SIGINT, which is what ^C sends, is not held back.
+    """Holds back SIGTERM for a time, and ends what would hold up the end. SIGINT, which ^C sends, is not held back.
 
     Attributes:
         began: whether the service is about to stop.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, end_streams: Callable[[], None]) -> None:
+        """Hold SIGTERM back for `seconds`; `end_streams` ends the replies that would go on for ever."""
         self.began = False
         self._seconds = seconds
+        self._end_streams = end_streams
 
     def start(self) -> None:
-        """Take SIGTERM over from the server; in the main thread only, as signals are."""
-        if not self._seconds or threading.current_thread() is not threading.main_thread():
+        """Take the signals over from the server; in the main thread only, as signals are."""
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            self._take_over(loop, signal.SIGTERM, self._seconds)
+            self._take_over(loop, signal.SIGINT, 0.0)
+
+    def _take_over(self, loop: asyncio.AbstractEventLoop, number: signal.Signals, seconds: float) -> None:
+        stop = signal.getsignal(number)
+        if not callable(stop):
             return
-        loop = asyncio.get_running_loop()
-        stop = signal.getsignal(signal.SIGTERM)
 
         def begin(number: int, frame: FrameType | None) -> None:
-            if self.began or not callable(stop):  # supervisors may send it to a process and, again, to its group
-                return
-            self.began = True
-            log.info("about to stop", drain_s=self._seconds)
-            loop.call_soon_threadsafe(loop.call_later, self._seconds, stop, number, frame)
+            loop.call_soon_threadsafe(self._end_streams)
+            if not seconds:
+                stop(number, frame)
+            elif not self.began:  # supervisors may send it to a process and, again, to its group
+                self.began = True
+                log.info("about to stop", drain_s=seconds)
+                loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, frame)
 
-        signal.signal(signal.SIGTERM, begin)
+        signal.signal(number, begin)

@@ -12,16 +12,10 @@ from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
+from gatewatch.service.incidents.incident import Share
+from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 
 Described = dict[str, Any]
-
-
-class Page(msgspec.Struct):
-    """Names of streams; `next` is the `after` of the next page, null on the last one."""
-
-    streams: list[str]
-    next: str | None
-    total: int
 
 
 class Stream(msgspec.Struct):
@@ -41,6 +35,14 @@ class Stream(msgspec.Struct):
     tag: str
 
 
+class Page(msgspec.Struct):
+    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one."""
+
+    streams: list[str | Stream]
+    next: str | None
+    total: int
+
+
 class Changes(msgspec.Struct):
     """What was changed, newest first; `next` is the `before` of the next page, null on the last one."""
 
@@ -54,6 +56,64 @@ class Kept(msgspec.Struct):
     n: int
     values: dict[str, float | None]
     result: Result
+
+
+class Spoken(msgspec.Struct):
+    """Who said something of an incident, and when."""
+
+    by: str
+    at: str
+
+
+class SpokenNote(Spoken):
+    """A remark."""
+
+    text: str
+
+
+class AlertOfIncident(msgspec.Struct):
+    """An alert that went out."""
+
+    timestamp: str
+    reason: str
+    score: float
+
+
+class Incident(msgspec.Struct):
+    """What is anomalous on a stream, from its first reading to its last; what people said of it.
+
+    `onset` is when it was on its way, `start` when the alert went out, `end` its last anomalous reading once it has
+    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for.
+    """
+
+    id: str
+    stream: str
+    state: str
+    model: str
+    onset: str
+    start: str
+    last: str
+    end: str | None
+    reason: str
+    peak_score: float
+    peak: str
+    last_score: float
+    anomalous: int
+    judged: int
+    channels: list[Share]
+    alerts: list[AlertOfIncident]
+    acknowledged: Spoken | None
+    label: str | None
+    labelled: Spoken | None
+    notes: list[SpokenNote]
+    readings: list[Kept] | msgspec.UnsetType = msgspec.UNSET
+
+
+class IncidentPage(msgspec.Struct):
+    """Incidents; `next` is the `after` of the next page, null on the last one."""
+
+    incidents: list[Incident]
+    next: str | None
 
 
 def ref(name: str) -> Described:
@@ -105,11 +165,12 @@ def complete(document: Described, is_open: bool) -> Described:
         is_open: whether no key is asked for.
     """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept, Changes), ref_template=ref("{name}")["$ref"]
+        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
     )[1]
     document.setdefault("components", {})["schemas"] = {
         "Problem": _PROBLEM,
         "StreamSettings": StreamSettings.model_json_schema(),
+        **{kind.__name__: kind.model_json_schema() for kind in (Answer, LabelAnswer, NoteAnswer)},
         **schemas,
     }
     document["components"]["securitySchemes"] = CREDENTIALS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import structlog
@@ -13,10 +13,7 @@ from pydantic import ValidationError
 from starlette.convertors import Convertor, register_url_convertor
 
 from gatewatch.service.access.access import IDENTITY
-from gatewatch.service.access.audit import CHANGE, DETAIL, Audit
-from gatewatch.service.core.inspection import Inspection
-from gatewatch.service.core.outcomes import Encoder
-from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.access.audit import CHANGE, DETAIL
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import (
@@ -29,9 +26,8 @@ from gatewatch.service.errors import (
     first_of,
 )
 from gatewatch.service.http.api_page import HEADERS, page
-from gatewatch.service.http.bodies import Bodies, ClientGone
-from gatewatch.service.http.drain import Drain
-from gatewatch.service.http.ingest import Ingest, json_body
+from gatewatch.service.http.bodies import ClientGone
+from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.openapi import (
     AWAY,
     NO_BODY,
@@ -45,14 +41,15 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.serving.registry import Registry
-from gatewatch.service.settings import Settings
-from gatewatch.service.storage.store import StateStore
+from gatewatch.service.http.parts import key_of, parts_of, tenant_of
 
 log = structlog.get_logger(__name__)
 router = APIRouter()
+
+SCANNED: Final = 20_000
+"""Streams looked at for one page of a search; `next` goes on from there."""
+
+SCAN_CHUNK: Final = 1000
 
 
 class _Anything(Convertor[str]):
@@ -70,23 +67,6 @@ class _Anything(Convertor[str]):
 
 
 register_url_convertor("anything", _Anything())
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the endpoints work with; built once in create_app."""
-
-    settings: Settings
-    registry: Registry
-    store: StateStore
-    inspection: Inspection
-    encoder: Encoder
-    ingest: Ingest
-    metrics: Metrics
-    bodies: Bodies
-    readiness: Readiness
-    drain: Drain
-    audit: Audit
 
 
 @router.post(
@@ -115,7 +95,7 @@ async def post_readings_of_stream(request: Request) -> Response:
 
 async def _ingested(request: Request, stream: str | None) -> Response:
     try:
-        status, headers, body = await _parts(request).ingest.answer(request.scope, request.receive, stream)
+        status, headers, body = await parts_of(request).ingest.answer(request.scope, request.receive, stream)
     except ClientGone:
         return Response(status_code=400)  # nobody reads it
     return Response(body, status, {name.decode(): value.decode() for name, value in headers})
@@ -126,10 +106,10 @@ _STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pat
 
 @router.get(
     "/v1/streams",
-    summary="The names of all streams",
+    summary="Streams, by name",
     response_model=None,
     responses={
-        200: found("One page of names", ref("Page")),
+        200: found("One page of names, or of what is known of streams", ref("Page")),
         405: OTHER_METHOD,
         422: problem_with("Not a number of names"),
         503: AWAY,
@@ -139,14 +119,42 @@ async def list_streams(
     request: Request,
     after: Annotated[str, Query(description="names that come behind this one; `next` of the page before")] = "",
     limit: Annotated[int, Query(ge=1, le=1000, description="most names in the reply")] = 100,
+    match: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
+    status: Annotated[
+        Literal["warming_up", "normal", "anomalous"] | None, Query(description="of the last reading")
+    ] = None,
+    details: Annotated[bool, Query(description="what is known of each stream, instead of its name")] = False,
 ) -> dict[str, Any]:
-    """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`."""
-    store = _parts(request).store
-    async with store.reading:
-        tenant = request.scope[IDENTITY].tenant
-        names, total = await store.list_streams(tenant, after, limit + 1), await store.count_streams(tenant)
-    page = names[:limit]
-    return {"streams": page, "next": page[-1] if len(names) > limit else None, "total": total}
+    """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`.
+
+    `total` counts all streams. Pages of a narrow search may not be full, and go on with `next` all the same.
+    """
+    parts, tenant = parts_of(request), tenant_of(request)
+    chosen: list[Any] = []
+    async with parts.store.reading:
+        total, scanned, more = await parts.store.count_streams(tenant), 0, True
+        while more and len(chosen) < limit and scanned < SCANNED:
+            chunk = SCAN_CHUNK if match or status else limit - len(chosen)
+            names = await parts.store.list_streams(tenant, after, chunk + 1)
+            more, names = len(names) > chunk, names[:chunk]
+            scanned += len(names)
+            fitting = [name for name in names if not match or fnmatchcase(name, match.replace("[", "[[]"))]
+            for name, known in zip(fitting, await _known(request, fitting, details or bool(status)), strict=True):
+                if len(chosen) == limit:
+                    more = True
+                    break
+                after = name
+                if status is None or (known is not None and known["status"] == status):
+                    chosen.append(known if details else name)
+            else:
+                after = names[-1] if names else after
+    return {"streams": chosen, "next": after if more else None, "total": total}
+
+
+async def _known(request: Request, names: list[str], wanted: bool) -> list[dict[str, Any] | None]:
+    if not wanted or not names:
+        return [None] * len(names)
+    return await parts_of(request).inspection.describe_each([key_of(request, name) for name in names])
 
 
 _UNKNOWN = problem_with("No such stream")
@@ -161,9 +169,9 @@ _KNOWN = {**found("What is known of the stream", ref("Stream")), "links": links(
 )
 async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
-    parts = _parts(request)
+    parts = parts_of(request)
     async with parts.store.reading:
-        known = await parts.inspection.describe(_key(request, stream))
+        known = await parts.inspection.describe(key_of(request, stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return known
@@ -180,12 +188,12 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
 )
 async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
-    parts = _parts(request)
+    parts = parts_of(request)
     body = await json_body(request.scope, request.receive, parts.bodies)
     settings = _settings_in(body)
     request.scope[DETAIL] = settings.model_dump(mode="json")
     async with parts.store.changing:
-        await parts.inspection.configure(_key(request, stream), settings)
+        await parts.inspection.configure(key_of(request, stream), settings)
     return await get_stream(request, stream)
 
 
@@ -207,9 +215,9 @@ def _settings_in(body: bytes) -> StreamSettings:
 )
 async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> None:
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
-    store = _parts(request).store
+    store = parts_of(request).store
     async with store.changing:
-        known = await store.delete(_key(request, stream))
+        known = await store.delete(key_of(request, stream))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 
@@ -226,9 +234,9 @@ async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) 
 )
 async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) -> list[dict[str, Any]]:
     """The last readings, oldest first, each with its values and the answer it got."""
-    parts = _parts(request)
+    parts = parts_of(request)
     async with parts.store.reading:
-        entries = await parts.inspection.recent(_key(request, stream), parts.encoder)
+        entries = await parts.inspection.recent(key_of(request, stream), parts.encoder)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
     return [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in entries]
@@ -246,8 +254,8 @@ async def reset_stream(
     what: Annotated[Literal["sequence"], Query(description="sequence: the next `seq` is new")],  # noqa: ARG001
 ) -> dict[str, Any]:
     """For senders that begin to count at 0 again and send no time; with one, the service notices by itself."""
-    parts = _parts(request)
-    if not await parts.inspection.restart_sequence(_key(request, stream)):
+    parts = parts_of(request)
+    if not await parts.inspection.restart_sequence(key_of(request, stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return await get_stream(request, stream)
 
@@ -271,9 +279,9 @@ async def get_audit(
     limit: Annotated[int, Query(ge=1, le=1000, description="most changes in the reply")] = 100,
 ) -> dict[str, Any]:
     """Of the tenant, newest first, page by page: `changes` and `next` (null on the last page)."""
-    parts = _parts(request)
+    parts = parts_of(request)
     async with parts.store.reading:
-        changes = await parts.audit.last(request.scope[IDENTITY].tenant, before, limit + 1)
+        changes = await parts.audit.last(tenant_of(request), before, limit + 1)
     page = changes[:limit]
     return {
         "changes": [msgspec.to_builtins(change) for change in page],
@@ -297,7 +305,7 @@ async def livez() -> dict[str, str]:
 )
 async def readyz(request: Request) -> dict[str, Any]:
     """200 when a reading sent now would be scored, else 503 with the reason. Who has a key sees model and warnings."""
-    parts = _parts(request)
+    parts = parts_of(request)
     if parts.drain.began:
         raise Draining("the service is about to stop; what is sent until then is still answered")
     warnings = await parts.readiness.look()
@@ -314,7 +322,7 @@ async def readyz(request: Request) -> dict[str, Any]:
 )
 async def metrics(request: Request) -> Response:
     """The series of docs/metrics.md, of all worker processes."""
-    parts = _parts(request)
+    parts = parts_of(request)
     try:
         await parts.readiness.look()
         parts.metrics.open_anomalies.set(await parts.store.count_open(parts.settings.open_anomaly_s))
@@ -327,13 +335,3 @@ async def metrics(request: Request) -> Response:
 async def docs(request: Request) -> HTMLResponse:
     """The API, to read and to try."""
     return HTMLResponse(page(request.app.openapi()), headers=HEADERS)
-
-
-def _parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts
-
-
-def _key(request: Request, stream: str) -> StreamKey:
-    """The stream of this name that is the caller's."""
-    return StreamKey(request.scope[IDENTITY].tenant, stream)

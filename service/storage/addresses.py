@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode
 
 from redis.asyncio import Connection, Redis, SSLConnection
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -95,7 +96,7 @@ def connecting(timeout_s: float) -> dict[str, Any]:
 
 
 def connections_of(url: str, timeout_s: float) -> Callable[[], Connection]:
-    """Makes connections to the server of a URL, or to whichever Sentinels call the master now.
+    """Makes connections to a URL's server, to whichever the Sentinels call master now, or to a node of a Cluster.
 
     Raises ValueError where the URL cannot be used; nothing is connected.
     """
@@ -103,6 +104,9 @@ def connections_of(url: str, timeout_s: float) -> Callable[[], Connection]:
     if address.kind == "server":
         return Redis.from_url(url, **connecting(timeout_s)).connection_pool.make_connection
     options = connecting(timeout_s) | address.options
+    if address.kind == "cluster":
+        node = ClusterNode(*address.hosts[0], **options)
+        return lambda: node.connection_class(**node.connection_kwargs)
     tls = options.pop("connection_class", None) is SSLConnection
     asking = {"socket_timeout": timeout_s / 2, "socket_connect_timeout": timeout_s / 2} | address.sentinel_options
     if tls:

@@ -24,7 +24,7 @@ from gatewatch.service.storage.cluster import Cluster, Part
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import PING_S
 from gatewatch.service.storage.errors import Away, trouble_of
-from gatewatch.service.storage.keys import LAYOUT, Sets, StreamKeys, bucket_of, identity, tag_of
+from gatewatch.service.storage.keys import LAYOUT, Sets, StreamKeys, barrier_of, bucket_of, identity, tag_of
 from gatewatch.service.storage.old_keys import STOP
 from gatewatch.service.storage.store import StateStore
 
@@ -89,6 +89,22 @@ class ClusterStore(StateStore):
             for at, value in zip(mine, values, strict=True):
                 found[at] = value
         return found
+
+    async def wait_for_replicas(self, keys: Sequence[bytes]) -> None:
+        """Wait until replicas have what was written under keys. Raises Away."""
+        barriers = {barrier_of(key) for key in keys}
+        parts = [Part(key, encoder.packed([b"SET", key, b"1"]), 1) for key in barriers]
+        away: dict[bytes, Exception] = {}
+        for part, replies in zip(parts, await self.cluster.exchange(parts, after=self.wait), strict=True):
+            try:
+                if isinstance(replies, Exception):
+                    raise replies
+                raise_first(replies)
+                self.check_wait(replies[1:])
+            except Exception as error:
+                away[tag_of(part.key)] = error
+        if away:
+            raise Away(away, next(iter(away.values())))
 
     async def begin_keys(self) -> None:
         """Ask the Cluster how many buckets its keys have. Raises StoreUnavailable if it holds keys without buckets."""
@@ -359,6 +375,9 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
     for row in writes.unlisted:
         some, at = places[row]
         some.unlisted.append(at)
+    for write in writes.incidents:
+        some, at = places[write.row]
+        some.incidents.append(write._replace(row=at))
     for _, some in split.values():
         some.opened, some.closed = writes.opened, writes.closed  # of which those count that are among its streams
     return list(split.values())

@@ -13,7 +13,7 @@ from typing import Final
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import Writes
-from gatewatch.service.storage.keys import Keys, Sets, StreamKeys
+from gatewatch.service.storage.keys import LATEST, NUMBER, Keys, Sets, StreamKeys
 
 MOST_OFFSETS: Final = 100_000
 
@@ -74,6 +74,7 @@ def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[b
     if writes.anew:
         begun += packed([b"DEL", *(of[row].history for row in writes.anew)])
     more = [[b"MSET", *_earlier(keys, writes)]] if writes.earlier else []
+    more += [command for _, command in _incident_commands(keys, writes, of)]
     more += [*_effects_as_commands(writes, of), *([b"ZCARD", sets.streams] for sets in sets_of(of))]
     set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(of) + 1)
     whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
@@ -100,10 +101,18 @@ def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: S
     place = {}
     for sets in sets_of(of):
         place[sets.streams] = b"%d" % (len(names) + 1)
-        names += sets
+        names += (sets.streams, sets.open, sets.alerts)
     for what, row, member in _effects(writes, of):
         arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
+    for row, command in _incident_commands(keys, writes, of):
+        arguments += (b"%d" % (row + 1), b"run", b"0", _as_message(command))
     return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
+
+
+def _as_message(command: Sequence[bytes]) -> bytes:
+    """A command as MessagePack, of strings: the decoder in Redis knows no other bytes."""
+    parts = (b"\xdb%b%b" % (len(part).to_bytes(4, "big"), part) for part in command)
+    return b"\xdd" + len(command).to_bytes(4, "big") + b"".join(parts)
 
 
 def _earlier(keys: Keys, writes: Writes) -> Iterator[bytes]:
@@ -121,6 +130,22 @@ def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, 
             yield from ((what, row, of[row].member) for row, stream in enumerate(writes.streams) if stream in streams)
     for row, alert in writes.alerts:
         yield b"alert", row, alert
+
+
+def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
+    """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
+    at_ms = b"%d" % round(1000 * writes.at)
+    for row, n, start_ms, incident, before, began, ended in writes.incidents:
+        stream, key = writes.streams[row], of[row]
+        kept, number, member = keys.part(stream, "incidents"), b"%d" % n, b"%d.%b" % (n, key.member)
+        past = () if before is None else (b"%d" % before[0], before[1])
+        yield row, [b"HSET", kept, LATEST, incident, NUMBER, number, *past]
+        yield row, [b"ZADD", key.sets.changes, at_ms, member]
+        if began:
+            yield row, [b"ZADD", key.sets.incidents, b"%d" % start_ms, member]
+            yield row, [b"COPY", key.history, keys.incident(stream, n, "before"), b"REPLACE"]
+        if ended:
+            yield row, [b"COPY", key.history, keys.incident(stream, n, "after"), b"REPLACE"]
 
 
 def _effects_as_commands(writes: Writes, of: Sequence[StreamKeys]) -> list[list[bytes]]:

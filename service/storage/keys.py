@@ -2,7 +2,9 @@
 
     gatewatch:layout                                 the number of buckets
     gatewatch:{tenant}:epoch|model|moving            of a tenant
-    gatewatch:{bucket}:tenant:streams|open|alerts    of a tenant, the part that belongs to the streams of a bucket
+    gatewatch:{bucket}:barrier                       what is written to wait for replicas
+    gatewatch:{bucket}:tenant:SET                    of a tenant, the part that belongs to the streams of a bucket; see
+                                                     Sets
     gatewatch:{bucket}:tenant.stream:WHAT            of a stream; WHAT is one of PARTS
 
 Tenants and streams are written as base64url without padding, so that no name can look like another key. What stands
@@ -26,18 +28,33 @@ CACHED_STREAMS: Final = 65_536
 BUCKETS: Final = 64
 """Of a Redis that has none yet; see docs/decisions/0007-slot-buckets.md."""
 
-PARTS: Final = ("state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine")
+PARTS: Final = (
+    "state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine", "incidents", "incident-words",
+)  # fmt: skip
 """What there may be of a stream, each under a key of its own. `history` is that of versions before record format 4."""
+
+LATEST, NUMBER = b"latest", b"number"
+"""Fields of a stream's `incidents`: its latest one, and the number of that."""
 
 LAYOUT: Final = b"gatewatch:layout"
 
 
 class Sets(NamedTuple):
-    """The sorted sets of a tenant's streams in one bucket: all, those with an open anomaly, alerts to be told."""
+    """The sorted sets of a tenant's streams in one bucket.
+
+    Attributes:
+        streams: all of them.
+        open: those with an open anomaly.
+        alerts: alerts to be told.
+        incidents: by the time of their beginning.
+        changes: incidents by the time of their last change.
+    """
 
     streams: bytes
     open: bytes
     alerts: bytes
+    incidents: bytes
+    changes: bytes
 
 
 class StreamKeys(NamedTuple):
@@ -111,10 +128,19 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The keys of the two earlier records of a stream with a reorder window."""
         return self.part(stream, "earlier:0"), self.part(stream, "earlier:1")
 
+    def incident(self, stream: StreamKey, n: int, what: str) -> bytes:
+        """The key of the history `before` or `after` an incident."""
+        return self.part(stream, f"incident:{n}:{what}")
+
+    @property
+    def tenants(self) -> list[str]:
+        """The own tenant, and each other one whose streams were asked for."""
+        return list(self._of_tenant)
+
     def sets_of(self, tenant: str) -> list[Sets]:
         """The sets of a tenant, one each bucket; from now on they are among `sets`."""
         if tenant not in self._of_tenant:
-            kinds = [f":{encode(tenant)}:{what}" for what in ("streams", "open", "alerts")]
+            kinds = [f":{encode(tenant)}:{what}" for what in Sets._fields]
             self._of_tenant[tenant] = [
                 Sets(*(f"gatewatch:{{{bucket}}}{kind}".encode() for kind in kinds)) for bucket in range(self.buckets)
             ]
@@ -135,6 +161,11 @@ def bucket_of(identity: bytes, buckets: int) -> int:
 def tag_of(key: bytes) -> bytes:
     """What stands between the braces of a key."""
     return key[key.index(b"{") + 1 : key.index(b"}")] if b"{" in key else key
+
+
+def barrier_of(key: bytes) -> bytes:
+    """The key in a key's bucket that is written so that replicas can be waited for."""
+    return b"gatewatch:{%b}:barrier" % tag_of(key)
 
 
 def seed_of(identity: bytes) -> int:

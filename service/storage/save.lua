@@ -5,8 +5,9 @@
 --       these streams, the sorted sets of all streams, of those with an open anomaly, and of alerts to be told.
 -- ARGV: the time; the number of streams; for each stream: fence ('' = there was no record) or, instead, all of the
 --       record before; record, two earlier records ('' = leave as it is), '1' to begin the history anew, number of
---       pieces of history, then offset and bytes of each piece; then, for what else belongs to a stream: its number, what, where its bucket's
---       sets begin among KEYS, and the member.
+--       pieces of history, then offset and bytes of each piece; then, for what else belongs to a stream: its number,
+--       what, where its bucket's sets begin among KEYS, and the member, or a command on keys of the same bucket as
+--       MessagePack.
 -- Answers 1 (saved) or 0 (another process was first) for each stream; then how many streams are listed in each bucket,
 -- -1 where that cannot be counted.
 local function write(key, offset, piece)
@@ -42,6 +43,7 @@ for effect = at, #ARGV, 4 do
     if what == 'listed' then redis.pcall('ZADD', KEYS[sets], 0, member)
     elseif what == 'opened' then redis.pcall('ZADD', KEYS[sets + 1], ARGV[1], member)
     elseif what == 'closed' then redis.pcall('ZREM', KEYS[sets + 1], member)
+    elseif what == 'run' then redis.pcall(unpack(cmsgpack.unpack(member)))
     else redis.pcall('ZADD', KEYS[sets + 2], ARGV[1], member) end
   end
 end

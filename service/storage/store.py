@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.storage import health
+from gatewatch.service.storage import encoder, health
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, pairs, text
-from gatewatch.service.storage.keys import BUCKETS, PARTS
+from gatewatch.service.storage.incident_store import IncidentStore
+from gatewatch.service.storage.keys import BUCKETS, PARTS, barrier_of
 from gatewatch.service.storage.listing import page
 from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.takeovers import KEPT_CLAIMS, LOOK, TAKE_OVER
@@ -59,6 +60,7 @@ class StateStore(Database):
         self._now = now
         self._epoch: bytes | None = None
         self.record_cache = RecordCache[bytes](record_cache_bytes)
+        self.incidents = IncidentStore(self)
 
     def seeds(self, streams: Sequence[StreamKey]) -> list[int]:
         """Where the checksums of the streams' records start."""
@@ -75,8 +77,22 @@ class StateStore(Database):
             return records
 
     async def load_histories(self, streams: Sequence[StreamKey]) -> list[bytes]:
-        """The streams' history rings as bytes, empty for a stream without one. One round trip."""
-        return await self._load_parts(streams, "readings")
+        """The streams' history rings as bytes, empty for a stream without one. One round trip.
+
+        Repeats are answered from them, and so are readings whose save was not answered for want of replicas: what is
+        read here is waited for as what is saved.
+        """
+        rings = await self._load_parts(streams, "readings")
+        if self.replicas:
+            async with self.within("wait for replicas"):
+                await self.wait_for_replicas([key.record for key in self.keys.of(streams)])
+        return rings
+
+    async def wait_for_replicas(self, keys: Sequence[bytes]) -> None:
+        """Wait until replicas have what was written under keys. Raises TooFewReplicas."""
+        replies = await self.node.exchange(encoder.packed([b"SET", barrier_of(keys[0]), b"1"]) + self.wait, 2)
+        raise_first(replies)
+        self.check_wait(replies[1:])
 
     async def history_numbers(
         self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]
@@ -191,6 +207,10 @@ class StateStore(Database):
         async with self.within("count open anomalies"):
             keys = [*(sets.open for sets in self.keys.sets), *([self._old.open] if self.moving else [])]
             return sum(await self._in_all([b"ZCOUNT", key, since, b"+inf"] for key in keys))
+
+    async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """The latest incident of each stream as it is kept, b"" where it has none. One round trip."""
+        return await self.incidents.latest(streams)
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""

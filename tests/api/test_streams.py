@@ -89,7 +89,7 @@ def test_a_foreign_epoch_or_set_of_open_anomalies_or_alerts_is_named_and_costs_n
 ) -> None:
     app = create_app(settings())
     with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
-        epoch, (_, opened, alerts) = Keys(tenant, 1).epoch.decode(), sets_of(tenant, "opens")
+        epoch, (_, opened, alerts, *_) = Keys(tenant, 1).epoch.decode(), sets_of(tenant, "opens")
         database.delete(epoch)
         database.lpush(epoch, "foreign")
         (warning,) = client.get("/readyz").json()["warnings"]

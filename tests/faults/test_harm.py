@@ -19,6 +19,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.settings import Settings
 from tests.support.samples import CHANNELS, post, readings
+from tests.support.scorer import state_key
 
 MUTANTS = int(os.environ.get("MUTANTS", "20000"))
 SEED = int(os.environ.get("MUTANTS_SEED", "0"))
@@ -138,23 +139,21 @@ def test_no_mutant_of_a_history_gives_a_reading_that_there_was_not(slots: list[b
 
 
 def test_a_harmed_record_costs_a_rebuild_and_changes_no_score(
-    settings: Callable[..., Settings], redis_url: str
+    settings: Callable[..., Settings], redis_url: str, tenant: str
 ) -> None:
     """What is in the way of the record, its history or both: the next reading is answered, and with no wrong score."""
     rng = random.Random(SEED)
     names = ["sound", *(f"h{at}" for at in range(150))]
     rows = readings("any", 12)
-    app = create_app(settings())
-    with TestClient(app) as client, redis.Redis.from_url(redis_url) as database:
-        key = app.state.parts.store.key
+    with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
         for reading in rows[:11]:
             post(client, [{**reading, "stream": name} for name in names])
         unharmed: dict[str, list[str]] = {"state": [], "readings": []}
         for at, name in enumerate(names[1:]):
             for what in ({"state"}, {"readings"}, {"state", "readings"})[at % 3]:
-                value = database.get(key(name, what))
+                value = database.get(state_key(tenant, name, what))
                 assert isinstance(value, bytes)
-                database.set(key(name, what), harmed([value], rng))
+                database.set(state_key(tenant, name, what), harmed([value], rng))
             if at % 3 == 0:
                 unharmed["readings"].append(name)
         before = {name: client.get(f"/v1/streams/{name}").json() for name in unharmed["readings"]}

@@ -166,6 +166,10 @@ class SimulatedStore:
         """All workers have one model."""
         return number, model, service
 
+    async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """Nor are incidents."""
+        return [b""] * len(streams)
+
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts are no part of this world."""
         return []

@@ -38,7 +38,7 @@ def state_key(tenant: str, stream: str, what: str = "state") -> str:
 
 
 def sets_of(tenant: str, stream: str) -> list[str]:
-    """The keys of the sorted sets of a stream's bucket: all streams, open anomalies, alerts."""
+    """The keys of the sorted sets of a stream's bucket, in the order of keys.Sets."""
     return [key.decode() for key in Keys(tenant, BUCKETS)[StreamKey(tenant, stream)].sets]
 
 

@@ -31,12 +31,18 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         "redis://h:1/0?password=a%26b&socket_timeout=3",
         "unix:///run/redis.sock",
         "unix://:secret@/run/a@b.sock?db=1",
+        "redis+sentinel://ops:hunter2@h1:26379,h2/mymaster?db=1&sentinel_password=hunter2",
+        "rediss+sentinel://[::1]:26379/mymaster?ssl_cert_reqs=none",
+        "redis+cluster://:hunter2@h1,h2:7000",
+        "rediss+cluster://[::1]:7000",
     ],
 )
 def test_a_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     read = settings(monkeypatch, REDIS_URL=url)
     assert read.redis_url == url
-    assert str(read.redacted()["GATEWATCH_REDIS_URL"]).startswith(url.partition("/")[0] + "//")
+    shown = str(read.redacted()["GATEWATCH_REDIS_URL"])
+    assert shown.startswith(url.partition("/")[0] + "//")
+    assert "hunter2" not in shown
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,14 @@ def test_a_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None
         "redis://h/0?socket_timeout=soon",
         "redis://h/0?no_option=1",
         "redis://h/0?decode_responses=true",
+        "redis+sentinel://:hunter2@h1,h2",
+        "redis+sentinel://:hunter2@h/m?no_option=1",
+        "redis+cluster://:hunter2@h/1",
+        "redis+cluster://:hunter2@h:0",
+        "redis+cluster://:hunter2@",
+        "redis+cluster://:hunter2@h?pasword=hunter2",
+        "unix+cluster://:hunter2@h",
+        "redis+raft://:hunter2@h",
     ],
 )
 def test_what_is_no_redis_url_is_refused_without_showing_a_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

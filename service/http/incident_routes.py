@@ -1,0 +1,195 @@
+"""The endpoints of incidents: to list, read and answer them, and to hear of them as they change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import ValidationError
+from starlette.responses import StreamingResponse
+
+from gatewatch.models.detectors.detector import REASONS
+from gatewatch.models.recordings.values import LATEST_S
+from gatewatch.service.access.audit import DETAIL
+from gatewatch.service.errors import BadRequest, InvalidSettings, TooManyWaiting, UnknownIncident, first_of
+from gatewatch.service.http.ingest import json_body
+from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
+from gatewatch.service.http.parts import Parts, parts_of, tenant_of
+from gatewatch.service.incidents import words
+from gatewatch.service.incidents.reading import IncidentReader, Search, shown
+from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
+
+router = APIRouter()
+_A = TypeVar("_A", bound="Answer")
+
+ID: Final = r"^[0-9]{1,20}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_ID_PATH = Path(description="the incident's id", pattern=ID, max_length=160)
+_UNKNOWN = problem_with("No such incident")
+_OF_INCIDENT: Final[dict[int | str, Any]] = {
+    404: _UNKNOWN,
+    405: OTHER_METHOD,
+    422: problem_with("Not the id of an incident, or not what is taken"),
+    503: AWAY,
+}
+_INCIDENT = {200: found("The incident", ref("Incident")), **_OF_INCIDENT}
+
+
+@router.get(
+    "/v1/incidents",
+    summary="Incidents, those that began last first",
+    response_model=None,
+    responses={
+        200: found("One page of incidents", ref("IncidentPage")),
+        405: OTHER_METHOD,
+        422: problem_with("Not a search that is understood"),
+        503: AWAY,
+    },
+)
+async def list_incidents(
+    request: Request,
+    state: Annotated[Literal["open", "ended"] | None, Query(description="open or ended; both if not given")] = None,
+    stream: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
+    reason: Annotated[str | None, Query(description="of the highest score", pattern=f"^({'|'.join(REASONS)})$")] = None,
+    min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
+    since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
+    until: Annotated[
+        float | None, Query(ge=0, le=LATEST_S, description="began at this Unix time, in seconds, or before")
+    ] = None,
+    after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
+    limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
+) -> dict[str, Any]:
+    """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full."""
+    parts = parts_of(request)
+    until_ms = 2**53 if until is None else round(until * 1000)
+    search = Search(state, stream, reason, min_score, round(since * 1000), until_ms)
+    async with parts.store.reading:
+        incidents, next_ = await _reader(request).page(search, after, limit)
+    return {"incidents": incidents, "next": next_}
+
+
+@router.get(
+    "/v1/incidents/stream",
+    summary="Incidents as they change",
+    response_class=StreamingResponse,
+    responses={
+        200: found("Server-sent events; the data of each is an incident", ref("Incident"), "text/event-stream"),
+        405: OTHER_METHOD,
+        422: problem_with("Not the id of an event"),
+        429: problem_with("As many listen as may", "Retry-After"),
+    },
+)
+async def incident_events(
+    request: Request,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**53, description="the last event that was heard")] = None,
+) -> StreamingResponse:
+    """Every change of an incident of any stream, within a second or two. After a break, send Last-Event-ID to go on.
+
+    An incident may come twice; its `id` and what stands in it tell.
+    """
+    parts = parts_of(request)
+    if parts.feed.is_full:
+        raise TooManyWaiting("as many listen to the incidents as may; ask for /v1/incidents now and then instead")
+    return StreamingResponse(
+        _events(parts, tenant_of(request), last_event_id),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def _events(parts: Parts, tenant: str, since_ms: int | None) -> AsyncIterator[str]:
+    yield "retry: 2000\n\n"
+    async for change in parts.feed.changes(tenant, since_ms):
+        yield ":\n\n" if change is None else f"id: {change[0]}\ndata: {json.dumps(change[1])}\n\n"
+
+
+@router.get("/v1/incidents/{incident}", summary="One incident", response_model=None, responses=_INCIDENT)
+async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """With the readings around it, as far as they are kept: `readings`, as the history of a stream has them."""
+    parts = parts_of(request)
+    async with parts.store.reading:
+        known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+        stream, one, as_shown = known
+        rings = await parts.store.incidents.histories(stream, one.n)
+    kept = parts.inspection.readings_in(stream, rings if one.is_open else rings[:2], parts.encoder)
+    return as_shown | {
+        "readings": [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in kept]
+    }
+
+
+@router.post(
+    "/v1/incidents/{incident}/acknowledge",
+    summary="Say that somebody has seen it",
+    response_model=None,
+    responses={**_INCIDENT, **NO_BODY},
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": ref("Answer")}}}},
+)
+async def acknowledge(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """The first one counts; who comes later sees who it was."""
+    answer, said = await _answer(request, Answer)
+    return await _say(request, incident, lambda before: words.acknowledge(before, said(answer.by)))
+
+
+@router.post(
+    "/v1/incidents/{incident}/label",
+    summary="Say what it turned out to be",
+    response_model=None,
+    responses={**_INCIDENT, **NO_BODY},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ref("LabelAnswer")}}}},
+)
+async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """`true`: a fault; `false_alarm`: nothing was wrong; `expected`: unusual, and known. The last one counts."""
+    answer, said = await _answer(request, LabelAnswer)
+    return await _say(request, incident, lambda before: words.label(before, answer.label, said(answer.by)))
+
+
+@router.post(
+    "/v1/incidents/{incident}/note",
+    summary="Write a remark",
+    response_model=None,
+    responses={**_INCIDENT, **NO_BODY},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ref("NoteAnswer")}}}},
+)
+async def note(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """Notes stand in the order in which they came; of more than 100 the first and the latest are kept."""
+    answer, said = await _answer(request, NoteAnswer)
+    return await _say(request, incident, lambda before: words.note(before, answer.text, said(answer.by)))
+
+
+def _reader(request: Request) -> IncidentReader:
+    """Reads the incidents that are the caller's."""
+    return IncidentReader(parts_of(request).store.incidents, tenant_of(request))
+
+
+async def _answer(request: Request, kind: type[_A]) -> tuple[_A, Callable[[str], words.Said]]:
+    """What stands in the body, and what makes a name into who said it now."""
+    parts = parts_of(request)
+    body = await json_body(request.scope, request.receive, parts.bodies)
+    try:
+        answer = kind.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise BadRequest(f"the body is not JSON: {first['msg']}") from error
+        raise InvalidSettings(first_of([first])) from error
+    request.scope[DETAIL] = answer.model_dump(mode="json")
+    return answer, lambda by: words.Said(by.strip(), parts.clock.unix_ms())
+
+
+async def _say(request: Request, incident: str, change: Callable[[words.Words], words.Words]) -> dict[str, Any]:
+    parts = parts_of(request)
+    async with parts.store.changing:
+        known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+        stream, one, _ = known
+        said = await _reader(request).say(stream, one.n, change, parts.clock.unix_ms())
+    return shown(one, said)
+
+
+def _unknown(incident: str) -> UnknownIncident:
+    return UnknownIncident(f"no incident {incident} is kept; GATEWATCH_INCIDENT_DAYS says for how long they are")

@@ -1,0 +1,119 @@
+"""Feed: tells listeners of this process what changes in incidents, whichever process changed it.
+
+While anybody listens, the list of changes is read once a second; each listener has a queue of its own. One that does
+not read is ended, so that nobody else waits for it and no memory grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from gatewatch.service.clock import Clock
+from gatewatch.service.errors import ServiceError
+from gatewatch.service.incidents.reading import IncidentReader
+from gatewatch.service.storage.incident_store import IncidentStore
+
+log = structlog.get_logger(__name__)
+
+EVERY_S: Final = 1.0
+OVERLAP_MS: Final = 5000
+"""Changes are looked for from so long before the last one on: processes write their own times."""
+
+QUEUED: Final = 1000
+"""Changes that wait for a listener; one with more is ended."""
+
+AT_ONCE: Final = 1000
+LISTENERS: Final = 100
+
+
+@dataclass(eq=False)
+class _Listener:
+    tenant: str
+    queue: asyncio.Queue[tuple[int, dict[str, Any]] | None] = field(default_factory=lambda: asyncio.Queue(QUEUED + 1))
+
+
+class Feed:
+    """The changes of incidents, as they come."""
+
+    def __init__(self, store: IncidentStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._listeners: set[_Listener] = set()
+        self._seen: dict[tuple[str, str], int] = {}  # tenant and incident to the time of the change that was told
+        self._since_ms = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many listen as may."""
+        return len(self._listeners) >= LISTENERS
+
+    async def changes(self, tenant: str, since_ms: int | None) -> AsyncIterator[tuple[int, dict[str, Any]] | None]:
+        """Changes of a tenant's incidents from a time on, or from now on: when, and the incident; None after a pause.
+
+        Ends when the service stops, or when the listener was too slow.
+        """
+        listener = _Listener(tenant)
+        self._listeners.add(listener)
+        try:
+            if self._task is None:
+                self._since_ms = self._clock.unix_ms()
+                self._task = asyncio.create_task(self._work(), name="incident feed")
+            if since_ms is not None:
+                for at_ms, incident in reversed(await IncidentReader(self._store, tenant).changed(since_ms, AT_ONCE)):
+                    yield at_ms, incident
+            while True:
+                try:
+                    async with asyncio.timeout(15):
+                        change = await listener.queue.get()
+                except TimeoutError:
+                    yield None
+                    continue
+                if change is None:
+                    return
+                yield change
+        finally:
+            self._listeners.discard(listener)
+            if not self._listeners and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    def stop(self) -> None:
+        """End all listeners."""
+        for listener in self._listeners:
+            _end(listener)
+
+    async def _work(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            since_ms, newest_ms, seen = self._since_ms - OVERLAP_MS, self._since_ms, dict[tuple[str, str], int]()
+            try:
+                for tenant in {listener.tenant for listener in self._listeners}:
+                    changed = await IncidentReader(self._store, tenant).changed(since_ms, AT_ONCE)
+                    new = [(at, one) for at, one in reversed(changed) if self._seen.get((tenant, one["id"])) != at]
+                    self._tell(tenant, new)
+                    seen |= {(tenant, one["id"]): at for at, one in changed}
+                    newest_ms = max([newest_ms, *(at for at, _ in changed)])
+            except ServiceError as error:
+                log.warning("incidents not read", error=str(error))
+                seen |= self._seen
+            self._seen, self._since_ms = seen, newest_ms
+
+    def _tell(self, tenant: str, changes: Sequence[tuple[int, dict[str, Any]]]) -> None:
+        for listener in [one for one in self._listeners if one.tenant == tenant]:
+            for change in changes:
+                if listener.queue.qsize() >= QUEUED:
+                    _end(listener)
+                    break
+                listener.queue.put_nowait(change)
+
+
+def _end(listener: _Listener) -> None:
+    with contextlib.suppress(asyncio.QueueFull):
+        listener.queue.put_nowait(None)

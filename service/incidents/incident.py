@@ -1,0 +1,247 @@
+"""Incident: opens with the reading that raises an alert, is updated by each anomalous one, and closes. Pure.
+
+An incident is derived from the readings that were applied to its stream and is saved together with them, so that a
+reading that is sent again changes nothing of it. Its id is the number of its first reading and the stream's name: the
+same reading opens the same incident, whoever scores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, expected_band
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.records import ALERT, OPEN, STATUS_BITS
+
+MOST_CHANNELS: Final = 16
+"""Shown of an incident: those with the largest shares."""
+
+MOST_ALERTS: Final = 32
+"""Kept of an incident; of more, the first and the latest."""
+
+CALM_SCORE: Final = 0.5
+"""The onset is sought back to the last reading with a score up to this: half way to the threshold."""
+
+
+class Scored(NamedTuple):
+    """A reading of the past: its number, time and score."""
+
+    n: int
+    timestamp_ms: int
+    score: float
+
+
+class Share(msgspec.Struct, frozen=True):
+    """A channel's part in an incident, at the reading with the highest score.
+
+    Attributes:
+        share: of the score, 0 to 1.
+        direction: above or below what was expected; None where the value is missing or nothing was expected.
+        expected: low, mid and high, in the channel's unit.
+        actual: the value, in the channel's unit.
+    """
+
+    channel: str
+    share: float
+    direction: str | None
+    expected: tuple[float, float, float] | None
+    actual: float | None
+
+
+class RaisedAlert(msgspec.Struct, frozen=True):
+    """An alert that went out: with the incident's first reading, or when another channel joined in."""
+
+    timestamp_ms: int
+    reason: str
+    score: float
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """What is anomalous on a stream, from its first reading to its last.
+
+    Attributes:
+        n: the number of the reading that raised the alert.
+        stream: the stream's name.
+        model: digest of the model that found it.
+        onset_ms: time of the first reading that was on its way to the alarm.
+        start_ms: time of the reading that raised the alert.
+        last_ms: time of the last anomalous reading.
+        end_ms: as last_ms once the incident has ended, else None.
+        reason: of the reading with the highest score.
+        peak_score, peak_ms: the highest score, and when.
+        last_score: of the last anomalous reading.
+        anomalous: how many readings were judged anomalous.
+        judged: how many readings came from the first one to the last anomalous one.
+        channels: those with a share, the largest first.
+        alerts: those that went out.
+    """
+
+    n: int
+    stream: str
+    model: str
+    onset_ms: int
+    start_ms: int
+    last_ms: int
+    end_ms: int | None
+    reason: str
+    peak_score: float
+    peak_ms: int
+    last_score: float
+    anomalous: int
+    judged: int
+    channels: list[Share]
+    alerts: list[RaisedAlert]
+
+    @property
+    def id(self) -> str:
+        """Names the incident among all of its tenant."""
+        return f"{self.n}.{self.stream}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it goes on."""
+        return self.end_ms is None
+
+
+def number_and_stream(incident_id: str) -> tuple[int, str] | None:
+    """What an id is made of; None where it is none."""
+    n, dot, stream = incident_id.partition(".")
+    return (int(n), stream) if dot and n.isascii() and n.isdigit() and len(n) <= 20 and stream else None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Incident)
+
+
+def encode(incident: Incident) -> bytes:
+    """As it is kept."""
+    return _encoder.encode(incident)
+
+
+def decode(kept: bytes) -> Incident | None:
+    """What is kept; None where it cannot be read."""
+    try:
+        return _decoder.decode(kept)
+    except msgspec.MsgspecError:
+        return None
+
+
+def concerns(entries: Entries) -> Any:
+    """(N,) whether a reading opens, goes on with or may end an incident."""
+    return (entries["status"] & (ALERT | OPEN)) != 0
+
+
+def advance(
+    incident: Incident | None,
+    stream: str,
+    entries: Entries,
+    channels: Sequence[str],
+    was_open: bool,
+    before: Sequence[Scored] = (),
+) -> list[Incident]:
+    """What readings of a stream make of its latest incident; every incident that changed or began, in their order.
+
+    Args:
+        incident: the stream's latest; None where it has none yet.
+        entries: (K,) the readings, in their order, as they go into the history; K > 0.
+        channels: (C,) what the columns of the entries belong to.
+        was_open: an incident was open before the first of them.
+        before: readings of the stream's history, as far as it was read: the onset is sought there.
+    """
+    changed: dict[int, Incident] = {}
+    earlier = [*before]
+    for entry in entries:
+        status = int(entry["status"])
+        anomalous, alert = status & STATUS_BITS == ANOMALOUS, bool(status & ALERT)
+        if incident is not None and int(entry["n"]) <= incident.n:
+            continue  # it has seen this reading
+        if anomalous and alert and not (was_open and incident is not None):
+            incident = _opened(stream, entry, channels, _onset_ms(entry, earlier))
+        elif anomalous and incident is not None:
+            incident = _gone_on(incident, entry, channels, alert)
+        elif incident is not None and incident.is_open and not status & OPEN:
+            incident = msgspec.structs.replace(incident, end_ms=incident.last_ms)
+        if incident is not None:
+            changed[incident.n] = incident
+        was_open = bool(status & OPEN)
+        earlier.append(Scored(int(entry["n"]), int(entry["timestamp_ms"]), float(entry["score"])))
+    return list(changed.values())
+
+
+def _opened(stream: str, entry: Any, channels: Sequence[str], onset_ms: int) -> Incident:
+    moment, score = int(entry["timestamp_ms"]), float(entry["score"])
+    reason = REASONS[entry["reason"]]
+    return Incident(
+        n=int(entry["n"]),
+        stream=stream,
+        model=bytes(entry["model"]).hex(),
+        onset_ms=onset_ms,
+        start_ms=moment,
+        last_ms=moment,
+        end_ms=None,
+        reason=reason,
+        peak_score=score,
+        peak_ms=moment,
+        last_score=score,
+        anomalous=1,
+        judged=1,
+        channels=_shares(entry, channels),
+        alerts=[RaisedAlert(moment, reason, score)],
+    )
+
+
+def _gone_on(incident: Incident, entry: Any, channels: Sequence[str], alert: bool) -> Incident:
+    moment, score = int(entry["timestamp_ms"]), float(entry["score"])
+    changes: dict[str, Any] = {
+        "last_ms": max(moment, incident.last_ms),
+        "end_ms": None,
+        "last_score": score,
+        "anomalous": incident.anomalous + 1,
+        "judged": int(entry["n"]) - incident.n + 1,
+    }
+    if score > incident.peak_score:
+        changes |= {"peak_score": score, "peak_ms": moment, "reason": REASONS[entry["reason"]]}
+        changes |= {"channels": _shares(entry, channels)}
+    if alert:
+        raised = [*incident.alerts, RaisedAlert(moment, REASONS[entry["reason"]], score)]
+        changes["alerts"] = raised if len(raised) <= MOST_ALERTS else [raised[0], *raised[2:]]
+    return msgspec.structs.replace(incident, **changes)
+
+
+def _shares(entry: Any, channels: Sequence[str]) -> list[Share]:
+    """The channels that have a share in a reading's score, the largest first."""
+    shares = np.nan_to_num(entry["attribution"])
+    values, bands = entry["values"], expected_band(entry["mid"], entry["half"])
+    found: list[Share] = []
+    for at in np.argsort(-shares, kind="stable")[:MOST_CHANNELS].tolist():
+        if shares[at] <= 0 and found:
+            break
+        low, mid, high = (float(edge) for edge in bands[at])
+        value = float(values[at])
+        known, there = bool(np.isfinite(mid)), bool(np.isfinite(value))
+        direction = None if not (known and there) or value == mid else "above" if value > mid else "below"
+        found.append(
+            Share(
+                channels[at],
+                float(shares[at]),
+                direction,
+                (low, mid, high) if known else None,
+                value if there else None,
+            )
+        )
+    return found
+
+
+def _onset_ms(entry: Any, earlier: Sequence[Scored]) -> int:
+    """Time of the first of the readings right before an alarm whose scores are on their way to it."""
+    onset_ms = int(entry["timestamp_ms"])
+    for n, moment, score in reversed(earlier):
+        if n < entry["n"]:
+            if score <= CALM_SCORE:
+                break
+            onset_ms = moment
+    return onset_ms

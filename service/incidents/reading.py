@@ -1,0 +1,162 @@
+"""IncidentReader: incidents as the HTTP API shows them, one, or those that fit a search, page by page."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from gatewatch.service.core.outcomes import format_time
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents import words
+from gatewatch.service.incidents.incident import Incident, decode, number_and_stream
+from gatewatch.service.storage.incident_store import IncidentStore
+
+SCANNED: Final = 10_000
+"""Incidents looked at for one page; `next` goes on from there, though the page may not be full."""
+
+CHUNK: Final = 500
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which incidents are looked for; None and "" stand for any.
+
+    Attributes:
+        state: open or ended.
+        stream: a pattern of names, `*` for anything.
+        reason: of the reading with the highest score.
+        min_score: least highest score.
+        since_ms, until_ms: between which times they began.
+    """
+
+    state: str | None = None
+    stream: str = ""
+    reason: str | None = None
+    min_score: float = 0.0
+    since_ms: int = 0
+    until_ms: int = 2**53
+
+    def fits(self, incident: Incident) -> bool:
+        """Whether an incident of a stream that fits is one of them."""
+        state = "open" if incident.is_open else "ended"
+        return (
+            self.state in (None, state)
+            and self.reason in (None, incident.reason)
+            and incident.peak_score >= self.min_score
+        )
+
+    def fits_stream(self, name: str) -> bool:
+        """Whether a stream is one of them."""
+        return not self.stream or fnmatch.fnmatchcase(name, self.stream.replace("[", "[[]"))
+
+
+class IncidentReader:
+    """Reads the incidents of one tenant."""
+
+    def __init__(self, store: IncidentStore, tenant: str) -> None:
+        self._store = store
+        self._tenant = tenant
+
+    async def page(self, search: Search, after: str, most: int) -> tuple[list[dict[str, Any]], str | None]:
+        """Up to `most` incidents, those that began last first, and where to go on; None at the end.
+
+        Args:
+            after: where the page before ended, as it said; or "".
+        """
+        newest_ms, skip = search.until_ms, ""
+        if after:
+            moment, _, skip = after.partition("_")
+            newest_ms = min(newest_ms, int(moment))
+        found: list[dict[str, Any]] = []
+        scanned = 0
+        while scanned < SCANNED:
+            listed = await self._store.listed(self._tenant, newest_ms, search.since_ms, CHUNK)
+            fresh = [(id_.decode(), at) for id_, at in listed if not skip or (at, id_.decode()) != (newest_ms, skip)]
+            if skip:  # ids of one time stand in their order: those up to the last one shown were shown
+                fresh = [(id_, at) for id_, at in fresh if at < newest_ms or id_ > skip]
+            scanned += len(listed)
+            named = [(id_, at) for id_, at in fresh if search.fits_stream(id_.partition(".")[2])]
+            for (id_, at), shown in zip(named, await self._shown([id_ for id_, _ in named]), strict=True):
+                if shown is None or not search.fits(shown[0]):
+                    continue
+                found.append(shown[1])
+                if len(found) == most:
+                    return found, f"{at}_{id_}"
+            if len(listed) < CHUNK or not fresh:
+                return found, None
+            skip, newest_ms = fresh[-1]
+        return found, f"{newest_ms}_{skip}"
+
+    async def one(self, incident_id: str) -> tuple[StreamKey, Incident, dict[str, Any]] | None:
+        """An incident, whose it is, and as it is shown; None where there is none of this id."""
+        (shown,) = await self._shown([incident_id])
+        if shown is None:
+            return None
+        return StreamKey(self._tenant, shown[0].stream), *shown
+
+    async def changed(self, since_ms: int, most: int) -> list[tuple[int, dict[str, Any]]]:
+        """Incidents that changed since a time, the last first: when, and as they are shown."""
+        listed = await self._store.listed(self._tenant, 2**53, since_ms, most, changed=True)
+        shown = await self._shown([id_.decode() for id_, _ in listed])
+        return [(at, one[1]) for (_, at), one in zip(listed, shown, strict=True) if one is not None]
+
+    async def say(
+        self, stream: StreamKey, n: int, change: Callable[[words.Words], words.Words], now_ms: int
+    ) -> words.Words:
+        """Change what people said of an incident."""
+
+        def changed(kept: bytes) -> bytes:
+            return msgspec.msgpack.encode(change(words.decode(kept)))
+
+        return words.decode(await self._store.say(stream, n, changed, f"{n}.{stream.name}".encode(), now_ms))
+
+    async def _shown(self, ids: Sequence[str]) -> list[tuple[Incident, dict[str, Any]] | None]:
+        parsed = [number_and_stream(one) for one in ids]
+        known = [(StreamKey(self._tenant, stream), n) for n, stream in filter(None, parsed)]
+        kept = iter(await self._store.find(known) if known else [])
+        found: list[tuple[Incident, dict[str, Any]] | None] = []
+        for one in parsed:
+            if one is None:
+                found.append(None)
+                continue
+            content, said = next(kept)
+            incident = decode(content) if content else None
+            found.append(None if incident is None else (incident, shown(incident, words.decode(said))))
+        return found
+
+
+def shown(incident: Incident, said: words.Words) -> dict[str, Any]:
+    """An incident as the API shows it."""
+    return {
+        "id": incident.id,
+        "stream": incident.stream,
+        "state": "open" if incident.is_open else "ended",
+        "model": incident.model,
+        "onset": format_time(incident.onset_ms),
+        "start": format_time(incident.start_ms),
+        "last": format_time(incident.last_ms),
+        "end": None if incident.end_ms is None else format_time(incident.end_ms),
+        "reason": incident.reason,
+        "peak_score": incident.peak_score,
+        "peak": format_time(incident.peak_ms),
+        "last_score": incident.last_score,
+        "anomalous": incident.anomalous,
+        "judged": incident.judged,
+        "channels": [msgspec.to_builtins(share) for share in incident.channels],
+        "alerts": [
+            {"timestamp": format_time(one.timestamp_ms), "reason": one.reason, "score": one.score}
+            for one in incident.alerts
+        ],
+        "acknowledged": _said(said.acknowledged),
+        "label": said.label,
+        "labelled": _said(said.labelled),
+        "notes": [{"text": one.text, "by": one.by, "at": format_time(one.at_ms)} for one in said.notes],
+    }
+
+
+def _said(said: words.Said | None) -> dict[str, str] | None:
+    return None if said is None else {"by": said.by, "at": format_time(said.at_ms)}

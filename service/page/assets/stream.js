@@ -1,0 +1,148 @@
+// One stream: readings, band and score as they come, its settings, its incidents.
+
+import { ask, pathOf } from "./api.js";
+import { channelChart, scoreChart } from "./chart.js";
+import { duration, h, moment, number, table } from "./dom.js";
+import { summary } from "./incidents.js";
+
+const EVERY_MS = 3000;
+
+export async function stream({ room, signal, say, fail }, name) {
+  const path = pathOf(name);
+  const [known, kept, past] = await Promise.all([
+    ask(path, { signal }), ask(`${path}/history`, { signal }).catch(absent),
+    ask(`v1/incidents?${new URLSearchParams({ stream: name, limit: "20" })}`, { signal }).catch(absent),
+  ]);
+  const facts = h("dl"), charts = h("div"), shares = h("div"), list = h("div");
+  room.append(h("h1", {}, name), facts, charts, h("h2", {}, "Shares of the last score"), shares,
+    h("h2", {}, "Incidents"), list, h("h2", {}, "Settings"), settings(path, known, say, fail));
+  tell(facts, known);
+  tellIncidents(list, past?.incidents ?? []);
+  let plots = null;
+  const redraw = (entries) => {
+    tellShares(shares, entries.at(-1));
+    if (plots) plots.set(entries);
+    else if (entries.length) plots = drawn(charts, entries, name);
+    else charts.replaceChildren(h("p", {}, "No reading is in the history."));
+  };
+  room.addEventListener("shown", () => redraw(kept ?? []), { once: true });
+  let busy = false;
+  const timer = setInterval(async () => {
+    if (document.hidden || busy) return;
+    busy = true;
+    try {
+      const now = await ask(path, { signal });
+      if (now.readings !== known.readings) {
+        Object.assign(known, now);
+        tell(facts, known);
+        redraw(await ask(`${path}/history`, { signal }));
+      }
+    } catch (error) {
+      if (!signal.aborted) say(error.message, true);
+    } finally {
+      busy = false;
+    }
+  }, EVERY_MS);
+  signal.addEventListener("abort", () => { clearInterval(timer); plots?.end(); });
+}
+
+function absent(error) {
+  if (error.status === 404) return null;
+  throw error;
+}
+
+function tell(facts, known) {
+  const rows = {
+    Status: h("span", { class: known.status }, (known.status ?? "–").replace("_", " ")), Score: number(known.score),
+    Readings: known.readings.toLocaleString("en"), "Last reading": moment(known.last_timestamp), Model: known.model,
+  };
+  facts.replaceChildren(...Object.entries(rows).flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
+}
+
+// Readings that are not next to each other are parted by one without values, so that no line joins them.
+function parted(entries) {
+  return entries.flatMap((one, at) => (at && one.n > entries[at - 1].n + 1 ? [{ ...one, values: {}, result: { timestamp: one.result.timestamp } }, one] : [one]));
+}
+
+function columnsOf(kept) {
+  const entries = parted(kept);
+  const times = entries.map((one) => Date.parse(one.result.timestamp) / 1000);
+  const channels = [...new Set(entries.flatMap((one) => Object.keys(one.values)))];
+  const of = (pick) => entries.map((one) => pick(one) ?? null);
+  const anomalous = (one) => one.result.status === "anomalous";
+  return {
+    score: [times, times.map(() => 1), of((one) => one.result.score)],
+    channels: new Map(channels.map((channel) => [channel, [times,
+      of((one) => one.result.expected?.[channel]?.[0]), of((one) => one.result.expected?.[channel]?.[2]),
+      of((one) => one.result.expected?.[channel]?.[1]), of((one) => one.values[channel]),
+      of((one) => (anomalous(one) ? one.values[channel] : null))]])),
+  };
+}
+
+function drawn(parent, entries, name) {
+  const columns = columnsOf(entries), plots = new Map();
+  parent.replaceChildren();
+  const place = () => parent.appendChild(h("div", { class: "chart" }));
+  const score = scoreChart(place(), columns.score, name);
+  const add = (channel, data) => plots.set(channel, channelChart(place(), channel, data, name));
+  for (const [channel, data] of columns.channels) add(channel, data);
+  return {
+    set(next) {
+      const now = columnsOf(next);
+      score.set(now.score);
+      for (const [channel, data] of now.channels) plots.has(channel) ? plots.get(channel).set(data) : add(channel, data);
+    },
+    end() {
+      score.end();
+      for (const plot of plots.values()) plot.end();
+    },
+  };
+}
+
+export function drawEntries(parent, entries, name) {
+  return drawn(parent, entries, name);
+}
+
+function tellShares(parent, last) {
+  const shares = Object.entries(last?.result.attribution ?? {}).sort((one, other) => other[1] - one[1]);
+  parent.replaceChildren(shares.length ? table("Shares of the last score", [
+    { name: "Channel", of: ([channel]) => channel },
+    { name: "Share", number: true, of: ([, share]) => `${(100 * share).toFixed(0)} %` },
+    { name: "Value", number: true, of: ([channel]) => number(last.values[channel]) },
+    { name: "Expected", of: ([channel]) => (last.result.expected?.[channel] ?? []).map((one) => number(one)).join(" … ") },
+  ], shares) : h("p", { class: "soft" }, "No reading was scored yet."));
+}
+
+function tellIncidents(parent, past) {
+  parent.replaceChildren(past.length ? table("Incidents of this stream", [
+    { name: "Began", of: (one) => h("a", { href: `#/incidents/${encodeURIComponent(one.id)}` }, moment(one.start)) },
+    { name: "Lasted", of: (one) => (one.end ? duration(one.start, one.end) : "open") },
+    { name: "Highest score", number: true, of: (one) => number(one.peak_score) },
+    { name: "What", of: summary },
+  ], past) : h("p", { class: "soft" }, "None is kept."));
+}
+
+function settings(path, known, say, fail) {
+  const fields = [
+    ["on_gap", "At gaps in seq", ["accept", "hold"]], ["same_time", "Readings of one time", ["follow", "join"]],
+  ].filter(([name]) => name in known);
+  const select = ([name, label, choices]) => h("label", {}, label, h("select", { name },
+    [...new Set([known[name], ...choices])].map((one) => h("option", { value: one, selected: one === known[name] }, one))));
+  return h("form", {
+    class: "row",
+    onsubmit: async (event) => {
+      event.preventDefault();
+      const given = Object.fromEntries(new FormData(event.target));
+      given.reorder_window_s = Number(given.reorder_window_s);
+      try {
+        await ask(path, { method: "PUT", body: given });
+        say("Settings saved");
+      } catch (error) {
+        fail(error);
+      }
+    },
+  }, fields.map(select),
+  h("label", {}, "Reorder window, seconds", h("input", {
+    type: "number", name: "reorder_window_s", min: 0, step: "any", value: known.reorder_window_s ?? 0,
+  })), h("button", {}, "Save"));
+}

@@ -1,0 +1,170 @@
+"""The page in a browser: every view, in both themes and on a phone; alive, answerable, and usable by keyboard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from starlette.testclient import TestClient
+
+from tests.api.test_incidents import CALM, FAULT, fault
+from tests.support.samples import readings
+from tests.support.whole_path import serving
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+VIEWS = ("incidents", "streams", "streams/pump-1", "models", "health", f"incidents/{CALM}.pump-1", "nowhere")
+
+
+@pytest.fixture(scope="module")
+def url(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(artefact, tmp_path_factory.mktemp("data")) as (url, _):
+        for number in range(3):
+            httpx2.post(f"{url}/v1/readings", json=fault(f"pump-{number}"), timeout=30).raise_for_status()
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page whose console must stay free of errors, and which asks nobody but the service."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: None if "127.0.0.1" in request.url else wrong.append(request.url))
+    yield page
+    context.close()
+    assert [one for one in wrong if "404" not in one] == []  # what is not there is shown on the page
+
+
+@needs_browser
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_is_accessible_and_fits_a_phone_in_both_themes(page: Page, url: str, view: str) -> None:
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width in (1200, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.goto(f"{url}/#/{view}")
+            page.reload()
+            expect(page.locator("main h1, main .error").first).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], theme
+
+
+@needs_browser
+def test_a_live_incident_appears_and_is_answered(page: Page, url: str) -> None:
+    page.goto(f"{url}/")
+    expect(page.get_by_role("link", name="pump-0")).to_be_visible()
+    httpx2.post(f"{url}/v1/readings", json=fault("fresh"), timeout=30).raise_for_status()
+    card = page.locator(f"[data-id='{CALM}.fresh']")
+    expect(card).to_be_visible()
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_label("Your name").blur()
+    card.get_by_role("button", name="Acknowledge").click()
+    expect(card).to_contain_text("Acknowledged by Ada")
+    card.get_by_label("Label").select_option("false_alarm")
+    expect(card).to_contain_text("Labelled as a false alarm")
+    card.get_by_label("Note").fill("<b>loose</b> cable")
+    card.get_by_role("button", name="Add note").click()
+    expect(card).to_contain_text("Ada: <b>loose</b> cable")
+    shown = httpx2.get(f"{url}/v1/incidents/{CALM}.fresh").json()
+    assert (shown["acknowledged"]["by"], shown["label"], shown["notes"][0]["text"]) == (
+        "Ada", "false_alarm", "<b>loose</b> cable",
+    )  # fmt: skip
+
+
+@needs_browser
+def test_streams_are_searched_and_one_is_followed_and_set(page: Page, url: str) -> None:
+    page.goto(f"{url}/#/streams")
+    page.get_by_label("Name").fill("pump-*")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(3)
+    page.get_by_role("link", name="pump-2").click()
+    expect(page.get_by_role("heading", name="pump-2", level=1)).to_be_visible()
+    expect(page.locator(".chart canvas").first).to_be_visible()
+    expect(page.locator("dl")).to_contain_text(str(CALM + FAULT))
+    more = readings("pump-2", CALM + FAULT + 10)[CALM + FAULT :]
+    httpx2.post(f"{url}/v1/readings", json=more, timeout=30).raise_for_status()
+    expect(page.locator("dl")).to_contain_text(str(CALM + FAULT + 10))
+    page.get_by_label("Reorder window").fill("60")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status")).to_contain_text("Settings saved")
+    assert httpx2.get(f"{url}/v1/streams/pump-2").json()["reorder_window_s"] == 60
+
+
+@needs_browser
+def test_the_page_is_walked_by_keyboard(page: Page, url: str) -> None:
+    page.goto(f"{url}/")
+    expect(page.get_by_role("link", name="pump-0")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Streams")).to_be_visible()
+
+
+@needs_browser
+def test_it_says_so_when_the_service_is_away(artefact: Path, tmp_path: Path, browser: Browser) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    with serving(artefact, tmp_path / "data") as (url, _):
+        page.goto(f"{url}/")
+        expect(page.get_by_text("Nothing is wrong")).to_be_visible()
+    page.evaluate("location.hash = '#/streams'")
+    expect(page.locator(".error")).to_contain_text("does not answer")
+    context.close()
+
+
+def test_its_files_come_with_types_tags_and_a_strict_policy(client: TestClient) -> None:
+    index = client.get("/")
+    assert index.headers["content-type"] == "text/html; charset=utf-8"
+    names = {part.split('"')[0] for part in index.text.split('"page/')[1:]}
+    assert {"app.js", "style.css", "uPlot.iife.min.js"} <= names
+    for name in names:
+        found = client.get(f"/page/{name}")
+        assert found.status_code == 200, name
+        assert "unsafe" not in found.headers["content-security-policy"]
+        again = client.get(f"/page/{name}", headers={"if-none-match": found.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/page/..%2fpage.py").status_code == 404
+    assert client.get("/page/none.js").status_code == 404
+
+
+def test_a_page_of_100_000_streams_costs_as_much_as_one_of_ten(client: TestClient) -> None:
+    """It is bounded by its own length: a page of names and one look at each."""
+    sent: list[dict[str, Any]] = [{"stream": f"s-{number:05}", "values": {"pressure": 1.0}} for number in range(2500)]
+    for start in range(0, len(sent), 500):
+        client.post("/v1/readings", json=sent[start : start + 500])
+    names, after = [], ""
+    while True:
+        page = client.get("/v1/streams", params={"details": True, "limit": 1000, "after": after}).json()
+        assert page["total"] == 2500
+        names += [one["stream"] for one in page["streams"]]
+        if page["next"] is None:
+            break
+        after = page["next"]
+    assert names == [f"s-{number:05}" for number in range(2500)]
+    some = client.get("/v1/streams", params={"match": "s-*99", "limit": 7}).json()
+    assert len(some["streams"]) == 7
+    rest = client.get("/v1/streams", params={"match": "s-*99", "after": some["next"]}).json()
+    assert [*some["streams"], *rest["streams"]] == [name for name in names if name.endswith("99")]
+    assert rest["next"] is None
+    assert client.get("/v1/streams", params={"status": "anomalous"}).json()["streams"] == []
