@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from gatewatch.models.errors import GatewatchError
+from gatewatch.service.commands.keys import create
 from tests.support.access import bearer
 from tests.support.cli import gatewatch, refused
 from tests.support.whole_path import serving
@@ -51,17 +53,22 @@ def test_a_file_of_keys_is_made_rotated_and_revoked_by_the_command(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    (["create", "--scopes", "everything"], "expected some of ingest, read, operate, admin, metrics"),
-    (["create", "--scopes", ""], "expected some of"),
-    (["create", "--scopes", "read", "--expires", "soon"], "'soon' is no time"),
-    (["create", "--scopes", "read", "--tenant", "a b"], "--tenant is 'a b'"),
-    (["create", "--scopes", "read", "--name", "x" * 65], "65 characters"),
-    (["revoke", "0123456789ab"], "there is no key 0123456789ab"),
+    ({"scopes": "everything"}, "expected some of ingest, read, operate, admin, metrics"),
+    ({"scopes": ""}, "expected some of"),
+    ({"scopes": "read", "expires": "soon"}, "'soon' is no time"),
+    ({"scopes": "read", "tenant": "a b"}, "--tenant is 'a b'"),
+    ({"scopes": "read", "name": "x" * 65}, "65 characters"),
 ])  # fmt: skip
-def test_what_is_wrong_is_one_line(tmp_path: Path, options: list[str], words: str) -> None:
-    file = tmp_path / "keys.json"
-    file.write_text("[]")
-    assert refused(gatewatch("keys", *options, "--file", file), words)
+def test_what_cannot_be_a_key_is_said_and_not_made(tmp_path: Path, options: dict[str, str], words: str) -> None:
+    with pytest.raises(GatewatchError, match=re.escape(words)):
+        create(**options, file=tmp_path / "keys.json")  # type: ignore[arg-type]
+    assert not (tmp_path / "keys.json").exists()
+
+
+def test_a_key_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text("[]")
+    done = gatewatch("keys", "revoke", "0123456789ab", "--file", tmp_path / "keys.json")
+    assert refused(done, "there is no key 0123456789ab")
 
 
 @pytest.mark.parametrize("content", ["{}", "no JSON", '[{"id": "x"}]'])
