@@ -13,13 +13,15 @@ from gatewatch.service.cli_support.traces import Traces, drawn
 from tests.support.samples import CHANNELS, START_MS
 
 
-def scanned(detector: Detector, rows: int, spike: int) -> Scan:
+def scanned(detector: TrainedDetector, rows: int, spike: int) -> Scan:
     values = np.random.default_rng(0).normal(3, 0.3, (rows, len(CHANNELS)))
     values[spike, 0] = 60
     return scan(detector, Recording("r", CHANNELS, START_MS + 60_000 * np.arange(rows, dtype=np.int64), values))
 
 
-def test_a_long_recording_is_thinned_and_its_spike_stays(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_recording_is_thinned_and_its_spike_stays(
+    detector: TrainedDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(traces, "MOST_VALUES", 500)
     whole = scanned(detector, 900, 611)
     kept = Traces()
