@@ -323,11 +323,7 @@ def strays(environment: Mapping[str, str]) -> list[str]:
             lines.append(f"{name} is an address, which Kubernetes or Docker put there: ignored")
         elif upper.removeprefix(PREFIX) in RENAMED and upper.startswith(PREFIX):
             lines.append(f"{name} is called {PREFIX}{RENAMED[upper.removeprefix(PREFIX)]} now: set that instead")
-        elif (
-            upper.startswith(PREFIX)
-            and upper not in (*known.values(), COMMANDS_KEY)
-            and not _OF_KUBERNETES.fullmatch(upper)
-        ):
+        elif upper.startswith(PREFIX) and upper not in read and not _OF_KUBERNETES.fullmatch(upper):
             near = difflib.get_close_matches(upper.removeprefix(PREFIX), known, 1)
             lines.append(f"{name} is not a setting" + (f"; {known[near[0]]} is" if near else ""))
     return lines
