@@ -19,13 +19,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, model_folder
-from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.detector import Detector
+from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
 from gatewatch.service.clock import SystemClock
 from gatewatch.service.core.build import build_core
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
+from gatewatch.service.doors.named_readings import NamedReadingDecoder
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import (
@@ -52,6 +54,7 @@ from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.runtime import keep_freed_memory
+from gatewatch.service.serving.any_channels import AnyChannels
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
@@ -96,7 +99,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             "GATEWATCH_REDIS_URL is not set; `gatewatch serve` starts a private server, an app alone does not"
         )
     configure_logs(settings.log_level)
-    detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
+    detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, unnamed=True)
     detector.require_live()
     metrics = Metrics(tally)
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
@@ -110,8 +113,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.store_replicas,
         now=lambda: clock.unix_ms() / 1000,
     )
-    decoder = ReadingDecoder(detector.channels, int(settings.future_s * 1000), settings.request_readings)
-    registry = Registry(ServedModel(detector, decoder, settings.history_readings))
+    registry = Registry(_served(detector, settings))
     backoff = ContentionBackoff(random.Random())  # noqa: S311 - it draws waiting times
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
@@ -125,6 +127,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         save_attempts=settings.save_attempts,
         most_streams=settings.streams,
         correcting_ms=settings.correcting_ms,
+        stream_channels=settings.stream_channels,
     )
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
@@ -163,7 +166,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
         keep_freed_memory()
-        log.info("started", model=detector.name, channels=list(detector.channels))
+        log.info("started", model=detector.name, channels=list(detector.channels) or "any")
         watching = asyncio.create_task(takeover.watch(), name="takeover")
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
@@ -195,6 +198,15 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     generate = app.openapi
     app.openapi = lambda: complete(generate())  # type: ignore[method-assign]
     return app
+
+
+def _served(detector: Detector, settings: Settings) -> ServedModel:
+    """A model as it is served: for its channels, or the general one for any."""
+    future_ms, most = int(settings.future_s * 1000), settings.request_readings
+    if isinstance(detector, GeneralDetector) and not detector.channels:
+        named = NamedReadingDecoder(settings.stream_channels, future_ms, most)
+        return AnyChannels(detector, named, settings.history_readings)
+    return ServedModel(detector, ReadingDecoder(detector.channels, future_ms, most), settings.history_readings)
 
 
 def _answer_problems(app: FastAPI, metrics: Metrics) -> None:

@@ -40,12 +40,14 @@ def build_core(
     save_attempts: int,
     most_streams: int,
     correcting_ms: float = 2000.0,
+    stream_channels: int = 64,
 ) -> Core:
     """Build the core.
 
     Args:
         save_attempts: to save a stream that other processes write.
         most_streams: that there may be.
+        stream_channels: that a stream may have where it may have any.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
     books = Bookkeeping(metrics, store, clock)
@@ -53,5 +55,5 @@ def build_core(
     sessions = Sessions(store, loader, metrics, clock, save_attempts)
     corrector = Corrector(store, loader, books, metrics, backoff, clock, save_attempts, correcting_ms)
     repeats = Repeats(store, books, corrector, sessions)
-    scorer = Scorer(store, loader, repeats, books, backoff, takeover, metrics, clock, save_attempts)
+    scorer = Scorer(store, loader, repeats, books, backoff, takeover, metrics, clock, save_attempts, stream_channels)
     return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)

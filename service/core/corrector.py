@@ -22,13 +22,14 @@ from gatewatch.service.core.bookkeeping import Bookkeeping, alert_of
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrections import Correction, Gap
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.layout import Layout, layout_of
 from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode, encode_kept
 from gatewatch.service.core.readings import NO_SEQ, Batch, Model
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
 from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of
 from gatewatch.service.observability.metrics import Metrics
@@ -66,6 +67,12 @@ class _Late:
     batch: Batch
     place: int
     done: asyncio.Future[Answer]
+
+    @property
+    def layout(self) -> Layout:
+        """That its row is in, of a model that takes any channels."""
+        assert self.batch.layouts is not None
+        return self.batch.layouts[self.place]
 
     @property
     def seq(self) -> int:
@@ -203,6 +210,8 @@ class Corrector:
         while self._waiting or self._under_way:
             began, steps = self._clock.monotonic(), 0
             self._joining = joining = self._next()
+            for waiting in joining.values():
+                waiting.late = _alike(waiting.late)
             try:
                 for model, streams in _by_model((stream, waiting.late[0]) for stream, waiting in joining.items()):
                     await self._begin(model, {stream: joining[stream] for stream in streams})
@@ -250,7 +259,17 @@ class Corrector:
         """Load streams and begin their corrections; readings that have no place get their answers."""
         streams, store = list(joining), self._store
         packed = await store.load(streams)
-        loaded = await self._loader.load(model, streams, packed)
+        layouts = [joining[stream].late[0].layout for stream in streams] if model.any_channels else None
+        loaded = await self._loader.load(model, streams, packed, layouts=layouts)
+        for row in [*loaded.others, *loaded.before]:
+            layout, waiting = loaded.others.get(row, loaded.layouts[row]), joining[streams[row]]
+            relaid = [_relaid(reading, layout) for reading in waiting.late]
+            self._again(streams[row], relaid, loaded.records[row], waiting.attempts)
+            del joining[streams[row]]
+        if loaded.others or loaded.before:
+            if joining:
+                await self._begin(model, joining)
+            return
         earlier = await store.load_earlier(streams)
         rings = await store.load_histories(streams)
         late = [joining[stream].late for stream in streams]
@@ -296,7 +315,7 @@ class Corrector:
             result = unanswered(reading.batch, reading.place, entry, layout, record)
             if result is None:  # another process was first, or the same reading a moment ago
                 encoders = [reading.batch.encoders[reading.place]]
-                (again,) = encode_kept(encoders, [stream], entry, layout, stepper.detector.channels)
+                (again,) = encode_kept(encoders, [stream], entry, layout)
                 told.append((reading, "replayed", again))
             elif result.status != "late" or not corrections.within_window(record, reading.time_ms):
                 told.append((reading, result.status, result))
@@ -313,11 +332,11 @@ class Corrector:
         entries["seq"] = [reading.seq for reading in in_order]
         entries["timestamp_ms"] = [reading.time_ms for reading in in_order]
         flawed, _, flaws = state.unpack(
-            kept, [seed] * 2, stepper.record, stepper.usual, stepper.detector.digest, stepper.slots
+            kept, [seed] * 2, stepper.record, [layout] * len(kept), stepper.detector.digest, stepper.slots
         )
         sound = {slot: flawed[slot : slot + 1] for slot in range(len(kept)) if slot not in flaws}
         correction, found = corrections.place(
-            stepper.chain,
+            layout.chain,
             stepper.fresh(1),
             loaded.records[row : row + 1],
             sound,
@@ -349,7 +368,8 @@ class Corrector:
         """
         began, streams = self._clock.monotonic(), [job.stream for job in jobs]
         async with self._store.begin(streams) as work:
-            loaded = await self._loader.load(model, streams, work.packed)
+            layouts = [job.layout for job in jobs] if model.any_channels else None
+            loaded = await self._loader.load(model, streams, work.packed, layouts=layouts)
             moved = [row for row, job in enumerate(jobs) if work.packed[row] != job.packed]
             rings = await self._store.load_histories([streams[row] for row in moved]) if moved else []
             vain = await asyncio.to_thread(
@@ -423,7 +443,8 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     """Replay up to so many readings of each stream; returns how many in all."""
     records = np.concatenate([job.correction.record for job in jobs])
     parts = [job.correction.part(most) for job in jobs]
-    for row, entries in enumerate(model.stepper.replay(records, parts)):
+    layouts = [job.layout for job in jobs] if model.any_channels else None
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts)):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 
@@ -440,7 +461,9 @@ def _follow(
     vain = set()
     for row, ring in rings.items():
         job = jobs[row]
-        if job.correction.follow(loaded.records[row : row + 1], _history(model, ring, loaded.layouts[row], job.seed)):
+        if row in loaded.others:
+            vain.add(row)
+        elif job.correction.follow(loaded.records[row : row + 1], _history(model, ring, loaded.layouts[row], job.seed)):
             job.packed = packed[row]
         else:
             vain.add(row)
@@ -469,7 +492,7 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
         writes.alerts += [(at, alert) for alert in job.alerts]
         writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
         late = job.correction.entries[job.correction.places]
-        outcomes = Outcomes([job.stream] * len(late), late, detector.channels, replayed=False)
+        outcomes = Outcomes([job.stream] * len(late), late, [job.layout.model] * len(late), replayed=False)
         job.answers = encode([reading.batch.encoders[reading.place] for reading in job.late], outcomes)
     records = np.concatenate([jobs[row].correction.record for row in rows])
     writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
@@ -477,6 +500,34 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
     writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
     writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
     return writes
+
+
+def _alike(late: list[_Late]) -> list[_Late]:
+    """Late readings of a stream laid out alike, though its list of channels may have grown between them."""
+    if late[0].batch.layouts is None or len({reading.layout for reading in late}) == 1:
+        return late
+    channels = all_channels(reading.layout.channels for reading in late)
+    return [_relaid(reading, layout_of(channels, channels)) for reading in late]
+
+
+def _relaid(late: _Late, layout: Layout) -> _Late:
+    """A late reading in a layout of its stream that has more channels."""
+    if late.layout is layout:
+        return late
+    at, values = late.place, np.full((1, len(layout.channels)), np.nan)
+    for name, value in zip(late.layout.channels, late.batch.values[at].tolist(), strict=True):
+        if name in layout.channels:
+            values[0, layout.channels.index(name)] = value
+    batch = Batch(
+        late.batch.model.sized(len(layout.channels)),
+        [late.batch.streams[at]],
+        late.batch.timestamps_ms[at : at + 1],
+        late.batch.seqs[at : at + 1],
+        values,
+        [late.batch.encoders[at]],
+        [layout],
+    )
+    return _Late(batch, 0, late.done)
 
 
 def _by_model(owned: Iterable[tuple[T, _Late]]) -> list[tuple[Model, list[T]]]:

@@ -49,7 +49,8 @@ class Inspection:
         if part := state.stream_part(packed[0] or b"", seed):
             record, model = part[0][0], part[2][: len(served.detector.digest)].hex()
         else:
-            record, model = (await self._loader.load(served, [stream], packed)).records[0], served.detector.name
+            _, loaded = await self._loader.load_one(served, stream, packed[0])
+            record, model = loaded.records[0], served.detector.name
         readings = int(record["readings"])
         if packed[0] is None and readings == 0:
             return None
@@ -76,9 +77,9 @@ class Inspection:
             (ring,) = await self._store.load_histories([stream])
             kept = served.stepper.read_history(ring, layout, seed)
         else:
-            loaded = await self._loader.load(served, [stream], packed)
+            _, loaded = await self._loader.load_one(served, stream, packed[0])
             (layout,), kept = loaded.layouts, loaded.recovered[0]
-        answers = encode_kept([encoder] * len(kept), [stream] * len(kept), kept, layout, served.detector.channels)
+        answers = encode_kept([encoder] * len(kept), [stream] * len(kept), kept, layout)
         single = kept["single"] > 0
         values = kept["values"].copy()
         values[single] = values[single].astype(np.float32).astype(str).astype(np.float64)  # the shortest that mean it
@@ -99,13 +100,13 @@ class Inspection:
         try:
             for _ in range(self._attempts):
                 async with self._store.begin([stream]) as work:
-                    loaded = await self._loader.load(served, [stream], work.packed)
+                    sized, loaded = await self._loader.load_one(served, stream, work.packed[0])
                     await self._loader.admit(loaded)
                     if loaded.excess:
                         raise BadRequest(self._loader.refusal)
                     settings.write(loaded.records)
                     await self._store.save_settings(stream, settings.encode())
-                    await work.send(whole(served, loaded, self._clock.unix_ms()))
+                    await work.send(whole(sized, loaded, self._clock.unix_ms()))
                     if (await work.saved())[0]:
                         return
         finally:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import Detector
+from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.stream_key import StreamKey
 
 if TYPE_CHECKING:
@@ -41,16 +42,27 @@ class Model(Protocol):
     def stepper(self) -> Stepper:
         """It moves records forward with the detector."""
 
+    @property
+    def any_channels(self) -> bool:
+        """Whether the channels of a stream are those that it has sent, and not the detector's."""
+
+    def sized(self, channels: int) -> Model:
+        """The model for streams of so many channels, where it takes any; else itself."""
+
+    def named(self, channels: tuple[str, ...]) -> Stepper:
+        """A stepper whose detector has these channels, where the model takes any; else its own."""
+
 
 class Readings(msgspec.Struct, frozen=True, gc=False):
     """The N readings of a request that can be scored, in columns: lists, since most requests have one reading.
 
     Attributes:
-        model: whose channels the values are in.
+        model: whose channels the values are in; the one of no channels, where it takes any.
         streams: their streams.
         timestamps_ms: Unix time, NO_TIME where the sender gave none.
         seqs: the sender's count, NO_SEQ where there is none.
         values: of each the values in the model's order of channels, None where missing.
+        channels: of a model that takes any: of each the channels in the order of its values; None of a number alone.
     """
 
     model: Model
@@ -58,6 +70,7 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
     timestamps_ms: list[int]
     seqs: list[int]
     values: list[tuple[float | None, ...]]
+    channels: list[tuple[str, ...] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -72,8 +85,9 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
 
     def rearranged(self, places: Sequence[int]) -> Readings:
         """The readings at these places, in this order."""
-        columns = (self.streams, self.timestamps_ms, self.seqs, self.values)
-        return Readings(self.model, *([column[at] for at in places] for column in columns))  # type: ignore[arg-type]
+        columns = (self.streams, self.timestamps_ms, self.seqs, self.values, self.channels)
+        ordered = (None if column is None else [column[at] for at in places] for column in columns)
+        return Readings(self.model, *ordered)  # type: ignore[arg-type]
 
 
 class Part(NamedTuple):
@@ -93,6 +107,7 @@ class Batch:
         streams, timestamps_ms, seqs: as in Readings.
         values: (N, C) float64 in the model's order of channels, NaN where missing; 0.0 instead of -0.0.
         encoders: who writes each reading's answer.
+        layouts: (N,) the layout of each reading's stream that its row is in, where the model takes any channels.
     """
 
     model: Model
@@ -101,17 +116,24 @@ class Batch:
     seqs: NDArray[np.int64]
     values: NDArray[np.float64]
     encoders: Sequence[Encoder]
+    layouts: Sequence[Layout] | None = None
 
     def __len__(self) -> int:
         return len(self.streams)
 
+    def layouts_of(self, streams: Sequence[StreamKey]) -> list[Layout] | None:
+        """The layout that this batch has the readings of each of these streams in."""
+        if self.layouts is None:
+            return None
+        of = dict(zip(self.streams, self.layouts, strict=True))
+        return [of[stream] for stream in streams]
 
-def grouped(parts: Sequence[Part]) -> list[tuple[Batch, Sequence[int]]]:
-    """The readings of parts as a batch for each model, and where the readings of each stand among all of them."""
+
+def by_model(parts: Sequence[Part]) -> list[tuple[list[Part], Sequence[int]]]:
+    """The parts of each model, and where their readings stand among all of them."""
     first = parts[0].readings.model
     if all(part.readings.model is first for part in parts):
-        batch = _joined(parts)
-        return [(batch, range(len(batch)))]
+        return [(list(parts), range(sum(part.stop - part.start for part in parts)))]
     of_model: dict[int, tuple[list[Part], list[int]]] = {}
     at = 0
     for part in parts:
@@ -120,10 +142,11 @@ def grouped(parts: Sequence[Part]) -> list[tuple[Batch, Sequence[int]]]:
         own.append(part)
         places.extend(range(at, at + size))
         at += size
-    return [(_joined(own), places) for own, places in of_model.values()]
+    return list(of_model.values())
 
 
-def _joined(parts: Sequence[Part]) -> Batch:
+def batch_of(parts: Sequence[Part]) -> Batch:
+    """The readings of parts of one model, which has channels of its own."""
     streams: list[StreamKey] = []
     times_ms: list[int] = []
     seqs: list[int] = []

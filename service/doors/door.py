@@ -77,12 +77,14 @@ def joined(parts: Sequence[Decoded], model: ServedModel) -> Decoded:
     """The parts of a body as one; `model`: of its readings."""
     if len(parts) == 1:
         return parts[0]
-    whole, refused, items = Readings(model, [], [], [], []), dict[int, Refused](), 0
+    whole, refused, items = Readings(model, [], [], [], [], [] if model.any_channels else None), dict[int, Refused](), 0
     for part in parts:
         whole.streams.extend(part.readings.streams)
         whole.timestamps_ms.extend(part.readings.timestamps_ms)
         whole.seqs.extend(part.readings.seqs)
         whole.values.extend(part.readings.values)
+        if whole.channels is not None:
+            whole.channels.extend(part.readings.channels or ())
         refused |= {items + at: why for at, why in part.refused.items()}
         items += len(part)
     return Decoded(whole, refused)

@@ -19,12 +19,23 @@ class ServedModel:
         detector: it scores.
         decoder: makes readings in its channels of what doors read.
         stepper: moves records forward with it.
+        any_channels: streams have the channels that they sent; see AnyChannels.
     """
+
+    any_channels = False
 
     def __init__(self, detector: Detector, decoder: ReadingDecoder, history_readings: int) -> None:
         self.detector = detector
         self.decoder = decoder
         self.stepper = Stepper(detector, history_readings)
+
+    def sized(self, channels: int) -> ServedModel:  # noqa: ARG002
+        """Itself: its channels are its own."""
+        return self
+
+    def named(self, channels: tuple[str, ...]) -> Stepper:  # noqa: ARG002
+        """Its stepper."""
+        return self.stepper
 
     @property
     def name(self) -> str:
