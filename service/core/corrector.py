@@ -71,8 +71,7 @@ class _Late:
     @property
     def layout(self) -> Layout:
         """That its row is in, of a model that takes any channels."""
-        assert self.batch.layouts is not None
-        return self.batch.layouts[self.place]
+        return (self.batch.layouts or ())[self.place]
 
     @property
     def seq(self) -> int:
@@ -262,7 +261,7 @@ class Corrector:
         layouts = [joining[stream].late[0].layout for stream in streams] if model.any_channels else None
         loaded = await self._loader.load(model, streams, packed, layouts=layouts)
         for row in [*loaded.others, *loaded.before]:
-            layout, waiting = loaded.others.get(row, loaded.layouts[row]), joining[streams[row]]
+            layout, waiting = loaded.others.get(row) or loaded.layouts[row], joining[streams[row]]
             relaid = [_relaid(reading, layout) for reading in waiting.late]
             self._again(streams[row], relaid, loaded.records[row], waiting.attempts)
             del joining[streams[row]]

@@ -44,7 +44,8 @@ class LoadedBatch:
         new: rows of new streams.
         excess: those of them that are more than there may be.
         before: row of a stream that has more channels from now on, to its layout before; only a reading makes it so.
-        others: row of a stream that has other channels than was presumed, to its layout; nothing of it is applied.
+        others: row of a stream that has other channels than was presumed, to its layout, or None
+            where the store has forgotten it; nothing of it is applied.
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
     """
 
@@ -58,7 +59,7 @@ class LoadedBatch:
     new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
     before: dict[int, Layout] = field(default_factory=dict)
-    others: dict[int, Layout] = field(default_factory=dict)
+    others: dict[int, Layout | None] = field(default_factory=dict)
     overwritten: set[StreamKey] = field(default_factory=set)
 
 

@@ -14,7 +14,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied, apply
 from gatewatch.service.core.bookkeeping import Bookkeeping
 from gatewatch.service.core.contention import ContentionBackoff
-from gatewatch.service.core.layout import Layout, layout_of
+from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode
 from gatewatch.service.core.readings import Batch, Part, batch_of, by_model
@@ -169,7 +169,7 @@ class Scorer:
                     batch.model, streams, work.packed, work.from_cache, batch.layouts_of(streams)
                 )
                 if batch.layouts is not None:
-                    waiting, rounds = self._elsewhere(batch, waiting, rounds, loaded, answers)
+                    waiting, rounds = self._elsewhere(waiting, rounds, loaded, answers)
                 await self._loader.admit(loaded)
                 self._backoff.loaded(streams, loaded.fences, began)
                 load.done()
@@ -230,18 +230,17 @@ class Scorer:
             waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
 
     def _elsewhere(
-        self, batch: Batch, waiting: Sequence[int], rounds: list[Round], loaded: LoadedBatch, answers: list[Answer]
+        self, waiting: Sequence[int], rounds: list[Round], loaded: LoadedBatch, answers: list[Answer]
     ) -> tuple[Sequence[int], list[Round]]:
         """What is left of a batch without streams that have other channels than was presumed, which are learned."""
-        gone: dict[int, Layout | None] = dict(loaded.others)
-        for row in [row for row in loaded.new if self._channels.knows(loaded.streams[row])]:  # Redis has forgotten it
-            gone[row] = None
+        for row in [row for row in loaded.new if self._channels.knows(loaded.streams[row])]:
+            loaded.others[row] = None
             loaded.new.remove(row)
-        if not gone:
+        if not loaded.others:
             return waiting, rounds
-        for row, layout in gone.items():
+        for row, layout in loaded.others.items():
             self._channels.learn(loaded.streams[row], layout)
-        rounds, places = without(rounds, set(gone))
+        rounds, places = without(rounds, set(loaded.others))
         for place in places:
             answers[place] = OTHER_CHANNELS
         elsewhere = set(places)

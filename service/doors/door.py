@@ -77,7 +77,8 @@ def joined(parts: Sequence[Decoded], model: ServedModel) -> Decoded:
     """The parts of a body as one; `model`: of its readings."""
     if len(parts) == 1:
         return parts[0]
-    whole, refused, items = Readings(model, [], [], [], [], [] if model.any_channels else None), dict[int, Refused](), 0
+    named = bool(parts) and parts[0].readings.channels is not None
+    whole, refused, items = Readings(model, [], [], [], [], [] if named else None), dict[int, Refused](), 0
     for part in parts:
         whole.streams.extend(part.readings.streams)
         whole.timestamps_ms.extend(part.readings.timestamps_ms)

@@ -242,7 +242,7 @@ class ReadingDecoder:
             seqs.append(NO_SEQ if reading.seq is None else reading.seq)
             rows.append(sent)
             names.append(channels)
-        column = names if context.model.any_channels else None
+        column = names if self._channels is None else None
         return Decoded(Readings(context.model, streams, moments, seqs, rows, column), refused)
 
     def _row(self, values: Any) -> tuple[tuple[str, ...] | None, tuple[float | None, ...]] | str:

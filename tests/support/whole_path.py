@@ -18,14 +18,14 @@ import pytest
 
 @contextmanager
 def serving(
-    artefact: Path, data: Path, *options: str, **environment: str
+    artefact: Path | None, data: Path, *options: str, **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
     kept |= {
-        "GATEWATCH_MODEL": str(artefact),
+        **({} if artefact is None else {"GATEWATCH_MODEL": str(artefact)}),
         "GATEWATCH_DATA_DIR": str(data),
         "GATEWATCH_PORT": str(port),
         **environment,
