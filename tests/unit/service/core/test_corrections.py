@@ -323,9 +323,9 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     replay = Stepper.replay
 
-    def counted(stepper: Stepper, records: Records, readings: Sequence[Entries]) -> list[Entries]:
+    def counted(stepper: Stepper, records: Records, readings: Sequence[Entries], *layouts: Any) -> list[Entries]:
         counts.extend(map(len, readings))
-        return replay(stepper, records, readings)
+        return replay(stepper, records, readings, *layouts)
 
     monkeypatch.setattr(Stepper, "replay", counted)
     return counts
