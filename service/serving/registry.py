@@ -1,4 +1,4 @@
-"""Registry: which served model scores which stream. Today one scores all."""
+"""Registry: which served model scores which stream. Today one scores all; that may be AnyChannels."""
 
 from __future__ import annotations
 
