@@ -202,6 +202,18 @@ def test_a_late_reading_takes_its_place_in_a_stream_of_any_channels(client: Test
     assert client.get("/v1/streams/late").json()["tag"] == tags[0]
 
 
+def test_a_lost_state_comes_back_from_a_history_in_which_a_channel_joined(
+    any_channels: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    values = [one | ({"c": at % 7 / 3} if at >= 30 else {}) for at, one in enumerate(wave(("a", "b"), 60))]
+    with TestClient(create_app(any_channels())) as client:
+        expected = post(client, sent("whole", values))
+        post(client, sent("s", values[:50]))
+    redis.Redis.from_url(redis_url).delete(state_key(tenant, "s"))
+    with TestClient(create_app(any_channels())) as client:
+        assert told(post(client, sent("s", values[50:], 50))) == told(expected[50:])
+
+
 def test_after_redis_has_forgotten_a_stream_it_begins_with_what_it_sends(
     client: TestClient, redis_url: str, tenant: str
 ) -> None:
