@@ -368,12 +368,13 @@ class Corrector:
             kept, [seed] * 2, stepper.record, [layout] * len(kept), stepper.detector.digest, stepper.slots
         )
         sound = {slot: flawed[slot : slot + 1] for slot in range(len(kept)) if slot not in flaws}
+        since = _history(model, ring, layout, seed)
         correction, found = corrections.place(
             layout.chain,
-            stepper.fresh(1),
+            None if model.any_channels and np.isnan(since["attribution"]).any() else stepper.fresh(1),
             loaded.records[row : row + 1],
             sound,
-            _history(model, ring, layout, seed),
+            since,
             entries,
             stepper.slots,
         )

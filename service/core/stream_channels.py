@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from gatewatch.models.text import listed
-from gatewatch.service.core.layout import KNOWN_LAYOUTS, Layout, layout_of
+from gatewatch.service.core.layout import Layout, layout_of
 from gatewatch.service.core.outcomes import Encoder, Refused, clip, format_time, rejected
 from gatewatch.service.core.readings import NO_SEQ, NO_TIME, Batch, Model, Part
 from gatewatch.service.core.sequencing import order_of
@@ -26,8 +26,12 @@ ONLY: Final = "value"
 """The channel of a stream whose readings are numbers without a name."""
 
 STREAMS_KEPT: Final = 2**18
-NAMES_KEPT: Final = 2**20
-"""Streams whose lists are known at a time, and names in these: 100 MB, if each stream had a list of its own."""
+LISTS_KEPT: Final = 2**14
+LISTS_BYTES: Final = 2**24
+"""Streams whose lists are known at a time; the lists, most of which many streams share; and their bytes in a record."""
+
+ORDERS_KEPT: Final = 1024
+"""Readings with a part of a list, or in another order than the list, that are laid out without a look at each name."""
 
 Row = tuple[float | None, ...]
 
@@ -110,7 +114,8 @@ class StreamChannels:
         """`most`: channels that a stream may have."""
         self.most = most
         self._known: dict[StreamKey, Layout] = {}
-        self._names = 0
+        self._streams_of: dict[Layout, int] = {}
+        self._bytes = 0
 
     def knows(self, stream: StreamKey) -> bool:
         """Whether a stream's list was learned."""
@@ -123,13 +128,20 @@ class StreamChannels:
             return
         if before is not None:
             del self._known[stream]
-            self._names -= len(before.channels)
-        if layout is not None:
-            if len(self._known) >= STREAMS_KEPT or self._names >= NAMES_KEPT:
-                self._known.clear()
-                self._names = 0
-            self._known[stream] = layout
-            self._names += len(layout.channels)
+            self._streams_of[before] -= 1
+            if not self._streams_of[before]:
+                del self._streams_of[before]
+                self._bytes -= len(before.encoded)
+        if layout is None:
+            return
+        if len(self._known) >= STREAMS_KEPT or len(self._streams_of) >= LISTS_KEPT or self._bytes >= LISTS_BYTES:
+            self._known.clear()
+            self._streams_of.clear()
+            self._bytes = 0
+        if layout not in self._streams_of:
+            self._bytes += len(layout.encoded)
+        self._known[stream] = layout
+        self._streams_of[layout] = self._streams_of.get(layout, 0) + 1
 
     def plan(self, named: Named, places: Sequence[int], sure: set[StreamKey]) -> Plan:
         """Lay readings out by the lists of their streams, up to the first of each stream that changes its list.
@@ -221,13 +233,13 @@ def all_channels(lists: Iterable[tuple[str, ...] | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for channels in lists if channels for name in channels))
 
 
-@lru_cache(KNOWN_LAYOUTS)
+@lru_cache(ORDERS_KEPT)
 def _new(sent: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
     known = set(before)
     return tuple(name for name in sent if name not in known)
 
 
-@lru_cache(KNOWN_LAYOUTS)
+@lru_cache(ORDERS_KEPT)
 def _sources(sent: tuple[str, ...], channels: tuple[str, ...]) -> list[int]:
     """Of each channel where it stands among those sent; behind them where it was not."""
     at = {name: place for place, name in enumerate(sent)}

@@ -21,7 +21,7 @@ from gatewatch.service.doors.reading_decoder import NONE, PART_BYTES, DecodedRea
 LONGEST_NAME: Final = 256
 """Characters of a channel's name, as in files."""
 
-LISTS_KEPT: Final = 4096
+LISTS_KEPT: Final = 2048
 """Lists of channels that are known to be good."""
 
 

@@ -202,6 +202,27 @@ def test_a_late_reading_takes_its_place_in_a_stream_of_any_channels(client: Test
     assert client.get("/v1/streams/late").json()["tag"] == tags[0]
 
 
+def test_a_reading_that_is_not_applied_brings_no_channel(client: TestClient) -> None:
+    values = wave(("a",), 12)
+    post(client, sent("s", values[:10]))
+    again = sent("s", [{"a": 1.0, "c": 2.0}], 3)
+    conflict, late, applied = post(client, [*again, *sent("s", [{"b": 2.0}], 4), *sent("s", values[10:11], 10)])
+    assert (conflict["status"], late["status"]) == ("conflict", "conflict")
+    assert list(applied["expected"]) == ["a"]
+
+
+def test_a_lost_state_comes_back_from_a_history_in_which_a_channel_joined(
+    any_channels: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    values = [one | ({"c": at % 7 / 3} if at >= 30 else {}) for at, one in enumerate(wave(("a", "b"), 60))]
+    with TestClient(create_app(any_channels())) as client:
+        expected = post(client, sent("whole", values))
+        post(client, sent("s", values[:50]))
+    redis.Redis.from_url(redis_url).delete(state_key(tenant, "s"))
+    with TestClient(create_app(any_channels())) as client:
+        assert told(post(client, sent("s", values[50:], 50))) == told(expected[50:])
+
+
 def test_after_redis_has_forgotten_a_stream_it_begins_with_what_it_sends(
     client: TestClient, redis_url: str, tenant: str
 ) -> None:

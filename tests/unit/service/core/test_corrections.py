@@ -412,10 +412,10 @@ def test_other_streams_are_scored_while_a_correction_is_under_way(
     begun, go_on = threading.Event(), threading.Event()
     replay = Stepper.replay
 
-    def held(stepper: Stepper, records: Records, given: Sequence[Entries], layouts: Any = None) -> list[Entries]:
+    def held(stepper: Stepper, records: Records, given: Sequence[Entries], *layouts: Any) -> list[Entries]:
         begun.set()
         assert go_on.wait(20)
-        return replay(stepper, records, given, layouts)
+        return replay(stepper, records, given, *layouts)
 
     monkeypatch.setattr(Stepper, "replay", held)
     with ThreadPoolExecutor(1) as threads:
