@@ -67,6 +67,7 @@ from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.page import page
 from gatewatch.service.runtime import keep_freed_memory
+from gatewatch.service.serving.making import served_by, served_from
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
@@ -118,7 +119,9 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         )
     configure_logs(settings.log_level)
     trust = trust_of(settings.trusted_keys, settings.model)
-    detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, trust)
+    detector = load_detector(
+        model_folder(settings.model), settings.channels, settings.alerts_per_week, trust, unnamed=True
+    )
     detector.require_live()
     metrics = Metrics(tally)
     metrics.service(version("gatewatch"), settings.external_url or "")
@@ -135,10 +138,10 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         now=lambda: clock.unix_ms() / 1000,
     )
     models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
-    registry = Registry(ServedModel.with_settings(detector, settings), models)
+    registry = Registry(served_by(detector, settings), models)
 
     def serve(artefact: Artefact) -> ServedModel:
-        served = ServedModel.of(artefact, settings)
+        served = served_from(artefact, settings)
         registry.note(served)
         return served
 
@@ -158,6 +161,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         most_streams=settings.streams,
         correcting_ms=settings.correcting_ms,
         pace=None if per_minute is None else NewStreams(store, per_minute),
+        stream_channels=settings.stream_channels,
     )
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
@@ -204,7 +208,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
         keep_freed_memory()
-        log.info("started", model=detector.name, channels=list(detector.channels))
+        log.info("started", model=detector.name, channels=list(detector.channels) or "any")
         watching = asyncio.create_task(takeover.watch(), name="takeover")
         janitor = asyncio.create_task(
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"

@@ -46,7 +46,15 @@ class Settings(BaseSettings):
         None, description="PEM file of Ed25519 public keys; a model that none of them has signed is refused"
     )
     channels: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="what the general model is to watch, names with commas between; a trained model has its own"
+        (),
+        description="the only ones that the general model takes, names with commas between; without, it takes what a "
+        "stream sends; a trained model has its own",
+    )
+    stream_channels: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="most channels of a stream, where GATEWATCH_CHANNELS is not set; a reading of one more is rejected",
     )
     alerts_per_week: float | None = Field(
         None,

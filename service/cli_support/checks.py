@@ -86,17 +86,19 @@ def _open_files() -> int | None:
 
 def _model(settings: Settings) -> Checks:
     try:
-        detector = load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week)
+        detector = load_detector(
+            model_folder(settings.model), settings.channels, settings.alerts_per_week, unnamed=True
+        )
         detector.require_live()
     except GatewatchError as error:
-        hint = " in GATEWATCH_CHANNELS, as pressure,flow" if str(error).endswith("it is to watch") else ""
-        yield Check("model", "wrong", f"GATEWATCH_MODEL={settings.model}: {error}{hint}")
+        yield Check("model", "wrong", f"GATEWATCH_MODEL={settings.model}: {error}")
         return
-    channels = ", ".join(detector.channels[:8]) + (", ..." if len(detector.channels) > 8 else "")
+    shown = ", ".join(detector.channels[:8]) + (", ..." if len(detector.channels) > 8 else "")
+    channels = f"{len(detector.channels)} channels: {shown}" if shown else "any channels"
     yield Check(
         "model",
         "ok",
-        f"{settings.model}, version {detector.digest.hex()[:16]}, {len(detector.channels)} channels: {channels}",
+        f"{settings.model}, version {detector.digest.hex()[:16]}, {channels}",
     )
 
 

@@ -233,7 +233,7 @@ def _hold(host: str, number: int) -> list[Port]:
 def _detector(settings: Settings) -> Detector:
     try:
         trust = trust_of(settings.trusted_keys, settings.model)
-        return load_detector(model_folder(settings.model), settings.channels, settings.alerts_per_week, trust)
+        channels, budget = settings.channels, settings.alerts_per_week
+        return load_detector(model_folder(settings.model), channels, budget, trust, unnamed=True)
     except ArtefactError as error:
-        hint = " in GATEWATCH_CHANNELS, as pressure,flow" if str(error).endswith("it is to watch") else ""
-        raise GatewatchError(f"{error}{hint}") from error
+        raise GatewatchError(str(error)) from error

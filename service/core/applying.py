@@ -114,11 +114,12 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
     kept = corrections.due(heads, times_ms)
     if len(kept):
         kept_rows = rows[kept].tolist()
-        layouts, seeds = [loaded.layouts[row] for row in kept_rows], [loaded.seeds[row] for row in kept_rows]
-        for row, (slot, record) in zip(kept_rows, corrections.keep(heads, kept, layouts, seeds), strict=True):
+        own, seeds = [loaded.layouts[row] for row in kept_rows], [loaded.seeds[row] for row in kept_rows]
+        for row, (slot, record) in zip(kept_rows, corrections.keep(heads, kept, own, seeds), strict=True):
             applied.earlier[row, slot] = record
     applied.clocks_set_back += int(np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)))
-    entries = batch.model.stepper.step(heads, batch.seqs[places], times_ms, batch.values[places])
+    layouts = None if batch.layouts is None else [loaded.layouts[row] for row in rows.tolist()]
+    entries = batch.model.stepper.step(heads, batch.seqs[places], times_ms, batch.values[places], layouts)
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))

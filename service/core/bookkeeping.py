@@ -32,7 +32,8 @@ from gatewatch.service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
     from gatewatch.service.core.applying import Applied
-    from gatewatch.service.core.loading import LoadedBatch
+    from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.loading import LoadedBatch
 
 log = structlog.get_logger(__name__)
 
@@ -100,16 +101,16 @@ class Bookkeeping:
         writes: Writes,
         rounds: Sequence[tuple[Round, Entries]],
         streams: Sequence[StreamKey],
-        channels: Sequence[str],
+        layouts: Sequence[Layout],
     ) -> None:
-        """Put the alerts of what is to be saved beside it; `channels` are those of the entries."""
+        """Put the alerts of what is to be saved beside it; `layouts`: of the streams."""
         for round_, entries in rounds:
             alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
             if alerting:
                 row_of = {stream: row for row, stream in enumerate(writes.streams)}
                 rows = round_.rows.tolist()
                 for at in alerting:
-                    stream = streams[rows[at]]
+                    stream, channels = streams[rows[at]], layouts[rows[at]].model
                     writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels, writes.at)))
 
     def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:

@@ -42,6 +42,7 @@ def build_core(
     most_streams: int,
     correcting_ms: float = 2000.0,
     pace: Pace | None = None,
+    stream_channels: int = 64,
 ) -> Core:
     """Build the core.
 
@@ -49,6 +50,7 @@ def build_core(
         save_attempts: to save a stream that other processes write.
         most_streams: of each tenant.
         pace: at which tenants may begin streams; None for any.
+        stream_channels: that a stream may have where it may have any.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
     books, incidents = Bookkeeping(metrics, store, clock), Recorder(store)
@@ -57,5 +59,6 @@ def build_core(
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
     corrector = Corrector(models, store, loader, incidents, books, *correcting)
     repeats = Repeats(store, books, corrector, sessions)
-    scorer = Scorer(models, store, loader, repeats, incidents, books, backoff, takeover, metrics, clock, save_attempts)
+    saving = (backoff, takeover, metrics, clock, save_attempts)
+    scorer = Scorer(models, store, loader, repeats, incidents, books, *saving, stream_channels)
     return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)

@@ -159,7 +159,7 @@ class Gap:
 
 def place(
     chain: Chain,
-    fresh: Records,
+    fresh: Records | None,
     record: Records,
     earlier: dict[int, Records],
     entries: Entries,
@@ -170,7 +170,7 @@ def place(
 
     Args:
         chain: of the model's channels.
-        fresh: (1,) a record that has seen nothing.
+        fresh: (1,) a record that has seen nothing; None where its stream had fewer channels then.
         record: (1,) the stream's record.
         earlier: slot to (1,) sound earlier record of the stream.
         entries: the stream's history, in the model's channels.
@@ -256,11 +256,11 @@ class _Start:
 
 
 def _starts(
-    chain: Chain, fresh: Records, record: Records, earlier: dict[int, Records], entries: Entries
+    chain: Chain, fresh: Records | None, record: Records, earlier: dict[int, Records], entries: Entries
 ) -> list[_Start]:
     """Where a replay may start, the newest first."""
     newest_first = sorted(earlier.items(), key=lambda kept: int(kept[1]["readings"][0]), reverse=True)
-    if len(entries) and entries["n"][0] == 0:
+    if fresh is not None and len(entries) and entries["n"][0] == 0:
         newest_first.append((-1, fresh))  # all readings are at hand: earlier records may have been lost
     starts = [_Start(slot, start, entries[entries["n"] >= start["readings"][0]]) for slot, start in newest_first]
     return [start for start in starts if _leads_to(chain, start.record, start.since, record)]

@@ -22,13 +22,14 @@ from gatewatch.service.core.bookkeeping import Bookkeeping, alert_of
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrections import Correction, Gap
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.layout import Layout, layout_of
 from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode, encode_kept
 from gatewatch.service.core.readings import NO_SEQ, Batch, Model, Models
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
 from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
 from gatewatch.service.incidents.recorder import Recorder
@@ -67,6 +68,11 @@ class _Late:
     batch: Batch
     place: int
     done: asyncio.Future[Answer]
+
+    @property
+    def layout(self) -> Layout:
+        """That its row is in, of a model that takes any channels."""
+        return (self.batch.layouts or ())[self.place]
 
     @property
     def seq(self) -> int:
@@ -208,6 +214,8 @@ class Corrector:
         while self._waiting or self._under_way:
             began, steps = self._clock.monotonic(), 0
             self._joining = joining = self._next()
+            for stream, waiting in joining.items():
+                waiting.late = _alike(self._fitting(stream, waiting.late, waiting.late[0].batch.model))
             try:
                 for model, streams in _by_model((stream, waiting.late[0]) for stream, waiting in joining.items()):
                     await self._begin(model, {stream: joining[stream] for stream in streams})
@@ -255,14 +263,26 @@ class Corrector:
         """Load streams and begin their corrections; readings that have no place get their answers."""
         streams, store = list(joining), self._store
         packed = await store.load(streams)
-        loaded = await self._loader.load(model, streams, packed)
+        layouts = [joining[stream].late[0].layout for stream in streams] if model.any_channels else None
+        loaded = await self._loader.load(model, streams, packed, layouts=layouts)
         if loaded.moved:
             for stream, waiting in joining.items():
                 await self._wait_anew(stream, waiting.late, waiting.attempts, stream in loaded.moved)
             return
+        for row in [*loaded.others, *loaded.before]:
+            layout, waiting = loaded.others.get(row) or loaded.layouts[row], joining[streams[row]]
+            relaid = [_relaid(reading, model, layout) for reading in waiting.late]
+            self._again(streams[row], relaid, loaded.records[row], waiting.attempts)
+            del joining[streams[row]]
+        if loaded.others or loaded.before:
+            if joining:
+                await self._begin(model, joining)
+            return
         earlier = await store.load_earlier(streams)
         rings = await store.load_histories(streams)
-        late = [_for_model(joining[stream].late, model) for stream in streams]
+        late = [joining[stream].late for stream in streams]
+        if not model.any_channels:
+            late = [_for_model(of_one, model) for of_one in late]
         begun = await asyncio.to_thread(
             lambda: [
                 self._place(model, loaded, row, *of_one)
@@ -289,13 +309,23 @@ class Corrector:
         if moved:
             try:
                 model = await self._models.of(stream)
-                if not late[0].batch.fits(model):
-                    raise other_channels(stream)
             except StoreUnavailable as error:
                 self._fail(late, error)
                 return
-            late = _for_model(late, model)
+            late = _for_model(self._fitting(stream, late, model), model)
+            if not late:
+                return
         self._wait(stream, late, late[0].batch.model.stepper.slots, attempts)
+
+    def _fitting(self, stream: StreamKey, late: list[_Late], model: Model) -> list[_Late]:
+        """Those late readings that a model takes; the others get their errors."""
+        fitting: list[_Late] = []
+        for one in late:
+            if one.batch.fits(one.place, model):
+                fitting.append(one)
+            else:
+                self._fail([one], other_channels(stream))
+        return fitting
 
     def _place(
         self, model: Model, loaded: LoadedBatch, row: int, kept: Sequence[bytes], ring: bytes, late: list[_Late]
@@ -318,7 +348,7 @@ class Corrector:
             result = unanswered(reading.batch, reading.place, entry, layout, record)
             if result is None:  # another process was first, or the same reading a moment ago
                 encoders = [reading.batch.encoders[reading.place]]
-                (again,) = encode_kept(encoders, [stream], entry, layout, stepper.detector.channels)
+                (again,) = encode_kept(encoders, [stream], entry, layout)
                 told.append((reading, "replayed", again))
             elif result.status != "late" or not corrections.within_window(record, reading.time_ms):
                 told.append((reading, result.status, result))
@@ -335,15 +365,16 @@ class Corrector:
         entries["seq"] = [reading.seq for reading in in_order]
         entries["timestamp_ms"] = [reading.time_ms for reading in in_order]
         flawed, _, flaws = state.unpack(
-            kept, [seed] * 2, stepper.record, stepper.usual, stepper.detector.digest, stepper.slots
+            kept, [seed] * 2, stepper.record, [layout] * len(kept), stepper.detector.digest, stepper.slots
         )
         sound = {slot: flawed[slot : slot + 1] for slot in range(len(kept)) if slot not in flaws}
+        since = _history(model, ring, layout, seed)
         correction, found = corrections.place(
-            stepper.chain,
-            stepper.fresh(1),
+            layout.chain,
+            None if model.any_channels and np.isnan(since["attribution"]).any() else stepper.fresh(1),
             loaded.records[row : row + 1],
             sound,
-            _history(model, ring, layout, seed),
+            since,
             entries,
             stepper.slots,
         )
@@ -371,7 +402,8 @@ class Corrector:
         """
         began, streams = self._clock.monotonic(), [job.stream for job in jobs]
         async with self._store.begin(streams) as work:
-            loaded = await self._loader.load(model, streams, work.packed)
+            layouts = [job.layout for job in jobs] if model.any_channels else None
+            loaded = await self._loader.load(model, streams, work.packed, layouts=layouts)
             if loaded.moved:
                 for job in jobs:
                     if job.stream in loaded.moved:
@@ -387,10 +419,9 @@ class Corrector:
             saved: list[bool] = []
             if rows:
                 writes = await asyncio.to_thread(_writes, model, jobs, loaded, rows, self._clock.unix_ms())
-                begun = [(at, jobs[row].stream, jobs[row].correction.since_begun()) for at, row in enumerate(rows)]
-                writes.incidents = await self._incidents.corrected(
-                    [one for one in begun if len(one[2])], model.detector.channels
-                )
+                done = [(at, jobs[row]) for at, row in enumerate(rows)]
+                begun = [(at, job.stream, job.layout, job.correction.since_begun()) for at, job in done]
+                writes.incidents = await self._incidents.corrected([one for one in begun if len(one[3])])
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:
@@ -447,11 +478,19 @@ def _contended(stream: StreamKey) -> Contended:
 
 
 def _for_model(late: list[_Late], model: Model) -> list[_Late]:
-    """Late readings in the channels of the model that their stream has."""
+    """Late readings of a stream in the channels of the model that it has."""
+    if model.any_channels:
+        channels = all_channels(_names(one) for one in late)
+        return [_relaid(one, model, layout_of(channels, channels)) for one in late]
     return [
         one if one.batch.model is model else replace(one, batch=one.batch.moved([one.place], model), place=0)
         for one in late
     ]
+
+
+def _names(late: _Late) -> tuple[str, ...]:
+    """The channels of the list that a late reading was laid out by; of one for another model, those that it has."""
+    return tuple(late.batch.sent_at(late.place)) if late.batch.layouts is None else late.layout.channels
 
 
 def _give(late: _Late, answer: Answer) -> None:
@@ -463,7 +502,8 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     """Replay up to so many readings of each stream; returns how many in all."""
     records = np.concatenate([job.correction.record for job in jobs])
     parts = [job.correction.part(most) for job in jobs]
-    for row, entries in enumerate(model.stepper.replay(records, parts)):
+    layouts = [job.layout for job in jobs] if model.any_channels else None
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts)):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 
@@ -480,7 +520,9 @@ def _follow(
     vain = set()
     for row, ring in rings.items():
         job = jobs[row]
-        if job.correction.follow(loaded.records[row : row + 1], _history(model, ring, loaded.layouts[row], job.seed)):
+        if row in loaded.others:
+            vain.add(row)
+        elif job.correction.follow(loaded.records[row : row + 1], _history(model, ring, loaded.layouts[row], job.seed)):
             job.packed = packed[row]
         else:
             vain.add(row)
@@ -506,13 +548,12 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
             writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
         writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
         job.alerts = [
-            alert_of(job.stream, entry, detector.channels, writes.at, corrected=True)
-            for entry in job.correction.begun()
+            alert_of(job.stream, entry, job.layout.model, writes.at, corrected=True) for entry in job.correction.begun()
         ]
         writes.alerts += [(at, alert) for alert in job.alerts]
         writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
         late = job.correction.entries[job.correction.places]
-        outcomes = Outcomes([job.stream] * len(late), late, detector.channels, replayed=False)
+        outcomes = Outcomes([job.stream] * len(late), late, [job.layout.model] * len(late), replayed=False)
         job.answers = encode([reading.batch.encoders[reading.place] for reading in job.late], outcomes)
     records = np.concatenate([jobs[row].correction.record for row in rows])
     writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
@@ -520,6 +561,21 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
     writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
     writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
     return writes
+
+
+def _alike(late: list[_Late]) -> list[_Late]:
+    """Late readings of a stream laid out alike, though its list of channels may have grown between them."""
+    model = late[0].batch.model
+    if not model.any_channels or len({id(one.batch.layouts and one.layout) for one in late}) == 1:
+        return late
+    return _for_model(late, model)
+
+
+def _relaid(late: _Late, model: Model, layout: Layout) -> _Late:
+    """A late reading for a model that takes any channels, in a layout of its stream."""
+    if late.batch.layouts is not None and late.layout is layout and late.batch.model is model.sized(len(layout.model)):
+        return late
+    return replace(late, batch=late.batch.relaid(late.place, model, layout), place=0)
 
 
 def _by_model(owned: Iterable[tuple[T, _Late]]) -> list[tuple[Model, list[T]]]:

@@ -59,8 +59,8 @@ class Inspection:
                 record, model = part[0][0], part[2][: state.MODEL_BYTES].hex()
             else:
                 served = await self._models.of(stream)
-                record = (await self._loader.load(served, [stream], [content])).records[0]
-                model = served.detector.name
+                _, loaded = await self._loader.load_one(served, stream, content)
+                record, model = loaded.records[0], served.detector.name
             unknown = content is None and record["readings"] == 0
             found.append(None if unknown else _described(stream, record, model))
         return found
@@ -75,9 +75,9 @@ class Inspection:
             (ring,) = await self._store.load_histories([stream])
             kept = served.stepper.read_history(ring, layout, seed)
         else:
-            loaded = await self._loader.load(served, [stream], packed)
+            _, loaded = await self._loader.load_one(served, stream, packed[0])
             (layout,), kept = loaded.layouts, loaded.recovered[0]
-        return _shown(stream, kept, layout, served.detector.channels, encoder)
+        return _shown(stream, kept, layout, encoder)
 
     def readings_in(self, stream: StreamKey, rings: Sequence[bytes], encoder: Encoder) -> list[Kept]:
         """The readings of copies of a stream's history, each once, in their order."""
@@ -89,7 +89,7 @@ class Inspection:
                 continue
             layout = layout_of(channels, channels)
             kept = history.unpack_entries(ring, layout, seed)
-            found |= {one.n: one for one in _shown(stream, kept, layout, channels, encoder)}
+            found |= {one.n: one for one in _shown(stream, kept, layout, encoder)}
         return [found[n] for n in sorted(found)]
 
     async def configure(self, stream: StreamKey, settings: StreamSettings) -> None:
@@ -103,7 +103,7 @@ class Inspection:
         try:
             for _ in range(self._attempts):
                 async with self._store.begin([stream]) as work:
-                    loaded = await self._loader.load(served, [stream], work.packed)
+                    sized, loaded = await self._loader.load_one(served, stream, work.packed[0])
                     if loaded.moved:
                         served = await self._models.of(stream)
                         continue
@@ -112,7 +112,7 @@ class Inspection:
                         raise BadRequest(self._loader.refusal)
                     settings.write(loaded.records)
                     await self._store.save_settings(stream, settings.encode())
-                    await work.send(whole(served, loaded, self._clock.unix_ms()))
+                    await work.send(whole(sized, loaded, self._clock.unix_ms()))
                     if (await work.saved())[0]:
                         return
         finally:
@@ -124,8 +124,8 @@ class Inspection:
         return await self._sessions.restart(await self._models.of(stream), stream)
 
 
-def _shown(stream: StreamKey, kept: Entries, layout: Layout, channels: tuple[str, ...], encoder: Encoder) -> list[Kept]:
-    answers = encode_kept([encoder] * len(kept), [stream] * len(kept), kept, layout, channels)
+def _shown(stream: StreamKey, kept: Entries, layout: Layout, encoder: Encoder) -> list[Kept]:
+    answers = encode_kept([encoder] * len(kept), [stream] * len(kept), kept, layout)
     single = kept["single"] > 0
     values = kept["values"].copy()
     values[single] = values[single].astype(np.float32).astype(str).astype(np.float64)  # the shortest that mean it

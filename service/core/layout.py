@@ -6,7 +6,6 @@ The layout stands at the end of each record, as MessagePack: the names, and wher
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -15,6 +14,8 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from gatewatch.service.core.chain import Chain
 
 KNOWN_LAYOUTS: Final = 4096
 
@@ -49,6 +50,11 @@ class Layout:
         self.columns: Columns = np.array([places[name] for name in self.model], np.intp)
         self.whole = self.channels == self.model
         self.encoded = msgspec.msgpack.encode(_Kept(list(self.channels), self.columns.tolist()))
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The tags of streams whose model has these channels."""
+        return Chain(self.model)
 
     @cached_property
     def ring_header(self) -> bytes:
@@ -128,13 +134,3 @@ def entry_dtype(channels: int) -> np.dtype[Any]:
             ("attribution", "<f4", (channels,)),
         ]
     )
-
-
-@lru_cache(KNOWN_LAYOUTS)
-def names_digest(channels: tuple[str, ...]) -> bytes:
-    """16 bytes over the names of channels, sorted: each as its length in bytes (uint32) and its UTF-8."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(channels):
-        written = name.encode()
-        digest.update(len(written).to_bytes(4, "little") + written)
-    return digest.digest()

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
+import numpy as np
+
 from gatewatch.service.core import records as state
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.layout import Layout, layout_of, of_ring
 from gatewatch.service.core.readings import Model, Models
 from gatewatch.service.core.records import Records
-from gatewatch.service.core.recovery import Lost, recover
+from gatewatch.service.core.recovery import Lost, Recovered, recover
 from gatewatch.service.core.store import Store
+from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_limit import StreamLimits
 from gatewatch.service.core.stream_settings import StreamSettings
@@ -40,6 +43,9 @@ class LoadedBatch:
         causes: row of such a stream to what was wrong with its record; not of new streams.
         new: rows of new streams.
         excess: those of them that are more than there may be.
+        before: row of a stream that has more channels from now on, to its layout before; only a reading makes it so.
+        others: row of a stream that has other channels than was presumed, to its layout, or None
+            where the store has forgotten it; nothing of it is applied.
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
         moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
     """
@@ -53,6 +59,8 @@ class LoadedBatch:
     causes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
+    before: dict[int, Layout] = field(default_factory=dict)
+    others: dict[int, Layout | None] = field(default_factory=dict)
     overwritten: set[StreamKey] = field(default_factory=set)
     moved: set[StreamKey] = field(default_factory=set)
 
@@ -68,7 +76,12 @@ class Loader:
         self.first_look = FirstLook(store)
 
     async def load(
-        self, model: Model, streams: list[StreamKey], packed: Sequence[bytes | None], sound: bool = False
+        self,
+        model: Model,
+        streams: list[StreamKey],
+        packed: Sequence[bytes | None],
+        sound: bool = False,
+        layouts: list[Layout] | None = None,
     ) -> LoadedBatch:
         """The states of streams from their records as bytes.
 
@@ -76,17 +89,23 @@ class Loader:
 
         Args:
             sound: they were written by this process, and need no look.
+            layouts: of a model that takes any channels: what the streams' are presumed to be.
         """
         stepper = model.stepper
-        usual, size = stepper.usual, stepper.record.itemsize
+        size = stepper.record.itemsize
         seeds = self._store.seeds(streams)
+        presumed = layouts
         if sound and state.of_model(packed, stepper.record, model.detector.digest):
             written = cast("Sequence[bytes]", packed)
-            records = state.sound([p[:size] for p in written], stepper.record)
-            layouts = [state.layout_in(p, usual, size) for p in written]
-            return LoadedBatch(streams, seeds, [p[state.FENCE] for p in written], records, layouts)
+            if presumed is None:
+                layouts = [state.layout_in(p, stepper.usual, size) for p in written]
+            if presumed is None or all(
+                p[size:-4] == layout.encoded for p, layout in zip(written, presumed, strict=True)
+            ):
+                records = state.sound([p[:size] for p in written], stepper.record)
+                return LoadedBatch(streams, seeds, [p[state.FENCE] for p in written], records, layouts or [])
         records, layouts, flaws = state.unpack(
-            packed, seeds, stepper.record, usual, model.detector.digest, stepper.slots
+            packed, seeds, stepper.record, presumed or stepper.usual, model.detector.digest, stepper.slots
         )
         loaded = LoadedBatch(streams, seeds, [state.fence_of(p) for p in packed], records, layouts)
         self._takeover.check(records["takeover"])
@@ -100,9 +119,25 @@ class Loader:
         stale = await self.first_look.stale(stepper, rows, streams, seeds, layouts, records)
         flaws |= dict.fromkeys(stale, "stale")
         if flaws:
-            await self._recover(model, loaded, packed, flaws)
+            await self._recover(model, loaded, packed, flaws, presumed)
+        if presumed is not None:
+            for row, (layout, expected) in enumerate(zip(layouts, presumed, strict=True)):
+                if layout is not expected and layout.channels != expected.channels and row not in flaws:
+                    loaded.others.setdefault(row, _whole(layout.channels))
+            if loaded.others:
+                records[list(loaded.others)] = stepper.fresh(1)
         records["takeover"] = self._takeover.number
         return loaded
+
+    async def load_one(self, model: Model, stream: StreamKey, packed: bytes | None) -> tuple[Model, LoadedBatch]:
+        """A stream's state with the channels that it has, whatever they are, and the model for so many."""
+        if not model.any_channels:
+            return model, await self.load(model, [stream], [packed])
+        (seed,), (ring,) = self._store.seeds([stream]), await self._store.load_histories([stream])
+        part = state.stream_part(packed or b"", seed)
+        layout = _whole(all_channels((of_ring(ring), part[1].channels if part else None)))
+        sized = model.sized(len(layout.channels))
+        return sized, await self.load(sized, [stream], [packed], layouts=[layout])
 
     async def admit(self, loaded: LoadedBatch) -> None:
         """Tell which new streams are more than there may be; until `over` the others count."""
@@ -129,7 +164,12 @@ class Loader:
                 await self._store.drop_old_histories(converted)
 
     async def _recover(
-        self, model: Model, loaded: LoadedBatch, packed: Sequence[bytes | None], flaws: dict[int, str]
+        self,
+        model: Model,
+        loaded: LoadedBatch,
+        packed: Sequence[bytes | None],
+        flaws: dict[int, str],
+        presumed: Sequence[Layout] | None,
     ) -> None:
         """Give streams whose record is absent or not this model's a state; see recovery.py."""
         names = [loaded.streams[row] for row in flaws]
@@ -142,18 +182,47 @@ class Loader:
             Lost(flaw, packed[row] or b"", loaded.seeds[row], ring, old_rings.get(row, b""))
             for (row, flaw), ring in zip(flaws.items(), rings, strict=True)
         ]
-        for row, loss, found in zip(flaws, lost, await asyncio.to_thread(recover, model.stepper, lost), strict=True):
+        if presumed is None:
+            recovered = await asyncio.to_thread(recover, model.stepper, lost)
+        else:
+            lost, settings = self._as_presumed(loaded, lost, settings, flaws, presumed)
+            channels = [presumed[row].channels for row in flaws]
+            recovered = await asyncio.to_thread(_recover_each, model, lost, channels)
+        for row, loss, found in zip(flaws, lost, recovered, strict=True):
             self._takeover.check(found.record["takeover"])
             loaded.records[row] = found.record[0]
             loaded.layouts[row], loaded.recovered[row] = found.layout, found.kept
             if found.overwritten:
                 loaded.overwritten.add(loaded.streams[row])
-            if loss.flaw != "missing" or len(found.kept):
+            if row not in loaded.before and (loss.flaw != "missing" or len(found.kept)):
                 loaded.causes[row] = loss.flaw
-        loaded.new = [row for row in flaws if row not in loaded.causes]
+        loaded.new = [row for row in flaws if row not in loaded.causes and row not in loaded.before]
         for row, content in zip(flaws, settings, strict=True):
             if content:
                 StreamSettings.decode(content).write(loaded.records[row : row + 1])
+
+    def _as_presumed(
+        self,
+        loaded: LoadedBatch,
+        lost: list[Lost],
+        settings: list[bytes],
+        flaws: dict[int, str],
+        presumed: Sequence[Layout],
+    ) -> tuple[list[Lost], list[bytes]]:
+        """What was lost, and the settings, of streams that have no channels but those presumed; others are no flaws."""
+        as_presumed = []
+        for at, (row, loss) in enumerate(zip(list(flaws), lost, strict=True)):
+            part = state.stream_part(loss.record, loss.seed)
+            before = all_channels((of_ring(loss.ring), part[1].channels if part else None))
+            whole = all_channels((before, presumed[row].channels))
+            if whole != presumed[row].channels:
+                loaded.others[row] = _whole(before)
+                del flaws[row]
+                continue
+            if loss.flaw == "channels" and before != whole:
+                loaded.before[row] = _whole(before)
+            as_presumed.append(at)
+        return [lost[at] for at in as_presumed], [settings[at] for at in as_presumed]
 
     async def _old_rings(
         self, streams: list[StreamKey], flaws: dict[int, str], rings: Sequence[bytes]
@@ -172,3 +241,21 @@ class Loader:
             return {}
         rings = await self._store.load_old_histories([streams[row] for row in rows])
         return dict(zip(rows, rings, strict=True))
+
+
+def _whole(channels: tuple[str, ...]) -> Layout:
+    return layout_of(channels, channels)
+
+
+def _recover_each(model: Model, lost: Sequence[Lost], channels: Sequence[tuple[str, ...]]) -> list[Recovered]:
+    """Recover streams that have these channels each, those of a list together."""
+    places: dict[tuple[str, ...], list[int]] = {}
+    found: dict[int, Recovered] = {}
+    for at, (loss, names) in enumerate(zip(lost, channels, strict=True)):
+        if loss.record or loss.ring or loss.old_ring:
+            places.setdefault(names, []).append(at)
+        else:
+            found[at] = Recovered(model.stepper.fresh(1), _whole(names), np.empty(0, model.stepper.entry))
+    for names, of_list in places.items():
+        found.update(zip(of_list, recover(model.named(names), [lost[at] for at in of_list]), strict=True))
+    return [found[at] for at in range(len(lost))]

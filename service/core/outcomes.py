@@ -30,13 +30,13 @@ class Outcomes:
     Attributes:
         streams: (B,) their streams.
         entries: (B,) as their histories have them.
-        channels: (C,) what the columns of the entries belong to.
+        channels: (B,) of each what the columns of its entry belong to, (C,) names; mostly one and the same.
         replayed: they were applied before.
     """
 
     streams: Sequence[StreamKey]
     entries: Entries
-    channels: tuple[str, ...]
+    channels: Sequence[tuple[str, ...]]
     replayed: bool
 
 
@@ -80,25 +80,25 @@ def encode(encoders: Sequence[Encoder], outcomes: Outcomes) -> list[Encoded]:
     for encoder in {id(encoder): encoder for encoder in encoders}.values():
         own = [at for at, other in enumerate(encoders) if other is encoder]
         part = Outcomes(
-            [outcomes.streams[at] for at in own], outcomes.entries[own], outcomes.channels, outcomes.replayed
+            [outcomes.streams[at] for at in own],
+            outcomes.entries[own],
+            [outcomes.channels[at] for at in own],
+            outcomes.replayed,
         )
         for at, answer in zip(own, encoder.encode(part), strict=True):
             written[at] = answer
     return written
 
 
-def kept_outcomes(
-    streams: Sequence[StreamKey], kept: Entries, layout: Layout, channels: tuple[str, ...]
-) -> Iterator[Outcomes]:
+def kept_outcomes(streams: Sequence[StreamKey], kept: Entries, layout: Layout) -> Iterator[Outcomes]:
     """The outcomes of readings as their history has them, with the channels of the model that scored each.
 
     Args:
         kept: in the channels of the stream.
-        layout: of the stream.
-        channels: of the model that scores it now.
+        layout: of the streams.
     """
-    if layout.channels == channels and not np.isnan(kept["attribution"]).any():
-        yield Outcomes(streams, kept, channels, replayed=True)
+    if not np.isnan(kept["attribution"]).any():
+        yield Outcomes(streams, kept, [layout.channels] * len(kept), replayed=True)
         return
     for stream, entry in zip(streams, kept, strict=True):
         scored = np.isfinite(entry["attribution"])
@@ -106,15 +106,15 @@ def kept_outcomes(
         for name in narrow.dtype.names or ():
             narrow[name] = entry[name][scored] if entry[name].shape else entry[name]
         own = tuple(channel for channel, there in zip(layout.channels, scored.tolist(), strict=True) if there)
-        yield Outcomes([stream], narrow, own, replayed=True)
+        yield Outcomes([stream], narrow, [own], replayed=True)
 
 
 def encode_kept(
-    encoders: Sequence[Encoder], streams: Sequence[StreamKey], kept: Entries, layout: Layout, channels: tuple[str, ...]
+    encoders: Sequence[Encoder], streams: Sequence[StreamKey], kept: Entries, layout: Layout
 ) -> list[Encoded]:
     """The answers of readings that were applied before, see `kept_outcomes`."""
     answers: list[Encoded] = []
-    for outcomes in kept_outcomes(streams, kept, layout, channels):
+    for outcomes in kept_outcomes(streams, kept, layout):
         answers += encode(encoders[len(answers) : len(answers) + len(outcomes.streams)], outcomes)
     return answers
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import Detector
+from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.stream_key import StreamKey
 
 if TYPE_CHECKING:
@@ -47,16 +48,27 @@ class Model(Protocol):
     def stepper(self) -> Stepper:
         """It moves records forward with the detector."""
 
+    @property
+    def any_channels(self) -> bool:
+        """Whether the channels of a stream are those that it has sent, and not the detector's."""
+
+    def sized(self, channels: int) -> Model:
+        """The model for streams of so many channels, where it takes any; else itself."""
+
+    def named(self, channels: tuple[str, ...]) -> Stepper:
+        """A stepper whose detector has these channels, where the model takes any; else its own."""
+
 
 class Readings(msgspec.Struct, frozen=True, gc=False):
     """The N readings of a request that can be scored, in columns: lists, since most requests have one reading.
 
     Attributes:
-        model: whose channels the values are in.
+        model: whose channels the values are in; the one of no channels, where it takes any.
         streams: their streams.
         timestamps_ms: Unix time, NO_TIME where the sender gave none.
         seqs: the sender's count, NO_SEQ where there is none.
         values: of each the values in the model's order of channels, None where missing.
+        channels: of a model that takes any: of each the channels in the order of its values; None of a number alone.
     """
 
     model: Model
@@ -64,6 +76,7 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
     timestamps_ms: list[int]
     seqs: list[int]
     values: list[tuple[float | None, ...]]
+    channels: list[tuple[str, ...] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -76,10 +89,20 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
         ]
         return sorted(range(len(order)), key=order.__getitem__)
 
+    def extend(self, readings: Readings) -> None:
+        """Take in more readings of the same model, behind these."""
+        self.streams.extend(readings.streams)
+        self.timestamps_ms.extend(readings.timestamps_ms)
+        self.seqs.extend(readings.seqs)
+        self.values.extend(readings.values)
+        if self.channels is not None:
+            self.channels.extend(readings.channels or ())
+
     def rearranged(self, places: Sequence[int]) -> Readings:
         """The readings at these places, in this order."""
-        columns = (self.streams, self.timestamps_ms, self.seqs, self.values)
-        return Readings(self.model, *([column[at] for at in places] for column in columns))  # type: ignore[arg-type]
+        columns = (self.streams, self.timestamps_ms, self.seqs, self.values, self.channels)
+        ordered = (None if column is None else [column[at] for at in places] for column in columns)
+        return Readings(self.model, *ordered)  # type: ignore[arg-type]
 
 
 class Part(NamedTuple):
@@ -99,6 +122,7 @@ class Batch:
         streams, timestamps_ms, seqs: as in Readings.
         values: (N, C) float64 in the model's order of channels, NaN where missing; 0.0 instead of -0.0.
         encoders: who writes each reading's answer.
+        layouts: (N,) the layout of each reading's stream that its row is in, where the model takes any channels.
     """
 
     model: Model
@@ -107,29 +131,68 @@ class Batch:
     seqs: NDArray[np.int64]
     values: NDArray[np.float64]
     encoders: Sequence[Encoder]
+    layouts: Sequence[Layout] | None = None
 
     def __len__(self) -> int:
         return len(self.streams)
 
-    def fits(self, model: Model) -> bool:
-        """Whether another model has all channels that the readings may have."""
-        return set(self.model.detector.channels) <= set(model.detector.channels)
+    def layouts_of(self, streams: Sequence[StreamKey]) -> list[Layout] | None:
+        """The layout that this batch has the readings of each of these streams in."""
+        if self.layouts is None:
+            return None
+        of = dict(zip(self.streams, self.layouts, strict=True))
+        return [of[stream] for stream in streams]
+
+    def channels_at(self, place: int) -> tuple[str, ...]:
+        """The channels that the values of a reading are of."""
+        return self.model.detector.channels if self.layouts is None else self.layouts[place].channels
+
+    def sent_at(self, place: int) -> dict[str, float]:
+        """The values of a reading by the names of their channels, without those that are missing."""
+        named = zip(self.channels_at(place), self.values[place].tolist(), strict=True)
+        return {channel: value for channel, value in named if value == value}
+
+    def fits(self, place: int, model: Model) -> bool:
+        """Whether another model takes all channels that a reading may have."""
+        if model.any_channels:
+            return True
+        own = self.channels_at(place) if self.layouts is None else self.sent_at(place)
+        return set(own) <= set(model.detector.channels)
 
     def moved(self, places: Sequence[int], model: Model) -> Batch:
-        """The readings at these places for another model, which has to fit, in its order of channels."""
+        """The readings at these places for another model of channels of its own, which has to fit, in their order."""
         channels = model.detector.channels
         values = np.full((len(places), len(channels)), np.nan)
-        values[:, [channels.index(channel) for channel in self.model.detector.channels]] = self.values[places]
+        if self.layouts is None:
+            values[:, [channels.index(channel) for channel in self.model.detector.channels]] = self.values[places]
+        else:
+            for row, place in enumerate(places):
+                for channel, value in self.sent_at(place).items():
+                    values[row, channels.index(channel)] = value
         encoders, streams = [self.encoders[at] for at in places], [self.streams[at] for at in places]
         return Batch(model, streams, self.timestamps_ms[places], self.seqs[places], values, encoders)
 
+    def relaid(self, place: int, model: Model, layout: Layout) -> Batch:
+        """One reading for a model that takes any channels, in a layout that has all that were sent."""
+        sent = self.sent_at(place)
+        values = np.array([[sent.get(channel, np.nan) for channel in layout.channels]])
+        of_one = slice(place, place + 1)
+        return Batch(
+            model.sized(len(layout.channels)),
+            self.streams[of_one],
+            self.timestamps_ms[of_one],
+            self.seqs[of_one],
+            values,
+            self.encoders[of_one],
+            [layout],
+        )
 
-def grouped(parts: Sequence[Part]) -> list[tuple[Batch, Sequence[int]]]:
-    """The readings of parts as a batch for each model, and where the readings of each stand among all of them."""
+
+def by_model(parts: Sequence[Part]) -> list[tuple[list[Part], Sequence[int]]]:
+    """The parts of each model, and where their readings stand among all of them."""
     first = parts[0].readings.model
     if all(part.readings.model is first for part in parts):
-        batch = _joined(parts)
-        return [(batch, range(len(batch)))]
+        return [(list(parts), range(sum(part.stop - part.start for part in parts)))]
     of_model: dict[int, tuple[list[Part], list[int]]] = {}
     at = 0
     for part in parts:
@@ -138,10 +201,11 @@ def grouped(parts: Sequence[Part]) -> list[tuple[Batch, Sequence[int]]]:
         own.append(part)
         places.extend(range(at, at + size))
         at += size
-    return [(_joined(own), places) for own, places in of_model.values()]
+    return list(of_model.values())
 
 
-def _joined(parts: Sequence[Part]) -> Batch:
+def batch_of(parts: Sequence[Part]) -> Batch:
+    """The readings of parts of one model, which has channels of its own."""
     streams: list[StreamKey] = []
     times_ms: list[int] = []
     seqs: list[int] = []

@@ -161,7 +161,12 @@ def pack(records: Records, layouts: Sequence[Layout], seeds: Sequence[int]) -> l
 
 
 def unpack(
-    packed: Sequence[bytes | None], seeds: Sequence[int], dtype: np.dtype[Any], usual: Layout, model: bytes, slots: int
+    packed: Sequence[bytes | None],
+    seeds: Sequence[int],
+    dtype: np.dtype[Any],
+    usual: Layout | Sequence[Layout],
+    model: bytes,
+    slots: int,
 ) -> tuple[Records, list[Layout], dict[int, str]]:
     """Read records: (B,) of them, their layouts, and which this model cannot use, with the reason.
 
@@ -170,27 +175,27 @@ def unpack(
     `history`, which is otherwise sound.
 
     Args:
-        usual: the layout of streams that have sent this model's channels and no others.
+        usual: the layout of streams that have sent this model's channels and no others; or that of each stream.
         slots: of the history.
     """
-    size, end = dtype.itemsize, usual.encoded
-    length = size + len(end) + 4
+    size = dtype.itemsize
     begin, model_at, slots_at = _landmarks(dtype)
     written = slots.to_bytes(4, "little")
     flaws: dict[int, str] = {}
-    layouts = [usual] * len(packed)
+    layouts = [usual] * len(packed) if isinstance(usual, Layout) else list(usual)
     good: list[bytes] = []
-    for at, (p, seed) in enumerate(zip(packed, seeds, strict=True)):
+    for at, (p, seed, expected) in enumerate(zip(packed, seeds, layouts, strict=True)):
+        end = expected.encoded
         if (
             p is None
-            or len(p) != length
+            or len(p) != size + len(end) + 4
             or p[:_HEADER] != begin
             or p[model_at : model_at + 8] != model
             or p[slots_at : slots_at + 4] != written
             or p[size:-4] != end
             or zlib.crc32(p, seed) != WHOLE
         ):
-            flaw, layout = _flaw(p, seed, dtype, usual, model, written)
+            flaw, layout = _flaw(p, seed, dtype, expected, model, written)
             layouts[at] = layout
             if flaw:
                 flaws[at] = flaw

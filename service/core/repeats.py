@@ -61,7 +61,7 @@ class Repeats:
             refused = unanswered(batch, place, known, layout, record)
             if refused is None:
                 repeats.setdefault(layout, []).append((place, known))
-            elif refused.status == "late" and corrections.within_window(record, time_ms):
+            elif refused.status == "late" and corrections.within_window(record, time_ms) and row not in loaded.before:
                 answers[place] = self._corrector.take(batch, place, record)
             else:
                 answers[place] = refused
@@ -70,7 +70,7 @@ class Repeats:
             places = [place for place, _ in repeated]
             streams, encoders = [batch.streams[at] for at in places], [batch.encoders[at] for at in places]
             kept = np.concatenate([known for _, known in repeated])
-            texts = encode_kept(encoders, streams, kept, layout, batch.model.detector.channels)
+            texts = encode_kept(encoders, streams, kept, layout)
             for place, text in zip(places, texts, strict=True):
                 answers[place] = text
             await self._books.replayed(streams, kept)
@@ -80,7 +80,8 @@ class Repeats:
         """Begin a session of a stream with a reading, unless that was only overtaken by those around it."""
         stream, record = loaded.streams[row], loaded.records[row]
         (ring,) = await self._store.load_histories([stream])
-        kept = batch.model.stepper.read_history(ring, loaded.layouts[row], loaded.seeds[row])
+        layout = loaded.before.get(row, loaded.layouts[row])
+        kept = batch.model.stepper.read_history(ring, layout, loaded.seeds[row])
         if fills_a_hole(seq, kept, record):
             return False
         return await self._sessions.restart(batch.model, stream, time_ms, int(record["session"]))
@@ -97,9 +98,14 @@ class Repeats:
             for row, ring in zip(rows, rings, strict=True):
                 of_row = places[row]
                 seqs, times_ms = batch.seqs[of_row].tolist(), batch.timestamps_ms[of_row].tolist()
-                known = history.find_each(
-                    ring, loaded.layouts[row], loaded.seeds[row], seqs, times_ms, batch.values[of_row]
-                )
+                values, layout = batch.values[of_row], loaded.layouts[row]
+                if before := loaded.before.get(row):  # the history has not yet the channels that these bring
+                    known = history.find_each(
+                        ring, before, loaded.seeds[row], seqs, times_ms, values[:, : len(before.channels)]
+                    )
+                    known = [history.rearranged(entry, before, layout) for entry in known]
+                else:
+                    known = history.find_each(ring, layout, loaded.seeds[row], seqs, times_ms, values)
                 found.update(zip(of_row, known, strict=True))
 
         together = max(1, HISTORIES_BYTES // (stepper.slots * stepper.entry.itemsize))

@@ -10,15 +10,18 @@ import numpy as np
 import structlog
 
 from gatewatch.service.clock import Clock
+from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied, apply
 from gatewatch.service.core.bookkeeping import Bookkeeping
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode
-from gatewatch.service.core.readings import Batch, Model, Models, Part, grouped
+from gatewatch.service.core.readings import Batch, Model, Models, Part, batch_of, by_model
 from gatewatch.service.core.repeats import Repeats
-from gatewatch.service.core.sequencing import Round, joined, rounds_of
+from gatewatch.service.core.sequencing import Round, joined, rounds_of, without
 from gatewatch.service.core.store import Store
+from gatewatch.service.core.stream_channels import Named, StreamChannels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable, other_channels
@@ -26,6 +29,9 @@ from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+OTHER_CHANNELS: Final = object()
+"""In the place of an answer: the reading's stream has other channels than was presumed, which are known now."""
 
 SMALL_BATCH: Final = 32
 """Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
@@ -47,8 +53,10 @@ class Scorer:
         metrics: Metrics,
         clock: Clock,
         save_attempts: int,
+        stream_channels: int,
     ) -> None:
         self._models = models
+        self._channels = StreamChannels(stream_channels)
         self._store = store
         self._loader = loader
         self._repeats = repeats
@@ -73,20 +81,70 @@ class Scorer:
         Raises:
             StoreUnavailable: the store did not answer.
         """
-        with self._metrics.stage("parse"):
-            batches = grouped(parts)
         await self._takeover.claim()
-        if len(batches) == 1:
-            return await self._score(batches[0][0])
-        answers: list[Answer] = [None] * sum(len(places) for _, places in batches)
-        for batch, places in batches:
-            for place, answer in zip(places, await self._score(batch), strict=True):
+        groups = by_model(parts)
+        if len(groups) == 1:
+            return await self._score_parts(parts)
+        answers: list[Answer] = [None] * sum(len(places) for _, places in groups)
+        for own, places in groups:
+            for place, answer in zip(places, await self._score_parts(own), strict=True):
                 answers[place] = answer
         return answers
 
     async def ping(self) -> bool:
         """Whether the store answers at once."""
         return await self._store.ping()
+
+    async def _score_parts(self, parts: Sequence[Part]) -> list[Answer]:
+        """Score parts of one model."""
+        with self._metrics.stage("parse"):
+            if parts[0].readings.model.any_channels:
+                named = Named.of(parts)
+            else:
+                batch = batch_of(parts)
+                return await self._score(batch)
+        return await self._score_named(named)
+
+    async def _score_named(self, named: Named) -> list[Answer]:
+        """Score readings that name their channels: batch after batch, until no list of a stream changes any more."""
+        answers: list[Answer] = [None] * len(named.streams)
+        waiting, sure, left = list(range(len(named.streams))), set[StreamKey](), self._attempts + 2
+        while waiting:
+            with self._metrics.stage("parse"):
+                plan = self._channels.plan(named, waiting, sure)
+            before = len(waiting)
+            for place, refused in plan.refused.items():
+                answers[place] = refused
+            if plan.refused:
+                self._metrics.answered("rejected", len(plan.refused))
+            if plan.unsure:
+                await self._ask_for_channels(list(plan.unsure))
+                sure |= plan.unsure
+            waiting = plan.left
+            for batch, places in plan.batches:
+                for place, answer in zip(places, await self._score(batch), strict=True):
+                    if answer is OTHER_CHANNELS:
+                        sure.add(named.streams[place])
+                        waiting.append(place)
+                    else:
+                        answers[place] = answer
+            if not plan.unsure and len(waiting) == before:
+                left -= 1
+                if not left:
+                    streams = {named.streams[place] for place in waiting}
+                    error = Contended(f"other processes kept writing {len(streams)} streams; send the readings again")
+                    for place in waiting:
+                        answers[place] = error
+                    break
+            waiting.sort()
+        return answers
+
+    async def _ask_for_channels(self, streams: list[StreamKey]) -> None:
+        """Learn the lists of streams from their records."""
+        packed, seeds = await self._store.load(streams), self._store.seeds(streams)
+        for stream, record, seed in zip(streams, packed, seeds, strict=True):
+            part = state.stream_part(record or b"", seed)
+            self._channels.learn(stream, layout_of(part[1].channels, part[1].channels) if part else None)
 
     async def _score(self, batch: Batch) -> list[Answer]:
         answers: list[Answer] = [None] * len(batch)
@@ -109,7 +167,11 @@ class Scorer:
             self._loader.over(batch.streams)
         if moved:
             for model, places in (await self._by_model(batch, sorted(moved), answers)).values():
-                for place, answer in zip(places, await self._score(batch.moved(places, model)), strict=True):
+                if model.any_channels:
+                    scored = await self._score_named(Named.moved(batch, places, model))
+                else:
+                    scored = await self._score(batch.moved(places, model))
+                for place, answer in zip(places, scored, strict=True):
                     answers[place] = answer
         return answers
 
@@ -126,7 +188,7 @@ class Scorer:
             except StoreUnavailable as error:
                 answers[place] = error
                 continue
-            if not batch.fits(model):
+            if not batch.fits(place, model):
                 answers[place] = other_channels(stream)
             else:
                 groups.setdefault(id(model), (model, []))[1].append(place)
@@ -145,13 +207,17 @@ class Scorer:
             streams, rounds = rounds_of(batch, waiting)
             began, load = self._clock.monotonic(), self._metrics.stage("load")
             async with self._store.begin(streams, cached=not self._backoff.shares(streams)) as work:
-                loaded = await self._loader.load(batch.model, streams, work.packed, sound=work.from_cache)
+                loaded = await self._loader.load(
+                    batch.model, streams, work.packed, work.from_cache, batch.layouts_of(streams)
+                )
                 if loaded.moved:
                     load.done()
                     if await work.confirmed(False):
                         moved.update(place for place in waiting if batch.streams[place] in loaded.moved)
                         waiting = [place for place in waiting if place not in moved]
                     continue
+                if batch.layouts is not None:
+                    waiting, rounds = self._elsewhere(waiting, rounds, loaded, answers)
                 await self._loader.admit(loaded)
                 self._backoff.loaded(streams, loaded.fences, began)
                 load.done()
@@ -167,8 +233,7 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        channels = batch.model.detector.channels
-                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, channels)
+                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, loaded.layouts)
                         applied.writes.incidents = await self._incidents.writes(batch.model, loaded, applied)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
@@ -185,6 +250,8 @@ class Scorer:
                 self._books.unsure(applied, loaded.streams, lost)
             self._books.count(batch, applied, loaded, lost)
             await self._loader.saved(loaded, set(written) - lost)
+            if batch.layouts is not None:
+                self._learn(loaded, set(written) - lost)
             if seen := [(place, row) for place, row in applied.seen if loaded.streams[row] not in lost]:
                 later |= await self._repeats.answer(answers, taken, seen, loaded)
             for place, first in into.items():
@@ -209,6 +276,30 @@ class Scorer:
                     left, lost = self._attempts, set()
             waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
 
+    def _elsewhere(
+        self, waiting: Sequence[int], rounds: list[Round], loaded: LoadedBatch, answers: list[Answer]
+    ) -> tuple[Sequence[int], list[Round]]:
+        """What is left of a batch without streams that have other channels than was presumed, which are learned."""
+        for row in [row for row in loaded.new if self._channels.knows(loaded.streams[row])]:
+            loaded.others[row] = None
+            loaded.new.remove(row)
+        if not loaded.others:
+            return waiting, rounds
+        for row, layout in loaded.others.items():
+            self._channels.learn(loaded.streams[row], layout)
+        rounds, places = without(rounds, set(loaded.others))
+        for place in places:
+            answers[place] = OTHER_CHANNELS
+        elsewhere = set(places)
+        return [place for place in waiting if place not in elsewhere], rounds
+
+    def _learn(self, loaded: LoadedBatch, saved: set[StreamKey]) -> None:
+        """Note the lists of streams as their records have them."""
+        unsaved = loaded.before.keys() | loaded.others.keys() | set(loaded.new)
+        for row, (stream, layout) in enumerate(zip(loaded.streams, loaded.layouts, strict=True)):
+            if stream in saved or row not in unsaved:
+                self._channels.learn(stream, layout)
+
     async def _apply(self, batch: Batch, rounds: list[Round], loaded: LoadedBatch) -> Applied:
         arguments: tuple[Any, ...] = batch, rounds, loaded, self._clock.unix_ms(), self._loader.refusal
         applied = apply(*arguments) if len(batch) <= SMALL_BATCH else await asyncio.to_thread(apply, *arguments)
@@ -224,7 +315,11 @@ def _answer_applied(answers: list[Answer], batch: Batch, applied: Applied, loade
     for round_, entries in applied.rounds:
         streams = [loaded.streams[row] for row in round_.rows.tolist()]
         places = round_.places.tolist()
-        outcomes = Outcomes(streams, entries, batch.model.detector.channels, replayed=False)
+        if batch.layouts is None:
+            channels = [batch.model.detector.channels] * len(places)
+        else:
+            channels = [batch.layouts[place].channels for place in places]
+        outcomes = Outcomes(streams, entries, channels, replayed=False)
         encoders = [batch.encoders[place] for place in places]
         for place, answer in zip(places, encode(encoders, outcomes), strict=True):
             answers[place] = answer

@@ -58,8 +58,18 @@ def rounds_of(batch: Batch, places: Sequence[int]) -> tuple[list[StreamKey], lis
         by_stream.setdefault(batch.streams[place], []).append(place)
     for queue in by_stream.values():
         if len(queue) > 1:
-            queue.sort(key=lambda place: _order(int(batch.seqs[place]), int(batch.timestamps_ms[place])))
+            queue.sort(key=lambda place: order_of(int(batch.seqs[place]), int(batch.timestamps_ms[place])))
     return list(by_stream), _in_rounds(list(by_stream.values()))
+
+
+def without(rounds: Sequence[Round], rows: set[int]) -> tuple[list[Round], list[int]]:
+    """Rounds without the readings of some streams, and the places of those."""
+    kept, places = [], list[int]()
+    for round_ in rounds:
+        out = np.isin(round_.rows, list(rows))
+        places += round_.places[out].tolist()
+        kept.append(Round(round_.rows[~out], round_.places[~out]))
+    return kept, places
 
 
 def _in_rounds(queues: Sequence[Sequence[int]]) -> list[Round]:
@@ -70,7 +80,7 @@ def _in_rounds(queues: Sequence[Sequence[int]]) -> list[Round]:
     return rounds
 
 
-def _order(seq: int, timestamp_ms: int) -> tuple[int, int]:
+def order_of(seq: int, timestamp_ms: int) -> tuple[int, int]:
     """By seq, or else by timestamp; readings without either last, as they came."""
     if seq != NO_SEQ:
         return 0, seq

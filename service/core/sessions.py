@@ -42,7 +42,7 @@ class Sessions:
         """
         for _ in range(self._attempts):
             async with self._store.begin([stream]) as work:
-                loaded = await self._loader.load(model, [stream], work.packed)
+                sized, loaded = await self._loader.load_one(model, stream, work.packed[0])
                 if loaded.moved:
                     model = await self._models.of(stream)
                     continue
@@ -60,7 +60,7 @@ class Sessions:
                     record["session"] += 1
                     record["last_seq"] = NO_SEQ
                     record["session_ms"] = record["newest_ms"] + 1 if time_ms is None else time_ms
-                await work.send(whole(model, loaded, self._clock.unix_ms()))
+                await work.send(whole(sized, loaded, self._clock.unix_ms()))
                 if (await work.saved())[0]:
                     self._metrics.sequence_restarted()
                     log.warning("sender counts anew", stream=stream.name, last_seq=count, asked=time_ms is None)

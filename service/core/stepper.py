@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
-from gatewatch.service.core.chain import Chain
+from gatewatch.service.core.chain import Chain, tags_of
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype, layout_of
 from gatewatch.service.core.records import Records
@@ -40,9 +40,19 @@ class Stepper:
         return state.fresh(self.record, self.detector.initial(streams), self.detector.digest, self.slots)
 
     def step(
-        self, heads: Records, seqs: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]
+        self,
+        heads: Records,
+        seqs: NDArray[np.int64],
+        times_ms: NDArray[np.int64],
+        values: NDArray[np.float64],
+        layouts: Sequence[Layout] | None = None,
     ) -> Entries:
-        """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories."""
+        """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories.
+
+        Args:
+            layouts: (R,) of the streams, where their channels are not the detector's; see serving/any_channels.py.
+        """
+        chains = (self.chain,) if layouts is None else _chains(layouts)
         was_open = self.detector.is_open(heads["detector"])
         step = self.detector.advance(values, times_ms, heads["detector"])
         entries = np.empty(len(heads), self.entry)
@@ -50,7 +60,7 @@ class Stepper:
         entries["timestamp_ms"] = times_ms
         entries["seq"] = seqs
         entries["session"] = heads["session"]
-        entries["tag"] = self.chain.tags(heads["tag"], seqs, times_ms, values)
+        entries["tag"] = tags_of(chains, heads["tag"], seqs, times_ms, values)
         entries["model"] = self._model
         entries["score"] = step.score
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
@@ -74,12 +84,15 @@ class Stepper:
         heads["status"] = entries["status"]
         return entries
 
-    def replay(self, records: Records, readings: Sequence[Entries]) -> list[Entries]:
+    def replay(
+        self, records: Records, readings: Sequence[Entries], layouts: Sequence[Layout] | None = None
+    ) -> list[Entries]:
         """Feed each of B streams its readings, in their order and in rounds; returns the new entries of each.
 
         Args:
             records: (B,) moved forward.
             readings: of each stream, any number.
+            layouts: (B,) as in `step`.
         """
         lengths = np.array([len(of_stream) for of_stream in readings])
         given = np.zeros((max(lengths, default=0), len(lengths)), self.entry)
@@ -92,7 +105,13 @@ class Stepper:
             began = heads["session"] != one["session"]
             heads["session_ms"] = np.where(began, one["timestamp_ms"], heads["session_ms"])
             heads["session"] = one["session"]
-            entries[at, rows] = self.step(heads, one["seq"], one["timestamp_ms"], one["values"])
+            entries[at, rows] = self.step(
+                heads,
+                one["seq"],
+                one["timestamp_ms"],
+                one["values"],
+                None if layouts is None else [layouts[row] for row in rows.tolist()],
+            )
             records[rows] = heads
         entries["single"] = given["single"]
         return [entries[:length, row] for row, length in enumerate(lengths.tolist())]
@@ -134,6 +153,8 @@ class Stepper:
         """
         if all(layout is self.usual for layout in layouts):
             return self._placed(self.usual, seeds, rows, entries)
+        if all(layout.whole for layout in layouts):
+            return self._placed_each(layouts, seeds, rows, entries)
         slots: Slots = []
         for at, (layout, seed, row) in enumerate(zip(layouts, seeds, rows, strict=True)):
             slots += self._placed(layout, (seed,), (row,), history.spread(entries[at : at + 1], layout))
@@ -156,3 +177,18 @@ class Stepper:
         offsets = kept["n"] % np.uint64(self.slots) * np.uint64(kept.dtype.itemsize) + len(layout.ring_header)
         packed = history.pack_entries(kept, map(layout.slot_seed, seeds))
         return list(zip(rows, offsets.tolist(), packed, strict=False))
+
+    def _placed_each(
+        self, layouts: Sequence[Layout], seeds: Sequence[int], rows: Sequence[int], kept: Entries
+    ) -> Slots:
+        """`_placed` of entries of several streams, each in the layout of its own, which has all of the channels."""
+        headers = np.array([len(layout.ring_header) for layout in layouts], np.uint64)
+        offsets = kept["n"] % np.uint64(self.slots) * np.uint64(kept.dtype.itemsize) + headers
+        slot_seeds = [layout.slot_seed(seed) for layout, seed in zip(layouts, seeds, strict=True)]
+        return list(zip(rows, offsets.tolist(), history.pack_entries(kept, slot_seeds), strict=True))
+
+
+def _chains(layouts: Sequence[Layout]) -> list[Chain]:
+    """Of each stream, or the one of all."""
+    first = layouts[0]
+    return [first.chain] if all(layout is first for layout in layouts) else [layout.chain for layout in layouts]

@@ -120,13 +120,10 @@ def by_model(parts: Sequence[Decoded | Mixed]) -> list[Part]:
         of_models = part.parts if isinstance(part, Mixed) else [Part(part, list(range(len(part))))]
         for decoded, places in of_models:
             readings = decoded.readings
-            whole = groups.setdefault(
-                id(readings.model), Part(Decoded(Readings(readings.model, [], [], [], []), {}), [])
-            )
-            whole.decoded.readings.streams.extend(readings.streams)
-            whole.decoded.readings.timestamps_ms.extend(readings.timestamps_ms)
-            whole.decoded.readings.seqs.extend(readings.seqs)
-            whole.decoded.readings.values.extend(readings.values)
+            if (whole := groups.get(id(readings.model))) is None:
+                begun = Readings(readings.model, [], [], [], [], None if readings.channels is None else [])
+                whole = groups[id(readings.model)] = Part(Decoded(begun, {}), [])
+            whole.decoded.readings.extend(readings)
             whole.decoded.refused.update({len(whole.places) + at: why for at, why in decoded.refused.items()})
             whole.places.extend(items + place for place in places)
         items += len(part)

@@ -76,8 +76,8 @@ def lenient_json(body: bytes) -> Any:
         raise BadRequest(f"the body is not JSON: {error}") from None
 
 
-def problem_of(content: Any, channels: tuple[str, ...]) -> str | None:
-    """What is wrong with one decoded item, or None if it is a reading."""
+def problem_of(content: Any, channels: tuple[str, ...] | None) -> str | None:
+    """What is wrong with one decoded item, or None if it is a reading; `channels`: that it may have, None for any."""
     if not isinstance(content, dict):
         return f"a reading is an object; this is {kind(content)}"
     if "values" not in content:
@@ -112,13 +112,13 @@ def _field_problem(name: str, value: Any, types: tuple[type, ...], expected: str
     return None
 
 
-def _values_problem(values: Any, channels: tuple[str, ...]) -> str | None:
+def _values_problem(values: Any, channels: tuple[str, ...] | None) -> str | None:
     if values is None:
         return "values is null; expected an object of channels, or a number"
     named = values.items() if isinstance(values, dict) else [("", values)]
     for channel, value in named:
         name = f"values.{clip(channel)}" if channel else "values"
-        if isinstance(values, dict) and channel not in channels:
+        if isinstance(values, dict) and channels is not None and channel not in channels:
             return f"{name} is not a channel of this model; expected {listed(channels)}"
         types = (int, float, type(None)) if channel else (int, float)
         problem = _field_problem(name, value, types, "a number or null")

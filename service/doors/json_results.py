@@ -51,13 +51,16 @@ class Result(msgspec.Struct):
 
 _encoder = msgspec.json.Encoder()
 
+TEXTS_KEPT: Final = 2048
+"""Lists of channels; an answer to readings of another one takes some microseconds more."""
+
 
 class JsonEncoder:
     """Writes each answer once, for all doors whose results are JSON."""
 
     def encode(self, outcomes: Outcomes) -> list[str]:
         """The answers of readings that were applied."""
-        return _texts_of(outcomes.channels).write(outcomes.streams, outcomes.entries, outcomes.replayed)
+        return _write(outcomes.streams, outcomes.entries, outcomes.channels, outcomes.replayed)
 
     def refusal(self, refused: Refused) -> str:
         """The answer to one that was not."""
@@ -65,62 +68,64 @@ class JsonEncoder:
         return _encoder.encode(result).decode()
 
 
-class _Texts:
-    """Writes answers of readings of some channels, from their entries in the history."""
-
-    def __init__(self, channels: Sequence[str]) -> None:
-        names = [_encoder.encode(channel).decode() for channel in channels]
-        pieces = ['{"stream":"', '","timestamp":"', '","seq":', ',"status":"', '","score":', ',"expected":{']
-        pieces[-1] += f"{names[0]}:["
-        pieces += [f"],{name}:[" for name in names[1:]]
-        pieces.append(f']}},"attribution":{{{names[0]}:')
-        pieces += [f",{name}:" for name in names[1:]]
-        pieces += ['},"reason":', ',"model":"', '","replayed":', ',"corrected":', ',"error":null}']
-        self._pieces: list[str] = [""] * (2 * len(pieces) - 1)
-        self._pieces[::2] = pieces
-
-    def write(self, streams: Sequence[StreamKey], entries: Entries, replayed: bool) -> list[str]:
-        """The answers of B applied readings of these channels.
-
-        Numbers are the shortest decimals that mean the same float32, or float64 where an expectation needs it. The
-        score is written as the float64 that equals it, as `gatewatch scan` does.
-        """
-        if not len(entries):
-            return []
-        texts, pieces, times = [], self._pieces.copy(), _Times()
-        again = "true" if replayed else "false"
-        for stream, moment, seq, status, score, bands, shares, reason, model in zip(
-            streams,
-            entries["timestamp_ms"].tolist(),
-            entries["seq"].tolist(),
-            entries["status"].tolist(),
-            _numbers(entries["score"].astype(np.float64))[1:-1].split(","),
-            _bands(entries["mid"], entries["half"]),
-            _numbers(entries["attribution"])[2:-2].split("],["),
-            entries["reason"].tolist(),
-            _names(entries["model"]),
-            strict=True,
-        ):
-            pieces[1::2] = (
-                stream.name,
-                times[moment],
-                "null" if seq < 0 else str(seq),
-                STATUSES[status & STATUS_BITS],
-                score,
-                *bands.split("],["),
-                *shares.split(","),
-                f'"{REASONS[reason]}"' if status & STATUS_BITS == ANOMALOUS else "null",
-                model,
-                again,
-                "true" if status & CORRECTED else "false",
-            )
-            texts.append("".join(pieces))
-        return texts
+@lru_cache(TEXTS_KEPT)
+def _pieces(channels: tuple[str, ...]) -> list[str]:
+    """What stands in every answer to readings of these channels, with a gap after each piece but the last."""
+    names = [_encoder.encode(channel).decode() for channel in channels]
+    pieces = ['{"stream":"', '","timestamp":"', '","seq":', ',"status":"', '","score":', ',"expected":{']
+    pieces[-1] += f"{names[0]}:["
+    pieces += [f"],{name}:[" for name in names[1:]]
+    pieces.append(f']}},"attribution":{{{names[0]}:')
+    pieces += [f",{name}:" for name in names[1:]]
+    pieces += ['},"reason":', ',"model":"', '","replayed":', ',"corrected":', ',"error":null}']
+    gaps: list[str] = [""] * (2 * len(pieces) - 1)
+    gaps[::2] = pieces
+    return gaps
 
 
-@lru_cache(256)
-def _texts_of(channels: tuple[str, ...]) -> _Texts:
-    return _Texts(channels)
+def _write(
+    streams: Sequence[StreamKey], entries: Entries, channels: Sequence[tuple[str, ...]], replayed: bool
+) -> list[str]:
+    """The answers of B applied readings, all with as many channels.
+
+    Numbers are the shortest decimals that mean the same float32, or float64 where an expectation needs it. The
+    score is written as the float64 that equals it, as `gatewatch scan` does.
+    """
+    if not len(entries):
+        return []
+    texts, times = [], _Times()
+    named, pieces = channels[0], _pieces(channels[0]).copy()
+    again = "true" if replayed else "false"
+    for stream, names, moment, seq, status, score, bands, shares, reason, model in zip(
+        streams,
+        channels,
+        entries["timestamp_ms"].tolist(),
+        entries["seq"].tolist(),
+        entries["status"].tolist(),
+        _numbers(entries["score"].astype(np.float64))[1:-1].split(","),
+        _bands(entries["mid"], entries["half"]),
+        _numbers(entries["attribution"])[2:-2].split("],["),
+        entries["reason"].tolist(),
+        _names(entries["model"]),
+        strict=True,
+    ):
+        if names is not named:
+            named, pieces = names, _pieces(names).copy()
+        pieces[1::2] = (
+            stream.name,
+            times[moment],
+            "null" if seq < 0 else str(seq),
+            STATUSES[status & STATUS_BITS],
+            score,
+            *bands.split("],["),
+            *shares.split(","),
+            f'"{REASONS[reason]}"' if status & STATUS_BITS == ANOMALOUS else "null",
+            model,
+            again,
+            "true" if status & CORRECTED else "false",
+        )
+        texts.append("".join(pieces))
+    return texts
 
 
 FINE: Final = 2.0**-12

@@ -80,7 +80,7 @@ class ReadingDecoder:
 
     def __init__(self, channels: tuple[str, ...], future_ms: int, most: int) -> None:
         """`future_ms`: how far ahead a timestamp may be. `most`: readings allowed in a request."""
-        self._channels = channels
+        self._channels: tuple[str, ...] | None = channels
         self._future_ms = future_ms
         self.most = most
         names = [f"c{at}" for at in range(len(channels))]
@@ -204,6 +204,7 @@ class ReadingDecoder:
         streams: list[StreamKey] = []
         moments: list[int] = []
         seqs: list[int] = []
+        names: list[tuple[str, ...] | None] = []
         rows: list[tuple[float | None, ...]] = []
         for place, reading in enumerate(items):
             if type(reading) is Refused:
@@ -211,8 +212,7 @@ class ReadingDecoder:
                 continue
             key, moment, values = context.names.key(reading.stream), reading.timestamp, reading.values
             moment_ms = NO_TIME if moment is None else unix_ms(moment)
-            single = type(values) is float
-            values = (values,) if single else astuple(values)
+            row = self._row(values)
             if key is None:
                 error: str | None = (
                     f"stream is {show(reading.stream)}; expected 1 to 128 letters, digits, '.', '_' or '-', "
@@ -222,18 +222,17 @@ class ReadingDecoder:
                 error = moment_ms
             elif moment_ms > context.now_ms + self._future_ms:  # type: ignore[operator]
                 error = too_far(moment, moment_ms, context.now_ms, self._future_ms)
-            elif single and len(self._channels) != 1:
-                expected = f"{len(self._channels)} channels: {listed(self._channels)}"
-                error = f"values is one number; this model has {expected}"
             else:
-                error = None
-            if error is not None or key is None:
+                error = row if isinstance(row, str) else None
+            if error is not None or key is None or isinstance(row, str):
                 shown = None if moment is None else str(moment)
                 refused[place] = rejected(reading.stream, shown, reading.seq, str(error))
                 continue
-            for at, value in enumerate(values):
+            channels, sent = row
+            for at, value in enumerate(sent):
                 if value is not None and not -LARGEST_VALUE <= value <= LARGEST_VALUE:
-                    error = f"values.{clip(self._channels[at])} is {value:g}, {TOO_LARGE}"
+                    name = "" if channels is None else f".{clip(channels[at])}"
+                    error = f"values{name} is {value:g}, {TOO_LARGE}"
                     refused[place] = rejected(reading.stream, None, reading.seq, error)
                     break
             if error is not None:
@@ -241,8 +240,19 @@ class ReadingDecoder:
             streams.append(key)
             moments.append(moment_ms)  # type: ignore[arg-type]
             seqs.append(NO_SEQ if reading.seq is None else reading.seq)
-            rows.append(values)
-        return Decoded(Readings(context.model, streams, moments, seqs, rows), refused)
+            rows.append(sent)
+            names.append(channels)
+        column = names if self._channels is None else None
+        return Decoded(Readings(context.model, streams, moments, seqs, rows, column), refused)
+
+    def _row(self, values: Any) -> tuple[tuple[str, ...] | None, tuple[float | None, ...]] | str:
+        """The channels and the values of a reading, or why it has none."""
+        channels = self._channels or ()
+        if type(values) is not float:
+            return channels, astuple(values)
+        if len(channels) != 1:
+            return f"values is one number; this model has {len(channels)} channels: {listed(channels)}"
+        return channels, (values,)
 
 
 def _of_stream(item: DecodedReading, stream: str) -> DecodedReading:

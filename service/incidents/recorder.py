@@ -8,6 +8,7 @@ import numpy as np
 
 from gatewatch.service.core.applying import Applied
 from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model
 from gatewatch.service.core.records import ALERT
@@ -42,25 +43,23 @@ class Recorder:
         for row, latest in zip(every, kept, strict=True):
             stream, of_row = loaded.streams[row], entries[rows == row]
             writes += _changes(
-                row_of[stream], latest, stream, of_row, model.detector.channels, bool(was_open[row]),
+                row_of[stream], latest, stream, of_row, loaded.layouts[row].model, bool(was_open[row]),
                 histories.get(row, ()),
             )  # fmt: skip
         return writes
 
-    async def corrected(
-        self, begun: Sequence[tuple[int, StreamKey, Entries]], channels: Sequence[str]
-    ) -> list[IncidentWrite]:
+    async def corrected(self, begun: Sequence[tuple[int, StreamKey, Layout, Entries]]) -> list[IncidentWrite]:
         """What corrections make of incidents: those that begin with a reading that was scored anew.
 
         Args:
-            begun: of such a stream its row in Writes, its key, and its entries from that reading on.
+            begun: of such a stream its row in Writes, its key, its layout, and its entries from that reading on.
         """
         if not begun:
             return []
-        kept = await self._store.latest_incidents([stream for _, stream, _ in begun])
+        kept = await self._store.latest_incidents([stream for _, stream, _, _ in begun])
         writes: list[IncidentWrite] = []
-        for (row, stream, entries), latest in zip(begun, kept, strict=True):
-            writes += _changes(row, latest, stream, entries, channels, was_open=False)
+        for (row, stream, layout, entries), latest in zip(begun, kept, strict=True):
+            writes += _changes(row, latest, stream, entries, layout.model, was_open=False)
         return writes
 
     async def _histories(self, model: Model, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, list[Scored]]:
@@ -70,7 +69,9 @@ class Recorder:
         rings = await self._store.load_histories([loaded.streams[row] for row in rows])
         found = {}
         for row, ring in zip(rows, rings, strict=True):
-            kept = model.stepper.read_history(ring, loaded.layouts[row], loaded.seeds[row])
+            kept = loaded.recovered.get(row)  # what is in Redis may have other channels, or be of an earlier version
+            if kept is None:
+                kept = model.stepper.read_history(ring, loaded.layouts[row], loaded.seeds[row])
             columns = (kept["n"].tolist(), kept["timestamp_ms"].tolist(), kept["score"].tolist())
             found[row] = [Scored(*one) for one in zip(*columns, strict=True)]
         return found

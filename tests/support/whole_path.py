@@ -26,12 +26,12 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    artefact: Path, data: Path, *options: str, **environment: str
+    artefact: Path | None, data: Path, *options: str, **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = int(environment.get("GATEWATCH_PORT") or free_port())
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
     kept |= {
-        "GATEWATCH_MODEL": str(artefact),
+        **({} if artefact is None else {"GATEWATCH_MODEL": str(artefact)}),
         "GATEWATCH_DATA_DIR": str(data),
         "GATEWATCH_PORT": str(port),
         **environment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,7 @@ def load_detector(
     channels: Sequence[str] = (),
     alerts_per_week: float | None = None,
     trust: Signed | None = None,
+    unnamed: bool = False,
 ) -> Scanner:
     """Load and verify the artefact in `folder`, trained or general.
 
@@ -91,13 +93,14 @@ def load_detector(
         channels: what the general model is to watch; of a trained model, its own or none.
         alerts_per_week: of the general model.
         trust: who must have signed it; None where nobody need.
+        unnamed: the general model may be without channels; `GeneralDetector.watching` gives it some.
 
     Raises:
         ArtefactError: the artefact cannot be used, or `channels` are not what it needs.
     """
     artefact = load_artefact(folder, trust)
     if isinstance(artefact.manifest, GeneralManifest):
-        if not channels:
+        if not channels and not unnamed:
             raise ArtefactError(
                 f"{folder} is the general model, which has no channels of its own: name those it is to watch"
             )
@@ -176,6 +179,14 @@ class GeneralDetector:
     ) -> Step:
         """`advance`: it makes its own forecasts."""
         return self.advance(values, timestamps_ms, states)
+
+    def watching(self, channels: Sequence[str]) -> GeneralDetector:
+        """The same model for other channels; the network is shared."""
+        other = copy.copy(self)
+        other.channels = tuple(channels)
+        other.state_dtype = self.dtype_of(len(other.channels))
+        other.state_dtype_1 = general_dtype_1(len(other.channels), self._tensors)
+        return other
 
     def dtype_of(self, channels: int) -> np.dtype[Any]:
         """The dtype of states of streams with so many channels."""

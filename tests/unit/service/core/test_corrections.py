@@ -323,9 +323,9 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     replay = Stepper.replay
 
-    def counted(stepper: Stepper, records: Records, readings: Sequence[Entries]) -> list[Entries]:
+    def counted(stepper: Stepper, records: Records, readings: Sequence[Entries], *layouts: Any) -> list[Entries]:
         counts.extend(map(len, readings))
-        return replay(stepper, records, readings)
+        return replay(stepper, records, readings, *layouts)
 
     monkeypatch.setattr(Stepper, "replay", counted)
     return counts
@@ -412,10 +412,10 @@ def test_other_streams_are_scored_while_a_correction_is_under_way(
     begun, go_on = threading.Event(), threading.Event()
     replay = Stepper.replay
 
-    def held(stepper: Stepper, records: Records, given: Sequence[Entries]) -> list[Entries]:
+    def held(stepper: Stepper, records: Records, given: Sequence[Entries], *layouts: Any) -> list[Entries]:
         begun.set()
         assert go_on.wait(20)
-        return replay(stepper, records, given)
+        return replay(stepper, records, given, *layouts)
 
     monkeypatch.setattr(Stepper, "replay", held)
     with ThreadPoolExecutor(1) as threads:

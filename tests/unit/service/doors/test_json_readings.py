@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gatewatch.service.core.outcomes import Refused, format_time
-from gatewatch.service.core.readings import Readings, grouped
+from gatewatch.service.core.readings import Readings, batch_of
 from gatewatch.service.doors.json_door import ARRAY, OBJECT
 from gatewatch.service.doors.json_results import JsonEncoder
 from gatewatch.service.doors.ndjson_door import LINES
@@ -100,7 +100,7 @@ def test_values_come_in_the_models_order_with_gaps_as_nan() -> None:
     assert isinstance(reading, Readings)
     assert reading.values == [(None, 2.0)]
     assert (reading.seqs, reading.timestamps_ms) == ([3], [1250])
-    ((batch, _),) = grouped(parts_of(reading))
+    batch = batch_of(parts_of(reading))
     np.testing.assert_array_equal(batch.values, [[np.nan, 2]])
 
 
@@ -108,7 +108,7 @@ def test_minus_zero_is_zero_and_denormals_stay_finite() -> None:
     minus, plus = checked('[{"stream": "a", "values": {"flow": -0.0}}, {"stream": "a", "values": {"flow": 0}}]')
     assert isinstance(minus, Readings)
     assert isinstance(plus, Readings)
-    written = [grouped(parts_of(one))[0][0].values.tobytes() for one in (minus, plus)]
+    written = [batch_of(parts_of(one)).values.tobytes() for one in (minus, plus)]
     assert written[0] == written[1]
     (tiny,) = checked('[{"stream": "a", "values": {"flow": 1e-310}}]')
     assert isinstance(tiny, Readings)

@@ -1,0 +1,255 @@
+"""Streams of any channels beside what else there is: incidents and their names, trained models by rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+from structlog.testing import capture_logs
+
+from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.detectors.canary import verify
+from gatewatch.service.app import create_app
+from gatewatch.service.settings import Settings
+from tests.support.samples import PATIENT_MS, make_artefact, post, readings
+
+BEGIN = 1_700_000_000.0
+CALM, FAULT, AFTER = 120, 5, 40
+LISTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "pump": (("flow", "pressure"), "pressure"),
+    "fan": (("rpm", "noise"), "noise"),
+    "compressor": (("pressure", "flow", "vibration"), "vibration"),
+    "meter": (("pressure", "flow"), "flow"),
+    "lamp": (("light",), "light"),
+}
+"""Streams of several lists, some as long as others, and the channel that has a fault: never the first of several."""
+
+Make = Callable[..., Settings]
+
+
+@pytest.fixture
+def any_channels(redis_url: str, tenant: str) -> Make:
+    def of(**chosen: Any) -> Settings:
+        return Settings(redis_url=redis_url, tenant=tenant, store_timeout_ms=PATIENT_MS, **chosen)
+
+    return of
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """`pumps`, of pressure and flow; and the general model."""
+    repository = Repository(str(tmp_path / "models"), verify)
+    repository.add("pumps", make_artefact(tmp_path / "pumps", seed=1), "ann")
+    repository.add("anything", model_folder("general"), "ann")
+    for name in ("pumps", "anything"):
+        repository.promote(name, "1", "ann")
+    return repository
+
+
+PUMPS = {"rules": [{"pattern": "pump-*", "model": "pumps"}]}
+
+
+def strange(stream: str, channels: tuple[str, ...], faulty: str, seed: int) -> list[dict[str, Any]]:
+    """A stream's readings, whose one channel is strange for a while."""
+    draw = np.random.default_rng(seed)
+    values = 50 + draw.normal(0, 1, (CALM + FAULT + AFTER, len(channels)))
+    values[CALM : CALM + FAULT, channels.index(faulty)] += 40
+    return [
+        {"stream": stream, "timestamp": BEGIN + at, "seq": at, "values": dict(zip(channels, row, strict=True))}
+        for at, row in enumerate(values.tolist())
+    ]
+
+
+def in_turn(streams: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [reading for beside in zip(*streams, strict=True) for reading in beside]
+
+
+def scored(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    assert {result["status"] for result in results} <= {"warming_up", "normal", "anomalous"}, results
+    return results
+
+
+def test_incidents_alerts_logs_and_series_name_the_channels_of_each_stream(any_channels: Make) -> None:
+    with TestClient(create_app(any_channels(channel_series=("pump", "fan", "compressor")))) as client:
+        sent = [strange(name, *of, seed) for seed, (name, of) in enumerate(LISTS.items())]
+        with capture_logs() as logged:
+            post(client, in_turn([of_stream[: CALM + FAULT] for of_stream in sent]))
+            text = client.get("/metrics").text
+            post(client, in_turn([of_stream[CALM + FAULT :] for of_stream in sent]))
+        for name, (channels, faulty) in LISTS.items():
+            (one,) = client.get("/v1/incidents", params={"stream": name}).json()["incidents"]
+            worst = one["channels"][0]
+            assert (worst["channel"], worst["direction"]) == (faulty, "above"), name
+            assert worst["actual"] > 80
+            assert {share["channel"] for share in one["channels"]} <= set(channels)
+            whole = client.get(f"/v1/incidents/{one['id']}").json()
+            assert all(list(reading["values"]) == list(channels) for reading in whole["readings"])
+            lines = [line for line in logged if line["event"].startswith("anomaly") and line["stream"] == name]
+            assert lines[0]["event"] == "anomaly opened"
+            assert {line["channel"] for line in lines} == {faulty}
+            of_open = [line for line in text.splitlines() if "open_anomaly" in line and f'stream="{name}"' in line]
+            assert of_open
+            assert all(f'channel="{faulty}"' in line for line in of_open)
+            history = client.get(f"/v1/streams/{name}/history").json()
+            assert all(list(reading["values"]) == list(channels) for reading in history)
+        for name in ("pump", "fan", "compressor"):
+            values = [line for line in text.splitlines() if "channel_value{" in line and f'stream="{name}"' in line]
+            channels = LISTS[name][0]
+            assert len(values) == len(channels)
+            assert all(any(f'channel="{channel}"' in line for line in values) for channel in channels)
+
+
+def test_an_incident_of_a_channel_that_joined_later_has_its_name_and_its_onset(any_channels: Make) -> None:
+    with TestClient(create_app(any_channels())) as client:
+        sent = strange("s", ("a", "b", "c"), "b", 3)
+        for reading in sent[:20]:
+            del reading["values"]["b"]  # joins behind c
+        post(client, sent[: CALM + 1])
+        fresh = {**sent[CALM + 1], "values": {**sent[CALM + 1]["values"], "d": 5.0}}
+        post(client, [fresh])  # grows within the incident
+        post(client, sent[CALM + 2 :])
+        (one,) = client.get("/v1/incidents").json()["incidents"]
+        assert (one["channels"][0]["channel"], one["channels"][0]["direction"]) == ("b", "above")
+        assert one["anomalous"] >= 2
+        assert list(client.get("/v1/streams/s/history").json()[-1]["values"]) == ["a", "c", "b", "d"]
+
+
+def test_a_reading_that_brings_a_channel_and_an_incident_has_the_onset_of_the_readings_before_it(
+    any_channels: Make,
+) -> None:
+    with TestClient(create_app(any_channels())) as client:
+        onsets = []
+        for name in ("plain", "grows"):
+            sent = strange(name, ("a", "b"), "b", 3)
+            sent[CALM - 1]["values"]["b"] = 58.0  # on its way to the alarm
+            if name == "grows":
+                sent[CALM]["values"]["c"] = 1.0
+            post(client, sent[:CALM])
+            post(client, sent[CALM:])
+            (one,) = client.get("/v1/incidents", params={"stream": name}).json()["incidents"]
+            onsets.append((one["onset"], one["start"]))
+        assert onsets[0] == onsets[1]
+        assert onsets[0][0] < onsets[0][1]
+
+
+def test_a_late_reading_that_opens_an_incident_names_its_channel(any_channels: Make) -> None:
+    with TestClient(create_app(any_channels())) as client:
+        client.put("/v1/streams/s", json={"reorder_window_s": 60.0}).raise_for_status()
+        sent = strange("s", ("a", "b"), "b", 5)[: CALM + FAULT + 3]
+        post(client, [*sent[:CALM], *sent[CALM + FAULT :]])
+        with capture_logs() as logged:
+            assert all(one["corrected"] for one in post(client, sent[CALM : CALM + FAULT]))
+        (one,) = client.get("/v1/incidents").json()["incidents"]
+        assert one["channels"][0]["channel"] == "b"
+        assert [line["channel"] for line in logged if line["event"] == "anomaly opened"] == ["b"]
+
+
+def test_streams_of_any_channels_and_of_trained_models_share_a_request_and_move_there_and_back(
+    any_channels: Make, repository: Repository
+) -> None:
+    pumps = repository.model("pumps").named("champion").digest
+    with TestClient(create_app(any_channels(models=repository.url))) as client:
+        pump, fan = readings("pump-1", 90), strange("fan-1", ("rpm", "noise"), "noise", 2)
+        default = scored(post(client, in_turn([pump[:30], fan[:30]])))[0]["model"]
+        client.put("/v1/rules", json=PUMPS).raise_for_status()
+        mixed = scored(post(client, in_turn([pump[30:60], fan[30:60]])))
+        assert [one["model"] for one in mixed] == [pumps, default] * 30
+        assert list(mixed[1]["expected"]) == ["rpm", "noise"]
+        client.put("/v1/rules", json={}).raise_for_status()
+        back = scored(post(client, in_turn([pump[60:], fan[60:90]])))
+        assert {one["model"] for one in back} == {default}
+        joined = {**pump[-1], "seq": 90, "timestamp": pump[-1]["timestamp"] + 1, "values": {"flow": 1.0, "power": 2.0}}
+        (grown,) = scored(post(client, [joined]))
+        assert list(grown["expected"]) == ["pressure", "flow", "power"]
+        again = post(client, in_turn([pump[30:60], fan[30:60]]))
+        assert again == [{**one, "replayed": True} for one in mixed]
+        assert client.get("/v1/streams/pump-1").json()["readings"] == 91
+
+
+def test_readings_that_were_read_for_one_model_are_scored_by_the_one_that_their_stream_has_by_now(
+    any_channels: Make, repository: Repository
+) -> None:
+    """One process hears of the rules; the other meets a record of the other model before it has looked at them."""
+    pumps = repository.model("pumps").named("champion").digest
+    given = any_channels(models=repository.url, models_look_s=3600)
+    with TestClient(create_app(given)) as one, TestClient(create_app(given)) as other:
+        streams = ("pump-1", "pump-2", "fan-1")
+        pump, second, fan = sent = [readings(name, 60, seed=at) for at, name in enumerate(streams)]
+        for of_stream in sent:
+            default = scored(post(one, of_stream[:10]))[0]["model"]
+            scored(post(other, of_stream[10:20]))
+        one.put("/v1/rules", json=PUMPS).raise_for_status()
+        post(one, [*pump[20:21], *second[20:21], *fan[20:21]])
+        found = scored(post(other, in_turn([pump[21:30], second[21:30], fan[21:30]])))
+        assert [result["model"] for result in found] == [pumps, pumps, default] * 9
+        one.put("/v1/rules", json={}).raise_for_status()
+        post(one, [*pump[30:31], *second[30:31]])
+        found = scored(post(other, in_turn([pump[31:40], second[31:40], fan[31:40]])))
+        assert {result["model"] for result in found} == {default}
+        assert list(found[0]["expected"]) == ["pressure", "flow"]
+        power = {**second[40], "values": {**second[40]["values"], "power": 2.0}}
+        scored(post(one, [*pump[40:41], power]))
+        found = scored(post(other, in_turn([pump[41:50], second[41:50]])))
+        assert [list(result["expected"]) for result in found[:2]] == [
+            ["pressure", "flow"],
+            ["pressure", "flow", "power"],
+        ]
+        assert [one.get(f"/v1/streams/{name}").json()["readings"] for name in streams] == [50, 50, 39]
+
+
+@pytest.mark.parametrize("first", [{}, PUMPS])
+def test_a_late_reading_takes_its_place_under_a_model_of_any_channels_and_of_its_own(
+    any_channels: Make, repository: Repository, first: dict[str, Any]
+) -> None:
+    second = {} if first else PUMPS
+    given = any_channels(models=repository.url, models_look_s=3600)
+    with TestClient(create_app(given)) as one, TestClient(create_app(given)) as other:
+        one.put("/v1/rules", json=first).raise_for_status()
+        other.put("/v1/rules", json=first).raise_for_status()
+        one.put("/v1/streams/pump-1", json={"reorder_window_s": 3600}).raise_for_status()
+        sent = readings("pump-1", 40)
+        before = scored(post(other, [*sent[:10], *sent[11:20]]))[0]["model"]
+        one.put("/v1/rules", json=second).raise_for_status()
+        after = scored(post(one, sent[20:30]))[0]["model"]
+        assert before != after
+        (late,) = post(other, [sent[10]])
+        assert (late["corrected"], late["model"]) == (True, after)
+        assert list(late["expected"]) == ["pressure", "flow"]
+        assert other.get("/v1/streams/pump-1").json()["readings"] == 30
+
+
+def test_a_channel_that_the_new_model_does_not_have_is_sent_again_and_refused(
+    any_channels: Make, repository: Repository
+) -> None:
+    given = any_channels(models=repository.url, models_look_s=3600)
+    with TestClient(create_app(given)) as one, TestClient(create_app(given)) as other:
+        sent = readings("pump-1", 30)
+        odd = [{**reading, "values": {**reading["values"], "power": 1.0}} for reading in sent]
+        scored(post(other, odd[:10]))
+        one.put("/v1/rules", json=PUMPS).raise_for_status()
+        scored(post(one, sent[10:20]))
+        reply = other.post("/v1/readings", json=odd[20:25])
+        assert reply.status_code == 503
+        assert "got a model of other channels meanwhile" in reply.json()["detail"]
+        assert {result["status"] for result in post(other, odd[20:25])} == {"rejected"}
+        assert len(scored(post(other, sent[20:25]))) == 5  # without what the model does not have
+        assert one.get("/v1/streams/pump-1").json()["readings"] == 25
+
+
+def test_the_general_model_of_a_repository_takes_any_channels_too(
+    any_channels: Make, artefact: Path, repository: Repository
+) -> None:
+    with TestClient(create_app(any_channels(model=str(artefact), models=repository.url))) as client:
+        rules = {"rules": [{"pattern": "any-*", "model": "anything"}]}
+        client.put("/v1/rules", json=rules).raise_for_status()
+        streams = [strange(f"any-{at}", *of, at) for at, of in enumerate(LISTS.values())]
+        found = scored(post(client, in_turn([*streams, readings("pump-1", CALM + FAULT + AFTER)])))
+        lists = [list(one["expected"]) for one in found[: len(LISTS)]]
+        assert lists == [list(channels) for channels, _ in LISTS.values()]
+        client.put("/v1/streams/any-new", json={"reorder_window_s": 5}).raise_for_status()
+        assert list(scored(post(client, [{"stream": "any-new", "values": {"x": 1.0}}]))[0]["expected"]) == ["x"]
