@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ BULK, CONNECTIONS, ROUNDS = 1000, 4, 30
 WIDTHS = range(1, 9)
 
 
-def bodies(lists: int, seed: str, mixed: bool = False) -> list[list[bytes]]:
+def bodies(lists: int, mixed: bool) -> list[list[bytes]]:
     """For each connection requests of readings whose streams have so many lists of channels among them.
 
     Args:
@@ -42,7 +43,7 @@ def bodies(lists: int, seed: str, mixed: bool = False) -> list[list[bytes]]:
             table = draw.normal(size=(BULK, max(widths))).round(3).tolist()
             readings = [
                 {
-                    "stream": f"s{seed}-{connection}-{at}",
+                    "stream": f"s{connection}-{at}",
                     "seq": turn,
                     "timestamp": START + 60 * turn,
                     "values": dict(zip(names[at % lists], row, strict=False)),
@@ -72,18 +73,15 @@ def main() -> None:
     cases["1,000 lists of 1 to 8 channels"] = here, {}, 1000, True
     found: dict[str, list[tuple[Load, float]]] = {what: [] for what in cases}
     with tempfile.TemporaryDirectory() as scratch:
-        for turn in range(options.turns):
-            for what, (command, environment, lists, mixed) in cases.items():
-                with start_private_redis(
-                    Path(scratch) / f"{turn}-{len(found[what])}-{lists}-{mixed}", "everysec"
-                ) as own:
-                    with Redis.from_url(own.url) as client:
-                        redis_pid = int(client.info("server")["process_id"])
-                    known = {"GATEWATCH_REDIS_URL": own.url, "GATEWATCH_LOG_LEVEL": "error", **environment}
-                    with server(command, known) as (port, pid):
-                        sent = bodies(lists, f"{turn}", mixed)
-                        load = drive(port, (pid, redis_pid), "/v1/readings", sent, BULK, options.seconds)
-                        found[what].append((load, resident_mib(pid)))
+        for turn, (what, (command, environment, lists, mixed)) in product(range(options.turns), cases.items()):
+            folder = Path(scratch) / f"{turn}-{list(cases).index(what)}"
+            with start_private_redis(folder, "everysec") as private:
+                with Redis.from_url(private.url) as client:
+                    redis_pid = int(client.info("server")["process_id"])
+                known = {"GATEWATCH_REDIS_URL": private.url, "GATEWATCH_LOG_LEVEL": "error", **environment}
+                with server(command, known) as (port, pid):
+                    load = drive(port, (pid, redis_pid), "/v1/readings", bodies(lists, mixed), BULK, options.seconds)
+                    found[what].append((load, resident_mib(pid)))
     print("| what | readings/s | service µs | Redis µs | p99 ms | MiB |\n|---|---|---|---|---|---|")
     for what, loads in found.items():
         rates = [load.rate for load, _ in loads]
