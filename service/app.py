@@ -262,7 +262,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
-    app.openapi = lambda: complete(generate(), access.is_open)  # type: ignore[method-assign]
+    app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
     return app
 
 

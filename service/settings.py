@@ -6,13 +6,15 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, unquote_plus, urlsplit
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "GATEWATCH_"
+COMMANDS_KEY: Final = "GATEWATCH_KEY"
+"""No setting of the service: the API key that commands show to one, see client/remote.py."""
 
 RENAMED = {"REMEMBERED_BYTES": "RECORD_CACHE_BYTES"}
 """Variables, without the prefix, that have another name now; the old one is read where the new one is not set."""
@@ -321,6 +323,7 @@ def variable(field: str) -> str:
 def strays(environment: Mapping[str, str]) -> list[str]:
     """A line for each variable that begins as ours do and is not read: misspelt, or put there by others."""
     known = {field.upper(): variable(field) for field in Settings.model_fields}
+    read = {*known.values(), COMMANDS_KEY}
     lines = []
     for name, value in sorted(environment.items()):
         upper = name.upper()
@@ -328,7 +331,7 @@ def strays(environment: Mapping[str, str]) -> list[str]:
             lines.append(f"{name} is an address, which Kubernetes or Docker put there: ignored")
         elif upper.removeprefix(PREFIX) in RENAMED and upper.startswith(PREFIX):
             lines.append(f"{name} is called {PREFIX}{RENAMED[upper.removeprefix(PREFIX)]} now: set that instead")
-        elif upper.startswith(PREFIX) and upper not in known.values() and not _OF_KUBERNETES.fullmatch(upper):
+        elif upper.startswith(PREFIX) and upper not in read and not _OF_KUBERNETES.fullmatch(upper):
             near = difflib.get_close_matches(upper.removeprefix(PREFIX), known, 1)
             lines.append(f"{name} is not a setting" + (f"; {known[near[0]]} is" if near else ""))
     return lines

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 
-from gatewatch.models.recordings.times import TimeStyle
+from gatewatch.models.recordings.time_styles import TimeStyle
 from gatewatch.models.recordings.values import BOOLEANS, PLAIN, CellStyle
 from gatewatch.models.text import listed, one_line
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,36 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings.columns import GOOD, layout_of
-from gatewatch.models.recordings.files import LONGEST_ROW, SHEETS, SUFFIXES, Rows, lines_of, open_text, stem
-from gatewatch.models.recordings.layout import SIGNS, Layout
+from gatewatch.models.recordings.column_names import GOOD
+from gatewatch.models.recordings.files import SHEETS, SUFFIXES, open_text, stem
 from gatewatch.models.recordings.long import Gathered
 from gatewatch.models.recordings.options import AS_FOUND, ReadOptions
-from gatewatch.models.recordings.sniffing import Form, header_of, sniff
+from gatewatch.models.recordings.sheets import blocks_of
 from gatewatch.models.recordings.tables import (
     FOOT_ROWS,
     ROWS_BEFORE_FOOT,
-    SAMPLE_ROWS,
     Block,
     Skipped,
-    blocks_of,
     csv_blocks,
-    parquet_table,
-    sheet_rows,
 )
-from gatewatch.models.recordings.times import BadTime, TimeReader, TimeStyle
-from gatewatch.models.recordings.values import LARGEST, WORDS_FOR_MISSING, CellStyle, decimal_of, number, value
-from gatewatch.models.text import counted, listed, visible
-
-MOST_CHANNELS, LONGEST_NAME = 4096, 256
-"""As many as a model can have, and characters of the name of one."""
+from gatewatch.models.recordings.time_styles import TimeStyle
+from gatewatch.models.recordings.times import BadTime, TimeReader
+from gatewatch.models.recordings.understanding import LONGEST_NAME, MOST_CHANNELS, Understanding
+from gatewatch.models.recordings.values import LARGEST, number, value
+from gatewatch.models.text import counted, visible
 
 MOST_STREAMS = 10_000
 """In one file."""
-
-LONGEST_UNIT = 12
-PROCESSING = frozenset({"avg", "max", "min", "smp", "tot", "std", "ts", "rn", "double", "float", "string", "datetime"})
-"""What stands between header and readings, too, and is no unit."""
 
 UNREADABLE = (OSError, EOFError, UnicodeError, csv.Error, zlib.error)
 
@@ -75,14 +64,15 @@ class Reader:
         if not path.name.endswith(SUFFIXES):
             raise RecordingError(f"{path}: not a recording; expected a file ending in {', '.join(SUFFIXES)}")
         self.path, self._options = path, options.beside(path)
-        self._most_values = most_values
-        self.finished, self.expected_rows = False, 0
+        self.finished = False
         self._skipped = Skipped()
         self._blank = self._poor = self._back = self._same = self._readings = 0
         try:
-            self.layout = self._understood()
+            understanding = Understanding(path, self._options, most_values)
+            self.layout = understanding.layout()
         except UNREADABLE as error:
             raise RecordingError(f"{path}: cannot be read: {error}") from error
+        self._blocks, self.expected_rows = understanding.blocks, understanding.expected_rows
         self._numbers = np.array(self._options.missing_numbers)
 
     def remarks(self) -> list[str]:
@@ -131,92 +121,6 @@ class Reader:
         self._same += int((steps == 0).sum())
         self._readings += len(piece.times_us)
         ends[piece.stream] = int(piece.times_us[-1])
-
-    # understanding
-
-    def _understood(self) -> Layout:
-        path = self.path
-        if path.name.endswith(".parquet"):
-            names, rows, self._blocks = parquet_table(path, self._most_values)
-            self._check_header(names)
-            return layout_of(str(path), names, rows, self._options, lambda _: (), _base("Parquet", names))
-        if path.name.endswith(SHEETS):
-            return self._understood_sheet()
-        form = sniff(path, self._options.delimiter)
-        self._check_header(form.names)
-        self.expected_rows = round(path.stat().st_size / form.row_bytes) if not path.name.endswith(".gz") else 0
-        even = [row[: len(form.names)] for row in form.rows if len(row) >= len(form.names)]
-        style = self._style(form, even)
-        source = form.encoding + (f", cells parted by {SIGNS.get(form.delimiter, form.delimiter)}")
-        if style.decimal == ",":
-            source += ", decimal comma"
-        base = Layout(
-            source, tuple(form.names), form.lines, TimeStyle(), (), (), form.delimiter, style, notes=_preamble(form),
-            annotated=form.annotated,
-        )  # fmt: skip
-        found = layout_of(str(path), form.names, even, self._options, self._cells_of(form), base, form.annotated)
-        channels = tuple(replace(one, unit=one.unit or _unit_below(form, one.at)) for one in found.channels)
-        return replace(found, channels=channels)
-
-    def _understood_sheet(self) -> Layout:
-        name, rows = sheet_rows(self.path)
-        first = list(islice(rows, SAMPLE_ROWS))
-        texts = [(at, ["" if cell is None else str(cell) for cell in row]) for at, row in enumerate(first)]
-        filled = [(at, row) for at, row in texts if any(row)]
-        (header, cells), start = header_of(self.path, filled, [], ",")
-        begin = filled[start][0] if start < len(filled) else header + 1
-        names = [name.strip() for name in cells]
-        self._check_header(names)
-        self._blocks = blocks_of(chain(first[begin:], rows), len(names))
-        sample = [row for row in first[begin:] if any(cell is not None for cell in row)]
-        base = _base(f"sheet {name}", names, self._style_of(None))
-        return layout_of(str(self.path), names, sample, self._options, lambda _: (), base)
-
-    def _style_of(self, decimal: str | None) -> CellStyle:
-        words = frozenset(WORDS_FOR_MISSING | self._options.missing_words)
-        return CellStyle(decimal or ".", words)
-
-    def _style(self, form: Form, rows: Sequence[Sequence[str]]) -> CellStyle:
-        decimal = self._options.decimal or decimal_of(
-            [cell for row in rows for cell in row if "," in cell or "." in cell], form.delimiter
-        )
-        if decimal is None:
-            cell = next(
-                cell for row in rows for cell in row if "," in cell and decimal_of([cell], form.delimiter) is None
-            )
-            raise RecordingError(
-                f"{self.path}: {cell!r:.40} may be {cell.replace(',', '.')} with --decimal , or "
-                f"{cell.replace(',', '')} with --decimal . ; no number of the file tells; say which"
-            )
-        return self._style_of(decimal)
-
-    def _cells_of(self, form: Form) -> Callable[[Sequence[int]], Iterator[str]]:
-        """A way to all cells of some columns of a text."""
-
-        def everything(columns: Sequence[int]) -> Iterator[str]:
-            with open_text(self.path) as file:
-                for _ in range(form.lines):
-                    file.readline(LONGEST_ROW + 1)
-                for row in Rows(self.path, lines_of(file), form.lines, delimiter=form.delimiter):
-                    if len(row) > max(columns):
-                        yield " ".join(row[at] for at in columns)
-
-        return everything
-
-    def _check_header(self, names: Sequence[str]) -> None:
-        path = self.path
-        if len(names) > MOST_CHANNELS + 2:
-            raise RecordingError(
-                f"{path}: {len(names)} columns; at most {MOST_CHANNELS} channels are read: "
-                "cut it into files of fewer columns"
-            )
-        for at, name in enumerate(names, start=1):
-            if len(name) > LONGEST_NAME:
-                raise RecordingError(
-                    f"{path}: column {at} has a name of {len(name)} characters, {name[:20]}...; at most {LONGEST_NAME}"
-                )
-
-    # reading
 
     def _parts(self) -> Iterator[list[Piece]]:
         if self.path.name.endswith((".parquet", *SHEETS)):
@@ -335,25 +239,6 @@ class Reader:
             return None
         columns = [block.column(one)[:count] for one in at]
         return ["/".join(map(str, cells)) for cells in zip(*columns, strict=True)]
-
-
-def _base(source: str, names: Sequence[str], style: CellStyle | None = None) -> Layout:
-    return Layout(source, tuple(names), 1, TimeStyle(), (), (), style=style or CellStyle())
-
-
-def _preamble(form: Form) -> tuple[str, ...]:
-    said = []
-    if form.preamble > 0:
-        said.append(f"{counted(form.preamble, 'line')} above the header left out")
-    if form.second:
-        said.append(f"a second header line left out: {listed(form.second[0])}")
-    return tuple(said)
-
-
-def _unit_below(form: Form, at: int) -> str | None:
-    """The unit of a column from the lines between header and readings; None where they name none."""
-    cells = [row[at].strip() for row in form.second if at < len(row)]
-    return next((cell for cell in cells if 0 < len(cell) <= LONGEST_UNIT and cell.lower() not in PROCESSING), None)
 
 
 def _with_last(blocks: Iterable[Block]) -> Iterator[tuple[Block, bool]]:

@@ -14,10 +14,10 @@ from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.files import SUFFIXES
 from gatewatch.models.recordings.files import stem as stem
 from gatewatch.models.recordings.options import AS_FOUND, ReadOptions
-from gatewatch.models.recordings.reading import LONGEST_NAME as LONGEST_NAME
-from gatewatch.models.recordings.reading import MOST_CHANNELS as MOST_CHANNELS
 from gatewatch.models.recordings.reading import Reader
 from gatewatch.models.recordings.tables import block_rows
+from gatewatch.models.recordings.understanding import LONGEST_NAME as LONGEST_NAME
+from gatewatch.models.recordings.understanding import MOST_CHANNELS as MOST_CHANNELS
 from gatewatch.models.text import listed
 
 MOST_IN_MEMORY = 2**26

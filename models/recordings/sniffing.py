@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from gatewatch.models.errors import RecordingError
+from gatewatch.models.recordings.dates import is_clock, is_date
 from gatewatch.models.recordings.files import (
     CHUNK,
     GZIP,
@@ -23,7 +24,6 @@ from gatewatch.models.recordings.files import (
     open_bytes,
     open_text,
 )
-from gatewatch.models.recordings.times import is_clock, is_date
 from gatewatch.models.recordings.values import MISSING, WORDS_FOR_MISSING
 
 SAMPLE_LINES, SAMPLE_CHARACTERS, SAMPLE_CELLS = 2000, 2**19, 40_000

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -19,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings.files import FREE_BYTES, LONGEST_ROW, MOST_RATIO, Rows, lines_of, open_regular
+from gatewatch.models.recordings.files import LONGEST_ROW, Rows, lines_of
 from gatewatch.models.recordings.layout import Layout
 from gatewatch.models.recordings.values import LATEST_S
-from gatewatch.models.text import counted, one_line
+from gatewatch.models.text import counted
 
 if TYPE_CHECKING:
     import polars
@@ -33,12 +32,6 @@ BLOCK_CELLS = 2**18
 CELL_CHARACTERS = 8
 """Of a cell and its comma, about."""
 
-LONGEST_CELL = 2**17
-"""Characters of a cell; the csv module's limit, too."""
-
-LARGEST_FOOTER = 2**26
-"""Bytes of a Parquet file's description of itself: some 120 for each column of each group of rows."""
-
 WHOLE_SECONDS = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\dZ$"
 """The times that are parsed together; others one by one."""
 
@@ -46,9 +39,7 @@ FOOT_ROWS, ROWS_BEFORE_FOOT = 5, 10
 """So many rows at the end that are no readings may be a foot, or the half of one; behind so many that are."""
 
 SAMPLE_ROWS = 600
-
-MOST_SHEET_BYTES = 2**30
-"""Of a spreadsheet's XML, which the library holds in memory as cells."""
+"""Of a file, that its form is told from."""
 
 
 def block_rows(columns: int) -> int:
@@ -276,108 +267,3 @@ def _order_of(path: Path, line: int, row: Sequence[str], layout: Layout) -> list
     if absent:
         raise RecordingError(f"{path}, line {line}: a further table without the column {absent[0]}; export it alone")
     return [names.index(name) if name in names else -1 for name in layout.names]
-
-
-def sheet_rows(path: Path) -> tuple[str, Iterator[list[object]]]:
-    """The name of the first sheet with a table in a spreadsheet, and its rows.
-
-    Raises:
-        RecordingError: it cannot be read, or python-calamine is missing.
-    """
-    try:
-        import python_calamine
-    except ImportError as error:
-        raise RecordingError(f"{path}: reading Excel needs python-calamine; pip install 'gatewatch[excel]'") from error
-    _check_sheets(path)
-    try:
-        book = python_calamine.CalamineWorkbook.from_path(path)
-        for name in book.sheet_names:
-            sheet = book.get_sheet_by_name(name)
-            if sheet.height > 1 and sheet.width > 1:
-                return name, ([None if cell == "" else cell for cell in row] for row in sheet.iter_rows())
-    except (python_calamine.CalamineError, OSError) as error:
-        raise RecordingError(f"{path}: not a readable spreadsheet: {one_line(str(error))}") from error
-    raise RecordingError(f"{path}: no sheet with a table in it")
-
-
-def _check_sheets(path: Path) -> None:
-    """Refuse what is no regular file, or what says that it becomes far more than its size when unpacked."""
-    open_regular(path).close()
-    try:
-        with zipfile.ZipFile(path) as parts:
-            unpacked = sum(part.file_size for part in parts.infolist())
-    except zipfile.BadZipFile:
-        return  # an .xls, which is not packed, or what the library refuses
-    if unpacked > FREE_BYTES and unpacked > MOST_RATIO * path.stat().st_size:
-        raise RecordingError(f"{path}: becomes more than {MOST_RATIO} times its size when unpacked; expected readings")
-    if unpacked > MOST_SHEET_BYTES:
-        raise RecordingError(
-            f"{path}: {unpacked} bytes when unpacked; at most {MOST_SHEET_BYTES} are read: save it as CSV"
-        )
-
-
-def blocks_of(rows: Iterable[Sequence[object]], columns: int) -> Iterator[CellBlock]:
-    """Rows of a spreadsheet as blocks; empty ones are left out."""
-    filled = (row for row in rows if any(cell is not None for cell in row))
-    while cells := list(islice(filled, block_rows(columns))):
-        yield CellBlock(cells)
-
-
-def parquet_table(path: Path, most_values: int) -> tuple[list[str], list[list[object]], Iterator[Block]]:
-    """The names of the columns of a Parquet file, some rows, and blocks of all.
-
-    Raises:
-        RecordingError: it cannot be read, has columns of another kind than numbers, times and text, or holds more
-            values than `most_values`: it may unpack them all at once.
-    """
-    try:
-        import polars
-    except ImportError as error:
-        raise RecordingError(f"{path}: reading Parquet needs polars; pip install 'gatewatch[train]'") from error
-    _check_footer(path)
-    unreadable = (polars.exceptions.PolarsError, polars.exceptions.PanicException)
-    try:
-        table = polars.scan_parquet(path, glob=False)
-        schema = table.collect_schema()
-        rows = int(table.select(polars.len()).collect().item())
-    except unreadable as error:
-        raise RecordingError(f"{path}: not a readable Parquet file: {one_line(str(error))}") from error
-    header = schema.names()
-    if rows * len(header) > most_values:
-        raise RecordingError(f"{path}: {rows} rows of {len(header)} columns; at most {most_values} values are read")
-    odd = [name for name, kind in schema.items() if kind.is_nested() or kind in (polars.Binary, polars.Object)]
-    if odd:
-        raise RecordingError(f"{path}: column {odd[0]} has {schema[odd[0]]}; expected numbers, times or text")
-
-    def blocks() -> Iterator[Block]:
-        try:
-            for frame in table.collect_batches(chunk_size=block_rows(len(header)), maintain_order=True):
-                for part in frame.iter_slices(block_rows(len(header))):
-                    _check_cells(path, part)
-                    yield FrameBlock(part)
-        except unreadable as error:
-            raise RecordingError(f"{path}: not a readable Parquet file: {one_line(str(error))}") from error
-
-    first = next(blocks(), None)
-    sample = [] if first is None else [list(row) for row in islice(first.rows(), SAMPLE_ROWS)]
-    return [name.strip() for name in header], sample, blocks()
-
-
-def _check_footer(path: Path) -> None:
-    """Refuse what is no regular file, or what says that its description of itself is larger than any table's."""
-    open_regular(path).close()
-    with path.open("rb") as file:
-        file.seek(-min(8, path.stat().st_size), io.SEEK_END)
-        length = int.from_bytes(file.read(4), "little")
-    if length > LARGEST_FOOTER:
-        raise RecordingError(f"{path}: not a readable Parquet file: its footer has {length} bytes")
-
-
-def _check_cells(path: Path, frame: polars.DataFrame) -> None:
-    """Refuse text longer than a row may be: a Parquet file stores it once, as a cell it is there each time."""
-    import polars
-
-    texts = frame.select(polars.col(polars.String).str.len_bytes().max())
-    longest = max((length for length in texts.rows()[0] if length is not None), default=0) if texts.width else 0
-    if longest > LONGEST_CELL:
-        raise RecordingError(f"{path}: a cell of {longest} characters; at most {LONGEST_CELL} are read")

@@ -48,7 +48,12 @@ class Access:
     @property
     def is_open(self) -> bool:
         """Whether no key is needed, as far as is known."""
-        return self._always or (self._while_no_key and not self.keys.any_ever and self.keys.is_loaded)
+        return self.seems_open and (self._always or self.keys.is_loaded)
+
+    @property
+    def seems_open(self) -> bool:
+        """The same, before Redis was asked: what the OpenAPI document goes by."""
+        return self._always or (self._while_no_key and not self.keys.any_ever)
 
     def at_once(self, headers: Headers, scope: Scope) -> Identity | None:
         """Whose a request is, if it is certain without waiting that it may be answered; else `check` has to say."""

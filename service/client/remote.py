@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,17 +12,29 @@ from typing import Any
 import httpx2
 
 from gatewatch.models.errors import GatewatchError
+from gatewatch.service.settings import COMMANDS_KEY
 
 LARGEST_ANSWER = 256 * 2**20
 LONGEST_S = 120.0
 """From the request to the last byte of its answer."""
 
 
+def key() -> str | None:
+    """The API key that commands show: from the environment, since a command line is for everybody to read."""
+    return os.environ.get(COMMANDS_KEY) or None
+
+
+def credentials() -> dict[str, str]:
+    """The header with the key, if there is one."""
+    shown = key()
+    return {} if shown is None else {"authorization": f"Bearer {shown}"}
+
+
 @contextmanager
 def connected(url: str) -> Iterator[httpx2.Client]:
     """A client of one server. Raises GatewatchError for what is no URL, and where the server does not answer."""
     try:
-        with httpx2.Client(base_url=url, timeout=60) as client:
+        with httpx2.Client(base_url=url, timeout=60, headers=credentials()) as client:
             yield client
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
         raise GatewatchError(f"{url}: {error}; expected http://host:port") from error

@@ -21,7 +21,7 @@ from gatewatch.models.errors import GatewatchError
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.recordings.times import time_us
 from gatewatch.models.text import as_cell, one_line
-from gatewatch.service.client.remote import ask, connected
+from gatewatch.service.client.remote import ask, connected, key
 
 GIVE_UP_S = 120.0
 """A service that takes no reading for so long is given up."""
@@ -72,7 +72,7 @@ def replay_recordings(
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         connected(url) as client,
-        Client(url, batch_readings=batch, numbered=False, on_result=lambda *_: None) as sender,
+        Client(url, key=key(), batch_readings=batch, numbered=False, on_result=lambda *_: None) as sender,
         _answers(out, len(recordings) > 1) as write,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):

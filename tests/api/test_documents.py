@@ -26,7 +26,7 @@ from gatewatch.service.app import create_app
 from gatewatch.service.cli import app as command
 from gatewatch.service.demo.station import write_recordings
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.settings import RENAMED, Settings
+from gatewatch.service.settings import COMMANDS_KEY, RENAMED, Settings
 from tests.support.samples import post, readings
 from tests.support.whole_path import serving
 
@@ -171,7 +171,7 @@ def test_the_tree_of_the_architecture_is_the_tree() -> None:
 @pages
 def test_every_setting_and_series_that_is_named_exists(page: Path) -> None:
     text = page.read_text()
-    settings = {f"GATEWATCH_{name.upper()}" for name in (*Settings.model_fields, *RENAMED)}
+    settings = {COMMANDS_KEY, *(f"GATEWATCH_{name.upper()}" for name in (*Settings.model_fields, *RENAMED))}
     assert set(re.findall(r"GATEWATCH_[A-Z0-9_]*[A-Z0-9]", text)) <= settings
     exposed = Metrics().exposition().decode()
     series = {name.removesuffix("_total") for name in re.findall(r"^# TYPE (\w+)", exposed, re.MULTILINE)}

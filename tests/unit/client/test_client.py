@@ -110,7 +110,7 @@ import itertools, sys
 from gatewatch.client import Client, Reading
 client = Client(sys.argv[1], spool=sys.argv[2], batch_readings=20, linger_s=0.001)
 for n in itertools.count(int(sys.argv[4])):
-    client.send(sys.argv[3], {name: n % 7 for name in sys.argv[5:]}, 1_700_000_000 + n)
+    client.send(sys.argv[3], {name: n % 7 for name in sys.argv[5:]}, 1_700_000_000 + n, seq=n)
     print(n, flush=True)
 """
     sent = 0

@@ -201,6 +201,20 @@ def test_numbers_in_two_units_are_refused(tmp_path: Path) -> None:
         read_recordings(_written(tmp_path / "r.csv", f"timestamp,power\n{rows}"))
 
 
+def test_a_machine_s_own_status_says_nothing_of_quality(tmp_path: Path) -> None:
+    """An error of the machine is what is to be found."""
+    text = "timestamp,a,status\n" + "".join(f"{n},{n},{'error' if n > 5 else 'ok'}\n" for n in range(9))
+    reader = read(tmp_path / "r.csv", text)
+    assert np.isfinite(reader.pieces[0].values).all()  # type: ignore[attr-defined]
+    assert "left out: status (words)" in reader.layout.holds()
+
+
+def test_a_file_of_words_alone_is_refused_by_its_first(tmp_path: Path) -> None:
+    for cell in ("on", "1 x", "12 apples"):
+        with pytest.raises(RecordingError, match=f"no channel; .*row 2, column a: '{cell}' is not a number"):
+            read_recordings(_written(tmp_path / "r.csv", f"timestamp,a\n1,{cell}\n"))
+
+
 def test_a_switch_of_two_words_is_one_and_zero(tmp_path: Path) -> None:
     text = "timestamp,a,pump\n" + "".join(f"{n},{n},{'on' if n % 3 else 'OFF'}\n" for n in range(9))
     (piece,) = read(tmp_path / "r.csv", text).pieces  # type: ignore[attr-defined]
