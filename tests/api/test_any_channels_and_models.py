@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
 from gatewatch.service.app import create_app
+from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.settings import Settings
 from tests.support.samples import PATIENT_MS, make_artefact, post, readings
 
@@ -253,3 +256,39 @@ def test_the_general_model_of_a_repository_takes_any_channels_too(
         assert lists == [list(channels) for channels, _ in LISTS.values()]
         client.put("/v1/streams/any-new", json={"reorder_window_s": 5}).raise_for_status()
         assert list(scored(post(client, [{"stream": "any-new", "values": {"x": 1.0}}]))[0]["expected"]) == ["x"]
+
+
+@pytest.mark.parametrize("first", [{}, PUMPS])
+def test_a_stream_moves_to_a_model_of_any_channels_and_back_while_a_late_reading_waits(
+    any_channels: Make, repository: Repository, first: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = any_channels(models=repository.url, models_look_s=3600)
+    begun, go_on, replay = threading.Event(), threading.Event(), Stepper.replay
+
+    def held(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return replay(*arguments)
+
+    with TestClient(create_app(given)) as one, TestClient(create_app(given)) as other:
+        one.put("/v1/rules", json=first).raise_for_status()
+        other.put("/v1/rules", json=first).raise_for_status()
+        one.put("/v1/streams/pump-1", json={"reorder_window_s": 3600}).raise_for_status()
+        sent = readings("pump-1", 40)
+        post(other, [*sent[:10], *sent[11:20]])
+        monkeypatch.setattr(Stepper, "replay", held)
+        with ThreadPoolExecutor(1) as threads:
+            late = threads.submit(post, other, [sent[10]])
+            try:
+                assert begun.wait(20)
+                one.put("/v1/rules", json={} if first else PUMPS).raise_for_status()
+                after = scored(post(one, sent[20:30]))[0]["model"]
+            finally:
+                go_on.set()
+            (corrected,) = late.result()
+        assert (corrected["corrected"], corrected["model"]) == (True, after)
+        assert list(corrected["expected"]) == ["pressure", "flow"]
+        in_order = [{**reading, "stream": "pump-2"} for reading in sent[:30]]
+        post(one, in_order)
+        tags = [one.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("pump-1", "pump-2")]
+        assert tags[0] == tags[1]
