@@ -298,7 +298,8 @@ MEDIA = PROBLEM_JSON.decode()
 
 def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
-    found = [route for route in (*router.routes, *model_router.routes, *app.router.routes) if isinstance(route, Route)]
+    included = (router, model_router, incident_routes.router, page.router, app.router)
+    found = [route for one in included for route in one.routes if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}
     return MethodNotAllowed(request.method, sorted(methods | ({"HEAD"} if "GET" in methods else set())))

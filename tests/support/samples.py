@@ -78,6 +78,7 @@ def crowded(client: httpx2.Client, redis_url: str) -> Iterator[None]:
             time.sleep(0.02)  # the one before is not yet being scored
         statuses.append(status)
 
+    assert client.get("/v1/streams").is_success  # Redis was asked whether there are keys
     os.kill(pid, signal.SIGSTOP)
     try:
         threads = [Thread(target=send, args=(f"crowd-{number}",)) for number in range(2)]
