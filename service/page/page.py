@@ -9,8 +9,7 @@ import hashlib
 from importlib.resources import files
 from typing import Final
 
-from fastapi import APIRouter, Request, Response
-from starlette.responses import PlainTextResponse
+from fastapi import APIRouter, HTTPException, Request, Response
 
 router = APIRouter(include_in_schema=False)
 
@@ -55,7 +54,9 @@ async def index(request: Request) -> Response:
 async def asset(request: Request, name: str) -> Response:
     """A style, a script."""
     found = _ASSETS.get(name)
-    return _send(request, found) if found else PlainTextResponse("no such file", 404)
+    if found is None:
+        raise HTTPException(404)
+    return _send(request, found)
 
 
 def _send(request: Request, found: _Asset) -> Response:

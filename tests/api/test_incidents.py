@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
+from gatewatch.service.incidents import feed
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from tests.support.samples import PATIENT_MS, post, readings
@@ -226,6 +227,12 @@ def test_a_listener_hears_of_changes_and_goes_on_where_it_was(url: str) -> None:
             if again["notes"]:
                 break
         assert again["id"] == first["id"]
+
+
+def test_no_more_listen_than_may(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "LISTENERS", 0)
+    reply = client.get("/v1/incidents/stream")
+    assert (reply.status_code, "retry-after" in reply.headers) == (429, True)
 
 
 def test_listeners_do_not_hold_up_the_end_of_the_service(artefact: Path, tmp_path: Path) -> None:

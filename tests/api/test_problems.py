@@ -21,6 +21,10 @@ RESET = "post /v1/streams/{stream}/reset"
 BOUNDS: dict[str, Any] = {"request_bytes": 1024, "request_readings": 5, "waiting_readings": 3}
 AWAY = {"redis_url": "redis://127.0.0.1:1/0"}
 
+BODY_OF: dict[str, Any] = {
+    "readings": readings("s", 1), "label": {"label": "true"}, "note": {"text": "seen"}, "promote": {"version": 1},
+}  # fmt: skip
+
 Way = tuple[dict[str, Any], dict[str, Any]]
 """Settings of the service, and what to change in a request that would be fine."""
 
@@ -41,6 +45,44 @@ WAYS: dict[tuple[str, int], Way] = {
     **{(RESET, status): way for status, way in ((404, ({}, {"stream": "unknown"})), (405, ({}, {"method": "PATCH"})))},  # type: ignore[var-annotated]
     **{(RESET, status): way for status, way in ((422, ({}, {"params": {"what": "all"}})), (503, (AWAY, {})))},
 }
+INCIDENT = "/v1/incidents/{incident}"
+MODEL = "/v1/models/{model}"
+TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "label", "note"))
+TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
+OF_INCIDENTS = (f"get {INCIDENT}", *TO_INCIDENTS)
+OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
+LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/rules")
+BODIES = (*TO_INCIDENTS, *TO_MODELS, "put /v1/rules")
+LISTENING = "get /v1/incidents/stream"
+MANY = {"params": {"limit": "many"}}
+STALE = {"headers": {**JSON, "if-match": '"99"'}}
+
+WAYS |= {
+    **{(route, 400): ({}, {"content": b"{"}) for route in BODIES},
+    **{(route, 413): ({}, {"content": b" " * 20_000}) for route in BODIES},
+    **{(route, 415): ({}, {"headers": {"content-type": "text/xml"}}) for route in BODIES},
+    **{(route, 422): ({}, {"content": b'{"color": 1}'}) for route in BODIES},
+    **{(route, 404): ({}, {}) for route in (*OF_INCIDENTS, *OF_MODELS)},
+    **{(route, 503): (AWAY, {}) for route in (*OF_INCIDENTS, *LISTS)},
+    **{(route, 405): ({}, {"method": "PATCH"}) for route in (*OF_INCIDENTS, *OF_MODELS, *LISTS, LISTENING)},
+    **{(route, 422): ({}, MANY) for route in ("get /v1/audit", "get /v1/incidents")},
+    (f"get {INCIDENT}", 422): ({}, {"incident": "nonsense"}),
+    **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith("get")},
+    (LISTENING, 422): ({}, {"headers": {"last-event-id": "now"}}),
+    ("put /v1/rules", 404): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "nobody@champion"}]}'}),
+    ("put /v1/rules", 405): ({}, {"method": "PATCH"}),
+    ("put /v1/rules", 412): ({}, {"content": b'{"rules": []}', **STALE}),
+    ("put /v1/rules", 503): (AWAY, {"content": b'{"rules": []}'}),
+}
+WAYS |= {
+    (route, 403): ({}, {"headers": {**JSON, "sec-fetch-site": "cross-site"}})
+    for route in sorted({one for one, _ in WAYS})
+}
+ELSEWHERE = {
+    (LISTENING, 429),  # test_incidents.py
+    *((route, 412) for route in TO_MODELS),  # test_models.py, which has a repository
+    *((route, 503) for route in OF_MODELS),
+}
 BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}
 """Answered before there is a request, see test_connection_limits.py."""
 
@@ -50,15 +92,17 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
     method, path = route.split(" ")
     request: dict[str, Any] = {"method": method, "headers": JSON}
     if method == "post":
-        request["json"] = readings("s", 1)
+        request["json"] = BODY_OF.get(path.rpartition("/")[2], {})
     elif method == "put":
-        request["json"] = {}
+        request["json"] = {"rules": []} if path == "/v1/rules" else {}
     if route == RESET:
         request["params"] = {"what": "sequence"}
     if "content" in changes:
         request.pop("json")
-    stream = changes.pop("stream", "s")
-    return client.request(url=path.replace("{stream}", stream), **{**request, **changes})
+    given = {"stream": "s", "incident": "7.s", "model": "pumps"}
+    for name in given:
+        path = path.replace(f"{{{name}}}", changes.pop(name, given[name]))
+    return client.request(url=path, **{**request, **changes})
 
 
 def is_problem(reply: Any, status: int) -> bool:
@@ -86,7 +130,7 @@ def test_every_error_in_the_document_has_a_way_here(client: TestClient) -> None:
         for status in operation["responses"]
         if int(status) >= 400
     }
-    assert named == set(WAYS) | BY_THE_SERVER
+    assert named == set(WAYS) | BY_THE_SERVER | ELSEWHERE
 
 
 @pytest.mark.parametrize(("route", "status"), WAYS)
@@ -96,7 +140,7 @@ def test_an_error_is_a_problem_document(
     changed, changes = WAYS[route, status]
     app = create_app(settings(**changed))
     with TestClient(app) as client, crowded(client, redis_url) if changed is CROWDED else nullcontext():
-        if not changed:
+        if not changed and "{incident}" not in route and "{model}" not in route and route != LISTENING:
             assert sent(client, POSTS[0]).status_code == 200
             fine = sent(client, route).status_code
             assert fine in (200, 204), fine
@@ -107,7 +151,8 @@ def test_an_error_is_a_problem_document(
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/v1", "/v1/streams/", "/v1/streams/a/b", "/v1/readings/", "//", "/livez/"]
+    "path",
+    ["/nowhere", "/v1", "/v1/streams/", "/v1/streams/a/b", "/v1/readings/", "/nowhere//", "/page/none", "/livez/"],
 )
 def test_a_path_that_is_none_is_a_problem_document(client: TestClient, method: str, path: str) -> None:
     reply = client.request(method, path)

@@ -3,15 +3,14 @@
 import { ask } from "./api.js";
 import { h, moment, table } from "./dom.js";
 
+const CHAMPION = "champion";
+
 export async function models({ room, signal, say, fail }) {
-  const [ready, found] = await Promise.all([
-    ask("readyz", { signal }).catch(() => null),
-    ask("v1/models", { signal }).catch((error) => { if (error.status === 404) return null; throw error; }),
-  ]);
-  room.append(h("h1", {}, "Models"));
-  if (ready) room.append(h("dl", {}, h("dt", {}, "Serving"), h("dd", {}, ready.model ?? "–")));
-  if (!found) {
-    room.append(h("p", { class: "soft" }, "This service has no repository of models (GATEWATCH_MODELS)."));
+  const found = await ask("v1/models", { signal });
+  room.append(h("h1", {}, "Models"),
+    h("dl", {}, h("dt", {}, "Default"), h("dd", {}, found.default)));
+  if (!found.models.length) {
+    room.append(h("p", { class: "soft" }, "The repository (GATEWATCH_MODELS) has no model, or there is none."));
     return;
   }
   const act = (path, body, what) => async () => {
@@ -23,23 +22,27 @@ export async function models({ room, signal, say, fail }) {
       fail(error);
     }
   };
-  for (const model of found.models) {
-    const path = `v1/models/${encodeURIComponent(model.name)}`;
-    room.append(h("h2", {}, model.name), table(`Versions of ${model.name}`, [
-      { name: "Version", number: true, of: (one) => one.version },
-      { name: "Aliases", of: (one) => (one.aliases ?? []).join(", ") },
-      { name: "Added", of: (one) => moment(one.added) },
-      { name: "Digest", of: (one) => one.digest },
-      { name: "", of: (one) => h("button", {
-        disabled: (one.aliases ?? []).includes("champion"),
-        onclick: act(`${path}/promote`, { version: one.version, alias: "champion" }, `${model.name} ${one.version} is champion`),
-      }, "Promote") },
-    ], model.versions ?? []), h("p", {}, h("button", {
-      onclick: act(`${path}/rollback`, { alias: "champion" }, `${model.name} is rolled back`),
-    }, "Roll back")));
+  for (const { model } of found.models) {
+    const path = `v1/models/${encodeURIComponent(model)}`, one = await ask(path, { signal });
+    const aliasesOf = (version) => Object.entries(one.aliases).filter(([, to]) => to.version === version).map(([name]) => name);
+    const champion = one.aliases[CHAMPION];
+    room.append(h("h2", {}, model), table(`Versions of ${model}`, [
+      { name: "Version", number: true, of: (of) => of.version },
+      { name: "Aliases", of: (of) => aliasesOf(of.version).join(", ") },
+      { name: "Digest", of: (of) => of.digest },
+      { name: "", of: (of) => h("button", {
+        disabled: champion?.version === of.version,
+        onclick: act(`${path}/promote`, { version: of.version }, `${model} ${of.version} is champion`),
+      }, `Promote ${of.version}`) },
+    ], one.versions), h("p", {}, h("button", {
+      disabled: !champion?.before?.length,
+      onclick: act(`${path}/rollback`, {}, `${model} is rolled back`),
+    }, `Roll ${model} back`)));
   }
-  const rules = await ask("v1/rules", { signal }).catch(() => null);
-  if (rules) room.append(h("h2", {}, "Rules, the first that fits decides"), table("Rules", [
-    { name: "Streams", of: (one) => one.pattern }, { name: "Model", of: (one) => one.model },
-  ], rules.rules));
+  const rules = await ask("v1/rules", { signal });
+  room.append(h("h2", {}, "Rules, the first that fits decides"),
+    rules.rules.length ? table("Rules", [
+      { name: "Streams", of: (of) => of.pattern }, { name: "Model", of: (of) => of.model },
+    ], rules.rules) : h("p", { class: "soft" }, "None: every stream has the default."),
+    h("p", { class: "soft" }, "Changed ", moment(rules.changed_at), rules.changed_by ? ` by ${rules.changed_by}` : ""));
 }

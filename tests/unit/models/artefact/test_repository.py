@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewatch.models.artefact.files import GRAPH, MANIFEST, manifest_hash
+from gatewatch.models.artefact.files import FORMAT_VERSION, GRAPH, MANIFEST, manifest_hash
 from gatewatch.models.artefact.repository import Reference, Repository
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.errors import (
@@ -139,11 +139,11 @@ def test_a_bad_artefact_is_not_added(repository: Repository, made: list[Path], t
     """Half copied, of a newer format, for finished recordings, or not there."""
     half = Path(shutil.copytree(made[0], tmp_path / "half"))
     (half / GRAPH).unlink()
-    newer = edited(Path(shutil.copytree(made[0], tmp_path / "newer")), format_version=4)
+    newer = edited(Path(shutil.copytree(made[0], tmp_path / "newer")), format_version=FORMAT_VERSION + 1)
     recording = make_artefact(tmp_path / "recording", architecture="bilstm")
     for folder, words in (
         (half, "model.onnx: cannot be read"),
-        (newer, "format version 4; this gatewatch reads 3: it is from a newer gatewatch"),
+        (newer, "this gatewatch reads 3 and 4: it is from a newer gatewatch"),
         (recording, "needs the readings after a reading"),
         (tmp_path / "nowhere", "cannot be read"),
     ):

@@ -22,7 +22,7 @@ def test_others_have_their_turn_between_thousands_of_rejections(settings: Callab
 
     async def run() -> int:
         ingest = create_app(settings()).state.parts.ingest
-        pending, turns = ingest.begin(json.dumps([7] * MANY).encode(), None, "application/json"), 0
+        pending, turns = ingest.begin(json.dumps([7] * MANY).encode(), None, "application/json", "tenant"), 0
         while not pending.answers.done():
             await asyncio.sleep(0)
             turns += 1

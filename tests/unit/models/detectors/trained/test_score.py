@@ -127,6 +127,28 @@ def test_what_recurs_is_told_each_time() -> None:
         assert peaks[-1] > 0.8 * peaks[0]
 
 
+@pytest.mark.parametrize(("readings", "by", "kept"), [(5, 6.0, 0.9), (20, 3.0, 0.8), (60, 3.0, 0.15)])
+def test_each_of_eight_like_events_two_to_five_hours_apart_is_told(readings: int, by: float, kept: float) -> None:
+    """At a reading a minute: a short one as strange as the first, an hour-long one near a threshold the eighth time."""
+    gaps = np.random.default_rng(1).integers(120, 300, 8).tolist()
+    judged = run([row for at, gap in enumerate(gaps) for row in [*noise(gap, at), *moved(noise(readings, at), by, by)]])
+    ends = np.cumsum(np.array(gaps) + readings)
+    scores = [max(j.score[0] for j in judged[end - readings : end]) for end in ends]
+    events = [max(j.parts[0, 0] for j in judged[end - readings : end]) for end in ends]
+    assert min(scores) > 1
+    assert events[-1] > kept * events[0]
+
+
+def test_what_fills_a_fifth_of_the_readings_is_learned_in_the_end() -> None:
+    """Bursts of 20 readings in every 100."""
+    rows = np.array(noise(6000))
+    burst = np.arange(6000) % 100 >= 80
+    rows[burst, 0] += np.resize([6.0, -6.0], 6000)[burst]
+    anomalous = np.array([j.score[0] for j in run(rows.tolist())]) > 1
+    assert anomalous[100:200].any()
+    assert not anomalous[4000:].any()
+
+
 def test_an_accepted_level_of_one_channel_does_not_dull_another() -> None:
     """Both thresholds of levels are as if the first channel were where it always was; and its old home is no fault."""
     after = [*moved(noise(60, 1), 6, 5), *noise(60, 2)]
