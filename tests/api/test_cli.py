@@ -223,7 +223,7 @@ def test_one_model_for_each_stream_or_folder_and_a_stream_too_short_stops_no_oth
 
 def test_options_of_train_that_do_not_go_together_are_refused(artefact: Path, tmp_path: Path) -> None:
     path, out = recording(tmp_path / "r.csv"), ("--out", tmp_path / "out")
-    assert refused(gatewatch("train", path), "expected either --out FOLDER")
+    assert refused(gatewatch("train", path), "expected one of: --out FOLDER or --into MODEL")
     assert refused(gatewatch("train", *out), "expected one of: files, --from-service URL, --from-prometheus URL")
     assert refused(gatewatch("train", *out, "--from-prometheus", "http://x"), "needs --query, --start and --end")
     assert refused(

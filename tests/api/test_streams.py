@@ -41,7 +41,7 @@ def test_a_stream_too_many_is_rejected_and_the_others_go_on(settings: Callable[.
     with TestClient(create_app(settings(streams=3))) as client:
         results = post(client, first_of(["a", "b", "c", "d", "e"]))
         assert [r["status"] for r in results] == ["warming_up"] * 3 + ["rejected"] * 2
-        assert "there are 3 already" in results[3]["error"]
+        assert "the tenant has 3 already" in results[3]["error"]
         results = post(client, [*readings("c", 2)[1:], *first_of(["f"]), *readings("a", 3)[1:]])
         assert [r["status"] for r in results] == ["warming_up", "rejected", "warming_up", "warming_up"]
         assert client.put("/v1/streams/g", json={"on_gap": "hold"}).status_code == 400

@@ -21,11 +21,11 @@ PINNED = [
     ("no dedupe of retries", 0),
     ("state and history in two steps", 2),
     ("SET without a fence", 5),
-    ("answer before the write", 2),
-    ("a remembered state, not compared", 2),
-    ("a remembered state, watched but not compared", 17),
-    ("cached state, fenced by a counter", 25),
-    ("delayed write, fenced by a counter", 3922),
+    ("answer before the write", 4),
+    ("a remembered state, not compared", 13),
+    ("a remembered state, watched but not compared", 42),
+    ("cached state, fenced by a counter", 35),
+    ("delayed write, fenced by a counter", 2484),
     ("a lease instead of compare-and-set", 0),
 ]
 """Each bug and the first seed that catches it."""
