@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from gatewatch.service.access import key_ring
 from gatewatch.service.access.scopes import ROUTES, SCOPES, Scope
 from gatewatch.service.app import create_app
+from gatewatch.service.incidents import feed
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import running, start_private_redis
 from tests.support.access import add_to_file, add_to_redis, bearer, revoke
@@ -31,6 +32,12 @@ SECRET_PROBLEMS = ("no key", "the key is not known, has expired or was revoked; 
 def own_redis(tmp_path: Path) -> Iterator[str]:
     with start_private_redis(tmp_path / "redis") as private:
         yield private.url
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server-sent events have no end: who may hear them gets 429 here."""
+    monkeypatch.setattr(feed, "LISTENERS", 0)
 
 
 def routes(client: TestClient) -> list[tuple[str, str, Scope | None]]:
