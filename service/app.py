@@ -202,6 +202,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         await models.start()
         batcher.start()
         await readiness.begin()
+        with contextlib.suppress(StoreUnavailable):  # else it is known with the first request that needs it
+            await keys.refresh()
         watching_keys = asyncio.create_task(keys.run(), name="keys")
         bookkeeping = asyncio.create_task(core.books.run(), name="bookkeeping")
         gc.collect()

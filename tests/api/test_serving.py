@@ -144,7 +144,9 @@ def test_a_single_process_goes_on_with_the_model_of_now_when_told_to(tmp_path: P
             process.send_signal(signal.SIGHUP)
             model = until(lambda before=model: (now := httpx2.get(f"{url}/readyz").json()["model"]) != before and now)  # type: ignore[misc]
             infos = [
-                line for line in httpx2.get(f"{url}/metrics").text.splitlines() if line.startswith("gatewatch_model")
+                line
+                for line in httpx2.get(f"{url}/metrics").text.splitlines()
+                if line.startswith("gatewatch_model_info{")
             ]
             assert len(infos) == 1
             assert model in infos[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import inspect
 import json
 import os
 import random
@@ -31,6 +32,7 @@ from redis import Redis
 
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
+from gatewatch.service.core.loading import Loader
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.http.ingest import Ingest
@@ -42,12 +44,12 @@ from tests.faults.concurrency import check, reading
 
 POINTS: dict[str, tuple[type, str, bool]] = {
     "after_load": (UnitOfWork, "load", True),
-    "in_rebuild": (Scorer, "_recover", True),
+    "in_rebuild": (Loader, "_recover", True),
     "after_step": (Scorer, "_apply", True),
     "before_save": (UnitOfWork, "send", False),
     "after_send": (UnitOfWork, "send", True),
     "after_save": (UnitOfWork, "saved", True),
-    "before_reply": (Ingest, "_score", True),
+    "before_reply": (Ingest, "reply", False),
 }
 """Name to class, method, and whether the point lies behind it."""
 
@@ -72,23 +74,19 @@ def arm(point: str, way: str, hits: int) -> None:
         if left == 0:
             WAYS[way]()
 
-    if name in ("_recover", "_apply"):
+    def at_once(*arguments: Any) -> Any:
+        come_by()
+        return method(*arguments)
 
-        def wrapped(*arguments: Any) -> Any:
-            result = method(*arguments)
+    async def wrapped(*arguments: Any) -> Any:
+        if not behind:
             come_by()
-            return result
-    else:
+        result = await method(*arguments)
+        if behind:
+            come_by()
+        return result
 
-        async def wrapped(*arguments: Any) -> Any:  # type: ignore[misc]
-            if not behind:
-                come_by()
-            result = await method(*arguments)
-            if behind:
-                come_by()
-            return result
-
-    setattr(owner, name, wrapped)
+    setattr(owner, name, wrapped if inspect.iscoroutinefunction(method) else at_once)
 
 
 @contextmanager
