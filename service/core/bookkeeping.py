@@ -17,17 +17,17 @@ import msgspec
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.detector import REASONS, STATUSES
+from gatewatch.models.detectors.detector import STATUSES
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.outcomes import Refused, format_time
 from gatewatch.service.core.readings import Batch
 from gatewatch.service.core.sequencing import Round
-from gatewatch.service.core.store import NamedAlert, Store, Writes
+from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.incidents.incident import Incident, decode
+from gatewatch.service.incidents.incident import Incident, decode, raised_by
 from gatewatch.service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -46,16 +46,12 @@ UNSURE: Final = 65_536
 
 
 class Alert(msgspec.Struct, array_like=True):
-    """The reading with which an incident begins, as it is saved to be told.
+    """The reading that raised an alert, as it is saved to be told.
 
     Attributes:
         n: number of the reading in its stream.
-        channel: the one with the largest share.
-        direction: `above` or `below` what was expected; `none` of a channel that stands still or is absent.
-        value, expected: of that channel, physical units; None where there is none.
         time_ms: of the reading.
-        at_ms: when it was scored, by the clock of the service.
-        begins: the stream had no open incident before.
+        channel, direction: as in RaisedAlert.
     """
 
     stream: str
@@ -63,14 +59,9 @@ class Alert(msgspec.Struct, array_like=True):
     reason: str
     score: float
     corrected: bool = False
-    channel: str = ""
-    direction: str = "none"
-    model: str = ""
-    value: float | None = None
-    expected: float | None = None
     time_ms: int = 0
-    at_ms: int = 0
-    begins: bool = True
+    channel: str = ""
+    direction: str | None = None
 
 
 class _Unsure(NamedTuple):
@@ -111,7 +102,7 @@ class Bookkeeping:
                 rows = round_.rows.tolist()
                 for at in alerting:
                     stream, channels = streams[rows[at]], layouts[rows[at]].model
-                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels, writes.at)))
+                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels)))
 
     def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
@@ -218,10 +209,9 @@ class Bookkeeping:
                 pass
 
     async def settle(self) -> None:
-        """Keep what was told under the names of its streams, for `/metrics`, and take it off."""
+        """Take off what was told."""
         while self._told:
             told = self._told[:100]
-            await self._store.name_alerts([_named(alert) for alert in told])
             await self._store.told(told)
             self._told = self._told[len(told) :]
 
@@ -237,35 +227,11 @@ class Bookkeeping:
             self.tell(alert)
 
 
-def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], at: float, corrected: bool = False) -> bytes:
-    """A reading's alert, as it is saved at a time in Unix seconds; `entry` has these channels."""
-    reason, top = REASONS[entry["reason"]], int(np.argmax(np.nan_to_num(entry["attribution"], nan=-1.0)))
-    value, expected = (None if np.isnan(entry[name][top]) else float(entry[name][top]) for name in ("values", "mid"))
-    direction = "none"
-    if value is not None and expected is not None and reason not in ("still", "absent"):
-        direction = "below" if value < expected else "above"
-    return msgspec.msgpack.encode(
-        Alert(
-            stream.name,
-            int(entry["n"]),
-            reason,
-            float(entry["score"]),
-            corrected,
-            channels[top],
-            direction,
-            bytes(entry["model"]).hex(),
-            value,
-            expected,
-            int(entry["timestamp_ms"]),
-            round(at * 1000),
-            bool(entry["status"] & state.BEGINS),
-        )
-    )
-
-
-def _named(alert: bytes) -> NamedAlert:
-    known = msgspec.msgpack.decode(alert, type=Alert)
-    return NamedAlert(known.stream, known.at_ms, known.begins, msgspec.json.encode(known))
+def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], corrected: bool = False) -> bytes:
+    """A reading's alert, as it is saved; `entry` has these channels."""
+    raised = raised_by(entry, channels)
+    more = (raised.timestamp_ms, raised.channel, raised.direction)
+    return msgspec.msgpack.encode(Alert(stream.name, int(entry["n"]), raised.reason, raised.score, corrected, *more))
 
 
 def _log_end(ended: Incident) -> None:

@@ -547,9 +547,7 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
             writes.anew.append(at)
             writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
         writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
-        job.alerts = [
-            alert_of(job.stream, entry, job.layout.model, writes.at, corrected=True) for entry in job.correction.begun()
-        ]
+        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in job.correction.begun()]
         writes.alerts += [(at, alert) for alert in job.alerts]
         writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
         late = job.correction.entries[job.correction.places]

@@ -63,9 +63,9 @@ FENCE: Final = slice(_HEADER, _HEADER + 30)
 
 _BEGIN: Final = MAGIC + FORMAT.to_bytes(2, "little")
 
-CORRECTED, ALERT, OPEN, BEGINS, STATUS_BITS = 0x80, 0x40, 0x20, 0x10, 0x0F
-"""Bits of a reading's status: scored after a later one, or anew; raised an alert; an incident is open after it; raised
-an alert while none was open; index into STATUSES."""
+CORRECTED, ALERT, OPEN, STATUS_BITS = 0x80, 0x40, 0x20, 0x0F
+"""Bits of a reading's status: scored after a later one, or anew; raised an alert; an incident is open after it; index
+into STATUSES."""
 
 FIRST_SESSION: Final = np.iinfo(np.int64).min
 

@@ -53,7 +53,6 @@ class Stepper:
             layouts: (R,) of the streams, where their channels are not the detector's; see serving/any_channels.py.
         """
         chains = (self.chain,) if layouts is None else _chains(layouts)
-        was_open = self.detector.is_open(heads["detector"])
         step = self.detector.advance(values, times_ms, heads["detector"])
         entries = np.empty(len(heads), self.entry)
         entries["n"] = heads["readings"]
@@ -65,7 +64,6 @@ class Stepper:
         entries["score"] = step.score
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["status"] |= self.detector.is_open(step.states) * np.uint8(state.OPEN)
-        entries["status"] |= (step.alert & ~was_open) * np.uint8(state.BEGINS)
         entries["reason"] = step.reason
         entries["single"] = 0
         entries["values"] = values

@@ -68,21 +68,6 @@ class Writes:
     unlisted: list[int] = field(default_factory=list)
 
 
-class NamedAlert(NamedTuple):
-    """An alert as it is kept under the name of its stream.
-
-    Attributes:
-        at_ms: when it was raised, by the clock of the service: the order of a stream's alerts.
-        begins: the stream had no open anomaly before it.
-        text: what it says, without line breaks.
-    """
-
-    stream: str
-    at_ms: int
-    begins: bool
-    text: bytes
-
-
 class UnitOfWork(Protocol):
     """The records of some streams from their load to their save. Nothing is locked: a save compares fences."""
 
@@ -177,9 +162,6 @@ class Store(Protocol):
 
     async def told(self, alerts: Sequence[bytes]) -> None:
         """Take alerts off: they were told."""
-
-    async def name_alerts(self, alerts: Sequence[NamedAlert]) -> None:
-        """Keep alerts under the names of their streams; the same one twice is kept once."""
 
     async def claim_takeover(self, service: str, model: str) -> tuple[int, int, str]:
         """The number of a service with a model, the highest number, and its model; see takeover.py."""

@@ -79,6 +79,10 @@ class AlertOfIncident(msgspec.Struct):
     timestamp: str
     reason: str
     score: float
+    channel: str
+    direction: str | None
+    expected: float | None
+    actual: float | None
 
 
 class Incident(msgspec.Struct):

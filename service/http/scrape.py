@@ -7,18 +7,17 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 import numpy as np
 import structlog
 
 from gatewatch.models.detectors.detector import expected_band
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
-from gatewatch.service.core.bookkeeping import Alert
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable, cause_of
 from gatewatch.service.http.readiness import Readiness
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.named import ChannelBand, OpenAnomaly
 from gatewatch.service.settings import Settings
@@ -32,6 +31,9 @@ FRESH_S: Final = 2.0
 RANKED: Final = 10_000
 """Most streams with an open anomaly of which the highest scores are chosen: those that sent last."""
 
+SLICE: Final = 1000
+"""Streams whose incidents are read at a time."""
+
 
 class Scrape:
     """Looks up what `/metrics` shows. Who asks while it looks sees the same."""
@@ -40,6 +42,7 @@ class Scrape:
         self._readiness = readiness
         self._store = store
         self._metrics = metrics
+        self._tenant = settings.tenant
         self._within_s = settings.open_anomaly_s
         self._most_open = settings.open_series
         self._patterns = settings.channel_series
@@ -62,8 +65,8 @@ class Scrape:
             tenants = self._store.keys.tenants
             self._metrics.streams.set(sum([await self._store.count_streams(tenant) for tenant in tenants]))
             now = asyncio.get_running_loop().time()
-            if now - self._at >= FRESH_S or found.streams != self._open:
-                self._at, self._open = now, found.streams
+            if now - self._at >= FRESH_S or found.count != self._open:
+                self._at, self._open = now, found.count
                 await self._look_at_open()
                 self._metrics.named.channels = await self._chosen() if self._patterns else ()
         except StoreUnavailable as error:
@@ -76,19 +79,24 @@ class Scrape:
 
     async def _look_at_open(self) -> None:
         found = await self._store.open_anomalies(self._within_s, RANKED if self._most_open else 0)
-        ranked = sorted(
-            (one for alerts in found.alerts.values() for one in map(_decoded, alerts) if one is not None),
-            key=lambda alert: (-alert.score, alert.stream, alert.channel),
-        )
-        named: dict[tuple[str, str], OpenAnomaly] = {}
-        streams: set[str] = set()
-        for one in ranked:
-            if (one.stream in streams or len(streams) < self._most_open) and (one.stream, one.channel) not in named:
-                streams.add(one.stream)
-                named[one.stream, one.channel] = _shown(one)
+        open_: list[OpenAnomaly] = []
+        for start in range(0, len(found.streams), SLICE):
+            some = found.streams[start : start + SLICE]
+            for stream, kept in zip(some, await self._store.latest_incidents(some), strict=True):
+                incident = decode(kept)
+                if incident is not None and incident.is_open:
+                    tenant = "" if stream.tenant == self._tenant else stream.tenant
+                    open_ += (_named(tenant, incident, alert) for alert in incident.alerts)
+        named: dict[tuple[str, str, str], OpenAnomaly] = {}
+        streams: set[tuple[str, str]] = set()
+        for one in sorted(open_, key=lambda one: (-one.score, one.tenant, one.stream, one.channel)):
+            stream_of = (one.tenant, one.stream)
+            if stream_of in streams or len(streams) < self._most_open:
+                streams.add(stream_of)
+                named.setdefault((*stream_of, one.channel), one)
         self._metrics.named.open = list(named.values())
-        self._metrics.open_anomalies.set(found.streams)
-        self._metrics.open_left_out.set(found.streams - len(streams))
+        self._metrics.open_anomalies.set(found.count)
+        self._metrics.open_left_out.set(found.count - len(streams))
 
     async def _chosen(self) -> list[ChannelBand]:
         """The channels of the streams that the setting chooses, each at its stream's last reading."""
@@ -126,24 +134,18 @@ class Scrape:
         return bands
 
 
-def _decoded(text: bytes) -> Alert | None:
-    try:
-        return msgspec.json.decode(text, type=Alert)
-    except msgspec.MsgspecError:  # of another version
-        return None
-
-
-def _shown(alert: Alert) -> OpenAnomaly:
+def _named(tenant: str, incident: Incident, alert: RaisedAlert) -> OpenAnomaly:
     return OpenAnomaly(
-        alert.stream,
+        incident.stream,
         alert.channel,
         alert.reason,
-        alert.direction,
-        alert.model,
+        alert.direction or "none",
+        incident.model,
+        tenant,
         alert.score,
-        alert.value,
+        alert.actual,
         alert.expected,
-        alert.time_ms / 1000,
+        alert.timestamp_ms / 1000,
     )
 
 

@@ -53,11 +53,20 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class RaisedAlert(msgspec.Struct, frozen=True):
-    """An alert that went out: with the incident's first reading, or when another channel joined in."""
+    """An alert that went out: with the incident's first reading, or when another channel joined in.
+
+    Attributes:
+        channel: with the largest share in that reading's score.
+        direction, expected, actual: of that channel, as in Share; `expected` the middle alone.
+    """
 
     timestamp_ms: int
     reason: str
     score: float
+    channel: str
+    direction: str | None
+    expected: float | None
+    actual: float | None
 
 
 class Incident(msgspec.Struct, frozen=True):
@@ -190,7 +199,7 @@ def _opened(stream: str, entry: Any, channels: Sequence[str], onset_ms: int) -> 
         anomalous=1,
         judged=1,
         channels=_shares(entry, channels),
-        alerts=[RaisedAlert(moment, reason, score)],
+        alerts=[raised_by(entry, channels)],
     )
 
 
@@ -207,9 +216,23 @@ def _gone_on(incident: Incident, entry: Any, channels: Sequence[str], alert: boo
         changes |= {"peak_score": score, "peak_ms": moment, "reason": REASONS[entry["reason"]]}
         changes |= {"channels": _shares(entry, channels)}
     if alert:
-        raised = [*incident.alerts, RaisedAlert(moment, REASONS[entry["reason"]], score)]
+        raised = [*incident.alerts, raised_by(entry, channels)]
         changes["alerts"] = raised if len(raised) <= MOST_ALERTS else [raised[0], *raised[2:]]
     return msgspec.structs.replace(incident, **changes)
+
+
+def raised_by(entry: Any, channels: Sequence[str]) -> RaisedAlert:
+    """The alert of a reading. What stands still or is missing is neither above nor below."""
+    worst, reason = _shares(entry, channels)[0], REASONS[entry["reason"]]
+    return RaisedAlert(
+        timestamp_ms=int(entry["timestamp_ms"]),
+        reason=reason,
+        score=float(entry["score"]),
+        channel=worst.channel,
+        direction=None if reason in ("still", "absent") else worst.direction,
+        expected=worst.expected[1] if worst.expected else None,
+        actual=worst.actual,
+    )
 
 
 def _shares(entry: Any, channels: Sequence[str]) -> list[Share]:

@@ -12,7 +12,7 @@ import msgspec
 from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents import words
-from gatewatch.service.incidents.incident import Incident, decode, number_and_stream
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, number_and_stream
 from gatewatch.service.storage.incident_store import IncidentStore
 
 SCANNED: Final = 10_000
@@ -147,15 +147,17 @@ def shown(incident: Incident, said: words.Words) -> dict[str, Any]:
         "anomalous": incident.anomalous,
         "judged": incident.judged,
         "channels": [msgspec.to_builtins(share) for share in incident.channels],
-        "alerts": [
-            {"timestamp": format_time(one.timestamp_ms), "reason": one.reason, "score": one.score}
-            for one in incident.alerts
-        ],
+        "alerts": [_alert(one) for one in incident.alerts],
         "acknowledged": _said(said.acknowledged),
         "label": said.label,
         "labelled": _said(said.labelled),
         "notes": [{"text": one.text, "by": one.by, "at": format_time(one.at_ms)} for one in said.notes],
     }
+
+
+def _alert(alert: RaisedAlert) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(alert)
+    return {"timestamp": format_time(fields.pop("timestamp_ms")), **fields}
 
 
 def _said(said: words.Said | None) -> dict[str, str] | None:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-OPEN_LABELS: Final = ("stream", "channel", "reason", "direction", "model")
+OPEN_LABELS: Final = ("stream", "channel", "reason", "direction", "model", "tenant")
 CHANNEL_LABELS: Final = ("stream", "channel")
 
 _OF_OPEN: Final = {
@@ -34,6 +34,7 @@ class OpenAnomaly(NamedTuple):
 
     Attributes:
         direction: `above` or `below` what was expected; `none` of a channel that stands still or is absent.
+        tenant: whose stream it is; empty, which is as no label, for the service's own.
         begin_s: time of the reading, Unix time in seconds.
     """
 
@@ -42,6 +43,7 @@ class OpenAnomaly(NamedTuple):
     reason: str
     direction: str
     model: str
+    tenant: str
     score: float
     value: float | None
     expected: float | None
@@ -75,7 +77,8 @@ class NamedSeries(Collector):
     def collect(self) -> Iterator[Metric]:
         """What prometheus-client asks for: each series of each kind, those without a number left out."""
         for what, meaning in _OF_OPEN.items():
-            found = [(one[:5], one.begin_s if what == "begin_seconds" else getattr(one, what)) for one in self.open]
+            field = "begin_s" if what == "begin_seconds" else what
+            found = [(one[: len(OPEN_LABELS)], getattr(one, field)) for one in self.open]
             yield _family(f"gatewatch_open_anomaly_{what}", meaning, OPEN_LABELS, found)
         for what, meaning in _OF_CHANNEL.items():
             bands = [(one[:2], getattr(one, what)) for one in self.channels]

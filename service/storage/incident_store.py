@@ -14,12 +14,12 @@ their beginning, and by their last change.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended
 from gatewatch.service.storage.connection import raise_first
-from gatewatch.service.storage.database import Database
+from gatewatch.service.storage.database import Database, pairs
 from gatewatch.service.storage.keys import LATEST, NUMBER, Sets
 
 ATTEMPTS: Final = 20
@@ -73,12 +73,12 @@ class IncidentStore:
         return self._database.keys.tenants
 
     async def latest(self, streams: Sequence[StreamKey]) -> list[bytes]:
-        """The latest incident of each stream, b"" where it has none. One round trip."""
+        """The latest incident of each stream, b"" where it has none, or what is none of ours. One round trip."""
         keys = self._database.keys
         async with self._database.within(f"load the incidents of {len(streams)} streams"):
             replies = await self._database.ask_each([b"HGET", keys.part(one, "incidents"), LATEST] for one in streams)
-            raise_first(replies)
-        return [reply or b"" for reply in replies]
+            raise_first([reply for reply in replies if "WRONGTYPE" not in str(reply)])  # foreign: fails no reading
+        return [reply if isinstance(reply, bytes) else b"" for reply in replies]
 
     async def histories(self, stream: StreamKey, n: int) -> list[bytes]:
         """The rings kept at the beginning and at the end of an incident, and the stream's own now; b"" for none."""
@@ -103,7 +103,7 @@ class IncidentStore:
                 for one in self._database.keys.sets_of(tenant)
             )  # fmt: skip
             raise_first(replies)
-        found = [(bytes(id_), int(float(at))) for reply in replies for id_, at in _pairs(reply)]
+        found = [(bytes(id_), int(float(at))) for reply in replies for id_, at in pairs(reply)]
         return sorted(found, key=lambda one: (-one[1], one[0]))[:most]
 
     async def say(
@@ -145,9 +145,7 @@ class IncidentStore:
             raise_first(replies)
             beyond = sum(replies[::2]) - most
             oldest = sorted(
-                (int(float(at)), id_, one)
-                for one, of in zip(sets, replies[1::2], strict=True)
-                for id_, at in _pairs(of)
+                (int(float(at)), id_, one) for one, of in zip(sets, replies[1::2], strict=True) for id_, at in pairs(of)
             )
             old = [one for rank, one in enumerate(oldest[:TRIMMED]) if one[0] < before_ms or rank < beyond]
             commands: list[Sequence[bytes]] = []
@@ -167,7 +165,3 @@ class IncidentStore:
             [b"ZREM", sets.incidents, incident_id],
             [b"ZREM", sets.changes, incident_id],
         ]
-
-
-def _pairs(found: Sequence[Any]) -> list[tuple[bytes, bytes]]:
-    return list(zip(found[::2], found[1::2], strict=True))

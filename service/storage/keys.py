@@ -30,10 +30,8 @@ BUCKETS: Final = 64
 
 PARTS: Final = (
     "state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine", "incidents", "incident-words",
-    "opened",
 )  # fmt: skip
-"""What there may be of a stream, each under a key of its own. `history` is that of versions before record format 4;
-`opened` are the alerts since it was last without an open anomaly, see open_anomalies.py."""
+"""What there may be of a stream, each under a key of its own. `history` is that of versions before record format 4."""
 
 LATEST, NUMBER = b"latest", b"number"
 """Fields of a stream's `incidents`: its latest one, and the number of that."""

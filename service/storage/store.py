@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from gatewatch.service.core.store import NamedAlert
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage import encoder, health
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
@@ -16,7 +15,7 @@ from gatewatch.service.storage.database import Database, pairs, text
 from gatewatch.service.storage.incident_store import IncidentStore
 from gatewatch.service.storage.keys import BUCKETS, PARTS, barrier_of
 from gatewatch.service.storage.listing import page
-from gatewatch.service.storage.open_anomalies import Open, name_alerts, open_anomalies, streams_like
+from gatewatch.service.storage.open_anomalies import Open, open_anomalies, streams_like
 from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.takeovers import KEPT_CLAIMS, LOOK, TAKE_OVER
 from gatewatch.service.storage.unit_of_work import UnitOfWork
@@ -207,10 +206,6 @@ class StateStore(Database):
         """The keys of all lists of a tenant's streams."""
         old = [self._old.streams] if self.moving and tenant == self.tenant else []
         return [*(sets.streams for sets in self.keys.sets_of(tenant)), *old]
-
-    async def name_alerts(self, alerts: Sequence[NamedAlert]) -> None:
-        """Keep alerts under the names of their streams, for `open_anomalies`; the same one twice is kept once."""
-        await name_alerts(self, alerts)
 
     async def open_anomalies(self, within_s: float, most: int) -> Open:
         """What is open, of streams that sent a reading within the last `within_s` seconds; see open_anomalies.py."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from gatewatch.service.core import records as state
-from gatewatch.service.core.store import NamedAlert, Writes
+from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.storage.record_cache import RecordCache
@@ -176,9 +176,6 @@ class SimulatedStore:
 
     async def told(self, alerts: Sequence[bytes]) -> None:
         """Nor is who was told."""
-
-    async def name_alerts(self, alerts: Sequence[NamedAlert]) -> None:
-        """Nor is what is open."""
 
     async def claim(self, alerts: Sequence[tuple[bytes, float]]) -> list[bytes]:  # noqa: ARG002
         """Alerts are no part of this world."""

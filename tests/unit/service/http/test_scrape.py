@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,12 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
-from gatewatch.service.core.store import NamedAlert
-from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.observability.named import OPEN_LABELS
 from gatewatch.service.settings import Settings
-from gatewatch.service.storage.store import StateStore
-from tests.support.samples import PATIENT_MS, post, readings
+from tests.support.access import add_to_file, bearer
+from tests.support.samples import post, readings
 
 QUIET = 10
 Make = Callable[..., Settings]
@@ -115,27 +113,23 @@ def test_a_stream_that_is_deleted_is_named_no_more_also_when_it_comes_again(sett
         assert (labels[1], labels[3]) == ("flow", "below")
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2, 0), (1, 2, 0, 1)])
-def test_the_alerts_of_a_stream_are_those_since_it_was_last_calm_in_whatever_order_they_are_told(
-    redis_url: str, tenant: str, order: tuple[int, ...]
-) -> None:
-    alerts = [
-        NamedAlert("pump", 1_000, True, b"before"),
-        NamedAlert("pump", 2_000, True, b"begins"),
-        NamedAlert("pump", 3_000, False, b"another channel"),
-    ]
-
-    async def told() -> list[bytes]:
-        store = StateStore(redis_url, tenant, PATIENT_MS)
-        for at in order:
-            await store.name_alerts([alerts[at]])
-        pump = StreamKey(tenant, "pump")
-        await store.ask_one(b"ZADD", store.keys[pump].sets.open, b"9e12", b"pump")
-        found = await store.open_anomalies(60, 10)
-        await store.close()
-        return found.alerts[pump]
-
-    assert asyncio.run(told()) == [b"begins", b"another channel"]
+def test_two_tenants_with_a_stream_of_one_name_are_told_apart(settings: Make, tenant: str, tmp_path: Path) -> None:
+    """Each with its own value; the service's own tenant has no label."""
+    file = tmp_path / "keys.json"
+    ours = bearer(add_to_file(file, tenant, "ingest"))
+    theirs = bearer(add_to_file(file, f"{tenant}-another", "ingest"))
+    scraper = bearer(add_to_file(file, tenant, "metrics"))
+    with TestClient(create_app(settings(keys_file=file))) as client:
+        for who, pressure in ((ours, 900.0), (theirs, -900.0)):
+            client.headers.update(who)
+            open_with(client, "pump", pressure=pressure)
+        client.headers.update(scraper)
+        values = shown(client, "gatewatch_open_anomaly_value")
+        assert {(labels[0], labels[3], labels[5]): value for labels, value in values.items()} == {
+            ("pump", "above", ""): 900.0,
+            ("pump", "below", f"{tenant}-another"): -900.0,
+        }
+        assert shown(client, "gatewatch_open_anomalies_left_out") == {(): 0}
 
 
 def test_a_foreign_value_in_place_of_the_names_costs_no_reading_and_no_scrape(
@@ -143,7 +137,7 @@ def test_a_foreign_value_in_place_of_the_names_costs_no_reading_and_no_scrape(
 ) -> None:
     with TestClient(create_app(settings())) as client, redis.Redis.from_url(redis_url) as database:
         open_with(client, "one", pressure=900.0)
-        (key,) = [key for key in database.scan_iter("*:opened") if tenant_in(key) == tenant]
+        (key,) = [key for key in database.scan_iter("*.*:incidents") if tenant_in(key) == tenant]
         database.delete(key)
         database.lpush(key, "somebody's")
         assert open_with(client, "two", pressure=900.0)["status"] == "anomalous"

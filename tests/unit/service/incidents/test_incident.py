@@ -75,8 +75,13 @@ def test_an_anomalous_reading_without_an_alert_goes_on_with_the_one_that_ended()
 
 def test_another_alert_within_an_open_incident_is_noted_and_one_after_it_begins_another() -> None:
     begun = one(None, entries((1, 2.0, ALERT | OPEN)))
-    more = one(begun, entries((2, 2.0, ALERT | OPEN)), was_open=True)
-    assert [alert.timestamp_ms for alert in more.alerts] == [1000, 2000]
+    joins = entries((2, 2.0, ALERT | OPEN), value=(4.0, 1.0))
+    joins["attribution"] = (0.25, 0.75)
+    more = one(begun, joins, was_open=True)
+    assert [(alert.timestamp_ms, alert.channel, alert.direction, alert.actual) for alert in more.alerts] == [
+        (1000, "pressure", "above", 9.0),
+        (2000, "flow", "below", 1.0),
+    ]
     first, second = advance(more, "pump", entries((3, 0.0, 0), (4, 2.0, ALERT | OPEN)), CHANNELS, True)
     assert (first.id, first.end_ms) == ("1.pump", 2000)
     assert (second.id, second.is_open) == ("4.pump", True)
