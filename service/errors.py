@@ -6,6 +6,7 @@ ServiceError
 ├── Forbidden           403  for a foreign host, or sent by a page of another site
 │   └── MissingScope         the key may not do this
 ├── UnknownStream       404
+├── UnknownIncident     404
 ├── MethodNotAllowed    405
 ├── NoRepository        404  models are asked for, and GATEWATCH_MODELS is not set
 ├── NoSuchModel         404  no such model, version or alias
@@ -14,6 +15,7 @@ ServiceError
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
 ├── InvalidSettings     422  JSON, but not a stream's settings
+├── InvalidAnswer       422  JSON, but not an answer to an incident
 ├── InvalidRules        422  JSON, but not rules, or rules to models that are not there
 ├── UnusableModel       422  a version that cannot be served, or not for the streams of the one before
 ├── AllRejected         422  no reading of the request could be taken, where a setting wants that said so
@@ -158,6 +160,13 @@ class UnusableModel(ServiceError):
 
     status = 422
     title = "Model cannot be served"
+
+
+class InvalidAnswer(ServiceError):
+    """What was sent as an answer to an incident is none."""
+
+    status = 422
+    title = "Invalid answer"
 
 
 class InvalidSettings(ServiceError):

@@ -47,10 +47,11 @@ class Audit:
 
     async def note(self, tenant: str, who: str, what: str, target: str, detail: Any = None) -> None:
         """Keep one change, which has been made. Where Redis does not take it, the log alone has it."""
-        log.info("changed", tenant=tenant, who=who, what=what, target=target[:256], detail=detail)
-        entry = msgspec.json.encode({"who": who, "what": what, "target": target[:256], "detail": detail})
-        if len(entry) > LONGEST:
-            entry = msgspec.json.encode({"who": who, "what": what, "target": target[:256], "detail": "too long"})
+        change = {"who": who, "what": what, "target": target[:256], "detail": detail}
+        if len(msgspec.json.encode(change)) > LONGEST:
+            change["detail"] = "too long"
+        log.info("changed", tenant=tenant, **change)
+        entry = msgspec.json.encode(change)
         try:
             async with self._database.within("note a change"):
                 await self._database.ask_one(

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request
-from pydantic import ValidationError
 from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.detector import REASONS
 from gatewatch.models.recordings.values import LATEST_S
-from gatewatch.service.access.audit import DETAIL
-from gatewatch.service.errors import BadRequest, InvalidSettings, TooManyWaiting, UnknownIncident, first_of
-from gatewatch.service.http.ingest import json_body
+from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import Parts, parts_of, tenant_of
+from gatewatch.service.http.parts import Parts, parts_of, sent_as, tenant_of
 from gatewatch.service.incidents import words
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 
 router = APIRouter()
-_A = TypeVar("_A", bound="Answer")
 
 ID: Final = r"^[0-9]{1,20}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _ID_PATH = Path(description="the incident's id", pattern=ID, max_length=160)
@@ -130,8 +126,8 @@ async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> 
 )
 async def acknowledge(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
     """The first one counts; who comes later sees who it was."""
-    answer, said = await _answer(request, Answer)
-    return await _say(request, incident, lambda before: words.acknowledge(before, said(answer.by)))
+    answer = await sent_as(request, Answer, InvalidAnswer, absent=b"{}")
+    return await _say(request, incident, answer, lambda before, said: words.acknowledge(before, said))
 
 
 @router.post(
@@ -143,8 +139,8 @@ async def acknowledge(request: Request, incident: Annotated[str, _ID_PATH]) -> d
 )
 async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
     """`true`: a fault; `false_alarm`: nothing was wrong; `expected`: unusual, and known. The last one counts."""
-    answer, said = await _answer(request, LabelAnswer)
-    return await _say(request, incident, lambda before: words.label(before, answer.label, said(answer.by)))
+    answer = await sent_as(request, LabelAnswer, InvalidAnswer)
+    return await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
 
 
 @router.post(
@@ -156,8 +152,8 @@ async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
 )
 async def note(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
     """Notes stand in the order in which they came; of more than 100 the first and the latest are kept."""
-    answer, said = await _answer(request, NoteAnswer)
-    return await _say(request, incident, lambda before: words.note(before, answer.text, said(answer.by)))
+    answer = await sent_as(request, NoteAnswer, InvalidAnswer)
+    return await _say(request, incident, answer, lambda before, said: words.note(before, answer.text, said))
 
 
 def _reader(request: Request) -> IncidentReader:
@@ -165,30 +161,18 @@ def _reader(request: Request) -> IncidentReader:
     return IncidentReader(parts_of(request).store.incidents, tenant_of(request))
 
 
-async def _answer(request: Request, kind: type[_A]) -> tuple[_A, Callable[[str], words.Said]]:
-    """What stands in the body, and what makes a name into who said it now."""
+async def _say(
+    request: Request, incident: str, answer: Answer, change: Callable[[words.Words, words.Said], words.Words]
+) -> dict[str, Any]:
     parts = parts_of(request)
-    body = await json_body(request.scope, request.receive, parts.bodies)
-    try:
-        answer = kind.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            raise BadRequest(f"the body is not JSON: {first['msg']}") from error
-        raise InvalidSettings(first_of([first])) from error
-    request.scope[DETAIL] = answer.model_dump(mode="json")
-    return answer, lambda by: words.Said(by.strip(), parts.clock.unix_ms())
-
-
-async def _say(request: Request, incident: str, change: Callable[[words.Words], words.Words]) -> dict[str, Any]:
-    parts = parts_of(request)
+    said = words.Said(answer.by.strip(), parts.clock.unix_ms())
     async with parts.store.changing:
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
-        said = await _reader(request).say(stream, one.n, change, parts.clock.unix_ms())
-    return shown(one, said)
+        after = await _reader(request).say(stream, one.n, lambda before: change(before, said), said.at_ms)
+    return shown(one, after)
 
 
 def _unknown(incident: str) -> UnknownIncident:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ValidationError
 
 from gatewatch.models.artefact.repository import MODEL_NAME, Change, Model
 from gatewatch.service.access.access import IDENTITY
-from gatewatch.service.errors import BadRequest, InvalidRules, NoRepository, ServiceError, UnusableModel, first_of
-from gatewatch.service.http.ingest import json_body
+from gatewatch.service.errors import BadRequest, InvalidRules, NoRepository, UnusableModel
 from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import parts_of
+from gatewatch.service.http.parts import parts_of, sent_as
 from gatewatch.service.serving.administration import Administration
 from gatewatch.service.serving.rules import Assignment, Rules
 
 router = APIRouter()
-
-B = TypeVar("B", bound=BaseModel)
 
 RULES_BYTES: Final = 4 * 2**20
 """Of a body with rules: as many rules and pins as there may be."""
@@ -129,7 +125,7 @@ async def list_changes(
 )
 async def promote_model(request: Request, response: Response, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
     """The version is loaded and verified first; streams that follow the alias move over with their next readings."""
-    sent = await _sent(request, Promotion, UnusableModel)
+    sent = await sent_as(request, Promotion, UnusableModel)
     change = await _administration(request).promote(
         model, str(sent.version), sent.alias, _who(request), sent.note, _seen(request), sent.other_channels
     )
@@ -146,7 +142,7 @@ async def promote_model(request: Request, response: Response, model: Annotated[s
 )
 async def rollback_model(request: Request, response: Response, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
     """The same as a promotion of the version before."""
-    sent = await _sent(request, Rollback, UnusableModel)
+    sent = await sent_as(request, Rollback, UnusableModel)
     change = await _administration(request).rollback(model, sent.alias, _who(request), sent.note, _seen(request))
     response.headers["ETag"] = f'"{change.after.revision}"'
     return _change(change)
@@ -180,24 +176,13 @@ async def get_rules(request: Request, response: Response) -> dict[str, Any]:
 )
 async def put_rules(request: Request, response: Response) -> dict[str, Any]:
     """All rules and pins at once; `warnings` names patterns that fit no stream yet."""
-    rules = await _sent(request, Rules, InvalidRules, RULES_BYTES)
+    rules = await sent_as(request, Rules, InvalidRules, RULES_BYTES)
     assignment, warnings = await _administration(request).put_rules(rules, _who(request), _seen(request))
     return {**_rules(assignment, response), "warnings": warnings}
 
 
 def _administration(request: Request) -> Administration:
     return parts_of(request).models.administration
-
-
-async def _sent(request: Request, kind: type[B], refusal: type[ServiceError], most: int = 16_384) -> B:
-    body = await json_body(request.scope, request.receive, parts_of(request).bodies, most)
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            raise BadRequest(f"the body is not JSON: {first['msg']}") from error
-        raise refusal(first_of([first])) from error
 
 
 def _seen(request: Request) -> int | None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 
 from gatewatch.service.access.access import IDENTITY
-from gatewatch.service.access.audit import Audit
+from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.errors import BadRequest, ServiceError, first_of
 from gatewatch.service.http.bodies import Bodies
 from gatewatch.service.http.drain import Drain
-from gatewatch.service.http.ingest import Ingest
+from gatewatch.service.http.ingest import SETTINGS_BYTES, Ingest, json_body
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
@@ -23,6 +26,8 @@ from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
+
+B = TypeVar("B", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,25 @@ def tenant_of(request: Request) -> str:
 def key_of(request: Request, stream: str) -> StreamKey:
     """The stream of this name that is the caller's."""
     return StreamKey(tenant_of(request), stream)
+
+
+async def sent_as(
+    request: Request, kind: type[B], refusal: type[ServiceError], most: int = SETTINGS_BYTES, absent: bytes = b""
+) -> B:
+    """The body of a request as a model, noted as what its change was about.
+
+    Args:
+        refusal: raised where it is JSON and no such model.
+        most: bytes.
+        absent: what is taken for a body without a byte.
+    """
+    body = await json_body(request.scope, request.receive, parts_of(request).bodies, most)
+    try:
+        sent = kind.model_validate_json(body or absent)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise BadRequest(f"the body is not JSON: {first['msg']}") from error
+        raise refusal(first_of([first])) from error
+    request.scope[DETAIL] = sent.model_dump(mode="json")
+    return sent

@@ -8,23 +8,19 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
 from starlette.convertors import Convertor, register_url_convertor
 
 from gatewatch.service.access.access import IDENTITY
-from gatewatch.service.access.audit import CHANGE, DETAIL
+from gatewatch.service.access.audit import CHANGE
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import (
-    BadRequest,
     Draining,
     InvalidSettings,
     UnknownStream,
-    first_of,
 )
 from gatewatch.service.http.api_page import HEADERS, page
 from gatewatch.service.http.bodies import ClientGone
-from gatewatch.service.http.ingest import json_body
 from gatewatch.service.http.openapi import (
     AWAY,
     NO_BODY,
@@ -38,7 +34,7 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.parts import key_of, parts_of, tenant_of
+from gatewatch.service.http.parts import key_of, parts_of, sent_as, tenant_of
 
 router = APIRouter()
 
@@ -185,22 +181,10 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
 async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
     parts = parts_of(request)
-    body = await json_body(request.scope, request.receive, parts.bodies)
-    settings = _settings_in(body)
-    request.scope[DETAIL] = settings.model_dump(mode="json")
+    settings = await sent_as(request, StreamSettings, InvalidSettings)
     async with parts.store.changing:
         await parts.inspection.configure(key_of(request, stream), settings)
     return await get_stream(request, stream)
-
-
-def _settings_in(body: bytes) -> StreamSettings:
-    try:
-        return StreamSettings.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            raise BadRequest(f"the body is not JSON: {first['msg']}") from error
-        raise InvalidSettings(first_of([first])) from error
 
 
 @router.delete(
