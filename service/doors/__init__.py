@@ -1,1 +1,1 @@
-"""One file a format: bytes to readings, results to bytes."""
+"""Bytes to readings, results to bytes: one file a format (..._door.py), and what formats share."""

@@ -170,4 +170,8 @@ class Door(Protocol):
         """
 
     def open(self, content: bytes, context: Context) -> Opened:
-        """Any other body. Raises BadRequest."""
+        """Any other body; asked for again, from the beginning, for each model that must be loaded first.
+
+        Raises:
+            BadRequest: it is none.
+        """

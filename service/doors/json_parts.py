@@ -30,7 +30,7 @@ class Body:
 
     Attributes:
         content: UTF-8.
-        form: `array`, `object` or `lines`, as in `answers.join`.
+        form: `array`, `object` or `lines`, see Form in door.py.
     """
 
     content: bytes

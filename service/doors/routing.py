@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from gatewatch.service.core.outcomes import rejected
+from gatewatch.service.core.outcomes import Refused, rejected
 from gatewatch.service.doors.door import Context, Decoded, Mixed, Part
 from gatewatch.service.doors.json_parts import TooLong
 from gatewatch.service.doors.json_problems import lenient_json
@@ -120,6 +120,8 @@ def _decoded(items: list[Any], decoder: ReadingDecoder) -> list[Any]:
 def _one(item: Any, decoder: ReadingDecoder) -> Any:
     if isinstance(item, _Line):
         return decoder.line(*item)
+    if isinstance(item, Refused):
+        return item
     if not isinstance(item, msgspec.Raw):
         return decoder.convert(item)
     try:
