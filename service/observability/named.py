@@ -78,10 +78,10 @@ class NamedSeries(Collector):
         """What prometheus-client asks for: each series of each kind, those without a number left out."""
         for what, meaning in _OF_OPEN.items():
             field = "begin_s" if what == "begin_seconds" else what
-            found = [(one[: len(OPEN_LABELS)], getattr(one, field)) for one in self.open]
-            yield _family(f"gatewatch_open_anomaly_{what}", meaning, OPEN_LABELS, found)
+            anomalies = [([getattr(one, label) for label in OPEN_LABELS], getattr(one, field)) for one in self.open]
+            yield _family(f"gatewatch_open_anomaly_{what}", meaning, OPEN_LABELS, anomalies)
         for what, meaning in _OF_CHANNEL.items():
-            bands = [(one[:2], getattr(one, what)) for one in self.channels]
+            bands = [([one.stream, one.channel], getattr(one, what)) for one in self.channels]
             yield _family(f"gatewatch_channel_{what}", meaning, CHANNEL_LABELS, bands)
 
 

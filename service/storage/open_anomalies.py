@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database
 
 
-class Open(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Open:
     """What is open.
 
     Attributes:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import redis
 
+from gatewatch.service.storage.private_redis import server_binary
+
 PATIENCE_S = 30.0
+SLOTS = 16_384
 
 
 class Servers:
@@ -22,12 +25,12 @@ class Servers:
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self._commands: dict[int, list[str]] = {}
 
-    def start(self, port: int, *options: str, program: str = "redis-server") -> None:
+    def start(self, port: int, *options: str) -> None:
         """Start a server, and wait until it answers; without options as it was before."""
         home = self.folder / str(port)
         home.mkdir(exist_ok=True)
         if options:
-            self._commands[port] = [program, *options]
+            self._commands[port] = [str(server_binary()), *options]
         with (home / "log").open("ab") as log:
             self.running[port] = subprocess.Popen(self._commands[port], cwd=home, stdout=log, stderr=log)
         self.wait_for(lambda: self.client(port).ping(), f"{port} does not start")
@@ -91,17 +94,41 @@ def redis_cluster(folder: Path, masters: int = 3, replicas: int = 0, node_timeou
             servers.serve(
                 port, *own, "--cluster-require-full-coverage", "no", "--cluster-allow-replica-migration", "no"
             )
-        addresses = [f"127.0.0.1:{port}" for port in ports]
-        subprocess.run(
-            ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes"],
-            check=True,
-            capture_output=True,
-        )
+        _join(servers, ports, masters)
         for port in ports:
             servers.wait_for(lambda port=port: _covers_all(servers.client(port)), f"{port} knows not all slots")  # type: ignore[misc]
         yield servers
     finally:
         servers.stop()
+
+
+def _join(servers: Servers, ports: list[int], masters: int) -> None:
+    """Make one Cluster of servers: the first ones share the slots, the others follow them in turn."""
+    first = servers.client(ports[0])
+    ids = [_text(servers.client(port).execute_command("CLUSTER MYID")) for port in ports]
+    for at, port in enumerate(ports):
+        client = servers.client(port)
+        client.execute_command("CLUSTER SET-CONFIG-EPOCH", at + 1)
+        if at < masters:
+            bounds = (SLOTS * at // masters, SLOTS * (at + 1) // masters - 1)
+            client.execute_command("CLUSTER ADDSLOTSRANGE", *bounds)
+        if at:
+            first.execute_command("CLUSTER MEET", "127.0.0.1", port)
+    for at, port in enumerate(ports):
+        client = servers.client(port)
+        servers.wait_for(lambda client=client: _knows(client, ids), f"{port} has not met all")  # type: ignore[misc]
+        if at >= masters:
+            client.execute_command("CLUSTER REPLICATE", ids[at % masters])
+            servers.wait_for(lambda client=client: client.info("replication")["master_link_status"] == "up", "no link")  # type: ignore[misc]
+
+
+def _knows(client: redis.Redis, ids: list[str]) -> bool:
+    nodes = _text(client.execute_command("CLUSTER NODES", NEVER_DECODE=True))
+    return all(one in nodes for one in ids)
+
+
+def _text(reply: object) -> str:
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
 def _covers_all(client: redis.Redis) -> bool:
@@ -125,7 +152,7 @@ def redis_with_sentinels(folder: Path, sentinels: int = 2, down_after_ms: int = 
                 f"sentinel down-after-milliseconds mymaster {down_after_ms}\n"
                 "sentinel failover-timeout mymaster 2000\n"
             )
-            servers.start(port, str(config), program="redis-sentinel")
+            servers.start(port, str(config), "--sentinel")
         for port in watching:
             sentinel = servers.client(port)
             servers.wait_for(lambda s=sentinel: s.execute_command("SENTINEL", "REPLICAS", "mymaster"), "no replica")  # type: ignore[misc]
