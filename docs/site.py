@@ -35,7 +35,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what pages link to outside docs/, and what those pages link to in turn."""
     known = {file.src_uri for file in files}
-    waiting = [path for path in (ROOT / "docs").rglob("*.md")]
+    waiting = list((ROOT / "docs").rglob("*.md"))
     while waiting:
         page = waiting.pop()
         for _, target, _ in LINK.findall(page.read_text()):

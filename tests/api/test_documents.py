@@ -270,8 +270,10 @@ def prometheus(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, service: str, prometheus: str, tmp_path: Path) -> None:
-    """In a folder with a day of recordings, and the examples.
+def test_the_blocks_of_a_page_run_one_after_the_other(
+    page: Path, service: str, prometheus: str, tmp_path: Path
+) -> None:
+    """In a folder with a day of recordings, and the examples. What the page shows of scans of examples is what comes.
 
     What curl would send is sent by our own client, so that none is needed.
     """
@@ -281,6 +283,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, service: str, 
         shutil.copy(example, tmp_path / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
+    printed = []
     for match in _FENCE.finditer(page.read_text()):
         info, content = match[1], match[2].replace(URL, service).replace(PROMETHEUS, prometheus)
         if info == "sh run" and content.startswith("curl"):
@@ -290,10 +293,26 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, service: str, 
         elif info in ("sh run", "python run"):
             given = ["bash", "-euo", "pipefail", "-c"] if info == "sh run" else [sys.executable, "-c"]
             done = subprocess.run(
-                [*given, content], cwd=tmp_path, env={**environment, "PATH": path}, capture_output=True, text=True,
-                timeout=240, check=False,
+                [*given, content], cwd=tmp_path, env={**environment, "PATH": path}, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, timeout=240, check=False,
             )  # fmt: skip
-            assert done.returncode == 0, done.stderr
+            assert done.returncode == 0, done.stdout
+            printed += done.stdout.splitlines()
+        elif info == "text" and content.startswith("$ gatewatch ") and "examples/" in content.partition("\n")[0]:
+            rest = iter(printed)
+            for line in content.splitlines()[1:]:
+                assert any(alike(line, other) for other in rest), (line, printed)
+
+
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+
+
+def alike(line: str, other: str) -> bool:
+    """Whether two lines have the same words, and numbers that are the same to within one in a hundred."""
+    if _NUMBER.sub("", line).split() != _NUMBER.sub("", other).split():
+        return False
+    numbers = zip(_NUMBER.findall(line), _NUMBER.findall(other), strict=True)
+    return all(abs(float(one) - float(two)) <= 0.01 * abs(float(two)) for one, two in numbers)
 
 
 def as_curl(arguments: list[str]) -> httpx2.Response:
