@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ONCE ?=
 
-.PHONY: demo test coverage lint bench lock sbom clean
+.PHONY: demo test coverage lint docs bench lock sbom clean
 
 demo: .venv-demo/ready            ## watch a simulated pump station; ONCE=1 ends after the table
 	.venv-demo/bin/gatewatch demo $(if $(ONCE),--once)
@@ -17,6 +17,9 @@ lint: .venv/ready                 ## style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: .venv/ready                 ## the pages of docs/ as a site in build/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 
 bench: .venv/ready                ## speed of the service beside naive and ceiling versions
 	.venv/bin/python -m benchmarks.speed
