@@ -91,8 +91,7 @@ class ClusterStore(StateStore):
                 found[at] = value
         return found
 
-    async def wait_for_replicas(self, keys: Sequence[bytes]) -> None:
-        """Wait until replicas have what was written under keys. Raises Away."""
+    async def _wait_for_replicas(self, keys: Sequence[bytes]) -> None:
         barriers = {barrier_of(key) for key in keys}
         parts = [Part(key, encoder.packed([b"SET", key, b"1"]), 1) for key in barriers]
         away: dict[bytes, Exception] = {}

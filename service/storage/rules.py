@@ -35,8 +35,7 @@ class RulesStore:
         Sent again where the connection was lost: then it says False though it was written, and the writer finds it.
         """
         async with self._database.within("write rules"):
-            return bool(
-                await self._database.ask_one(
-                    b"EVAL", _WRITE, b"1", self._database.keys.rules, b"%d" % before, b"%d" % number, document
-                )
-            )
+            key, numbers = self._database.keys.rules, (b"%d" % before, b"%d" % number)
+            written = bool(await self._database.ask_one(b"EVAL", _WRITE, b"1", key, *numbers, document))
+        await self._database.replicated([key])
+        return written
