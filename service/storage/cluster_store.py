@@ -128,12 +128,13 @@ class ClusterStore(StateStore):
         """
         await self.know_buckets()
         unit = ClusterUnit(self, streams, cached)
-        try:
-            await unit.load()
-            yield unit
-        except BaseException:
-            unit.forget()
-            raise
+        with self._traced(streams):
+            try:
+                await unit.load()
+                yield unit
+            except BaseException:
+                unit.forget()
+                raise
 
     async def save(self, writes: Writes, expected: Sequence[bytes] | None = None) -> list[bool]:
         """Save each stream whose record still carries its fence. Raises PartlyUnavailable."""

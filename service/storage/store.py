@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage import health
@@ -19,6 +19,9 @@ from gatewatch.service.storage.open_anomalies import Open, open_anomalies, strea
 from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.takeovers import KEPT_CLAIMS, LOOK, TAKE_OVER
 from gatewatch.service.storage.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from gatewatch.service.observability.traces import Traces
 
 RECORD_CACHE_BYTES = 64 * 2**20
 
@@ -49,6 +52,7 @@ class StateStore(Database):
         buckets: int = BUCKETS,
         replicas: int = 0,
         now: Callable[[], float] = time.time,
+        traces: Traces | None = None,
     ) -> None:
         """Raises ValueError when `url` is not a Redis URL; connects with the first command.
 
@@ -56,9 +60,11 @@ class StateStore(Database):
             buckets: of a Redis that has none yet.
             replicas: how many must have what is saved before it is answered.
             now: Unix seconds.
+            traces: makes a span of each unit of work; None for none.
         """
         super().__init__(url, tenant, timeout_ms, buckets, replicas)
         self._now = now
+        self._traces = traces
         self._epoch: bytes | None = None
         self.record_cache = RecordCache[bytes](record_cache_bytes)
         self.incidents = IncidentStore(self)
@@ -171,12 +177,16 @@ class StateStore(Database):
         await self.know_buckets()
         async with self.node.connection() as connection:
             unit = UnitOfWork(self, connection, self.record_cache, streams, cached)
-            try:
-                await unit.load()
-                yield unit
-            except BaseException:
-                unit.forget()
-                raise
+            with self._traced(streams):
+                try:
+                    await unit.load()
+                    yield unit
+                except BaseException:
+                    unit.forget()
+                    raise
+
+    def _traced(self, streams: Sequence[StreamKey]) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._traces is None else self._traces.unit_of_work(len(streams))
 
     async def count_streams(self, tenant: str) -> int:
         """How many streams a tenant has."""
