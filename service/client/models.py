@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx2
-
 from gatewatch.models.errors import ChangedMeanwhile, GatewatchError
-from gatewatch.service.client.remote import ask, connected
+from gatewatch.service.client.remote import answered, connected
 
-OUTDATED: Final = 412
 ATTEMPTS: Final = 10
 """Changes of others in a row that a change of rules waits for."""
 
@@ -22,7 +18,7 @@ RuleSet = Mapping[str, Any]
 def read_rules(url: str) -> RuleSet:
     """The rules as the service answers them. Raises GatewatchError."""
     with connected(url) as client:
-        return _answer(client, "GET", "/v1/rules")
+        return answered(client, "GET", "/v1/rules")
 
 
 def change_rules(url: str, change: Callable[[dict[str, Any]], None]) -> RuleSet:
@@ -36,12 +32,12 @@ def change_rules(url: str, change: Callable[[dict[str, Any]], None]) -> RuleSet:
     """
     with connected(url) as client:
         for _ in range(ATTEMPTS):
-            known = _answer(client, "GET", "/v1/rules")
+            known = answered(client, "GET", "/v1/rules")
             changed = {"rules": known["rules"], "pins": known["pins"]}
             change(changed)
             client.headers["If-Match"] = f'"{known["number"]}"'
             try:
-                return _answer(client, "PUT", "/v1/rules", changed)
+                return answered(client, "PUT", "/v1/rules", changed)
             except ChangedMeanwhile:
                 del client.headers["If-Match"]
     raise GatewatchError(f"{url}: others kept changing the rules; do it again")
@@ -50,17 +46,4 @@ def change_rules(url: str, change: Callable[[dict[str, Any]], None]) -> RuleSet:
 def move_alias(url: str, model: str, what: str, body: Mapping[str, Any]) -> RuleSet:
     """Have a service `promote` or `rollback` a model; returns the change. Raises GatewatchError as the service says."""
     with connected(url) as client:
-        return _answer(client, "POST", f"/v1/models/{quote(model)}/{what}", body)
-
-
-def _answer(client: httpx2.Client, method: str, path: str, body: Any = None) -> RuleSet:
-    status, answer = ask(client, method, path, body=body)
-    if status == 200:
-        found: RuleSet = answer
-        return found
-    try:
-        detail = json.loads(answer)["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = answer
-    kind = ChangedMeanwhile if status == OUTDATED else GatewatchError
-    raise kind(f"{client.base_url}: {detail} ({status})")
+        return answered(client, "POST", f"/v1/models/{quote(model)}/{what}", body)
