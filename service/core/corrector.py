@@ -109,6 +109,7 @@ class _Job:
         late: the readings that get their places, in the order of those.
         packed: the stream's record in Redis when it was last looked at.
         attempts: how often it was begun, or saved, in vain.
+        sensitivity: a factor on the stream's scores.
         answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
@@ -120,6 +121,7 @@ class _Job:
     late: list[_Late]
     packed: bytes | None
     attempts: int = 0
+    sensitivity: float = 1.0
     answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
 
@@ -299,7 +301,9 @@ class Corrector:
                 self._metrics.replayed(1) if status == "replayed" else self._metrics.answered(status, 1)
                 _give(reading, text)
             if correction is not None:
-                job = _Job(stream, loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts)
+                factor = 1.0 if loaded.sensitivity is None else float(loaded.sensitivity[row])
+                own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, factor)
+                job = _Job(stream, *own)
                 self._under_way[stream] = job
             if twins:
                 self._wait(stream, twins, int(loaded.records["readings"][row]))
@@ -421,7 +425,15 @@ class Corrector:
                 writes = await asyncio.to_thread(_writes, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
                 begun = [
-                    Begun(at, job.stream, job.layout, job.seed, job.correction.start, job.correction.since_begun())
+                    Begun(
+                        at,
+                        job.stream,
+                        job.layout,
+                        job.seed,
+                        job.sensitivity,
+                        job.correction.start,
+                        job.correction.since_begun(),
+                    )
                     for at, job in done
                 ]
                 writes.incidents = await self._incidents.corrected(model, [one for one in begun if len(one.entries)])
@@ -506,7 +518,10 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     records = np.concatenate([job.correction.record for job in jobs])
     parts = [job.correction.part(most) for job in jobs]
     layouts = [job.layout for job in jobs] if model.any_channels else None
-    for row, entries in enumerate(model.stepper.replay(records, parts, layouts)):
+    factors = np.array([job.sensitivity for job in jobs])
+    for row, entries in enumerate(
+        model.stepper.replay(records, parts, layouts, None if (factors == 1.0).all() else factors)
+    ):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 

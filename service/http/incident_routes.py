@@ -141,7 +141,9 @@ async def get_proof(request: Request, incident: Annotated[str, _ID_PATH]) -> dic
         stream, one, _ = known
         began_from = began.decode(await parts.store.incidents.began(stream, one.n))
         rings = await parts.store.incidents.histories(stream, one.n)
-    return packed(one, began_from, rings, parts.store.seeds([stream])[0])
+        await parts.policies.know([stream])
+    sensitivity = parts.policies.of(stream).sensitivity or 1.0
+    return packed(one, began_from, rings, parts.store.seeds([stream])[0], sensitivity)
 
 
 @router.post(

@@ -22,18 +22,20 @@ class Began(msgspec.Struct, frozen=True):
 
     Attributes:
         record: the stream's, as Redis had it.
+        sensitivity: what was asked of the stream: a factor on its scores.
         provenance: of the detector, see there.
         versions: what it ran on.
     """
 
     record: bytes
+    sensitivity: float
     provenance: dict[str, Any]
     versions: dict[str, str]
 
 
-def began(record: bytes, detector: Detector) -> bytes:
+def began(record: bytes, sensitivity: float, detector: Detector) -> bytes:
     """As it is kept."""
-    return msgspec.msgpack.encode(Began(record, dict(detector.provenance), versions()))
+    return msgspec.msgpack.encode(Began(record, sensitivity, dict(detector.provenance), versions()))
 
 
 def decode(kept: bytes) -> Began | None:

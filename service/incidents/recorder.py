@@ -27,6 +27,7 @@ class Begun(NamedTuple):
     Attributes:
         row: in Writes.
         seed: where the checksum of its record starts.
+        sensitivity: a factor on the stream's scores.
         start: (1,) the earlier record from which it was scored anew.
         entries: its readings from that one on.
     """
@@ -35,6 +36,7 @@ class Begun(NamedTuple):
     stream: StreamKey
     layout: Layout
     seed: int
+    sensitivity: float
     start: Records
     entries: Entries
 
@@ -84,7 +86,7 @@ class Recorder:
         kept = await self._store.latest_incidents([one.stream for one in begun])
         writes: list[IncidentWrite] = []
         for one, latest in zip(begun, kept, strict=True):
-            before = partial(_packed, model, one.start, one.layout, one.seed)
+            before = partial(_packed, model, one.start, one.layout, one.seed, one.sensitivity)
             writes += _changes(one.row, latest, one.stream, one.entries, one.layout.model, before, was_open=False)
         return writes
 
@@ -136,10 +138,11 @@ def _changes(
 
 def _before(model: Model, loaded: LoadedBatch, row: int, packed: bytes | None) -> bytes:
     """What an incident of a stream is proved from: its record before the batch."""
+    factor = 1.0 if loaded.sensitivity is None else float(loaded.sensitivity[row])
     if (recovered := loaded.begun.get(row)) is not None:
-        return _packed(model, recovered, loaded.layouts[row], loaded.seeds[row])
-    return began(packed or b"", model.detector)
+        return _packed(model, recovered, loaded.layouts[row], loaded.seeds[row], factor)
+    return began(packed or b"", factor, model.detector)
 
 
-def _packed(model: Model, record: Records, layout: Layout, seed: int) -> bytes:
-    return began(state.pack(record, [layout], [seed])[0], model.detector)
+def _packed(model: Model, record: Records, layout: Layout, seed: int, sensitivity: float) -> bytes:
+    return began(state.pack(record, [layout], [seed])[0], sensitivity, model.detector)

@@ -30,13 +30,16 @@ from gatewatch.service.incidents.incident import Incident
 FORMAT = 1
 
 
-def packed(incident: Incident, began: Began | None, rings: Sequence[bytes], seed: int) -> dict[str, Any]:
+def packed(
+    incident: Incident, began: Began | None, rings: Sequence[bytes], seed: int, sensitivity: float
+) -> dict[str, Any]:
     """A proof as a service answers it: `proof`, `state` and `readings`.
 
     Args:
         began: what was kept at its beginning.
         rings: histories of the stream, the latest last.
         seed: where the checksums of the stream's records start.
+        sensitivity: what is asked of the stream now.
 
     Raises:
         NoProof: there is no state to begin with, or the readings do not follow from it.
@@ -57,6 +60,8 @@ def packed(incident: Incident, began: Began | None, rings: Sequence[bytes], seed
             "incident": msgspec.to_builtins(incident),
             "model": {"digest": model_part[: state.MODEL_BYTES].hex(), **began.provenance},
             "channels": list(layout.model),
+            "sensitivity": began.sensitivity,
+            "sensitivity_now": sensitivity,
             "versions": began.versions,
         },
         "state": {

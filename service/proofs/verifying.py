@@ -94,13 +94,14 @@ def verify(file: ProofFile, artefact: Artefact) -> Verdict:
         record = _record(file.state, stepper)
         given = from_json(file.readings, len(detector.channels))
         incident = msgspec.convert(proof["incident"], Incident)
+        factor = np.array([float(proof["sensitivity"])])
         ran_on = {str(name): str(value) for name, value in proof["versions"].items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, msgspec.ValidationError) as error:
         raise DamagedProof(f"the proof does not fit together: {error!r:.120}") from error
     if not len(given):
         raise DamagedProof("it has no reading")
     before = record.copy()
-    (computed,) = stepper.replay(record, [given])
+    (computed,) = stepper.replay(record, [given], sensitivity=None if factor[0] == 1.0 else factor)
     computed["status"] |= given["status"] & CORRECTED
     largest, first = 0.0, _of_state(file.state, before)
     for difference, size in _differences(given, computed, detector.channels):

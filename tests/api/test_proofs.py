@@ -111,6 +111,21 @@ def test_one_that_began_with_a_correction_is_proved(client: TestClient, artefact
     assert (verdict.to_the_bit, verdict.difference) == (True, None)
 
 
+def test_a_sensitivity_is_part_of_the_proof_and_one_that_changed_meanwhile_is_told(
+    client: TestClient, artefact: Path, tmp_path: Path
+) -> None:
+    client.put("/v1/policies", json={"streams": {"pump": {"sensitivity": 2.0}}}).raise_for_status()
+    sent = fault("pump", count=CALM + FAULT + 40)
+    post(client, sent[: CALM + 3])
+    assert verified(proved(client, tmp_path / "proof", artefact)).to_the_bit
+    client.put("/v1/policies", json={}).raise_for_status()
+    post(client, sent[CALM + 3 :])
+    verdict = verified(proved(client, tmp_path / "proof", artefact))
+    assert str(verdict.difference).startswith(f"reading {CALM + 3}: score")
+    said = file.read(tmp_path / "proof").proof
+    assert (said["sensitivity"], said["sensitivity_now"]) == (2.0, 1.0)
+
+
 @pytest.fixture
 def general(settings: Callable[..., Settings]) -> Iterator[TestClient]:
     with TestClient(create_app(settings(model="general", alerts_per_week=3.0))) as client:
