@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.asked import Asked, together
+from gatewatch.models.detectors.asked import Asked, together, words
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
@@ -431,7 +431,7 @@ class Corrector:
                         job.stream,
                         job.layout,
                         job.seed,
-                        job.sensitivity,
+                        words(job.asked),
                         job.correction.start,
                         job.correction.since_begun(),
                     )

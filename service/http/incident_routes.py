@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import StreamingResponse
 
+from gatewatch.models.detectors.asked import words as words_of
 from gatewatch.models.detectors.detector import REASONS
 from gatewatch.models.recordings.values import LATEST_S
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
@@ -142,8 +143,8 @@ async def get_proof(request: Request, incident: Annotated[str, _ID_PATH]) -> dic
         began_from = began.decode(await parts.store.incidents.began(stream, one.n))
         rings = await parts.store.incidents.histories(stream, one.n)
         await parts.policies.know([stream])
-    sensitivity = parts.policies.of(stream).sensitivity or 1.0
-    return packed(one, began_from, rings, parts.store.seeds([stream])[0], sensitivity)
+    seed = parts.store.seeds([stream])[0]
+    return packed(one, began_from, rings, seed, lambda channels: words_of(parts.policies.asked([stream], [channels])))
 
 
 @router.post(

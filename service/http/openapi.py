@@ -130,8 +130,8 @@ class ProvedIncident(msgspec.Struct):
     incident: dict[str, Any]
     model: dict[str, Any]
     channels: list[str]
-    sensitivity: float
-    sensitivity_now: float
+    asked: dict[str, Any]
+    asked_now: dict[str, Any]
     versions: dict[str, str]
 
 

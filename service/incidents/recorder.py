@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gatewatch.models.detectors.asked import Words, words
 from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied
 from gatewatch.service.core.history import Entries
@@ -27,7 +28,7 @@ class Begun(NamedTuple):
     Attributes:
         row: in Writes.
         seed: where the checksum of its record starts.
-        sensitivity: a factor on the stream's scores.
+        asked: of the stream's scoring.
         start: (1,) the earlier record from which it was scored anew.
         entries: its readings from that one on.
     """
@@ -36,7 +37,7 @@ class Begun(NamedTuple):
     stream: StreamKey
     layout: Layout
     seed: int
-    sensitivity: float
+    asked: Words
     start: Records
     entries: Entries
 
@@ -86,7 +87,7 @@ class Recorder:
         kept = await self._store.latest_incidents([one.stream for one in begun])
         writes: list[IncidentWrite] = []
         for one, latest in zip(begun, kept, strict=True):
-            before = partial(_packed, model, one.start, one.layout, one.seed, one.sensitivity)
+            before = partial(_packed, model, one.start, one.layout, one.seed, one.asked)
             writes += _changes(one.row, latest, one.stream, one.entries, one.layout.model, before, was_open=False)
         return writes
 
@@ -138,11 +139,11 @@ def _changes(
 
 def _before(model: Model, loaded: LoadedBatch, row: int, packed: bytes | None) -> bytes:
     """What an incident of a stream is proved from: its record before the batch."""
-    factor = 1.0 if loaded.sensitivity is None else float(loaded.sensitivity[row])
+    asked = words(loaded.asked, row)
     if (recovered := loaded.begun.get(row)) is not None:
-        return _packed(model, recovered, loaded.layouts[row], loaded.seeds[row], factor)
-    return began(packed or b"", factor, model.detector)
+        return _packed(model, recovered, loaded.layouts[row], loaded.seeds[row], asked)
+    return began(packed or b"", asked, model.detector)
 
 
-def _packed(model: Model, record: Records, layout: Layout, seed: int, sensitivity: float) -> bytes:
-    return began(state.pack(record, [layout], [seed])[0], sensitivity, model.detector)
+def _packed(model: Model, record: Records, layout: Layout, seed: int, asked: Words) -> bytes:
+    return began(state.pack(record, [layout], [seed])[0], asked, model.detector)
