@@ -57,7 +57,9 @@ from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
-from gatewatch.service.incidents.janitor import forget_old
+from gatewatch.service.incidents.groups import Groups
+from gatewatch.service.incidents.janitor import DAY_MS, forget_old
+from gatewatch.service.incidents.lookout import Lookout
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.intake.queue import Queue
@@ -73,7 +75,9 @@ from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
+from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.rules import RulesStore
+from gatewatch.service.storage.silence_store import SilenceStore
 
 TENANTS: Final = 1024
 """Whose names of streams are kept; of more, those that sent longest ago are made anew."""
@@ -150,6 +154,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
     scrape = Scrape(readiness, store, metrics, settings)
+    store.watches = settings.silent_after > 0
+    groups = Groups(
+        GroupStore(store, round(settings.incident_days * DAY_MS)),
+        lambda stream: {},
+        settings.group_by,
+        round(settings.group_within_s * 1000),
+    )
     core = build_core(
         registry,
         store,
@@ -162,7 +173,9 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         correcting_ms=settings.correcting_ms,
         pace=None if per_minute is None else NewStreams(store, per_minute),
         stream_channels=settings.stream_channels,
+        groups=groups,
     )
+    lookout = Lookout(store, SilenceStore(store), groups, core.books, clock, settings.silent_after, settings.incidents)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
 
@@ -215,12 +228,15 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         janitor = asyncio.create_task(
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
         )
+        looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()
+        if looking is not None:
+            looking.cancel()
         feed.stop()
         quotas.stop()
         await batcher.stop()

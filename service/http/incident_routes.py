@@ -10,18 +10,18 @@ import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import StreamingResponse
 
-from gatewatch.models.detectors.detector import REASONS
 from gatewatch.models.recordings.values import LATEST_S
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
 from gatewatch.service.http.parts import Parts, parts_of, sent_as, tenant_of
 from gatewatch.service.incidents import words
+from gatewatch.service.incidents.incident import INCIDENT_REASONS
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 
 router = APIRouter()
 
-ID: Final = r"^[0-9]{1,20}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+ID: Final = r"^s?[0-9]{1,20}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _ID_PATH = Path(description="the incident's id", pattern=ID, max_length=160)
 _UNKNOWN = problem_with("No such incident")
 _OF_INCIDENT: Final[dict[int | str, Any]] = {
@@ -48,7 +48,9 @@ async def list_incidents(
     request: Request,
     state: Annotated[Literal["open", "ended"] | None, Query(description="open or ended; both if not given")] = None,
     stream: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
-    reason: Annotated[str | None, Query(description="of the highest score", pattern=f"^({'|'.join(REASONS)})$")] = None,
+    reason: Annotated[
+        str | None, Query(description="of the highest score", pattern=f"^({'|'.join(INCIDENT_REASONS)})$")
+    ] = None,
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
     since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
     until: Annotated[

@@ -12,7 +12,7 @@ import msgspec
 from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents import words
-from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, number_and_stream
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, id_of, number_and_stream
 from gatewatch.service.storage.incident_store import IncidentStore
 
 SCANNED: Final = 10_000
@@ -112,7 +112,7 @@ class IncidentReader:
         def changed(kept: bytes) -> bytes:
             return msgspec.msgpack.encode(change(words.decode(kept)))
 
-        return words.decode(await self._store.say(stream, n, changed, f"{n}.{stream.name}".encode(), now_ms))
+        return words.decode(await self._store.say(stream, n, changed, id_of(n, stream.name).encode(), now_ms))
 
     async def _shown(self, ids: Sequence[str]) -> list[tuple[Incident, dict[str, Any]] | None]:
         parsed = [number_and_stream(one) for one in ids]
@@ -134,6 +134,8 @@ def shown(incident: Incident, said: words.Words) -> dict[str, Any]:
     return {
         "id": incident.id,
         "stream": incident.stream,
+        "group": incident.group or None,
+        "tag": incident.tag or None,
         "state": "open" if incident.is_open else "ended",
         "model": incident.model,
         "onset": format_time(incident.onset_ms),

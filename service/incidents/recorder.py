@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,14 +15,32 @@ from gatewatch.service.core.readings import Model
 from gatewatch.service.core.records import ALERT
 from gatewatch.service.core.store import IncidentWrite, Store
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents.incident import Scored, advance, concerns, decode, encode
+from gatewatch.service.incidents.groups import Groups
+from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
+from gatewatch.service.incidents.silence import over
+
+
+class _Changed(NamedTuple):
+    """What became of the incidents of one stream.
+
+    Attributes:
+        row: of the stream in Writes.
+        latest: its latest incident until then, as it is kept.
+        incidents: those that changed or began, in their order.
+    """
+
+    row: int
+    stream: StreamKey
+    latest: bytes
+    incidents: list[Incident]
 
 
 class Recorder:
     """Makes incidents of entries. Streams that are in none cost nothing; those in one, a round trip for all of them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, groups: Groups | None = None) -> None:
         self._store = store
+        self._groups = groups
 
     async def writes(self, model: Model, loaded: LoadedBatch, applied: Applied) -> list[IncidentWrite]:
         """What a batch makes of its streams' incidents, to be put into its Writes."""
@@ -29,24 +48,26 @@ class Recorder:
             return []
         ((round_, entries),) = applied.rounds
         rows, was_open = round_.rows, applied.was_open
+        row_of = {stream: row for row, stream in enumerate(applied.writes.streams)}
+        silences = await self._silences(loaded, applied, row_of) if applied.was_silent else []
         concerned = concerns(entries) | was_open[rows]
         if loaded.causes:  # an incident that was open before a state was lost may not be open after it
             concerned |= np.isin(rows, list(loaded.causes))
         every = np.unique(rows[concerned]).tolist()
         if not every:
-            return []
-        row_of = {stream: row for row, stream in enumerate(applied.writes.streams)}
+            return silences
         kept = await self._store.latest_incidents([loaded.streams[row] for row in every])
         begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]}
         histories = await self._histories(model, sorted(begins), loaded)
-        writes: list[IncidentWrite] = []
+        changed = []
         for row, latest in zip(every, kept, strict=True):
             stream, of_row = loaded.streams[row], entries[rows == row]
-            writes += _changes(
-                row_of[stream], latest, stream, of_row, loaded.layouts[row].model, bool(was_open[row]),
+            incidents = advance(
+                decode(latest), stream.name, of_row, loaded.layouts[row].model, bool(was_open[row]),
                 histories.get(row, ()),
             )  # fmt: skip
-        return writes
+            changed.append(_Changed(row_of[stream], stream, latest, incidents))
+        return silences + await self._written(changed)
 
     async def corrected(self, begun: Sequence[tuple[int, StreamKey, Layout, Entries]]) -> list[IncidentWrite]:
         """What corrections make of incidents: those that begin with a reading that was scored anew.
@@ -57,9 +78,57 @@ class Recorder:
         if not begun:
             return []
         kept = await self._store.latest_incidents([stream for _, stream, _, _ in begun])
-        writes: list[IncidentWrite] = []
+        changed = []
         for (row, stream, layout, entries), latest in zip(begun, kept, strict=True):
-            writes += _changes(row, latest, stream, entries, layout.model, was_open=False)
+            incidents = advance(decode(latest), stream.name, entries, layout.model, was_open=False)
+            changed.append(_Changed(row, stream, latest, incidents))
+        return await self._written(changed)
+
+    async def _silences(
+        self, loaded: LoadedBatch, applied: Applied, row_of: dict[StreamKey, int]
+    ) -> list[IncidentWrite]:
+        """The ends of silences: streams that send again."""
+        ((round_, entries),) = applied.rounds
+        back = [row for row in np.unique(round_.rows).tolist() if row in applied.was_silent]
+        numbers = [(loaded.streams[row], -applied.was_silent[row]) for row in back]
+        writes = []
+        for row, kept in zip(back, await self._store.incidents_of(numbers) if numbers else [], strict=True):
+            silence = decode(kept)
+            if silence is not None and silence.is_open:
+                first_ms = int(entries["timestamp_ms"][round_.rows == row][0])
+                ended = over(silence, first_ms)
+                content = encode(ended)
+                writes.append(
+                    IncidentWrite(row_of[loaded.streams[row]], ended.n, ended.start_ms, content, None, False, True)
+                )
+        return writes
+
+    async def _written(self, changed: Sequence[_Changed]) -> list[IncidentWrite]:
+        """What is to be saved of incidents that changed; those that begin get their groups."""
+        begun = [
+            (one.stream, incident)
+            for one in changed
+            for incident in one.incidents
+            if incident.n > _number_of(decode(one.latest))
+        ]
+        joined = await self._groups.joined(begun) if begun and self._groups else [one for _, one in begun]
+        grouped = {(stream, one.n): one for (stream, _), one in zip(begun, joined, strict=True)}
+        writes: list[IncidentWrite] = []
+        for one in changed:
+            before = decode(one.latest)
+            last = None if before is None else (before.n, one.latest)
+            was_ended = before is not None and not before.is_open
+            for found in one.incidents:
+                incident = grouped.get((one.stream, found.n), found)
+                began = last is None or incident.n != last[0]
+                ended = not incident.is_open and (began or not was_ended)
+                content = encode(incident)
+                writes.append(
+                    IncidentWrite(
+                        one.row, incident.n, incident.start_ms, content, last if began else None, began, ended
+                    )
+                )
+                last = (incident.n, content)
         return writes
 
     async def _histories(self, model: Model, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, list[Scored]]:
@@ -77,24 +146,5 @@ class Recorder:
         return found
 
 
-def _changes(
-    row: int,
-    latest: bytes,
-    stream: StreamKey,
-    entries: Entries,
-    channels: Sequence[str],
-    was_open: bool,
-    history: Sequence[Scored] = (),
-) -> list[IncidentWrite]:
-    """What is to be saved of the incidents of one stream; `latest` is its latest one, as it is kept."""
-    before = decode(latest)
-    last = None if before is None else (before.n, latest)
-    was_ended = before is not None and not before.is_open
-    writes = []
-    for incident in advance(before, stream.name, entries, channels, was_open, history):
-        began = last is None or incident.n != last[0]
-        ended = not incident.is_open and (began or not was_ended)
-        content = encode(incident)
-        writes.append(IncidentWrite(row, incident.n, incident.start_ms, content, last if began else None, began, ended))
-        last = (incident.n, content)
-    return writes
+def _number_of(latest: Incident | None) -> int:
+    return -1 if latest is None else latest.n

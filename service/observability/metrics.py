@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client import values as kept_values
 
-from gatewatch.models.detectors.detector import REASONS
+from gatewatch.service.incidents.incident import INCIDENT_REASONS
 from gatewatch.service.observability.named import NamedSeries
 from gatewatch.service.observability.tally import Tally
 
@@ -194,7 +194,7 @@ class Metrics:
         self._statuses = {status: self._readings.labels(status) for status in STATUSES}
         for counter, labels in (
             (self._rejections, REJECTIONS),
-            (self._alerts, REASONS),
+            (self._alerts, INCIDENT_REASONS),
             (self._rebuilt, CAUSES),
             (self._store_errors, OPERATIONS),
         ):
