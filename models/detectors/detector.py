@@ -87,13 +87,20 @@ class Detector(Protocol):
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
 
-    def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(
+        self,
+        values: Floats,
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+        sensitivity: Floats | None = None,
+    ) -> Step:
         """Feed one reading of each of B streams, and write the states after it into `states`.
 
         Args:
             values: (B, C) float64, physical units, NaN where missing.
             timestamps_ms: (B,) Unix time.
             states: (B,) states before the reading.
+            sensitivity: (B,) factors on the scores, before anything is said of them; None where all are 1.
 
         Raises:
             ShapeError: the shapes do not fit each other or the model's channels.

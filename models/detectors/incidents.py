@@ -6,6 +6,7 @@ was last anomalous, last raised an alert, and each channel was last anomalous by
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 from typing import Any
 
@@ -96,6 +97,7 @@ def conclude(
     warm_up: int,
     urgent: NDArray[np.bool_] | np.bool_ = np.False_,
     step: int = 1,
+    sensitivity: Floats | None = None,
 ) -> Step:
     """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
 
@@ -105,7 +107,11 @@ def conclude(
     Args:
         warm_up: readings of a stream that are not judged yet.
         step: what a normal reading counts, see `calm_step`.
+        sensitivity: (B,) factors on the scores; None where all are 1. What a reading teaches, the model's own
+            threshold says, whatever the factor.
     """
+    if sensitivity is not None:
+        judged = _by_sensitivity(judged, sensitivity)
     readings, calm = states["readings"], calms(states)
     warm = readings >= warm_up
     strange = judged.score > 1.0
@@ -136,3 +142,13 @@ def conclude(
         parts=judged.parts,
         states=states,
     )
+
+
+def _by_sensitivity(judged: Judged, factor: Floats) -> Judged:
+    """What was judged, with scores and parts times (B,) factors.
+
+    Above 1 a score is its largest part. Below, that of a trained model is another measure, which stays below 1.
+    """
+    parts = judged.parts * factor[:, None]
+    calm = np.minimum(judged.score, 1.0) * np.minimum(factor, 1.0)
+    return dataclasses.replace(judged, parts=parts, score=np.maximum(np.maximum.reduce(parts, 1), calm))

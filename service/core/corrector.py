@@ -109,6 +109,7 @@ class _Job:
         late: the readings that get their places, in the order of those.
         packed: the stream's record in Redis when it was last looked at.
         attempts: how often it was begun, or saved, in vain.
+        sensitivity: a factor on the stream's scores.
         answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
@@ -120,6 +121,7 @@ class _Job:
     late: list[_Late]
     packed: bytes | None
     attempts: int = 0
+    sensitivity: float = 1.0
     answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
 
@@ -299,7 +301,9 @@ class Corrector:
                 self._metrics.replayed(1) if status == "replayed" else self._metrics.answered(status, 1)
                 _give(reading, text)
             if correction is not None:
-                job = _Job(stream, loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts)
+                factor = 1.0 if loaded.sensitivity is None else float(loaded.sensitivity[row])
+                own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, factor)
+                job = _Job(stream, *own)
                 self._under_way[stream] = job
             if twins:
                 self._wait(stream, twins, int(loaded.records["readings"][row]))
@@ -422,6 +426,11 @@ class Corrector:
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
                 begun = [(at, job.stream, job.layout, job.correction.since_begun()) for at, job in done]
                 writes.incidents = await self._incidents.corrected([one for one in begun if len(one[3])])
+                writes.incidents += await self._incidents.back(_back(done, loaded, rows))
+                self._incidents.mute(writes)
+                told = {alert for _, alert in writes.alerts}
+                for _, job in done:
+                    job.alerts = [alert for alert in job.alerts if alert in told]
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:
@@ -503,7 +512,10 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     records = np.concatenate([job.correction.record for job in jobs])
     parts = [job.correction.part(most) for job in jobs]
     layouts = [job.layout for job in jobs] if model.any_channels else None
-    for row, entries in enumerate(model.stepper.replay(records, parts, layouts)):
+    factors = np.array([job.sensitivity for job in jobs])
+    for row, entries in enumerate(
+        model.stepper.replay(records, parts, layouts, None if (factors == 1.0).all() else factors)
+    ):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 
@@ -559,6 +571,15 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
     writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
     writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
     return writes
+
+
+def _back(
+    done: Sequence[tuple[int, _Job]], loaded: LoadedBatch, rows: Sequence[int]
+) -> list[tuple[int, StreamKey, int, int]]:
+    """The streams that had been found silent, see Recorder.back: a late reading is a sign of life, too."""
+    before = loaded.records[rows]
+    silent = (before["status"] & state.SILENT) > 0
+    return [(at, job.stream, int(before["readings"][at]), int(before["last_ms"][at])) for at, job in done if silent[at]]
 
 
 def _alike(late: list[_Late]) -> list[_Late]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -35,6 +35,22 @@ class Models(Protocol):
 
         The others move to it now. Raises StoreUnavailable where the rules cannot be seen.
         """
+
+
+class Policies(Protocol):
+    """What the core asks of whatever knows what people ask of streams; service/policies is it."""
+
+    async def know(self, streams: Iterable[StreamKey]) -> None:
+        """Have the policies of streams at hand. Raises StoreUnavailable."""
+
+    def tags(self, stream: StreamKey) -> Mapping[str, str]:
+        """What a stream belongs to: name to value."""
+
+    def is_muted(self, stream: StreamKey) -> bool:
+        """Whether nobody is to be told of a stream."""
+
+    def sensitivity(self, streams: Sequence[StreamKey]) -> NDArray[np.float64] | None:
+        """(B,) the factors on the scores of streams; None where all are 1."""
 
 
 class Model(Protocol):

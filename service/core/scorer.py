@@ -235,6 +235,7 @@ class Scorer:
                     if applied.writes.streams:
                         self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, loaded.layouts)
                         applied.writes.incidents = await self._incidents.writes(batch.model, loaded, applied)
+                        self._incidents.mute(applied.writes)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:

@@ -15,6 +15,7 @@ from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
+from gatewatch.service.policies.policy import Policies, Policy
 from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
@@ -173,7 +174,7 @@ def complete(document: Described, is_open: bool) -> Described:
     schemas = msgspec.json.schema_components(
         (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
     )[1]
-    for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer):
+    for kind in (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}

@@ -7,11 +7,12 @@ incident joins if its own onset is near that. Redis is asked in one step, so all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import structlog
 
+from gatewatch.service.core.readings import Policies
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import ServiceError
 from gatewatch.service.incidents.incident import Incident
@@ -19,14 +20,11 @@ from gatewatch.service.storage.group_store import GroupStore, Joining
 
 log = structlog.get_logger(__name__)
 
-TagsOf = Callable[[StreamKey], Mapping[str, str]]
-"""The tags of a stream: name to value."""
-
 
 class Groups:
     """Finds the groups of incidents that begin."""
 
-    def __init__(self, store: GroupStore, tags_of: TagsOf, by: str | None, within_ms: int) -> None:
+    def __init__(self, store: GroupStore, policies: Policies, by: str | None, within_ms: int) -> None:
         """Group by a tag.
 
         Args:
@@ -34,7 +32,7 @@ class Groups:
             within_ms: how far onsets may be apart from that of a group.
         """
         self._store = store
-        self._tags_of = tags_of
+        self._policies = policies
         self._by = by
         self._within_ms = within_ms
 
@@ -57,7 +55,7 @@ class Groups:
         return found
 
     def _tag_of(self, stream: StreamKey) -> str:
-        value = self._tags_of(stream).get(self._by) if self._by else None
+        value = self._policies.tags(stream).get(self._by) if self._by else None
         return f"{self._by}={value}" if value else ""
 
     def _joining(self, incident: Incident) -> Joining:

@@ -19,6 +19,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import Bookkeeping, silence_alert
 from gatewatch.service.core.history import times_in
 from gatewatch.service.core.layout import layout_of, of_ring
+from gatewatch.service.core.readings import Policies
 from gatewatch.service.core.store import IncidentWrite, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import ServiceError
@@ -85,6 +86,7 @@ class Lookout:
         store: StateStore,
         silences: SilenceStore,
         groups: Groups,
+        policies: Policies,
         books: Bookkeeping,
         clock: Clock,
         k: float,
@@ -99,6 +101,7 @@ class Lookout:
         self._store = store
         self._silences = silences
         self._groups = groups
+        self._policies = policies
         self._books = books
         self._clock = clock
         self._k = k
@@ -216,6 +219,7 @@ class Lookout:
             log.warning("more streams are silent than incidents are kept", streams=len(found) - len(fitting))
         if not fitting:
             return looks
+        await self._policies.know([one.quiet.stream for one in fitting])
         incidents = await self._groups.joined([(one.quiet.stream, one.incident) for one in fitting])
         seeds = self._store.seeds([one.quiet.stream for one in fitting])
         writes = Writes(self._clock.unix_ms() / 1000)
@@ -223,14 +227,19 @@ class Lookout:
             writes.streams.append(one.quiet.stream)
             writes.fences.append(state.fence_of(one.packed))
             writes.records.append(state.marked_silent(one.packed, seed))
-            writes.alerts.append((row, silence_alert(incident)))
+            told = not self._policies.is_muted(one.quiet.stream)
+            if told:
+                writes.alerts.append((row, silence_alert(incident)))
+            content = encode(incident)
             writes.incidents.append(
-                IncidentWrite(row, incident.n, incident.start_ms, encode(incident), None, began=True, ended=False)
+                IncidentWrite(row, incident.n, incident.start_ms, content, None, began=True, ended=False, told=told)
             )
         saved = await self._store.save(writes, [one.packed for one in fitting])
-        for one, (_, alert), ok in zip(fitting, writes.alerts, saved, strict=True):
-            if ok:
+        for row, alert in writes.alerts:
+            if saved[row]:
                 self._books.tell(alert)
+        for one, ok in zip(fitting, saved, strict=True):
+            if ok:
                 looks.append((one.quiet.stream, one.quiet.watch._replace(silent=True), now_ms + LEAST_MS))
         return looks
 

@@ -11,9 +11,9 @@ from gatewatch.service.core.applying import Applied
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
-from gatewatch.service.core.readings import Model
+from gatewatch.service.core.readings import Model, Policies
 from gatewatch.service.core.records import ALERT
-from gatewatch.service.core.store import IncidentWrite, Store
+from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
@@ -38,8 +38,9 @@ class _Changed(NamedTuple):
 class Recorder:
     """Makes incidents of entries. Streams that are in none cost nothing; those in one, a round trip for all of them."""
 
-    def __init__(self, store: Store, groups: Groups | None = None) -> None:
+    def __init__(self, store: Store, policies: Policies, groups: Groups | None = None) -> None:
         self._store = store
+        self._policies = policies
         self._groups = groups
 
     async def writes(self, model: Model, loaded: LoadedBatch, applied: Applied) -> list[IncidentWrite]:
@@ -49,7 +50,13 @@ class Recorder:
         ((round_, entries),) = applied.rounds
         rows, was_open = round_.rows, applied.was_open
         row_of = {stream: row for row, stream in enumerate(applied.writes.streams)}
-        silences = await self._silences(loaded, applied, row_of) if applied.was_silent else []
+        silences = await self.back(
+            [
+                (row_of[loaded.streams[row]], loaded.streams[row], before, int(entries["timestamp_ms"][rows == row][0]))
+                for row, before in applied.was_silent.items()
+                if (rows == row).any()
+            ]
+        )
         concerned = concerns(entries) | was_open[rows]
         if loaded.causes:  # an incident that was open before a state was lost may not be open after it
             concerned |= np.isin(rows, list(loaded.causes))
@@ -84,24 +91,29 @@ class Recorder:
             changed.append(_Changed(row, stream, latest, incidents))
         return await self._written(changed)
 
-    async def _silences(
-        self, loaded: LoadedBatch, applied: Applied, row_of: dict[StreamKey, int]
-    ) -> list[IncidentWrite]:
-        """The ends of silences: streams that send again."""
-        ((round_, entries),) = applied.rounds
-        back = [row for row in np.unique(round_.rows).tolist() if row in applied.was_silent]
-        numbers = [(loaded.streams[row], -applied.was_silent[row]) for row in back]
+    async def back(self, back: Sequence[tuple[int, StreamKey, int, int]]) -> list[IncidentWrite]:
+        """The ends of the silences of streams that send again.
+
+        Args:
+            back: of each its row in Writes, its key, how many readings it had sent, and the time of the next one.
+        """
+        if not back:
+            return []
+        kept = await self._store.incidents_of([(stream, -readings) for _, stream, readings, _ in back])
         writes = []
-        for row, kept in zip(back, await self._store.incidents_of(numbers) if numbers else [], strict=True):
-            silence = decode(kept)
+        for (row, _, _, first_ms), content in zip(back, kept, strict=True):
+            silence = decode(content)
             if silence is not None and silence.is_open:
-                first_ms = int(entries["timestamp_ms"][round_.rows == row][0])
                 ended = over(silence, first_ms)
-                content = encode(ended)
-                writes.append(
-                    IncidentWrite(row_of[loaded.streams[row]], ended.n, ended.start_ms, content, None, False, True)
-                )
+                writes.append(IncidentWrite(row, ended.n, ended.start_ms, encode(ended), None, False, True))
         return writes
+
+    def mute(self, writes: Writes) -> None:
+        """Tell nobody of streams that people have muted: their incidents are kept, and that is all."""
+        quiet = {stream for stream in writes.opened if self._policies.is_muted(stream)}
+        writes.opened -= quiet
+        writes.closed |= quiet
+        writes.alerts = [one for one in writes.alerts if not self._policies.is_muted(writes.streams[one[0]])]
 
     async def _written(self, changed: Sequence[_Changed]) -> list[IncidentWrite]:
         """What is to be saved of incidents that changed; those that begin get their groups."""

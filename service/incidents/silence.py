@@ -53,7 +53,7 @@ class Watch(NamedTuple):
         found_ms: the look that found them.
         looked_ms: the last look.
         cadence_ms: the usual time between two readings; 0 while it is not known.
-        delay_ms: how far the time of a reading is behind its arrival.
+        delay_ms: how far the time of the last reading is behind when it is found; below 0 where a clock is ahead.
         pause_ms: the longest time without a reading, of late, that is beyond k cadences.
         times: looks that found new readings, at most 255.
         silent: its silence was found, and has an incident.
@@ -78,8 +78,8 @@ def decode(kept: bytes) -> Watch | None:
     """What is kept; None where that cannot be read."""
     if len(kept) != _WATCH.size:
         return None
-    *most, times, silent = _WATCH.unpack(kept)
-    return Watch(*most, times, bool(silent))
+    watch = Watch._make(_WATCH.unpack(kept))
+    return watch._replace(silent=bool(watch.silent))
 
 
 class Head(NamedTuple):
@@ -125,7 +125,7 @@ def look(before: Watch | None, head: Head, now_ms: int, since_ms: int, k: float)
         watch = Watch(head.readings, now_ms, now_ms, now_ms)
         return Look(watch, now_ms + LEAST_MS, back=before is not None and before.silent)
     if head.readings > before.readings:
-        return _heard(before, head, now_ms, k)
+        return _heard(before, head, now_ms, since_ms, k)
     watch = before._replace(looked_ms=now_ms, silent=before.silent or head.silent)
     waited_ms = now_ms - before.found_ms
     if watch.silent or not _judged(watch):
@@ -166,20 +166,22 @@ def _due(watch: Watch, allowed_ms: float, since_ms: int) -> int:
     return max(round(max(watch.heard_ms, since_ms) + allowed_ms), round(watch.found_ms + allowed_ms / 2))
 
 
-def _heard(before: Watch, head: Head, now_ms: int, k: float) -> Look:
+def _heard(before: Watch, head: Head, now_ms: int, since_ms: int, k: float) -> Look:
     """A look that finds new readings."""
-    came, behind_ms = head.readings - before.readings, float(max(now_ms - head.last_ms, 0))
-    seen_ms = (now_ms - before.found_ms) / came
+    came, behind_ms = head.readings - before.readings, float(now_ms - head.last_ms)
     first = before.times == 0
-    cadence_ms = seen_ms if first else before.cadence_ms + LEARNING * (seen_ms - before.cadence_ms)
-    delay_ms = behind_ms if first else before.delay_ms + LEARNING * (behind_ms - before.delay_ms)
     guess_ms = now_ms if first else round(min(head.last_ms + before.delay_ms + before.cadence_ms, now_ms))
-    paused_ms = float(before.looked_ms - before.heard_ms)
+    heard_ms = max(guess_ms, before.looked_ms)
+    cadence_ms = (heard_ms - before.heard_ms) / came
+    if before.cadence_ms > 0:  # a pause does not lengthen what is usual
+        cadence_ms = before.cadence_ms + LEARNING * (min(cadence_ms, 4 * before.cadence_ms) - before.cadence_ms)
+    delay_ms = behind_ms if first else before.delay_ms + LEARNING * (behind_ms - before.delay_ms)
+    paused_ms = float(before.looked_ms - max(before.heard_ms, since_ms))
     pause_ms = before.pause_ms
     if paused_ms > max(k * cadence_ms, LEAST_MS):
         pause_ms = max(paused_ms, GAP_MEMORY * pause_ms)
     watch = Watch(
-        head.readings, max(guess_ms, before.looked_ms), now_ms, now_ms,
+        head.readings, heard_ms, now_ms, now_ms,
         cadence_ms, delay_ms, pause_ms, min(before.times + 1, 255),
     )  # fmt: skip
     return Look(watch, max(_due(watch, patience(watch, k), 0), now_ms + 1), back=before.silent)

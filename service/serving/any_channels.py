@@ -27,20 +27,28 @@ class NamedStepper(Stepper):
         super().__init__(detector, history_readings)
         self._general = detector
 
-    def rebuild(self, histories: Sequence[Entries]) -> Records:
+    def rebuild(self, histories: Sequence[Entries], sensitivity: NDArray[np.float64] | None = None) -> Records:
         """As of any stepper; but each channel begins with the reading that brought it, as it did then."""
-        records = super().rebuild(histories)
+        records = super().rebuild(histories, sensitivity)
         for row, entries in enumerate(histories):
             known = _known(entries)
             if not known.all() and known[0].any():
-                self._rebuild_grown(records[row : row + 1], entries, known)
+                factor = None if sensitivity is None else sensitivity[row : row + 1]
+                self._rebuild_grown(records[row : row + 1], entries, known, factor)
         return records
 
-    def _rebuild_grown(self, record: Records, entries: Entries, known: NDArray[np.bool_]) -> None:
+    def _rebuild_grown(
+        self,
+        record: Records,
+        entries: Entries,
+        known: NDArray[np.bool_],
+        sensitivity: NDArray[np.float64] | None,
+    ) -> None:
         """Put the state after a history into a (1,) record.
 
         Args:
             known: (N, C) the channels that the stream had with each reading.
+            sensitivity: (1,) as in `step`.
         """
         begins = [0, *(np.flatnonzero((known[1:] != known[:-1]).any(axis=1)) + 1).tolist(), len(entries)]
         state, before = self.detector.initial(1), self.detector.channels
@@ -52,7 +60,7 @@ class NamedStepper(Stepper):
             head["detector"] = stepper.detector.carried_over(state.tobytes(), before)
             for reading in entries[start:stop]:
                 values = reading["values"][None, there]
-                stepper.step(head, reading["seq"][None], reading["timestamp_ms"][None], values)
+                stepper.step(head, reading["seq"][None], reading["timestamp_ms"][None], values, sensitivity=sensitivity)
             state, before = head["detector"], names
         record["detector"] = self.detector.carried_over(state.tobytes(), before)
         record["score"], record["status"] = head["score"], head["status"]

@@ -14,10 +14,11 @@ from gatewatch.models.errors import ArtefactError
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.serving.administration import Administration, Names
-from gatewatch.service.serving.assignments import Assignments, RulesDocument
+from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.loaded_models import LoadedModels
 from gatewatch.service.serving.repository_access import RepositoryAccess
 from gatewatch.service.serving.rules import Assignment
+from gatewatch.service.serving.shared_document import KeptDocument, look_each_second
 from gatewatch.service.settings import Settings
 
 M = TypeVar("M")
@@ -37,7 +38,7 @@ class Models(Generic[M]):
     def __init__(
         self,
         settings: Settings,
-        document: RulesDocument,
+        document: KeptDocument,
         names: Names,
         metrics: Metrics,
         make: Callable[[Artefact], M],
@@ -78,7 +79,7 @@ class Models(Generic[M]):
         with contextlib.suppress(StoreUnavailable):  # which readiness says
             await self.assignments.look()
         watches = {
-            "rules": self.assignments.watch(),
+            "rules": look_each_second(self.assignments.look, "rules"),
             "repository": self.administration.watch(),
             "models": self._tidy(),
         }

@@ -137,7 +137,7 @@ def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, 
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
     at_ms = b"%d" % round(1000 * writes.at)
-    for row, n, start_ms, incident, before, began, ended in writes.incidents:
+    for row, n, start_ms, incident, before, began, ended, told in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()
         past = () if before is None else (b"%d" % before[0], before[1])
@@ -149,7 +149,7 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
             yield row, [b"COPY", key.history, keys.incident(stream, n, "before"), b"REPLACE"]
         if ended:
             yield row, [b"COPY", key.history, keys.incident(stream, n, "after"), b"REPLACE"]
-        if n < 0:
+        if n < 0 and (ended or told):
             yield row, [b"ZREM", key.sets.silent, member] if ended else [b"ZADD", key.sets.silent, at_ms, member]
 
 

@@ -1,7 +1,7 @@
 """Every key in Redis, and the bucket whose Cluster slot it lies in.
 
     gatewatch:layout                                 the number of buckets
-    gatewatch:{tenant}:epoch|model|moving|rules      of a tenant
+    gatewatch:{tenant}:epoch|model|moving|rules|policies   of a tenant
     gatewatch:{bucket}:barrier                       what is written to wait for replicas
     gatewatch:{bucket}:tenant:due|watched            of the streams of a bucket, whosever they are: when each is to be
                                                      looked at, and what was seen then; see silence_store.py. The tenant
@@ -138,6 +138,10 @@ class Keys(dict[StreamKey, StreamKeys]):
     def incident(self, stream: StreamKey, n: int, what: str) -> bytes:
         """The key of the history `before` or `after` an incident."""
         return self.part(stream, f"incident:{n}:{what}")
+
+    def policies(self, tenant: str) -> bytes:
+        """The key of what is asked of a tenant's streams."""
+        return f"gatewatch:{{{encode(tenant)}}}:policies".encode()
 
     @property
     def tenants(self) -> list[str]:

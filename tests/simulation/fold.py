@@ -65,7 +65,13 @@ class Fold:
         """(B,) whether the last reading was anomalous."""
         return np.asarray(~states["calm"])
 
-    def advance(self, values: NDArray[np.float64], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(
+        self,
+        values: NDArray[np.float64],
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+        sensitivity: NDArray[np.float64] | None = None,  # noqa: ARG002
+    ) -> Step:
         """Feed one reading of each of B streams; writes into `states`."""
         bits = values.astype(np.float32).view(np.uint32)[:, 0]
         hashed = (states["hash"] ^ bits ^ timestamps_ms.astype(np.uint64)) * np.uint64(FACTOR) + np.uint64(SUMMAND)

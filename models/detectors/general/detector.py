@@ -274,7 +274,13 @@ class GeneralDetector:
         """`advance`, with `states` left as they are."""
         return self.advance(values, timestamps_ms, states.copy())
 
-    def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(
+        self,
+        values: Floats,
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+        sensitivity: Floats | None = None,
+    ) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
         check_shapes(len(self.channels), values, timestamps_ms, states)
         values = without_codes(values, states)
@@ -302,7 +308,7 @@ class GeneralDetector:
         residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
         again = comes_again(states, judged.score, self.alerts_per_week)
         urgent = worse | ~within
-        step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again)
+        step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again, sensitivity=sensitivity)
         note_alerts(states, step.alert, step.alert & again & ~urgent)
         return step
 

@@ -143,7 +143,13 @@ class TrainedDetector:
         """
         return self.advance(values, timestamps_ms, states.copy())
 
-    def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(
+        self,
+        values: Floats,
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+        sensitivity: Floats | None = None,
+    ) -> Step:
         """Feed one reading of each of B streams, as `step` does, and write the states after it into `states`.
 
         Raises:
@@ -154,7 +160,7 @@ class TrainedDetector:
         elapsed = self._take_time(timestamps_ms, states)
         deviation = self.scaling.deviation(values)
         forecast = self._advance(deviation, elapsed, states)
-        return self._compare(values, deviation, forecast, states)
+        return self._compare(values, deviation, forecast, states, sensitivity)
 
     def require_live(self) -> None:
         """Raise ArtefactError if no stream can be scored while it runs: the network reads finished recordings."""
@@ -198,12 +204,15 @@ class TrainedDetector:
         deviation: Floats,
         forecast: NDArray[np.float32],
         states: Records,
+        sensitivity: Floats | None = None,
     ) -> Step:
         judged = judge(values, deviation, forecast, states, self.calibration)
         mid = self.scaling.restore(forecast)
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
         residual = float32(judged.missed / self._error_scale)
-        return conclude(judged, mid, half, residual, states, self.warm_up, step=self._calm_step)
+        return conclude(
+            judged, mid, half, residual, states, self.warm_up, step=self._calm_step, sensitivity=sensitivity
+        )
 
     def _take_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
         """(B, 1) the network's elapsed input, 0 for the usual time and where the clock tells nothing.
