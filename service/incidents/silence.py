@@ -172,10 +172,11 @@ def _heard(before: Watch, head: Head, now_ms: int, since_ms: int, k: float) -> L
     first = before.times == 0
     guess_ms = now_ms if first else round(min(head.last_ms + before.delay_ms + before.cadence_ms, now_ms))
     heard_ms = max(guess_ms, before.looked_ms)
-    cadence_ms = (heard_ms - before.heard_ms) / came
-    if before.cadence_ms > 0:  # a pause does not lengthen what is usual
-        cadence_ms = before.cadence_ms + LEARNING * (min(cadence_ms, 4 * before.cadence_ms) - before.cadence_ms)
-    delay_ms = behind_ms if first else before.delay_ms + LEARNING * (behind_ms - before.delay_ms)
+    cadence_ms, delay_ms = (heard_ms - before.heard_ms) / came, behind_ms
+    if before.cadence_ms > 0:  # a pause changes little of what is usual
+        most_ms = 4 * before.cadence_ms
+        cadence_ms = before.cadence_ms + LEARNING * (min(cadence_ms, most_ms) - before.cadence_ms)
+        delay_ms = before.delay_ms + LEARNING * min(delay_ms - before.delay_ms, most_ms)
     paused_ms = float(before.looked_ms - max(before.heard_ms, since_ms))
     pause_ms = before.pause_ms
     if paused_ms > max(k * cadence_ms, LEAST_MS):

@@ -108,7 +108,7 @@ class Process:
 
     def alerts(self, reason: str = "silent") -> float:
         """How many alerts this process has told."""
-        return self.metrics._alerts.labels(reason)._value.get()
+        return float(self.metrics._alerts.labels(reason)._value.get())
 
 
 def sent_at(streams: Sequence[str], now_ms: int, **values: float | None) -> list[dict[str, Any]]:

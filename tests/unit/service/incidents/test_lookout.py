@@ -130,7 +130,7 @@ async def test_after_a_time_without_any_process_streams_get_their_patience_anew(
         await world.go_on(STREAMS, ROUNDS)
         world.clock.ms += 360 * EVERY_MS
         await world.go_on([], 1)
-        await world.go_on(STREAMS, 30)
+        await world.go_on(STREAMS, 40)  # in which their histories forget the hour
         assert await world.silences() == []
         await world.go_on([], 40)
         assert len(await world.silences()) == len(STREAMS)
@@ -147,9 +147,9 @@ async def test_a_silence_that_no_reading_could_end_is_ended_by_a_look(
         key = world.one.store.keys[stream]
         before = await world.one.store.ask_one(b"GET", key.record)
         await world.go_on(OTHERS, 20)
-        assert (
-            state.stream_part(await world.one.store.ask_one(b"GET", key.record), key.seed)[0]["status"] & state.SILENT
-        )  # type: ignore[index]
+        part = state.stream_part(await world.one.store.ask_one(b"GET", key.record), key.seed)
+        assert part
+        assert part[0]["status"][0] & state.SILENT
         await world.one.store.ask_one(b"SET", key.record, before)
         world.one.store.record_cache.forget([key.record])
         await world.go_on(["s000", *OTHERS], 1)
