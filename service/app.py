@@ -154,15 +154,11 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
-    scrape = Scrape(readiness, store, metrics, settings)
     policies = StreamPolicies(partial(policies_of, store), partial(policy_numbers, store))
     store.watches = settings.silent_after > 0
-    groups = Groups(
-        GroupStore(store, round(settings.incident_days * DAY_MS)),
-        policies,
-        settings.group_by,
-        round(settings.group_within_s * 1000),
-    )
+    silences, group_store = SilenceStore(store), GroupStore(store, round(settings.incident_days * DAY_MS))
+    groups = Groups(group_store, policies, settings.group_by, round(settings.group_within_s * 1000))
+    scrape = Scrape(readiness, store, silences, group_store, policies, metrics, settings)
     core = build_core(
         registry,
         store,
@@ -178,9 +174,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         stream_channels=settings.stream_channels,
         groups=groups,
     )
-    lookout = Lookout(
-        store, SilenceStore(store), groups, policies, core.books, clock, settings.silent_after, settings.incidents
-    )
+    lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
 
@@ -281,6 +275,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         audit,
         clock,
         policies,
+        group_store,
     )
     app.include_router(router)
     app.include_router(model_router)

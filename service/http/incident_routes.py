@@ -56,15 +56,24 @@ async def list_incidents(
     until: Annotated[
         float | None, Query(ge=0, le=LATEST_S, description="began at this Unix time, in seconds, or before")
     ] = None,
+    group: Annotated[
+        str, Query(pattern=f"^({ID[1:-1]})?$", max_length=160, description="all of a group, in the order of onset")
+    ] = "",
     after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
 ) -> dict[str, Any]:
-    """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full."""
+    """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full.
+
+    With `group`, those that began first come first, and `since` and `until` do not count.
+    """
     parts = parts_of(request)
     until_ms = 2**53 if until is None else round(until * 1000)
     search = Search(state, stream, reason, min_score, round(since * 1000), until_ms)
     async with parts.store.reading:
-        incidents, next_ = await _reader(request).page(search, after, limit)
+        if group:
+            incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)
+        else:
+            incidents, next_ = await _reader(request).page(search, after, limit)
     return {"incidents": incidents, "next": next_}
 
 

@@ -152,9 +152,19 @@ class Metrics:
             "Streams with an open anomaly, over all processes.",
             registry=registry,
         )
+        self.open_grouped = Gauge(
+            "gatewatch_open_anomalies_grouped",
+            "Those of them whose group has a series.",
+            registry=registry,
+        )
         self.open_left_out = Gauge(
             "gatewatch_open_anomalies_left_out",
-            "Streams with an open anomaly that no series names: more than there may be, or not yet told.",
+            "Streams with an open anomaly that no series names, nor their group: too many, or not yet told.",
+            registry=registry,
+        )
+        self.silent_streams = Gauge(
+            "gatewatch_silent_streams",
+            "Streams that have fallen silent and whose incident is open, over all processes.",
             registry=registry,
         )
         self.channel_streams_left_out = Gauge(
