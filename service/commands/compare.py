@@ -71,14 +71,15 @@ def compare(
         comparison = train_and_measure(
             labelled, chosen, config, on_epoch=lambda name, report: show.on_epoch(report, name)
         )
-    write_comparison(comparison, out)
     if as_json:
         tell_json(as_object(comparison) | {"page": str(out / PAGE)})
-        return
-    table = Table(*header(comparison))
-    for line in lines(comparison):
-        table.add_row(*line)
-    console = Console(width=max(Console().width, WIDTH))
-    console.print(table)
-    tell("\n".join([*notes(comparison), comparison.reason]))
-    tell(f"{out / PAGE} has the plots.")
+    else:
+        table = Table(*header(comparison))
+        for line in lines(comparison):
+            table.add_row(*line)
+        console = Console(width=max(Console().width, WIDTH))
+        console.print(table)
+        tell("\n".join([*notes(comparison), comparison.reason]))
+    write_comparison(comparison, out)
+    if not as_json:
+        tell(f"{out / PAGE} has the plots.")
