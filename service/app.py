@@ -31,6 +31,7 @@ from gatewatch.service.access.quotas import NewStreams, Quotas
 from gatewatch.service.clock import SystemClock
 from gatewatch.service.core.build import build_core
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.states import States
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
@@ -56,6 +57,7 @@ from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.http.state_routes import router as state_router
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.janitor import forget_old
 from gatewatch.service.intake.admission import Admission
@@ -74,6 +76,7 @@ from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.rules import RulesStore
+from gatewatch.service.storage.snapshot_store import SnapshotStore
 
 TENANTS: Final = 1024
 """Whose names of streams are kept; of more, those that sent longest ago are made anew."""
@@ -248,6 +251,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         models,
         store,
         core.inspection,
+        States(registry, store, core.loader, takeover, clock, settings.save_attempts, core.scorer.forget_channels),
+        SnapshotStore(store, settings.snapshots),
         lines.encoder,
         ingest,
         feed,
@@ -259,6 +264,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         clock,
     )
     app.include_router(router)
+    app.include_router(state_router)
     app.include_router(model_router)
     app.include_router(incident_routes.router)
     app.include_router(page.router)
@@ -300,7 +306,7 @@ MEDIA = PROBLEM_JSON.decode()
 
 def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
-    included = (router, model_router, incident_routes.router, page.router, app.router)
+    included = (router, state_router, model_router, incident_routes.router, page.router, app.router)
     found = [route for one in included for route in one.routes if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}

@@ -28,6 +28,7 @@ class Core(NamedTuple):
     inspection: Inspection
     corrector: Corrector
     books: Bookkeeping
+    loader: Loader
 
 
 def build_core(
@@ -61,4 +62,4 @@ def build_core(
     repeats = Repeats(store, books, corrector, sessions)
     saving = (backoff, takeover, metrics, clock, save_attempts)
     scorer = Scorer(models, store, loader, repeats, incidents, books, *saving, stream_channels)
-    return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)
+    return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books, loader)

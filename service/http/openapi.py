@@ -13,6 +13,7 @@ from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
+from gatewatch.service.http.state_requests import SnapshotDetails, SnapshotRequest
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.serving.rules import Rules
@@ -25,6 +26,7 @@ class Stream(msgspec.Struct):
 
     stream: str
     readings: int
+    channels: list[str]
     last_timestamp: str | None
     last_seq: int | None
     session: int
@@ -171,9 +173,10 @@ def complete(document: Described, is_open: bool) -> Described:
         is_open: whether no key is asked for.
     """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
+        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes, SnapshotDetails),
+        ref_template=ref("{name}")["$ref"],
     )[1]
-    for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer):
+    for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer, SnapshotRequest):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}

@@ -13,6 +13,7 @@ from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
+from gatewatch.service.core.states import States
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import BadRequest, ServiceError, first_of
 from gatewatch.service.http.bodies import Bodies
@@ -25,6 +26,7 @@ from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.snapshot_store import SnapshotStore
 from gatewatch.service.storage.store import StateStore
 
 B = TypeVar("B", bound=BaseModel)
@@ -39,6 +41,8 @@ class Parts:
     models: Models[ServedModel]
     store: StateStore
     inspection: Inspection
+    states: States
+    snapshots: SnapshotStore
     encoder: Encoder
     ingest: Ingest
     feed: Feed

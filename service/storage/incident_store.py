@@ -80,6 +80,15 @@ class IncidentStore:
             raise_first([reply for reply in replies if "WRONGTYPE" not in str(reply)])  # foreign: fails no reading
         return [reply if isinstance(reply, bytes) else b"" for reply in replies]
 
+    async def all_of(self, stream: StreamKey) -> dict[int, bytes]:
+        """All incidents of a stream that are kept, by number."""
+        async with self._database.within("load the incidents of a stream"):
+            found = await self._database.ask_one(b"HGETALL", self._database.keys.part(stream, "incidents"))
+        fields = dict(pairs(list(found.items()) if isinstance(found, dict) else found))
+        latest, number = fields.pop(LATEST, None), fields.pop(NUMBER, None)
+        kept = {int(n): content for n, content in fields.items() if n.isdigit()}
+        return kept | ({int(number): latest} if latest is not None and number is not None else {})
+
     async def histories(self, stream: StreamKey, n: int) -> list[bytes]:
         """The rings kept at the beginning and at the end of an incident, and the stream's own now; b"" for none."""
         keys = self._database.keys

@@ -30,6 +30,7 @@ BUCKETS: Final = 64
 
 PARTS: Final = (
     "state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine", "incidents", "incident-words",
+    "snapshots",
 )  # fmt: skip
 """What there may be of a stream, each under a key of its own. `history` is that of versions before record format 4."""
 
