@@ -29,9 +29,10 @@ from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
 from gatewatch.service.access.quotas import NewStreams, Quotas
 from gatewatch.service.clock import SystemClock
-from gatewatch.service.core.build import build_core
+from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.states import States
+from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
@@ -62,7 +63,10 @@ from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.janitor import forget_old
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
+from gatewatch.service.intake.beside import Beside
+from gatewatch.service.intake.past import Past
 from gatewatch.service.intake.queue import Queue
+from gatewatch.service.intake.trial import Trial
 from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
@@ -126,6 +130,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         model_folder(settings.model), settings.channels, settings.alerts_per_week, trust, unnamed=True
     )
     detector.require_live()
+    unseen = Metrics()  # of readings of the past, and of those that are only tried; before the ones that are seen
     metrics = Metrics(tally)
     metrics.service(version("gatewatch"), settings.external_url or "")
     metrics.waiting_limit.set(settings.waiting_readings)
@@ -153,19 +158,20 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
     scrape = Scrape(readiness, store, metrics, settings)
-    core = build_core(
-        registry,
-        store,
-        metrics,
-        backoff,
-        takeover,
-        clock,
-        save_attempts=settings.save_attempts,
-        most_streams=settings.streams,
-        correcting_ms=settings.correcting_ms,
-        pace=None if per_minute is None else NewStreams(store, per_minute),
-        stream_channels=settings.stream_channels,
-    )
+    pace = None if per_minute is None else NewStreams(store, per_minute)
+    bounds: dict[str, Any] = {
+        "save_attempts": settings.save_attempts,
+        "most_streams": settings.streams,
+        "correcting_ms": settings.correcting_ms,
+        "stream_channels": settings.stream_channels,
+    }
+    core = build_core(registry, store, metrics, backoff, takeover, clock, pace=pace, **bounds)
+
+    def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
+        undisturbed = ContentionBackoff(random.Random())  # noqa: S311
+        return build_core(registry, view, unseen, undisturbed, takeover, clock, pace=pace, tells=False, **bounds)
+
+    past, beside = unseen_core(PastStore(store), pace), Beside(settings.waiting_readings)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
 
@@ -228,6 +234,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         quotas.stop()
         await batcher.stop()
         await core.corrector.finish()
+        await past.corrector.finish()
         bookkeeping.cancel()
         with contextlib.suppress(StoreUnavailable):
             await core.books.settle()
@@ -255,6 +262,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         SnapshotStore(store, settings.snapshots),
         lines.encoder,
         ingest,
+        Trial(lambda: unseen_core(TrialStore(store)).scorer, beside),
+        Past(past.scorer, beside, metrics),
         feed,
         scrape,
         bodies,

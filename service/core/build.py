@@ -44,6 +44,7 @@ def build_core(
     correcting_ms: float = 2000.0,
     pace: Pace | None = None,
     stream_channels: int = 64,
+    tells: bool = True,
 ) -> Core:
     """Build the core.
 
@@ -52,9 +53,10 @@ def build_core(
         most_streams: of each tenant.
         pace: at which tenants may begin streams; None for any.
         stream_channels: that a stream may have where it may have any.
+        tells: alerts, see Bookkeeping.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books, incidents = Bookkeeping(metrics, store, clock), Recorder(store)
+    books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store)
     loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace))
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)

@@ -39,6 +39,19 @@ class Stream(msgspec.Struct):
     tag: str
 
 
+class WarmUp(msgspec.Struct):
+    """What became of readings of the past, by number; the first one that was refused; and the stream since."""
+
+    sent: int
+    taken: int
+    replayed: int
+    late: int
+    conflict: int
+    rejected: int
+    first_refused: str | None
+    stream: Stream | None
+
+
 class Page(msgspec.Struct):
     """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one."""
 
@@ -173,7 +186,7 @@ def complete(document: Described, is_open: bool) -> Described:
         is_open: whether no key is asked for.
     """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes, SnapshotDetails),
+        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes, SnapshotDetails, WarmUp),
         ref_template=ref("{name}")["$ref"],
     )[1]
     for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer, SnapshotRequest):
@@ -228,7 +241,7 @@ TAKEN: Final[dict[int | str, Described]] = {
     **NO_BODY,
     405: OTHER_METHOD,
     408: problem_with("The head or the body was not whole in time; the connection is closed"),
-    422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422, else 200)"),
+    422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422); or not a `dry_run`"),
     429: NO_ROOM,
     431: problem_with("URL and headers are over the limit; the connection is closed"),
     503: AWAY,

@@ -22,6 +22,8 @@ from gatewatch.service.http.ingest import SETTINGS_BYTES, Ingest, json_body
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
+from gatewatch.service.intake.past import Past
+from gatewatch.service.intake.trial import Trial
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
@@ -45,6 +47,8 @@ class Parts:
     snapshots: SnapshotStore
     encoder: Encoder
     ingest: Ingest
+    trial: Trial
+    past: Past
     feed: Feed
     scrape: Scrape
     bodies: Bodies

@@ -12,8 +12,9 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import CHANGE
+from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.doors.door import STREAM_NAME
+from gatewatch.service.doors.door import STREAM_NAME, Form, Part
 from gatewatch.service.errors import (
     Draining,
     InvalidSettings,
@@ -21,6 +22,7 @@ from gatewatch.service.errors import (
 )
 from gatewatch.service.http.api_page import HEADERS, page
 from gatewatch.service.http.bodies import ClientGone
+from gatewatch.service.http.ingest import Reply
 from gatewatch.service.http.openapi import (
     AWAY,
     NO_BODY,
@@ -61,6 +63,11 @@ class _Anything(Convertor[str]):
 register_url_convertor("anything", _Anything())
 
 
+DryRun = Annotated[
+    bool, Query(description="answer as these readings would be answered, and apply none: nothing is saved or counted")
+]
+
+
 @router.post(
     "/v1/readings",
     summary="Score readings of many streams",
@@ -68,9 +75,9 @@ register_url_convertor("anything", _Anything())
     responses=TAKEN,
     openapi_extra=POST_READINGS,
 )
-async def post_readings(request: Request) -> Response:
+async def post_readings(request: Request, dry_run: DryRun = False) -> Response:
     """Send a JSON array of readings, or NDJSON (one a line), gzipped or not. Each reading gets its own result."""
-    return await _ingested(request, None)
+    return await _ingested(request, None, dry_run)
 
 
 @router.post(
@@ -80,14 +87,22 @@ async def post_readings(request: Request) -> Response:
     responses={**TAKEN, 200: {**TAKEN[200], "links": links()}},
     openapi_extra=POST_OF_STREAM,
 )
-async def post_readings_of_stream(request: Request) -> Response:
+async def post_readings_of_stream(request: Request, dry_run: DryRun = False) -> Response:
     """The same for one stream, whose name stands in the path and may be left out of the readings."""
-    return await _ingested(request, request.path_params["stream"])
+    return await _ingested(request, request.path_params["stream"], dry_run)
 
 
-async def _ingested(request: Request, stream: str | None) -> Response:
+async def _ingested(request: Request, stream: str | None, dry_run: bool) -> Response:
+    ingest, trial = parts_of(request).ingest, parts_of(request).trial
+
+    async def tried(parts: list[Part], form: Form, encoder: Encoder) -> Reply:
+        return ingest.tried(await trial.score(parts, encoder), form, encoder)
+
     try:
-        status, headers, body = await parts_of(request).ingest.answer(request.scope, request.receive, stream)
+        if dry_run:
+            status, headers, body = await ingest.beside(request.scope, request.receive, stream, tried)
+        else:
+            status, headers, body = await ingest.answer(request.scope, request.receive, stream)
     except ClientGone:
         return Response(status_code=400)  # nobody reads it
     return Response(body, status, {name.decode(): value.decode() for name, value in headers})

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import DETAIL
 from gatewatch.service.core import state_file
-from gatewatch.service.doors.door import STREAM_NAME
+from gatewatch.service.core.outcomes import Encoder
+from gatewatch.service.doors.door import STREAM_NAME, Form, Part
 from gatewatch.service.errors import (
     BadRequest,
     InvalidSettings,
@@ -22,7 +23,7 @@ from gatewatch.service.errors import (
 )
 from gatewatch.service.http.bodies import ClientGone
 from gatewatch.service.http.ingest import headers_of
-from gatewatch.service.http.openapi import NO_BODY, OF_A_STREAM, found, problem_with, ref
+from gatewatch.service.http.openapi import NO_BODY, NO_ROOM, OF_A_STREAM, POST_READINGS, found, problem_with, ref
 from gatewatch.service.http.parts import key_of, parts_of, sent_as
 from gatewatch.service.http.routes import KNOWN, STREAM_PATH, UNKNOWN, get_stream
 from gatewatch.service.http.state_requests import SNAPSHOT_NAME, SnapshotDetails, SnapshotRequest
@@ -76,6 +77,37 @@ async def put_state(
         raise BadRequest("the connection was closed before the body was whole") from None
     request.scope[DETAIL] = {"of": taken.stream, "readings": taken.readings, "tag": taken.tag, "as": as_}
     return await get_stream(request, stream)
+
+
+@router.post(
+    "/v1/streams/{stream}/warm-up",
+    summary="Take in readings of a stream's past",
+    response_model=None,
+    responses={
+        200: found("What became of them, and what the stream stands at since", ref("WarmUp")),
+        **NO_BODY,
+        429: NO_ROOM,
+        **OF_A_STREAM,
+    },
+    openapi_extra=POST_READINGS,
+)
+async def warm_up(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict[str, Any]:
+    """In any form of POST readings. The stream then stands where it would, had it sent them live; nobody is alerted.
+
+    What is older than its last reading is late, as ever.
+    """
+    parts = parts_of(request)
+
+    async def taken(items: list[Part], _: Form, __: Encoder) -> dict[str, Any]:
+        return await parts.past.take(items)
+
+    try:
+        done = await parts.ingest.beside(request.scope, request.receive, stream, taken)
+    except ClientGone:
+        raise BadRequest("the connection was closed before the body was whole") from None
+    request.scope[DETAIL] = done
+    async with parts.store.reading:
+        return {**done, "stream": await parts.inspection.describe(key_of(request, stream))}
 
 
 @router.get(
