@@ -8,7 +8,7 @@ import gc
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ from gatewatch.service.errors import (
     first_of,
     problem,
 )
-from gatewatch.service.http import incident_routes
+from gatewatch.service.http import incident_routes, policy_routes
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
@@ -72,6 +72,7 @@ from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.page import page
+from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.serving.making import served_by, served_from
 from gatewatch.service.serving.models import Models
@@ -79,7 +80,7 @@ from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
-from gatewatch.service.storage.rules import RulesStore
+from gatewatch.service.storage.documents import policies_of, policy_numbers, rules_of
 from gatewatch.service.storage.snapshot_store import SnapshotStore
 
 TENANTS: Final = 1024
@@ -145,7 +146,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.store_replicas,
         now=lambda: clock.unix_ms() / 1000,
     )
-    models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
+    models = Models(settings, rules_of(store), store, metrics, lambda artefact: serve(artefact))
     registry = Registry(served_by(detector, settings), models)
 
     def serve(artefact: Artefact) -> ServedModel:
@@ -158,6 +159,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
     scrape = Scrape(readiness, store, metrics, settings)
+    policies = StreamPolicies(partial(policies_of, store), partial(policy_numbers, store))
     pace = None if per_minute is None else NewStreams(store, per_minute)
     bounds: dict[str, Any] = {
         "save_attempts": settings.save_attempts,
@@ -165,11 +167,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         "correcting_ms": settings.correcting_ms,
         "stream_channels": settings.stream_channels,
     }
-    core = build_core(registry, store, metrics, backoff, takeover, clock, pace=pace, **bounds)
+    core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, **bounds)
 
     def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
         undisturbed = ContentionBackoff(random.Random())  # noqa: S311
-        return build_core(registry, view, unseen, undisturbed, takeover, clock, pace=pace, tells=False, **bounds)
+        return build_core(
+            registry, view, unseen, undisturbed, takeover, clock, policies, pace=pace, tells=False, **bounds
+        )
 
     past, beside = unseen_core(PastStore(store), pace), Beside(settings.waiting_readings)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
@@ -221,12 +225,14 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels) or "any")
         watching = asyncio.create_task(takeover.watch(), name="takeover")
+        watching_policies = asyncio.create_task(policies.run(), name="policies")
         janitor = asyncio.create_task(
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
         )
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
+        watching_policies.cancel()
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()
@@ -271,11 +277,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         drain,
         audit,
         clock,
+        policies,
     )
     app.include_router(router)
     app.include_router(state_router)
     app.include_router(model_router)
     app.include_router(incident_routes.router)
+    app.include_router(policy_routes.router)
     app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
@@ -315,7 +323,15 @@ MEDIA = PROBLEM_JSON.decode()
 
 def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
-    included = (router, state_router, model_router, incident_routes.router, page.router, app.router)
+    included = (
+        router,
+        state_router,
+        model_router,
+        incident_routes.router,
+        policy_routes.router,
+        page.router,
+        app.router,
+    )
     found = [route for one in included for route in one.routes if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}

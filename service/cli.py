@@ -20,6 +20,7 @@ from gatewatch.service.commands.inspect import inspect
 from gatewatch.service.commands.keys import keys
 from gatewatch.service.commands.models import app as models
 from gatewatch.service.commands.plot import plot
+from gatewatch.service.commands.policies import app as policies
 from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
@@ -58,6 +59,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(models, name="models")
+app.add_typer(policies, name="policies")
 app.command()(sign)
 app.command()(serve)
 app.add_typer(keys, name="keys")

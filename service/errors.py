@@ -179,6 +179,13 @@ class InvalidRules(ServiceError):
     title = "Invalid rules"
 
 
+class InvalidPolicies(ServiceError):
+    """What was sent as policies are none."""
+
+    status = 422
+    title = "Invalid policies"
+
+
 class UnusableModel(ServiceError):
     """A version that is damaged, does not run here, or has other channels than the one before."""
 

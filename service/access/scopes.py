@@ -38,6 +38,8 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/models/{model}/promote": {"POST": "admin"},
     "/v1/models/{model}/rollback": {"POST": "admin"},
     "/v1/rules": {"GET": "read", "PUT": "admin"},
+    "/v1/policies": {"GET": "read", "PUT": "operate"},
+    "/v1/streams/{stream}/policy": {"GET": "read", "PUT": "operate"},
     "/v1/audit": {"GET": "admin"},
     "/metrics": {"GET": "metrics"},
     "/livez": {"GET": None},

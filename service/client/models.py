@@ -1,4 +1,4 @@
-"""Have a running service change its rules and the versions of its models, as an operator would over HTTP."""
+"""Have a running service change its rules, its policies and the versions of its models, as an operator would."""
 
 from __future__ import annotations
 
@@ -19,32 +19,41 @@ ATTEMPTS: Final = 10
 RuleSet = Mapping[str, Any]
 
 
-def read_rules(url: str) -> RuleSet:
-    """The rules as the service answers them. Raises GatewatchError."""
+RULES: Final = "/v1/rules", ("rules", "pins")
+POLICIES: Final = "/v1/policies", ("policies", "streams")
+"""Where a document is, and what of it can be changed."""
+
+
+def read_document(url: str, path: str) -> RuleSet:
+    """A document as the service answers it. Raises GatewatchError."""
     with connected(url) as client:
-        return _answer(client, "GET", "/v1/rules")
+        return _answer(client, "GET", path)
 
 
-def change_rules(url: str, change: Callable[[dict[str, Any]], None]) -> RuleSet:
-    """Change the rules of a service; if somebody else did meanwhile, on top of that. Returns them with warnings.
+def change_document(
+    url: str, document: tuple[str, tuple[str, ...]], change: Callable[[dict[str, Any]], None]
+) -> RuleSet:
+    """Change a document of a service; if somebody else did meanwhile, on top of that. Returns what the service says.
 
     Args:
-        change: is given `rules` and `pins` as the service has them, and changes them in place.
+        document: RULES or POLICIES.
+        change: is given what can be changed, as the service has it, and changes it in place.
 
     Raises:
         GatewatchError: the service does not answer, or refuses them.
     """
+    path, names = document
     with connected(url) as client:
         for _ in range(ATTEMPTS):
-            known = _answer(client, "GET", "/v1/rules")
-            changed = {"rules": known["rules"], "pins": known["pins"]}
+            known = _answer(client, "GET", path)
+            changed = {name: known[name] for name in names}
             change(changed)
             client.headers["If-Match"] = f'"{known["number"]}"'
             try:
-                return _answer(client, "PUT", "/v1/rules", changed)
+                return _answer(client, "PUT", path, changed)
             except ChangedMeanwhile:
                 del client.headers["If-Match"]
-    raise GatewatchError(f"{url}: others kept changing the rules; do it again")
+    raise GatewatchError(f"{url}: others kept changing the {path.removeprefix('/v1/')}; do it again")
 
 
 def move_alias(url: str, model: str, what: str, body: Mapping[str, Any]) -> RuleSet:

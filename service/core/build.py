@@ -10,7 +10,7 @@ from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrector import Corrector
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.loading import Loader
-from gatewatch.service.core.readings import Models
+from gatewatch.service.core.readings import Models, Policies
 from gatewatch.service.core.repeats import Repeats
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.sessions import Sessions
@@ -38,6 +38,7 @@ def build_core(
     backoff: ContentionBackoff,
     takeover: Takeover,
     clock: Clock,
+    policies: Policies,
     *,
     save_attempts: int,
     most_streams: int,
@@ -57,7 +58,7 @@ def build_core(
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
     books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store)
-    loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace))
+    loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
     corrector = Corrector(models, store, loader, incidents, books, *correcting)

@@ -16,6 +16,7 @@ from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.http.state_requests import SnapshotDetails, SnapshotRequest
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
+from gatewatch.service.policies.policy import Policies, Policy
 from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
@@ -189,7 +190,8 @@ def complete(document: Described, is_open: bool) -> Described:
         (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes, SnapshotDetails, WarmUp),
         ref_template=ref("{name}")["$ref"],
     )[1]
-    for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer, SnapshotRequest):
+    kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer)
+    for kind in (*kinds, SnapshotRequest):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}

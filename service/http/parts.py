@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -24,6 +25,7 @@ from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.intake.past import Past
 from gatewatch.service.intake.trial import Trial
+from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
@@ -56,6 +58,7 @@ class Parts:
     drain: Drain
     audit: Audit
     clock: Clock
+    policies: StreamPolicies
 
 
 def parts_of(request: Request) -> Parts:
@@ -73,6 +76,23 @@ def tenant_of(request: Request) -> str:
 def key_of(request: Request, stream: str) -> StreamKey:
     """The stream of this name that is the caller's."""
     return StreamKey(tenant_of(request), stream)
+
+
+def caller_of(request: Request) -> str:
+    """Who sends a request, for the log of changes."""
+    return str(request.scope[IDENTITY].name)
+
+
+_ENTITY_TAG: Final = re.compile(r'"([0-9]{1,18})"')
+
+
+def number_seen(request: Request) -> int | None:
+    """The number of the document that a request says it looked at, by its If-Match; None where it does not say."""
+    text = request.headers.get("if-match", "*").strip()
+    found = _ENTITY_TAG.fullmatch(text)
+    if found is None and text != "*":
+        raise BadRequest(f'If-Match is {text[:64]!r}; expected an ETag as this service gives it, like "7"')
+    return int(found[1]) if found else None
 
 
 async def sent_as(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
 import structlog
@@ -32,6 +31,7 @@ from gatewatch.service.errors import (
 from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.repository_access import RepositoryAccess
 from gatewatch.service.serving.rules import Assignment, Chosen, Rules, fits, literal_prefix
+from gatewatch.service.serving.shared_document import now_text
 
 log = structlog.get_logger(__name__)
 
@@ -167,7 +167,7 @@ class Administration:
             versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
             if before.rules == rules and before.versions == versions:
                 return None
-            return Assignment(rules=rules, versions=versions, at=_now(), by=by)
+            return Assignment(rules=rules, versions=versions, at=now_text(), by=by)
 
         assignment = await self._assignments.change(decide)
         patterns = Counter(rule.pattern for rule in rules.rules)
@@ -230,7 +230,7 @@ class Administration:
             }
             if versions == before.versions:
                 return None
-            return before.model_copy(update={"versions": versions, "at": _now(), "by": by or "the repository"})
+            return before.model_copy(update={"versions": versions, "at": now_text(), "by": by or "the repository"})
 
         await self._assignments.change(decide)
         if away is not None:
@@ -335,7 +335,3 @@ def _as_answer(error: ArtefactError) -> ServiceError:
 def _later(known: Chosen | None, choice: Chosen) -> Chosen:
     """The later of two looks at an alias."""
     return choice if known is None or choice.revision > known.revision else known
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """Every key in Redis, and the bucket whose Cluster slot it lies in.
 
     gatewatch:layout                                 the number of buckets
-    gatewatch:{tenant}:epoch|model|moving|rules      of a tenant
+    gatewatch:{tenant}:epoch|model|moving|rules|policies   of a tenant
     gatewatch:{bucket}:barrier                       what is written to wait for replicas
     gatewatch:{bucket}:tenant:SET                    of a tenant, the part that belongs to the streams of a bucket; see
                                                      Sets
@@ -133,6 +133,10 @@ class Keys(dict[StreamKey, StreamKeys]):
     def incident(self, stream: StreamKey, n: int, what: str) -> bytes:
         """The key of the history `before` or `after` an incident."""
         return self.part(stream, f"incident:{n}:{what}")
+
+    def policies(self, tenant: str) -> bytes:
+        """The key of what is asked of a tenant's streams."""
+        return f"gatewatch:{{{encode(tenant)}}}:policies".encode()
 
     @property
     def tenants(self) -> list[str]:

@@ -51,8 +51,9 @@ TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "labe
 TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
 OF_INCIDENTS = (f"get {INCIDENT}", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
-LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/rules")
-BODIES = (*TO_INCIDENTS, *TO_MODELS, "put /v1/rules")
+LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/policies", "get /v1/rules")
+POLICY = "/v1/streams/{stream}/policy"
+BODIES = (*TO_INCIDENTS, *TO_MODELS, "put /v1/rules", "put /v1/policies", f"put {POLICY}")
 LISTENING = "get /v1/incidents/stream"
 MANY = {"params": {"limit": "many"}}
 STALE = {"headers": {**JSON, "if-match": '"99"'}}
@@ -70,6 +71,10 @@ WAYS |= {
     **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith("get")},
     (LISTENING, 422): ({}, {"headers": {"last-event-id": "now"}}),
     ("put /v1/rules", 404): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "nobody@champion"}]}'}),
+    **{(route, 405): ({}, {"method": "PATCH"}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
+    **{(route, 503): (AWAY, {}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
+    (f"get {POLICY}", 422): ({}, {"stream": "%00"}),
+    ("put /v1/policies", 412): ({}, {"content": b'{"policies": [{"pattern": "*"}]}', **STALE}),
     ("put /v1/rules", 405): ({}, {"method": "PATCH"}),
     ("put /v1/rules", 412): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "default"}]}', **STALE}),
     ("put /v1/rules", 503): (AWAY, {"content": b'{"rules": []}'}),
