@@ -21,6 +21,7 @@ from gatewatch.service.commands.keys import keys
 from gatewatch.service.commands.models import app as models
 from gatewatch.service.commands.plot import plot
 from gatewatch.service.commands.policies import app as policies
+from gatewatch.service.commands.prove import prove, verify
 from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
@@ -65,6 +66,8 @@ app.command()(serve)
 app.add_typer(keys, name="keys")
 app.command()(replay)
 app.command()(watch)
+app.command()(prove)
+app.command()(verify)
 app.command()(doctor)
 app.command()(demo)
 app.command()(capacity)

@@ -7,6 +7,7 @@ ServiceError
 │   └── MissingScope         the key may not do this
 ├── UnknownStream       404
 ├── UnknownIncident     404
+├── NoProof             404  what an incident is proved from is not kept
 ├── MethodNotAllowed    405
 ├── NoRepository        404  models are asked for, and GATEWATCH_MODELS is not set
 ├── NoSuchModel         404  no such model, version or alias
@@ -96,6 +97,13 @@ class UnknownIncident(ServiceError):
 
     status = 404
     title = "Unknown incident"
+
+
+class NoProof(ServiceError):
+    """What an incident is proved from is not kept, or no longer whole."""
+
+    status = 404
+    title = "Nothing to prove it from"
 
 
 class MethodNotAllowed(ServiceError):

@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 
-from gatewatch.models.errors import GatewatchError
+from gatewatch.models.errors import ChangedMeanwhile, GatewatchError
 from gatewatch.service.settings import COMMANDS_KEY
 
+OUTDATED: Final = 412
 LARGEST_ANSWER = 256 * 2**20
 LONGEST_S = 120.0
 """From the request to the last byte of its answer."""
@@ -68,3 +69,17 @@ def ask(
         raise GatewatchError(
             f"{client.base_url} answered {path} with what is no JSON: {bytes(found[:100])!r}"
         ) from error
+
+
+def answered(client: httpx2.Client, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    """The JSON object that a service answers. Raises ChangedMeanwhile, or GatewatchError with what it says instead."""
+    status, answer = ask(client, method, path, body=body)
+    if status == 200:
+        found: dict[str, Any] = answer
+        return found
+    try:
+        detail = json.loads(answer)["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = answer
+    kind = ChangedMeanwhile if status == OUTDATED else GatewatchError
+    raise kind(f"{client.base_url}: {detail} ({status})")

@@ -33,7 +33,7 @@ from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
-from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.recorder import Begun, Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -425,8 +425,19 @@ class Corrector:
             if rows:
                 writes = await asyncio.to_thread(_writes, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
-                begun = [(at, job.stream, job.layout, job.correction.since_begun()) for at, job in done]
-                writes.incidents = await self._incidents.corrected([one for one in begun if len(one[3])])
+                begun = [
+                    Begun(
+                        at,
+                        job.stream,
+                        job.layout,
+                        job.seed,
+                        job.sensitivity,
+                        job.correction.start,
+                        job.correction.since_begun(),
+                    )
+                    for at, job in done
+                ]
+                writes.incidents = await self._incidents.corrected(model, [one for one in begun if len(one.entries)])
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:

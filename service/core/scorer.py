@@ -238,7 +238,9 @@ class Scorer:
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
                         self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, loaded.layouts)
-                        applied.writes.incidents = await self._incidents.writes(batch.model, loaded, applied)
+                        applied.writes.incidents = await self._incidents.writes(
+                            batch.model, loaded, applied, work.packed
+                        )
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:

@@ -25,6 +25,7 @@ class IncidentWrite(NamedTuple):
         incident: as it is kept.
         before: the number and content of the incident that was the stream's latest until this one began.
         began, ended: with these readings; the stream's history is kept as it is then.
+        state: of one that began, what it is proved from, see incidents/began.py.
     """
 
     row: int
@@ -34,6 +35,7 @@ class IncidentWrite(NamedTuple):
     before: tuple[int, bytes] | None
     began: bool
     ended: bool
+    state: bytes = b""
 
 
 class IncidentsLeft(NamedTuple):

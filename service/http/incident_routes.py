@@ -15,9 +15,10 @@ from gatewatch.models.recordings.values import LATEST_S
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
 from gatewatch.service.http.parts import Parts, parts_of, sent_as, tenant_of
-from gatewatch.service.incidents import words
+from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
+from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
 
@@ -115,6 +116,34 @@ async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> 
     return as_shown | {
         "readings": [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in kept]
     }
+
+
+@router.get(
+    "/v1/incidents/{incident}/proof",
+    summary="What an incident's verdicts follow from",
+    response_model=None,
+    responses={
+        200: found("State, readings and verdicts", ref("ProofOfIncident")),
+        **_OF_INCIDENT,
+        404: problem_with("No such incident, or nothing of it is kept to prove it from"),
+    },
+)
+async def get_proof(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """The state before the incident, and the readings from there on, as far as they are kept without a gap.
+
+    `gatewatch prove` makes a file of it, `gatewatch verify` computes that anew elsewhere.
+    """
+    parts = parts_of(request)
+    async with parts.store.reading:
+        known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+        stream, one, _ = known
+        began_from = began.decode(await parts.store.incidents.began(stream, one.n))
+        rings = await parts.store.incidents.histories(stream, one.n)
+        await parts.policies.know([stream])
+    sensitivity = parts.policies.of(stream).sensitivity or 1.0
+    return packed(one, began_from, rings, parts.store.seeds([stream])[0], sensitivity)
 
 
 @router.post(

@@ -138,6 +138,54 @@ class IncidentPage(msgspec.Struct):
     next: str | None
 
 
+class ProvedIncident(msgspec.Struct):
+    """What is proved, by which model, and what it was computed on."""
+
+    format: int
+    incident: dict[str, Any]
+    model: dict[str, Any]
+    channels: list[str]
+    sensitivity: float
+    sensitivity_now: float
+    versions: dict[str, str]
+
+
+class ProofState(msgspec.Struct):
+    """The stream's state before the first reading: how many it had seen, its chain tag, and the record in base64."""
+
+    readings: int
+    tag: str
+    record: str
+
+
+class ProvedReading(msgspec.Struct):
+    """A reading with its verdict; lists are in the order of the proof's channels."""
+
+    n: int
+    timestamp_ms: int
+    seq: int
+    session: int
+    values: list[float | None]
+    tag: str
+    score: float
+    status: str
+    reason: str
+    alert: bool
+    open: bool
+    corrected: bool
+    mid: list[float | None]
+    half: list[float | None]
+    attribution: list[float | None]
+
+
+class ProofOfIncident(msgspec.Struct):
+    """All that the verdicts of an incident follow from, but for the model."""
+
+    proof: ProvedIncident
+    state: ProofState
+    readings: list[ProvedReading]
+
+
 def ref(name: str) -> Described:
     """One of the document's schemas."""
     return {"$ref": f"#/components/schemas/{name}"}
@@ -187,7 +235,19 @@ def complete(document: Described, is_open: bool) -> Described:
         is_open: whether no key is asked for.
     """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes, SnapshotDetails, WarmUp),
+        (
+            SentReading,
+            Result,
+            Page,
+            Stream,
+            Kept,
+            IncidentPage,
+            Incident,
+            ProofOfIncident,
+            Changes,
+            SnapshotDetails,
+            WarmUp,
+        ),
         ref_template=ref("{name}")["$ref"],
     )[1]
     kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer)

@@ -161,7 +161,7 @@ def _more_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iter
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
     at_ms = b"%d" % round(1000 * writes.at)
-    for row, n, start_ms, incident, before, began, ended in writes.incidents:
+    for row, n, start_ms, incident, before, began, ended, begun_from in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, b"%d.%b" % (n, key.member)
         past = () if before is None else (b"%d" % before[0], before[1])
@@ -170,6 +170,7 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
         if began:
             yield row, [b"ZADD", key.sets.incidents, b"%d" % start_ms, member]
             yield row, [b"COPY", key.history, keys.incident(stream, n, "before"), b"REPLACE"]
+            yield row, [b"SET", keys.incident(stream, n, "state"), begun_from]
         if ended:
             yield row, [b"COPY", key.history, keys.incident(stream, n, "after"), b"REPLACE"]
 

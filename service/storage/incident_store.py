@@ -4,6 +4,7 @@
                                 each one before to that one
     STREAM:incident:N:before    the stream's history when the incident began, and
     STREAM:incident:N:after     when it ended
+    STREAM:incident:N:state     what it is proved from, see incidents/began.py
     STREAM:incident-words       hash: number to what people said
 
 An incident is written with the reading that changed it; see encoder.py. What people say is written by itself, so that
@@ -96,6 +97,12 @@ class IncidentStore:
         async with self._database.within("load the readings of an incident"):
             return [ring or b"" for ring in await self._database.values(names)]
 
+    async def began(self, stream: StreamKey, n: int) -> bytes:
+        """What an incident is proved from, b"" where that is not kept."""
+        async with self._database.within("load what an incident is proved from"):
+            (kept,) = await self._database.values([self._database.keys.incident(stream, n, "state")])
+        return kept or b""
+
     async def listed(
         self, tenant: str, newest_ms: int, oldest_ms: int, most: int, changed: bool = False
     ) -> list[tuple[bytes, int]]:
@@ -133,6 +140,7 @@ class IncidentStore:
                     b"EVAL", _SAY, b"2", words, changes, b"%d" % n, before, after, b"%d" % now_ms, incident_id
                 )
             if done:
+                await self._database.replicated([words])
                 return after
         raise Contended(f"others keep answering the incident {n} of {stream.name}; send the request again")
 
@@ -170,7 +178,7 @@ class IncidentStore:
         return [
             [b"HDEL", keys.part(stream, "incidents"), n],
             [b"HDEL", keys.part(stream, "incident-words"), n],
-            *([b"DEL", keys.incident(stream, int(n), what)] for what in ("before", "after")),
+            *([b"DEL", keys.incident(stream, int(n), what)] for what in ("before", "after", "state")),
             [b"ZREM", sets.incidents, incident_id],
             [b"ZREM", sets.changes, incident_id],
         ]

@@ -131,7 +131,7 @@ class Keys(dict[StreamKey, StreamKeys]):
         return self.part(stream, "earlier:0"), self.part(stream, "earlier:1")
 
     def incident(self, stream: StreamKey, n: int, what: str) -> bytes:
-        """The key of the history `before` or `after` an incident."""
+        """The key of the history `before` or `after` an incident, or of the `state` that it is proved from."""
         return self.part(stream, f"incident:{n}:{what}")
 
     def policies(self, tenant: str) -> bytes:

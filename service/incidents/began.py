@@ -1,0 +1,57 @@
+"""Began: what is kept when an incident begins so that its verdicts can be proved later: the state before it.
+
+It is the stream's record before the batch in which the incident began, so that the readings from there on, which the
+histories beside the incident have, can be scored again to the bit; see service/proofs.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from gatewatch.models.detectors.detector import Detector
+
+
+class Began(msgspec.Struct, frozen=True):
+    """What an incident is proved from.
+
+    Attributes:
+        record: the stream's, as Redis had it.
+        sensitivity: what was asked of the stream: a factor on its scores.
+        provenance: of the detector, see there.
+        versions: what it ran on.
+    """
+
+    record: bytes
+    sensitivity: float
+    provenance: dict[str, Any]
+    versions: dict[str, str]
+
+
+def began(record: bytes, sensitivity: float, detector: Detector) -> bytes:
+    """As it is kept."""
+    return msgspec.msgpack.encode(Began(record, sensitivity, dict(detector.provenance), versions()))
+
+
+def decode(kept: bytes) -> Began | None:
+    """What is kept; None where it cannot be read."""
+    try:
+        return msgspec.msgpack.decode(kept, type=Began)
+    except msgspec.MsgspecError:
+        return None
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of all that the last bits of a score depend on."""
+    return {
+        "gatewatch": version("gatewatch"),
+        "numpy": np.__version__,
+        "onnxruntime": version("onnxruntime"),
+        "machine": platform.machine(),
+    }
