@@ -13,7 +13,7 @@ from typing import Final
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import Writes
-from gatewatch.service.storage.keys import LATEST, NUMBER, Keys, Sets, StreamKeys
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Keys, Sets, StreamKeys
 
 MOST_OFFSETS: Final = 100_000
 FORGOTTEN_AT_ONCE: Final = 500
@@ -147,7 +147,7 @@ def _more_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iter
             numbers, members = [b"%d" % n for n in some], [b"%d.%b" % (n, key.member) for n in some]
             yield row, [b"HDEL", kept, *numbers]
             yield row, [b"HDEL", words, *numbers]
-            yield row, [b"DEL", *(keys.incident(stream, n, what) for n in some for what in ("before", "after"))]
+            yield row, [b"DEL", *(keys.incident(stream, n, what) for n in some for what in INCIDENT_PARTS)]
             yield row, [b"ZREM", key.sets.incidents, *members]
             yield row, [b"ZREM", key.sets.changes, *members]
         if latest is None:

@@ -21,7 +21,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database, pairs
-from gatewatch.service.storage.keys import LATEST, NUMBER, Sets
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Sets
 
 ATTEMPTS: Final = 20
 """To write what somebody says while others write as well."""
@@ -178,7 +178,7 @@ class IncidentStore:
         return [
             [b"HDEL", keys.part(stream, "incidents"), n],
             [b"HDEL", keys.part(stream, "incident-words"), n],
-            *([b"DEL", keys.incident(stream, int(n), what)] for what in ("before", "after", "state")),
+            *([b"DEL", keys.incident(stream, int(n), what)] for what in INCIDENT_PARTS),
             [b"ZREM", sets.incidents, incident_id],
             [b"ZREM", sets.changes, incident_id],
         ]

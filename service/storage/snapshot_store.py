@@ -43,6 +43,7 @@ class SnapshotStore:
             done = await self._database.ask_one(
                 b"EVAL", _ADD, b"1", self._key(stream), name.encode(), content, about, b"%d" % self.most
             )
+        await self._database.replicated([self._key(stream)])
         if done < 0:
             raise AlreadyThere(
                 f"stream {stream.name} has a snapshot {name}, which stays as it is; expected another name"
@@ -62,7 +63,9 @@ class SnapshotStore:
         """Forget a snapshot; whether there was one."""
         field = name.encode()
         async with self._database.within("delete a snapshot"):
-            return bool(await self._database.ask_one(b"HDEL", self._key(stream), field, field + _ABOUT))
+            known = bool(await self._database.ask_one(b"HDEL", self._key(stream), field, field + _ABOUT))
+        await self._database.replicated([self._key(stream)])
+        return known
 
     async def about_each(self, stream: StreamKey) -> Sequence[bytes]:
         """What is listed of a stream's snapshots."""
