@@ -148,6 +148,7 @@ class Settings(BaseSettings):
     )
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
+    snapshots: int = Field(10, ge=1, le=1000, description="most snapshots of a stream; one more is refused")
     incidents: int = Field(10_000, ge=1, description="most incidents kept; of more, the oldest are forgotten")
     incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")

@@ -14,9 +14,11 @@ from typing import Final
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import Writes
 from gatewatch.service.incidents.incident import id_of
-from gatewatch.service.storage.keys import LATEST, NUMBER, Keys, Sets, StreamKeys, identity_in, tag_of
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Keys, Sets, StreamKeys, identity_in, tag_of
 
 MOST_OFFSETS: Final = 100_000
+FORGOTTEN_AT_ONCE: Final = 500
+"""Incidents in one command: a script in Redis takes some thousand arguments."""
 
 SAVE: Final = (
     f"local first, last = {state.FENCE.start}, {state.FENCE.stop - 1}\n"
@@ -75,8 +77,7 @@ def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[b
     if writes.anew:
         begun += packed([b"DEL", *(of[row].history for row in writes.anew)])
     more = [[b"MSET", *_earlier(keys, writes)]] if writes.earlier else []
-    more += [command for _, command in _incident_commands(keys, writes, of)]
-    more += [command for _, command in _watch_commands(keys, writes, of)]
+    more += [command for _, command in _more_commands(keys, writes, of)]
     more += [*_effects_as_commands(writes, of), *([b"ZCARD", sets.streams] for sets in sets_of(of))]
     set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(of) + 1)
     whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
@@ -106,7 +107,7 @@ def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: S
         names += (sets.streams, sets.open, sets.alerts)
     for what, row, member in _effects(writes, of):
         arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
-    for row, command in [*_incident_commands(keys, writes, of), *_watch_commands(keys, writes, of)]:
+    for row, command in _more_commands(keys, writes, of):
         arguments += (b"%d" % (row + 1), b"run", b"0", _as_message(command))
     return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
 
@@ -132,6 +133,32 @@ def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, 
             yield from ((what, row, of[row].member) for row, stream in enumerate(writes.streams) if stream in streams)
     for row, alert in writes.alerts:
         yield b"alert", row, alert
+
+
+def _more_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
+    """What else is saved with the records, and whose row."""
+    yield from _incident_commands(keys, writes, of)
+    yield from _watch_commands(keys, writes, of)
+    for row, settings in writes.settings.items():
+        yield row, [b"SET", keys.part(writes.streams[row], "settings"), settings]
+    for row, forgotten, latest in writes.incidents_left:
+        stream, key = writes.streams[row], of[row]
+        kept, words = keys.part(stream, "incidents"), keys.part(stream, "incident-words")
+        for start in range(0, len(forgotten), FORGOTTEN_AT_ONCE):
+            some = forgotten[start : start + FORGOTTEN_AT_ONCE]
+            numbers, members = [b"%d" % n for n in some], [id_of(n, stream.name).encode() for n in some]
+            yield row, [b"HDEL", kept, *numbers]
+            yield row, [b"HDEL", words, *numbers]
+            yield row, [b"DEL", *(keys.incident(stream, n, what) for n in some for what in INCIDENT_PARTS)]
+            yield row, [b"ZREM", key.sets.incidents, *members]
+            yield row, [b"ZREM", key.sets.changes, *members]
+            yield row, [b"ZREM", key.sets.silent, *members]
+        if latest is None:
+            yield row, [b"HDEL", kept, LATEST, NUMBER]
+        else:
+            yield row, [b"HDEL", kept, b"%d" % latest[0]]
+            yield row, [b"HSET", kept, LATEST, latest[1], NUMBER, b"%d" % latest[0]]
+            yield row, [b"ZADD", key.sets.changes, b"%d" % round(1000 * writes.at), b"%d.%b" % (latest[0], key.member)]
 
 
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
