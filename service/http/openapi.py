@@ -135,6 +135,24 @@ class Incident(msgspec.Struct):
     readings: list[Kept] | msgspec.UnsetType = msgspec.UNSET
 
 
+class ConditionOfStream(msgspec.Struct):
+    """Why a stream is of little use; without a channel as a whole. `since` is the first reading that shows it."""
+
+    stream: str
+    condition: str
+    channel: str | None
+    since: str
+    reason: str
+    muted: bool
+
+
+class ConditionPage(msgspec.Struct):
+    """Conditions; `next` is the `after` of the next page, null on the last one."""
+
+    conditions: list[ConditionOfStream]
+    next: str | None
+
+
 class IncidentPage(msgspec.Struct):
     """Incidents; `next` is the `after` of the next page, null on the last one."""
 
@@ -246,6 +264,7 @@ def complete(document: Described, is_open: bool) -> Described:
             Stream,
             Kept,
             IncidentPage,
+            ConditionPage,
             Incident,
             ProofOfIncident,
             Changes,
