@@ -28,11 +28,12 @@ from gatewatch.service.core.outcomes import Answer, Outcomes, encode, encode_kep
 from gatewatch.service.core.readings import NO_SEQ, Batch, Model, Models
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
-from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
 from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.rules import Rules, mark
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -110,6 +111,7 @@ class _Job:
         packed: the stream's record in Redis when it was last looked at.
         attempts: how often it was begun, or saved, in vain.
         sensitivity: a factor on the stream's scores.
+        rules: of the stream, if any.
         answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
@@ -122,6 +124,7 @@ class _Job:
     packed: bytes | None
     attempts: int = 0
     sensitivity: float = 1.0
+    rules: Rules | None = None
     answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
 
@@ -303,7 +306,7 @@ class Corrector:
             if correction is not None:
                 factor = 1.0 if loaded.sensitivity is None else float(loaded.sensitivity[row])
                 own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, factor)
-                job = _Job(stream, *own)
+                job = _Job(stream, *own, loaded.rules.get(row))
                 self._under_way[stream] = job
             if twins:
                 self._wait(stream, twins, int(loaded.records["readings"][row]))
@@ -366,6 +369,8 @@ class Corrector:
         entries = np.zeros(len(in_order), stepper.entry)
         for at, reading in enumerate(in_order):
             entries["values"][at] = reading.batch.values[reading.place]
+        if rules := loaded.rules.get(row):
+            entries["reason"] = [0 if rules.teaches(reading.time_ms) else state.UNLEARNED for reading in in_order]
         entries["seq"] = [reading.seq for reading in in_order]
         entries["timestamp_ms"] = [reading.time_ms for reading in in_order]
         flawed, _, flaws = state.unpack(
@@ -424,8 +429,10 @@ class Corrector:
             if rows:
                 writes = await asyncio.to_thread(_writes, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
-                begun = [(at, job.stream, job.layout, job.correction.since_begun()) for at, job in done]
+                plain = [(at, job) for at, job in done if job.rules is None]
+                begun = [(at, job.stream, job.layout, job.correction.since_begun()) for at, job in plain]
                 writes.incidents = await self._incidents.corrected([one for one in begun if len(one[3])])
+                writes.incidents += await self._correct_ruled(done, writes)
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:
@@ -446,6 +453,20 @@ class Corrector:
             if job.attempts >= self._attempts:
                 del self._under_way[job.stream]
                 self._fail(job.late, _contended(job.stream))
+
+    async def _correct_ruled(self, done: Sequence[tuple[int, _Job]], writes: Writes) -> list[IncidentWrite]:
+        """What corrections make of incidents that go by rules; their alerts go to the jobs and into Writes."""
+        first = len(writes.alerts)
+        ruled = [
+            (at, job.stream, job.layout, job.rules, job.correction)
+            for at, job in done
+            if job.rules is not None and job.correction.counts_anew()
+        ]
+        found = await self._incidents.corrected_ruled(ruled, writes)
+        jobs = dict(done)
+        for at, alert in writes.alerts[first:]:
+            jobs[at].alerts.append(alert)
+        return found
 
     def _tell(self, job: _Job, cause: str | None) -> None:
         """Tell who waits, and those that count, that a correction was saved; `cause`: why its record was rebuilt."""
@@ -511,6 +532,8 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     for row, entries in enumerate(
         model.stepper.replay(records, parts, layouts, None if (factors == 1.0).all() else factors)
     ):
+        if (rules := jobs[row].rules) is not None:
+            mark(entries, [(at, rules) for at in range(len(entries))], [jobs[row].layout.model] * len(entries))
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 
@@ -554,17 +577,20 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
             writes.anew.append(at)
             writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
         writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
-        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in job.correction.begun()]
+        begun = job.correction.begun() if job.rules is None else entries[:0]
+        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in begun]
         writes.alerts += [(at, alert) for alert in job.alerts]
         writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
         late = job.correction.entries[job.correction.places]
         outcomes = Outcomes([job.stream] * len(late), late, [job.layout.model] * len(late), replayed=False)
         job.answers = encode([reading.batch.encoders[reading.place] for reading in job.late], outcomes)
     records = np.concatenate([jobs[row].correction.record for row in rows])
+    ruled = np.array([jobs[row].rules is not None for row in rows])
+    records["status"] |= np.where(ruled, np.uint8(state.HELD), loaded.records["status"][rows] & state.HELD)
     writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
     was_open, is_open = (detector.is_open(of["detector"]) for of in (loaded.records[rows], records))
-    writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
-    writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
+    writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open & ~ruled)}
+    writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open & ~ruled)}
     return writes
 
 

@@ -25,6 +25,7 @@ from gatewatch.service.core.stream_limit import StreamLimits
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.incidents.rules import Rules
 
 MAY_BE_OLD: Final = ("format", "missing", "corrupt")
 """Flaws of records that a version before format 4 may have written."""
@@ -50,6 +51,7 @@ class LoadedBatch:
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
         moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
         sensitivity: (B,) factors on their scores; None where all are 1.
+        rules: row to the rules of a stream that has any.
     """
 
     streams: list[StreamKey]
@@ -66,6 +68,7 @@ class LoadedBatch:
     overwritten: set[StreamKey] = field(default_factory=set)
     moved: set[StreamKey] = field(default_factory=set)
     sensitivity: NDArray[np.float64] | None = None
+    rules: dict[int, Rules] = field(default_factory=dict)
 
 
 class Loader:
@@ -98,7 +101,7 @@ class Loader:
             layouts: of a model that takes any channels: what the streams' are presumed to be.
         """
         await self._policies.know(streams)
-        sensitivity = self._policies.sensitivity(streams)
+        sensitivity, rules = self._policies.sensitivity(streams), self._policies.rules(streams)
         stepper = model.stepper
         size = stepper.record.itemsize
         seeds = self._store.seeds(streams)
@@ -118,12 +121,13 @@ class Loader:
                     records,
                     layouts or [],
                     sensitivity=sensitivity,
+                    rules=rules,
                 )
         records, layouts, flaws = state.unpack(
             packed, seeds, stepper.record, presumed or stepper.usual, model.detector.digest, stepper.slots
         )
         fences = [state.fence_of(p) for p in packed]
-        loaded = LoadedBatch(streams, seeds, fences, records, layouts, sensitivity=sensitivity)
+        loaded = LoadedBatch(streams, seeds, fences, records, layouts, sensitivity=sensitivity, rules=rules)
         self._takeover.check(records["takeover"])
         others = [row for row, flaw in flaws.items() if flaw == "model"]
         if others:

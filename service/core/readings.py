@@ -17,6 +17,7 @@ from gatewatch.service.core.stream_key import StreamKey
 if TYPE_CHECKING:
     from gatewatch.service.core.outcomes import Encoder
     from gatewatch.service.core.stepper import Stepper
+    from gatewatch.service.incidents.rules import Rules
 
 NO_TIME: Final = -1
 NO_SEQ: Final = -1
@@ -45,6 +46,9 @@ class Policies(Protocol):
 
     def sensitivity(self, streams: Sequence[StreamKey]) -> NDArray[np.float64] | None:
         """(B,) the factors on the scores of streams; None where all are 1."""
+
+    def rules(self, streams: Sequence[StreamKey]) -> dict[int, Rules]:
+        """Place to the rules of those streams that have any; see incidents/rules.py."""
 
 
 class Model(Protocol):

@@ -63,9 +63,13 @@ FENCE: Final = slice(_HEADER, _HEADER + 30)
 
 _BEGIN: Final = MAGIC + FORMAT.to_bytes(2, "little")
 
-CORRECTED, ALERT, OPEN, STATUS_BITS = 0x80, 0x40, 0x20, 0x0F
-"""Bits of a reading's status: scored after a later one, or anew; raised an alert; an incident is open after it; index
-into STATUSES."""
+CORRECTED, ALERT, OPEN, HELD, STATUS_BITS = 0x80, 0x40, 0x20, 0x08, 0x07
+"""Bits of a reading's status: scored after a later one, or anew; raised an alert; an incident is open after it, as the
+detector sees it; by the stream's rules that is not so, or not told (in a record only); index into STATUSES."""
+
+UNLEARNED, GATE_BITS, REASON_BITS = 0x80, 0x70, 0x0F
+"""Bits of a reading's reason: it taught nothing; the gate that decided about it, see incidents/rules.py; index into
+REASONS."""
 
 FIRST_SESSION: Final = np.iinfo(np.int64).min
 

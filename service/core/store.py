@@ -50,6 +50,7 @@ class Writes:
         opened, closed: streams that are in an incident; streams whose incident ended.
         alerts: row and text of each alert that is to be told once it is saved, see bookkeeping.py.
         incidents: those that the readings changed, in the order of the changes.
+        pending: row and content of anomalies that may become incidents, as they are kept; b"" where there is none.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
         unlisted: rows of streams to be put into the list of all streams; the store fills them in.
     """
@@ -65,6 +66,7 @@ class Writes:
     closed: set[StreamKey] = field(default_factory=set)
     alerts: list[tuple[int, bytes]] = field(default_factory=list)
     incidents: list[IncidentWrite] = field(default_factory=list)
+    pending: list[tuple[int, bytes]] = field(default_factory=list)
     unlisted: list[int] = field(default_factory=list)
 
 
@@ -153,6 +155,9 @@ class Store(Protocol):
 
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none."""
+
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """What may become an incident of each stream, as it is kept; b"" where nothing may."""
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""

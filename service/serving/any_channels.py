@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import Records
-from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.stepper import Stepper, unlearned
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.serving.served_model import ServedModel
 
@@ -60,7 +60,8 @@ class NamedStepper(Stepper):
             head["detector"] = stepper.detector.carried_over(state.tobytes(), before)
             for reading in entries[start:stop]:
                 values = reading["values"][None, there]
-                stepper.step(head, reading["seq"][None], reading["timestamp_ms"][None], values, sensitivity=sensitivity)
+                columns = (reading["seq"][None], reading["timestamp_ms"][None], values)
+                stepper.step(head, *columns, sensitivity=sensitivity, unlearned=unlearned(reading[None]))
             state, before = head["detector"], names
         record["detector"] = self.detector.carried_over(state.tobytes(), before)
         record["score"], record["status"] = head["score"], head["status"]

@@ -13,7 +13,7 @@ from typing import Final
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import Writes
-from gatewatch.service.storage.keys import LATEST, NUMBER, Keys, Sets, StreamKeys
+from gatewatch.service.storage.keys import LATEST, NUMBER, PENDING, Keys, Sets, StreamKeys
 
 MOST_OFFSETS: Final = 100_000
 
@@ -135,6 +135,9 @@ def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, 
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
     at_ms = b"%d" % round(1000 * writes.at)
+    for row, content in writes.pending:
+        kept = keys.part(writes.streams[row], "incidents")
+        yield row, [b"HSET", kept, PENDING, content] if content else [b"HDEL", kept, PENDING]
     for row, n, start_ms, incident, before, began, ended in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, b"%d.%b" % (n, key.member)

@@ -33,8 +33,8 @@ PARTS: Final = (
 )  # fmt: skip
 """What there may be of a stream, each under a key of its own. `history` is that of versions before record format 4."""
 
-LATEST, NUMBER = b"latest", b"number"
-"""Fields of a stream's `incidents`: its latest one, and the number of that."""
+LATEST, NUMBER, PENDING = b"latest", b"number", b"pending"
+"""Fields of a stream's `incidents`: its latest one, the number of that, and what may become one."""
 
 LAYOUT: Final = b"gatewatch:layout"
 

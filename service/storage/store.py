@@ -219,6 +219,10 @@ class StateStore(Database):
         """The latest incident of each stream as it is kept, b"" where it has none. One round trip."""
         return await self.incidents.latest(streams)
 
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """What may become an incident of each stream, as it is kept; b"" where nothing may. One round trip."""
+        return await self.incidents.pending(streams)
+
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""
         async with self.within("read alerts"):

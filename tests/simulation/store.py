@@ -170,6 +170,10 @@ class SimulatedStore:
         """Nor are incidents."""
         return [b""] * len(streams)
 
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """Nor what may become one."""
+        return [b""] * len(streams)
+
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts are no part of this world."""
         return []
