@@ -150,8 +150,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
-    scrape = Scrape(readiness, store, metrics, settings)
     policies = StreamPolicies(partial(policies_of, store), partial(policy_numbers, store))
+    scrape = Scrape(readiness, store, metrics, settings, policies, clock)
     core = build_core(
         registry,
         store,

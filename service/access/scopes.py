@@ -34,6 +34,8 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/rules": {"GET": "read", "PUT": "admin"},
     "/v1/policies": {"GET": "read", "PUT": "operate"},
     "/v1/streams/{stream}/policy": {"GET": "read", "PUT": "operate"},
+    "/v1/windows": {"GET": "read"},
+    "/v1/windows/{window}": {"PUT": "operate", "DELETE": "operate"},
     "/v1/audit": {"GET": "admin"},
     "/metrics": {"GET": "metrics"},
     "/livez": {"GET": None},

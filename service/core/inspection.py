@@ -65,6 +65,12 @@ class Inspection:
             found.append(None if unknown else _described(stream, record, model))
         return found
 
+    async def channels(self, stream: StreamKey) -> tuple[str, ...]:
+        """The channels that a stream has sent; none where that is not known."""
+        (packed,), (seed,) = await self._store.load([stream]), self._store.seeds([stream])
+        part = state.stream_part(packed or b"", seed)
+        return part[1].channels if part else ()
+
     async def recent(self, stream: StreamKey, encoder: Encoder) -> list[Kept]:
         """The stream's last readings, oldest first."""
         served = await self._models.of(stream)

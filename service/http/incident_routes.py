@@ -17,6 +17,7 @@ from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, p
 from gatewatch.service.http.parts import Parts, parts_of, sent_as, tenant_of
 from gatewatch.service.incidents import words
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
+from gatewatch.service.incidents.rules import LIMIT_REASON
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 
 router = APIRouter()
@@ -48,7 +49,9 @@ async def list_incidents(
     request: Request,
     state: Annotated[Literal["open", "ended"] | None, Query(description="open or ended; both if not given")] = None,
     stream: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
-    reason: Annotated[str | None, Query(description="of the highest score", pattern=f"^({'|'.join(REASONS)})$")] = None,
+    reason: Annotated[
+        str | None, Query(description="of the highest score", pattern=f"^({'|'.join((*REASONS, LIMIT_REASON))})$")
+    ] = None,
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
     since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
     until: Annotated[

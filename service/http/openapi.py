@@ -16,6 +16,7 @@ from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.policies.policy import Policies, Policy
+from gatewatch.service.policies.windows import Window
 from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
@@ -36,6 +37,7 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+    windows: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Page(msgspec.Struct):
@@ -90,7 +92,8 @@ class Incident(msgspec.Struct):
     """What is anomalous on a stream, from its first reading to its last; what people said of it.
 
     `onset` is when it was on its way, `start` when the alert went out, `end` its last anomalous reading once it has
-    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for.
+    ended. `channels` are as they were at the highest score. `told` whether people are told of it; `untold` why not:
+    a maintenance window or a cooling-off. `readings` only where one incident is asked for.
     """
 
     id: str
@@ -109,6 +112,11 @@ class Incident(msgspec.Struct):
     judged: int
     channels: list[Share]
     alerts: list[AlertOfIncident]
+    told: bool
+    untold: str | None
+    window: str | None
+    gate: str | None
+    gated: int
     acknowledged: Spoken | None
     label: str | None
     labelled: Spoken | None
@@ -174,7 +182,7 @@ def complete(document: Described, is_open: bool) -> Described:
     schemas = msgspec.json.schema_components(
         (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
     )[1]
-    for kind in (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer):
+    for kind in (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Window, Answer, LabelAnswer, NoteAnswer):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}

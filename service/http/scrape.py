@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 
 from gatewatch.models.detectors.detector import expected_band
+from gatewatch.service.clock import Clock
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.layout import Layout
@@ -20,6 +21,7 @@ from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.named import ChannelBand, OpenAnomaly
+from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 
@@ -38,10 +40,20 @@ SLICE: Final = 1000
 class Scrape:
     """Looks up what `/metrics` shows. Who asks while it looks sees the same."""
 
-    def __init__(self, readiness: Readiness, store: StateStore, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self,
+        readiness: Readiness,
+        store: StateStore,
+        metrics: Metrics,
+        settings: Settings,
+        policies: StreamPolicies,
+        clock: Clock,
+    ) -> None:
         self._readiness = readiness
         self._store = store
         self._metrics = metrics
+        self._policies = policies
+        self._clock = clock
         self._tenant = settings.tenant
         self._within_s = settings.open_anomaly_s
         self._most_open = settings.open_series
@@ -64,6 +76,7 @@ class Scrape:
             found = await self._store.open_anomalies(self._within_s, 0)
             tenants = self._store.keys.tenants
             self._metrics.streams.set(sum([await self._store.count_streams(tenant) for tenant in tenants]))
+            self._metrics.windows_active.set(self._policies.active_windows(self._clock.unix_ms()))
             now = asyncio.get_running_loop().time()
             if now - self._at >= FRESH_S or found.count != self._open:
                 self._at, self._open = now, found.count

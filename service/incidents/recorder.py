@@ -18,7 +18,7 @@ from gatewatch.service.core.records import ALERT, HELD
 from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
-from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold
+from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import Rules, limited
 
 
@@ -75,7 +75,7 @@ class Recorder:
         begins = [
             row
             for row, latest, pending in zip(every, kept, pendings, strict=True)
-            if not pending and ((before := decode(latest)) is None or not before.is_open)
+            if may_begin(applied.ruled[row], decode(latest), decode_pending(pending), entries[rows == row])
         ]
         histories = await self._histories(model, begins, loaded)
         row_of = {stream: row for row, stream in enumerate(writes.streams)}

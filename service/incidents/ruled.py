@@ -207,6 +207,14 @@ def calm(incident: Incident, n: int, time_ms: int) -> int:
     return readings * calm_step(interval_s)
 
 
+def may_begin(rules: Rules, incident: Incident | None, pending: Pending | None, entries: Entries) -> bool:
+    """Whether an anomaly may begin with (K,) readings, so that its onset is sought in the history."""
+    if incident is not None and incident.is_open and rules.merge is None:
+        return False
+    first = next((int(entry["n"]) for entry in entries if counts(entry)), None)
+    return first is not None and (pending is None or first > pending.last_n + 1)
+
+
 def fold(
     rules: Rules,
     stream: str,
