@@ -35,6 +35,7 @@ class Applied:
         was_open: (B,) whether each stream was in an incident before, as the detector sees it.
         ruled: row of a stream whose incidents go by rules, to these.
         held: those of them that are to be looked at, whatever the detector says.
+        was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
         clocks_set_back: readings whose time is before that of their stream's last one.
     """
 
@@ -46,6 +47,7 @@ class Applied:
     was_open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     ruled: dict[int, Rules] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
+    was_silent: dict[int, int] = field(default_factory=dict)
     clocks_set_back: int = 0
 
 
@@ -67,6 +69,8 @@ def apply(
     applied.was_open = was_open = detector.is_open(records["detector"]).copy()
     applied.held = set(np.flatnonzero(records["status"] & state.HELD).tolist())
     applied.ruled = dict.fromkeys(applied.held, NO_RULES) | loaded.rules
+    silent = np.flatnonzero(records["status"] & state.SILENT)
+    applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
     for round_ in rounds:
         if loaded.excess:
             round_ = _without_excess(applied, batch, loaded, round_, refusal)
@@ -126,11 +130,10 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
             applied.earlier[row, slot] = record
     applied.clocks_set_back += int(np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)))
     layouts = None if batch.layouts is None else [loaded.layouts[row] for row in rows.tolist()]
-    sensitivity = None if loaded.sensitivity is None else loaded.sensitivity[rows]
-    by_row = loaded.rules
+    asked, by_row = None if loaded.asked is None else loaded.asked.at(rows), loaded.rules
     ruled = [(at, by_row[row]) for at, row in enumerate(rows.tolist()) if row in by_row] if by_row else []
     entries = batch.model.stepper.step(
-        heads, batch.seqs[places], times_ms, batch.values[places], layouts, sensitivity, unlearned(ruled, times_ms)
+        heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked, unlearned(ruled, times_ms)
     )
     if ruled:
         mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import numpy as np
 import structlog
 
+from gatewatch.models.detectors.asked import Asked, together, words
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
@@ -28,11 +29,11 @@ from gatewatch.service.core.outcomes import Answer, Outcomes, encode, encode_kep
 from gatewatch.service.core.readings import NO_SEQ, Batch, Model, Models
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import across_gap, unanswered
-from gatewatch.service.core.store import IncidentWrite, Store, Writes
+from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
-from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.recorder import Begun, Corrected, Recorder
 from gatewatch.service.incidents.rules import Rules, mark
 from gatewatch.service.observability.metrics import Metrics
 
@@ -110,8 +111,8 @@ class _Job:
         late: the readings that get their places, in the order of those.
         packed: the stream's record in Redis when it was last looked at.
         attempts: how often it was begun, or saved, in vain.
-        sensitivity: a factor on the stream's scores.
-        rules: of the stream, if any.
+        asked: of the stream's scoring; None where that is nothing.
+        rules: of the stream's incidents, if any.
         answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
@@ -123,7 +124,7 @@ class _Job:
     late: list[_Late]
     packed: bytes | None
     attempts: int = 0
-    sensitivity: float = 1.0
+    asked: Asked | None = None
     rules: Rules | None = None
     answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
@@ -304,8 +305,8 @@ class Corrector:
                 self._metrics.replayed(1) if status == "replayed" else self._metrics.answered(status, 1)
                 _give(reading, text)
             if correction is not None:
-                factor = 1.0 if loaded.sensitivity is None else float(loaded.sensitivity[row])
-                own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, factor)
+                asked = None if loaded.asked is None else loaded.asked.at([row])
+                own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, asked)
                 job = _Job(stream, *own, loaded.rules.get(row))
                 self._under_way[stream] = job
             if twins:
@@ -429,10 +430,25 @@ class Corrector:
             if rows:
                 writes = await asyncio.to_thread(_writes, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
-                plain = [(at, job) for at, job in done if job.rules is None]
-                begun = [(at, job.stream, job.layout, job.correction.since_begun()) for at, job in plain]
-                writes.incidents = await self._incidents.corrected([one for one in begun if len(one[3])])
-                writes.incidents += await self._correct_ruled(done, writes)
+                begun = [
+                    Begun(
+                        at,
+                        job.stream,
+                        job.layout,
+                        job.seed,
+                        words(job.asked),
+                        job.correction.start,
+                        job.correction.since_begun(),
+                    )
+                    for at, job in done
+                    if job.rules is None
+                ]
+                writes.incidents = await self._incidents.corrected(model, [one for one in begun if len(one.entries)])
+                writes.incidents += await self._incidents.corrected_ruled(model, _ruled(done), writes)
+                writes.incidents += await self._incidents.back(_back(done, loaded, rows))
+                self._incidents.mute(writes)
+                for row_at, job in done:
+                    job.alerts = [alert for at, alert in writes.alerts if at == row_at]
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:
@@ -453,20 +469,6 @@ class Corrector:
             if job.attempts >= self._attempts:
                 del self._under_way[job.stream]
                 self._fail(job.late, _contended(job.stream))
-
-    async def _correct_ruled(self, done: Sequence[tuple[int, _Job]], writes: Writes) -> list[IncidentWrite]:
-        """What corrections make of incidents that go by rules; their alerts go to the jobs and into Writes."""
-        first = len(writes.alerts)
-        ruled = [
-            (at, job.stream, job.layout, job.rules, job.correction)
-            for at, job in done
-            if job.rules is not None and job.correction.counts_anew()
-        ]
-        found = await self._incidents.corrected_ruled(ruled, writes)
-        jobs = dict(done)
-        for at, alert in writes.alerts[first:]:
-            jobs[at].alerts.append(alert)
-        return found
 
     def _tell(self, job: _Job, cause: str | None) -> None:
         """Tell who waits, and those that count, that a correction was saved; `cause`: why its record was rebuilt."""
@@ -528,10 +530,8 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     records = np.concatenate([job.correction.record for job in jobs])
     parts = [job.correction.part(most) for job in jobs]
     layouts = [job.layout for job in jobs] if model.any_channels else None
-    factors = np.array([job.sensitivity for job in jobs])
-    for row, entries in enumerate(
-        model.stepper.replay(records, parts, layouts, None if (factors == 1.0).all() else factors)
-    ):
+    asked = together([job.asked for job in jobs], len(model.detector.channels))
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked)):
         if (rules := jobs[row].rules) is not None:
             mark(entries, [(at, rules) for at in range(len(entries))], [jobs[row].layout.model] * len(entries))
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
@@ -592,6 +592,24 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
     writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open & ~ruled)}
     writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open & ~ruled)}
     return writes
+
+
+def _ruled(done: Sequence[tuple[int, _Job]]) -> list[Corrected]:
+    """The streams whose incidents go by rules, where something counts that did not."""
+    return [
+        Corrected(at, job.stream, job.layout, job.seed, words(job.asked), job.rules, job.correction)
+        for at, job in done
+        if job.rules is not None and job.correction.counts_anew()
+    ]
+
+
+def _back(
+    done: Sequence[tuple[int, _Job]], loaded: LoadedBatch, rows: Sequence[int]
+) -> list[tuple[int, StreamKey, int, int]]:
+    """The streams that had been found silent, see Recorder.back: a late reading is a sign of life, too."""
+    before = loaded.records[rows]
+    silent = (before["status"] & state.SILENT) > 0
+    return [(at, job.stream, int(before["readings"][at]), int(before["last_ms"][at])) for at, job in done if silent[at]]
 
 
 def _alike(late: list[_Late]) -> list[_Late]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.service.core import records as state
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
@@ -42,6 +42,7 @@ class LoadedBatch:
         records: (B,) the states before; moved forward in place.
         layouts: (B,) which channels each has sent.
         recovered: row of a stream whose state had to be rebuilt, to the history to be written anew, in its channels.
+        begun: row of such a stream to its (1,) record as it was recovered.
         causes: row of such a stream to what was wrong with its record; not of new streams.
         new: rows of new streams.
         excess: those of them that are more than there may be.
@@ -50,7 +51,7 @@ class LoadedBatch:
             where the store has forgotten it; nothing of it is applied.
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
         moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
-        sensitivity: (B,) factors on their scores; None where all are 1.
+        asked: of their scoring; None where that is nothing of any.
         rules: row to the rules of a stream that has any.
     """
 
@@ -60,6 +61,7 @@ class LoadedBatch:
     records: Records
     layouts: list[Layout]
     recovered: dict[int, Entries] = field(default_factory=dict)
+    begun: dict[int, Records] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
@@ -67,7 +69,7 @@ class LoadedBatch:
     others: dict[int, Layout | None] = field(default_factory=dict)
     overwritten: set[StreamKey] = field(default_factory=set)
     moved: set[StreamKey] = field(default_factory=set)
-    sensitivity: NDArray[np.float64] | None = None
+    asked: Asked | None = None
     rules: dict[int, Rules] = field(default_factory=dict)
 
 
@@ -101,8 +103,10 @@ class Loader:
             layouts: of a model that takes any channels: what the streams' are presumed to be.
         """
         await self._policies.know(streams)
-        sensitivity, rules = self._policies.sensitivity(streams), self._policies.rules(streams)
+        rules = self._policies.rules(streams)
         stepper = model.stepper
+        own = [stepper.detector.channels] * len(streams) if layouts is None else [one.channels for one in layouts]
+        asked = self._policies.asked(streams, own)
         size = stepper.record.itemsize
         seeds = self._store.seeds(streams)
         presumed = layouts
@@ -120,14 +124,14 @@ class Loader:
                     [p[state.FENCE] for p in written],
                     records,
                     layouts or [],
-                    sensitivity=sensitivity,
+                    asked=asked,
                     rules=rules,
                 )
         records, layouts, flaws = state.unpack(
             packed, seeds, stepper.record, presumed or stepper.usual, model.detector.digest, stepper.slots
         )
         fences = [state.fence_of(p) for p in packed]
-        loaded = LoadedBatch(streams, seeds, fences, records, layouts, sensitivity=sensitivity, rules=rules)
+        loaded = LoadedBatch(streams, seeds, fences, records, layouts, asked=asked, rules=rules)
         self._takeover.check(records["takeover"])
         others = [row for row, flaw in flaws.items() if flaw == "model"]
         if others:
@@ -198,9 +202,9 @@ class Loader:
             if flaw == "corrupt":
                 await self._store.quarantine(loaded.streams[row], packed[row] or b"")
         old_rings = await self._old_rings(loaded.streams, flaws, rings)
-        factors = np.ones(len(packed)) if loaded.sensitivity is None else loaded.sensitivity
+        asked = loaded.asked
         lost = [
-            Lost(flaw, packed[row] or b"", loaded.seeds[row], ring, old_rings.get(row, b""), float(factors[row]))
+            Lost(flaw, packed[row] or b"", loaded.seeds[row], ring, old_rings.get(row, b""), asked and asked.at([row]))
             for (row, flaw), ring in zip(flaws.items(), rings, strict=True)
         ]
         if presumed is None:
@@ -211,7 +215,7 @@ class Loader:
             recovered = await asyncio.to_thread(_recover_each, model, lost, channels)
         for row, loss, found in zip(flaws, lost, recovered, strict=True):
             self._takeover.check(found.record["takeover"])
-            loaded.records[row] = found.record[0]
+            loaded.records[row], loaded.begun[row] = found.record[0], found.record
             loaded.layouts[row], loaded.recovered[row] = found.layout, found.kept
             if found.overwritten:
                 loaded.overwritten.add(loaded.streams[row])

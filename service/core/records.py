@@ -63,9 +63,10 @@ FENCE: Final = slice(_HEADER, _HEADER + 30)
 
 _BEGIN: Final = MAGIC + FORMAT.to_bytes(2, "little")
 
-CORRECTED, ALERT, OPEN, HELD, STATUS_BITS = 0x80, 0x40, 0x20, 0x08, 0x07
+CORRECTED, ALERT, OPEN, SILENT, HELD, STATUS_BITS = 0x80, 0x40, 0x20, 0x10, 0x08, 0x07
 """Bits of a reading's status: scored after a later one, or anew; raised an alert; an incident is open after it, as the
-detector sees it; by the stream's rules that is not so, or not told (in a record only); index into STATUSES."""
+detector sees it; in a record only, so that the next reading looks: the stream was found silent since, and its incidents
+are not as the detector sees them, or not told; index into STATUSES."""
 
 UNLEARNED, GATE_BITS, REASON_BITS = 0x80, 0x70, 0x0F
 """Bits of a reading's reason: it taught nothing; the gate that decided about it, see incidents/rules.py; index into
@@ -246,6 +247,14 @@ def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | Non
     if layout is None:
         return None
     return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size]
+
+
+def marked_silent(packed: bytes, seed: int) -> bytes:
+    """A sound record of format 4, with the mark that its stream was found silent."""
+    fields: Any = STREAM_PART.fields
+    at = fields["status"][1]
+    body = packed[:at] + bytes([packed[at] | SILENT]) + packed[at + 1 : -4]
+    return body + zlib.crc32(body, seed).to_bytes(4, "little")
 
 
 def _flaw(

@@ -25,7 +25,17 @@ from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS, c
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import ALERT, OPEN, STATUS_BITS
 from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, gone_on, onset_of, opened, raised_by
-from gatewatch.service.incidents.rules import GATES, LIMIT, LIMIT_IN_WINDOW, Breach, Rules, Span, counts, gate_of
+from gatewatch.service.incidents.rules import (
+    GATES,
+    LIMIT,
+    LIMIT_IN_WINDOW,
+    NO_RULES,
+    Breach,
+    Rules,
+    Span,
+    counts,
+    gate_of,
+)
 
 LEAST_INTERVAL_S = 0.001
 
@@ -142,7 +152,13 @@ class Fold:
             cooled = (latest.last_n, latest.last_ms) if latest.untold is None else latest.cooled
         untold = self._untold(time_ms, n, cooled)
         kept = None if untold is None else cooled
-        incident = msgspec.structs.replace(incident, untold=untold, cooled=kept, window=self.rules.window_at(time_ms))
+        incident = msgspec.structs.replace(
+            incident,
+            untold=untold,
+            cooled=kept,
+            window=self.rules.window_at(time_ms),
+            ruled=self.rules is not NO_RULES,
+        )
         self._keep(incident, entry, breach, untold is None)
 
     def _keep(self, incident: Incident, entry: Any, breach: Breach | None, tells: bool) -> None:

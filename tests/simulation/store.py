@@ -174,6 +174,10 @@ class SimulatedStore:
         """Nor what may become one."""
         return [b""] * len(streams)
 
+    async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
+        """Nor are single ones."""
+        return [b""] * len(incidents)
+
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts are no part of this world."""
         return []

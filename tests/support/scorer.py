@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gatewatch.models.detectors.detector import Detector
@@ -57,8 +57,16 @@ class NothingAsked(Policies):
         """Of none."""
         return {}
 
-    def sensitivity(self, streams: Sequence[StreamKey]) -> None:
-        """All are 1."""
+    def tags(self, stream: StreamKey) -> Mapping[str, str]:  # noqa: ARG002
+        """None has any."""
+        return {}
+
+    def is_muted(self, stream: StreamKey) -> bool:  # noqa: ARG002
+        """None is."""
+        return False
+
+    def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> None:
+        """Nothing."""
 
 
 def core_of(

@@ -11,7 +11,7 @@ from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL
 from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS
 from gatewatch.service.core.layout import entry_dtype
 from gatewatch.service.core.records import ALERT, OPEN
-from gatewatch.service.incidents.incident import advance, decode, encode
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, advance, decode, encode
 from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold
 from gatewatch.service.incidents.rules import NO_RULES, Rules, Span, mark
 from gatewatch.service.policies.policy import Policy, rules_of
@@ -52,7 +52,10 @@ def made_of(scores: dict[int, float], count: int, values: dict[int, float] | Non
     """All at once; and the same one by one, through what is kept in between."""
     entries, own = readings(scores, count, values, **rules), asked(**rules)
     whole = fold(own, "pump", CHANNELS, None, None, False, entries)
-    latest, pending, was_open, alerts, changed, past = None, None, False, [], {}, []
+    latest, pending, was_open = None, None, False
+    alerts: list[tuple[int, RaisedAlert]] = []
+    changed: dict[int, Incident] = {}
+    past: list[Scored] = []
     for at in range(count):
         part = fold(own, "pump", CHANNELS, latest, pending, was_open, entries[at : at + 1], past)
         if part.is_told != part.was_open:
