@@ -31,10 +31,14 @@ def credentials() -> dict[str, str]:
 
 
 @contextmanager
-def connected(url: str) -> Iterator[httpx2.Client]:
-    """A client of one server. Raises GatewatchError for what is no URL, and where the server does not answer."""
+def connected(url: str, *, show_key: bool = True) -> Iterator[httpx2.Client]:
+    """A client of one server. Raises GatewatchError for what is no URL, and where the server does not answer.
+
+    Args:
+        show_key: the server is a Gatewatch; no other is shown the key.
+    """
     try:
-        with httpx2.Client(base_url=url, timeout=60, headers=credentials()) as client:
+        with httpx2.Client(base_url=url, timeout=60, headers=credentials() if show_key else {}) as client:
             yield client
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
         raise GatewatchError(f"{url}: {error}; expected http://host:port") from error
@@ -45,7 +49,7 @@ def connected(url: str) -> Iterator[httpx2.Client]:
 def ask(
     client: httpx2.Client, method: str, path: str, params: Mapping[str, str] | None = None, body: Any = None
 ) -> tuple[int, Any]:
-    """Status and JSON of an answer; of another status than 200, its text.
+    """Status and JSON of an answer; of another status than 200, what a problem document says, or its text.
 
     Raises:
         GatewatchError: the answer is too large, takes too long, or is no JSON.
@@ -61,10 +65,17 @@ def ask(
                     f"{LONGEST_S:g} s"
                 )
     if reply.status_code != 200:
-        return reply.status_code, found[:300].decode(errors="replace")
+        return reply.status_code, _detail(bytes(found))
     try:
         return 200, json.loads(found)
     except (ValueError, RecursionError) as error:
         raise GatewatchError(
             f"{client.base_url} answered {path} with what is no JSON: {bytes(found[:100])!r}"
         ) from error
+
+
+def _detail(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return body[:300].decode(errors="replace")
