@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -67,9 +66,5 @@ def _answer(client: httpx2.Client, method: str, path: str, body: Any = None) -> 
     if status == 200:
         found: RuleSet = answer
         return found
-    try:
-        detail = json.loads(answer)["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = answer
     kind = ChangedMeanwhile if status == OUTDATED else GatewatchError
-    raise kind(f"{client.base_url}: {detail} ({status})")
+    raise kind(f"{client.base_url}: {answer} ({status})")
