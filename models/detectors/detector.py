@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,6 +78,10 @@ class Detector(Protocol):
     @property
     def channels(self) -> tuple[str, ...]:
         """(C,) names, in the order of a reading's values."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What must be the same elsewhere for the same scores: the hashes of its artefact, and settings."""
 
     @property
     def rebuild_readings(self) -> int:

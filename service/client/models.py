@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx2
-
 from gatewatch.models.errors import ChangedMeanwhile, GatewatchError
-from gatewatch.service.client.remote import ask, connected
+from gatewatch.service.client.remote import answered, connected
 
-OUTDATED: Final = 412
 ATTEMPTS: Final = 10
 """Changes of others in a row that a change of rules waits for."""
 
@@ -26,7 +23,7 @@ POLICIES: Final = "/v1/policies", ("policies", "streams")
 def read_document(url: str, path: str) -> RuleSet:
     """A document as the service answers it. Raises GatewatchError."""
     with connected(url) as client:
-        return _answer(client, "GET", path)
+        return answered(client, "GET", path)
 
 
 def change_document(
@@ -44,12 +41,12 @@ def change_document(
     path, names = document
     with connected(url) as client:
         for _ in range(ATTEMPTS):
-            known = _answer(client, "GET", path)
+            known = answered(client, "GET", path)
             changed = {name: known[name] for name in names}
             change(changed)
             client.headers["If-Match"] = f'"{known["number"]}"'
             try:
-                return _answer(client, "PUT", path, changed)
+                return answered(client, "PUT", path, changed)
             except ChangedMeanwhile:
                 del client.headers["If-Match"]
     raise GatewatchError(f"{url}: others kept changing the {path.removeprefix('/v1/')}; do it again")
@@ -58,13 +55,4 @@ def change_document(
 def move_alias(url: str, model: str, what: str, body: Mapping[str, Any]) -> RuleSet:
     """Have a service `promote` or `rollback` a model; returns the change. Raises GatewatchError as the service says."""
     with connected(url) as client:
-        return _answer(client, "POST", f"/v1/models/{quote(model)}/{what}", body)
-
-
-def _answer(client: httpx2.Client, method: str, path: str, body: Any = None) -> RuleSet:
-    status, answer = ask(client, method, path, body=body)
-    if status == 200:
-        found: RuleSet = answer
-        return found
-    kind = ChangedMeanwhile if status == OUTDATED else GatewatchError
-    raise kind(f"{client.base_url}: {answer} ({status})")
+        return answered(client, "POST", f"/v1/models/{quote(model)}/{what}", body)

@@ -41,6 +41,7 @@ class LoadedBatch:
         records: (B,) the states before; moved forward in place.
         layouts: (B,) which channels each has sent.
         recovered: row of a stream whose state had to be rebuilt, to the history to be written anew, in its channels.
+        begun: row of such a stream to its (1,) record as it was recovered.
         causes: row of such a stream to what was wrong with its record; not of new streams.
         new: rows of new streams.
         excess: those of them that are more than there may be.
@@ -58,6 +59,7 @@ class LoadedBatch:
     records: Records
     layouts: list[Layout]
     recovered: dict[int, Entries] = field(default_factory=dict)
+    begun: dict[int, Records] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
@@ -208,7 +210,7 @@ class Loader:
             recovered = await asyncio.to_thread(_recover_each, model, lost, channels)
         for row, loss, found in zip(flaws, lost, recovered, strict=True):
             self._takeover.check(found.record["takeover"])
-            loaded.records[row] = found.record[0]
+            loaded.records[row], loaded.begun[row] = found.record[0], found.record
             loaded.layouts[row], loaded.recovered[row] = found.layout, found.kept
             if found.overwritten:
                 loaded.overwritten.add(loaded.streams[row])

@@ -92,7 +92,7 @@ def test_a_service_with_keys_and_a_prometheus_that_is_not_shown_them(
             assert COMMANDS_KEY in checks["key"]["words"]
             assert shown not in done.stdout or not shown
         said = gatewatch("watch", "--once", "--url", url, GATEWATCH_KEY="").stderr
-        assert "with 401" in said
+        assert "(401)" in said
         assert "{" not in said
     prometheus.shutdown()
     prometheus.server_close()

@@ -49,7 +49,7 @@ INCIDENT = "/v1/incidents/{incident}"
 MODEL = "/v1/models/{model}"
 TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "label", "note"))
 TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
-OF_INCIDENTS = (f"get {INCIDENT}", *TO_INCIDENTS)
+OF_INCIDENTS = (f"get {INCIDENT}", f"get {INCIDENT}/proof", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
 LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/policies", "get /v1/rules")
 POLICY = "/v1/streams/{stream}/policy"
@@ -67,7 +67,7 @@ WAYS |= {
     **{(route, 503): (AWAY, {}) for route in (*OF_INCIDENTS, *LISTS)},
     **{(route, 405): ({}, {"method": "PATCH"}) for route in (*OF_INCIDENTS, *OF_MODELS, *LISTS, LISTENING)},
     **{(route, 422): ({}, MANY) for route in ("get /v1/audit", "get /v1/incidents")},
-    (f"get {INCIDENT}", 422): ({}, {"incident": "nonsense"}),
+    **{(route, 422): ({}, {"incident": "nonsense"}) for route in (f"get {INCIDENT}", f"get {INCIDENT}/proof")},
     **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith("get")},
     (LISTENING, 422): ({}, {"headers": {"last-event-id": "now"}}),
     ("put /v1/rules", 404): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "nobody@champion"}]}'}),

@@ -9,6 +9,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Fold:
         self.architecture = "fold"
         self.rebuild_readings = 0
         self.channels = ("x",)
+        self.provenance: dict[str, Any] = {}
         self.state_dtype = np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "?"), ("hash", "<u8")])
         self.state_dtype_1 = self.state_dtype
 

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact.files import Artefact, GeneralManifest, Signed, load_artefact, record_dtype
+from gatewatch.models.artefact.files import (
+    Artefact,
+    GeneralManifest,
+    Signed,
+    artefact_hashes,
+    load_artefact,
+    record_dtype,
+)
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step, float32
@@ -156,6 +163,11 @@ class GeneralDetector:
     def architecture(self) -> str:
         """The kind of its network."""
         return self.manifest.architecture
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What must be the same elsewhere for the same scores: the hashes of its artefact, and the alert budget."""
+        return {**artefact_hashes(self.manifest), "alerts_per_week": self.alerts_per_week}
 
     @property
     def rebuild_readings(self) -> int:

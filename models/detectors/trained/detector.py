@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact.files import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
+from gatewatch.models.artefact.files import (
+    Artefact,
+    GeneralManifest,
+    Manifest,
+    artefact_hashes,
+    load_artefact,
+    record_dtype,
+)
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Step, float32
@@ -98,6 +105,11 @@ class TrainedDetector:
     def architecture(self) -> str:
         """The kind of its network."""
         return self.manifest.architecture
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What must be the same elsewhere for the same scores: the hashes of its artefact."""
+        return artefact_hashes(self.manifest)
 
     @property
     def rebuild_readings(self) -> int:

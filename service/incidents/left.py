@@ -1,0 +1,39 @@
+"""What is left of a stream's incidents when it goes on from another state: an older one, another stream's, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gatewatch.service.core.store import IncidentsLeft
+from gatewatch.service.incidents.incident import decode, encode
+
+
+def incidents_left(
+    row: int, kept: Mapping[int, bytes], readings: int, is_open: bool, last_ms: int
+) -> IncidentsLeft | None:
+    """Those that began with readings which the state has seen; None where nothing changes.
+
+    The latest one of them is open if one is open in the state: it has not ended yet, where its end lies behind.
+
+    Args:
+        row: of the stream in Writes.
+        kept: its incidents by number, as they are kept.
+        readings: that the state has seen; an incident has the number of its first one.
+        is_open: whether an incident is open in the state.
+        last_ms: time of its last reading.
+    """
+    forgotten = sorted(n for n in kept if n >= readings)
+    left = max((n for n in kept if n < readings), default=None)
+    if left is None:
+        return IncidentsLeft(row, forgotten, None) if forgotten else None
+    content = kept[left]
+    incident = decode(content)
+    if incident is not None and incident.is_open and not is_open:
+        content = encode(msgspec.structs.replace(incident, end_ms=incident.last_ms))
+    elif incident is not None and not incident.is_open and is_open and incident.last_ms >= last_ms:
+        content = encode(msgspec.structs.replace(incident, end_ms=None))
+    if not forgotten and content == kept[left]:
+        return None
+    return IncidentsLeft(row, forgotten, (left, content))
