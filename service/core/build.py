@@ -17,6 +17,7 @@ from gatewatch.service.core.sessions import Sessions
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
@@ -46,6 +47,7 @@ def build_core(
     pace: Pace | None = None,
     stream_channels: int = 64,
     tells: bool = True,
+    groups: Groups | None = None,
 ) -> Core:
     """Build the core.
 
@@ -55,9 +57,10 @@ def build_core(
         pace: at which tenants may begin streams; None for any.
         stream_channels: that a stream may have where it may have any.
         tells: alerts, see Bookkeeping.
+        groups: which incidents belong together; without it none do.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store)
+    books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store, policies, groups)
     loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
