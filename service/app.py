@@ -209,6 +209,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         "stream_channels": settings.stream_channels,
     }
     core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, groups=groups, **bounds)
+    lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
 
     def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
         undisturbed = ContentionBackoff(random.Random())  # noqa: S311
@@ -217,7 +218,6 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         )
 
     past, beside = unseen_core(PastStore(store), pace), Beside(settings.waiting_readings)
-    lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock, traces)
 

@@ -46,8 +46,8 @@ def build_core(
     correcting_ms: float = 2000.0,
     pace: Pace | None = None,
     stream_channels: int = 64,
-    tells: bool = True,
     groups: Groups | None = None,
+    tells: bool = True,
 ) -> Core:
     """Build the core.
 
@@ -56,8 +56,8 @@ def build_core(
         most_streams: of each tenant.
         pace: at which tenants may begin streams; None for any.
         stream_channels: that a stream may have where it may have any.
-        tells: alerts, see Bookkeeping.
         groups: which incidents belong together; without it none do.
+        tells: alerts, see Bookkeeping.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
     books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store, policies, groups)

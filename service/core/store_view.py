@@ -72,6 +72,10 @@ class StoreView(Store):
         """As of Store."""
         await self._store.quarantine(stream, record)
 
+    async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
+        """As of Store."""
+        return await self._store.incidents_of(incidents)
+
     async def count_streams(self, tenant: str) -> int:
         """As of Store."""
         return await self._store.count_streams(tenant)

@@ -159,7 +159,7 @@ def decode(kept: bytes) -> Incident | None:
     """What is kept; None where it cannot be read."""
     try:
         return _decoder.decode(kept)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 
