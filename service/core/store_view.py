@@ -84,10 +84,6 @@ class StoreView(Store):
         """As of Store."""
         return await self._store.latest_incidents(streams)
 
-    async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
-        """As of Store."""
-        return await self._store.incidents_of(incidents)
-
     async def untold(self) -> list[tuple[bytes, float]]:
         """As of Store."""
         return await self._store.untold()
