@@ -61,6 +61,24 @@ class Kept(msgspec.Struct):
     result: Result
 
 
+class ExpectedReading(msgspec.Struct):
+    """When it is due, null where that is not known; and channel to low, mid and high."""
+
+    timestamp: str | None
+    expected: dict[str, list[float | None]]
+
+
+class Forecast(msgspec.Struct):
+    """What is expected of a stream's next readings, as it is after so many readings."""
+
+    stream: str
+    model: str
+    readings: int
+    last_timestamp: str
+    step_s: float | None
+    forecast: list[ExpectedReading]
+
+
 class Spoken(msgspec.Struct):
     """Who said something of an incident, and when."""
 
@@ -220,7 +238,7 @@ def complete(document: Described, is_open: bool) -> Described:
         is_open: whether no key is asked for.
     """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, ProofOfIncident, Changes),
+        (SentReading, Result, Page, Stream, Kept, Forecast, IncidentPage, Incident, ProofOfIncident, Changes),
         ref_template=ref("{name}")["$ref"],
     )[1]
     for kind in (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer):
@@ -248,7 +266,7 @@ def _secure(operation: Described, scope: str | None) -> None:
 def links() -> Described:
     """What else there is of the stream in the path."""
     parameters = {"stream": "$request.path.stream"}
-    named = ("get_stream", "put_stream", "delete_stream", "get_history", "reset_stream")
+    named = ("get_stream", "put_stream", "delete_stream", "get_history", "get_forecast", "reset_stream")
     return {name: {"operationId": name, "parameters": parameters} for name in named}
 
 
