@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -22,12 +22,14 @@ from starlette.routing import Match, Route
 from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, model_folder
 from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.errors import GatewatchError
 from gatewatch.service.access.access import Access
 from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
 from gatewatch.service.access.quotas import NewStreams, Quotas
+from gatewatch.service.access.scopes import route_of
 from gatewatch.service.clock import SystemClock
 from gatewatch.service.core.build import build_core
 from gatewatch.service.core.contention import ContentionBackoff
@@ -76,8 +78,17 @@ from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.documents import policies_of, policy_numbers, rules_of
 
+if TYPE_CHECKING:
+    from gatewatch.service.observability.traces import Traces
+
+OWN_TRACES: Final = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""What FastAPI's own telemetry may do: it does not see the fast path, and would send what no setting of ours names."""
+
 TENANTS: Final = 1024
 """Whose names of streams are kept; of more, those that sent longest ago are made anew."""
+
+NOBODY: Final = 499
+"""In a span, the status of a request whose sender was gone before there was an answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,15 +96,36 @@ log = structlog.get_logger(__name__)
 class Service(FastAPI):
     """The FastAPI app, which asks who calls before anything else."""
 
-    def __init__(self, guard: Guard, **settings: Any) -> None:
+    def __init__(self, guard: Guard, traces: Traces | None, **settings: Any) -> None:
         super().__init__(**settings)
         self._guard = guard
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request, HEAD as GET; the server sends no body for it."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-            return
+        elif self._traces is None or not scope["path"].startswith("/v1/"):
+            await self._answer(scope, receive, send)
+        else:
+            await self._answer_traced(scope, receive, send, self._traces)
+
+    async def _answer_traced(self, scope: Scope, receive: Receive, send: Send, traces: Traces) -> None:
+        span, status = traces.request(scope["method"], route_of(scope["path"]), scope["headers"]), NOBODY
+
+        async def noting(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            with traces.within(span):
+                await self._answer(scope, receive, noting)
+        finally:
+            traces.answered(span, status)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         send = self._guard.with_headers(scope, send)
         try:
             send = await self._guard.admit(scope, send)
@@ -129,6 +161,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     metrics.waiting_limit.set(settings.waiting_readings)
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     clock = SystemClock()
+    traces = _traces() if settings.traces else None
     store = store_of(
         settings.redis_url,
         settings.tenant,
@@ -137,6 +170,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.slot_buckets,
         settings.store_replicas,
         now=lambda: clock.unix_ms() / 1000,
+        traces=traces,
     )
     models = Models(settings, rules_of(store), store, metrics, lambda artefact: serve(artefact))
     registry = Registry(served_by(detector, settings), models)
@@ -167,7 +201,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         stream_channels=settings.stream_channels,
     )
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
-    batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
+    batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock, traces)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     callers = Callers((*settings.allowed_hosts, settings.host))
@@ -189,6 +223,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         metrics,
         clock,
         settings.all_rejected_is_422,
+        traces,
     )
     feed = Feed(store.incidents, clock)
     drain = Drain(settings.drain_s, feed.stop)
@@ -234,10 +269,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         with contextlib.suppress(StoreUnavailable):
             await core.books.settle()
         await store.close()
+        if traces is not None:
+            await asyncio.to_thread(traces.stop)
         log.info("stopped")
 
     app = Service(
         Guard(callers, access, audit),
+        traces,
         title="Gatewatch",
         version=version("gatewatch"),
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
@@ -245,6 +283,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # FastAPI's pages load their script from another host
         redoc_url=None,
+        telemetry=OWN_TRACES,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
     app.state.parts = Parts(
@@ -273,6 +312,15 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     generate = app.openapi
     app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
     return app
+
+
+def _traces() -> Traces:
+    """Raises GatewatchError without the extra `traces`."""
+    try:
+        from gatewatch.service.observability.traces import Traces
+    except ImportError as error:
+        raise GatewatchError("GATEWATCH_TRACES needs the extra: pip install 'gatewatch[traces]'") from error
+    return Traces(version("gatewatch"))
 
 
 def _answer_problems(app: FastAPI, metrics: Metrics) -> None:

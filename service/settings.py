@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     shutdown_grace_s: int = Field(
         10, ge=1, le=86_400, description="how long a stop waits for requests in flight, seconds"
     )
+    traces: bool = Field(
+        False, description="spans of OpenTelemetry go where the OTEL_ variables say; needs the extra `traces`"
+    )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="least severe line logged"
     )

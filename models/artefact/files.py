@@ -294,7 +294,10 @@ class Signed(Protocol):
     """Knows who must have signed an artefact; see signatures.py."""
 
     def require(self, folder: Path, manifest_sha256: str) -> None:
-        """Raise an ArtefactError unless one of them has."""
+        """Raise an ArtefactError unless one of them has, by the signatures in a folder."""
+
+    def require_from(self, signature_by: Callable[[str], str | None], place: str, manifest_sha256: str) -> None:
+        """The same by signatures that are found by the key that made them."""
 
 
 def load_artefact(folder: Path, trust: Signed | None = None) -> Artefact:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gatewatch.models.detectors.asked import Asked
 
 Records = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -96,7 +99,7 @@ class Detector(Protocol):
         values: Floats,
         timestamps_ms: NDArray[np.int64],
         states: Records,
-        sensitivity: Floats | None = None,
+        asked: Asked | None = None,
     ) -> Step:
         """Feed one reading of each of B streams, and write the states after it into `states`.
 
@@ -104,7 +107,7 @@ class Detector(Protocol):
             values: (B, C) float64, physical units, NaN where missing.
             timestamps_ms: (B,) Unix time.
             states: (B,) states before the reading.
-            sensitivity: (B,) factors on the scores, before anything is said of them; None where all are 1.
+            asked: what people ask of the streams; None where that is nothing of any.
 
         Raises:
             ShapeError: the shapes do not fit each other or the model's channels.

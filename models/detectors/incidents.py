@@ -97,7 +97,7 @@ def conclude(
     warm_up: int,
     urgent: NDArray[np.bool_] | np.bool_ = np.False_,
     step: int = 1,
-    sensitivity: Floats | None = None,
+    factors: Floats | None = None,
 ) -> Step:
     """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
 
@@ -107,11 +107,11 @@ def conclude(
     Args:
         warm_up: readings of a stream that are not judged yet.
         step: what a normal reading counts, see `calm_step`.
-        sensitivity: (B,) factors on the scores; None where all are 1. What a reading teaches, the model's own
-            threshold says, whatever the factor.
+        factors: (B, 4) on the parts of the scores, or (B, 1); None where all are 1. What a reading teaches, the model's
+            own threshold says, whatever the factor.
     """
-    if sensitivity is not None:
-        judged = _by_sensitivity(judged, sensitivity)
+    if factors is not None:
+        judged = _scaled(judged, factors)
     readings, calm = states["readings"], calms(states)
     warm = readings >= warm_up
     strange = judged.score > 1.0
@@ -144,11 +144,14 @@ def conclude(
     )
 
 
-def _by_sensitivity(judged: Judged, factor: Floats) -> Judged:
-    """What was judged, with scores and parts times (B,) factors.
+def _scaled(judged: Judged, factors: Floats) -> Judged:
+    """What was judged, with its parts times (B, 4) or (B, 1) factors, and the score that follows.
 
     Above 1 a score is its largest part. Below, that of a trained model is another measure, which stays below 1.
     """
-    parts = judged.parts * factor[:, None]
-    calm = np.minimum(judged.score, 1.0) * np.minimum(factor, 1.0)
-    return dataclasses.replace(judged, parts=parts, score=np.maximum(np.maximum.reduce(parts, 1), calm))
+    parts = judged.parts * factors
+    largest = judged.parts.argmax(axis=1)
+    of_largest = np.broadcast_to(factors, parts.shape)[np.arange(len(parts)), largest]
+    score, calm = np.maximum.reduce(parts, 1), np.minimum(judged.score * of_largest, 1.0)
+    score = np.where((score > 1.0) | (judged.score > 1.0), score, calm)
+    return dataclasses.replace(judged, parts=parts, score=score)

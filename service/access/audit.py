@@ -65,8 +65,9 @@ class Audit:
                     entry,
                     twice=False,
                 )
+            await self._database.replicated([of_tenant(tenant, "audit")])
         except StoreUnavailable as error:
-            log.error("a change is in this log only", error=str(error))
+            log.error("a change may be in this log only", error=str(error))
 
     async def last(self, tenant: str, before: str, limit: int) -> list[Change]:
         """The last changes of a tenant, newest first, that lie before an id; all with an empty one."""

@@ -86,6 +86,7 @@ class RedisKeys:
                     [b"EXEC"],
                 )
             )
+        await self._database.replicated([KEYS])
 
 
 async def keys_in_redis(url: str, timeout_ms: int) -> list[Key]:

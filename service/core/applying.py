@@ -119,8 +119,8 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
             applied.earlier[row, slot] = record
     applied.clocks_set_back += int(np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)))
     layouts = None if batch.layouts is None else [loaded.layouts[row] for row in rows.tolist()]
-    sensitivity = None if loaded.sensitivity is None else loaded.sensitivity[rows]
-    entries = batch.model.stepper.step(heads, batch.seqs[places], times_ms, batch.values[places], layouts, sensitivity)
+    asked = None if loaded.asked is None else loaded.asked.at(rows)
+    entries = batch.model.stepper.step(heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked)
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import numpy as np
 import structlog
 
+from gatewatch.models.detectors.asked import Asked, together
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
@@ -109,7 +110,7 @@ class _Job:
         late: the readings that get their places, in the order of those.
         packed: the stream's record in Redis when it was last looked at.
         attempts: how often it was begun, or saved, in vain.
-        sensitivity: a factor on the stream's scores.
+        asked: of the stream's scoring; None where that is nothing.
         answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
@@ -121,7 +122,7 @@ class _Job:
     late: list[_Late]
     packed: bytes | None
     attempts: int = 0
-    sensitivity: float = 1.0
+    asked: Asked | None = None
     answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
 
@@ -301,8 +302,8 @@ class Corrector:
                 self._metrics.replayed(1) if status == "replayed" else self._metrics.answered(status, 1)
                 _give(reading, text)
             if correction is not None:
-                factor = 1.0 if loaded.sensitivity is None else float(loaded.sensitivity[row])
-                own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, factor)
+                asked = None if loaded.asked is None else loaded.asked.at([row])
+                own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, asked)
                 job = _Job(stream, *own)
                 self._under_way[stream] = job
             if twins:
@@ -518,10 +519,8 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     records = np.concatenate([job.correction.record for job in jobs])
     parts = [job.correction.part(most) for job in jobs]
     layouts = [job.layout for job in jobs] if model.any_channels else None
-    factors = np.array([job.sensitivity for job in jobs])
-    for row, entries in enumerate(
-        model.stepper.replay(records, parts, layouts, None if (factors == 1.0).all() else factors)
-    ):
+    asked = together([job.asked for job in jobs], len(model.detector.channels))
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked)):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 

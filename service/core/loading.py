@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.service.core import records as state
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
@@ -50,7 +50,7 @@ class LoadedBatch:
             where the store has forgotten it; nothing of it is applied.
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
         moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
-        sensitivity: (B,) factors on their scores; None where all are 1.
+        asked: of their scoring; None where that is nothing of any.
     """
 
     streams: list[StreamKey]
@@ -67,7 +67,7 @@ class LoadedBatch:
     others: dict[int, Layout | None] = field(default_factory=dict)
     overwritten: set[StreamKey] = field(default_factory=set)
     moved: set[StreamKey] = field(default_factory=set)
-    sensitivity: NDArray[np.float64] | None = None
+    asked: Asked | None = None
 
 
 class Loader:
@@ -100,8 +100,9 @@ class Loader:
             layouts: of a model that takes any channels: what the streams' are presumed to be.
         """
         await self._policies.know(streams)
-        sensitivity = self._policies.sensitivity(streams)
         stepper = model.stepper
+        own = [stepper.detector.channels] * len(streams) if layouts is None else [one.channels for one in layouts]
+        asked = self._policies.asked(streams, own)
         size = stepper.record.itemsize
         seeds = self._store.seeds(streams)
         presumed = layouts
@@ -119,13 +120,13 @@ class Loader:
                     [p[state.FENCE] for p in written],
                     records,
                     layouts or [],
-                    sensitivity=sensitivity,
+                    asked=asked,
                 )
         records, layouts, flaws = state.unpack(
             packed, seeds, stepper.record, presumed or stepper.usual, model.detector.digest, stepper.slots
         )
         fences = [state.fence_of(p) for p in packed]
-        loaded = LoadedBatch(streams, seeds, fences, records, layouts, sensitivity=sensitivity)
+        loaded = LoadedBatch(streams, seeds, fences, records, layouts, asked=asked)
         self._takeover.check(records["takeover"])
         others = [row for row, flaw in flaws.items() if flaw == "model"]
         if others:
@@ -196,9 +197,9 @@ class Loader:
             if flaw == "corrupt":
                 await self._store.quarantine(loaded.streams[row], packed[row] or b"")
         old_rings = await self._old_rings(loaded.streams, flaws, rings)
-        factors = np.ones(len(packed)) if loaded.sensitivity is None else loaded.sensitivity
+        asked = loaded.asked
         lost = [
-            Lost(flaw, packed[row] or b"", loaded.seeds[row], ring, old_rings.get(row, b""), float(factors[row]))
+            Lost(flaw, packed[row] or b"", loaded.seeds[row], ring, old_rings.get(row, b""), asked and asked.at([row]))
             for (row, flaw), ring in zip(flaws.items(), rings, strict=True)
         ]
         if presumed is None:

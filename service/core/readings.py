@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.stream_key import StreamKey
@@ -43,8 +44,8 @@ class Policies(Protocol):
     async def know(self, streams: Iterable[StreamKey]) -> None:
         """Have the policies of streams at hand. Raises StoreUnavailable."""
 
-    def sensitivity(self, streams: Sequence[StreamKey]) -> NDArray[np.float64] | None:
-        """(B,) the factors on the scores of streams; None where all are 1."""
+    def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> Asked | None:
+        """What is asked of the scoring of B streams with the same number of channels; None where that is nothing."""
 
 
 class Model(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -29,6 +29,9 @@ from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.serving.registry import Held, ModelNeeded, Registry
 from gatewatch.service.serving.served_model import ServedModel
 
+if TYPE_CHECKING:
+    from gatewatch.service.observability.traces import Traces
+
 log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
@@ -39,6 +42,7 @@ Reply = tuple[int, Headers, bytes]
 
 READINGS: Final = "/v1/readings"
 STREAM, OF_STREAM = "/v1/streams/", "/readings"
+READINGS_OF_STREAM: Final = "/v1/streams/{stream}/readings"
 INGEST: Final = "ingest"
 """Under this name, the app's state tells connections of its Ingest."""
 SETTINGS_BYTES: Final = 16_384
@@ -68,6 +72,7 @@ class Ingest:
 
     Attributes:
         callers, access: asked by whoever hands in a request.
+        traces: told by whoever hands in a request; None for none.
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
 
@@ -85,10 +90,12 @@ class Ingest:
         metrics: Metrics,
         clock: Clock,
         all_rejected_is_422: bool,
+        traces: Traces | None = None,
     ) -> None:
         """`names`: those of a tenant."""
         self.callers = callers
         self.access = access
+        self.traces = traces
         self._quotas = quotas
         self._doors = doors
         self._door_of: dict[str, Door] = {}

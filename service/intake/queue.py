@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gatewatch.service.core.outcomes import Answer, Encoder
 from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.stream_key import StreamKey
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 MAX_PER_STREAM: Final = 32
 """Most readings of one stream in a batch. Each takes a step of its own, half a millisecond, while others wait."""
@@ -29,6 +32,7 @@ class Submission:
         taken: how many were taken into batches, from the first on.
         answered: how many have their answer.
         order: once it had to be divided, where the readings stood in the request.
+        span: of the request, where that is traced.
     """
 
     readings: Readings
@@ -40,6 +44,7 @@ class Submission:
     taken: int = 0
     answered: int = 0
     order: list[int] | None = None
+    span: SpanContext | None = None
 
     def answer(self, start: int, answers: list[Answer]) -> None:
         """Note the answers of a part; with the last one, whoever waits gets them all in the order of the request."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidPolicies, Outdated
 from gatewatch.service.policies.policy import (
@@ -63,12 +63,23 @@ class StreamPolicies:
         for tenant in {stream.tenant for stream in streams} - self._known.keys():
             await self.newest(tenant)
 
-    def sensitivity(self, streams: Sequence[StreamKey]) -> NDArray[np.float64] | None:
-        """(B,) the factors on the scores of streams; None where all are 1."""
+    def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> Asked | None:
+        """What is asked of the scoring of B streams with the same number of channels; None where that is nothing.
+
+        Args:
+            channels: (B,) of each stream, in the order in which they are scored.
+        """
         if all(tenant.finder.asks_nothing for tenant in self._known.values()):
             return None
-        factors = np.array([self.of(stream).sensitivity or 1.0 for stream in streams])
-        return None if (factors == 1.0).all() else factors
+        policies = [self.of(stream) for stream in streams]
+        if not any(policy.scores_otherwise for policy in policies):
+            return None
+        return Asked(
+            np.array([policy.sensitivity or 1.0 for policy in policies]),
+            np.array([policy.false_alarm_rate or np.nan for policy in policies]),
+            np.array([policy.alerts_per_week or np.nan for policy in policies]),
+            np.array([_ignored(policy, tuple(own)) for policy, own in zip(policies, channels, strict=True)]),
+        )
 
     async def newest(self, tenant: str) -> PolicyDocument:
         """A tenant's policies as they are now. Raises StoreUnavailable."""
@@ -142,3 +153,7 @@ class StreamPolicies:
         for (_, of_tenant), number in zip(known.items(), await self._numbers(list(known)), strict=True):
             if number != of_tenant.number:
                 await of_tenant.look()
+
+
+def _ignored(policy: Policy, channels: tuple[str, ...]) -> list[bool]:
+    return [policy.ignores(channel) for channel in channels] if policy.ignore else [False] * len(channels)

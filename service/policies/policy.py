@@ -9,9 +9,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import InvalidPolicies, first_of
@@ -20,6 +20,7 @@ from gatewatch.service.serving.shared_document import Numbered
 MOST_PATTERNS: Final = 1000
 MOST_STREAMS: Final = 10_000
 MOST_TAGS: Final = 16
+MOST_IGNORED: Final = 64
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StreamName = Annotated[str, StringConstraints(pattern=f"^(?:{STREAM_NAME.pattern})$", max_length=128)]
@@ -42,6 +43,30 @@ class Policy(BaseModel):
         allow_inf_nan=False,
         description="a factor on the score: 0.5 halves it, so that only what is twice as strange is anomalous",
     )
+    false_alarm_rate: float | None = Field(
+        None, gt=0, le=0.1, allow_inf_nan=False, description="share of normal readings that may be judged anomalous"
+    )
+    alerts_per_week: float | None = Field(
+        None, gt=0, le=10_000, allow_inf_nan=False, description="false alerts of the stream that are allowed in a week"
+    )
+    ignore: Annotated[list[Pattern], Field(max_length=MOST_IGNORED)] = Field(
+        default_factory=list, description="channels, by name or pattern, that are kept and not looked at"
+    )
+
+    def ignores(self, channel: str) -> bool:
+        """Whether a channel is not looked at."""
+        return any(fnmatch.fnmatchcase(channel, pattern) for pattern in self.ignore)
+
+    @property
+    def scores_otherwise(self) -> bool:
+        """Whether its streams are scored otherwise than their model says."""
+        return bool({"sensitivity", "false_alarm_rate", "alerts_per_week", "ignore"} & self.model_fields_set)
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Self:
+        if self.false_alarm_rate is not None and self.alerts_per_week is not None:
+            raise ValueError("expected a false_alarm_rate or alerts_per_week, and not both")
+        return self
 
 
 class PolicyOfPattern(Policy):
@@ -66,6 +91,8 @@ class PolicyDocument(Numbered):
 
 
 NOTHING_ASKED: Final = Policy()
+
+OTHER_BUDGET: Final = {"false_alarm_rate": "alerts_per_week", "alerts_per_week": "false_alarm_rate"}
 
 REMEMBERED_NAMES: Final = 65_536
 """Streams whose policy a process remembers; it takes some microseconds to make one of 1,000 patterns."""
@@ -112,7 +139,11 @@ def merged(policies: Iterable[Policy]) -> Policy:
     for policy in policies:
         for name in policy.model_fields_set - {"pattern"}:
             value = getattr(policy, name)
-            said[name] = {**said.get(name, {}), **value} if name == "tags" else value
+            if name == "tags":
+                value = {**said.get(name, {}), **value}
+            if other := OTHER_BUDGET.get(name):
+                said.pop(other, None)
+            said[name] = value
     return Policy(**said) if said else NOTHING_ASKED
 
 

@@ -91,8 +91,7 @@ class ClusterStore(StateStore):
                 found[at] = value
         return found
 
-    async def wait_for_replicas(self, keys: Sequence[bytes]) -> None:
-        """Wait until replicas have what was written under keys. Raises Away."""
+    async def _wait_for_replicas(self, keys: Sequence[bytes]) -> None:
         barriers = {barrier_of(key) for key in keys}
         parts = [Part(key, encoder.packed([b"SET", key, b"1"]), 1) for key in barriers]
         away: dict[bytes, Exception] = {}
@@ -129,12 +128,13 @@ class ClusterStore(StateStore):
         """
         await self.know_buckets()
         unit = ClusterUnit(self, streams, cached)
-        try:
-            await unit.load()
-            yield unit
-        except BaseException:
-            unit.forget()
-            raise
+        with self._traced(streams):
+            try:
+                await unit.load()
+                yield unit
+            except BaseException:
+                unit.forget()
+                raise
 
     async def save(self, writes: Writes, expected: Sequence[bytes] | None = None) -> list[bool]:
         """Save each stream whose record still carries its fence. Raises PartlyUnavailable."""

@@ -19,7 +19,7 @@ from gatewatch.service.storage.catalogue import Listed
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.errors import TooFewReplicas
 from gatewatch.service.storage.gate import Gate
-from gatewatch.service.storage.keys import BUCKETS, Keys, StreamKeys, tag_of
+from gatewatch.service.storage.keys import BUCKETS, Keys, StreamKeys, barrier_of, tag_of
 from gatewatch.service.storage.node import Node
 from gatewatch.service.storage.old_keys import AT_ONCE, OldKeys
 from gatewatch.service.storage.translation import Translated
@@ -121,6 +121,17 @@ class Database:
         """Raise TooFewReplicas if the reply to `wait` says so."""
         if replies and replies[0] < self.replicas:
             raise TooFewReplicas(f"{replies[0]} of {self.replicas} replicas")
+
+    async def replicated(self, keys: Sequence[bytes]) -> None:
+        """Wait until as many replicas as are asked for have what was written under keys. Raises StoreUnavailable."""
+        if self.replicas:
+            async with self.within("wait for replicas"):
+                await self._wait_for_replicas(keys)
+
+    async def _wait_for_replicas(self, keys: Sequence[bytes]) -> None:
+        replies = await self.node.exchange(encoder.packed([b"SET", barrier_of(keys[0]), b"1"]) + self.wait, 2)
+        raise_first(replies)
+        self.check_wait(replies[1:])
 
     def _keys_of_alert(self, alert: bytes) -> list[bytes]:
         """The set that holds an alert; all of them where this process has neither saved nor read it."""

@@ -41,9 +41,10 @@ class DocumentStore:
         Sent again where the connection was lost: then it says False though it was written, and the writer finds it.
         """
         async with self._database.within(f"write {self._what}"):
-            return bool(
-                await self._database.ask_one(b"EVAL", _WRITE, b"1", self._at, b"%d" % before, b"%d" % number, document)
-            )
+            key, numbers = self._at, (b"%d" % before, b"%d" % number)
+            written = bool(await self._database.ask_one(b"EVAL", _WRITE, b"1", key, *numbers, document))
+        await self._database.replicated([key])
+        return written
 
     @property
     def _at(self) -> bytes:

@@ -131,6 +131,7 @@ class IncidentStore:
                     b"EVAL", _SAY, b"2", words, changes, b"%d" % n, before, after, b"%d" % now_ms, incident_id
                 )
             if done:
+                await self._database.replicated([words])
                 return after
         raise Contended(f"others keep answering the incident {n} of {stream.name}; send the request again")
 

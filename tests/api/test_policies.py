@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.support.cli import gatewatch
 from tests.support.samples import post, readings
+from tests.support.scorer import state_key
 from tests.support.whole_path import serving
 
 Make = Callable[..., Settings]
@@ -104,3 +106,22 @@ def test_the_command_shows_sets_and_replaces_policies(tmp_path: Path) -> None:
             assert done.returncode == 2
             assert told in done.stderr
             assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_ignored_channel_raises_nothing_and_keeps_its_values(service: TestClient) -> None:
+    service.put("/v1/streams/a/policy", json={"ignore": ["press*"]})
+    results = post(service, with_a_fault("a"))
+    assert {one["status"] for one in results} == {"warming_up", "normal"}
+    assert [one["values"]["pressure"] for one in service.get("/v1/streams/a/history").json()[-3:]] == [40.0] * 3
+
+
+def test_a_lost_state_is_rebuilt_by_what_is_asked(service: TestClient, redis_url: str, tenant: str) -> None:
+    service.put("/v1/policies", json={"policies": [{"pattern": "*", "sensitivity": 3, "ignore": ["flow"]}]})
+    whole = post(service, with_a_fault("whole"))
+    post(service, with_a_fault("lost")[:100])
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.delete(state_key(tenant, "lost"))
+    lost = post(service, with_a_fault("lost")[100:])
+    assert service.get("/v1/streams/lost").json()["readings"] == 140
+    told = [[(one["score"], one["status"]) for one in of] for of in (whole[100:], lost)]
+    assert told[0] == told[1]

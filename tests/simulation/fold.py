@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL, STATUSES, WARMING_UP, Records, Step
 
 FACTOR, SUMMAND, MASK = 6364136223846793005, 1442695040888963407, 2**64 - 1
@@ -72,7 +73,7 @@ class Fold:
         values: NDArray[np.float64],
         timestamps_ms: NDArray[np.int64],
         states: Records,
-        sensitivity: NDArray[np.float64] | None = None,  # noqa: ARG002
+        asked: Asked | None = None,  # noqa: ARG002
     ) -> Step:
         """Feed one reading of each of B streams; writes into `states`."""
         bits = values.astype(np.float32).view(np.uint32)[:, 0]

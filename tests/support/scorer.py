@@ -52,8 +52,8 @@ class NothingAsked(Policies):
     async def know(self, streams: Iterable[StreamKey]) -> None:
         """There is nothing to know."""
 
-    def sensitivity(self, streams: Sequence[StreamKey]) -> None:
-        """All are 1."""
+    def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> None:
+        """Nothing."""
 
 
 def core_of(

@@ -57,3 +57,17 @@ def test_what_is_no_policy_is_refused_by_name(sent: object, told: str) -> None:
     with pytest.raises(InvalidPolicies) as error:
         policies_in(json.dumps(sent))
     assert told in str(error.value)
+
+
+def test_a_later_budget_takes_the_place_of_an_earlier_one_of_the_other_kind() -> None:
+    asked = Policies.model_validate(
+        {
+            "policies": [{"pattern": "*", "alerts_per_week": 2}, {"pattern": "a*", "false_alarm_rate": 0.01}],
+            "streams": {"ab": {"alerts_per_week": 7}},
+        }
+    )
+    finder = PolicyFinder(PolicyDocument(asked=asked))
+    budgets = [(one.alerts_per_week, one.false_alarm_rate) for one in map(finder.of, ("b", "aa", "ab"))]
+    assert budgets == [(2, None), (None, 0.01), (7, None)]
+    with pytest.raises(InvalidPolicies, match="not both"):
+        policies_in('{"policies": [{"pattern": "*", "alerts_per_week": 2, "false_alarm_rate": 0.01}]}')
