@@ -59,7 +59,9 @@ from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
-from gatewatch.service.incidents.janitor import forget_old
+from gatewatch.service.incidents.groups import Groups
+from gatewatch.service.incidents.janitor import DAY_MS, forget_old
+from gatewatch.service.incidents.lookout import Lookout
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.intake.queue import Queue
@@ -77,6 +79,8 @@ from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.documents import policies_of, policy_numbers, rules_of
+from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.silence_store import SilenceStore
 
 if TYPE_CHECKING:
     from gatewatch.service.observability.traces import Traces
@@ -184,8 +188,11 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
-    scrape = Scrape(readiness, store, metrics, settings)
     policies = StreamPolicies(partial(policies_of, store), partial(policy_numbers, store))
+    store.watches = settings.silent_after > 0
+    silences, group_store = SilenceStore(store), GroupStore(store, round(settings.incident_days * DAY_MS))
+    groups = Groups(group_store, policies, settings.group_by, round(settings.group_within_s * 1000))
+    scrape = Scrape(readiness, store, silences, group_store, policies, metrics, settings)
     core = build_core(
         registry,
         store,
@@ -199,7 +206,9 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         correcting_ms=settings.correcting_ms,
         pace=None if per_minute is None else NewStreams(store, per_minute),
         stream_channels=settings.stream_channels,
+        groups=groups,
     )
+    lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock, traces)
 
@@ -254,6 +263,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         janitor = asyncio.create_task(
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
         )
+        looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
@@ -261,6 +271,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()
+        if looking is not None:
+            looking.cancel()
         feed.stop()
         quotas.stop()
         await batcher.stop()
@@ -302,6 +314,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         audit,
         clock,
         policies,
+        group_store,
     )
     app.include_router(router)
     app.include_router(model_router)

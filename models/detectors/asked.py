@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -47,6 +48,31 @@ class Asked:
         if self.ignored.any():
             for name in ("still", "absent"):
                 states[name] *= ~self.ignored
+
+
+Words = dict[str, float | list[bool] | None]
+"""What is asked of one stream, as JSON has it."""
+
+_NUMBERS = ("sensitivity", "false_alarm_rate", "alerts_per_week")
+_NOTHING: Words = {"sensitivity": 1.0, "false_alarm_rate": None, "alerts_per_week": None}
+
+
+def words(asked: Asked | None, row: int = 0) -> Words:
+    """What is asked of one stream; empty where that is nothing."""
+    if asked is None:
+        return {}
+    numbers = [(name, float(getattr(asked, name)[row])) for name in _NUMBERS]
+    said: Words = {name: None if math.isnan(number) else number for name, number in numbers}
+    ignored = asked.ignored[row].tolist()
+    return {} if said == _NOTHING and not any(ignored) else {**said, "ignored": ignored}
+
+
+def of_words(said: Words) -> Asked | None:
+    """What `words` were made of. Raises KeyError, TypeError, ValueError for what is none."""
+    if not said:
+        return None
+    sensitivity, rate, alerts = (np.array([said[name]], np.float64) for name in _NUMBERS)  # None becomes NaN
+    return Asked(sensitivity, rate, alerts, np.array([said["ignored"]], bool))
 
 
 def nothing_asked(streams: int, channels: int) -> Asked:

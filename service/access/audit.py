@@ -24,6 +24,7 @@ DETAIL: Final = "gatewatch.audit"
 CHANGE: Final = r"^(\d{1,19}-\d{1,19})?$"
 """How the id of a change looks."""
 
+NOT_OURS: Final = (msgspec.MsgspecError, RecursionError, TypeError)
 LONGEST: Final = 4096
 """Bytes of one change."""
 
@@ -81,7 +82,7 @@ class Audit:
         changes = []
         for number, fields in found or ():
             at = datetime.fromtimestamp(int(number.partition(b"-")[0]) / 1000, UTC).isoformat(timespec="milliseconds")
-            with contextlib.suppress(msgspec.MsgspecError, TypeError):  # what others have put there is left out
+            with contextlib.suppress(*NOT_OURS):  # what others have put there is left out
                 said = msgspec.json.decode(fields[1], type=dict[str, Any])
                 changes.append(msgspec.convert({**said, "id": number.decode(), "at": at}, Change))
         return changes

@@ -59,10 +59,8 @@ def verify(
         tell("The incident goes on behind these readings: what comes later is not in the file, and not proved.")
     if verdict.difference is not None:
         tell(f"DIFFERS at {verdict.difference}")
-        if proved.proof["sensitivity"] != proved.proof["sensitivity_now"]:
-            tell(
-                "The stream's sensitivity was changed since it began: later verdicts do not follow from its beginning."
-            )
+        if proved.proof["asked"] != proved.proof["asked_now"]:
+            tell("What is asked of the stream has changed since: later verdicts do not follow from the beginning.")
         raise typer.Exit(DIFFERS)
     if verdict.to_the_bit:
         tell(

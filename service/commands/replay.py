@@ -12,7 +12,7 @@ from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.service.cli_support.reading import Announcer, reads_recordings
-from gatewatch.service.cli_support.terminal import sensors, stopped, tell, warn_in_one_line
+from gatewatch.service.cli_support.terminal import AsJson, sensors, stopped, tell, tell_json, warn_in_one_line
 
 
 @reads_recordings
@@ -35,6 +35,7 @@ def replay(
     start_seq: Annotated[
         int | None, typer.Option(help="seq of the first reading; goes on where the stream stands if not given", min=0)
     ] = None,
+    as_json: AsJson = False,
     *,
     how: ReadOptions,
 ) -> None:
@@ -60,7 +61,10 @@ def replay(
         found = replay_recordings(recordings, url, out, batch, start_seq)
     except KeyboardInterrupt:
         stopped("; what was answered is kept. Run the same command again: nothing counts twice, and it goes on")
-    for name, counts in found.counts.items():
+    if as_json:
+        streams = {name: dict(sorted(counts.items())) for name, counts in found.counts.items()}
+        tell_json({"streams": streams, "refused": found.refused, "first_refused": found.first or None})
+    for name, counts in found.counts.items() if not as_json else ():
         tell(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     if found.refused:
         warn_in_one_line(f"{found.refused} readings were rejected or in conflict; the first: {found.first}")

@@ -49,7 +49,7 @@ class Alert(msgspec.Struct, array_like=True):
     """The reading that raised an alert, as it is saved to be told.
 
     Attributes:
-        n: number of the reading in its stream.
+        n: number of the reading in its stream; below 0 of a silence.
         time_ms: of the reading.
         channel, direction: as in RaisedAlert.
     """
@@ -156,7 +156,10 @@ class Bookkeeping:
         more: dict[str, Any] = {"corrected": True} if known.corrected else {}
         if known.time_ms:  # an alert of the version before does not say more
             more |= {"at": format_time(known.time_ms), "channel": known.channel, "direction": known.direction}
-        log.info("anomaly opened", stream=known.stream, score=known.score, reason=known.reason, **more)
+        if known.n < 0:
+            log.info("stream fell silent", stream=known.stream, score=known.score, readings=-known.n, at=more["at"])
+        else:
+            log.info("anomaly opened", stream=known.stream, score=known.score, reason=known.reason, **more)
         self._told.append(alert)
         self._tells.set()
 
@@ -234,7 +237,17 @@ def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], corrected: 
     return msgspec.msgpack.encode(Alert(stream.name, int(entry["n"]), raised.reason, raised.score, corrected, *more))
 
 
+def silence_alert(silence: Incident) -> bytes:
+    """The alert of a stream that has fallen silent, as it is saved."""
+    (raised,) = silence.alerts
+    more = (raised.timestamp_ms, raised.channel, raised.direction)
+    return msgspec.msgpack.encode(Alert(silence.stream, silence.n, raised.reason, raised.score, False, *more))
+
+
 def _log_end(ended: Incident) -> None:
+    if ended.is_silence:
+        log.info("stream sends again", stream=ended.stream, silent_since=format_time(ended.onset_ms))
+        return
     log.info(
         "anomaly ended",
         stream=ended.stream,

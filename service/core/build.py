@@ -17,6 +17,7 @@ from gatewatch.service.core.sessions import Sessions
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
@@ -44,6 +45,7 @@ def build_core(
     correcting_ms: float = 2000.0,
     pace: Pace | None = None,
     stream_channels: int = 64,
+    groups: Groups | None = None,
 ) -> Core:
     """Build the core.
 
@@ -52,9 +54,10 @@ def build_core(
         most_streams: of each tenant.
         pace: at which tenants may begin streams; None for any.
         stream_channels: that a stream may have where it may have any.
+        groups: which incidents belong together; without it none do.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books, incidents = Bookkeeping(metrics, store, clock), Recorder(store)
+    books, incidents = Bookkeeping(metrics, store, clock), Recorder(store, policies, groups)
     loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import numpy as np
 import structlog
 
-from gatewatch.models.detectors.asked import Asked, together
+from gatewatch.models.detectors.asked import Asked, together, words
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
@@ -431,13 +431,18 @@ class Corrector:
                         job.stream,
                         job.layout,
                         job.seed,
-                        job.sensitivity,
+                        words(job.asked),
                         job.correction.start,
                         job.correction.since_begun(),
                     )
                     for at, job in done
                 ]
                 writes.incidents = await self._incidents.corrected(model, [one for one in begun if len(one.entries)])
+                writes.incidents += await self._incidents.back(_back(done, loaded, rows))
+                self._incidents.mute(writes)
+                told = {alert for _, alert in writes.alerts}
+                for _, job in done:
+                    job.alerts = [alert for alert in job.alerts if alert in told]
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:
@@ -576,6 +581,15 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
     writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
     writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
     return writes
+
+
+def _back(
+    done: Sequence[tuple[int, _Job]], loaded: LoadedBatch, rows: Sequence[int]
+) -> list[tuple[int, StreamKey, int, int]]:
+    """The streams that had been found silent, see Recorder.back: a late reading is a sign of life, too."""
+    before = loaded.records[rows]
+    silent = (before["status"] & state.SILENT) > 0
+    return [(at, job.stream, int(before["readings"][at]), int(before["last_ms"][at])) for at, job in done if silent[at]]
 
 
 def _alike(late: list[_Late]) -> list[_Late]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -43,6 +43,12 @@ class Policies(Protocol):
 
     async def know(self, streams: Iterable[StreamKey]) -> None:
         """Have the policies of streams at hand. Raises StoreUnavailable."""
+
+    def tags(self, stream: StreamKey) -> Mapping[str, str]:
+        """What a stream belongs to: name to value."""
+
+    def is_muted(self, stream: StreamKey) -> bool:
+        """Whether nobody is to be told of a stream."""
 
     def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> Asked | None:
         """What is asked of the scoring of B streams with the same number of channels; None where that is nothing."""

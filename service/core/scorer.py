@@ -237,6 +237,7 @@ class Scorer:
                         applied.writes.incidents = await self._incidents.writes(
                             batch.model, loaded, applied, work.packed
                         )
+                        self._incidents.mute(applied.writes)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:

@@ -20,12 +20,13 @@ class IncidentWrite(NamedTuple):
 
     Attributes:
         row: of its stream in Writes.
-        n: its number.
+        n: its number; below 0 that of a silence, see incident.py.
         start_ms: when it began.
         incident: as it is kept.
         before: the number and content of the incident that was the stream's latest until this one began.
         began, ended: with these readings; the stream's history is kept as it is then.
         state: of one that began, what it is proved from, see incidents/began.py.
+        told: people are told of it.
     """
 
     row: int
@@ -36,6 +37,7 @@ class IncidentWrite(NamedTuple):
     began: bool
     ended: bool
     state: bytes = b""
+    told: bool = True
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Writes:
         incidents: those that the readings changed, in the order of the changes.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
         unlisted: rows of streams to be put into the list of all streams; the store fills them in.
+        unwatched: rows of streams to be looked at from now on, whether they fall silent; the store fills them in.
     """
 
     at: float
@@ -68,6 +71,7 @@ class Writes:
     alerts: list[tuple[int, bytes]] = field(default_factory=list)
     incidents: list[IncidentWrite] = field(default_factory=list)
     unlisted: list[int] = field(default_factory=list)
+    unwatched: list[int] = field(default_factory=list)
 
 
 class UnitOfWork(Protocol):
@@ -155,6 +159,9 @@ class Store(Protocol):
 
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none."""
+
+    async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
+        """Incidents by stream and number, as they are kept; b"" where there is none."""
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""

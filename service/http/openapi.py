@@ -108,11 +108,15 @@ class Incident(msgspec.Struct):
     """What is anomalous on a stream, from its first reading to its last; what people said of it.
 
     `onset` is when it was on its way, `start` when the alert went out, `end` its last anomalous reading once it has
-    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for.
+    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for. With the
+    reason `silent` the stream sends no more: it has no channels, and `last` is when it was heard. `group` is the id of
+    the group that it belongs to, `tag` what that has in common.
     """
 
     id: str
     stream: str
+    group: str | None
+    tag: str | None
     state: str
     model: str
     onset: str
@@ -148,8 +152,8 @@ class ProvedIncident(msgspec.Struct):
     incident: dict[str, Any]
     model: dict[str, Any]
     channels: list[str]
-    sensitivity: float
-    sensitivity_now: float
+    asked: dict[str, Any]
+    asked_now: dict[str, Any]
     versions: dict[str, str]
 
 

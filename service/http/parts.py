@@ -27,6 +27,7 @@ from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.store import StateStore
 
 B = TypeVar("B", bound=BaseModel)
@@ -51,6 +52,7 @@ class Parts:
     audit: Audit
     clock: Clock
     policies: StreamPolicies
+    groups: GroupStore
 
 
 def parts_of(request: Request) -> Parts:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from gatewatch.models.detectors.asked import Words
 from gatewatch.models.detectors.detector import Detector
 
 
@@ -22,20 +23,20 @@ class Began(msgspec.Struct, frozen=True):
 
     Attributes:
         record: the stream's, as Redis had it.
-        sensitivity: what was asked of the stream: a factor on its scores.
+        asked: of the stream's scoring, as `words` in models/detectors/asked.py.
         provenance: of the detector, see there.
         versions: what it ran on.
     """
 
     record: bytes
-    sensitivity: float
+    asked: Words
     provenance: dict[str, Any]
     versions: dict[str, str]
 
 
-def began(record: bytes, sensitivity: float, detector: Detector) -> bytes:
+def began(record: bytes, asked: Words, detector: Detector) -> bytes:
     """As it is kept."""
-    return msgspec.msgpack.encode(Began(record, sensitivity, dict(detector.provenance), versions()))
+    return msgspec.msgpack.encode(Began(record, asked, dict(detector.provenance), versions()))
 
 
 def decode(kept: bytes) -> Began | None:

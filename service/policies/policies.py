@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,14 @@ class StreamPolicies:
         """A stream's policy; nothing is asked of streams of a tenant that is not known yet."""
         tenant = self._known.get(stream.tenant)
         return NOTHING_ASKED if tenant is None else tenant.finder.of(stream.name)
+
+    def tags(self, stream: StreamKey) -> Mapping[str, str]:
+        """What a stream belongs to: name to value."""
+        return self.of(stream).tags
+
+    def is_muted(self, stream: StreamKey) -> bool:
+        """Whether nobody is to be told of a stream."""
+        return self.of(stream).muted
 
     async def know(self, streams: Iterable[StreamKey]) -> None:
         """Have the policies of the tenants of streams. Raises StoreUnavailable."""

@@ -52,6 +52,9 @@ class Policy(BaseModel):
     ignore: Annotated[list[Pattern], Field(max_length=MOST_IGNORED)] = Field(
         default_factory=list, description="channels, by name or pattern, that are kept and not looked at"
     )
+    muted: bool = Field(
+        default=False, description="its readings are scored and its incidents kept, but nobody is told of them"
+    )
 
     def ignores(self, channel: str) -> bool:
         """Whether a channel is not looked at."""

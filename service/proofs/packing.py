@@ -9,13 +9,14 @@ state that it begins with.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Words
 from gatewatch.models.detectors.detector import REASONS, STATUSES
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
@@ -31,7 +32,11 @@ FORMAT = 1
 
 
 def packed(
-    incident: Incident, began: Began | None, rings: Sequence[bytes], seed: int, sensitivity: float
+    incident: Incident,
+    began: Began | None,
+    rings: Sequence[bytes],
+    seed: int,
+    asked: Callable[[Sequence[str]], Words],
 ) -> dict[str, Any]:
     """A proof as a service answers it: `proof`, `state` and `readings`.
 
@@ -39,7 +44,7 @@ def packed(
         began: what was kept at its beginning.
         rings: histories of the stream, the latest last.
         seed: where the checksums of the stream's records start.
-        sensitivity: what is asked of the stream now.
+        asked: what is asked of the stream now, if these are its channels.
 
     Raises:
         NoProof: there is no state to begin with, or the readings do not follow from it.
@@ -60,8 +65,8 @@ def packed(
             "incident": msgspec.to_builtins(incident),
             "model": {"digest": model_part[: state.MODEL_BYTES].hex(), **began.provenance},
             "channels": list(layout.model),
-            "sensitivity": began.sensitivity,
-            "sensitivity_now": sensitivity,
+            "asked": began.asked,
+            "asked_now": asked(layout.model),
             "versions": began.versions,
         },
         "state": {

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, GeneralManifest
+from gatewatch.models.detectors.asked import of_words
 from gatewatch.models.detectors.canary import EDGE, SCORE_TOLERANCE
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.models.detectors.general.detector import GeneralDetector
@@ -94,14 +95,14 @@ def verify(file: ProofFile, artefact: Artefact) -> Verdict:
         record = _record(file.state, stepper)
         given = from_json(file.readings, len(detector.channels))
         incident = msgspec.convert(proof["incident"], Incident)
-        factor = np.array([float(proof["sensitivity"])])
+        asked = of_words(proof["asked"])
         ran_on = {str(name): str(value) for name, value in proof["versions"].items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, msgspec.ValidationError) as error:
         raise DamagedProof(f"the proof does not fit together: {error!r:.120}") from error
     if not len(given):
         raise DamagedProof("it has no reading")
     before = record.copy()
-    (computed,) = stepper.replay(record, [given], sensitivity=None if factor[0] == 1.0 else factor)
+    (computed,) = stepper.replay(record, [given], asked=asked)
     computed["status"] |= given["status"] & CORRECTED
     largest, first = 0.0, _of_state(file.state, before)
     for difference, size in _differences(given, computed, detector.channels):

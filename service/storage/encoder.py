@@ -13,7 +13,8 @@ from typing import Final
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import Writes
-from gatewatch.service.storage.keys import LATEST, NUMBER, Keys, Sets, StreamKeys
+from gatewatch.service.incidents.incident import id_of
+from gatewatch.service.storage.keys import LATEST, NUMBER, Keys, Sets, StreamKeys, identity_in, tag_of
 
 MOST_OFFSETS: Final = 100_000
 
@@ -75,6 +76,7 @@ def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[b
         begun += packed([b"DEL", *(of[row].history for row in writes.anew)])
     more = [[b"MSET", *_earlier(keys, writes)]] if writes.earlier else []
     more += [command for _, command in _incident_commands(keys, writes, of)]
+    more += [command for _, command in _watch_commands(keys, writes, of)]
     more += [*_effects_as_commands(writes, of), *([b"ZCARD", sets.streams] for sets in sets_of(of))]
     set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(of) + 1)
     whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
@@ -104,7 +106,7 @@ def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: S
         names += (sets.streams, sets.open, sets.alerts)
     for what, row, member in _effects(writes, of):
         arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
-    for row, command in _incident_commands(keys, writes, of):
+    for row, command in [*_incident_commands(keys, writes, of), *_watch_commands(keys, writes, of)]:
         arguments += (b"%d" % (row + 1), b"run", b"0", _as_message(command))
     return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
 
@@ -135,18 +137,30 @@ def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, 
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
     at_ms = b"%d" % round(1000 * writes.at)
-    for row, n, start_ms, incident, before, began, ended, begun_from in writes.incidents:
+    for row, n, start_ms, incident, before, began, ended, begun_from, told in writes.incidents:
         stream, key = writes.streams[row], of[row]
-        kept, number, member = keys.part(stream, "incidents"), b"%d" % n, b"%d.%b" % (n, key.member)
+        kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()
         past = () if before is None else (b"%d" % before[0], before[1])
-        yield row, [b"HSET", kept, LATEST, incident, NUMBER, number, *past]
+        latest = (LATEST, incident, NUMBER, number) if n >= 0 else (number, incident)  # a silence stands beside it
+        yield row, [b"HSET", kept, *latest, *past]
         yield row, [b"ZADD", key.sets.changes, at_ms, member]
         if began:
             yield row, [b"ZADD", key.sets.incidents, b"%d" % start_ms, member]
             yield row, [b"COPY", key.history, keys.incident(stream, n, "before"), b"REPLACE"]
-            yield row, [b"SET", keys.incident(stream, n, "state"), begun_from]
+            if begun_from:
+                yield row, [b"SET", keys.incident(stream, n, "state"), begun_from]
         if ended:
             yield row, [b"COPY", key.history, keys.incident(stream, n, "after"), b"REPLACE"]
+        if n < 0 and (ended or told):
+            yield row, [b"ZREM", key.sets.silent, member] if ended else [b"ZADD", key.sets.silent, at_ms, member]
+
+
+def _watch_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
+    """What has new streams looked at, and whose row; those that are watched already stay as they are."""
+    at_ms = b"%d" % round(1000 * writes.at)
+    for row in writes.unwatched:
+        record = of[row].record
+        yield row, [b"ZADD", keys.due(tag_of(record)), b"NX", at_ms, identity_in(record)]
 
 
 def _effects_as_commands(writes: Writes, of: Sequence[StreamKeys]) -> list[list[bytes]]:

@@ -1,7 +1,7 @@
 """IncidentStore: incidents in Redis, and what people said of them.
 
     STREAM:incidents            hash: `latest` to the stream's latest incident, `number` to its number; the number of
-                                each one before to that one
+                                each one before to that one, and of each silence, below 0, to that
     STREAM:incident:N:before    the stream's history when the incident began, and
     STREAM:incident:N:after     when it ended
     STREAM:incident:N:state     what it is proved from, see incidents/began.py
@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended
+from gatewatch.service.incidents.incident import number_and_stream
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database, pairs
 from gatewatch.service.storage.keys import LATEST, NUMBER, Sets
@@ -164,12 +165,16 @@ class IncidentStore:
         return len(old)
 
     def _forget(self, tenant: str, sets: Sets, incident_id: bytes) -> list[Sequence[bytes]]:
-        n, _, name = incident_id.partition(b".")
-        stream, keys = StreamKey(tenant, name.decode()), self._database.keys
+        keys = self._database.keys
+        listed: list[Sequence[bytes]] = [[b"ZREM", one, incident_id] for one in (sets.incidents, sets.changes)]
+        parsed = number_and_stream(incident_id.decode())
+        if parsed is None:
+            return listed
+        n, name = parsed
+        stream, number = StreamKey(tenant, name), b"%d" % n
         return [
-            [b"HDEL", keys.part(stream, "incidents"), n],
-            [b"HDEL", keys.part(stream, "incident-words"), n],
-            *([b"DEL", keys.incident(stream, int(n), what)] for what in ("before", "after", "state")),
-            [b"ZREM", sets.incidents, incident_id],
-            [b"ZREM", sets.changes, incident_id],
+            [b"HDEL", keys.part(stream, "incidents"), number],
+            [b"HDEL", keys.part(stream, "incident-words"), number],
+            *([b"DEL", keys.incident(stream, n, what)] for what in ("before", "after", "state")),
+            *listed,
         ]

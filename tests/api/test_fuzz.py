@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import uvloop
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.detectors.canary import verify
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
-from tests.support.mutants import JSON, LINES, PROBLEM, Reply, Request, flaw, made, refuse
+from tests.support.mutants import ALLOWED, JSON, LINES, PROBLEM, Reply, Request, flaw, made, refuse
 from tests.support.samples import post, readings
+from tests.support.whole_path import serving
+from tests.support.wire import exchange, read_reply, written
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "20000"))
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 TOGETHER = 64
 """Requests in flight at once."""
+
+CALLERS = 16
+FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
+"""Headers of which a mutant may have the service wait for more of a body."""
 
 
 async def answered(app: FastAPI, request: Request) -> Reply:
@@ -79,6 +90,17 @@ async def fuzz(app: FastAPI) -> tuple[Counter[int], list[str]]:
     return statuses, wrong
 
 
+def ruled(settings: Callable[..., Settings], folder: Path) -> str:
+    """A repository with the default model, and a rule that names it: bodies are decoded as where there are several."""
+    repository = Repository(str(folder / "models"), verify)
+    repository.add("pumps", Path(settings().model), "test")
+    repository.promote("pumps", "1", "test")
+    with TestClient(create_app(settings(models=repository.url))) as client:
+        rules = {"rules": [{"pattern": "*", "model": "pumps"}]}
+        assert client.put("/v1/rules", json=rules).status_code == 200
+    return repository.url
+
+
 def test_no_request_is_a_server_error_and_none_harms_a_stream(settings: Callable[..., Settings]) -> None:
     """The long form: FUZZ_REQUESTS=1000000 FUZZ_SECONDS=900 FUZZ_SEED=1 python -m pytest -s tests/api/test_fuzz.py"""
     with TestClient(create_app(settings())) as client:
@@ -93,6 +115,80 @@ def test_no_request_is_a_server_error_and_none_harms_a_stream(settings: Callable
         again = post(client, readings("witness", 10))
         assert again == [{**result, "replayed": True} for result in before]
         assert client.get("/readyz").status_code == 200
+
+
+class Caller:
+    """Sends requests on one connection after the other, as long as each of them is good for another one."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def ask(self, request: Request) -> Reply | None:
+        """The reply; None to what was no request, so that the connection just ended."""
+        sent = written(request)
+        if FRAMING & {name.lower() for name, _ in request.headers}:
+            return await exchange(self._port, sent, eof=True, within_s=20)
+        if self._writer is None or self._writer.is_closing():
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            self._writer.write(sent)
+            reply = await asyncio.wait_for(read_reply(self._reader, sent.startswith(b"HEAD ")), 20)
+        except (OSError, EOFError, ValueError, LookupError):
+            await self.close()
+            return None
+        if reply.headers.get("connection") == "close":
+            await self.close()
+        return reply
+
+    async def close(self) -> None:
+        """End the connection, if there is one."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def fuzz_sockets(port: int, requests: int) -> tuple[Counter[int], list[str]]:
+    """Send mutated requests to a service by its port; how often each status came, 0 for none, and what was wrong."""
+    statuses, wrong = Counter[int](), list[str]()
+    until = time.monotonic() + SECONDS
+
+    async def send(number: int) -> None:
+        rng, caller = random.Random(f"{SEED} {number}"), Caller(port)
+        for _ in range(requests // CALLERS):
+            request = made(rng)
+            reply = await caller.ask(request)
+            statuses[0 if reply is None else reply.status] += 1
+            if reply is not None and (problem := flaw(request, reply, ALLOWED | {408, 429, 431})):
+                wrong.append(f"FUZZ_SEED={SEED}: {problem}: {str(request)[:600]} {str(reply)[:300]}")
+            if time.monotonic() > until or len(wrong) > 50:
+                break
+        await caller.close()
+
+    await asyncio.gather(*map(send, range(CALLERS)))
+    return statuses, wrong
+
+
+def test_no_bytes_on_a_socket_are_a_server_error(
+    settings: Callable[..., Settings], artefact: Path, tmp_path: Path
+) -> None:
+    """On the fast path and the other, with rules; the long form: as above, with -k socket."""
+    own = settings()
+    environment = {
+        "GATEWATCH_REDIS_URL": str(own.redis_url), "GATEWATCH_TENANT": own.tenant, "GATEWATCH_LOG_LEVEL": "error",
+        "GATEWATCH_MODELS": ruled(settings, tmp_path),
+    }  # fmt: skip
+    with serving(artefact, tmp_path / "data", **environment) as (url, _):
+        began = time.monotonic()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            statuses, wrong = runner.run(fuzz_sockets(int(url.rpartition(":")[2]), REQUESTS // 10))
+        print(f"FUZZ_SEED={SEED}: {statuses.total()} requests in {time.monotonic() - began:.0f} s, {dict(statuses)}")
+        assert wrong == []
+        assert statuses[200] > statuses.total() / 4
+        assert statuses[0] < statuses.total() / 100
+        assert httpx2.get(f"{url}/readyz").status_code == 200
 
 
 GOOD = '{"stream": "a", "values": {"flow": 1}}'
@@ -152,36 +248,44 @@ NOT_JSON = {
 """Bodies that are no JSON, or JSON that is no reading."""
 
 
+@pytest.fixture(params=["one model", "rules"])
+def asked(request: pytest.FixtureRequest, settings: Callable[..., Settings], tmp_path: Path) -> Iterator[TestClient]:
+    """A service of one model, or one that looks in each reading for its stream to know whose it is."""
+    models = {} if request.param == "one model" else {"models": ruled(settings, tmp_path)}
+    with TestClient(create_app(settings(**models))) as client:
+        yield client
+
+
 @pytest.mark.parametrize("path", ["/v1/readings", "/v1/streams/a/readings"])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_reading_that_is_none_is_rejected_and_its_neighbours_are_not(
-    client: TestClient, path: str, zipped: bool
+    asked: TestClient, path: str, zipped: bool
 ) -> None:
     for name, nasty in NASTY.items():
         for media, body in ((JSON, f"[{GOOD}, {nasty}, {GOOD}]"), (LINES, f"{GOOD}\n{nasty}\n{GOOD}")):
             raw = body.encode("utf-8", "surrogatepass")
             headers = {"content-type": media} | ({"content-encoding": "gzip"} if zipped else {})
-            reply = client.post(path, content=gzip.compress(raw) if zipped else raw, headers=headers)
+            reply = asked.post(path, content=gzip.compress(raw) if zipped else raw, headers=headers)
             assert reply.status_code == 200, name
             results = reply.json() if media == JSON else [json.loads(line) for line in reply.text.splitlines()]
             assert [result["status"] == "rejected" for result in results] == [False, True, False], name
             assert results[1]["error"], name
             assert max(map(len, reply.text.split('"'))) < 500, name
             json.loads(reply.text.splitlines()[0], parse_constant=refuse)
-    streams = client.get("/v1/streams").json()["streams"]
+    streams = asked.get("/v1/streams").json()["streams"]
     assert streams == ["a"]
-    assert client.get("/v1/streams/a").json()["readings"] == len(NASTY) * 4
+    assert asked.get("/v1/streams/a").json()["readings"] == len(NASTY) * 4
 
 
 @pytest.mark.parametrize("path", ["/v1/readings", "/v1/streams/a/readings"])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_body_that_is_none_is_refused(client: TestClient, path: str, zipped: bool) -> None:
+def test_a_body_that_is_none_is_refused(asked: TestClient, path: str, zipped: bool) -> None:
     for name, body in NOT_JSON.items():
         headers = {"content-type": JSON} | ({"content-encoding": "gzip"} if zipped else {})
-        reply = client.post(path, content=gzip.compress(body) if zipped else body, headers=headers)
+        reply = asked.post(path, content=gzip.compress(body) if zipped else body, headers=headers)
         assert (reply.status_code, reply.headers["content-type"]) == (400, PROBLEM), name
         assert len(reply.content) < 500, name
-    assert client.get("/v1/streams").json()["total"] == 0
+    assert asked.get("/v1/streams").json()["total"] == 0
 
 
 def test_of_a_key_that_comes_twice_the_last_counts(client: TestClient) -> None:

@@ -123,7 +123,7 @@ def test_a_sensitivity_is_part_of_the_proof_and_one_that_changed_meanwhile_is_to
     verdict = verified(proved(client, tmp_path / "proof", artefact))
     assert str(verdict.difference).startswith(f"reading {CALM + 3}: score")
     said = file.read(tmp_path / "proof").proof
-    assert (said["sensitivity"], said["sensitivity_now"]) == (2.0, 1.0)
+    assert (said["asked"]["sensitivity"], said["asked_now"]) == (2.0, {})
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tests.support.whole_path import free_port
 
@@ -23,18 +24,22 @@ class Replica:
         port: the same after each start.
     """
 
-    def __init__(self, settings: Mapping[str, str], command: Sequence[str] = SERVE) -> None:
-        """`settings`: environment variables; no other setting of this process is handed on."""
+    def __init__(
+        self, settings: Mapping[str, str], command: Sequence[str] = SERVE, log: Path = Path(os.devnull)
+    ) -> None:
+        """`settings`: environment variables; no other setting of this process is handed on. `log`: to be added to."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
         self._environment = kept | dict(settings)
         self._command = command
+        self._log = log
         self.port = free_port()
         self.start()
 
     def start(self) -> None:
         """Start the process; it does not answer yet."""
         command = [sys.executable, *self._command, "--port", str(self.port)]
-        self._process = subprocess.Popen(command, env=self._environment, stderr=subprocess.DEVNULL)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stderr=log)
 
     @property
     def pid(self) -> int:

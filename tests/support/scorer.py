@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gatewatch.models.detectors.detector import Detector
@@ -51,6 +51,14 @@ class NothingAsked(Policies):
 
     async def know(self, streams: Iterable[StreamKey]) -> None:
         """There is nothing to know."""
+
+    def tags(self, stream: StreamKey) -> Mapping[str, str]:  # noqa: ARG002
+        """None has any."""
+        return {}
+
+    def is_muted(self, stream: StreamKey) -> bool:  # noqa: ARG002
+        """None is."""
+        return False
 
     def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> None:
         """Nothing."""

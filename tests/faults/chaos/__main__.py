@@ -52,6 +52,7 @@ def main() -> None:
                 asyncio.run(world.run(store, schedule, ROUND_S))
             except Exception:
                 ledger.blame(traceback.format_exc())
+            errors = world.errors()
         faults, answers = faults + ledger.faults, answers + ledger.answers
         acknowledged += ledger.acknowledged
         print(
@@ -61,7 +62,7 @@ def main() -> None:
         )
         if ledger.wrong:
             failed += 1
-            print(*ledger.wrong[:20], sep="\n")
+            print(*ledger.wrong[:20], *errors, sep="\n")
             print("faults as they happened:", *world.performed, sep="\n  ")
             again = f"python -m tests.faults.chaos --seed {options.seed} --round {number} --store {store}"
             print(f"to run it again: {again}", flush=True)

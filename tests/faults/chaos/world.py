@@ -45,6 +45,7 @@ class World:
         self._replicas, self._streams, self._senders = replicas, streams, senders
         self.ledger = Ledger()
         self.performed: list[Fault] = []
+        self.clocks: list[Path] = []
 
     async def run(self, kind: str, faults: list[Fault], seconds: float) -> Ledger:
         """Send while the faults happen, heal everything, and check; what is wrong is in the ledger."""
@@ -83,7 +84,13 @@ class World:
         self.replicas = []
         for clock in self.clocks:
             set_clock(clock, 0)
-            self.replicas.append(Replica(settings, ("-m", "tests.support.stepped", str(clock), "serve")))
+            command = ("-m", "tests.support.stepped", str(clock), "serve")
+            self.replicas.append(Replica(settings, command, clock.with_suffix(".log")))
+
+    def errors(self) -> list[str]:
+        """What the replicas logged of their own mistakes."""
+        logs = [clock.with_suffix(".log").read_text().splitlines() for clock in self.clocks]
+        return [line for log in logs for line in log if '"exception"' in line or "Traceback" in line][:5]
 
     async def _under_load(self, faults: list[Fault], seconds: float) -> None:
         stopping, ledger = asyncio.Event(), self.ledger
