@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import set_back
 from gatewatch.models.detectors.detector import Detector, Floats, Records
 
@@ -37,7 +38,7 @@ SHARE: Final = 20.0
 
 
 def forecast(
-    detector: Detector, state: Records, times_ms: Times, values: Floats, past_ms: Times
+    detector: Detector, state: Records, times_ms: Times, values: Floats, past_ms: Times, asked: Asked | None = None
 ) -> tuple[Floats, Floats]:
     """Mid and half width (H, C) of a stream's next H readings, physical units; infinite where no width is known.
 
@@ -46,9 +47,10 @@ def forecast(
         times_ms: (H,) of the next readings.
         values: (N, C) the last readings, physical units, NaN where missing.
         past_ms: (N,) their times.
+        asked: of the stream's scoring.
     """
-    mid, half = _ahead(detector, state, times_ms[:, None])
-    growth = _growth(detector, state, values[-MEASURED:], past_ms[-MEASURED:], half[0, 0], len(times_ms))
+    mid, half = _ahead(detector, state, times_ms[:, None], asked)
+    growth = _growth(detector, state, values[-MEASURED:], past_ms[-MEASURED:], half[0, 0], len(times_ms), asked)
     return mid[:, 0], half[0, 0] * growth
 
 
@@ -59,19 +61,27 @@ def cadence_ms(past_ms: Times) -> int | None:
     return int(np.median(steps)) if len(steps) else None
 
 
-def _ahead(detector: Detector, states: Records, times_ms: Times) -> tuple[Floats, Floats]:
-    """Mid and half width (H, B, C) of the next readings of B streams; `times_ms` (H, B)."""
-    states = states.copy()
+def _ahead(detector: Detector, states: Records, times_ms: Times, asked: Asked | None) -> tuple[Floats, Floats]:
+    """Mid and half width (H, B, C) of the next readings of B states of one stream; `times_ms` (H, B)."""
+    states, of_each = states.copy(), asked and asked.at([0] * len(states))
     shape = (*times_ms.shape, len(detector.channels))
     mid, half = np.empty(shape), np.empty(shape)
     for at, now_ms in enumerate(times_ms):
-        step = detector.advance(np.full(shape[1:], np.nan), now_ms, states.copy())
+        step = detector.advance(np.full(shape[1:], np.nan), now_ms, states.copy(), of_each)
         mid[at], half[at] = step.mid, step.half
-        detector.advance(mid[at].copy(), now_ms, states)
+        detector.advance(mid[at].copy(), now_ms, states, of_each)
     return mid, half
 
 
-def _growth(detector: Detector, state: Records, values: Floats, past_ms: Times, first: Floats, horizon: int) -> Floats:
+def _growth(
+    detector: Detector,
+    state: Records,
+    values: Floats,
+    past_ms: Times,
+    first: Floats,
+    horizon: int,
+    asked: Asked | None,
+) -> Floats:
     """(H, C) how many times as wide as the first band each one is; infinite where that is not known.
 
     Args:
@@ -85,7 +95,7 @@ def _growth(detector: Detector, state: Records, values: Floats, past_ms: Times, 
     most = min(len(values) - reach - BURN_IN + 1, max(ORIGINS, ROWS // len(first)))
     places = BURN_IN + np.linspace(0, len(values) - reach - BURN_IN, most).astype(np.intp)
     at = places + np.arange(reach)[:, None]  # (reach, B)
-    mid, _ = _ahead(detector, _states_before(detector, state, values, past_ms, places), past_ms[at])
+    mid, _ = _ahead(detector, _states_before(detector, state, values, past_ms, places, asked), past_ms[at], asked)
     missed = np.abs(values[at] - mid)  # (reach, B, C)
     known = np.isfinite(missed)
     count = np.count_nonzero(known, axis=1)
@@ -99,7 +109,12 @@ def _growth(detector: Detector, state: Records, values: Floats, past_ms: Times, 
 
 
 def _states_before(
-    detector: Detector, state: Records, values: Floats, past_ms: Times, places: NDArray[np.intp]
+    detector: Detector,
+    state: Records,
+    values: Floats,
+    past_ms: Times,
+    places: NDArray[np.intp],
+    asked: Asked | None,
 ) -> Records:
     """(B,) the states before the readings at some places, as the last state comes to them once more."""
     led, wanted = state.copy(), set(places.tolist())
@@ -108,5 +123,5 @@ def _states_before(
     for at in range(int(places[-1]) + 1):
         if at in wanted:
             kept.append(led.copy())
-        detector.advance(values[at : at + 1].copy(), past_ms[at : at + 1], led)
+        detector.advance(values[at : at + 1].copy(), past_ms[at : at + 1], led, asked)
     return np.concatenate(kept)

@@ -118,7 +118,7 @@ class Inspection:
         past = history.gathered(kept, layout)
         step_ms = cadence_ms(past["timestamp_ms"])
         times_ms = int(record["last_ms"]) + (step_ms or 0) * np.arange(1, readings + 1)
-        given = (loaded.records["detector"], times_ms, past["values"], past["timestamp_ms"])
+        given = (loaded.records["detector"], times_ms, past["values"], past["timestamp_ms"], loaded.asked)
         async with self._forecasting:
             mid, half = await asyncio.to_thread(forecast, served.detector, *given)
         bands = np.stack([mid - half, mid, mid + half], axis=-1).tolist()

@@ -93,6 +93,15 @@ def test_the_general_model_forecasts_the_channels_that_a_stream_has_sent(setting
         assert 2 < min(mids) < max(mids) < 8
 
 
+def test_what_a_policy_asks_of_the_stream_is_in_its_forecast(client: TestClient) -> None:
+    client.put("/v1/policies", json={"streams": {"pump": {"ignore": ["flow"], "sensitivity": 0.5}}}).raise_for_status()
+    post(client, readings("pump", 80))
+    (first,) = asked(client, "pump", 1)["forecast"]
+    (result,) = post(client, readings("pump", 81)[80:])
+    for channel, band in result["expected"].items():
+        assert first["expected"][channel] == pytest.approx(band, rel=1e-5)
+
+
 def detector_of(name: str, folder: Path) -> Detector:
     if name == "general":
         return load_detector(model_folder("general"), ("pressure", "flow"))
