@@ -16,7 +16,7 @@ from tests.support.samples import CROWDED, crowded, readings
 JSON = {"content-type": "application/json"}
 STREAM = "/v1/streams/{stream}"
 POSTS = ("post /v1/readings", f"post {STREAM}/readings")
-OF_A_STREAM = (f"get {STREAM}", f"put {STREAM}", f"delete {STREAM}", f"get {STREAM}/history")
+OF_A_STREAM = (f"get {STREAM}", f"put {STREAM}", f"delete {STREAM}", f"get {STREAM}/history", f"get {STREAM}/forecast")
 RESET = "post /v1/streams/{stream}/reset"
 BOUNDS: dict[str, Any] = {"request_bytes": 1024, "request_readings": 5, "waiting_readings": 3}
 AWAY = {"redis_url": "redis://127.0.0.1:1/0"}
