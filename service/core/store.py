@@ -46,11 +46,13 @@ class IncidentsLeft(NamedTuple):
     Attributes:
         row: of the stream in Writes.
         forgotten: numbers of those that began with readings the stream does not have any more.
+        changed: number and content of silences that end with this.
         latest: number and content of the stream's latest one from now on; None where none is left.
     """
 
     row: int
     forgotten: list[int]
+    changed: dict[int, bytes]
     latest: tuple[int, bytes] | None
 
 

@@ -78,6 +78,24 @@ class Kept(msgspec.Struct):
     result: Result
 
 
+class ExpectedReading(msgspec.Struct):
+    """When it is due, null where that is not known; and channel to low, mid and high."""
+
+    timestamp: str | None
+    expected: dict[str, list[float | None]]
+
+
+class Forecast(msgspec.Struct):
+    """What is expected of a stream's next readings, as it is after so many readings."""
+
+    stream: str
+    model: str
+    readings: int
+    last_timestamp: str
+    step_s: float | None
+    forecast: list[ExpectedReading]
+
+
 class Spoken(msgspec.Struct):
     """Who said something of an incident, and when."""
 
@@ -253,6 +271,7 @@ def complete(document: Described, is_open: bool) -> Described:
             Page,
             Stream,
             Kept,
+            Forecast,
             IncidentPage,
             Incident,
             ProofOfIncident,
@@ -288,7 +307,7 @@ def _secure(operation: Described, scope: str | None) -> None:
 def links() -> Described:
     """What else there is of the stream in the path."""
     parameters = {"stream": "$request.path.stream"}
-    named = ("get_stream", "put_stream", "delete_stream", "get_history", "reset_stream")
+    named = ("get_stream", "put_stream", "delete_stream", "get_history", "get_forecast", "reset_stream")
     return {name: {"operationId": name, "parameters": parameters} for name in named}
 
 

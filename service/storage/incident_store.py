@@ -96,7 +96,7 @@ class IncidentStore:
             found = await self._database.ask_one(b"HGETALL", self._database.keys.part(stream, "incidents"))
         fields = dict(pairs(list(found.items()) if isinstance(found, dict) else found))
         latest, number = fields.pop(LATEST, None), fields.pop(NUMBER, None)
-        kept = {int(n): content for n, content in fields.items() if n.isdigit()}
+        kept = {int(n): content for n, content in fields.items() if n.removeprefix(b"-").isdigit()}
         return kept | ({int(number): latest} if latest is not None and number is not None else {})
 
     async def histories(self, stream: StreamKey, n: int) -> list[bytes]:
