@@ -187,6 +187,7 @@ class Ingest:
         """
         headers, tenant = headers_of(scope), scope[IDENTITY].tenant
         door = self._door(headers.get(b"content-type", ""))
+        self._quota_bytes.check(tenant)
         with self._bodies.of(headers) as body:
             content = await body.read(receive)
             form = door.open(content, self._context_of(tenant, self._registry.default, stream)).form
@@ -195,7 +196,8 @@ class Ingest:
                 return door.open(content, self._context(tenant, stream, held)).parts
 
             decoded = await self._decode(None, again)
-            self._quotas.take(tenant, sum(map(len, decoded)))
+            self._quota_bytes.take(tenant, len(content))
+            self._quota.take(tenant, sum(map(len, decoded)))
             return await score(by_model(decoded), form, door.encoder)
 
     def _context(self, tenant: str, stream: str | None, held: Held) -> Context:

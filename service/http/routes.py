@@ -247,11 +247,11 @@ async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> 
     "/v1/streams/{stream}/forecast",
     summary="What is expected of a stream's next readings",
     response_model=None,
-    responses={200: found("Band by band, the next reading first", ref("Forecast")), 404: _UNKNOWN, **OF_A_STREAM},
+    responses={200: found("Band by band, the next reading first", ref("Forecast")), 404: UNKNOWN, **OF_A_STREAM},
 )
 async def get_forecast(
     request: Request,
-    stream: Annotated[str, _STREAM_PATH],
+    stream: Annotated[str, STREAM_PATH],
     readings: Annotated[int, Query(ge=1, le=MOST_FORECAST, description="how many, the usual time apart")] = 30,
 ) -> dict[str, Any]:
     """From the state as it is, each forecast fed back as the next reading; nothing moves.
