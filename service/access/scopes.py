@@ -20,6 +20,7 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/streams/{stream}/history": {"GET": "read"},
     "/v1/streams/{stream}/forecast": {"GET": "read"},
     "/v1/streams/{stream}/reset": {"POST": "operate"},
+    "/v1/dead-letters": {"GET": "read"},
     "/v1/incidents": {"GET": "read"},
     "/v1/incidents/stream": {"GET": "read"},
     "/v1/incidents/{incident}": {"GET": "read"},

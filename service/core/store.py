@@ -27,6 +27,7 @@ class IncidentWrite(NamedTuple):
         began, ended: with these readings; the stream's history is kept as it is then.
         state: of one that began, what it is proved from, see incidents/began.py.
         told: people are told of it.
+        reopened: it had ended, and goes on.
     """
 
     row: int
@@ -38,6 +39,7 @@ class IncidentWrite(NamedTuple):
     ended: bool
     state: bytes = b""
     told: bool = True
+    reopened: bool = False
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Writes:
         incidents: those that the readings changed, in the order of the changes.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
         unlisted: rows of streams to be put into the list of all streams; the store fills them in.
+        tells: whether there is somebody who tells of incidents elsewhere; the store fills it in.
         unwatched: rows of streams to be looked at from now on, whether they fall silent; the store fills them in.
     """
 
@@ -72,6 +75,7 @@ class Writes:
     incidents: list[IncidentWrite] = field(default_factory=list)
     unlisted: list[int] = field(default_factory=list)
     unwatched: list[int] = field(default_factory=list)
+    tells: bool = False
 
 
 class UnitOfWork(Protocol):

@@ -14,6 +14,7 @@ from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.incidents.incident import Share
+from gatewatch.service.incidents.outlets.webhook import DeadLetter
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.policies.policy import Policies, Policy
 from gatewatch.service.serving.rules import Rules
@@ -138,6 +139,12 @@ class Incident(msgspec.Struct):
     readings: list[Kept] | msgspec.UnsetType = msgspec.UNSET
 
 
+class DeadLetters(msgspec.Struct):
+    """Events that the webhook did not take, the last first."""
+
+    letters: list[DeadLetter]
+
+
 class IncidentPage(msgspec.Struct):
     """Incidents; `next` is the `after` of the next page, null on the last one."""
 
@@ -242,7 +249,19 @@ def complete(document: Described, is_open: bool) -> Described:
         is_open: whether no key is asked for.
     """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept, Forecast, IncidentPage, Incident, ProofOfIncident, Changes),
+        (
+            SentReading,
+            Result,
+            Page,
+            Stream,
+            Kept,
+            Forecast,
+            IncidentPage,
+            Incident,
+            ProofOfIncident,
+            DeadLetters,
+            Changes,
+        ),
         ref_template=ref("{name}")["$ref"],
     )[1]
     for kind in (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer):

@@ -28,6 +28,7 @@ from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.outbox import Outbox
 from gatewatch.service.storage.store import StateStore
 
 B = TypeVar("B", bound=BaseModel)
@@ -53,6 +54,7 @@ class Parts:
     clock: Clock
     policies: StreamPolicies
     groups: GroupStore
+    outbox: Outbox
 
 
 def parts_of(request: Request) -> Parts:

@@ -318,6 +318,7 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
         some.incidents.append(write._replace(row=at))
     for _, some in split.values():
         some.opened, some.closed = writes.opened, writes.closed  # of which those count that are among its streams
+        some.tells = writes.tells
     return list(split.values())
 
 
