@@ -29,11 +29,13 @@ from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
-from gatewatch.service.access.quotas import NewStreams, Quotas
+from gatewatch.service.access.quotas import NewStreams, Quota
 from gatewatch.service.access.scopes import route_of
 from gatewatch.service.clock import Clock, SystemClock
-from gatewatch.service.core.build import build_core
+from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.states import States
+from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
@@ -59,6 +61,7 @@ from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.http.state_routes import router as state_router
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.janitor import DAY_MS, forget_old
@@ -68,7 +71,10 @@ from gatewatch.service.incidents.outlets.sender import Sender, secret_of
 from gatewatch.service.incidents.outlets.webhook import Webhook
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
+from gatewatch.service.intake.beside import Beside
+from gatewatch.service.intake.past import Past
 from gatewatch.service.intake.queue import Queue
+from gatewatch.service.intake.trial import Trial
 from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
@@ -86,6 +92,7 @@ from gatewatch.service.storage.documents import policies_of, policy_numbers, rul
 from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.outbox import Outbox
 from gatewatch.service.storage.silence_store import SilenceStore
+from gatewatch.service.storage.snapshot_store import SnapshotStore
 from gatewatch.service.storage.store import StateStore
 
 if TYPE_CHECKING:
@@ -166,6 +173,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         model_folder(settings.model), settings.channels, settings.alerts_per_week, trust, unnamed=True
     )
     detector.require_live()
+    unseen = Metrics()  # of readings of the past, and of those that are only tried; before the ones that are seen
     metrics = Metrics(tally)
     metrics.service(version("gatewatch"), settings.external_url or "")
     metrics.waiting_limit.set(settings.waiting_readings)
@@ -199,25 +207,26 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     silences, group_store = SilenceStore(store), GroupStore(store, round(settings.incident_days * DAY_MS))
     groups = Groups(group_store, policies, settings.group_by, round(settings.group_within_s * 1000))
     scrape = Scrape(readiness, store, silences, group_store, policies, metrics, settings)
-    core = build_core(
-        registry,
-        store,
-        metrics,
-        backoff,
-        takeover,
-        clock,
-        policies,
-        save_attempts=settings.save_attempts,
-        most_streams=settings.streams,
-        correcting_ms=settings.correcting_ms,
-        pace=None if per_minute is None else NewStreams(store, per_minute),
-        stream_channels=settings.stream_channels,
-        groups=groups,
-    )
+    pace = None if per_minute is None else NewStreams(store, per_minute)
+    bounds: dict[str, Any] = {
+        "save_attempts": settings.save_attempts,
+        "most_streams": settings.streams,
+        "correcting_ms": settings.correcting_ms,
+        "stream_channels": settings.stream_channels,
+    }
+    core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, groups=groups, **bounds)
     lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
     outbox = Outbox(store)
     webhook = _webhook(settings, store, outbox, policies, metrics, clock)
     store.tells = webhook is not None
+
+    def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
+        undisturbed = ContentionBackoff(random.Random())  # noqa: S311
+        return build_core(
+            registry, view, unseen, undisturbed, takeover, clock, policies, pace=pace, tells=False, **bounds
+        )
+
+    past, beside = unseen_core(PastStore(store), pace), Beside(settings.waiting_readings)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock, traces)
 
@@ -227,13 +236,16 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     keys = KeyRing(RedisKeys(store), FileKeys(settings.keys_file) if settings.keys_file else None)
     oidc = Oidc(settings.oidc_issuer, settings.oidc_audience, settings.tenant) if settings.oidc_issuer else None
     access = Access(keys, oidc, settings.open, settings.host, settings.tenant)
-    audit, quotas = Audit(store), Quotas(store, settings.tenant_readings_per_s)
+    audit = Audit(store)
+    quota = Quota(store, "readings", settings.tenant_readings_per_s)
+    quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
     ingest = Ingest(
         (JsonDoor(lines), lines),
         registry,
         lru_cache(TENANTS)(StreamNames),
         access,
-        quotas,
+        quota,
+        quota_bytes,
         batcher,
         bodies,
         callers,
@@ -287,9 +299,11 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
         feed.stop()
-        quotas.stop()
+        quota.stop()
+        quota_bytes.stop()
         await batcher.stop()
         await core.corrector.finish()
+        await past.corrector.finish()
         bookkeeping.cancel()
         with contextlib.suppress(StoreUnavailable):
             await core.books.settle()
@@ -317,8 +331,12 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         models,
         store,
         core.inspection,
+        States(registry, store, core.loader, takeover, clock, settings.save_attempts, core.scorer.forget_channels),
+        SnapshotStore(store, settings.snapshots),
         lines.encoder,
         ingest,
+        Trial(lambda: unseen_core(TrialStore(store)).scorer, beside),
+        Past(past.scorer, beside, metrics),
         feed,
         scrape,
         bodies,
@@ -331,6 +349,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         outbox,
     )
     app.include_router(router)
+    app.include_router(state_router)
     app.include_router(model_router)
     app.include_router(incident_routes.router)
     app.include_router(policy_routes.router)
@@ -404,7 +423,15 @@ MEDIA = PROBLEM_JSON.decode()
 
 def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
-    included = (router, model_router, incident_routes.router, policy_routes.router, page.router, app.router)
+    included = (
+        router,
+        state_router,
+        model_router,
+        incident_routes.router,
+        policy_routes.router,
+        page.router,
+        app.router,
+    )
     found = [route for one in included for route in one.routes if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}

@@ -26,6 +26,7 @@ from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
 from gatewatch.service.commands.sign import sign
+from gatewatch.service.commands.streams import app as streams
 from gatewatch.service.commands.train import train
 from gatewatch.service.commands.watch import watch
 
@@ -65,6 +66,7 @@ app.command()(sign)
 app.command()(serve)
 app.add_typer(keys, name="keys")
 app.command()(replay)
+app.add_typer(streams, name="streams")
 app.command()(watch)
 app.command()(prove)
 app.command()(verify)

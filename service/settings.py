@@ -118,6 +118,14 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="most readings a second of each tenant, over all processes; more get 429; no limit if not set",
     )
+    tenant_bytes_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e12,
+        allow_inf_nan=False,
+        description="most bytes a second of each tenant's bodies with readings, decompressed, over all processes; more "
+        "get 429; no limit if not set",
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
@@ -149,6 +157,7 @@ class Settings(BaseSettings):
     )
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
+    snapshots: int = Field(10, ge=1, le=1000, description="most snapshots of a stream; one more is refused")
     incidents: int = Field(10_000, ge=1, description="most incidents kept; of more, the oldest are forgotten")
     incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")

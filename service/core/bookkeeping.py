@@ -78,7 +78,9 @@ _Identity = tuple[StreamKey, int, int]
 class Bookkeeping:
     """Counts and logs what one process saved."""
 
-    def __init__(self, metrics: Metrics, store: Store, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock, *, tells: bool = True) -> None:
+        """`tells`: alerts, and ends of incidents; not where readings are of the past, or only tried."""
+        self._tells_of = tells
         self._metrics = metrics
         self._store = store
         self._clock = clock
@@ -126,7 +128,7 @@ class Bookkeeping:
         for row, alert in applied.writes.alerts:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
-        for write in applied.writes.incidents:
+        for write in applied.writes.incidents if self._tells_of else ():
             if write.ended and applied.writes.streams[write.row] not in lost and (ended := decode(write.incident)):
                 _log_end(ended)
 
@@ -151,6 +153,8 @@ class Bookkeeping:
 
     def tell(self, alert: bytes) -> None:
         """Count and log an alert; it is taken off soon after."""
+        if not self._tells_of:
+            return
         known = msgspec.msgpack.decode(alert, type=Alert)
         self._metrics.alerted(known.reason)
         more: dict[str, Any] = {"corrected": True} if known.corrected else {}

@@ -29,6 +29,7 @@ class Core(NamedTuple):
     inspection: Inspection
     corrector: Corrector
     books: Bookkeeping
+    loader: Loader
 
 
 def build_core(
@@ -46,6 +47,7 @@ def build_core(
     pace: Pace | None = None,
     stream_channels: int = 64,
     groups: Groups | None = None,
+    tells: bool = True,
 ) -> Core:
     """Build the core.
 
@@ -55,9 +57,10 @@ def build_core(
         pace: at which tenants may begin streams; None for any.
         stream_channels: that a stream may have where it may have any.
         groups: which incidents belong together; without it none do.
+        tells: alerts, see Bookkeeping.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books, incidents = Bookkeeping(metrics, store, clock), Recorder(store, policies, groups)
+    books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store, policies, groups)
     loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
@@ -65,4 +68,4 @@ def build_core(
     repeats = Repeats(store, books, corrector, sessions)
     saving = (backoff, takeover, metrics, clock, save_attempts)
     scorer = Scorer(models, store, loader, repeats, incidents, books, *saving, stream_channels)
-    return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)
+    return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books, loader)

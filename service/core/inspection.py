@@ -60,13 +60,13 @@ class Inspection:
         found: list[dict[str, Any] | None] = []
         for stream, content, seed in zip(streams, packed, self._store.seeds(streams), strict=True):
             if part := state.stream_part(content or b"", seed):
-                record, model = part[0][0], part[2][: state.MODEL_BYTES].hex()
+                record, layout, model = part[0][0], part[1], part[2][: state.MODEL_BYTES].hex()
             else:
                 served = await self._models.of(stream)
                 _, loaded = await self._loader.load_one(served, stream, content)
-                record, model = loaded.records[0], served.detector.name
+                record, layout, model = loaded.records[0], loaded.layouts[0], served.detector.name
             unknown = content is None and record["readings"] == 0
-            found.append(None if unknown else _described(stream, record, model))
+            found.append(None if unknown else _described(stream, record, layout, model))
         return found
 
     async def recent(self, stream: StreamKey, encoder: Encoder) -> list[Kept]:
@@ -184,11 +184,12 @@ def _shown(stream: StreamKey, kept: Entries, layout: Layout, encoder: Encoder) -
     return list(map(Kept, kept["n"].tolist(), named, answers))
 
 
-def _described(stream: StreamKey, record: Any, model: str) -> dict[str, Any]:
+def _described(stream: StreamKey, record: Any, layout: Layout, model: str) -> dict[str, Any]:
     readings = int(record["readings"])
     return {
         "stream": stream.name,
         "readings": readings,
+        "channels": list(layout.channels),
         "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
         "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
         "session": int(record["session"]),

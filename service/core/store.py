@@ -42,6 +42,22 @@ class IncidentWrite(NamedTuple):
     reopened: bool = False
 
 
+class IncidentsLeft(NamedTuple):
+    """What a stream keeps of its incidents when it goes on from another state, to be saved with that.
+
+    Attributes:
+        row: of the stream in Writes.
+        forgotten: numbers of those that began with readings the stream does not have any more.
+        changed: number and content of silences that end with this.
+        latest: number and content of the stream's latest one from now on; None where none is left.
+    """
+
+    row: int
+    forgotten: list[int]
+    changed: dict[int, bytes]
+    latest: tuple[int, bytes] | None
+
+
 @dataclass
 class Writes:
     """What is to be saved of several streams, in columns.
@@ -56,6 +72,8 @@ class Writes:
         opened, closed: streams that are in an incident; streams whose incident ended.
         alerts: row and text of each alert that is to be told once it is saved, see bookkeeping.py.
         incidents: those that the readings changed, in the order of the changes.
+        incidents_left: of streams that go on from another state.
+        settings: row to the settings that are kept beside the record.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
         unlisted: rows of streams to be put into the list of all streams; the store fills them in.
         tells: whether there is somebody who tells of incidents elsewhere; the store fills it in.
@@ -73,6 +91,8 @@ class Writes:
     closed: set[StreamKey] = field(default_factory=set)
     alerts: list[tuple[int, bytes]] = field(default_factory=list)
     incidents: list[IncidentWrite] = field(default_factory=list)
+    incidents_left: list[IncidentsLeft] = field(default_factory=list)
+    settings: dict[int, bytes] = field(default_factory=dict)
     unlisted: list[int] = field(default_factory=list)
     unwatched: list[int] = field(default_factory=list)
     tells: bool = False

@@ -13,6 +13,7 @@ from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
+from gatewatch.service.http.state_requests import SnapshotDetails, SnapshotRequest
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.outlets.webhook import DeadLetter
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
@@ -27,6 +28,7 @@ class Stream(msgspec.Struct):
 
     stream: str
     readings: int
+    channels: list[str]
     last_timestamp: str | None
     last_seq: int | None
     session: int
@@ -37,6 +39,19 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+
+
+class WarmUp(msgspec.Struct):
+    """What became of readings of the past, by number; the first one that was refused; and the stream since."""
+
+    sent: int
+    taken: int
+    replayed: int
+    late: int
+    conflict: int
+    rejected: int
+    first_refused: str | None
+    stream: Stream | None
 
 
 class Page(msgspec.Struct):
@@ -261,10 +276,13 @@ def complete(document: Described, is_open: bool) -> Described:
             ProofOfIncident,
             DeadLetters,
             Changes,
+            SnapshotDetails,
+            WarmUp,
         ),
         ref_template=ref("{name}")["$ref"],
     )[1]
-    for kind in (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer):
+    kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer)
+    for kind in (*kinds, SnapshotRequest):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}
@@ -316,7 +334,7 @@ TAKEN: Final[dict[int | str, Described]] = {
     **NO_BODY,
     405: OTHER_METHOD,
     408: problem_with("The head or the body was not whole in time; the connection is closed"),
-    422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422, else 200)"),
+    422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422); or not a `dry_run`"),
     429: NO_ROOM,
     431: problem_with("URL and headers are over the limit; the connection is closed"),
     503: AWAY,

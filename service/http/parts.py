@@ -14,6 +14,7 @@ from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
+from gatewatch.service.core.states import States
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import BadRequest, ServiceError, first_of
 from gatewatch.service.http.bodies import Bodies
@@ -22,6 +23,8 @@ from gatewatch.service.http.ingest import SETTINGS_BYTES, Ingest, json_body
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
+from gatewatch.service.intake.past import Past
+from gatewatch.service.intake.trial import Trial
 from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
@@ -29,6 +32,7 @@ from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.outbox import Outbox
+from gatewatch.service.storage.snapshot_store import SnapshotStore
 from gatewatch.service.storage.store import StateStore
 
 B = TypeVar("B", bound=BaseModel)
@@ -43,8 +47,12 @@ class Parts:
     models: Models[ServedModel]
     store: StateStore
     inspection: Inspection
+    states: States
+    snapshots: SnapshotStore
     encoder: Encoder
     ingest: Ingest
+    trial: Trial
+    past: Past
     feed: Feed
     scrape: Scrape
     bodies: Bodies

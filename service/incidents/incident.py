@@ -192,9 +192,10 @@ def advance(
         anomalous, alert = status & STATUS_BITS == ANOMALOUS, bool(status & ALERT)
         if incident is not None and int(entry["n"]) <= incident.n:
             continue  # it has seen this reading
-        if anomalous and alert and not (was_open and incident is not None):
+        goes_on = was_open and incident is not None and incident.is_open  # else what is open was not told of
+        if anomalous and alert and not goes_on:
             incident = _opened(stream, entry, channels, _onset_ms(entry, earlier))
-        elif anomalous and incident is not None:
+        elif anomalous and incident is not None and (goes_on or not was_open):
             incident = _gone_on(incident, entry, channels, alert)
         elif incident is not None and incident.is_open and not status & OPEN:
             incident = msgspec.structs.replace(incident, end_ms=incident.last_ms)

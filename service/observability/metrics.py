@@ -71,6 +71,7 @@ class Metrics:
         self._replays = Counter(
             "gatewatch_replays", "Readings sent again and answered as they were the first time.", registry=registry
         )
+        self._past = Counter("gatewatch_past_readings", "Readings of the past taken in by warm-ups.", registry=registry)
         self._score = Histogram(
             "gatewatch_score", "Anomaly scores; 1 is the threshold.", buckets=SCORES, registry=registry
         )
@@ -246,6 +247,10 @@ class Metrics:
     def replayed(self, readings: int) -> None:
         """So many readings had been applied before and got their first answer again."""
         self._replays.inc(readings)
+
+    def past(self, readings: int) -> None:
+        """So many readings of the past were applied."""
+        self._past.inc(readings)
 
     def scored(self, scores: NDArray[np.float32]) -> None:
         """Readings were applied, with these scores.

@@ -22,7 +22,7 @@ from gatewatch.service.errors import Contended
 from gatewatch.service.incidents.incident import number_and_stream
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database, pairs
-from gatewatch.service.storage.keys import LATEST, NUMBER, Sets
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Sets
 
 ATTEMPTS: Final = 20
 """To write what somebody says while others write as well."""
@@ -81,6 +81,15 @@ class IncidentStore:
             replies = await self._database.ask_each([b"HGET", keys.part(one, "incidents"), LATEST] for one in streams)
             raise_first([reply for reply in replies if "WRONGTYPE" not in str(reply)])  # foreign: fails no reading
         return [reply if isinstance(reply, bytes) else b"" for reply in replies]
+
+    async def all_of(self, stream: StreamKey) -> dict[int, bytes]:
+        """All incidents of a stream that are kept, by number."""
+        async with self._database.within("load the incidents of a stream"):
+            found = await self._database.ask_one(b"HGETALL", self._database.keys.part(stream, "incidents"))
+        fields = dict(pairs(list(found.items()) if isinstance(found, dict) else found))
+        latest, number = fields.pop(LATEST, None), fields.pop(NUMBER, None)
+        kept = {int(n): content for n, content in fields.items() if n.removeprefix(b"-").isdigit()}
+        return kept | ({int(number): latest} if latest is not None and number is not None else {})
 
     async def histories(self, stream: StreamKey, n: int) -> list[bytes]:
         """The rings kept at the beginning and at the end of an incident, and the stream's own now; b"" for none."""
@@ -175,6 +184,6 @@ class IncidentStore:
         return [
             [b"HDEL", keys.part(stream, "incidents"), number],
             [b"HDEL", keys.part(stream, "incident-words"), number],
-            *([b"DEL", keys.incident(stream, n, what)] for what in ("before", "after", "state")),
+            *([b"DEL", keys.incident(stream, n, what)] for what in INCIDENT_PARTS),
             *listed,
         ]

@@ -33,8 +33,12 @@ BUCKETS: Final = 64
 
 PARTS: Final = (
     "state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine", "incidents", "incident-words",
+    "snapshots",
 )  # fmt: skip
 """What there may be of a stream, each under a key of its own. `history` is that of versions before record format 4."""
+
+INCIDENT_PARTS: Final = ("before", "after", "state")
+"""What there may be of an incident under keys of its own, see incident_store.py."""
 
 LATEST, NUMBER = b"latest", b"number"
 """Fields of a stream's `incidents`: its latest one, and the number of that."""

@@ -132,6 +132,10 @@ class StateStore(Database):
             keys = [self.keys.part(stream, part) for stream in streams for part in parts]
             return [value or b"" for value in await self.values(keys)]
 
+    async def load_whole(self, stream: StreamKey) -> list[bytes]:
+        """A stream's record, history, both earlier records and settings as they are at one moment; b"" for none."""
+        return await self._load_parts([stream], "state", "readings", "earlier:0", "earlier:1", "settings")
+
     async def save_settings(self, stream: StreamKey, settings: bytes) -> None:
         """Keep a stream's settings, for the day its record is lost."""
         async with self.within("save settings"):
