@@ -20,6 +20,7 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/streams/{stream}/history": {"GET": "read"},
     "/v1/streams/{stream}/forecast": {"GET": "read"},
     "/v1/streams/{stream}/reset": {"POST": "operate"},
+    "/v1/dead-letters": {"GET": "read"},
     "/v1/streams/{stream}/state": {"GET": "read", "PUT": "operate"},
     "/v1/streams/{stream}/snapshots": {"GET": "read", "POST": "operate"},
     "/v1/streams/{stream}/snapshots/{snapshot}": {"DELETE": "operate"},
