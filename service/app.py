@@ -8,7 +8,7 @@ import gc
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,8 +31,10 @@ from gatewatch.service.access.oidc import Oidc
 from gatewatch.service.access.quotas import NewStreams, Quota
 from gatewatch.service.access.scopes import route_of
 from gatewatch.service.clock import SystemClock
-from gatewatch.service.core.build import build_core
+from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.states import States
+from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
@@ -46,7 +48,7 @@ from gatewatch.service.errors import (
     first_of,
     problem,
 )
-from gatewatch.service.http import incident_routes
+from gatewatch.service.http import incident_routes, policy_routes
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
@@ -58,16 +60,23 @@ from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.http.state_routes import router as state_router
 from gatewatch.service.incidents.feed import Feed
-from gatewatch.service.incidents.janitor import forget_old
+from gatewatch.service.incidents.groups import Groups
+from gatewatch.service.incidents.janitor import DAY_MS, forget_old
+from gatewatch.service.incidents.lookout import Lookout
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
+from gatewatch.service.intake.beside import Beside
+from gatewatch.service.intake.past import Past
 from gatewatch.service.intake.queue import Queue
+from gatewatch.service.intake.trial import Trial
 from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.page import page
+from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.serving.making import served_by, served_from
 from gatewatch.service.serving.models import Models
@@ -75,7 +84,10 @@ from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
-from gatewatch.service.storage.rules import RulesStore
+from gatewatch.service.storage.documents import policies_of, policy_numbers, rules_of
+from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.silence_store import SilenceStore
+from gatewatch.service.storage.snapshot_store import SnapshotStore
 
 if TYPE_CHECKING:
     from gatewatch.service.observability.traces import Traces
@@ -155,6 +167,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         model_folder(settings.model), settings.channels, settings.alerts_per_week, trust, unnamed=True
     )
     detector.require_live()
+    unseen = Metrics()  # of readings of the past, and of those that are only tried; before the ones that are seen
     metrics = Metrics(tally)
     metrics.service(version("gatewatch"), settings.external_url or "")
     metrics.waiting_limit.set(settings.waiting_readings)
@@ -171,7 +184,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         now=lambda: clock.unix_ms() / 1000,
         traces=traces,
     )
-    models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
+    models = Models(settings, rules_of(store), store, metrics, lambda artefact: serve(artefact))
     registry = Registry(served_by(detector, settings), models)
 
     def serve(artefact: Artefact) -> ServedModel:
@@ -183,20 +196,28 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
-    scrape = Scrape(readiness, store, metrics, settings)
-    core = build_core(
-        registry,
-        store,
-        metrics,
-        backoff,
-        takeover,
-        clock,
-        save_attempts=settings.save_attempts,
-        most_streams=settings.streams,
-        correcting_ms=settings.correcting_ms,
-        pace=None if per_minute is None else NewStreams(store, per_minute),
-        stream_channels=settings.stream_channels,
-    )
+    policies = StreamPolicies(partial(policies_of, store), partial(policy_numbers, store))
+    store.watches = settings.silent_after > 0
+    silences, group_store = SilenceStore(store), GroupStore(store, round(settings.incident_days * DAY_MS))
+    groups = Groups(group_store, policies, settings.group_by, round(settings.group_within_s * 1000))
+    scrape = Scrape(readiness, store, silences, group_store, policies, metrics, settings)
+    pace = None if per_minute is None else NewStreams(store, per_minute)
+    bounds: dict[str, Any] = {
+        "save_attempts": settings.save_attempts,
+        "most_streams": settings.streams,
+        "correcting_ms": settings.correcting_ms,
+        "stream_channels": settings.stream_channels,
+    }
+    core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, groups=groups, **bounds)
+    lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
+
+    def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
+        undisturbed = ContentionBackoff(random.Random())  # noqa: S311
+        return build_core(
+            registry, view, unseen, undisturbed, takeover, clock, policies, pace=pace, tells=False, **bounds
+        )
+
+    past, beside = unseen_core(PastStore(store), pace), Beside(settings.waiting_readings)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock, traces)
 
@@ -250,20 +271,26 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels) or "any")
         watching = asyncio.create_task(takeover.watch(), name="takeover")
+        watching_policies = asyncio.create_task(policies.run(), name="policies")
         janitor = asyncio.create_task(
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
         )
+        looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
+        watching_policies.cancel()
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()
+        if looking is not None:
+            looking.cancel()
         feed.stop()
         quota.stop()
         quota_bytes.stop()
         await batcher.stop()
         await core.corrector.finish()
+        await past.corrector.finish()
         bookkeeping.cancel()
         with contextlib.suppress(StoreUnavailable):
             await core.books.settle()
@@ -291,8 +318,12 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         models,
         store,
         core.inspection,
+        States(registry, store, core.loader, takeover, clock, settings.save_attempts, core.scorer.forget_channels),
+        SnapshotStore(store, settings.snapshots),
         lines.encoder,
         ingest,
+        Trial(lambda: unseen_core(TrialStore(store)).scorer, beside),
+        Past(past.scorer, beside, metrics),
         feed,
         scrape,
         bodies,
@@ -300,10 +331,14 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         drain,
         audit,
         clock,
+        policies,
+        group_store,
     )
     app.include_router(router)
+    app.include_router(state_router)
     app.include_router(model_router)
     app.include_router(incident_routes.router)
+    app.include_router(policy_routes.router)
     app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
@@ -352,7 +387,15 @@ MEDIA = PROBLEM_JSON.decode()
 
 def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
-    included = (router, model_router, incident_routes.router, page.router, app.router)
+    included = (
+        router,
+        state_router,
+        model_router,
+        incident_routes.router,
+        policy_routes.router,
+        page.router,
+        app.router,
+    )
     found = [route for one in included for route in one.routes if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from gatewatch.service.cli_support.scanning import (
     TrainRows,
     below,
 )
-from gatewatch.service.cli_support.terminal import Files, sensors, stopped, tell, warn_in_one_line
+from gatewatch.service.cli_support.terminal import Files, sensors, stopped, tell, tell_json, warn_in_one_line
 
 LARGE_BYTES = 2**24
 """A file of more is scanned part by part, as it is read: a row of 4 channels takes 520 bytes while it is scanned."""
@@ -98,7 +97,7 @@ def scan_files(
             kept = f"; their scores are in {', '.join(map(str, targets.kept()))}" if targets.kept() else ""
             stopped(f" after {progress.done:,} readings{kept}. A scan begins anew: give it fewer files or rows")
     if as_json:
-        tell(json.dumps(answer.as_json(), indent=1, ensure_ascii=False, allow_nan=False))
+        tell_json(answer.as_json())
     else:
         _show(answer, paths, targets, source.unread, in_terminal=in_terminal)
     if plot is not None and not in_terminal:

@@ -16,11 +16,11 @@ from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.labels import without_labels
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import Source
-from gatewatch.models.text import listed
 from gatewatch.service.cli_support.origins import Origin
 from gatewatch.service.cli_support.reading import reads_recordings
 from gatewatch.service.cli_support.repository import By, IntoModel, Models, Note, open_repository, user
-from gatewatch.service.cli_support.terminal import sensors, stopped, tell, training_progress, warn
+from gatewatch.service.cli_support.terminal import AsJson, sensors, stopped, training_progress, warn
+from gatewatch.service.cli_support.train_answer import TrainAnswer
 from gatewatch.service.cli_support.trainings import extra_needed, require_change, say, train_config, train_detector
 from gatewatch.service.cli_support.tuning import search
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig
     from gatewatch.models.training.processes import Processes
     from gatewatch.models.training.suitability import Suitability
-    from gatewatch.models.training.trained.train import Trained
 
 Groups = Mapping[str, Sequence[Source]]
 
@@ -100,6 +99,7 @@ def train(
     models: Models = None,
     by: By = None,
     note: Note = "",
+    as_json: AsJson = False,
     *,
     how: ReadOptions,
 ) -> None:
@@ -135,12 +135,14 @@ def train(
         import gatewatch.models.training.trained.train  # noqa: F401
     into_model = None if into is None else IntoModel(open_repository(models), into, by or user(), note)
     study = None if tune is None else study or Path(f"{into or out}-study")
+    answer = TrainAnswer(as_json)
     with _kept_on_ctrl_c(checkpoint, study):
         groups = origin.gather(one_model_per)
         if check:
-            _say_what_is_odd(groups, config)
+            _look_through(groups, config, answer)
+            answer.end({})
             return
-        with into_model.folder() if into_model else contextlib.nullcontext(out or Path()) as folder:
+        with into_model.folder(answer.added) if into_model else contextlib.nullcontext(out or Path()) as folder:
             if one_model_per != "all" and (folder / MANIFEST).exists():
                 raise GatewatchError(
                     f"{folder} is an artefact; --one-model-per {one_model_per} needs a folder for several"
@@ -148,10 +150,14 @@ def train(
             for name in groups:
                 require_place(folder / name)
             if start_from is not None:
-                _train_general_on(groups[""], config, start_from, folder, into or str(folder))
-                return
-            study = study or Path(f"{into or folder}-study")
-            _train_each(groups, _Training(config, folder, into, units, checkpoint, tune, study, report))
+                _train_general_on(groups[""], config, start_from, folder, into or str(folder), answer)
+                failed = {}
+            else:
+                study = study or Path(f"{into or folder}-study")
+                given = _Training(config, folder, into, units, checkpoint, tune, study, report)
+                failed = _train_each(groups, given, answer)
+        answer.end(failed)
+        _require_all(groups, failed)
 
 
 @contextlib.contextmanager
@@ -166,14 +172,16 @@ def _kept_on_ctrl_c(checkpoint: Path | None, study: Path | None) -> Iterator[Non
         stopped("; nothing is kept. With --checkpoint FOLDER the same command could go on")
 
 
-def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
+def _look_through(groups: Groups, config: TrainConfig, answer: TrainAnswer) -> None:
     from gatewatch.models.training.trained.train import prepare
 
     for name, recordings in groups.items():
-        tell("\n".join([*([f"{name}:"] if name else []), *prepare(recordings, config).suitability.lines()]))
+        answer.checked(name, prepare(recordings, config).suitability)
 
 
-def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path, title: str) -> None:
+def _train_general_on(
+    recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path, title: str, answer: TrainAnswer
+) -> None:
     from gatewatch.models.training.general.finetune import finetune
     from gatewatch.models.training.processes import joined_processes
 
@@ -183,7 +191,7 @@ def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder:
         with training_progress(config.epochs) as show:
             tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
     tuned.save(out)
-    tell(f"{title}: {tuned.verdict()}")
+    answer.tuned(tuned, out, title)
 
 
 @dataclass(frozen=True)
@@ -218,7 +226,7 @@ class _Training:
         if unknown:
             raise RecordingError(f"a unit is given for {', '.join(unknown)}; the recordings have {', '.join(channels)}")
 
-    def run(self, name: str, recordings: Sequence[Source], processes: Processes) -> None:
+    def run(self, name: str, recordings: Sequence[Source], processes: Processes, answer: TrainAnswer) -> None:
         """Train the model of one group of recordings, and write it."""
         from gatewatch.models.training.trained.train import prepare
 
@@ -234,7 +242,8 @@ class _Training:
         trained = train_detector(recordings, config, units, checkpoint, processes, on_examined)
         if not processes.leads:
             return
-        _save(trained, self.out / name, self.into or str(self.out / name))
+        trained.save(self.out / name)
+        answer.trained(name, trained, self.out / name, self.into or str(self.out / name))
         if self.report is not None:
             from gatewatch.models.training.report import write_report
 
@@ -254,8 +263,8 @@ def _look(name: str, recordings: Sequence[Source], processes: Processes, found: 
         require_change(recordings, found)
 
 
-def _train_each(groups: Groups, training: _Training) -> None:
-    """One model after the other; of several, one that cannot be trained stops no other."""
+def _train_each(groups: Groups, training: _Training, answer: TrainAnswer) -> dict[str, GatewatchError]:
+    """One model after the other; of several, one that cannot be trained stops no other. What failed, and why."""
     from gatewatch.models.training.processes import joined_processes
 
     failed: dict[str, GatewatchError] = {}
@@ -265,26 +274,18 @@ def _train_each(groups: Groups, training: _Training) -> None:
             _require_alone(processes, "--tune")
         for name, recordings in groups.items():
             try:
-                training.run(name, recordings, processes)
+                training.run(name, recordings, processes, answer)
             except GatewatchError as error:
                 if len(groups) == 1:
                     raise
                 failed[name] = error
+    return failed
+
+
+def _require_all(groups: Groups, failed: Mapping[str, GatewatchError]) -> None:
     if failed:
         reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
         raise GatewatchError(f"{len(failed)} of {len(groups)} models could not be trained: {reasons}")
-
-
-def _save(trained: Trained, out: Path, title: str) -> None:
-    trained.save(out)
-    calibration, training = trained.manifest.calibration, trained.manifest.training
-    if training["too_short_and_left_out"]:
-        warn(f"too short, left out: {listed(training['too_short_and_left_out'])}")
-    tell(
-        f"{title}: {training['readings']} readings of {training['recordings']} recordings, held-out loss "
-        f"{training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
-        f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"
-    )
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -17,7 +17,7 @@ from gatewatch.service.access.access import IDENTITY, Access
 from gatewatch.service.access.quotas import Quota
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer, Encoder, Refused
-from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, StreamNames, by_model, merged
+from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, Part, StreamNames, by_model, merged
 from gatewatch.service.doors.json_door import is_json
 from gatewatch.service.doors.routing import RoutingDecoder
 from gatewatch.service.errors import AllRejected, BadRequest, ServiceError, UnsupportedMedia, problem
@@ -39,6 +39,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 Reply = tuple[int, Headers, bytes]
 """Status, headers and body."""
+
+T = TypeVar("T")
+Score = Callable[[list[Part], Form, Encoder], Awaitable[T]]
+"""Scores the items of a body, by model; is given how an answer in its format is put together and written."""
 
 READINGS: Final = "/v1/readings"
 STREAM, OF_STREAM = "/v1/streams/", "/readings"
@@ -170,6 +174,32 @@ class Ingest:
         answers = self._take_in_parts(None if needed else opened.parts, again, door.encoder, tenant)
         return Pending(asyncio.ensure_future(answers), opened.form, door.encoder)
 
+    async def beside(self, scope: Scope, receive: Receive, stream: str | None, score: Score[T]) -> T:
+        """Have the readings of a request scored in another way than those of the batches.
+
+        Args:
+            stream: that of the path.
+            score: is given all items of the body, by model.
+
+        Raises:
+            ServiceError: what concerns the whole request.
+            ClientGone: there is nobody to answer.
+        """
+        headers, tenant = headers_of(scope), scope[IDENTITY].tenant
+        door = self._door(headers.get(b"content-type", ""))
+        self._quota_bytes.check(tenant)
+        with self._bodies.of(headers) as body:
+            content = await body.read(receive)
+            form = door.open(content, self._context_of(tenant, self._registry.default, stream)).form
+
+            def again(held: Held) -> Iterator[Decoded | Mixed]:
+                return door.open(content, self._context(tenant, stream, held)).parts
+
+            decoded = await self._decode(None, again)
+            self._quota_bytes.take(tenant, len(content))
+            self._quota.take(tenant, sum(map(len, decoded)))
+            return await score(by_model(decoded), form, door.encoder)
+
     def _context(self, tenant: str, stream: str | None, held: Held) -> Context:
         """What a door must know of a request. Raises ModelNeeded, as the door does while it decodes."""
         registry = self._registry
@@ -192,12 +222,18 @@ class Ingest:
         encoder: Encoder,
         tenant: str,
     ) -> list[Answer]:
-        """Decode a body part by part, anew with each model that is found to be needed, and have it scored.
+        """Decode a body part by part and have it scored.
 
         Args:
             parts: to begin with; None where it is known already that a model is needed.
             again: the parts, decoded with models that are held.
         """
+        return await self._take(await self._decode(parts, again), encoder, tenant)
+
+    async def _decode(
+        self, parts: Iterator[Decoded | Mixed] | None, again: Callable[[Held], Iterator[Decoded | Mixed]]
+    ) -> list[Decoded | Mixed]:
+        """Decode a body part by part, anew with each model that is found to be needed; see `_take_in_parts`."""
         held: Held = {}
         while True:
             decoded: list[Decoded | Mixed] = []
@@ -206,7 +242,7 @@ class Ingest:
                     for part in parts or again(held):
                         decoded.append(part)
                         await asyncio.sleep(0)
-                return await self._take(decoded, encoder, tenant)
+                return decoded
             except ModelNeeded as error:
                 needed, parts = error, None
             await self._registry.hold(needed, held)
@@ -223,6 +259,11 @@ class Ingest:
         answers = merged(parts, [await of_part for of_part in taken])
         self._metrics.answered("rejected", sum(len(part.decoded.refused) for part in parts))
         return answers
+
+    def tried(self, answers: list[Answer], form: Form, encoder: Encoder) -> Reply:
+        """The reply to a request whose readings were only tried: nothing of it is counted."""
+        body = form.join([encoder.refusal(answer) if type(answer) is Refused else answer for answer in answers])
+        return 200, _headed(form.media_type, body), body
 
     def reply(self, answers: list[Answer], pending: Pending) -> Reply:
         """The reply to a request whose readings were looked at."""

@@ -146,7 +146,7 @@ class Queue:
             if taken and len(streams) > room:
                 left.append(submission)
                 break
-            size = _size_of_part(streams, room, depth)
+            size = size_of_part(streams, room, depth)
             if size == 0:
                 busy.update(streams)
                 left.append(submission)
@@ -154,7 +154,7 @@ class Queue:
             if size < len(streams) and start == 0 and len(set(streams)) < len(streams):
                 submission.put_in_order()
                 streams = submission.readings.streams
-                size = _size_of_part(streams, room, depth)
+                size = size_of_part(streams, room, depth)
             submission.taken += size
             self.ahead -= max(0, submission.ahead - (len(streams) - size))
             submission.ahead = min(submission.ahead, len(streams) - size)
@@ -169,8 +169,10 @@ class Queue:
         return taken
 
 
-def _size_of_part(streams: list[StreamKey], room: int, depth: Counter[StreamKey]) -> int:
-    """How many of a submission's readings a batch may take: `room`, and at most MAX_PER_STREAM of one stream.
+def size_of_part(
+    streams: list[StreamKey], room: int, depth: Counter[StreamKey], most_per_stream: int = MAX_PER_STREAM
+) -> int:
+    """How many of a submission's readings a batch may take: `room`, and at most so many of one stream.
 
     Args:
         streams: of the readings that are left of it.
@@ -182,6 +184,6 @@ def _size_of_part(streams: list[StreamKey], room: int, depth: Counter[StreamKey]
     seen = Counter[StreamKey]()
     for at, stream in enumerate(part):
         seen[stream] += 1
-        if seen[stream] + depth[stream] > MAX_PER_STREAM:
+        if seen[stream] + depth[stream] > most_per_stream:
             return at
     return len(part)

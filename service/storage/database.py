@@ -62,6 +62,7 @@ class Database:
         node: the server.
         replicas, wait: how many must have what is saved, and the command that waits for them; b"" for none.
         listed: the streams that need not be put into the lists of all streams.
+        watches: whether new streams are to be looked at, see silence_store.py.
         moving: whether streams may be found under the keys of the version before.
         alert_keys: of alerts to be told, which set holds them.
         reading, changing: gates for requests, so that they never take the connections that batches need.
@@ -83,6 +84,7 @@ class Database:
         self._buckets = buckets
         self._old = OldKeys(tenant)
         self._begun = False
+        self.watches = False
         self.moving = False
         self._mover: asyncio.Task[None] | None = None
         self._timeout_s = timeout_ms / 1000
@@ -163,6 +165,12 @@ class Database:
             self.keys, self.listed = Keys(self.tenant, buckets), Listed()
         self._begun = True
 
+    def note_new(self, writes: Writes, of: Sequence[StreamKeys]) -> None:
+        """Say which of the streams that are to be saved are to be listed and, if new, to be watched."""
+        writes.unlisted = self.listed.missing(of, writes.fences)
+        if self.watches:
+            writes.unwatched = [row for row in writes.unlisted if not writes.fences[row]]
+
     def other_buckets(self) -> str:
         """What to tell an operator whose setting differs from what Redis has; empty where it does not."""
         if self.keys.buckets == self._buckets:
@@ -235,7 +243,7 @@ class Database:
         """
         async with self.within(f"save {len(writes.streams)} states"):
             of = self.keys.of(writes.streams)
-            writes.unlisted = self.listed.missing(of, writes.fences)
+            self.note_new(writes, of)
             try:
                 replies = await self._run_save(writes, of, expected or writes.fences)
             except NoScriptError:  # a server that does not know it has done nothing, so sending it again is safe

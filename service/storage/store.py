@@ -13,7 +13,7 @@ from gatewatch.service.storage import health
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, pairs, text
 from gatewatch.service.storage.incident_store import IncidentStore
-from gatewatch.service.storage.keys import BUCKETS, PARTS
+from gatewatch.service.storage.keys import BUCKETS, PARTS, identity_in, tag_of
 from gatewatch.service.storage.listing import page
 from gatewatch.service.storage.open_anomalies import Open, open_anomalies, streams_like
 from gatewatch.service.storage.record_cache import RecordCache
@@ -132,6 +132,10 @@ class StateStore(Database):
             keys = [self.keys.part(stream, part) for stream in streams for part in parts]
             return [value or b"" for value in await self.values(keys)]
 
+    async def load_whole(self, stream: StreamKey) -> list[bytes]:
+        """A stream's record, history, both earlier records and settings as they are at one moment; b"" for none."""
+        return await self._load_parts([stream], "state", "readings", "earlier:0", "earlier:1", "settings")
+
     async def save_settings(self, stream: StreamKey, settings: bytes) -> None:
         """Keep a stream's settings, for the day its record is lost."""
         async with self.within("save settings"):
@@ -157,6 +161,7 @@ class StateStore(Database):
                 [b"DEL", *(self.keys.part(stream, what) for what in PARTS)],
                 [b"ZREM", key.sets.open, key.member],
                 [b"ZREM", key.sets.streams, key.member],
+                [b"ZADD", self.keys.due(tag_of(key.record)), b"XX", b"0", identity_in(key.record)],  # to be forgotten
                 [b"EXEC"],
             )
             try:
@@ -222,6 +227,10 @@ class StateStore(Database):
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none. One round trip."""
         return await self.incidents.latest(streams)
+
+    async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
+        """Incidents by stream and number, as they are kept; b"" where there is none. One round trip."""
+        return [one.incident for one in await self.incidents.find(incidents)]
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""

@@ -12,8 +12,8 @@ from gatewatch.service.app import create_app
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
+from gatewatch.service.storage.documents import rules_of
 from gatewatch.service.storage.private_redis import start_private_redis
-from gatewatch.service.storage.rules import RulesStore
 from tests.support import access
 from tests.support.asynchronous import asynchronous
 from tests.support.samples import post, readings
@@ -37,9 +37,9 @@ async def test_no_rule_is(redis_url: str, tenant: str) -> None:
         try:
             if replicas:
                 with pytest.raises(StoreUnavailable, match="GATEWATCH_STORE_REPLICAS"):
-                    await RulesStore(store).write(1, 2, b"{}")
+                    await rules_of(store).write(1, 2, b"{}")
             else:
-                assert await RulesStore(store).write(0, 1, b"{}")
+                assert await rules_of(store).write(0, 1, b"{}")
         finally:
             await store.close()
 
