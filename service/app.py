@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from importlib.metadata import version
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -28,9 +29,9 @@ from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
-from gatewatch.service.access.quotas import NewStreams, Quotas
+from gatewatch.service.access.quotas import NewStreams, Quota
 from gatewatch.service.access.scopes import route_of
-from gatewatch.service.clock import SystemClock
+from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.states import States
@@ -66,6 +67,9 @@ from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.janitor import DAY_MS, forget_old
 from gatewatch.service.incidents.lookout import Lookout
+from gatewatch.service.incidents.outlets.addresses import Resolver
+from gatewatch.service.incidents.outlets.sender import Sender, secret_of
+from gatewatch.service.incidents.outlets.webhook import Webhook
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.intake.beside import Beside
@@ -87,8 +91,10 @@ from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.documents import policies_of, policy_numbers, rules_of
 from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.outbox import Outbox
 from gatewatch.service.storage.silence_store import SilenceStore
 from gatewatch.service.storage.snapshot_store import SnapshotStore
+from gatewatch.service.storage.store import StateStore
 
 if TYPE_CHECKING:
     from gatewatch.service.observability.traces import Traces
@@ -201,7 +207,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     store.watches = settings.silent_after > 0
     silences, group_store = SilenceStore(store), GroupStore(store, round(settings.incident_days * DAY_MS))
     groups = Groups(group_store, policies, settings.group_by, round(settings.group_within_s * 1000))
-    scrape = Scrape(readiness, store, silences, group_store, policies, metrics, settings)
+    scrape = Scrape(readiness, store, silences, group_store, policies, clock, metrics, settings)
     pace = None if per_minute is None else NewStreams(store, per_minute)
     bounds: dict[str, Any] = {
         "save_attempts": settings.save_attempts,
@@ -211,6 +217,9 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     }
     core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, groups=groups, **bounds)
     lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
+    outbox = Outbox(store)
+    webhook = _webhook(settings, store, outbox, policies, metrics, clock)
+    store.tells = webhook is not None
 
     def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
         undisturbed = ContentionBackoff(random.Random())  # noqa: S311
@@ -228,13 +237,16 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     keys = KeyRing(RedisKeys(store), FileKeys(settings.keys_file) if settings.keys_file else None)
     oidc = Oidc(settings.oidc_issuer, settings.oidc_audience, settings.tenant) if settings.oidc_issuer else None
     access = Access(keys, oidc, settings.open, settings.host, settings.tenant)
-    audit, quotas = Audit(store), Quotas(store, settings.tenant_readings_per_s)
+    audit = Audit(store)
+    quota = Quota(store, "readings", settings.tenant_readings_per_s)
+    quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
     ingest = Ingest(
         (JsonDoor(lines), lines),
         registry,
         lru_cache(TENANTS)(StreamNames),
         access,
-        quotas,
+        quota,
+        quota_bytes,
         batcher,
         bodies,
         callers,
@@ -274,6 +286,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
         )
         looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
+        telling = asyncio.create_task(webhook.run(), name="webhook") if webhook is not None else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
@@ -283,8 +296,12 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         janitor.cancel()
         if looking is not None:
             looking.cancel()
+        if telling is not None:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
         feed.stop()
-        quotas.stop()
+        quota.stop()
+        quota_bytes.stop()
         await batcher.stop()
         await core.corrector.finish()
         await past.corrector.finish()
@@ -331,6 +348,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         policies,
         group_store,
         Conditions(store, silences, policies, clock),
+        outbox,
     )
     app.include_router(router)
     app.include_router(state_router)
@@ -343,6 +361,28 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     generate = app.openapi
     app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
     return app
+
+
+def _webhook(
+    settings: Settings, store: StateStore, outbox: Outbox, policies: StreamPolicies, metrics: Metrics, clock: Clock
+) -> Webhook | None:
+    """None where the settings name none. Raises GatewatchError where its secret cannot be read."""
+    if settings.webhook_url is None or settings.webhook_secret_file is None:
+        return None
+    resolver = Resolver([ip_network(name) for name in settings.webhook_networks])
+    secret, timeout_s = secret_of(settings.webhook_secret_file), settings.webhook_timeout_s
+    return Webhook(
+        outbox,
+        store.incidents,
+        policies,
+        Sender(settings.webhook_url, secret, resolver, timeout_s),
+        metrics,
+        clock,
+        timeout_s=timeout_s,
+        retry_s=settings.webhook_retry_s,
+        most_dead=settings.webhook_dead_letters,
+        external_url=settings.external_url,
+    )
 
 
 def _traces() -> Traces:

@@ -32,6 +32,7 @@ from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.outbox import Outbox
 from gatewatch.service.storage.snapshot_store import SnapshotStore
 from gatewatch.service.storage.store import StateStore
 
@@ -63,6 +64,7 @@ class Parts:
     policies: StreamPolicies
     groups: GroupStore
     conditions: Conditions
+    outbox: Outbox
 
 
 def parts_of(request: Request) -> Parts:
