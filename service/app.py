@@ -33,6 +33,7 @@ from gatewatch.service.access.scopes import route_of
 from gatewatch.service.clock import SystemClock
 from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.expiry import Expiry
 from gatewatch.service.core.states import States
 from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
 from gatewatch.service.core.takeover import Takeover
@@ -88,6 +89,7 @@ from gatewatch.service.storage.documents import policies_of, policy_numbers, rul
 from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.silence_store import SilenceStore
 from gatewatch.service.storage.snapshot_store import SnapshotStore
+from gatewatch.service.storage.unused_streams import UnusedStreams
 
 if TYPE_CHECKING:
     from gatewatch.service.observability.traces import Traces
@@ -243,6 +245,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.all_rejected_is_422,
         traces,
     )
+    expiry = None
+    if settings.stream_days is not None:
+
+        def tenants() -> set[str]:
+            return {*store.keys.tenants, *(key.identity.tenant for key in keys.known.values())}
+
+        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days)
     feed = Feed(store.incidents, clock)
     drain = Drain(settings.drain_s, feed.stop)
 
@@ -273,6 +282,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
         )
         looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
+        expiring = asyncio.create_task(expiry.run(), name="expiry") if expiry is not None else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
@@ -280,6 +290,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()
+        if expiring is not None:
+            expiring.cancel()
         if looking is not None:
             looking.cancel()
         feed.stop()

@@ -162,6 +162,7 @@ class StateStore(Database):
                 [b"ZREM", key.sets.open, key.member],
                 [b"ZREM", key.sets.streams, key.member],
                 [b"ZADD", self.keys.due(tag_of(key.record)), b"XX", b"0", identity_in(key.record)],  # to be forgotten
+                [b"HDEL", self.keys.unused(key.sets), key.member],
                 [b"EXEC"],
             )
             try:
