@@ -98,7 +98,7 @@ def prometheus_recordings(
         raise RecordingError(f"--step {step_s:g}: {(stop - begin) / step_s:.3g} readings; at most {MOST_IN_MEMORY}")
     tables: dict[str, dict[str, Series]] = {}
     owners: dict[tuple[str, str], Mapping[str, str]] = {}
-    with _client(url) as client:
+    with _client(url, show_key=False) as client:
         for query, labels, series in _series(client, queries, begin, stop, step_s):
             stream, channel = str(labels.get(stream_label, "all")), str(labels.get(NAME, query))
             if owners.setdefault((stream, channel), labels) != labels:
@@ -184,9 +184,9 @@ def _ms(moment: str) -> int:
 
 
 @contextmanager
-def _client(url: str) -> Iterator[httpx2.Client]:
+def _client(url: str, *, show_key: bool = True) -> Iterator[httpx2.Client]:
     try:
-        with connected(url) as client:
+        with connected(url, show_key=show_key) as client:
             yield client
     except RecordingError:
         raise

@@ -35,10 +35,14 @@ def credentials() -> dict[str, str]:
 
 
 @contextmanager
-def connected(url: str) -> Iterator[httpx2.Client]:
-    """A client of one server. Raises GatewatchError for what is no URL, and where the server does not answer."""
+def connected(url: str, *, show_key: bool = True) -> Iterator[httpx2.Client]:
+    """A client of one server. Raises GatewatchError for what is no URL, and where the server does not answer.
+
+    Args:
+        show_key: the server is a Gatewatch; no other is shown the key.
+    """
     try:
-        with httpx2.Client(base_url=url, timeout=60, headers=credentials()) as client:
+        with httpx2.Client(base_url=url, timeout=60, headers=credentials() if show_key else {}) as client:
             yield client
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
         raise GatewatchError(f"{url}: {error}; expected http://host:port") from error

@@ -14,7 +14,17 @@ from typing import Final
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import IncidentsLeft, Writes
 from gatewatch.service.incidents.incident import id_of
-from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Keys, Sets, StreamKeys, identity_in, tag_of
+from gatewatch.service.storage.keys import (
+    INCIDENT_PARTS,
+    LATEST,
+    NUMBER,
+    PENDING,
+    Keys,
+    Sets,
+    StreamKeys,
+    identity_in,
+    tag_of,
+)
 
 MOST_OFFSETS: Final = 100_000
 FORGOTTEN_AT_ONCE: Final = 500
@@ -160,6 +170,7 @@ def _commands_of_left(keys: Keys, writes: Writes, key: StreamKeys, left: Inciden
         yield [b"HSET", kept, b"%d" % n, content]
         yield [b"ZADD", key.sets.changes, at_ms, id_of(n, stream.name).encode()]
         yield [b"ZREM", key.sets.silent, id_of(n, stream.name).encode()]
+    yield [b"HDEL", kept, PENDING]
     if left.latest is None:
         yield [b"HDEL", kept, LATEST, NUMBER]
     else:
@@ -172,6 +183,9 @@ def _commands_of_left(keys: Keys, writes: Writes, key: StreamKeys, left: Inciden
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
     at_ms = b"%d" % round(1000 * writes.at)
+    for row, content in writes.pending:
+        kept = keys.part(writes.streams[row], "incidents")
+        yield row, [b"HSET", kept, PENDING, content] if content else [b"HDEL", kept, PENDING]
     for row, n, start_ms, incident, before, began, ended, begun_from, told in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()

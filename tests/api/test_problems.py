@@ -16,7 +16,7 @@ from tests.support.samples import CROWDED, crowded, readings
 JSON = {"content-type": "application/json"}
 STREAM = "/v1/streams/{stream}"
 POSTS = ("post /v1/readings", f"post {STREAM}/readings")
-OF_A_STREAM = (f"get {STREAM}", f"put {STREAM}", f"delete {STREAM}", f"get {STREAM}/history")
+OF_A_STREAM = (f"get {STREAM}", f"put {STREAM}", f"delete {STREAM}", f"get {STREAM}/history", f"get {STREAM}/forecast")
 RESET = "post /v1/streams/{stream}/reset"
 BOUNDS: dict[str, Any] = {"request_bytes": 1024, "request_readings": 5, "waiting_readings": 3}
 AWAY = {"redis_url": "redis://127.0.0.1:1/0"}
@@ -54,7 +54,9 @@ OF_INCIDENTS = (f"get {INCIDENT}", f"get {INCIDENT}/proof", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
 LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/policies", "get /v1/rules")
 POLICY = "/v1/streams/{stream}/policy"
-BODIES = (*TO_INCIDENTS, *TO_MODELS, "put /v1/rules", "put /v1/policies", f"put {POLICY}")
+WINDOW = "/v1/windows/{window}"
+OF_WINDOWS = ("get /v1/windows", f"put {WINDOW}", f"delete {WINDOW}")
+BODIES = (f"put {WINDOW}", *TO_INCIDENTS, *TO_MODELS, "put /v1/rules", "put /v1/policies", f"put {POLICY}")
 LISTENING = "get /v1/incidents/stream"
 MANY = {"params": {"limit": "many"}}
 STALE = {"headers": {**JSON, "if-match": '"99"'}}
@@ -75,6 +77,9 @@ WAYS |= {
     **{(route, 405): ({}, {"method": "PATCH"}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
     **{(route, 503): (AWAY, {}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
     (f"get {POLICY}", 422): ({}, {"stream": "%00"}),
+    **{(route, 405): ({}, {"method": "PATCH"}) for route in OF_WINDOWS},
+    **{(route, 503): (AWAY, {"content": b'{"days": ["mon"]}'}) for route in OF_WINDOWS},
+    (f"delete {WINDOW}", 422): ({}, {"window": "%00"}),
     ("put /v1/policies", 412): ({}, {"content": b'{"policies": [{"pattern": "*"}]}', **STALE}),
     ("put /v1/rules", 405): ({}, {"method": "PATCH"}),
     ("put /v1/rules", 412): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "default"}]}', **STALE}),
@@ -130,8 +135,8 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
     if route == f"put {STATE}":
         request["content"], request["headers"] = client.get("/v1/streams/s/state").content, {}
     if "content" in request or "content" in changes:
-        request.pop("json")
-    given = {"stream": "s", "incident": "7.s", "model": "pumps", "snapshot": "kept"}
+        request.pop("json", None)
+    given = {"stream": "s", "incident": "7.s", "model": "pumps", "snapshot": "kept", "window": "work"}
     for name in given:
         path = path.replace(f"{{{name}}}", changes.pop(name, given[name]))
     return client.request(url=path, **{**request, **changes})
