@@ -207,6 +207,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     bounds: dict[str, Any] = {
         "save_attempts": settings.save_attempts,
         "most_streams": settings.streams,
+        "most_channels": settings.tenant_channels,
         "correcting_ms": settings.correcting_ms,
         "stream_channels": settings.stream_channels,
     }

@@ -186,6 +186,11 @@ class Settings(BaseSettings):
         description="most bytes of bodies, beyond 64 KiB of each, in a process; a larger body gets 429",
     )
     streams: int = Field(2_000_000, ge=1, description="most streams of a tenant; a reading of one more is rejected")
+    tenant_channels: int = Field(
+        20_000_000,
+        ge=1,
+        description="most channels that all streams of a tenant have together; a reading that brings more is rejected",
+    )
     request_bytes: int = Field(
         8 * 2**20, ge=1024, description="largest body, also after decompression; larger gets 413"
     )

@@ -72,9 +72,7 @@ def on(redis_url: str, tenant: str, clock: Days) -> Callable[..., Any]:
 def a_round(expiry: Expiry) -> Awaitable[int]:
     async def look() -> int:
         await expiry._unused.lease(expiry._me)
-        expired = await expiry.round()
-        expiry._me = "nobody else waits"
-        return expired
+        return await expiry.round()
 
     return look()
 
