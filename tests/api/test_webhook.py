@@ -162,7 +162,7 @@ def test_what_was_taken_is_not_sent_again_though_redis_was_away_when_that_was_to
         await real(self, claimed)
 
     monkeypatch.setattr(outbox.Outbox, "told", away)
-    with told(webhook_timeout_s=0.1) as client:
+    with told() as client:
         post(client, fault("pump"))
         receiver.wait_for(lambda: failures < 0 and not waiting(redis_url, tenant))
     assert receiver.taken == ["incident.opened"]
