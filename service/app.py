@@ -50,7 +50,7 @@ from gatewatch.service.errors import (
     first_of,
     problem,
 )
-from gatewatch.service.http import incident_routes, policy_routes
+from gatewatch.service.http import condition_routes, incident_routes, policy_routes
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
@@ -63,6 +63,7 @@ from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.http.state_routes import router as state_router
+from gatewatch.service.incidents.conditions import Conditions
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.janitor import DAY_MS, forget_old
@@ -359,6 +360,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         clock,
         policies,
         group_store,
+        Conditions(store, silences, policies, clock),
         outbox,
     )
     app.include_router(router)
@@ -366,6 +368,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     app.include_router(model_router)
     app.include_router(incident_routes.router)
     app.include_router(policy_routes.router)
+    app.include_router(condition_routes.router)
     app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
@@ -441,6 +444,7 @@ def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
         state_router,
         model_router,
         incident_routes.router,
+        condition_routes.router,
         policy_routes.router,
         page.router,
         app.router,

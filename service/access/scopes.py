@@ -27,6 +27,7 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/streams/{stream}/snapshots/{snapshot}/rollback": {"POST": "operate"},
     "/v1/streams/{stream}/fork": {"POST": "operate"},
     "/v1/streams/{stream}/warm-up": {"POST": "operate"},
+    "/v1/conditions": {"GET": "read"},
     "/v1/incidents": {"GET": "read"},
     "/v1/incidents/stream": {"GET": "read"},
     "/v1/incidents/{incident}": {"GET": "read"},

@@ -162,6 +162,24 @@ class Incident(msgspec.Struct):
     readings: list[Kept] | msgspec.UnsetType = msgspec.UNSET
 
 
+class ConditionOfStream(msgspec.Struct):
+    """Why a stream is of little use; without a channel as a whole. `since` is the first reading that shows it."""
+
+    stream: str
+    condition: str
+    channel: str | None
+    since: str
+    reason: str
+    muted: bool
+
+
+class ConditionPage(msgspec.Struct):
+    """Conditions; `next` is the `after` of the next page, null on the last one."""
+
+    conditions: list[ConditionOfStream]
+    next: str | None
+
+
 class DeadLetters(msgspec.Struct):
     """Events that the webhook did not take, the last first."""
 
@@ -280,6 +298,7 @@ def complete(document: Described, is_open: bool) -> Described:
             Kept,
             Forecast,
             IncidentPage,
+            ConditionPage,
             Incident,
             ProofOfIncident,
             DeadLetters,

@@ -22,6 +22,7 @@ from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.ingest import SETTINGS_BYTES, Ingest, json_body
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.incidents.conditions import Conditions
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.intake.past import Past
 from gatewatch.service.intake.trial import Trial
@@ -62,6 +63,7 @@ class Parts:
     clock: Clock
     policies: StreamPolicies
     groups: GroupStore
+    conditions: Conditions
     outbox: Outbox
 
 
