@@ -28,7 +28,7 @@ from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
-from gatewatch.service.access.quotas import NewStreams, Quotas
+from gatewatch.service.access.quotas import NewStreams, Quota
 from gatewatch.service.access.scopes import route_of
 from gatewatch.service.clock import SystemClock
 from gatewatch.service.core.build import Core, build_core
@@ -200,7 +200,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     store.watches = settings.silent_after > 0
     silences, group_store = SilenceStore(store), GroupStore(store, round(settings.incident_days * DAY_MS))
     groups = Groups(group_store, policies, settings.group_by, round(settings.group_within_s * 1000))
-    scrape = Scrape(readiness, store, silences, group_store, policies, metrics, settings)
+    scrape = Scrape(readiness, store, silences, group_store, policies, clock, metrics, settings)
     pace = None if per_minute is None else NewStreams(store, per_minute)
     bounds: dict[str, Any] = {
         "save_attempts": settings.save_attempts,
@@ -227,13 +227,16 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     keys = KeyRing(RedisKeys(store), FileKeys(settings.keys_file) if settings.keys_file else None)
     oidc = Oidc(settings.oidc_issuer, settings.oidc_audience, settings.tenant) if settings.oidc_issuer else None
     access = Access(keys, oidc, settings.open, settings.host, settings.tenant)
-    audit, quotas = Audit(store), Quotas(store, settings.tenant_readings_per_s)
+    audit = Audit(store)
+    quota = Quota(store, "readings", settings.tenant_readings_per_s)
+    quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
     ingest = Ingest(
         (JsonDoor(lines), lines),
         registry,
         lru_cache(TENANTS)(StreamNames),
         access,
-        quotas,
+        quota,
+        quota_bytes,
         batcher,
         bodies,
         callers,
@@ -283,7 +286,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         if looking is not None:
             looking.cancel()
         feed.stop()
-        quotas.stop()
+        quota.stop()
+        quota_bytes.stop()
         await batcher.stop()
         await core.corrector.finish()
         await past.corrector.finish()

@@ -29,6 +29,7 @@ from gatewatch.service.commands.sign import sign
 from gatewatch.service.commands.streams import app as streams
 from gatewatch.service.commands.train import train
 from gatewatch.service.commands.watch import watch
+from gatewatch.service.commands.windows import app as windows
 
 BAD_INPUT = 2
 
@@ -62,6 +63,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.add_typer(models, name="models")
 app.add_typer(policies, name="policies")
+app.add_typer(windows, name="windows")
 app.command()(sign)
 app.command()(serve)
 app.add_typer(keys, name="keys")

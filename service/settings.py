@@ -117,6 +117,14 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="most readings a second of each tenant, over all processes; more get 429; no limit if not set",
     )
+    tenant_bytes_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e12,
+        allow_inf_nan=False,
+        description="most bytes a second of each tenant's bodies with readings, decompressed, over all processes; more "
+        "get 429; no limit if not set",
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")

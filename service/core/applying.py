@@ -19,6 +19,7 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Decision, Round, decide
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents.rules import NO_RULES, Rules, mark, unlearned
 
 
 @dataclass
@@ -31,7 +32,9 @@ class Applied:
         seen: place and row of readings that are not new.
         refused: place to why a reading cannot be applied.
         earlier: row and slot to an earlier record to be kept, of streams with a reorder window.
-        was_open: (B,) whether each stream was in an incident before.
+        was_open: (B,) whether each stream was in an incident before, as the detector sees it.
+        ruled: row of a stream whose incidents go by rules, to these.
+        held: those of them that are to be looked at, whatever the detector says.
         was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
         clocks_set_back: readings whose time is before that of their stream's last one.
     """
@@ -42,6 +45,8 @@ class Applied:
     refused: dict[int, Refused] = field(default_factory=dict)
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
     was_open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    ruled: dict[int, Rules] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)
     was_silent: dict[int, int] = field(default_factory=dict)
     clocks_set_back: int = 0
 
@@ -62,6 +67,8 @@ def apply(
     applied = Applied(Writes(now_ms / 1000))
     detector, records = batch.model.detector, loaded.records
     applied.was_open = was_open = detector.is_open(records["detector"]).copy()
+    applied.held = set(np.flatnonzero(records["status"] & state.HELD).tolist())
+    applied.ruled = dict.fromkeys(applied.held, NO_RULES) | loaded.rules
     silent = np.flatnonzero(records["status"] & state.SILENT)
     applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
     for round_ in rounds:
@@ -123,8 +130,13 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
             applied.earlier[row, slot] = record
     applied.clocks_set_back += int(np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)))
     layouts = None if batch.layouts is None else [loaded.layouts[row] for row in rows.tolist()]
-    asked = None if loaded.asked is None else loaded.asked.at(rows)
-    entries = batch.model.stepper.step(heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked)
+    asked, by_row = None if loaded.asked is None else loaded.asked.at(rows), loaded.rules
+    ruled = [(at, by_row[row]) for at, row in enumerate(rows.tolist()) if row in by_row] if by_row else []
+    entries = batch.model.stepper.step(
+        heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked, unlearned(ruled, times_ms)
+    )
+    if ruled:
+        mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))

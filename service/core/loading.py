@@ -25,6 +25,7 @@ from gatewatch.service.core.stream_limit import StreamLimits
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.incidents.rules import Rules
 
 MAY_BE_OLD: Final = ("format", "missing", "corrupt")
 """Flaws of records that a version before format 4 may have written."""
@@ -51,6 +52,7 @@ class LoadedBatch:
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
         moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
         asked: of their scoring; None where that is nothing of any.
+        rules: row to the rules of a stream that has any.
     """
 
     streams: list[StreamKey]
@@ -68,6 +70,7 @@ class LoadedBatch:
     overwritten: set[StreamKey] = field(default_factory=set)
     moved: set[StreamKey] = field(default_factory=set)
     asked: Asked | None = None
+    rules: dict[int, Rules] = field(default_factory=dict)
 
 
 class Loader:
@@ -100,6 +103,7 @@ class Loader:
             layouts: of a model that takes any channels: what the streams' are presumed to be.
         """
         await self._policies.know(streams)
+        rules = self._policies.rules(streams)
         stepper = model.stepper
         own = [stepper.detector.channels] * len(streams) if layouts is None else [one.channels for one in layouts]
         asked = self._policies.asked(streams, own)
@@ -121,12 +125,13 @@ class Loader:
                     records,
                     layouts or [],
                     asked=asked,
+                    rules=rules,
                 )
         records, layouts, flaws = state.unpack(
             packed, seeds, stepper.record, presumed or stepper.usual, model.detector.digest, stepper.slots
         )
         fences = [state.fence_of(p) for p in packed]
-        loaded = LoadedBatch(streams, seeds, fences, records, layouts, asked=asked)
+        loaded = LoadedBatch(streams, seeds, fences, records, layouts, asked=asked, rules=rules)
         self._takeover.check(records["takeover"])
         others = [row for row, flaw in flaws.items() if flaw == "model"]
         if others:

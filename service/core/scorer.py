@@ -237,7 +237,8 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, loaded.layouts)
+                        of_streams = (loaded.streams, loaded.layouts, applied.ruled)
+                        self._books.alerts_of(applied.writes, applied.rounds, *of_streams)
                         applied.writes.incidents = await self._incidents.writes(
                             batch.model, loaded, applied, work.packed
                         )

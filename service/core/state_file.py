@@ -125,6 +125,7 @@ class Standing:
         """
         body = bytearray(self.record[:-4])
         part: Records = np.frombuffer(body, STREAM_PART, 1)
+        part["status"] &= 0xFF ^ state.SILENT  # which goes with an incident of the stream that it was
         if takeover is not None:
             part["takeover"] = takeover
         if slots is not None:

@@ -46,11 +46,13 @@ class IncidentsLeft(NamedTuple):
     Attributes:
         row: of the stream in Writes.
         forgotten: numbers of those that began with readings the stream does not have any more.
+        changed: number and content of silences that end with this.
         latest: number and content of the stream's latest one from now on; None where none is left.
     """
 
     row: int
     forgotten: list[int]
+    changed: dict[int, bytes]
     latest: tuple[int, bytes] | None
 
 
@@ -68,6 +70,7 @@ class Writes:
         opened, closed: streams that are in an incident; streams whose incident ended.
         alerts: row and text of each alert that is to be told once it is saved, see bookkeeping.py.
         incidents: those that the readings changed, in the order of the changes.
+        pending: row and content of anomalies that may become incidents, as they are kept; b"" where there is none.
         incidents_left: of streams that go on from another state.
         settings: row to the settings that are kept beside the record.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
@@ -86,6 +89,7 @@ class Writes:
     closed: set[StreamKey] = field(default_factory=set)
     alerts: list[tuple[int, bytes]] = field(default_factory=list)
     incidents: list[IncidentWrite] = field(default_factory=list)
+    pending: list[tuple[int, bytes]] = field(default_factory=list)
     incidents_left: list[IncidentsLeft] = field(default_factory=list)
     settings: dict[int, bytes] = field(default_factory=dict)
     unlisted: list[int] = field(default_factory=list)
@@ -177,6 +181,9 @@ class Store(Protocol):
 
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none."""
+
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """What may become an incident of each stream, as it is kept; b"" where nothing may."""
 
     async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
         """Incidents by stream and number, as they are kept; b"" where there is none."""

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from gatewatch.service.access.access import IDENTITY, Access
-from gatewatch.service.access.quotas import Quotas
+from gatewatch.service.access.quotas import Quota
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer, Encoder, Refused
 from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, Part, StreamNames, by_model, merged
@@ -86,7 +86,8 @@ class Ingest:
         registry: Registry,
         names: Callable[[str], StreamNames],
         access: Access,
-        quotas: Quotas,
+        quota: Quota,
+        quota_bytes: Quota,
         batcher: Batcher,
         bodies: Bodies,
         callers: Callers,
@@ -100,7 +101,8 @@ class Ingest:
         self.callers = callers
         self.access = access
         self.traces = traces
-        self._quotas = quotas
+        self._quota = quota
+        self._quota_bytes = quota_bytes
         self._doors = doors
         self._door_of: dict[str, Door] = {}
         self._registry = registry
@@ -135,6 +137,7 @@ class Ingest:
         content_type = headers.get(b"content-type", "")
         self._door(content_type)
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
+        self._quota_bytes.check(scope[IDENTITY].tenant)
         with self._bodies.of(headers) as body:
             pending = self.begin(await body.read(receive), stream, content_type, scope[IDENTITY].tenant)
             try:
@@ -150,6 +153,7 @@ class Ingest:
         """
         door = self._door(content_type)
         self._batcher.check_room()
+        self._quota_bytes.take(tenant, len(content))
         needed = None
         try:
             context = self._context(tenant, stream, {})
@@ -160,7 +164,7 @@ class Ingest:
             decoded, form = read
             if isinstance(decoded, Mixed) or decoded.refused:
                 return Pending(asyncio.ensure_future(self._take([decoded], door.encoder, tenant)), form, door.encoder)
-            self._quotas.take(tenant, len(decoded))
+            self._quota.take(tenant, len(decoded))
             return Pending(self._batcher.take(decoded.readings, door.encoder), form, door.encoder)
         opened = door.open(content, context)
 
@@ -183,6 +187,7 @@ class Ingest:
         """
         headers, tenant = headers_of(scope), scope[IDENTITY].tenant
         door = self._door(headers.get(b"content-type", ""))
+        self._quota_bytes.check(tenant)
         with self._bodies.of(headers) as body:
             content = await body.read(receive)
             form = door.open(content, self._context_of(tenant, self._registry.default, stream)).form
@@ -191,7 +196,8 @@ class Ingest:
                 return door.open(content, self._context(tenant, stream, held)).parts
 
             decoded = await self._decode(None, again)
-            self._quotas.take(tenant, sum(map(len, decoded)))
+            self._quota_bytes.take(tenant, len(content))
+            self._quota.take(tenant, sum(map(len, decoded)))
             return await score(by_model(decoded), form, door.encoder)
 
     def _context(self, tenant: str, stream: str | None, held: Held) -> Context:
@@ -245,7 +251,7 @@ class Ingest:
         """Have scored what can be; the answers to all items of the parts."""
         items = sum(map(len, decoded))
         self._batcher.check_room(items)
-        self._quotas.take(tenant, items)
+        self._quota.take(tenant, items)
         parts = by_model(decoded)
         taken = [self._batcher.take(part.decoded.readings, encoder) for part in parts]
         if len(taken) > 1:

@@ -17,6 +17,7 @@ from gatewatch.service.http.state_requests import SnapshotDetails, SnapshotReque
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.policies.policy import Policies, Policy
+from gatewatch.service.policies.windows import Window
 from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
@@ -38,6 +39,7 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+    windows: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class WarmUp(msgspec.Struct):
@@ -76,6 +78,24 @@ class Kept(msgspec.Struct):
     result: Result
 
 
+class ExpectedReading(msgspec.Struct):
+    """When it is due, null where that is not known; and channel to low, mid and high."""
+
+    timestamp: str | None
+    expected: dict[str, list[float | None]]
+
+
+class Forecast(msgspec.Struct):
+    """What is expected of a stream's next readings, as it is after so many readings."""
+
+    stream: str
+    model: str
+    readings: int
+    last_timestamp: str
+    step_s: float | None
+    forecast: list[ExpectedReading]
+
+
 class Spoken(msgspec.Struct):
     """Who said something of an incident, and when."""
 
@@ -105,7 +125,8 @@ class Incident(msgspec.Struct):
     """What is anomalous on a stream, from its first reading to its last; what people said of it.
 
     `onset` is when it was on its way, `start` when the alert went out, `end` its last anomalous reading once it has
-    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for. With the
+    ended. `channels` are as they were at the highest score. `told` whether people are told of it; `untold` why not:
+    a maintenance window or a cooling-off. `readings` only where one incident is asked for. With the
     reason `silent` the stream sends no more: it has no channels, and `last` is when it was heard. `group` is the id of
     the group that it belongs to, `tag` what that has in common.
     """
@@ -128,6 +149,11 @@ class Incident(msgspec.Struct):
     judged: int
     channels: list[Share]
     alerts: list[AlertOfIncident]
+    told: bool
+    untold: str | None
+    window: str | None
+    gate: str | None
+    gated: int
     acknowledged: Spoken | None
     label: str | None
     labelled: Spoken | None
@@ -245,6 +271,7 @@ def complete(document: Described, is_open: bool) -> Described:
             Page,
             Stream,
             Kept,
+            Forecast,
             IncidentPage,
             Incident,
             ProofOfIncident,
@@ -254,7 +281,7 @@ def complete(document: Described, is_open: bool) -> Described:
         ),
         ref_template=ref("{name}")["$ref"],
     )[1]
-    kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer)
+    kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Window, Answer, LabelAnswer, NoteAnswer)
     for kind in (*kinds, SnapshotRequest):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
@@ -280,7 +307,7 @@ def _secure(operation: Described, scope: str | None) -> None:
 def links() -> Described:
     """What else there is of the stream in the path."""
     parameters = {"stream": "$request.path.stream"}
-    named = ("get_stream", "put_stream", "delete_stream", "get_history", "reset_stream")
+    named = ("get_stream", "put_stream", "delete_stream", "get_history", "get_forecast", "reset_stream")
     return {name: {"operationId": name, "parameters": parameters} for name in named}
 
 

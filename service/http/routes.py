@@ -45,6 +45,9 @@ SCANNED: Final = 20_000
 
 SCAN_CHUNK: Final = 1000
 
+MOST_FORECAST: Final = 100
+"""Readings; of those that the history keeps, at most 56 in 128 can be held against so that there is a band."""
+
 
 class _Anything(Convertor[str]):
     """A part of a path, whatever is in it: readings of a stream whose name is none are rejected one by one."""
@@ -181,7 +184,10 @@ async def get_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> d
         known = await parts.inspection.describe(key_of(request, stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
-    return known
+    key, now_ms = key_of(request, stream), parts.clock.unix_ms()
+    await parts.policies.know([key])
+    windows = parts.policies.windows_now(key, now_ms)
+    return known | ({"windows": windows} if windows else {})
 
 
 @router.put(
@@ -235,6 +241,28 @@ async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> 
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
     return [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in entries]
+
+
+@router.get(
+    "/v1/streams/{stream}/forecast",
+    summary="What is expected of a stream's next readings",
+    response_model=None,
+    responses={200: found("Band by band, the next reading first", ref("Forecast")), 404: UNKNOWN, **OF_A_STREAM},
+)
+async def get_forecast(
+    request: Request,
+    stream: Annotated[str, STREAM_PATH],
+    readings: Annotated[int, Query(ge=1, le=MOST_FORECAST, description="how many, the usual time apart")] = 30,
+) -> dict[str, Any]:
+    """From the state as it is, each forecast fed back as the next reading; nothing moves.
+
+    The first band is the detector's. Behind it, bands are wider by as much as forecasts of so many readings ahead
+    missed more on the stream's last readings; low and high are null where these are too few to tell.
+    """
+    expected = await parts_of(request).inspection.forecast(key_of(request, stream), readings)
+    if expected is None:
+        raise UnknownStream(f"no reading of stream {stream} has been applied yet")
+    return expected
 
 
 @router.post(

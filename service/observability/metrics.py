@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client import values as kept_values
 
 from gatewatch.service.incidents.incident import INCIDENT_REASONS
+from gatewatch.service.incidents.rules import GATES
 from gatewatch.service.observability.named import NamedSeries
 from gatewatch.service.observability.tally import Tally
 
@@ -78,6 +80,22 @@ class Metrics:
             "gatewatch_alerts",
             "Incidents begun, by the part of the score that was largest.",
             ["reason"],
+            registry=registry,
+        )
+        self._gated = Counter(
+            "gatewatch_gated",
+            "Readings that a gate of their stream's policy decided about, by gate; window: of a maintenance window.",
+            ["gate"],
+            registry=registry,
+        )
+        self._unlearned = Counter(
+            "gatewatch_unlearned",
+            "Readings that taught the model nothing, in maintenance windows that skip learning.",
+            registry=registry,
+        )
+        self.windows_active = Gauge(
+            "gatewatch_windows_active",
+            "Maintenance windows that are going on, of the tenants that this process knows.",
             registry=registry,
         )
         self._stage = Histogram(
@@ -206,6 +224,7 @@ class Metrics:
         for counter, labels in (
             (self._rejections, REJECTIONS),
             (self._alerts, INCIDENT_REASONS),
+            (self._gated, [gate for gate in dict.fromkeys(GATES) if gate]),
             (self._rebuilt, CAUSES),
             (self._store_errors, OPERATIONS),
         ):
@@ -262,6 +281,12 @@ class Metrics:
     def alerted(self, reason: str) -> None:
         """An incident began; the reason is the part of the score that was largest."""
         self._alerts.labels(reason).inc()
+
+    def gated(self, gates: Mapping[str, int], unlearned: int) -> None:
+        """So many readings were decided about by each gate, and so many taught nothing."""
+        for gate, readings in gates.items():
+            self._gated.labels(gate).inc(readings)
+        self._unlearned.inc(unlearned)
 
     def batch(self, readings: int) -> None:
         """So many readings were taken together."""

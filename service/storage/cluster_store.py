@@ -316,6 +316,9 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
     for write in writes.incidents:
         some, at = places[write.row]
         some.incidents.append(write._replace(row=at))
+    for row, content in writes.pending:
+        some, at = places[row]
+        some.pending.append((at, content))
     for left in writes.incidents_left:
         some, at = places[left.row]
         some.incidents_left.append(left._replace(row=at))

@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Final
 
 from gatewatch.service.core import records as state
-from gatewatch.service.core.store import Writes
+from gatewatch.service.core.store import IncidentsLeft, Writes
 from gatewatch.service.incidents.incident import id_of
-from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Keys, Sets, StreamKeys, identity_in, tag_of
+from gatewatch.service.storage.keys import (
+    INCIDENT_PARTS,
+    LATEST,
+    NUMBER,
+    PENDING,
+    Keys,
+    Sets,
+    StreamKeys,
+    identity_in,
+    tag_of,
+)
 
 MOST_OFFSETS: Final = 100_000
 FORGOTTEN_AT_ONCE: Final = 500
@@ -141,29 +151,41 @@ def _more_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iter
     yield from _watch_commands(keys, writes, of)
     for row, settings in writes.settings.items():
         yield row, [b"SET", keys.part(writes.streams[row], "settings"), settings]
-    for row, forgotten, latest in writes.incidents_left:
-        stream, key = writes.streams[row], of[row]
-        kept, words = keys.part(stream, "incidents"), keys.part(stream, "incident-words")
-        for start in range(0, len(forgotten), FORGOTTEN_AT_ONCE):
-            some = forgotten[start : start + FORGOTTEN_AT_ONCE]
-            numbers, members = [b"%d" % n for n in some], [id_of(n, stream.name).encode() for n in some]
-            yield row, [b"HDEL", kept, *numbers]
-            yield row, [b"HDEL", words, *numbers]
-            yield row, [b"DEL", *(keys.incident(stream, n, what) for n in some for what in INCIDENT_PARTS)]
-            yield row, [b"ZREM", key.sets.incidents, *members]
-            yield row, [b"ZREM", key.sets.changes, *members]
-            yield row, [b"ZREM", key.sets.silent, *members]
-        if latest is None:
-            yield row, [b"HDEL", kept, LATEST, NUMBER]
-        else:
-            yield row, [b"HDEL", kept, b"%d" % latest[0]]
-            yield row, [b"HSET", kept, LATEST, latest[1], NUMBER, b"%d" % latest[0]]
-            yield row, [b"ZADD", key.sets.changes, b"%d" % round(1000 * writes.at), b"%d.%b" % (latest[0], key.member)]
+    for left in writes.incidents_left:
+        yield from ((left.row, command) for command in _commands_of_left(keys, writes, of[left.row], left))
+
+
+def _commands_of_left(keys: Keys, writes: Writes, key: StreamKeys, left: IncidentsLeft) -> Iterator[list[bytes]]:
+    """What saves what a stream keeps of its incidents; `key`: of the stream."""
+    stream, at_ms = writes.streams[left.row], b"%d" % round(1000 * writes.at)
+    kept, words = keys.part(stream, "incidents"), keys.part(stream, "incident-words")
+    for start in range(0, len(left.forgotten), FORGOTTEN_AT_ONCE):
+        some = left.forgotten[start : start + FORGOTTEN_AT_ONCE]
+        numbers, ids = [b"%d" % n for n in some], [id_of(n, stream.name).encode() for n in some]
+        yield [b"HDEL", kept, *numbers]
+        yield [b"HDEL", words, *numbers]
+        yield [b"DEL", *(keys.incident(stream, n, what) for n in some for what in INCIDENT_PARTS)]
+        yield from ([b"ZREM", one, *ids] for one in (key.sets.incidents, key.sets.changes, key.sets.silent))
+    for n, content in left.changed.items():
+        yield [b"HSET", kept, b"%d" % n, content]
+        yield [b"ZADD", key.sets.changes, at_ms, id_of(n, stream.name).encode()]
+        yield [b"ZREM", key.sets.silent, id_of(n, stream.name).encode()]
+    yield [b"HDEL", kept, PENDING]
+    if left.latest is None:
+        yield [b"HDEL", kept, LATEST, NUMBER]
+    else:
+        n, content = left.latest
+        yield [b"HDEL", kept, b"%d" % n]
+        yield [b"HSET", kept, LATEST, content, NUMBER, b"%d" % n]
+        yield [b"ZADD", key.sets.changes, at_ms, id_of(n, stream.name).encode()]
 
 
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
     at_ms = b"%d" % round(1000 * writes.at)
+    for row, content in writes.pending:
+        kept = keys.part(writes.streams[row], "incidents")
+        yield row, [b"HSET", kept, PENDING, content] if content else [b"HDEL", kept, PENDING]
     for row, n, start_ms, incident, before, began, ended, begun_from, told in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()

@@ -40,8 +40,8 @@ PARTS: Final = (
 INCIDENT_PARTS: Final = ("before", "after", "state")
 """What there may be of an incident under keys of its own, see incident_store.py."""
 
-LATEST, NUMBER = b"latest", b"number"
-"""Fields of a stream's `incidents`: its latest one, and the number of that."""
+LATEST, NUMBER, PENDING = b"latest", b"number", b"pending"
+"""Fields of a stream's `incidents`: its latest one, the number of that, and what may become one."""
 
 LAYOUT: Final = b"gatewatch:layout"
 

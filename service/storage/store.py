@@ -228,6 +228,10 @@ class StateStore(Database):
         """The latest incident of each stream as it is kept, b"" where it has none. One round trip."""
         return await self.incidents.latest(streams)
 
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """What may become an incident of each stream, as it is kept; b"" where nothing may. One round trip."""
+        return await self.incidents.pending(streams)
+
     async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
         """Incidents by stream and number, as they are kept; b"" where there is none. One round trip."""
         return [one.incident for one in await self.incidents.find(incidents)]

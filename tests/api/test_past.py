@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
-from tests.api.test_states import answers, exported, fault, known, same_state
+from tests.api.test_states import answers, exported, fault, known, put, same_state
 from tests.support.samples import post, readings
 
 Make = Callable[..., Settings]
@@ -177,13 +177,14 @@ def test_redis_gone_in_the_middle_of_a_warm_up_says_how_far_it_came_and_the_rest
         thread.start()
         while client.get("/v1/streams/pump").status_code != 200:
             time.sleep(0.001)
+        file = exported(client, "pump")
         with hung(private.url):
             thread.join()
             (reply,) = replies
             assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
             assert " of 2000 readings were looked at, " in reply.json()["detail"]
             assert client.get("/v1/streams/pump/state").status_code == 503
-            assert client.put("/v1/streams/pump/state", content=b"gatewatch-state 1\n").status_code in (422, 503)
+            assert put(client, "pump", file).status_code == 503
             assert client.post("/v1/streams/pump/snapshots", json={"name": "a"}).status_code == 503
             assert client.post("/v1/streams/pump/reset?what=state").status_code == 503
             assert client.post("/v1/readings?dry_run=true", json=sent[:1]).status_code == 503
@@ -223,7 +224,9 @@ def test_a_dry_run_answers_as_in_earnest_and_moves_nothing(client: TestClient, r
 
         def everything() -> dict[bytes, Any]:
             return {
-                key: database.dump(key) for key in database.scan_iter("gatewatch:*") if not key.endswith(b":barrier")
+                key: database.dump(key)
+                for key in database.scan_iter("gatewatch:*")
+                if not key.endswith((b":barrier", b":due", b":watched"))
             }
 
         before, told = everything(), client.get("/metrics").text
@@ -260,3 +263,21 @@ def test_a_dry_run_of_one_stream_and_in_lines_is_answered_in_lines(client: TestC
     assert [json.loads(line)["seq"] for line in reply.text.splitlines()] == [0, 1, 2]
     assert client.get("/v1/streams/pump").status_code == 404
     assert client.post("/v1/readings?dry_run=perhaps", json=readings("pump", 1)).status_code == 422
+
+
+def test_a_warm_up_beyond_what_may_wait_or_what_a_tenant_may_send_gets_429(make: Make) -> None:
+    with TestClient(create_app(make(waiting_readings=600, tenant_readings_per_s=400))) as client:
+        replies: list[Any] = []
+
+        def send(stream: str) -> None:
+            sent = without_name(readings(stream, 590))
+            replies.append(client.post(f"/v1/streams/{stream}/warm-up", json=sent))
+
+        threads = [threading.Thread(target=send, args=(f"s{at}",)) for at in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        refused = [reply for reply in replies if reply.status_code == 429]
+        assert {reply.status_code for reply in replies} == {200, 429}
+        assert all("retry-after" in reply.headers for reply in refused)

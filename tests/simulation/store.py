@@ -170,6 +170,10 @@ class SimulatedStore:
         """Nor are incidents."""
         return [b""] * len(streams)
 
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """Nor what may become one."""
+        return [b""] * len(streams)
+
     async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
         """Nor are single ones."""
         return [b""] * len(incidents)

@@ -7,6 +7,7 @@ import { drawEntries } from "./stream.js";
 const REASONS = {
   event: "a reading far from the forecast", level: "the level has moved, or how much it moves",
   still: "a value stands still", absent: "a value is missing", range: "outside what the stream has ever shown",
+  limit: "outside the limits that its policy sets",
 };
 const LABELS = { true: "a real fault", false_alarm: "a false alarm", expected: "expected" };
 
@@ -52,6 +53,8 @@ function card(one, changed, fail) {
     h("p", {}, summary(one)),
     h("p", { class: "soft" }, "Since ", moment(one.start), `, ${one.judged === 1 ? "one reading" : duration(one.start, one.last)}, highest score ${number(one.peak_score)}. `,
       h("a", { href: `#/incidents/${encodeURIComponent(one.id)}` }, "Details")),
+    one.told === false ? h("p", { class: "soft" }, one.untold === "window"
+      ? `Nobody is told: maintenance${one.window ? ` (${one.window})` : ""}` : "Nobody is told yet: the incident before has just ended") : null,
     one.acknowledged ? h("p", { class: "soft" }, `Acknowledged by ${one.acknowledged.by || "somebody"}`) : null,
     one.label ? h("p", { class: "soft" }, `Labelled as ${LABELS[one.label] ?? one.label}`) : null,
     (one.notes ?? []).map((note) => h("p", { class: "soft" }, `${note.by || "Somebody"}: ${note.text}`)),

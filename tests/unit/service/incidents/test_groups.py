@@ -24,7 +24,8 @@ class Sites:
 
     def __init__(self, url: str, tenant: str, detector: TrainedDetector) -> None:
         self.clock, self.asked = SetClock(), Asked()
-        self.asked.tagged = {name: {"site": "north"} for name in NORTH} | {name: {"site": "south"} for name in SOUTH}
+        self.asked.tagged.update({name: {"site": "north"} for name in NORTH})
+        self.asked.tagged.update({name: {"site": "south"} for name in SOUTH})
         model = model_of(detector, 32, 60_000)
         self.processes = [Process(url, tenant, model, self.clock, self.asked) for _ in range(2)]
         self.one = self.processes[0]
@@ -85,7 +86,7 @@ async def test_other_sites_other_times_and_streams_without_the_tag_are_groups_of
 ) -> None:
     sites = Sites(redis_url, tenant, detector)
     await sites.begin()
-    now_ms = sites.clock.ms
+    now_ms = sites.clock.ms + 1000
     for stream, after_ms in ((NORTH[0], 0), (NORTH[1], 60_000), (NORTH[2], 60_001), (SOUTH[0], 0), (ALONE[0], 0)):
         sites.clock.ms = now_ms + after_ms + 1
         await sites.fault(stream, now_ms + after_ms)
@@ -129,7 +130,7 @@ async def test_where_groups_cannot_be_found_the_incident_is_kept_without(
     async def join(*_: object) -> list[str]:
         raise StoreUnavailable("the node of the groups is away")
 
-    sites.one.groups._store.join = join  # type: ignore[method-assign]
+    sites.one.groups._store.join = join  # type: ignore[assignment, method-assign]
     await sites.fault(NORTH[0], sites.clock.ms + 1)
     assert await sites.groups() == {NORTH[0]: None}
     await sites.close()
