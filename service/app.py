@@ -34,6 +34,7 @@ from gatewatch.service.access.scopes import route_of
 from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.expiry import Expiry
 from gatewatch.service.core.states import States
 from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
 from gatewatch.service.core.takeover import Takeover
@@ -95,6 +96,7 @@ from gatewatch.service.storage.outbox import Outbox
 from gatewatch.service.storage.silence_store import SilenceStore
 from gatewatch.service.storage.snapshot_store import SnapshotStore
 from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.unused_streams import UnusedStreams
 
 if TYPE_CHECKING:
     from gatewatch.service.observability.traces import Traces
@@ -212,6 +214,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     bounds: dict[str, Any] = {
         "save_attempts": settings.save_attempts,
         "most_streams": settings.streams,
+        "most_channels": settings.tenant_channels,
         "correcting_ms": settings.correcting_ms,
         "stream_channels": settings.stream_channels,
     }
@@ -256,6 +259,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.all_rejected_is_422,
         traces,
     )
+    expiry = None
+    if settings.stream_days is not None:
+
+        def tenants() -> set[str]:
+            return {*store.keys.tenants, *(key.identity.tenant for key in keys.known.values())}
+
+        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days)
     feed = Feed(store.incidents, clock)
     drain = Drain(settings.drain_s, feed.stop)
 
@@ -287,6 +297,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         )
         looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
         telling = asyncio.create_task(webhook.run(), name="webhook") if webhook is not None else None
+        expiring = asyncio.create_task(expiry.run(), name="expiry") if expiry is not None else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
@@ -294,6 +305,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()
+        if expiring is not None:
+            expiring.cancel()
         if looking is not None:
             looking.cancel()
         if telling is not None:

@@ -157,6 +157,13 @@ class Settings(BaseSettings):
     )
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
+    stream_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        allow_inf_nan=False,
+        description="days after which a stream that applied no reading is forgotten; never if not set",
+    )
     snapshots: int = Field(10, ge=1, le=1000, description="most snapshots of a stream; one more is refused")
     incidents: int = Field(10_000, ge=1, description="most incidents kept; of more, the oldest are forgotten")
     incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
@@ -180,6 +187,11 @@ class Settings(BaseSettings):
         description="most bytes of bodies, beyond 64 KiB of each, in a process; a larger body gets 429",
     )
     streams: int = Field(2_000_000, ge=1, description="most streams of a tenant; a reading of one more is rejected")
+    tenant_channels: int = Field(
+        20_000_000,
+        ge=1,
+        description="most channels that all streams of a tenant have together; a reading that brings more is rejected",
+    )
     request_bytes: int = Field(
         8 * 2**20, ge=1024, description="largest body, also after decompression; larger gets 413"
     )

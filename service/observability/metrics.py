@@ -74,6 +74,9 @@ class Metrics:
             "gatewatch_replays", "Readings sent again and answered as they were the first time.", registry=registry
         )
         self._past = Counter("gatewatch_past_readings", "Readings of the past taken in by warm-ups.", registry=registry)
+        self._expired = Counter(
+            "gatewatch_streams_expired", "Unused streams forgotten after GATEWATCH_STREAM_DAYS.", registry=registry
+        )
         self._score = Histogram(
             "gatewatch_score", "Anomaly scores; 1 is the threshold.", buckets=SCORES, registry=registry
         )
@@ -270,6 +273,10 @@ class Metrics:
     def past(self, readings: int) -> None:
         """So many readings of the past were applied."""
         self._past.inc(readings)
+
+    def expired(self, streams: int) -> None:
+        """So many unused streams were forgotten."""
+        self._expired.inc(streams)
 
     def scored(self, scores: NDArray[np.float32]) -> None:
         """Readings were applied, with these scores.

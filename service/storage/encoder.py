@@ -16,6 +16,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.store import IncidentsLeft, Writes
 from gatewatch.service.incidents.event import EVENTS, Event
 from gatewatch.service.incidents.incident import id_of
+from gatewatch.service.storage.channel_counts import ADD_CHANNELS
 from gatewatch.service.storage.keys import (
     INCIDENT_PARTS,
     LATEST,
@@ -90,6 +91,8 @@ def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[b
         begun += packed([b"DEL", *(of[row].history for row in writes.anew)])
     more = [[b"MSET", *_earlier(keys, writes)]] if writes.earlier else []
     more += [command for _, command in _more_commands(keys, writes, of)]
+    for row, channels in writes.channels.items():
+        more += [[b"EVAL", ADD_CHANNELS, b"1", keys.channels(of[row].sets), b"%d" % channels]]
     more += [*_effects_as_commands(writes, of), *([b"ZCARD", sets.streams] for sets in sets_of(of))]
     set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(of) + 1)
     whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
@@ -121,6 +124,9 @@ def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: S
         arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
     for row, command in _more_commands(keys, writes, of):
         arguments += (b"%d" % (row + 1), b"run", b"0", _as_message(command))
+    for row, channels in writes.channels.items():
+        added = _as_message((keys.channels(of[row].sets), b"%d" % channels))
+        arguments += (b"%d" % (row + 1), b"add", b"0", added)
     return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
 
 

@@ -143,6 +143,14 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The key of the history `before` or `after` an incident, or of the `state` that it is proved from."""
         return self.part(stream, f"incident:{n}:{what}")
 
+    def channels(self, sets: Sets) -> bytes:
+        """The key of how many channels the streams of a bucket have, see channel_counts.py."""
+        return sets.streams.removesuffix(b"streams") + b"channels"
+
+    def unused(self, sets: Sets) -> bytes:
+        """The key of since when the streams of a bucket have not moved, see unused_streams.py."""
+        return sets.streams.removesuffix(b"streams") + b"unused"
+
     def policies(self, tenant: str) -> bytes:
         """The key of what is asked of a tenant's streams."""
         return f"gatewatch:{{{encode(tenant)}}}:policies".encode()

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from gatewatch.service.settings import Settings
 from gatewatch.service.storage import outbox
 from gatewatch.service.storage.keys import encode
 from tests.api.test_incidents import CALM, FAULT, fault
+from tests.support.certificates import make_certificate
 from tests.support.receiver import SECRET, Receiver, receiving
 from tests.support.samples import post, readings
 
@@ -162,7 +164,7 @@ def test_what_was_taken_is_not_sent_again_though_redis_was_away_when_that_was_to
         await real(self, claimed)
 
     monkeypatch.setattr(outbox.Outbox, "told", away)
-    with told(webhook_timeout_s=0.1) as client:
+    with told() as client:
         post(client, fault("pump"))
         receiver.wait_for(lambda: failures < 0 and not waiting(redis_url, tenant))
     assert receiver.taken == ["incident.opened"]
@@ -281,6 +283,61 @@ def test_a_name_is_resolved_once_and_its_address_is_what_is_contacted(
     asyncio.run(send())
     assert looked_up == ["rebound.example"]
     assert receiver.deliveries[0].signed
+
+
+def test_a_receiver_that_dribbles_its_answer_is_not_waited_for_beyond_the_deadline() -> None:
+    end = threading.Event()
+
+    def dribble(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            for byte in b"HTTP/1.1 204 No Content\r\nx-header: " + b"x" * 1000:
+                if end.wait(0.05):
+                    return
+                connection.send(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=dribble, args=(listener,))
+        thread.start()
+        resolver = Resolver([ipaddress.ip_network("127.0.0.0/8")])
+
+        async def send() -> None:
+            one = Sender(f"http://127.0.0.1:{listener.getsockname()[1]}/", SECRET, resolver, 0.5)
+            with pytest.raises(NotTaken, match=r"within 0\.5 s"):
+                await one.send("an-event", b"{}", 1)
+            await one.close()
+
+        asyncio.run(send())
+        end.set()
+        thread.join()
+
+
+def test_a_pinned_address_shows_the_certificate_of_its_name_or_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = make_certificate(tmp_path, "receiver")  # for localhost
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    loopback = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: loopback)
+    resolver = Resolver([ipaddress.ip_network("127.0.0.0/8")])
+
+    async def send(url: str) -> None:
+        one = Sender(url, SECRET, resolver, 5)
+        try:
+            await one.send("an-event", b'{"type": "x"}', int(time.time()))
+        finally:
+            await one.close()
+
+    with receiving(context) as receiver:
+        port = receiver.url.rpartition(":")[2]
+        with pytest.raises(NotTaken, match="CERTIFICATE_VERIFY_FAILED"):
+            asyncio.run(send(f"https://localhost:{port}/"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        asyncio.run(send(f"https://localhost:{port}/"))
+        with pytest.raises(NotTaken, match="CERTIFICATE_VERIFY_FAILED"):
+            asyncio.run(send(f"https://other.example:{port}/"))
+        assert len(receiver.deliveries) == 1
 
 
 def test_a_name_that_is_looked_up_for_ever_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_rejected_total": {"reason": set(REJECTIONS)},
     "gatewatch_replays_total": {},
     "gatewatch_past_readings_total": {},
+    "gatewatch_streams_expired_total": {},
     "gatewatch_score": {"le": bounds(SCORES)},
     "gatewatch_alerts_total": {"reason": set(INCIDENT_REASONS)},
     "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ class Receiver:
         url: where it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.deliveries: list[Delivery] = []
         self.other: list[str] = []
         self.answer: Callable[[int], int] = lambda _: 204
@@ -70,6 +71,9 @@ class Receiver:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hangs up
+        if context is not None:
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     @property
@@ -86,9 +90,9 @@ class Receiver:
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
-    """A receiver as long as the block runs."""
-    receiver = Receiver()
+def receiving(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """A receiver as long as the block runs; of HTTPS where there is a context."""
+    receiver = Receiver(context)
     thread = threading.Thread(target=receiver.server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -93,7 +93,7 @@ class Webhook:
         self._most_dead = most_dead
         self._external_url = external_url
         self._failing = False
-        self._taken: set[bytes] = set()  # sent, and not yet off the list: no more than Redis let pass while it was away
+        self._taken: list[Claimed] = []  # and not yet off the list
 
     async def run(self) -> None:
         """Tell, look again, and rest while nobody listens. Ends when cancelled."""
@@ -102,6 +102,7 @@ class Webhook:
             while True:
                 wait_s = EVERY_S
                 try:
+                    await self._take_off()
                     claimed, waiting = await self._outbox.claim(AT_ONCE, self._lease_s)
                     self._metrics.webhook_waiting.set(waiting)
                     if not claimed:
@@ -127,9 +128,6 @@ class Webhook:
             return False
 
     async def _told(self, claimed: Claimed) -> bool:
-        if claimed.event in self._taken:  # Redis was away when it was to be taken off
-            await self._take_off(claimed)
-            return True
         event = decode(claimed.event)
         if event is None:
             await self._outbox.told(claimed)
@@ -150,13 +148,19 @@ class Webhook:
         if self._failing:
             self._failing = False
             log.info("the webhook is taken again")
-        self._taken.add(claimed.event)
-        await self._take_off(claimed)
+        self._taken.append(claimed)
+        await self._take_off()
         return True
 
-    async def _take_off(self, claimed: Claimed) -> None:
-        await self._outbox.told(claimed)
-        self._taken.discard(claimed.event)
+    async def _take_off(self) -> None:
+        """Save what was taken; what cannot be saved while Redis is away is saved before anything else is sent."""
+        while self._taken:
+            claimed = self._taken.pop()
+            try:
+                await self._outbox.told(claimed)
+            except BaseException:
+                self._taken.append(claimed)
+                raise
 
     async def _not_taken(self, claimed: Claimed, event: Event, error: str, now_ms: int) -> None:
         self._metrics.webhook("failed")
