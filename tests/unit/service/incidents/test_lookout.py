@@ -181,6 +181,20 @@ async def test_a_deleted_stream_is_looked_at_no_more_and_its_silence_is_not_coun
 
 
 @asynchronous
+async def test_a_silence_that_is_forgotten_is_not_counted_and_its_stream_comes_back_as_any(
+    redis_url: str, tenant: str, detector: TrainedDetector
+) -> None:
+    async with world_of(redis_url, tenant, detector) as world:
+        await world.go_on(STREAMS, ROUNDS)
+        await world.go_on(OTHERS, 20)
+        assert await world.one.store.incidents.trim(tenant, world.clock.ms + 1, 1000) == 3
+        assert (await world.silences(), await world.open_silences()) == ([], 0)
+        await world.go_on(STREAMS, 60)
+        await world.go_on(OTHERS, 60)
+        assert [one["stream"] for one in await world.silences()] == SILENT
+
+
+@asynchronous
 async def test_more_silences_than_may_be_open_wait_until_others_end(
     redis_url: str, tenant: str, detector: TrainedDetector
 ) -> None:
