@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import FORMAT_VERSION
-from gatewatch.models.detectors.detector import REASONS
+from gatewatch.service.incidents.incident import INCIDENT_REASONS
 from gatewatch.service.observability.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
 from gatewatch.service.settings import Settings
 from tests.faults.slowloris import rss_mb
@@ -37,7 +37,10 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_replays_total": {},
     "gatewatch_past_readings_total": {},
     "gatewatch_score": {"le": bounds(SCORES)},
-    "gatewatch_alerts_total": {"reason": set(REASONS)},
+    "gatewatch_alerts_total": {"reason": set(INCIDENT_REASONS)},
+    "gatewatch_gated_total": {"gate": {"direction", "deviation", "hours", "limit", "window"}},
+    "gatewatch_unlearned_total": {},
+    "gatewatch_windows_active": {},
     "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},
     "gatewatch_batch_readings": {"le": bounds(BATCHES)},
     "gatewatch_store_errors_total": {"operation": {"score", "check"}},
