@@ -36,6 +36,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_rejected_total": {"reason": set(REJECTIONS)},
     "gatewatch_replays_total": {},
     "gatewatch_past_readings_total": {},
+    "gatewatch_streams_expired_total": {},
     "gatewatch_score": {"le": bounds(SCORES)},
     "gatewatch_alerts_total": {"reason": set(INCIDENT_REASONS)},
     "gatewatch_gated_total": {"gate": {"direction", "deviation", "hours", "limit", "window"}},
@@ -64,7 +65,9 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_store_memory_limit_bytes": {},
     "gatewatch_streams": {},
     "gatewatch_open_anomalies": {},
+    "gatewatch_open_anomalies_grouped": {},
     "gatewatch_open_anomalies_left_out": {},
+    "gatewatch_silent_streams": {},
     "gatewatch_channel_series_left_out": {},
     "gatewatch_waiting_readings": {},
     "gatewatch_waiting_readings_limit": {},
@@ -73,7 +76,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
 """Every series and every value its labels may have; `model` has one value, the digest of the model in use."""
 
 
-NAMED: Final = "gatewatch_open_anomaly_"
+NAMED: Final = ("gatewatch_open_anomaly_", "gatewatch_open_group_")
 """These carry the names of streams: GATEWATCH_OPEN_SERIES of them at most."""
 
 
