@@ -257,7 +257,9 @@ class Recorder:
                 begun_from, past = (one.before_it(), last) if is_new else (b"", None)
                 again = was_ended and not is_new and incident.is_open
                 write = IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
-                writes.append(write._replace(reopened=again))
+                told = incident.untold is None
+                late = told and not is_new and before is not None and before.untold is not None
+                writes.append(write._replace(told=told, reopened=again, told_late=late))
                 last = (incident.n, content)
         return writes
 
