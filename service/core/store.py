@@ -27,6 +27,7 @@ class IncidentWrite(NamedTuple):
         began, ended: with these readings; the stream's history is kept as it is then.
         state: of one that began, what it is proved from, see incidents/began.py.
         told: people are told of it.
+        reopened: it had ended, and goes on.
     """
 
     row: int
@@ -38,6 +39,7 @@ class IncidentWrite(NamedTuple):
     ended: bool
     state: bytes = b""
     told: bool = True
+    reopened: bool = False
 
 
 class IncidentsLeft(NamedTuple):
@@ -76,6 +78,7 @@ class Writes:
         settings: row to the settings that are kept beside the record.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
         unlisted: rows of streams to be put into the list of all streams; the store fills them in.
+        tells: whether there is somebody who tells of incidents elsewhere; the store fills it in.
         unwatched: rows of streams to be looked at from now on, whether they fall silent; the store fills them in.
     """
 
@@ -96,6 +99,7 @@ class Writes:
     settings: dict[int, bytes] = field(default_factory=dict)
     unlisted: list[int] = field(default_factory=list)
     unwatched: list[int] = field(default_factory=list)
+    tells: bool = False
 
 
 class UnitOfWork(Protocol):

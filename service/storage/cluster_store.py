@@ -330,6 +330,7 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
         some.settings[at] = settings
     for _, some in split.values():
         some.opened, some.closed = writes.opened, writes.closed  # of which those count that are among its streams
+        some.tells = writes.tells
     return list(split.values())
 
 

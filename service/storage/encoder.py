@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import IncidentsLeft, Writes
+from gatewatch.service.incidents.event import EVENTS, Event
 from gatewatch.service.incidents.incident import id_of
 from gatewatch.service.storage.channel_counts import ADD_CHANNELS
 from gatewatch.service.storage.keys import (
@@ -192,7 +194,7 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
     for row, content in writes.pending:
         kept = keys.part(writes.streams[row], "incidents")
         yield row, [b"HSET", kept, PENDING, content] if content else [b"HDEL", kept, PENDING]
-    for row, n, start_ms, incident, before, began, ended, begun_from, told in writes.incidents:
+    for row, n, start_ms, incident, before, began, ended, begun_from, told, again in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()
         past = () if before is None else (b"%d" % before[0], before[1])
@@ -206,6 +208,10 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
                 yield row, [b"SET", keys.incident(stream, n, "state"), begun_from]
         if ended:
             yield row, [b"COPY", key.history, keys.incident(stream, n, "after"), b"REPLACE"]
+        if writes.tells and told:
+            for what in compress(EVENTS, (began, again, ended)):
+                event = Event(what, round(1000 * writes.at), stream.tenant, n, stream.name)
+                yield row, [b"ZADD", keys.outbox(tag_of(key.record)), b"0", event.encode()]
         if n < 0 and (ended or told):
             yield row, [b"ZREM", key.sets.silent, member] if ended else [b"ZADD", key.sets.silent, at_ms, member]
 

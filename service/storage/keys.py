@@ -164,6 +164,10 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The key of what is to be looked at in a bucket, by the hash tag of that."""
         return b"gatewatch:{%b}:%b:due" % (tag, self._own)
 
+    def outbox(self, tag: bytes) -> bytes:
+        """The key of what is to be told of a bucket, by the hash tag of that."""
+        return b"gatewatch:{%b}:%b:outbox" % (tag, self._own)
+
     def watched(self, tag: bytes) -> bytes:
         """The key of what was seen in a bucket, by the hash tag of that."""
         return b"gatewatch:{%b}:%b:watched" % (tag, self._own)
