@@ -45,7 +45,7 @@ def test_the_page_of_architectures_has_each_with_the_size_of_its_state() -> None
     assert set(told) == set(get_args(Architecture))
     for name, formula in told.items():
         for sizes in ({"C": 3, "L": 2, "H": 8, "M": 32}, {"C": 2, "L": 3, "H": 16, "M": 64}):
-            config = TrainConfig(architecture=name, layers=sizes["L"], hidden=sizes["H"], memory=sizes["M"])  # type: ignore[arg-type]
+            config = TrainConfig(architecture=name, layers=sizes["L"], hidden=sizes["H"], memory=sizes["M"])
             network = build(config, sizes["C"])
             if formula == "none":
                 assert network.kind == "recording"
