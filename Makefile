@@ -15,9 +15,10 @@ test: .venv/ready                 ## every test
 coverage: .venv/ready             ## every test, slower, with the share of lines that they run
 	.venv/bin/python -m pytest -n auto --dist worksteal --cov=service --cov=models --cov-report=term:skip-covered
 
-lint: .venv/ready                 ## style and types
+lint: .venv/ready                 ## style and types, and of the Dockerfile
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/hadolint Dockerfile
 	.venv/bin/mypy
 
 docs: .venv/ready                 ## the pages of docs/ as a site in build/site

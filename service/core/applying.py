@@ -56,13 +56,11 @@ def apply(
     rounds: list[Round],
     loaded: LoadedBatch,
     now_ms: int,
-    refusal: str,
 ) -> Applied:
     """Run a batch through its detector, in rounds of at most one reading of each stream.
 
     Args:
         now_ms: the time of arrival of readings without a time.
-        refusal: what a reading gets that would begin one stream too many.
     """
     applied = Applied(Writes(now_ms / 1000))
     detector, records = batch.model.detector, loaded.records
@@ -73,7 +71,7 @@ def apply(
     applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
     for round_ in rounds:
         if loaded.excess:
-            round_ = _without_excess(applied, batch, loaded, round_, refusal)
+            round_ = _without_excess(applied, batch, loaded, round_)
         if len(round_.rows):
             _apply_round(applied, batch, loaded, round_, decide(batch, round_.places, _heads(records, round_), now_ms))
     if not applied.rounds and not loaded.causes:
@@ -99,7 +97,9 @@ def whole(model: Model, loaded: LoadedBatch, now_ms: int) -> Writes:
         for slot in model.stepper.slots_anew(loaded.layouts[row], loaded.seeds[row], row, kept)
     ]
     records = state.pack(loaded.records, loaded.layouts, loaded.seeds)
-    return Writes(now_ms / 1000, loaded.streams, loaded.fences, records, slots, list(loaded.recovered))
+    writes = Writes(now_ms / 1000, loaded.streams, loaded.fences, records, slots, list(loaded.recovered))
+    writes.channels = loaded.more_channels()
+    return writes
 
 
 def _heads(records: Records, round_: Round) -> Records:
@@ -142,12 +142,12 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
     applied.rounds.append((Round(rows, places), entries))
 
 
-def _without_excess(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Round, refusal: str) -> Round:
-    """Refuse readings that would begin one stream too many."""
+def _without_excess(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Round) -> Round:
+    """Refuse readings that would begin a stream, or a channel, too many."""
     excess = np.isin(round_.rows, list(loaded.excess))
-    for place in round_.places[excess].tolist():
+    for place, row in zip(round_.places[excess].tolist(), round_.rows[excess].tolist(), strict=True):
         seq = None if batch.seqs[place] == NO_SEQ else int(batch.seqs[place])
-        applied.refused[place] = rejected(batch.streams[place].name, None, seq, refusal)
+        applied.refused[place] = rejected(batch.streams[place].name, None, seq, loaded.excess[row])
     return Round(round_.rows[~excess], round_.places[~excess])
 
 
@@ -161,6 +161,7 @@ def _write(applied: Applied, batch: Batch, loaded: LoadedBatch, changed: Any) ->
     writes.records = state.pack(records if whole else records[changed], layouts, seeds)
     writes.streams = loaded.streams if whole else [loaded.streams[row] for row in row_of]
     writes.fences = loaded.fences if whole else [loaded.fences[row] for row in row_of]
+    writes.channels = {row_of[row]: more for row, more in loaded.more_channels().items() if row in row_of}
     for row, entries in loaded.recovered.items():  # of streams with a rebuilt state, and of new ones
         if row in row_of:
             writes.anew.append(row_of[row])

@@ -163,7 +163,7 @@ class Inspection:
                         continue
                     await self._loader.admit(loaded)
                     if loaded.excess:
-                        raise BadRequest(self._loader.refusal)
+                        raise BadRequest(loaded.excess[0])
                     settings.write(loaded.records)
                     await self._store.save_settings(stream, settings.encode())
                     await work.send(whole(sized, loaded, self._clock.unix_ms()))

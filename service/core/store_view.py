@@ -80,6 +80,10 @@ class StoreView(Store):
         """As of Store."""
         return await self._store.count_streams(tenant)
 
+    async def count_channels(self, tenant: str) -> int:
+        """As of Store."""
+        return await self._store.count_channels(tenant)
+
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """As of Store."""
         return await self._store.latest_incidents(streams)

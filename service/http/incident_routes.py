@@ -114,6 +114,27 @@ async def _events(parts: Parts, tenant: str, since_ms: int | None) -> AsyncItera
         yield ":\n\n" if change is None else f"id: {change[0]}\ndata: {json.dumps(change[1])}\n\n"
 
 
+@router.get(
+    "/v1/dead-letters",
+    summary="Events that the webhook did not take",
+    response_model=None,
+    responses={
+        200: found("The last first", ref("DeadLetters")),
+        405: OTHER_METHOD,
+        422: problem_with("Not a number of letters"),
+        503: AWAY,
+    },
+)
+async def get_dead_letters(
+    request: Request, limit: Annotated[int, Query(ge=1, le=1000, description="most letters in the reply")] = 100
+) -> dict[str, Any]:
+    """Of the tenant: what was given up after it had been tried for as long as the settings say, and why."""
+    parts = parts_of(request)
+    async with parts.store.reading:
+        letters = await parts.outbox.dead_letters(tenant_of(request), limit)
+    return {"letters": [msgspec.json.decode(letter) for letter in letters]}
+
+
 @router.get("/v1/incidents/{incident}", summary="One incident", response_model=None, responses=_INCIDENT)
 async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
     """With the readings around it, as far as they are kept: `readings`, as the history of a stream has them."""

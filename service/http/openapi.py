@@ -15,6 +15,7 @@ from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.http.state_requests import SnapshotDetails, SnapshotRequest
 from gatewatch.service.incidents.incident import Share
+from gatewatch.service.incidents.outlets.webhook import DeadLetter
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.policies.policy import Policies, Policy
 from gatewatch.service.policies.windows import Window
@@ -161,6 +162,30 @@ class Incident(msgspec.Struct):
     readings: list[Kept] | msgspec.UnsetType = msgspec.UNSET
 
 
+class ConditionOfStream(msgspec.Struct):
+    """Why a stream is of little use; without a channel as a whole. `since` is the first reading that shows it."""
+
+    stream: str
+    condition: str
+    channel: str | None
+    since: str
+    reason: str
+    muted: bool
+
+
+class ConditionPage(msgspec.Struct):
+    """Conditions; `next` is the `after` of the next page, null on the last one."""
+
+    conditions: list[ConditionOfStream]
+    next: str | None
+
+
+class DeadLetters(msgspec.Struct):
+    """Events that the webhook did not take, the last first."""
+
+    letters: list[DeadLetter]
+
+
 class IncidentPage(msgspec.Struct):
     """Incidents; `next` is the `after` of the next page, null on the last one."""
 
@@ -273,8 +298,10 @@ def complete(document: Described, is_open: bool) -> Described:
             Kept,
             Forecast,
             IncidentPage,
+            ConditionPage,
             Incident,
             ProofOfIncident,
+            DeadLetters,
             Changes,
             SnapshotDetails,
             WarmUp,

@@ -255,9 +255,9 @@ class Recorder:
                 ended = not incident.is_open and (is_new or not was_ended)
                 content = encode(incident)
                 begun_from, past = (one.before_it(), last) if is_new else (b"", None)
-                writes.append(
-                    IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
-                )
+                again = was_ended and not is_new and incident.is_open
+                write = IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
+                writes.append(write._replace(reopened=again))
                 last = (incident.n, content)
         return writes
 

@@ -22,6 +22,7 @@ STATUSES = ("warming_up", "normal", "anomalous", "late", "conflict", "rejected")
 CAUSES = ("missing", "corrupt", "format", "model", "channels", "history", "stale")
 REJECTIONS = ("form", "stream", "timestamp", "clock", "seq", "gap", "channel", "value", "room", "other")
 OPERATIONS = ("score", "check")
+DELIVERIES = ("delivered", "failed", "dead")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -73,6 +74,9 @@ class Metrics:
             "gatewatch_replays", "Readings sent again and answered as they were the first time.", registry=registry
         )
         self._past = Counter("gatewatch_past_readings", "Readings of the past taken in by warm-ups.", registry=registry)
+        self._expired = Counter(
+            "gatewatch_streams_expired", "Unused streams forgotten after GATEWATCH_STREAM_DAYS.", registry=registry
+        )
         self._score = Histogram(
             "gatewatch_score", "Anomaly scores; 1 is the threshold.", buckets=SCORES, registry=registry
         )
@@ -216,6 +220,12 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self._webhook = Counter(
+            "gatewatch_webhook_deliveries", "Deliveries to the webhook, by outcome.", ["outcome"], registry=registry
+        )
+        self.webhook_waiting = Gauge(
+            "gatewatch_webhook_waiting", "Events that wait to be told, over all processes.", registry=registry
+        )
         self.named = NamedSeries()
         registry.register(self.named)
         self._stages = {name: self._stage.labels(name) for name in STAGES}
@@ -227,6 +237,7 @@ class Metrics:
             (self._gated, [gate for gate in dict.fromkeys(GATES) if gate]),
             (self._rebuilt, CAUSES),
             (self._store_errors, OPERATIONS),
+            (self._webhook, DELIVERIES),
         ):
             for label in labels:
                 counter.labels(label)
@@ -263,6 +274,10 @@ class Metrics:
         """So many readings of the past were applied."""
         self._past.inc(readings)
 
+    def expired(self, streams: int) -> None:
+        """So many unused streams were forgotten."""
+        self._expired.inc(streams)
+
     def scored(self, scores: NDArray[np.float32]) -> None:
         """Readings were applied, with these scores.
 
@@ -295,6 +310,10 @@ class Metrics:
     def store_error(self, operation: str) -> None:
         """An operation on Redis failed."""
         self._store_errors.labels(operation).inc()
+
+    def webhook(self, outcome: str) -> None:
+        """A delivery to the webhook came to one of DELIVERIES; dead is given up, after it has failed."""
+        self._webhook.labels(outcome).inc()
 
     def foreign_value(self) -> None:
         """A key of the service held a value of another program."""

@@ -49,6 +49,8 @@ def packed(
     Raises:
         NoProof: there is no state to begin with, or the readings do not follow from it.
     """
+    if incident.is_silence:
+        raise NoProof(f"{incident.id} is a silence, which no reading raised: there is no verdict to be proved")
     if began is None:
         raise NoProof(f"the state before incident {incident.id} is not kept: it began with an earlier version")
     part = state.stream_part(began.record, seed)

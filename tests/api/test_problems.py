@@ -52,7 +52,15 @@ TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "labe
 TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
 OF_INCIDENTS = (f"get {INCIDENT}", f"get {INCIDENT}/proof", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
-LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/policies", "get /v1/rules")
+LISTS = (
+    "get /v1/audit",
+    "get /v1/conditions",
+    "get /v1/dead-letters",
+    "get /v1/incidents",
+    "get /v1/models",
+    "get /v1/policies",
+    "get /v1/rules",
+)
 POLICY = "/v1/streams/{stream}/policy"
 WINDOW = "/v1/windows/{window}"
 OF_WINDOWS = ("get /v1/windows", f"put {WINDOW}", f"delete {WINDOW}")
@@ -69,7 +77,10 @@ WAYS |= {
     **{(route, 404): ({}, {}) for route in (*OF_INCIDENTS, *OF_MODELS)},
     **{(route, 503): (AWAY, {}) for route in (*OF_INCIDENTS, *LISTS)},
     **{(route, 405): ({}, {"method": "PATCH"}) for route in (*OF_INCIDENTS, *OF_MODELS, *LISTS, LISTENING)},
-    **{(route, 422): ({}, MANY) for route in ("get /v1/audit", "get /v1/incidents")},
+    **{
+        (route, 422): ({}, MANY)
+        for route in ("get /v1/audit", "get /v1/conditions", "get /v1/dead-letters", "get /v1/incidents")
+    },
     **{(route, 422): ({}, {"incident": "nonsense"}) for route in (f"get {INCIDENT}", f"get {INCIDENT}/proof")},
     **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith("get")},
     (LISTENING, 422): ({}, {"headers": {"last-event-id": "now"}}),
