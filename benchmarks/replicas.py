@@ -2,11 +2,11 @@
 
     python -m benchmarks.replicas [--replicas 1,2,4] [--seconds 20] [--restarts 20]
 
-Eight connections a replica send 50 readings a request, each of 100 streams. HAProxy gives each request to the replica that
-has the fewest, so that the streams of a connection meet all replicas; first on one Redis, then on a Cluster of three
-masters. Where all of it shares two cores, readings a second say little; CPU a reading says whether replicas cost each
-other anything. A batch is repeated for streams that another process has written since it last did; that is the share
-of loads that no batch began with.
+Eight connections a replica send 50 readings a request, each of 100 streams. HAProxy gives each request to the replica
+that has the fewest, so that the streams of a connection meet all replicas; first on one Redis, then on a Cluster of
+three masters. Where all of it shares two cores, readings a second say little; CPU a reading says whether replicas cost
+each other anything. A batch is repeated for streams that another process has written since it last did; that is the
+share of loads that no batch began with.
 
 Then two replicas are restarted one after the other, as a roll-out does, while senders send one reading after the other
 and never again. HAProxy asks `/readyz`, which says 503 while a replica drains.
