@@ -21,6 +21,7 @@ from gatewatch.service.commands.keys import keys
 from gatewatch.service.commands.models import app as models
 from gatewatch.service.commands.plot import plot
 from gatewatch.service.commands.replay import replay
+from gatewatch.service.commands.retrain import retrain
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
 from gatewatch.service.commands.sign import sign
@@ -55,6 +56,7 @@ app.command()(inspect)
 app.command("scan")(scan_files)
 app.command()(plot)
 app.command()(train)
+app.command()(retrain)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(models, name="models")

@@ -11,6 +11,7 @@ ServiceError
 ├── NoRepository        404  models are asked for, and GATEWATCH_MODELS is not set
 ├── NoSuchModel         404  no such model, version or alias
 ├── TooSlow             408  head or body not whole in time; the connection is closed
+├── NoBetterModel       409  a version that was to be promoted only if it is better
 ├── Outdated            412  somebody else changed what the request changes; look, and do it again
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
@@ -139,6 +140,13 @@ class NoSuchModel(ServiceError):
 
     status = 404
     title = "Unknown model"
+
+
+class NoBetterModel(ServiceError):
+    """A version that was to be promoted only if it is better than the one before, and is not as far as is known."""
+
+    status = 409
+    title = "Not better"
 
 
 class Outdated(ServiceError):

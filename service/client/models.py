@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 import httpx2
 
-from gatewatch.models.errors import ChangedMeanwhile, GatewatchError
+from gatewatch.models.errors import ChangedMeanwhile, GatewatchError, NotBetter
 from gatewatch.service.client.remote import ask, connected
 
 OUTDATED: Final = 412
+NO_BETTER: Final = 409
 ATTEMPTS: Final = 10
 """Changes of others in a row that a change of rules waits for."""
 
@@ -62,5 +63,5 @@ def _answer(client: httpx2.Client, method: str, path: str, body: Any = None) -> 
         detail = json.loads(answer)["detail"]
     except (ValueError, KeyError, TypeError):
         detail = answer
-    kind = ChangedMeanwhile if status == OUTDATED else GatewatchError
-    raise kind(f"{client.base_url}: {detail} ({status})")
+    kinds: dict[int, type[GatewatchError]] = {OUTDATED: ChangedMeanwhile, NO_BETTER: NotBetter}
+    raise kinds.get(status, GatewatchError)(f"{client.base_url}: {detail} ({status})")

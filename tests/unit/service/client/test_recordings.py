@@ -17,9 +17,10 @@ import pytest
 
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.service.client import recordings as sources
+from gatewatch.service.client import prometheus as sources
 from gatewatch.service.client import remote
-from gatewatch.service.client.recordings import history_recordings, prometheus_recordings
+from gatewatch.service.client.history import reviewed_histories
+from gatewatch.service.client.prometheus import prometheus_recordings
 from tests.support.samples import CHANNELS, START_MS, readings
 from tests.support.whole_path import serving
 
@@ -61,6 +62,10 @@ def answering(status: int, body: str) -> Iterator[tuple[str, list[dict[str, list
 
 def pumps(url: str, label: str = "instance", end: str = "1700000180") -> list[Recording]:
     return prometheus_recordings(url, ['{job="pumps"}'], "1700000000", end, 60, label)
+
+
+def histories(url: str, *streams: str) -> list[Recording]:
+    return [one.source.rows(0) for one in reviewed_histories(url, streams)]
 
 
 def test_series_become_streams_by_a_label_and_channels_by_their_name() -> None:
@@ -133,11 +138,11 @@ def test_the_history_of_a_service_is_a_recording(artefact: Path, tmp_path: Path)
         for one in (sent, readings("pump-2", 3)):
             assert httpx2.post(f"{url}/v1/readings", content=json.dumps(one)).status_code == 200
         assert httpx2.put(f"{url}/v1/streams/pump-3", json={"on_gap": "hold"}).status_code == 200  # and no reading
-        (found,) = history_recordings(url, ["pump-1"])
-        both = history_recordings(url)
+        (found,) = histories(url, "pump-1")
+        both = histories(url)
         for absent in ("pump-3", "pump-9"):
             with pytest.raises(RecordingError, match="answered 404"):
-                history_recordings(url, [absent])
+                histories(url, absent)
     assert [recording.stream for recording in both] == ["pump-1", "pump-2"]
     assert found.channels == CHANNELS
     assert found.timestamps_ms.tolist() == [START_MS + 60_000 * row for row in range(40)]
@@ -156,7 +161,7 @@ def test_the_history_of_a_service_is_a_recording(artefact: Path, tmp_path: Path)
 )
 def test_a_service_that_lists_in_a_circle_or_anything_else_is_refused(body: str, words: str) -> None:
     with answering(200, body) as (url, asked), pytest.raises(RecordingError, match=words):
-        history_recordings(url)
+        histories(url)
     assert len(asked) <= 2
 
 
@@ -172,7 +177,7 @@ def test_a_service_that_lists_in_a_circle_or_anything_else_is_refused(body: str,
 )
 def test_a_history_that_is_none_is_refused(body: str) -> None:
     with answering(200, body) as (url, _), pytest.raises(RecordingError):
-        history_recordings(url, ["pump-1"])
+        histories(url, "pump-1")
 
 
 def test_an_answer_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
