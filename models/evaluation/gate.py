@@ -31,7 +31,7 @@ from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.models.detectors.incidents import calm_step
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import EvaluationError
-from gatewatch.models.evaluation.evaluate import WEEK_S, false_alarms, incidents
+from gatewatch.models.evaluation.evaluate import WEEK_S, false_alarms
 from gatewatch.models.recordings.labels import Span
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.recordings.review import Mask, Reviewed
@@ -206,9 +206,9 @@ class _Sums:
         self._missed += np.where(there, missed, 0.0).sum(axis=0)
         self._moved += np.where(there, moved, 0.0).sum(axis=0)
         alarm = judged & (found.status == ANOMALOUS)
-        false = [rows for rows in incidents(alarm, step) if counted[rows].all()]
-        self._anomalous += sum(map(len, false))
-        self._false_alarms += len(false_alarms(alarm, ~counted, step))
+        false = alarm & counted  # also where a fault came in between: an endless alarm is one all the same
+        self._anomalous += int(false.sum())
+        self._false_alarms += len(false_alarms(false, np.zeros(len(false), bool), step))
         self._found += sum(bool(alarm[first : last + 1].any()) for first, last in events)
 
     def figures(self) -> Figures:

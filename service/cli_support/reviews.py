@@ -14,7 +14,7 @@ from gatewatch.models.detectors.detector import ANOMALOUS, Scanner
 from gatewatch.models.detectors.incidents import calm_step
 from gatewatch.models.errors import EvaluationError, GatewatchError
 from gatewatch.models.evaluation.against_champion import Reviews
-from gatewatch.models.evaluation.evaluate import incidents
+from gatewatch.models.evaluation.evaluate import alarms_filled
 from gatewatch.models.evaluation.gate import interval_s
 from gatewatch.models.recordings.labels import Interval, Intervals, read_intervals, with_labels
 from gatewatch.models.recordings.options import ReadOptions
@@ -119,8 +119,5 @@ def _inside(intervals: Intervals, recordings: Sequence[Recording], met: set[Inte
 
 def _judged(judge: Scanner, recording: Recording) -> Mask:
     """(N,) the readings from the first to the last anomalous one of each incident."""
-    alarm = scan(judge, recording).status == ANOMALOUS
     seconds = interval_s(recording)
-    for rows in incidents(alarm.copy(), calm_step(seconds) if seconds else 1):
-        alarm[rows[0] : rows[-1] + 1] = True
-    return np.asarray(alarm)
+    return alarms_filled(scan(judge, recording).status == ANOMALOUS, calm_step(seconds) if seconds else 1)

@@ -1,8 +1,9 @@
 """The history that a running service keeps, as recordings, with what was judged and said of it.
 
-An incident reaches from its onset to its last anomalous reading; one that is open, to the end of the history. What lies
-in one that somebody labelled `false_alarm` is as good as the rest; `true` is a fault; `expected` is unusual and no
-fault, so that nobody need find it and nothing shall learn it.
+Of an incident what came before its alert from its onset on, its anomalous readings and the few between them are wrong;
+of one that is open, all up to the end of the history. Long calm within an incident is as good as the rest, and so is
+all of one that somebody labelled `false_alarm`. `true` is a fault; `expected` is unusual and no fault, so that nobody
+need find it and nothing shall learn it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import httpx2
 import numpy as np
 
 from gatewatch.models.detectors.detector import ANOMALOUS, STATUSES
+from gatewatch.models.detectors.incidents import calm_step
 from gatewatch.models.errors import RecordingError
+from gatewatch.models.evaluation.evaluate import alarms_filled
+from gatewatch.models.evaluation.gate import interval_s
 from gatewatch.models.evaluation.vus import runs
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.recordings.review import Mask, Reviewed
@@ -83,19 +87,23 @@ def _number(value: object) -> float:
     return float(value) if abs(value) <= LARGEST else np.nan
 
 
-def _reviewed(recording: Recording, judged: Mask, incidents: Incidents) -> Reviewed:
+def _reviewed(recording: Recording, anomalous: Mask, incidents: Incidents) -> Reviewed:
     """A history with what its incidents, and what people said of them, make of it."""
-    times = recording.timestamps_ms
-    judged, labelled, faults = judged.copy(), np.zeros(len(times), bool), np.zeros(len(times), bool)
+    times, seconds = recording.timestamps_ms, interval_s(recording)
+    close = alarms_filled(anomalous, calm_step(seconds) if seconds else 1)
+    judged, labelled, faults = close.copy(), np.zeros(len(times), bool), np.zeros(len(times), bool)
     for one in incidents.get(recording.stream, ()):
-        inside = (times >= one["from"]) & (times <= one["to"])
+        inside = (times >= one["onset"]) & (times <= one["to"])
+        wrong = inside & (close | (times <= one["start"]) | (times > one["last"]))
+        if not (wrong & (times >= one["start"])).any():
+            wrong = inside  # another model has scored these readings since
         if one["label"] == FALSE_ALARM:
-            judged[inside] = False
+            judged &= ~inside
         elif one["label"] in (FAULT, UNUSUAL):
-            labelled |= inside
-            faults |= inside & (one["label"] == FAULT)
+            labelled |= wrong
+            faults |= wrong & (one["label"] == FAULT)
         else:
-            judged |= inside
+            judged |= wrong
     return Reviewed(recording, judged, labelled, runs(faults))
 
 
@@ -105,9 +113,8 @@ def _incidents(client: httpx2.Client, streams: Collection[str]) -> Incidents:
     only = {"stream": next(iter(streams))} if len(streams) == 1 else {}
     for one in _pages(client, "incidents", only):
         with understood(client, "its incidents"):
-            ended = one["end"] is not None
-            to = unix_ms(str(one["last"])) if ended else np.iinfo(np.int64).max
-            entry = {"from": unix_ms(str(one["onset"])), "to": to, "label": one["label"]}
+            entry = {name: unix_ms(str(one[name])) for name in ("onset", "start", "last")} | {"label": one["label"]}
+            entry["to"] = np.iinfo(np.int64).max if one["end"] is None else entry["last"]
             if one["stream"] in streams:
                 found.setdefault(one["stream"], []).append(entry)
     return found

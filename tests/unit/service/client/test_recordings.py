@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import httpx2
@@ -148,6 +149,48 @@ def test_the_history_of_a_service_is_a_recording(artefact: Path, tmp_path: Path)
     assert found.timestamps_ms.tolist() == [START_MS + 60_000 * row for row in range(40)]
     expected = [[math.nan if value is None else value for value in one["values"].values()] for one in sent]
     np.testing.assert_allclose(found.values, np.array(expected), rtol=1e-6)
+
+
+def faulty(stream: str) -> list[dict[str, Any]]:
+    """A fault of three readings that is over, and one that is not; both beyond any threshold."""
+    sent = readings(stream, 120)
+    for one in [*sent[20:23], *sent[100:]]:
+        one["values"] = {"pressure": 60.0, "flow": 60.0}
+    return sent
+
+
+def test_what_was_judged_or_labelled_in_a_history_is_known(artefact: Path, tmp_path: Path) -> None:
+    with serving(artefact, tmp_path / "data") as (url, _):
+        for stream in ("pump-1", "pump-2", "pump-3", "pump-4", "fan-1"):
+            sent = faulty(stream) if stream != "fan-1" else readings(stream, 40)
+            assert httpx2.post(f"{url}/v1/readings", json=sent).status_code == 200
+        for stream, label in (("pump-2", "true"), ("pump-3", "false_alarm"), ("pump-4", "expected")):
+            listed = httpx2.get(f"{url}/v1/incidents", params={"stream": stream}).json()["incidents"]
+            first = min(listed, key=lambda one: one["start"])
+            assert httpx2.post(f"{url}/v1/incidents/{first['id']}/label", json={"label": label}).status_code == 200
+        unlabelled, fault, false_alarm, expected = reviewed_histories(url, ["pump-*"])
+        assert [one.source.stream for one in reviewed_histories(url, ["fan-1", "pump-?"])] == [
+            "fan-1", "pump-1", "pump-2", "pump-3", "pump-4",
+        ]  # fmt: skip
+        digest = httpx2.get(f"{url}/v1/streams/fan-1").json()["model"]
+        assert len(reviewed_histories(url, [], [digest])) == 5
+        for nobody in ([], ["x-*"]):
+            with pytest.raises(RecordingError, match="has no reading of any stream that"):
+                reviewed_histories(url, nobody, [] if nobody else ["0" * 16])
+    begun, running = slice(20, 23), slice(100, None)
+    for one in (unlabelled, fault, expected):  # the service joins them to one incident
+        assert one.left_out[begun].all()
+        assert one.left_out[running].all()
+        assert not one.left_out[40:90].any()
+    assert not unlabelled.labelled.any()
+    assert fault.labelled[begun].all()
+    assert fault.labelled[running].all()
+    (begin, end), (_, last) = fault.events
+    assert begin <= 20 < 22 <= end < 40
+    assert last == 119
+    assert not false_alarm.left_out.any()
+    assert expected.labelled[begun].all()
+    assert expected.events == []
 
 
 @pytest.mark.parametrize(
