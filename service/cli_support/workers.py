@@ -171,7 +171,7 @@ def on_cluster(work: Callable[[T], R], items: Iterable[T], address: str) -> Iter
         threads = sum(client.ncores().values())
         if not threads:
             raise GatewatchError(f"--dask {address}: the scheduler has no worker; start some: dask worker {address}")
-        rest, asked, ended = iter(items), dict[Any, T](), as_completed([], raise_errors=False)
+        rest, asked, ended = iter(items), dict[Any, T](), as_completed([], loop=client.loop, raise_errors=False)
 
         def ask_for_one() -> None:
             for item in rest:
