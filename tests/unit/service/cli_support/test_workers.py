@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_processes_have_no_threads_of_their_own_and_leave_the_environment_as_it_
 
 def test_a_bug_is_no_outcome() -> None:
     with pytest.raises(AttributeError):
-        list(in_processes(square, ["no piece"], 1))  # type: ignore[list-item]
+        list(in_processes(square, [cast(Piece, "no piece")], 1))
 
 
 def test_a_cluster_does_the_same_and_a_killed_worker_costs_its_own_piece(tmp_path: Path) -> None:
