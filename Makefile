@@ -1,8 +1,10 @@
 # Each target makes the virtual environment it needs and installs only what it needs.
 PYTHON ?= python3
 ONCE ?=
+SEED ?= 0
+MINUTES ?= 5
 
-.PHONY: demo test coverage lint bench lock sbom clean
+.PHONY: demo test coverage lint docs chaos bench lock sbom clean
 
 demo: .venv-demo/ready            ## watch a simulated pump station; ONCE=1 ends after the table
 	.venv-demo/bin/gatewatch demo $(if $(ONCE),--once)
@@ -17,6 +19,12 @@ lint: .venv/ready                 ## style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: .venv/ready                 ## the pages of docs/ as a site in build/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
+
+chaos: .venv/ready                ## every fault at once, drawn from SEED, for MINUTES; then the contract
+	.venv/bin/python -m tests.faults.chaos --seed $(SEED) --minutes $(MINUTES)
 
 bench: .venv/ready                ## speed of the service beside naive and ceiling versions
 	.venv/bin/python -m benchmarks.speed

@@ -8,9 +8,9 @@ import gc
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -22,15 +22,19 @@ from starlette.routing import Match, Route
 from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, model_folder
 from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.errors import GatewatchError
 from gatewatch.service.access.access import Access
 from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
-from gatewatch.service.access.quotas import NewStreams, Quotas
+from gatewatch.service.access.quotas import NewStreams, Quota
+from gatewatch.service.access.scopes import route_of
 from gatewatch.service.clock import SystemClock
-from gatewatch.service.core.build import build_core
+from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.states import States
+from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
@@ -44,7 +48,7 @@ from gatewatch.service.errors import (
     first_of,
     problem,
 )
-from gatewatch.service.http import incident_routes
+from gatewatch.service.http import incident_routes, policy_routes
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
@@ -56,16 +60,23 @@ from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.http.state_routes import router as state_router
 from gatewatch.service.incidents.feed import Feed
-from gatewatch.service.incidents.janitor import forget_old
+from gatewatch.service.incidents.groups import Groups
+from gatewatch.service.incidents.janitor import DAY_MS, forget_old
+from gatewatch.service.incidents.lookout import Lookout
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
+from gatewatch.service.intake.beside import Beside
+from gatewatch.service.intake.past import Past
 from gatewatch.service.intake.queue import Queue
+from gatewatch.service.intake.trial import Trial
 from gatewatch.service.observability.logs import configure_logs
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.page import page
+from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.serving.making import served_by, served_from
 from gatewatch.service.serving.models import Models
@@ -73,10 +84,22 @@ from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
-from gatewatch.service.storage.rules import RulesStore
+from gatewatch.service.storage.documents import policies_of, policy_numbers, rules_of
+from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.silence_store import SilenceStore
+from gatewatch.service.storage.snapshot_store import SnapshotStore
+
+if TYPE_CHECKING:
+    from gatewatch.service.observability.traces import Traces
+
+OWN_TRACES: Final = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""What FastAPI's own telemetry may do: it does not see the fast path, and would send what no setting of ours names."""
 
 TENANTS: Final = 1024
 """Whose names of streams are kept; of more, those that sent longest ago are made anew."""
+
+NOBODY: Final = 499
+"""In a span, the status of a request whose sender was gone before there was an answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -84,15 +107,36 @@ log = structlog.get_logger(__name__)
 class Service(FastAPI):
     """The FastAPI app, which asks who calls before anything else."""
 
-    def __init__(self, guard: Guard, **settings: Any) -> None:
+    def __init__(self, guard: Guard, traces: Traces | None, **settings: Any) -> None:
         super().__init__(**settings)
         self._guard = guard
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request, HEAD as GET; the server sends no body for it."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-            return
+        elif self._traces is None or not scope["path"].startswith("/v1/"):
+            await self._answer(scope, receive, send)
+        else:
+            await self._answer_traced(scope, receive, send, self._traces)
+
+    async def _answer_traced(self, scope: Scope, receive: Receive, send: Send, traces: Traces) -> None:
+        span, status = traces.request(scope["method"], route_of(scope["path"]), scope["headers"]), NOBODY
+
+        async def noting(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            with traces.within(span):
+                await self._answer(scope, receive, noting)
+        finally:
+            traces.answered(span, status)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         send = self._guard.with_headers(scope, send)
         try:
             send = await self._guard.admit(scope, send)
@@ -123,11 +167,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         model_folder(settings.model), settings.channels, settings.alerts_per_week, trust, unnamed=True
     )
     detector.require_live()
+    unseen = Metrics()  # of readings of the past, and of those that are only tried; before the ones that are seen
     metrics = Metrics(tally)
     metrics.service(version("gatewatch"), settings.external_url or "")
     metrics.waiting_limit.set(settings.waiting_readings)
     metrics.model_in_use(detector.name, detector.architecture, FORMAT_VERSION)
     clock = SystemClock()
+    traces = _traces() if settings.traces else None
     store = store_of(
         settings.redis_url,
         settings.tenant,
@@ -136,8 +182,9 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.slot_buckets,
         settings.store_replicas,
         now=lambda: clock.unix_ms() / 1000,
+        traces=traces,
     )
-    models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
+    models = Models(settings, rules_of(store), store, metrics, lambda artefact: serve(artefact))
     registry = Registry(served_by(detector, settings), models)
 
     def serve(artefact: Artefact) -> ServedModel:
@@ -149,22 +196,30 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     takeover = Takeover(store, registry.default.identity, metrics)
     readiness = Readiness(store, takeover, metrics, settings.durability == "strict")
     per_minute = settings.tenant_new_streams_per_minute
-    scrape = Scrape(readiness, store, metrics, settings)
-    core = build_core(
-        registry,
-        store,
-        metrics,
-        backoff,
-        takeover,
-        clock,
-        save_attempts=settings.save_attempts,
-        most_streams=settings.streams,
-        correcting_ms=settings.correcting_ms,
-        pace=None if per_minute is None else NewStreams(store, per_minute),
-        stream_channels=settings.stream_channels,
-    )
+    policies = StreamPolicies(partial(policies_of, store), partial(policy_numbers, store))
+    store.watches = settings.silent_after > 0
+    silences, group_store = SilenceStore(store), GroupStore(store, round(settings.incident_days * DAY_MS))
+    groups = Groups(group_store, policies, settings.group_by, round(settings.group_within_s * 1000))
+    scrape = Scrape(readiness, store, silences, group_store, policies, metrics, settings)
+    pace = None if per_minute is None else NewStreams(store, per_minute)
+    bounds: dict[str, Any] = {
+        "save_attempts": settings.save_attempts,
+        "most_streams": settings.streams,
+        "correcting_ms": settings.correcting_ms,
+        "stream_channels": settings.stream_channels,
+    }
+    core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, groups=groups, **bounds)
+    lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
+
+    def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
+        undisturbed = ContentionBackoff(random.Random())  # noqa: S311
+        return build_core(
+            registry, view, unseen, undisturbed, takeover, clock, policies, pace=pace, tells=False, **bounds
+        )
+
+    past, beside = unseen_core(PastStore(store), pace), Beside(settings.waiting_readings)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
-    batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
+    batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock, traces)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     callers = Callers((*settings.allowed_hosts, settings.host))
@@ -172,13 +227,16 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     keys = KeyRing(RedisKeys(store), FileKeys(settings.keys_file) if settings.keys_file else None)
     oidc = Oidc(settings.oidc_issuer, settings.oidc_audience, settings.tenant) if settings.oidc_issuer else None
     access = Access(keys, oidc, settings.open, settings.host, settings.tenant)
-    audit, quotas = Audit(store), Quotas(store, settings.tenant_readings_per_s)
+    audit = Audit(store)
+    quota = Quota(store, "readings", settings.tenant_readings_per_s)
+    quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
     ingest = Ingest(
         (JsonDoor(lines), lines),
         registry,
         lru_cache(TENANTS)(StreamNames),
         access,
-        quotas,
+        quota,
+        quota_bytes,
         batcher,
         bodies,
         callers,
@@ -186,6 +244,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         metrics,
         clock,
         settings.all_rejected_is_422,
+        traces,
     )
     feed = Feed(store.incidents, clock)
     drain = Drain(settings.drain_s, feed.stop)
@@ -212,27 +271,37 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels) or "any")
         watching = asyncio.create_task(takeover.watch(), name="takeover")
+        watching_policies = asyncio.create_task(policies.run(), name="policies")
         janitor = asyncio.create_task(
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
         )
+        looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
+        watching_policies.cancel()
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()
+        if looking is not None:
+            looking.cancel()
         feed.stop()
-        quotas.stop()
+        quota.stop()
+        quota_bytes.stop()
         await batcher.stop()
         await core.corrector.finish()
+        await past.corrector.finish()
         bookkeeping.cancel()
         with contextlib.suppress(StoreUnavailable):
             await core.books.settle()
         await store.close()
+        if traces is not None:
+            await asyncio.to_thread(traces.stop)
         log.info("stopped")
 
     app = Service(
         Guard(callers, access, audit),
+        traces,
         title="Gatewatch",
         version=version("gatewatch"),
         description="An anomaly score for every reading of every sensor stream. 1.0 is the threshold.",
@@ -240,6 +309,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # FastAPI's pages load their script from another host
         redoc_url=None,
+        telemetry=OWN_TRACES,
         redirect_slashes=False,  # /livez/ is another path, and a redirect would name whatever host the request names
     )
     app.state.parts = Parts(
@@ -248,8 +318,12 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         models,
         store,
         core.inspection,
+        States(registry, store, core.loader, takeover, clock, settings.save_attempts, core.scorer.forget_channels),
+        SnapshotStore(store, settings.snapshots),
         lines.encoder,
         ingest,
+        Trial(lambda: unseen_core(TrialStore(store)).scorer, beside),
+        Past(past.scorer, beside, metrics),
         feed,
         scrape,
         bodies,
@@ -257,15 +331,28 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         drain,
         audit,
         clock,
+        policies,
+        group_store,
     )
     app.include_router(router)
+    app.include_router(state_router)
     app.include_router(model_router)
     app.include_router(incident_routes.router)
+    app.include_router(policy_routes.router)
     app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
     app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
     return app
+
+
+def _traces() -> Traces:
+    """Raises GatewatchError without the extra `traces`."""
+    try:
+        from gatewatch.service.observability.traces import Traces
+    except ImportError as error:
+        raise GatewatchError("GATEWATCH_TRACES needs the extra: pip install 'gatewatch[traces]'") from error
+    return Traces(version("gatewatch"))
 
 
 def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
@@ -300,7 +387,15 @@ MEDIA = PROBLEM_JSON.decode()
 
 def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
     """With every method that the path has; the router names those of one route only."""
-    included = (router, model_router, incident_routes.router, page.router, app.router)
+    included = (
+        router,
+        state_router,
+        model_router,
+        incident_routes.router,
+        policy_routes.router,
+        page.router,
+        app.router,
+    )
     found = [route for one in included for route in one.routes if isinstance(route, Route)]
     fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in fitting for method in route.methods or ()}

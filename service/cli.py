@@ -20,11 +20,14 @@ from gatewatch.service.commands.inspect import inspect
 from gatewatch.service.commands.keys import keys
 from gatewatch.service.commands.models import app as models
 from gatewatch.service.commands.plot import plot
+from gatewatch.service.commands.policies import app as policies
+from gatewatch.service.commands.prove import prove, verify
 from gatewatch.service.commands.replay import replay
 from gatewatch.service.commands.retrain import retrain
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
 from gatewatch.service.commands.sign import sign
+from gatewatch.service.commands.streams import app as streams
 from gatewatch.service.commands.train import train
 from gatewatch.service.commands.watch import watch
 
@@ -60,11 +63,15 @@ app.command()(retrain)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(models, name="models")
+app.add_typer(policies, name="policies")
 app.command()(sign)
 app.command()(serve)
 app.add_typer(keys, name="keys")
 app.command()(replay)
+app.add_typer(streams, name="streams")
 app.command()(watch)
+app.command()(prove)
+app.command()(verify)
 app.command()(doctor)
 app.command()(demo)
 app.command()(capacity)

@@ -7,15 +7,19 @@ ServiceError
 │   └── MissingScope         the key may not do this
 ├── UnknownStream       404
 ├── UnknownIncident     404
+├── NoProof             404  what an incident is proved from is not kept
 ├── MethodNotAllowed    405
 ├── NoRepository        404  models are asked for, and GATEWATCH_MODELS is not set
 ├── NoSuchModel         404  no such model, version or alias
+├── NoSuchSnapshot      404
 ├── TooSlow             408  head or body not whole in time; the connection is closed
 ├── NoBetterModel       409  a version that was to be promoted only if it is better
+├── AlreadyThere        409  a stream, or a snapshot, of this name is there; or as many as there may be
 ├── Outdated            412  somebody else changed what the request changes; look, and do it again
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
 ├── InvalidSettings     422  JSON, but not a stream's settings
+├── InvalidState        422  no state of a stream, a damaged one, or one that is not for this stream or service
 ├── InvalidAnswer       422  JSON, but not an answer to an incident
 ├── InvalidRules        422  JSON, but not rules, or rules to models that are not there
 ├── UnusableModel       422  a version that cannot be served, or not for the streams of the one before
@@ -96,6 +100,13 @@ class UnknownIncident(ServiceError):
     title = "Unknown incident"
 
 
+class NoProof(ServiceError):
+    """What an incident is proved from is not kept, or no longer whole."""
+
+    status = 404
+    title = "Nothing to prove it from"
+
+
 class MethodNotAllowed(ServiceError):
     """The path has other methods."""
 
@@ -105,6 +116,27 @@ class MethodNotAllowed(ServiceError):
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
         super().__init__(f"{method[:64]} is not taken here; expected {' or '.join(allowed)}")
         self.headers = {"Allow": ", ".join(allowed)}
+
+
+class NoSuchSnapshot(ServiceError):
+    """The stream has no snapshot of this name."""
+
+    status = 404
+    title = "Unknown snapshot"
+
+
+class AlreadyThere(ServiceError):
+    """What is to be made is there already, or there are as many as there may be."""
+
+    status = 409
+    title = "Already there"
+
+
+class InvalidState(ServiceError):
+    """What was sent as a stream's state cannot be taken in."""
+
+    status = 422
+    title = "Invalid state"
 
 
 class TooSlow(ServiceError):
@@ -161,6 +193,13 @@ class InvalidRules(ServiceError):
 
     status = 422
     title = "Invalid rules"
+
+
+class InvalidPolicies(ServiceError):
+    """What was sent as policies are none."""
+
+    status = 422
+    title = "Invalid policies"
 
 
 class UnusableModel(ServiceError):

@@ -117,6 +117,14 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="most readings a second of each tenant, over all processes; more get 429; no limit if not set",
     )
+    tenant_bytes_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e12,
+        allow_inf_nan=False,
+        description="most bytes a second of each tenant's bodies with readings, decompressed, over all processes; more "
+        "get 429; no limit if not set",
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
@@ -140,11 +148,15 @@ class Settings(BaseSettings):
     shutdown_grace_s: int = Field(
         10, ge=1, le=86_400, description="how long a stop waits for requests in flight, seconds"
     )
+    traces: bool = Field(
+        False, description="spans of OpenTelemetry go where the OTEL_ variables say; needs the extra `traces`"
+    )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="least severe line logged"
     )
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
+    snapshots: int = Field(10, ge=1, le=1000, description="most snapshots of a stream; one more is refused")
     incidents: int = Field(10_000, ge=1, description="most incidents kept; of more, the oldest are forgotten")
     incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
@@ -224,6 +236,27 @@ class Settings(BaseSettings):
         le=1e9,
         allow_inf_nan=False,
         description="a silent stream's open anomaly stops counting after this, seconds",
+    )
+    silent_after: float = Field(
+        10.0,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="a stream that sends nothing for so many times its usual interval is silent, and an incident; not "
+        "within a minute, nor three times the longest pause that it is known for; 0 for never",
+    )
+    group_by: str | None = Field(
+        None,
+        pattern="^[A-Za-z_][A-Za-z0-9_]{0,31}$",
+        description="tag whose value streams share that belong together, as site: their incidents that begin at about "
+        "the same time are one group with one alert",
+    )
+    group_within_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="how far from the beginning of a group an incident may begin that belongs to it, seconds",
     )
     open_series: int = Field(
         100, ge=0, le=10_000, description="most streams with an open anomaly that /metrics names, highest scores first"

@@ -280,6 +280,11 @@ def manifest_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def artefact_hashes(manifest: Manifest | GeneralManifest) -> dict[str, Any]:
+    """The SHA-256 of an artefact's manifest and of the files beside it."""
+    return {"manifest_sha256": manifest.manifest_sha256, "files": dict(manifest.files)}
+
+
 def model_folder(model: str | Path) -> Path:
     """Where an artefact lies: one of the names in SHIPPED_AS, or a folder."""
     return SHIPPED / SHIPPED_AS[str(model)] if str(model) in SHIPPED_AS else standing(Path(model))
@@ -289,7 +294,10 @@ class Signed(Protocol):
     """Knows who must have signed an artefact; see signatures.py."""
 
     def require(self, folder: Path, manifest_sha256: str) -> None:
-        """Raise an ArtefactError unless one of them has."""
+        """Raise an ArtefactError unless one of them has, by the signatures in a folder."""
+
+    def require_from(self, signature_by: Callable[[str], str | None], place: str, manifest_sha256: str) -> None:
+        """The same by signatures that are found by the key that made them."""
 
 
 def load_artefact(folder: Path, trust: Signed | None = None) -> Artefact:
@@ -316,8 +324,23 @@ def artefact_from(
     Raises:
         ArtefactError: names the file, what was found and what was expected.
     """
-    where = f"{place}{MANIFEST}"
-    raw = read(MANIFEST, LARGEST_MANIFEST)
+    manifest, digest = parse_manifest(read(MANIFEST, LARGEST_MANIFEST), f"{place}{MANIFEST}", trusted)
+    files = {}
+    for name in (GRAPH, WEIGHTS, CARD, *([CANARY] if CANARY in manifest.files else [])):
+        files[name] = read(name, LARGEST_FILE)
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != manifest.files.get(name):
+            raise ArtefactError(
+                f"{place}{name}: SHA-256 is {found[:12]}…, the manifest says {str(manifest.files.get(name))[:12]}…: "
+                "the file is damaged or from another artefact; copy or train it again"
+            )
+    return Artefact(manifest, files[GRAPH], digest, files.get(CANARY))
+
+
+def parse_manifest(
+    raw: bytes, where: str, trusted: Callable[[str], None] | None = None
+) -> tuple[Manifest | GeneralManifest, bytes]:
+    """A manifest that is as it was written, and the digest of its model; arguments and errors as of artefact_from."""
     try:
         content = json.loads(raw)
         version = content.get("format_version") if isinstance(content, dict) else None
@@ -350,16 +373,7 @@ def artefact_from(
         names = [channel.name for channel in manifest.channels]
         if len(set(names)) != len(names):
             raise ArtefactError(f"{where}: channel names must differ; found {names}")
-    files = {}
-    for name in (GRAPH, WEIGHTS, CARD, *([CANARY] if CANARY in manifest.files else [])):
-        files[name] = read(name, LARGEST_FILE)
-        found = hashlib.sha256(files[name]).hexdigest()
-        if found != manifest.files.get(name):
-            raise ArtefactError(
-                f"{place}{name}: SHA-256 is {found[:12]}…, the manifest says {str(manifest.files.get(name))[:12]}…: "
-                "the file is damaged or from another artefact; copy or train it again"
-            )
-    return Artefact(manifest, files[GRAPH], bytes.fromhex(own)[:8], files.get(CANARY))
+    return manifest, bytes.fromhex(own)[:8]
 
 
 def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:

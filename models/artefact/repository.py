@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -27,12 +28,14 @@ from gatewatch.models.artefact.files import (
     SHIPPED_AS,
     Artefact,
     GeneralManifest,
+    Signed,
     artefact_from,
     read_file,
     standing,
 )
 from gatewatch.models.artefact.gate_report import GateReport
 from gatewatch.models.artefact.place import Place
+from gatewatch.models.artefact.signatures import KEY, LARGEST_SIGNATURE, signatures_in
 from gatewatch.models.errors import (
     ArtefactError,
     ChangedMeanwhile,
@@ -168,9 +171,11 @@ class Repository:
 
     Args:
         verify: raises ArtefactError for an artefact that must not be served, see models/detectors/canary.py.
+        trust: who must have signed what is read; None where nobody need.
     """
 
-    def __init__(self, url: str, verify: Callable[[Artefact], object]) -> None:
+    def __init__(self, url: str, verify: Callable[[Artefact], object], trust: Signed | None = None) -> None:
+        self._trust = trust
         self.url = url
         self._place = Place(url)
         self._verify = verify
@@ -210,7 +215,10 @@ class Repository:
     def artefact(self, version: Version) -> Artefact:
         """A version's artefact, with all of its hashes checked. Raises ArtefactError, RepositoryError."""
         folder = f"artefacts/{version.sha256}/"
-        artefact = artefact_from(lambda name, most: self._read_file(folder + name, most), f"{self.url}/{folder}")
+        place = f"{self.url}/{folder}"
+        trust = self._trust
+        trusted = None if trust is None else partial(trust.require_from, partial(self._signature, folder), place)
+        artefact = artefact_from(lambda name, most: self._read_file(folder + name, most), place, trusted)
         if artefact.digest.hex() != version.digest:
             raise ArtefactError(f"{self.url}/{folder}{MANIFEST}: it is the manifest of another artefact")
         return artefact
@@ -225,6 +233,13 @@ class Repository:
                     f"{self.url}/{name} is not there: the repository was copied in part; copy it again"
                 ) from error
             raise
+
+    def _signature(self, folder: str, key: str) -> str | None:
+        """The signature of an artefact by a key, None where there is none. Raises RepositoryError."""
+        signatures = f"{folder}signatures"
+        if key not in self._place.names(signatures):
+            return None
+        return self._place.read(f"{signatures}/{key}", LARGEST_SIGNATURE).decode("ascii", "replace")
 
     def verified(self, version: Version) -> Artefact:
         """A version's artefact, with its hashes and its canary checked. Raises ArtefactError, RepositoryError."""
@@ -249,6 +264,9 @@ class Repository:
         place = standing(folder)
         artefact = artefact_from(read, f"{place}/")
         self._verify(artefact)
+        for key, signature in signatures_in(place).items():
+            if KEY.fullmatch(key):
+                contents[f"signatures/{key}"] = signature.encode()
         return self._keep(name, artefact, contents, by, note)
 
     def _keep(self, name: str, artefact: Artefact, contents: dict[str, bytes], by: str, note: str) -> Version:

@@ -2,6 +2,8 @@
 
     signatures.json     {public key in hexadecimal: signature in base64}, beside the manifest; several may sign
 
+A repository keeps each under signatures/KEY beside the manifest, so that signing again changes nothing that is there.
+
 Keys are PEM files as openssl makes them. Needs the extra `signatures`.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SIGNATURES: Final = "signatures.json"
+KEY: Final = re.compile("[0-9a-f]{64}")
+LARGEST_SIGNATURE: Final = 1024
 LARGEST: Final = 65_536
 """Bytes of a file of keys or signatures."""
 
@@ -41,18 +46,21 @@ class Trust:
         self.keys = [key.public_bytes_raw().hex() for key in keys]
 
     def require(self, folder: Path, manifest_sha256: str) -> None:
-        """Raise an ArtefactError unless one of the keys has signed a manifest's hash."""
+        """Raise an ArtefactError unless one of the keys has signed the hash of the manifest in a folder."""
+        self.require_from(signatures_in(folder).get, str(folder), manifest_sha256)
+
+    def require_from(self, signature_by: Callable[[str], str | None], place: str, manifest_sha256: str) -> None:
+        """The same of signatures that are found by the key that made them."""
         from cryptography.exceptions import InvalidSignature
 
-        signatures = _signatures_in(folder)
         for name, key in zip(self.keys, self._keys, strict=True):
             try:
-                key.verify(base64.b64decode(signatures.get(name, ""), validate=True), _signed(manifest_sha256))
+                key.verify(base64.b64decode(signature_by(name) or "", validate=True), _signed(manifest_sha256))
             except (InvalidSignature, ValueError):
                 continue
             return
         raise ArtefactError(
-            f"{folder} is not signed by a trusted key; expected a signature by one of GATEWATCH_TRUSTED_KEYS in "
+            f"{place} is not signed by a trusted key; expected a signature by one of GATEWATCH_TRUSTED_KEYS in "
             f"{SIGNATURES}, as gatewatch sign makes it"
         )
 
@@ -94,7 +102,7 @@ def sign(folder: Path, private_key: Path) -> str:
     place = standing(folder)
     content = manifest_hash(json.loads(read_file(place / MANIFEST)))
     name = key.public_key().public_bytes_raw().hex()
-    signatures = {**_signatures_in(place), name: base64.b64encode(key.sign(_signed(content))).decode()}
+    signatures = {**signatures_in(place), name: base64.b64encode(key.sign(_signed(content))).decode()}
     written = place / f".{SIGNATURES}-next"
     try:
         written.write_text(json.dumps(signatures, indent=1) + "\n")
@@ -118,7 +126,7 @@ def _private(file: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _signatures_in(folder: Path) -> dict[str, str]:
+def signatures_in(folder: Path) -> dict[str, str]:
     """Public key to signature; none where there is no file."""
     path = folder / SIGNATURES
     if not path.exists():

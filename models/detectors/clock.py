@@ -35,6 +35,11 @@ def clock_fields() -> list[tuple[str, str]]:
     return [("last_ms", "<i8"), ("before_ms", "<i8"), ("leapt", "?"), ("gap_ms", "<f8")]
 
 
+def set_back(states: Records, to_ms: int) -> None:
+    """Take streams for ones whose last reading was at `to_ms`, and whose clocks have done nothing odd."""
+    states["last_ms"], states["before_ms"], states["leapt"] = to_ms, 0, False
+
+
 def take_time(
     states: Records, timestamps_ms: NDArray[np.int64], limit_ms: NDArray[Any] | float
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gatewatch.models.detectors.asked import Asked
 
 Records = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -77,6 +80,10 @@ class Detector(Protocol):
         """(C,) names, in the order of a reading's values."""
 
     @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What must be the same elsewhere for the same scores: the hashes of its artefact, and settings."""
+
+    @property
     def rebuild_readings(self) -> int:
         """How many readings a state that was lost has to be replayed to be whole again."""
 
@@ -87,13 +94,20 @@ class Detector(Protocol):
     def initial(self, streams: int) -> Records:
         """(B,) states of streams that have not seen a reading."""
 
-    def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(
+        self,
+        values: Floats,
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+        asked: Asked | None = None,
+    ) -> Step:
         """Feed one reading of each of B streams, and write the states after it into `states`.
 
         Args:
             values: (B, C) float64, physical units, NaN where missing.
             timestamps_ms: (B,) Unix time.
             states: (B,) states before the reading.
+            asked: what people ask of the streams; None where that is nothing of any.
 
         Raises:
             ShapeError: the shapes do not fit each other or the model's channels.

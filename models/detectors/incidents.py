@@ -6,6 +6,7 @@ was last anomalous, last raised an alert, and each channel was last anomalous by
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 from typing import Any
 
@@ -96,6 +97,7 @@ def conclude(
     warm_up: int,
     urgent: NDArray[np.bool_] | np.bool_ = np.False_,
     step: int = 1,
+    factors: Floats | None = None,
 ) -> Step:
     """Status and alert of what was judged, counted in the states; `urgent` alerts within an open incident too.
 
@@ -105,7 +107,11 @@ def conclude(
     Args:
         warm_up: readings of a stream that are not judged yet.
         step: what a normal reading counts, see `calm_step`.
+        factors: (B, 4) on the parts of the scores, or (B, 1); None where all are 1. What a reading teaches, the model's
+            own threshold says, whatever the factor.
     """
+    if factors is not None:
+        judged = _scaled(judged, factors)
     readings, calm = states["readings"], calms(states)
     warm = readings >= warm_up
     strange = judged.score > 1.0
@@ -136,3 +142,16 @@ def conclude(
         parts=judged.parts,
         states=states,
     )
+
+
+def _scaled(judged: Judged, factors: Floats) -> Judged:
+    """What was judged, with its parts times (B, 4) or (B, 1) factors, and the score that follows.
+
+    Above 1 a score is its largest part. Below, that of a trained model is another measure, which stays below 1.
+    """
+    parts = judged.parts * factors
+    largest = judged.parts.argmax(axis=1)
+    of_largest = np.broadcast_to(factors, parts.shape)[np.arange(len(parts)), largest]
+    score, calm = np.maximum.reduce(parts, 1), np.minimum(judged.score * of_largest, 1.0)
+    score = np.where((score > 1.0) | (judged.score > 1.0), score, calm)
+    return dataclasses.replace(judged, parts=parts, score=score)

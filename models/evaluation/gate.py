@@ -6,10 +6,12 @@
                       adds; or its false alarms take no more readings than those of the version before
     faults            it finds no fewer of the labelled faults
 
-The loss is the mean absolute error of the forecasts, in that of taking the last value for the next one, the mean of the
-channels: it has no unit, and models of different scales can be compared (MASE, Hyndman & Koehler 2006). False alarms
-come in bursts: with n readings in k false alarms of N usual ones, expected are 1.5 rate N k/n false alarms, and too
-many are so many as a Poisson variable of that mean reaches with a probability below CHANCE.
+The loss of a channel is the mean absolute error of its forecasts, in that of taking the last value for the next one
+(MASE, Hyndman & Koehler 2006); that of the model is their geometric mean. It has no unit, models of different scales
+can be compared, and no channel outweighs the others because it hardly moves.
+
+False alarms come in bursts: with n readings in k false alarms of N usual ones, expected are 1.5 rate N k/n false
+alarms, and too many are so many as a Poisson variable of that mean reaches with a probability below CHANCE.
 
 Both models see the same readings, those before the newest ones first, as they would live. What is left out, labelled or
 judged anomalous by a model, is no false alarm and has no part in the loss.
@@ -41,6 +43,9 @@ from gatewatch.models.text import listed
 LEAST_READINGS: Final = 100
 RATE_FACTOR: Final = 1.5
 CHANCE: Final = 0.05
+
+LEAST_LOSS: Final = 1e-6
+"""Of a channel that is forecast exactly."""
 
 LEAD_READINGS: Final = 2048
 """Before the newest readings of a stream, so that both models know it: more than any model takes to come back."""
@@ -214,7 +219,8 @@ class _Sums:
     def figures(self) -> Figures:
         """What they come to."""
         moving = self._moved > 0
-        loss = float((self._missed[moving] / self._moved[moving]).mean()) if moving.any() else None
+        ratios = np.maximum(self._missed[moving] / self._moved[moving], LEAST_LOSS)
+        loss = float(np.exp(np.log(ratios).mean())) if moving.any() else None
         return Figures(loss=loss, anomalous=self._anomalous, false_alarms=self._false_alarms, found=self._found)
 
 

@@ -14,7 +14,7 @@ DATE = re.compile(
     rf"(?:[T ,;_]+{_CLOCK}{_ZONE})?"
 )
 NAMED_MONTH = re.compile(
-    rf"(?:[A-Za-z]{{2,9}},?\s+)?(?P<b>[A-Za-z]{{3,9}})\.? (?P<a>\d{{1,2}}),? (?P<c>\d{{4}})(?:[T ,]+{_CLOCK}{_ZONE})?"
+    rf"(?:[A-Za-z]{{2,9}},?\s+)?(?P<b>[A-Za-z]{{3,9}})\.? (?P<a>\d{{1,2}}),? (?P<c>\d{{4}})(?:[T ,@]+{_CLOCK}{_ZONE})?"
 )
 COMPACT = re.compile(r"(?P<c>\d{4})(?P<b>\d\d)(?P<a>\d\d)(?:[T _-]?(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?)?Z?")
 _TIME = re.compile(_CLOCK + _ZONE)

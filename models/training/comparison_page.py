@@ -63,6 +63,20 @@ def lines(comparison: Comparison) -> list[list[str]]:
     return found
 
 
+def as_object(comparison: Comparison) -> dict[str, Any]:
+    """The figures for a script: by architecture, each under its name in the table; NaN where there is none."""
+    figures = columns(comparison)
+    return {
+        "recommended": comparison.recommended or None,
+        "reason": comparison.reason,
+        "architectures": {
+            one.architecture: {"live": one.live, **{name: value(one) for name, (_, value) in figures.items()}}
+            for one in comparison.compared
+        },
+        "failed": comparison.failed,
+    }
+
+
 def header(comparison: Comparison) -> list[str]:
     """What stands above those lines; a star behind what cannot score a running stream."""
     return ["", *(_name(one) for one in comparison.compared)]

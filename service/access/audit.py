@@ -24,6 +24,7 @@ DETAIL: Final = "gatewatch.audit"
 CHANGE: Final = r"^(\d{1,19}-\d{1,19})?$"
 """How the id of a change looks."""
 
+NOT_OURS: Final = (msgspec.MsgspecError, RecursionError, TypeError)
 LONGEST: Final = 4096
 """Bytes of one change."""
 
@@ -65,8 +66,9 @@ class Audit:
                     entry,
                     twice=False,
                 )
+            await self._database.replicated([of_tenant(tenant, "audit")])
         except StoreUnavailable as error:
-            log.error("a change is in this log only", error=str(error))
+            log.error("a change may be in this log only", error=str(error))
 
     async def last(self, tenant: str, before: str, limit: int) -> list[Change]:
         """The last changes of a tenant, newest first, that lie before an id; all with an empty one."""
@@ -80,7 +82,7 @@ class Audit:
         changes = []
         for number, fields in found or ():
             at = datetime.fromtimestamp(int(number.partition(b"-")[0]) / 1000, UTC).isoformat(timespec="milliseconds")
-            with contextlib.suppress(msgspec.MsgspecError, TypeError):  # what others have put there is left out
+            with contextlib.suppress(*NOT_OURS):  # what others have put there is left out
                 said = msgspec.json.decode(fields[1], type=dict[str, Any])
                 changes.append(msgspec.convert({**said, "id": number.decode(), "at": at}, Change))
         return changes

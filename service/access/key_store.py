@@ -60,7 +60,7 @@ class RedisKeys:
                 continue
             try:
                 key = msgspec.json.decode(content, type=Key)
-            except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 continue
             revoked, until = _time(found.get(field + b":revoked")), _time(found.get(field + b":until"))
             ends = [at for at in (key.expires, until) if at is not None]
@@ -86,6 +86,7 @@ class RedisKeys:
                     [b"EXEC"],
                 )
             )
+        await self._database.replicated([KEYS])
 
 
 async def keys_in_redis(url: str, timeout_ms: int) -> list[Key]:
@@ -127,7 +128,7 @@ class FileKeys:
             keys = msgspec.json.decode(content or b"[]", type=list[Key])
             if len({key.id for key in keys}) < len(keys):
                 raise ValueError("two keys with one id")
-        except (ValueError, msgspec.MsgspecError) as error:
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise GatewatchError(
                 f"{self.path}: no list of keys, as gatewatch keys create writes it: {error}"
             ) from error

@@ -1,10 +1,11 @@
-"""Quotas: how many readings a second a tenant may send, and how many streams it may begin, over all processes.
+"""Quotas: how many readings and bytes a second a tenant may send, and how many streams it may begin.
 
-New streams are few, and Redis is asked for each batch that has some (NewStreams). Readings are many (Quotas): a tenant
-has a bucket in Redis, which fills at the rate, up to READY_S of it, and which readings empty. A process does not ask
-Redis for each request. It keeps a copy of the bucket, takes from that, and SYNC_S after the first taking tells Redis
-what it took and hears what is left. So processes, which do not know of each other's last tenth of a second, take at
-most that much too much; the bucket then lacks it, and the rate holds over any longer time.
+All processes share them. New streams are few, and Redis is asked for each batch that has some (NewStreams). Readings
+and bytes are many (Quota): a tenant has a bucket in Redis, which fills at the rate, up to READY_S of it, and which
+requests empty. A process does not ask Redis for each request. It keeps a copy of the bucket, takes from that, and
+SYNC_S after the first taking tells Redis what it took and hears what is left. So processes, which do not know of each
+other's last tenth of a second, take at most that much too much; the bucket then lacks it, and the rate holds over any
+longer time.
 
 A request is taken whole as long as anything is left, so that a large one is not refused for ever.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -82,20 +83,33 @@ class _Copy:
         self.left, self.at, self.taken, self.used = left, at, 0, at
 
 
-class Quotas:
-    """The readings a second of every tenant; see the module's text."""
+class Quota:
+    """How much of something every tenant may send in a second; see the module's text."""
 
-    def __init__(self, database: Database, readings_per_s: float | None) -> None:
-        """`readings_per_s`: of each tenant; None for no limit."""
+    def __init__(self, database: Database, what: Literal["readings", "bytes"], per_s: float | None) -> None:
+        """`per_s`: of each tenant; None for no limit."""
         self._database = database
-        self._rate = math.inf if readings_per_s is None else readings_per_s
+        self._what = what
+        self._rate = math.inf if per_s is None else per_s
         self._copies: dict[str, _Copy] = {}
         self._syncing: asyncio.Task[None] | None = None
 
-    def take(self, tenant: str, readings: int) -> None:
-        """Count the readings of a request. Raises OverLimit when nothing is left; then none of them counts."""
-        if self._rate == math.inf or not readings:
+    def take(self, tenant: str, amount: int) -> None:
+        """Count what a request has. Raises OverLimit when nothing is left; then none of it counts."""
+        if self._rate == math.inf or not amount:
             return
+        copy = self._checked(tenant)
+        copy.left -= amount
+        copy.taken += amount
+        if self._syncing is None:
+            self._syncing = asyncio.create_task(self._sync(), name="quotas")
+
+    def check(self, tenant: str) -> None:
+        """Raise OverLimit when nothing is left, before it is known how much a request has."""
+        if self._rate != math.inf:
+            self._checked(tenant)
+
+    def _checked(self, tenant: str) -> _Copy:
         copy, now = self._copies.get(tenant), time.monotonic()
         if copy is None:
             copy = self._copies[tenant] = _Copy(self._rate * READY_S, now)
@@ -104,14 +118,11 @@ class Quotas:
         if copy.left <= 0:
             wait_s = (1 - copy.left) / self._rate
             raise OverLimit(
-                f"the tenant sends more than {self._rate:g} readings a second (GATEWATCH_TENANT_READINGS_PER_S); "
-                "send these again after the time in Retry-After",
+                f"the tenant sends more than {self._rate:g} {self._what} a second "
+                f"(GATEWATCH_TENANT_{self._what.upper()}_PER_S); send these again after the time in Retry-After",
                 wait_s,
             )
-        copy.left -= readings
-        copy.taken += readings
-        if self._syncing is None:
-            self._syncing = asyncio.create_task(self._sync(), name="quotas")
+        return copy
 
     async def _sync(self) -> None:
         """Compare the copies with Redis until nobody takes anything any more."""
@@ -129,11 +140,11 @@ class Quotas:
     async def _tell(self, told: dict[str, int]) -> None:
         rate, full = b"%.6f" % self._rate, b"%.6f" % (self._rate * READY_S)
         commands = [
-            (b"EVAL", _TAKE, b"1", of_tenant(tenant, "readings"), rate, full, b"%d" % taken)
+            (b"EVAL", _TAKE, b"1", of_tenant(tenant, self._what), rate, full, b"%d" % taken)
             for tenant, taken in told.items()
         ]
         try:
-            async with self._database.within("count the readings of tenants"):
+            async with self._database.within(f"count the {self._what} of tenants"):
                 found = await self._database.ask_each(commands)
         except StoreUnavailable:
             return  # readings get 503 as well, and what was taken is told later
@@ -143,7 +154,7 @@ class Quotas:
             if isinstance(left, bytes):
                 copy.left, copy.at = float(left) - copy.taken, time.monotonic()
             else:
-                log.warning("readings of a tenant are counted in each process alone", error=str(left))
+                log.warning(f"{self._what} of a tenant are counted in each process alone", error=str(left))
 
     def stop(self) -> None:
         """Compare no more."""

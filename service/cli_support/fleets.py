@@ -15,9 +15,9 @@ from gatewatch.models.artefact.files import MANIFEST, Artefact, Manifest, load_a
 from gatewatch.models.artefact.repository import MODEL_NAME, Repository
 from gatewatch.models.errors import ArtefactError, GatewatchError, RepositoryError
 from gatewatch.models.recordings.recording import Source
-from gatewatch.models.text import listed
 from gatewatch.service.cli_support.progress import items_progress
-from gatewatch.service.cli_support.terminal import stopped, tell, warn
+from gatewatch.service.cli_support.terminal import stopped, warn
+from gatewatch.service.cli_support.train_answer import TrainAnswer
 from gatewatch.service.cli_support.workers import Outcome, cores, here, in_processes, on_cluster
 
 if TYPE_CHECKING:
@@ -75,14 +75,11 @@ class Workforce:
 class Keeper(Protocol):
     """Where the models of a fleet go."""
 
-    def title(self, name: str) -> str:
-        """What a model is called, for people."""
-
     def made_of(self, name: str) -> str | None:
         """What the model that is there was made of, see models.training.fleet; None where there is none to keep."""
 
-    def keep(self, name: str, made: Made) -> None:
-        """Write a model. Raises ArtefactError."""
+    def keep(self, name: str, made: Made, answer: TrainAnswer) -> None:
+        """Write a model, and say so. Raises ArtefactError."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +95,6 @@ class InFolder:
         for name in names:
             require_place(self.out / name)
 
-    def title(self, name: str) -> str:
-        """The folder."""
-        return str(self.out / name)
-
     def made_of(self, name: str) -> str | None:
         """See Keeper."""
         try:
@@ -109,9 +102,10 @@ class InFolder:
         except ArtefactError:
             return None
 
-    def keep(self, name: str, made: Made) -> None:
+    def keep(self, name: str, made: Made, answer: TrainAnswer) -> None:
         """See Keeper."""
         made.save(self.out / name)
+        answer.trained(name, made.manifest, self.out / name, str(self.out / name))
 
 
 @dataclass(frozen=True)
@@ -148,10 +142,6 @@ class InRepository:
         """The name of a stream's model: in small letters, with - for what a model's name cannot have."""
         return self.pattern.replace(NAME_GOES_HERE, re.sub(r"[^a-z0-9_-]", "-", name.lower()))
 
-    def title(self, name: str) -> str:
-        """The model."""
-        return self.model(name)
-
     def made_of(self, name: str) -> str | None:
         """See Keeper; of the newest version."""
         model = self.model(name)
@@ -165,11 +155,14 @@ class InRepository:
         except ArtefactError:
             return None
 
-    def keep(self, name: str, made: Made) -> None:
+    def keep(self, name: str, made: Made, answer: TrainAnswer) -> None:
         """See Keeper."""
+        model = self.model(name)
         with tempfile.TemporaryDirectory(prefix="gatewatch-") as folder:
             made.save(Path(folder) / "artefact")
-            self.repository.add(self.model(name), Path(folder) / "artefact", self.by, self.note)
+            version = self.repository.add(model, Path(folder) / "artefact", self.by, self.note)
+        kept = {"model": model, "version": version.version, "digest": version.digest}
+        answer.trained(name, made.manifest, None, f"{model}@{version.version}", **kept)
 
 
 def _made_of(artefact: Artefact) -> str | None:
@@ -186,12 +179,9 @@ def train_fleet(
     checkpoint: Path | None,
     keeper: Keeper,
     workforce: Workforce,
-) -> None:
-    """Train a model for each group of recordings; one that cannot be trained stops no other.
-
-    Raises:
-        GatewatchError: models could not be trained; names them and why.
-    """
+    answer: TrainAnswer,
+) -> dict[str, GatewatchError]:
+    """Train a model for each group of recordings; one that cannot be trained stops no other. What failed, and why."""
     from gatewatch.models.training.fleet import Member, make
 
     failed: dict[str, GatewatchError] = {}
@@ -218,25 +208,10 @@ def train_fleet(
                     failed[name] = outcome.error or GatewatchError("no result")
                     warn(f"{name}: {failed[name]}")
                     continue
-                keeper.keep(name, outcome.result)
-                trained += 1
                 warn("\n".join([f"{name}:", *outcome.result.suitability.lines()]))
-                tell(in_short(keeper.title(name), outcome.result.manifest))
+                keeper.keep(name, outcome.result, answer)
+                trained += 1
         except KeyboardInterrupt:
             stopped(f"; {there + trained} of {len(groups)} models are there: run the same command again for the others")
-    tell(f"{len(groups)} models: {trained} trained, {there} were there already, {len(failed)} could not be trained")
-    if failed:
-        reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
-        raise GatewatchError(f"{len(failed)} of {len(groups)} models could not be trained: {reasons}")
-
-
-def in_short(title: str, manifest: Manifest) -> str:
-    """A line on a model that was trained; standard error says what was too short."""
-    calibration, training = manifest.calibration, manifest.training
-    if training["too_short_and_left_out"]:
-        warn(f"too short, left out: {listed(training['too_short_and_left_out'])}")
-    return (
-        f"{title}: {training['readings']} readings of {training['recordings']} recordings, held-out loss "
-        f"{training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
-        f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"
-    )
+    warn(f"{len(groups)} models: {trained} trained, {there} were there already, {len(failed)} could not be trained")
+    return failed

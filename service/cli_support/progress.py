@@ -27,9 +27,9 @@ class _Rate(ProgressColumn):
 class ScanProgress:
     """Counts readings, and shows how they go on."""
 
-    def __init__(self, bar: Progress | None) -> None:
+    def __init__(self, bar: Progress | None, what: str = "scan") -> None:
         self._bar = bar
-        self._task = None if bar is None else bar.add_task("scan", total=None)
+        self._task = None if bar is None else bar.add_task(what, total=None)
         self._begun = self._said = time.monotonic()
         self.done = 0
         self._expected = 0
@@ -91,12 +91,12 @@ def items_progress(total: int, what: str) -> Iterator[ItemsProgress]:
 
 
 @contextlib.contextmanager
-def scan_progress() -> Iterator[ScanProgress]:
-    """Show the progress on standard error."""
+def scan_progress(what: str = "scan") -> Iterator[ScanProgress]:
+    """Show the progress of a scan, or of something like it, on standard error."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield ScanProgress(None)
+        yield ScanProgress(None, what)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True))
     with Progress(*columns, console=console, transient=True, speed_estimate_period=60) as bar:
-        yield ScanProgress(bar)
+        yield ScanProgress(bar, what)

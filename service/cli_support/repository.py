@@ -6,7 +6,7 @@ import contextlib
 import getpass
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,8 @@ from typing import Annotated
 import typer
 
 from gatewatch.models.artefact.files import MANIFEST
-from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.repository import Repository, Version
 from gatewatch.models.errors import GatewatchError
-from gatewatch.service.cli_support.terminal import tell
 
 Models = Annotated[
     str | None, typer.Option("--models", help="the repository: a folder or an fsspec URL [GATEWATCH_MODELS]")
@@ -58,8 +57,8 @@ class IntoModel:
         self.repository.revisions()
 
     @contextlib.contextmanager
-    def folder(self) -> Iterator[Path]:
-        """A folder for the artefact; what is there in the end is added.
+    def folder(self, added: Callable[[str, Version], None]) -> Iterator[Path]:
+        """A folder for the artefact; what is there in the end is added, and `added` hears of the model's new version.
 
         Of processes that train together only one writes an artefact.
         """
@@ -67,7 +66,4 @@ class IntoModel:
             place = Path(folder) / "artefact"
             yield place
             if (place / MANIFEST).exists():
-                version = self.repository.add(self.model, place, self.by, self.note)
-                tell(
-                    f"{self.model}@{version.version} is {version.digest}; gatewatch models promote points a word to it"
-                )
+                added(self.model, self.repository.add(self.model, place, self.by, self.note))

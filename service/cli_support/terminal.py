@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,6 +20,9 @@ from gatewatch.models.text import listed, one_line, visible
 
 if TYPE_CHECKING:
     from gatewatch.models.training.checkpoint import EpochReport
+
+AsJson = Annotated[bool, typer.Option("--json", help="print what came of it as JSON, for a script")]
+"""One object on standard output; all else goes to standard error."""
 
 Files = Annotated[list[Path], typer.Argument(help="tables (.csv, .tsv, also .gz; .parquet; .xlsx), or folders of them")]
 
@@ -36,6 +41,20 @@ LONGEST_LINE = 4000
 def tell(text: str) -> None:
     """Print what was asked for."""
     print(visible(text))
+
+
+def tell_json(what: Any) -> None:
+    """Print what was asked for as JSON; a number that is not finite as null."""
+    tell(json.dumps(finite(what), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """The same with null for what is not a number."""
+    if isinstance(value, dict):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def tell_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from gatewatch.models.errors import GatewatchError
 from gatewatch.models.text import one_line
-from gatewatch.service.client.remote import ask
+from gatewatch.service.client.remote import ask, refused
 
 MOST_ASKED = 1000
 """Names of streams asked for at once."""
@@ -76,7 +76,7 @@ def _stream(client: httpx2.Client, one: object) -> dict[str, Any] | None:
 def _answer(client: httpx2.Client, path: str, params: Mapping[str, str]) -> Any:
     status, found = ask(client, "GET", path, params)
     if status != 200:
-        raise GatewatchError(f"{client.base_url} answered {path} with {status}: {one_line(str(found))[:200]}")
+        raise refused(client, status, found)
     return found
 
 

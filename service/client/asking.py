@@ -45,10 +45,14 @@ def check_channels(client: httpx2.Client, channels: Sequence[str]) -> None:
 
 
 @contextmanager
-def client_of(url: str) -> Iterator[httpx2.Client]:
-    """A client of one server. Raises RecordingError for what is no URL, and where the server does not answer."""
+def client_of(url: str, *, show_key: bool = True) -> Iterator[httpx2.Client]:
+    """A client of one server; `show_key` as in `connected`.
+
+    Raises:
+        RecordingError: it is no URL, or the server does not answer.
+    """
     try:
-        with connected(url) as client:
+        with connected(url, show_key=show_key) as client:
             yield client
     except RecordingError:
         raise

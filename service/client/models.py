@@ -1,67 +1,67 @@
-"""Have a running service change its rules and the versions of its models, as an operator would over HTTP."""
+"""Have a running service change its rules, its policies and the versions of its models, as an operator would."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx2
-
 from gatewatch.models.errors import ChangedMeanwhile, GatewatchError, NotBetter
-from gatewatch.service.client.remote import ask, connected
+from gatewatch.service.client.remote import answered, ask, connected, refused
 
-OUTDATED: Final = 412
 NO_BETTER: Final = 409
+
 ATTEMPTS: Final = 10
 """Changes of others in a row that a change of rules waits for."""
 
 RuleSet = Mapping[str, Any]
 
 
-def read_rules(url: str) -> RuleSet:
-    """The rules as the service answers them. Raises GatewatchError."""
+RULES: Final = "/v1/rules", ("rules", "pins")
+POLICIES: Final = "/v1/policies", ("policies", "streams")
+"""Where a document is, and what of it can be changed."""
+
+
+def read_document(url: str, path: str) -> RuleSet:
+    """A document as the service answers it. Raises GatewatchError."""
     with connected(url) as client:
-        return _answer(client, "GET", "/v1/rules")
+        return answered(client, "GET", path)
 
 
-def change_rules(url: str, change: Callable[[dict[str, Any]], None]) -> RuleSet:
-    """Change the rules of a service; if somebody else did meanwhile, on top of that. Returns them with warnings.
+def change_document(
+    url: str, document: tuple[str, tuple[str, ...]], change: Callable[[dict[str, Any]], None]
+) -> RuleSet:
+    """Change a document of a service; if somebody else did meanwhile, on top of that. Returns what the service says.
 
     Args:
-        change: is given `rules` and `pins` as the service has them, and changes them in place.
+        document: RULES or POLICIES.
+        change: is given what can be changed, as the service has it, and changes it in place.
 
     Raises:
         GatewatchError: the service does not answer, or refuses them.
     """
+    path, names = document
     with connected(url) as client:
         for _ in range(ATTEMPTS):
-            known = _answer(client, "GET", "/v1/rules")
-            changed = {"rules": known["rules"], "pins": known["pins"]}
+            known = answered(client, "GET", path)
+            changed = {name: known[name] for name in names}
             change(changed)
             client.headers["If-Match"] = f'"{known["number"]}"'
             try:
-                return _answer(client, "PUT", "/v1/rules", changed)
+                return answered(client, "PUT", path, changed)
             except ChangedMeanwhile:
                 del client.headers["If-Match"]
-    raise GatewatchError(f"{url}: others kept changing the rules; do it again")
+    raise GatewatchError(f"{url}: others kept changing the {path.removeprefix('/v1/')}; do it again")
 
 
 def move_alias(url: str, model: str, what: str, body: Mapping[str, Any]) -> RuleSet:
     """Have a service `promote` or `rollback` a model; returns the change. Raises GatewatchError as the service says."""
     with connected(url) as client:
-        return _answer(client, "POST", f"/v1/models/{quote(model)}/{what}", body)
-
-
-def _answer(client: httpx2.Client, method: str, path: str, body: Any = None) -> RuleSet:
-    status, answer = ask(client, method, path, body=body)
-    if status == 200:
-        found: RuleSet = answer
-        return found
-    try:
-        detail = json.loads(answer)["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = answer
-    kinds: dict[int, type[GatewatchError]] = {OUTDATED: ChangedMeanwhile, NO_BETTER: NotBetter}
-    raise kinds.get(status, GatewatchError)(f"{client.base_url}: {detail} ({status})")
+        status, answer = ask(client, "POST", f"/v1/models/{quote(model)}/{what}", body=body)
+        if status == 200:
+            found: RuleSet = answer
+            return found
+        error = refused(client, status, answer)
+        if status == NO_BETTER:
+            raise NotBetter(str(error))
+        raise error

@@ -43,7 +43,7 @@ def prometheus_recordings(
         raise RecordingError(f"--step {step_s:g}: {(stop - begin) / step_s:.3g} readings; at most {MOST_IN_MEMORY}")
     tables: dict[str, dict[str, Series]] = {}
     owners: dict[tuple[str, str], Mapping[str, str]] = {}
-    with client_of(url) as client:
+    with client_of(url, show_key=False) as client:
         for query, labels, series in _series(client, queries, begin, stop, step_s):
             stream, channel = str(labels.get(stream_label, "all")), str(labels.get(NAME, query))
             if owners.setdefault((stream, channel), labels) != labels:

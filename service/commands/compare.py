@@ -14,7 +14,7 @@ from gatewatch.models.recordings.labels import read_intervals, with_labels
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import read_recordings, recording_files
 from gatewatch.service.cli_support.reading import Announcer, reads_recordings
-from gatewatch.service.cli_support.terminal import Files, tell, training_progress
+from gatewatch.service.cli_support.terminal import AsJson, Files, tell, tell_json, training_progress
 from gatewatch.service.cli_support.trainings import extra_needed, train_config
 from gatewatch.service.commands.evaluate import LabelColumn, Labels
 
@@ -38,6 +38,7 @@ def compare(
         float, typer.Option(help="share of normal readings that may be judged anomalous")
     ] = 0.001,
     seed: Annotated[int, typer.Option(help="of each training")] = 0,
+    as_json: AsJson = False,
     *,
     how: ReadOptions,
 ) -> None:
@@ -53,7 +54,7 @@ def compare(
     with extra_needed("compare"):
         from gatewatch.models.training.compare import ARCHITECTURES
         from gatewatch.models.training.compare import compare as train_and_measure
-        from gatewatch.models.training.comparison_page import PAGE, header, lines, notes, write_comparison
+        from gatewatch.models.training.comparison_page import PAGE, as_object, header, lines, notes, write_comparison
     named = ARCHITECTURES if architectures is None else architectures.split(",")
     chosen = list(dict.fromkeys(name.strip() for name in named))
     unknown = [name for name in chosen if name not in ARCHITECTURES]
@@ -70,11 +71,15 @@ def compare(
         comparison = train_and_measure(
             labelled, chosen, config, on_epoch=lambda name, report: show.on_epoch(report, name)
         )
-    table = Table(*header(comparison))
-    for line in lines(comparison):
-        table.add_row(*line)
-    console = Console(width=max(Console().width, WIDTH))
-    console.print(table)
-    tell("\n".join([*notes(comparison), comparison.reason]))
+    if as_json:
+        tell_json(as_object(comparison) | {"page": str(out / PAGE)})
+    else:
+        table = Table(*header(comparison))
+        for line in lines(comparison):
+            table.add_row(*line)
+        console = Console(width=max(Console().width, WIDTH))
+        console.print(table)
+        tell("\n".join([*notes(comparison), comparison.reason]))
     write_comparison(comparison, out)
-    tell(f"{out / PAGE} has the plots.")
+    if not as_json:
+        tell(f"{out / PAGE} has the plots.")

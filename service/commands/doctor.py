@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from typing import Annotated
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from gatewatch.models.text import one_line
 from gatewatch.service.cli_support.settings import settings_of_environment
-from gatewatch.service.cli_support.terminal import tell
+from gatewatch.service.cli_support.terminal import tell_json
 
 MARKS = {"ok": ("ok   ", "green"), "note": ("note ", "yellow"), "wrong": ("WRONG", "bold red")}
 
@@ -40,6 +39,6 @@ def doctor(
             mark, style = MARKS[check.verdict]
             console.print(Text.assemble((mark, style), f"  {check.about}: {one_line(check.words)}"))
     if as_json:
-        tell(json.dumps([asdict(check) for check in found], indent=1, ensure_ascii=False))
+        tell_json([asdict(check) for check in found])
     if any(check.verdict == "wrong" for check in found):
         raise typer.Exit(1)

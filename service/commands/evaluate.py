@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -35,7 +35,7 @@ from gatewatch.service.cli_support.scanning import (
     below,
     one_stream,
 )
-from gatewatch.service.cli_support.terminal import Files
+from gatewatch.service.cli_support.terminal import AsJson, Files, finite, tell_json
 
 Labels = Annotated[
     Path | None,
@@ -66,6 +66,7 @@ def evaluate(
     seed: Seed = 0,
     window: Annotated[int, typer.Option("--vus-window", help="tolerance of VUS-PR, in readings", min=0)] = VUS_WINDOW,
     out: Annotated[Path | None, typer.Option(help="JSON to write, also with the figures of each stream")] = None,
+    as_json: AsJson = False,
     *,
     how: ReadOptions,
 ) -> None:
@@ -98,7 +99,10 @@ def evaluate(
     found = hold_against_labels(scored, window)
     if out is not None:
         _write(found, out)
-    _show(found)
+    if as_json:
+        tell_json(asdict(found))
+    else:
+        _show(found)
 
 
 def _labelled(
@@ -162,13 +166,6 @@ def _too_few(found: Evaluation) -> str:
 def _write(found: Evaluation, out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(_finite(asdict(found)), indent=1, allow_nan=False) + "\n")
+        out.write_text(json.dumps(finite(asdict(found)), indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise GatewatchError(f"{out}: the figures cannot be written: {error.strerror}") from error
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for what is not a number."""
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ from gatewatch.models.text import one_line
 from gatewatch.service.cli_support.answers import console_of_tables
 from gatewatch.service.cli_support.oddities import by_value
 from gatewatch.service.cli_support.reading import OPTION_NAMES, reads_recordings
-from gatewatch.service.cli_support.terminal import tell
+from gatewatch.service.cli_support.terminal import tell, tell_json
 
 FIRST_ROWS, MOST_COLUMNS, MOST_STREAMS, MOST_CHANNELS = 5, 7, 8, 40
 ENOUGH_TO_TRAIN = 2000
@@ -44,7 +43,7 @@ def inspect(
     reader = readers[0]
     command = _next(file, how, survey)
     if as_json:
-        tell(json.dumps(_as_json(reader, survey, command), indent=1, ensure_ascii=False, allow_nan=False))
+        tell_json(_as_json(reader, survey, command))
         return
     console = console_of_tables()
     tell(f"{file.name}: {reader.layout.read_as()}\n  {reader.layout.holds()}")

@@ -142,7 +142,7 @@ def _with_keys(file: Path | None, work: Callable[[KeyStore, Audit | None], Corou
     with _redis(settings.redis_url, settings.data_dir) as url:
 
         async def ask() -> T:
-            database = store_of(url, settings.tenant, TIMEOUT_MS)
+            database = store_of(url, settings.tenant, TIMEOUT_MS, replicas=settings.store_replicas)
             try:
                 return await work(RedisKeys(database), Audit(database))
             except ServiceError as error:

@@ -211,9 +211,9 @@ def verify(
 @app.command()
 def rules(url: Url = SERVICE) -> None:
     """Which model each stream has: pins, and patterns in order."""
-    from gatewatch.service.client.models import read_rules
+    from gatewatch.service.client.models import RULES, read_document
 
-    _tell_rules(read_rules(url))
+    _tell_rules(read_document(url, RULES[0]))
 
 
 @app.command()
@@ -227,7 +227,7 @@ def assign(
     url: Url = SERVICE,
 ) -> None:
     """Have a running service score streams with a model. A pattern that is there already stays in its place."""
-    from gatewatch.service.client.models import change_rules
+    from gatewatch.service.client.models import RULES, change_document
 
     def assigned(known: dict[str, Any]) -> None:
         rule = {"pattern": pattern, "model": model}
@@ -240,7 +240,7 @@ def assign(
             others = [one for one in known["rules"] if one["pattern"] != pattern]
             known["rules"] = [rule, *others] if first else [*others, rule]
 
-    _tell_rules(change_rules(url, assigned))
+    _tell_rules(change_document(url, RULES, assigned))
 
 
 @app.command()
@@ -248,7 +248,7 @@ def unassign(
     pattern: Annotated[str, typer.Argument(help="as it was assigned")], pin: Pin = False, url: Url = SERVICE
 ) -> None:
     """Take a rule or a pin away; its streams have the model of the next rule that fits them."""
-    from gatewatch.service.client.models import change_rules
+    from gatewatch.service.client.models import RULES, change_document
 
     def without(known: dict[str, Any]) -> None:
         if pattern not in (known["pins"] if pin else [one["pattern"] for one in known["rules"]]):
@@ -258,7 +258,7 @@ def unassign(
         else:
             known["rules"] = [one for one in known["rules"] if one["pattern"] != pattern]
 
-    _tell_rules(change_rules(url, without))
+    _tell_rules(change_document(url, RULES, without))
 
 
 def _report_row(report: GateReport) -> tuple[str, ...]:

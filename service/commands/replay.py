@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import read_recordings
+from gatewatch.service.cli_support.progress import scan_progress
 from gatewatch.service.cli_support.reading import Announcer, reads_recordings
-from gatewatch.service.cli_support.terminal import sensors, stopped, tell, warn_in_one_line
+from gatewatch.service.cli_support.terminal import AsJson, sensors, stopped, tell, tell_json, warn_in_one_line
+
+if TYPE_CHECKING:
+    from gatewatch.models.recordings.recording import Recording
+    from gatewatch.service.client.replay import Replayed
 
 
 @reads_recordings
@@ -27,14 +33,25 @@ def replay(
         typer.Option(help="CSV for timestamp, score and status of each reading, and its stream if there are several"),
     ] = None,
     batch: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="readings a request; no more than the service's history, so that all can be sent again", min=1
+            help="readings a request, 128 if not given; no more than the service's history, so that all can be sent "
+            "again. With --warm-up 2000",
+            min=1,
         ),
-    ] = 128,
+    ] = None,
     start_seq: Annotated[
         int | None, typer.Option(help="seq of the first reading; goes on where the stream stands if not given", min=0)
     ] = None,
+    as_json: AsJson = False,
+    warm_up: Annotated[
+        bool,
+        typer.Option(
+            "--warm-up",
+            help="as the past of the stream: at bulk speed, without alerts and incidents; rows are known by their "
+            "times, or by seq where the stream has numbers or --start-seq is given",
+        ),
+    ] = False,
     *,
     how: ReadOptions,
 ) -> None:
@@ -56,12 +73,29 @@ def replay(
         recordings = [replace(recordings[0], stream=stream)]
     if out is not None and out.resolve() == file.resolve():
         raise RecordingError(f"{out}: would be written over the recording; name another file")
+    if warm_up and out is not None:
+        raise RecordingError("--out is for scores, and --warm-up has none; leave one of them out")
     try:
-        found = replay_recordings(recordings, url, out, batch, start_seq)
+        if warm_up:
+            found = _as_past(recordings, url, batch, start_seq)
+        else:
+            found = replay_recordings(recordings, url, out, batch or 128, start_seq)
     except KeyboardInterrupt:
         stopped("; what was answered is kept. Run the same command again: nothing counts twice, and it goes on")
-    for name, counts in found.counts.items():
+    if as_json:
+        streams = {name: dict(sorted(counts.items())) for name, counts in found.counts.items()}
+        tell_json({"streams": streams, "refused": found.refused, "first_refused": found.first or None})
+    for name, counts in found.counts.items() if not as_json else ():
         tell(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     if found.refused:
         warn_in_one_line(f"{found.refused} readings were rejected or in conflict; the first: {found.first}")
         raise typer.Exit(1)
+
+
+def _as_past(recordings: Sequence[Recording], url: str, batch: int | None, start_seq: int | None) -> Replayed:
+    from gatewatch.service.client.warm_up import ROWS, warm_up_with
+
+    with scan_progress("warm up") as progress:
+        for recording in recordings:
+            progress.expect(len(recording))
+        return warm_up_with(recordings, url, batch or ROWS, start_seq, progress.count)

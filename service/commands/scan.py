@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +29,7 @@ from gatewatch.service.cli_support.scanning import (
     TrainOn,
     TrainRows,
 )
-from gatewatch.service.cli_support.terminal import Files, stopped, tell, warn
+from gatewatch.service.cli_support.terminal import Files, stopped, tell, tell_json, warn
 
 SOME_UNREAD = 1
 """Exit status where files of a folder could not be read and others were scanned."""
@@ -128,7 +127,7 @@ def _tell_all(
     in_terminal: bool = False,
 ) -> None:
     if as_json:
-        tell(json.dumps(answer.as_json(), indent=1, ensure_ascii=False, allow_nan=False))
+        tell_json(answer.as_json())
     else:
         _show(answer, paths, targets, unread, in_terminal=in_terminal)
 

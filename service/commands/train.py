@@ -23,13 +23,13 @@ from gatewatch.service.cli_support.fleets import (
     Keeper,
     Processes,
     Workforce,
-    in_short,
     train_fleet,
 )
 from gatewatch.service.cli_support.origins import Origin
 from gatewatch.service.cli_support.reading import reads_recordings
 from gatewatch.service.cli_support.repository import By, IntoModel, Models, Note, open_repository, user
-from gatewatch.service.cli_support.terminal import sensors, stopped, tell, training_progress, warn
+from gatewatch.service.cli_support.terminal import AsJson, sensors, stopped, training_progress, warn
+from gatewatch.service.cli_support.train_answer import TrainAnswer
 from gatewatch.service.cli_support.trainings import extra_needed, require_change, say, train_config, train_detector
 from gatewatch.service.cli_support.tuning import search
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig
     from gatewatch.models.training.processes import Processes as Joined
     from gatewatch.models.training.suitability import Suitability
-    from gatewatch.models.training.trained.train import Trained
 
 Groups = Mapping[str, Sequence[Source]]
 
@@ -115,6 +114,7 @@ def train(
     models: Models = None,
     by: By = None,
     note: Note = "",
+    as_json: AsJson = False,
     *,
     how: ReadOptions,
 ) -> None:
@@ -158,10 +158,12 @@ def train(
     if repository is not None and into is not None and one_model_per == "all":
         into_model = IntoModel(repository, into, by or user(), note)
     study = None if tune is None else study or Path(f"{into or out}-study")
+    answer = TrainAnswer(as_json)
     with _kept_on_ctrl_c(checkpoint, study):
         groups = origin.gather(one_model_per)
         if check:
-            _say_what_is_odd(groups, config)
+            _look_through(groups, config, answer)
+            answer.end({})
             return
         if one_model_per != "all" and tune is None and not _shared_by_torchrun():
             keeper: Keeper
@@ -172,9 +174,11 @@ def train(
                 keeper = InFolder(out or Path())
                 keeper.require_places(groups)
             _require_channels(groups, units)
-            train_fleet(groups, config, units, checkpoint, keeper, workforce)
+            failed = train_fleet(groups, config, units, checkpoint, keeper, workforce, answer)
+            answer.end(failed)
+            _require_all(groups, failed)
             return
-        with into_model.folder() if into_model else contextlib.nullcontext(out or Path()) as folder:
+        with into_model.folder(answer.added) if into_model else contextlib.nullcontext(out or Path()) as folder:
             if one_model_per != "all" and (folder / MANIFEST).exists():
                 raise GatewatchError(
                     f"{folder} is an artefact; --one-model-per {one_model_per} needs a folder for several"
@@ -182,10 +186,14 @@ def train(
             for name in groups:
                 require_place(folder / name)
             if start_from is not None:
-                _train_general_on(groups[""], config, start_from, folder, into or str(folder))
-                return
-            study = study or Path(f"{into or folder}-study")
-            _train_each(groups, _Training(config, folder, into, units, checkpoint, tune, study, report))
+                _train_general_on(groups[""], config, start_from, folder, into or str(folder), answer)
+                failed = {}
+            else:
+                study = study or Path(f"{into or folder}-study")
+                given = _Training(config, folder, into, units, checkpoint, tune, study, report)
+                failed = _train_each(groups, given, answer)
+        answer.end(failed)
+        _require_all(groups, failed)
 
 
 @contextlib.contextmanager
@@ -200,14 +208,16 @@ def _kept_on_ctrl_c(checkpoint: Path | None, study: Path | None) -> Iterator[Non
         stopped("; nothing is kept. With --checkpoint FOLDER the same command could go on")
 
 
-def _say_what_is_odd(groups: Groups, config: TrainConfig) -> None:
+def _look_through(groups: Groups, config: TrainConfig, answer: TrainAnswer) -> None:
     from gatewatch.models.training.trained.train import prepare
 
     for name, recordings in groups.items():
-        tell("\n".join([*([f"{name}:"] if name else []), *prepare(recordings, config).suitability.lines()]))
+        answer.checked(name, prepare(recordings, config).suitability)
 
 
-def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path, title: str) -> None:
+def _train_general_on(
+    recordings: Sequence[Source], config: TrainConfig, folder: str, out: Path, title: str, answer: TrainAnswer
+) -> None:
     from gatewatch.models.training.general.finetune import finetune
     from gatewatch.models.training.processes import joined_processes
 
@@ -217,7 +227,7 @@ def _train_general_on(recordings: Sequence[Source], config: TrainConfig, folder:
         with training_progress(config.epochs) as show:
             tuned = finetune(recordings, config, model_folder(folder), show.on_pass)
     tuned.save(out)
-    tell(f"{title}: {tuned.verdict()}")
+    answer.tuned(tuned, out, title)
 
 
 @dataclass(frozen=True)
@@ -244,7 +254,7 @@ class _Training:
             with extra_needed("--report"):
                 import gatewatch.models.training.report  # noqa: F401 - needed at the end
 
-    def run(self, name: str, recordings: Sequence[Source], processes: Joined) -> None:
+    def run(self, name: str, recordings: Sequence[Source], processes: Joined, answer: TrainAnswer) -> None:
         """Train the model of one group of recordings, and write it."""
         from gatewatch.models.training.trained.train import prepare
 
@@ -260,7 +270,8 @@ class _Training:
         trained = train_detector(recordings, config, units, checkpoint, processes, on_examined)
         if not processes.leads:
             return
-        _save(trained, self.out / name, self.into or str(self.out / name))
+        trained.save(self.out / name)
+        answer.trained(name, trained.manifest, self.out / name, self.into or str(self.out / name))
         if self.report is not None:
             from gatewatch.models.training.report import write_report
 
@@ -296,8 +307,8 @@ def _look(name: str, recordings: Sequence[Source], processes: Joined, found: Sui
         require_change(recordings, found)
 
 
-def _train_each(groups: Groups, training: _Training) -> None:
-    """One model after the other; of several, one that cannot be trained stops no other."""
+def _train_each(groups: Groups, training: _Training, answer: TrainAnswer) -> dict[str, GatewatchError]:
+    """One model after the other; of several, one that cannot be trained stops no other. What failed, and why."""
     from gatewatch.models.training.processes import joined_processes
 
     failed: dict[str, GatewatchError] = {}
@@ -307,19 +318,18 @@ def _train_each(groups: Groups, training: _Training) -> None:
             _require_alone(processes, "--tune")
         for name, recordings in groups.items():
             try:
-                training.run(name, recordings, processes)
+                training.run(name, recordings, processes, answer)
             except GatewatchError as error:
                 if len(groups) == 1:
                     raise
                 failed[name] = error
+    return failed
+
+
+def _require_all(groups: Groups, failed: Mapping[str, GatewatchError]) -> None:
     if failed:
         reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
         raise GatewatchError(f"{len(failed)} of {len(groups)} models could not be trained: {reasons}")
-
-
-def _save(trained: Trained, out: Path, title: str) -> None:
-    trained.save(out)
-    tell(in_short(title, trained.manifest))
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

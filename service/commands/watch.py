@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from gatewatch.service.cli_support.terminal import tell
+from gatewatch.service.cli_support.terminal import tell_json
 
 
 def watch(
@@ -29,7 +28,7 @@ def watch(
     with connected(url) as client:
         found = look(client, streams)
         if as_json:
-            tell(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+            tell_json(asdict(found))
             return
         if once or not console.is_terminal:
             console.print(drawn(found, url))

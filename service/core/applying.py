@@ -32,6 +32,7 @@ class Applied:
         refused: place to why a reading cannot be applied.
         earlier: row and slot to an earlier record to be kept, of streams with a reorder window.
         was_open: (B,) whether each stream was in an incident before.
+        was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
         clocks_set_back: readings whose time is before that of their stream's last one.
     """
 
@@ -41,6 +42,7 @@ class Applied:
     refused: dict[int, Refused] = field(default_factory=dict)
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
     was_open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    was_silent: dict[int, int] = field(default_factory=dict)
     clocks_set_back: int = 0
 
 
@@ -60,6 +62,8 @@ def apply(
     applied = Applied(Writes(now_ms / 1000))
     detector, records = batch.model.detector, loaded.records
     applied.was_open = was_open = detector.is_open(records["detector"]).copy()
+    silent = np.flatnonzero(records["status"] & state.SILENT)
+    applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
     for round_ in rounds:
         if loaded.excess:
             round_ = _without_excess(applied, batch, loaded, round_, refusal)
@@ -119,7 +123,8 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
             applied.earlier[row, slot] = record
     applied.clocks_set_back += int(np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)))
     layouts = None if batch.layouts is None else [loaded.layouts[row] for row in rows.tolist()]
-    entries = batch.model.stepper.step(heads, batch.seqs[places], times_ms, batch.values[places], layouts)
+    asked = None if loaded.asked is None else loaded.asked.at(rows)
+    entries = batch.model.stepper.step(heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked)
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))

@@ -49,7 +49,7 @@ class Alert(msgspec.Struct, array_like=True):
     """The reading that raised an alert, as it is saved to be told.
 
     Attributes:
-        n: number of the reading in its stream.
+        n: number of the reading in its stream; below 0 of a silence.
         time_ms: of the reading.
         channel, direction: as in RaisedAlert.
     """
@@ -78,7 +78,9 @@ _Identity = tuple[StreamKey, int, int]
 class Bookkeeping:
     """Counts and logs what one process saved."""
 
-    def __init__(self, metrics: Metrics, store: Store, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock, *, tells: bool = True) -> None:
+        """`tells`: alerts, and ends of incidents; not where readings are of the past, or only tried."""
+        self._tells_of = tells
         self._metrics = metrics
         self._store = store
         self._clock = clock
@@ -126,7 +128,7 @@ class Bookkeeping:
         for row, alert in applied.writes.alerts:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
-        for write in applied.writes.incidents:
+        for write in applied.writes.incidents if self._tells_of else ():
             if write.ended and applied.writes.streams[write.row] not in lost and (ended := decode(write.incident)):
                 _log_end(ended)
 
@@ -151,12 +153,17 @@ class Bookkeeping:
 
     def tell(self, alert: bytes) -> None:
         """Count and log an alert; it is taken off soon after."""
+        if not self._tells_of:
+            return
         known = msgspec.msgpack.decode(alert, type=Alert)
         self._metrics.alerted(known.reason)
         more: dict[str, Any] = {"corrected": True} if known.corrected else {}
         if known.time_ms:  # an alert of the version before does not say more
             more |= {"at": format_time(known.time_ms), "channel": known.channel, "direction": known.direction}
-        log.info("anomaly opened", stream=known.stream, score=known.score, reason=known.reason, **more)
+        if known.n < 0:
+            log.info("stream fell silent", stream=known.stream, score=known.score, readings=-known.n, at=more["at"])
+        else:
+            log.info("anomaly opened", stream=known.stream, score=known.score, reason=known.reason, **more)
         self._told.append(alert)
         self._tells.set()
 
@@ -234,7 +241,17 @@ def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], corrected: 
     return msgspec.msgpack.encode(Alert(stream.name, int(entry["n"]), raised.reason, raised.score, corrected, *more))
 
 
+def silence_alert(silence: Incident) -> bytes:
+    """The alert of a stream that has fallen silent, as it is saved."""
+    (raised,) = silence.alerts
+    more = (raised.timestamp_ms, raised.channel, raised.direction)
+    return msgspec.msgpack.encode(Alert(silence.stream, silence.n, raised.reason, raised.score, False, *more))
+
+
 def _log_end(ended: Incident) -> None:
+    if ended.is_silence:
+        log.info("stream sends again", stream=ended.stream, silent_since=format_time(ended.onset_ms))
+        return
     log.info(
         "anomaly ended",
         stream=ended.stream,

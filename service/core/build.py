@@ -10,13 +10,14 @@ from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.corrector import Corrector
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.loading import Loader
-from gatewatch.service.core.readings import Models
+from gatewatch.service.core.readings import Models, Policies
 from gatewatch.service.core.repeats import Repeats
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.sessions import Sessions
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
@@ -28,6 +29,7 @@ class Core(NamedTuple):
     inspection: Inspection
     corrector: Corrector
     books: Bookkeeping
+    loader: Loader
 
 
 def build_core(
@@ -37,12 +39,15 @@ def build_core(
     backoff: ContentionBackoff,
     takeover: Takeover,
     clock: Clock,
+    policies: Policies,
     *,
     save_attempts: int,
     most_streams: int,
     correcting_ms: float = 2000.0,
     pace: Pace | None = None,
     stream_channels: int = 64,
+    groups: Groups | None = None,
+    tells: bool = True,
 ) -> Core:
     """Build the core.
 
@@ -51,14 +56,16 @@ def build_core(
         most_streams: of each tenant.
         pace: at which tenants may begin streams; None for any.
         stream_channels: that a stream may have where it may have any.
+        groups: which incidents belong together; without it none do.
+        tells: alerts, see Bookkeeping.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books, incidents = Bookkeeping(metrics, store, clock), Recorder(store)
-    loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace))
+    books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store, policies, groups)
+    loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
     corrector = Corrector(models, store, loader, incidents, books, *correcting)
     repeats = Repeats(store, books, corrector, sessions)
     saving = (backoff, takeover, metrics, clock, save_attempts)
     scorer = Scorer(models, store, loader, repeats, incidents, books, *saving, stream_channels)
-    return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books)
+    return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books, loader)

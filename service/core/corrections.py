@@ -61,6 +61,7 @@ class Correction:
 
     Attributes:
         before: (1,) the stream's record without them.
+        start: (1,) the earlier record that the replay starts from.
         record: (1,) the record moved so far; in the end what it would be had they come in time.
         readings: (N,) the history since an earlier record, with the late readings in their places.
         places: (K,) where in `readings` they stand, ascending.
@@ -81,6 +82,7 @@ class Correction:
         """`stops`: after how many readings which earlier record is to be kept anew, in this order."""
         self._chain = chain
         self.before = before
+        self.start = start
         self.record = _moved(before, start)
         self.readings = readings
         self.places = places

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import numpy as np
 import structlog
 
+from gatewatch.models.detectors.asked import Asked, together, words
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import corrections, history
 from gatewatch.service.core import records as state
@@ -32,7 +33,7 @@ from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
-from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.recorder import Begun, Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -109,6 +110,7 @@ class _Job:
         late: the readings that get their places, in the order of those.
         packed: the stream's record in Redis when it was last looked at.
         attempts: how often it was begun, or saved, in vain.
+        asked: of the stream's scoring; None where that is nothing.
         answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
@@ -120,6 +122,7 @@ class _Job:
     late: list[_Late]
     packed: bytes | None
     attempts: int = 0
+    asked: Asked | None = None
     answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
 
@@ -299,7 +302,9 @@ class Corrector:
                 self._metrics.replayed(1) if status == "replayed" else self._metrics.answered(status, 1)
                 _give(reading, text)
             if correction is not None:
-                job = _Job(stream, loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts)
+                asked = None if loaded.asked is None else loaded.asked.at([row])
+                own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, asked)
+                job = _Job(stream, *own)
                 self._under_way[stream] = job
             if twins:
                 self._wait(stream, twins, int(loaded.records["readings"][row]))
@@ -420,8 +425,24 @@ class Corrector:
             if rows:
                 writes = await asyncio.to_thread(_writes, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
-                begun = [(at, job.stream, job.layout, job.correction.since_begun()) for at, job in done]
-                writes.incidents = await self._incidents.corrected([one for one in begun if len(one[3])])
+                begun = [
+                    Begun(
+                        at,
+                        job.stream,
+                        job.layout,
+                        job.seed,
+                        words(job.asked),
+                        job.correction.start,
+                        job.correction.since_begun(),
+                    )
+                    for at, job in done
+                ]
+                writes.incidents = await self._incidents.corrected(model, [one for one in begun if len(one.entries)])
+                writes.incidents += await self._incidents.back(_back(done, loaded, rows))
+                self._incidents.mute(writes)
+                told = {alert for _, alert in writes.alerts}
+                for _, job in done:
+                    job.alerts = [alert for alert in job.alerts if alert in told]
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:
@@ -503,7 +524,8 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     records = np.concatenate([job.correction.record for job in jobs])
     parts = [job.correction.part(most) for job in jobs]
     layouts = [job.layout for job in jobs] if model.any_channels else None
-    for row, entries in enumerate(model.stepper.replay(records, parts, layouts)):
+    asked = together([job.asked for job in jobs], len(model.detector.channels))
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked)):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 
@@ -559,6 +581,15 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
     writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
     writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
     return writes
+
+
+def _back(
+    done: Sequence[tuple[int, _Job]], loaded: LoadedBatch, rows: Sequence[int]
+) -> list[tuple[int, StreamKey, int, int]]:
+    """The streams that had been found silent, see Recorder.back: a late reading is a sign of life, too."""
+    before = loaded.records[rows]
+    silent = (before["status"] & state.SILENT) > 0
+    return [(at, job.stream, int(before["readings"][at]), int(before["last_ms"][at])) for at, job in done if silent[at]]
 
 
 def _alike(late: list[_Late]) -> list[_Late]:

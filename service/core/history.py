@@ -98,6 +98,15 @@ def unpack_slots(body: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
     return entries[gaps[-1] + 1 :] if len(gaps) else entries
 
 
+def times_in(ring: bytes, layout: Layout) -> NDArray[np.int64]:
+    """(N,) the times of the newest readings of a ring, in their order; unlike `unpack_entries` it checks no slot."""
+    body, dtype = ring[len(layout.ring_header) :], layout.entry
+    entries = np.frombuffer(body, dtype, len(body) // dtype.itemsize)
+    order = np.argsort(entries["n"], kind="stable")
+    n, times = entries["n"][order], entries["timestamp_ms"][order]
+    return np.asarray(times[n + len(n) > n[-1]] if len(n) else times)
+
+
 def find_each(
     ring: bytes, layout: Layout, seed: int, seqs: Sequence[int], times_ms: Sequence[int], values: NDArray[np.float64]
 ) -> list[Entries]:

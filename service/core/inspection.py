@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gatewatch.models.detectors.detector import STATUSES
+from gatewatch.models.detectors.forecasting import cadence_ms, forecast
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
@@ -44,6 +47,7 @@ class Inspection:
         self._sessions = sessions
         self._clock = clock
         self._attempts = attempts
+        self._forecasting = asyncio.Semaphore(1)
 
     async def describe(self, stream: StreamKey) -> dict[str, Any] | None:
         """What is known of a stream, or None for one that has neither readings nor settings."""
@@ -56,13 +60,13 @@ class Inspection:
         found: list[dict[str, Any] | None] = []
         for stream, content, seed in zip(streams, packed, self._store.seeds(streams), strict=True):
             if part := state.stream_part(content or b"", seed):
-                record, model = part[0][0], part[2][: state.MODEL_BYTES].hex()
+                record, layout, model = part[0][0], part[1], part[2][: state.MODEL_BYTES].hex()
             else:
                 served = await self._models.of(stream)
                 _, loaded = await self._loader.load_one(served, stream, content)
-                record, model = loaded.records[0], served.detector.name
+                record, layout, model = loaded.records[0], loaded.layouts[0], served.detector.name
             unknown = content is None and record["readings"] == 0
-            found.append(None if unknown else _described(stream, record, model))
+            found.append(None if unknown else _described(stream, record, layout, model))
         return found
 
     async def recent(self, stream: StreamKey, encoder: Encoder) -> list[Kept]:
@@ -91,6 +95,50 @@ class Inspection:
             kept = history.unpack_entries(ring, layout, seed)
             found |= {one.n: one for one in _shown(stream, kept, layout, encoder)}
         return [found[n] for n in sorted(found)]
+
+    async def forecast(self, stream: StreamKey, readings: int) -> dict[str, Any] | None:
+        """What is expected of a stream's next readings, None for one without a reading; nothing moves.
+
+        Their times go on at the usual time between two, null where that is not known; the readings then stand as if
+        at the time of the last one. One forecast is made at a time, beside the batches.
+        """
+        for _ in range(self._attempts):
+            (content,) = await self._store.load([stream])
+            served, loaded = await self._loader.load_one(await self._models.of(stream), stream, content)
+            if not loaded.moved:
+                break
+        else:
+            raise Contended(f"the model of stream {stream.name} kept changing; ask again")
+        record, (layout,), (seed,) = loaded.records[0], loaded.layouts, loaded.seeds
+        if not record["readings"]:
+            return None
+        if (kept := loaded.recovered.get(0)) is None:
+            (ring,) = await self._store.load_histories([stream])
+            kept = served.stepper.read_history(ring, layout, seed)
+        past = history.gathered(kept, layout)
+        step_ms = cadence_ms(past["timestamp_ms"])
+        times_ms = int(record["last_ms"]) + (step_ms or 0) * np.arange(1, readings + 1)
+        given = (loaded.records["detector"], times_ms, past["values"], past["timestamp_ms"], loaded.asked)
+        async with self._forecasting:
+            mid, half = await asyncio.to_thread(forecast, served.detector, *given)
+        bands = np.stack([mid - half, mid, mid + half], axis=-1).tolist()
+        return {
+            "stream": stream.name,
+            "model": served.detector.name,
+            "readings": int(record["readings"]),
+            "last_timestamp": format_time(int(record["last_ms"])),
+            "step_s": None if step_ms is None else step_ms / 1000,
+            "forecast": [
+                {
+                    "timestamp": None if step_ms is None else format_time(time_ms),
+                    "expected": {
+                        channel: [edge if math.isfinite(edge) else None for edge in band]
+                        for channel, band in zip(layout.model, of_reading, strict=True)
+                    },
+                }
+                for time_ms, of_reading in zip(times_ms.tolist(), bands, strict=True)
+            ],
+        }
 
     async def configure(self, stream: StreamKey, settings: StreamSettings) -> None:
         """Give a stream its settings, whether it has seen a reading or not.
@@ -136,11 +184,12 @@ def _shown(stream: StreamKey, kept: Entries, layout: Layout, encoder: Encoder) -
     return list(map(Kept, kept["n"].tolist(), named, answers))
 
 
-def _described(stream: StreamKey, record: Any, model: str) -> dict[str, Any]:
+def _described(stream: StreamKey, record: Any, layout: Layout, model: str) -> dict[str, Any]:
     readings = int(record["readings"])
     return {
         "stream": stream.name,
         "readings": readings,
+        "channels": list(layout.channels),
         "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
         "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
         "session": int(record["session"]),

@@ -10,11 +10,12 @@ from typing import Final, cast
 
 import numpy as np
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.service.core import records as state
 from gatewatch.service.core.first_look import FirstLook
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, layout_of, of_ring
-from gatewatch.service.core.readings import Model, Models
+from gatewatch.service.core.readings import Model, Models, Policies
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.recovery import Lost, Recovered, recover
 from gatewatch.service.core.store import Store
@@ -40,6 +41,7 @@ class LoadedBatch:
         records: (B,) the states before; moved forward in place.
         layouts: (B,) which channels each has sent.
         recovered: row of a stream whose state had to be rebuilt, to the history to be written anew, in its channels.
+        begun: row of such a stream to its (1,) record as it was recovered.
         causes: row of such a stream to what was wrong with its record; not of new streams.
         new: rows of new streams.
         excess: those of them that are more than there may be.
@@ -48,6 +50,7 @@ class LoadedBatch:
             where the store has forgotten it; nothing of it is applied.
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
         moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
+        asked: of their scoring; None where that is nothing of any.
     """
 
     streams: list[StreamKey]
@@ -56,6 +59,7 @@ class LoadedBatch:
     records: Records
     layouts: list[Layout]
     recovered: dict[int, Entries] = field(default_factory=dict)
+    begun: dict[int, Records] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
     excess: set[int] = field(default_factory=set)
@@ -63,16 +67,20 @@ class LoadedBatch:
     others: dict[int, Layout | None] = field(default_factory=dict)
     overwritten: set[StreamKey] = field(default_factory=set)
     moved: set[StreamKey] = field(default_factory=set)
+    asked: Asked | None = None
 
 
 class Loader:
     """Makes states of what a store holds; gives streams whose record is absent, or of no use, another one."""
 
-    def __init__(self, models: Models, store: Store, takeover: Takeover, limits: StreamLimits) -> None:
+    def __init__(
+        self, models: Models, store: Store, takeover: Takeover, limits: StreamLimits, policies: Policies
+    ) -> None:
         self._models = models
         self._store = store
         self._takeover = takeover
         self._limits = limits
+        self._policies = policies
         self.first_look = FirstLook(store)
 
     async def load(
@@ -91,7 +99,10 @@ class Loader:
             sound: they were written by this process, and need no look.
             layouts: of a model that takes any channels: what the streams' are presumed to be.
         """
+        await self._policies.know(streams)
         stepper = model.stepper
+        own = [stepper.detector.channels] * len(streams) if layouts is None else [one.channels for one in layouts]
+        asked = self._policies.asked(streams, own)
         size = stepper.record.itemsize
         seeds = self._store.seeds(streams)
         presumed = layouts
@@ -103,11 +114,19 @@ class Loader:
                 p[size:-4] == layout.encoded for p, layout in zip(written, presumed, strict=True)
             ):
                 records = state.sound([p[:size] for p in written], stepper.record)
-                return LoadedBatch(streams, seeds, [p[state.FENCE] for p in written], records, layouts or [])
+                return LoadedBatch(
+                    streams,
+                    seeds,
+                    [p[state.FENCE] for p in written],
+                    records,
+                    layouts or [],
+                    asked=asked,
+                )
         records, layouts, flaws = state.unpack(
             packed, seeds, stepper.record, presumed or stepper.usual, model.detector.digest, stepper.slots
         )
-        loaded = LoadedBatch(streams, seeds, [state.fence_of(p) for p in packed], records, layouts)
+        fences = [state.fence_of(p) for p in packed]
+        loaded = LoadedBatch(streams, seeds, fences, records, layouts, asked=asked)
         self._takeover.check(records["takeover"])
         others = [row for row, flaw in flaws.items() if flaw == "model"]
         if others:
@@ -178,8 +197,9 @@ class Loader:
             if flaw == "corrupt":
                 await self._store.quarantine(loaded.streams[row], packed[row] or b"")
         old_rings = await self._old_rings(loaded.streams, flaws, rings)
+        asked = loaded.asked
         lost = [
-            Lost(flaw, packed[row] or b"", loaded.seeds[row], ring, old_rings.get(row, b""))
+            Lost(flaw, packed[row] or b"", loaded.seeds[row], ring, old_rings.get(row, b""), asked and asked.at([row]))
             for (row, flaw), ring in zip(flaws.items(), rings, strict=True)
         ]
         if presumed is None:
@@ -190,7 +210,7 @@ class Loader:
             recovered = await asyncio.to_thread(_recover_each, model, lost, channels)
         for row, loss, found in zip(flaws, lost, recovered, strict=True):
             self._takeover.check(found.record["takeover"])
-            loaded.records[row] = found.record[0]
+            loaded.records[row], loaded.begun[row] = found.record[0], found.record
             loaded.layouts[row], loaded.recovered[row] = found.layout, found.kept
             if found.overwritten:
                 loaded.overwritten.add(loaded.streams[row])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.stream_key import StreamKey
@@ -35,6 +36,22 @@ class Models(Protocol):
 
         The others move to it now. Raises StoreUnavailable where the rules cannot be seen.
         """
+
+
+class Policies(Protocol):
+    """What the core asks of whatever knows what people ask of streams; service/policies is it."""
+
+    async def know(self, streams: Iterable[StreamKey]) -> None:
+        """Have the policies of streams at hand. Raises StoreUnavailable."""
+
+    def tags(self, stream: StreamKey) -> Mapping[str, str]:
+        """What a stream belongs to: name to value."""
+
+    def is_muted(self, stream: StreamKey) -> bool:
+        """Whether nobody is to be told of a stream."""
+
+    def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> Asked | None:
+        """What is asked of the scoring of B streams with the same number of channels; None where that is nothing."""
 
 
 class Model(Protocol):

@@ -63,9 +63,9 @@ FENCE: Final = slice(_HEADER, _HEADER + 30)
 
 _BEGIN: Final = MAGIC + FORMAT.to_bytes(2, "little")
 
-CORRECTED, ALERT, OPEN, STATUS_BITS = 0x80, 0x40, 0x20, 0x0F
-"""Bits of a reading's status: scored after a later one, or anew; raised an alert; an incident is open after it; index
-into STATUSES."""
+CORRECTED, ALERT, OPEN, SILENT, STATUS_BITS = 0x80, 0x40, 0x20, 0x10, 0x0F
+"""Bits of a reading's status: scored after a later one, or anew; raised an alert; an incident is open after it; the
+stream was found silent since, in a record only, so that the next reading ends that; index into STATUSES."""
 
 FIRST_SESSION: Final = np.iinfo(np.int64).min
 
@@ -242,6 +242,14 @@ def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | Non
     if layout is None:
         return None
     return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size]
+
+
+def marked_silent(packed: bytes, seed: int) -> bytes:
+    """A sound record of format 4, with the mark that its stream was found silent."""
+    fields: Any = STREAM_PART.fields
+    at = fields["status"][1]
+    body = packed[:at] + bytes([packed[at] | SILENT]) + packed[at + 1 : -4]
+    return body + zlib.crc32(body, seed).to_bytes(4, "little")
 
 
 def _flaw(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gatewatch.models.detectors.asked import Asked, together
 from gatewatch.service.core import format3, history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
@@ -30,6 +31,7 @@ class Lost:
         seed: where the record's checksum starts.
         ring: its history.
         old_ring: the history that a version before format 4 kept.
+        asked: of its scoring; None where that is nothing.
     """
 
     flaw: str
@@ -37,6 +39,7 @@ class Lost:
     seed: int
     ring: bytes
     old_ring: bytes
+    asked: Asked | None = None
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,12 @@ def recover(stepper: Stepper, lost: Sequence[Lost]) -> list[Recovered]:
             layout, kept = format3.read_history(stepper, loss.old_ring)
         stream = part[0] if part else old.stream if old is not None and at not in converted else None
         record = _own(stepper, loss, *part) if part else None
-        if record is not None and _catches_up(stepper, record, layout, kept):
+        if record is not None and _catches_up(stepper, record, layout, kept, loss.asked):
             recovered[at] = Recovered(record, layout, kept)
         else:
             replayed[at] = stream, layout, kept
-    rebuilt = stepper.rebuild([history.gathered(kept, layout) for _, layout, kept in replayed.values()])
+    asked = together([lost[at].asked for at in replayed], len(stepper.detector.channels))
+    rebuilt = stepper.rebuild([history.gathered(kept, layout) for _, layout, kept in replayed.values()], asked)
     for row, (at, (stream, layout, kept)) in enumerate(replayed.items()):
         record = rebuilt[row : row + 1].copy()
         if stream is not None and not (len(kept) and kept["n"][-1] >= stream["readings"][0]):
@@ -89,7 +93,7 @@ def recover(stepper: Stepper, lost: Sequence[Lost]) -> list[Recovered]:
                 record["present"] = True  # what came with the last time is not known: nothing that did comes twice
             _write_stream_part(record, stream, stepper)
         if at in converted:
-            kept = _with_late_writes(stepper, record, layout, kept, converted[at])
+            kept = _with_late_writes(stepper, record, layout, kept, converted[at], lost[at].asked)
         recovered[at] = Recovered(record, layout, kept, overwritten=at in converted)
     return [found for found in recovered if found is not None]
 
@@ -139,7 +143,7 @@ def _carried(stepper: Stepper, stream: Records, layout: Layout, model_part: byte
     return record
 
 
-def _catches_up(stepper: Stepper, record: Records, layout: Layout, kept: Entries) -> bool:
+def _catches_up(stepper: Stepper, record: Records, layout: Layout, kept: Entries, asked: Asked | None) -> bool:
     """Have a (1,) record that was restored from an older copy see the readings that its history has beyond it.
 
     False where they do not follow from it.
@@ -149,16 +153,21 @@ def _catches_up(stepper: Stepper, record: Records, layout: Layout, kept: Entries
         return True
     if since["n"][0] != record["readings"][0]:
         return False
-    stepper.replay(record, [since])
+    stepper.replay(record, [since], asked=asked)
     return bool(record["tag"][0] == since["tag"][-1])
 
 
 def _with_late_writes(
-    stepper: Stepper, record: Records, layout: Layout, kept: Entries, old: format3.Converted
+    stepper: Stepper,
+    record: Records,
+    layout: Layout,
+    kept: Entries,
+    old: format3.Converted,
+    asked: Asked | None,
 ) -> Entries:
     """Apply what a version before format 4 took after this one: readings it acknowledged, and this history lacks."""
     readings = history.gathered(history.rearranged(old.kept, old.layout, layout), layout)
     numbered = record["last_seq"][0] >= 0
     newer = readings["seq"] > record["last_seq"] if numbered else readings["timestamp_ms"] > record["newest_ms"]
-    (more,) = stepper.replay(record, [readings[newer]])
+    (more,) = stepper.replay(record, [readings[newer]], asked=asked)
     return np.concatenate([kept, history.spread(more, layout)])[-stepper.slots :]

@@ -91,6 +91,10 @@ class Scorer:
                 answers[place] = answer
         return answers
 
+    def forget_channels(self, stream: StreamKey) -> None:
+        """A stream may have another list of channels than before."""
+        self._channels.learn(stream, None)
+
     async def ping(self) -> bool:
         """Whether the store answers at once."""
         return await self._store.ping()
@@ -234,7 +238,10 @@ class Scorer:
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
                         self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, loaded.layouts)
-                        applied.writes.incidents = await self._incidents.writes(batch.model, loaded, applied)
+                        applied.writes.incidents = await self._incidents.writes(
+                            batch.model, loaded, applied, work.packed
+                        )
+                        self._incidents.mute(applied.writes)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:
@@ -283,6 +290,12 @@ class Scorer:
         for row in [row for row in loaded.new if self._channels.knows(loaded.streams[row])]:
             loaded.others[row] = None
             loaded.new.remove(row)
+        for row in [
+            row for row, before in loaded.before.items() if self._channels.differs(loaded.streams[row], before)
+        ]:
+            loaded.others[row] = loaded.before.pop(
+                row
+            )  # the list became shorter: the stream goes on from another state
         if not loaded.others:
             return waiting, rounds
         for row, layout in loaded.others.items():

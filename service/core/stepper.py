@@ -8,6 +8,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
@@ -46,14 +47,16 @@ class Stepper:
         times_ms: NDArray[np.int64],
         values: NDArray[np.float64],
         layouts: Sequence[Layout] | None = None,
+        asked: Asked | None = None,
     ) -> Entries:
         """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories.
 
         Args:
             layouts: (R,) of the streams, where their channels are not the detector's; see serving/any_channels.py.
+            asked: (R,) as in Detector.advance.
         """
         chains = (self.chain,) if layouts is None else _chains(layouts)
-        step = self.detector.advance(values, times_ms, heads["detector"])
+        step = self.detector.advance(values, times_ms, heads["detector"], asked)
         entries = np.empty(len(heads), self.entry)
         entries["n"] = heads["readings"]
         entries["timestamp_ms"] = times_ms
@@ -83,14 +86,18 @@ class Stepper:
         return entries
 
     def replay(
-        self, records: Records, readings: Sequence[Entries], layouts: Sequence[Layout] | None = None
+        self,
+        records: Records,
+        readings: Sequence[Entries],
+        layouts: Sequence[Layout] | None = None,
+        asked: Asked | None = None,
     ) -> list[Entries]:
         """Feed each of B streams its readings, in their order and in rounds; returns the new entries of each.
 
         Args:
             records: (B,) moved forward.
             readings: of each stream, any number.
-            layouts: (B,) as in `step`.
+            layouts, asked: (B,) as in `step`.
         """
         lengths = np.array([len(of_stream) for of_stream in readings])
         given = np.zeros((max(lengths, default=0), len(lengths)), self.entry)
@@ -109,19 +116,25 @@ class Stepper:
                 one["timestamp_ms"],
                 one["values"],
                 None if layouts is None else [layouts[row] for row in rows.tolist()],
+                None if asked is None else asked.at(rows),
             )
             records[rows] = heads
         entries["single"] = given["single"]
         return [entries[:length, row] for row, length in enumerate(lengths.tolist())]
 
-    def rebuild(self, histories: Sequence[Entries]) -> Records:
-        """(B,) the records after the readings of histories, stepped from nothing by this model; n and tags go on."""
+    def rebuild(self, histories: Sequence[Entries], asked: Asked | None = None) -> Records:
+        """(B,) the records after the readings of histories, stepped from nothing by this model; n and tags go on.
+
+        Args:
+            asked: (B,) as in `step`.
+        """
         records = self.fresh(len(histories))
         for at in range(max(map(len, histories), default=0)):
             rows = [row for row, entries in enumerate(histories) if len(entries) > at]
             readings = np.concatenate([histories[row][at : at + 1] for row in rows])
             heads = records[rows]
-            self.step(heads, readings["seq"], readings["timestamp_ms"], readings["values"])
+            own = None if asked is None else asked.at(rows)
+            self.step(heads, readings["seq"], readings["timestamp_ms"], readings["values"], asked=own)
             records[rows] = heads
         for row, entries in enumerate(histories):
             if len(entries):

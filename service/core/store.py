@@ -20,11 +20,13 @@ class IncidentWrite(NamedTuple):
 
     Attributes:
         row: of its stream in Writes.
-        n: its number.
+        n: its number; below 0 that of a silence, see incident.py.
         start_ms: when it began.
         incident: as it is kept.
         before: the number and content of the incident that was the stream's latest until this one began.
         began, ended: with these readings; the stream's history is kept as it is then.
+        state: of one that began, what it is proved from, see incidents/began.py.
+        told: people are told of it.
     """
 
     row: int
@@ -34,6 +36,24 @@ class IncidentWrite(NamedTuple):
     before: tuple[int, bytes] | None
     began: bool
     ended: bool
+    state: bytes = b""
+    told: bool = True
+
+
+class IncidentsLeft(NamedTuple):
+    """What a stream keeps of its incidents when it goes on from another state, to be saved with that.
+
+    Attributes:
+        row: of the stream in Writes.
+        forgotten: numbers of those that began with readings the stream does not have any more.
+        changed: number and content of silences that end with this.
+        latest: number and content of the stream's latest one from now on; None where none is left.
+    """
+
+    row: int
+    forgotten: list[int]
+    changed: dict[int, bytes]
+    latest: tuple[int, bytes] | None
 
 
 @dataclass
@@ -50,8 +70,11 @@ class Writes:
         opened, closed: streams that are in an incident; streams whose incident ended.
         alerts: row and text of each alert that is to be told once it is saved, see bookkeeping.py.
         incidents: those that the readings changed, in the order of the changes.
+        incidents_left: of streams that go on from another state.
+        settings: row to the settings that are kept beside the record.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
         unlisted: rows of streams to be put into the list of all streams; the store fills them in.
+        unwatched: rows of streams to be looked at from now on, whether they fall silent; the store fills them in.
     """
 
     at: float
@@ -65,7 +88,10 @@ class Writes:
     closed: set[StreamKey] = field(default_factory=set)
     alerts: list[tuple[int, bytes]] = field(default_factory=list)
     incidents: list[IncidentWrite] = field(default_factory=list)
+    incidents_left: list[IncidentsLeft] = field(default_factory=list)
+    settings: dict[int, bytes] = field(default_factory=dict)
     unlisted: list[int] = field(default_factory=list)
+    unwatched: list[int] = field(default_factory=list)
 
 
 class UnitOfWork(Protocol):
@@ -153,6 +179,9 @@ class Store(Protocol):
 
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none."""
+
+    async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
+        """Incidents by stream and number, as they are kept; b"" where there is none."""
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""

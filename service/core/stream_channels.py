@@ -121,6 +121,11 @@ class StreamChannels:
         """Whether a stream's list was learned."""
         return stream in self._known
 
+    def differs(self, stream: StreamKey, layout: Layout) -> bool:
+        """Whether a stream's list was learned, and was another one."""
+        known = self._known.get(stream)
+        return known is not None and known.channels != layout.channels
+
     def learn(self, stream: StreamKey, layout: Layout | None) -> None:
         """A stream's record has this list; None where there is no record."""
         before = self._known.get(stream)

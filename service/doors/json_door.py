@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import msgspec
-
 from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.doors.door import Context, Decoded, Form, Mixed, Opened
 from gatewatch.service.doors.json_parts import Array, opened
-from gatewatch.service.doors.json_problems import kind, lenient_json
+from gatewatch.service.doors.json_problems import NOT_READ, kind, lenient_json
 from gatewatch.service.doors.json_results import JsonEncoder
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
 from gatewatch.service.doors.reading_decoder import PART_BYTES, PART_READINGS
@@ -62,7 +60,7 @@ class JsonDoor:
                 items, form = decoder.many.decode(content), ARRAY
             else:
                 items, form = [decoder.one.decode(content)], OBJECT
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_READ:
             return None
         decoder.check_count(len(items))
         return decoder.columns(items, context), form

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from gatewatch.service.core.outcomes import SHOWN, clip
@@ -50,6 +51,9 @@ def _number(text: str) -> float:
 def _integer(text: str) -> int | _NotJson:
     return int(text) if len(text) <= _MOST_DIGITS else _constant(f"a number of {len(text)} digits")
 
+
+NOT_READ: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises of bytes that are not what it was told to expect, or are nested too deeply even to be skipped."""
 
 TOO_DEEP = "the body is nested too deeply; expected an array of readings"
 

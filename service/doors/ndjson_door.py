@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import msgspec
-
 from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.doors.door import Context, Decoded, Form, Mixed, Opened
 from gatewatch.service.doors.json_parts import lines_of, opened
+from gatewatch.service.doors.json_problems import NOT_READ
 from gatewatch.service.doors.json_results import JsonEncoder
 from gatewatch.service.doors.reading_decoder import PART_BYTES, PART_READINGS
 
@@ -40,7 +39,7 @@ class NdjsonDoor:
         decoder = context.decoder
         try:
             items = [decoder.one.decode(line) for line in content.split(b"\n") if line.strip()]
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_READ:
             return None
         if not items:
             return None

@@ -21,6 +21,7 @@ from gatewatch.service.doors.json_parts import TooLong
 from gatewatch.service.doors.json_problems import (
     LARGEST_VALUE,
     LATEST_S,
+    NOT_READ,
     TOO_LARGE,
     lenient_json,
     listed,
@@ -113,7 +114,7 @@ class ReadingDecoder:
         """The readings of an array without a flaw; None where there is one."""
         try:
             readings: list[DecodedReading] = self.many.decode(content)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_READ:
             return None
         return readings
 
@@ -123,7 +124,7 @@ class ReadingDecoder:
             return rejected(None, None, None, f"line {number}: {line}")
         try:
             return self.one.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_READ:
             pass
         try:
             return self.convert(lenient_json(line))

@@ -7,19 +7,22 @@ name of the stream, and leaves the rest as it was sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from gatewatch.service.core.outcomes import Refused, rejected
 from gatewatch.service.doors.door import Context, Decoded, Mixed, Part
 from gatewatch.service.doors.json_parts import TooLong
-from gatewatch.service.doors.json_problems import lenient_json
+from gatewatch.service.doors.json_problems import NOT_READ, lenient_json
 from gatewatch.service.errors import BadRequest
 
 if TYPE_CHECKING:
     from gatewatch.service.doors.reading_decoder import ReadingDecoder
     from gatewatch.service.serving.served_model import ServedModel
+
+
+T = TypeVar("T")
 
 
 class _Named(msgspec.Struct):
@@ -31,6 +34,18 @@ class _Line(NamedTuple):
 
     number: int
     line: bytes | TooLong
+
+
+class _AsSent(Generic[T]):
+    """Decodes JSON without looking into it, but for what msgspec passes over there: whether it is UTF-8."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def decode(self, content: bytes) -> T:
+        """The content. Raises one of NOT_READ."""
+        content.decode()
+        return self._decoder.decode(content)
 
 
 _NAMED: Final = msgspec.json.Decoder(_Named)
@@ -51,8 +66,8 @@ class RoutingDecoder:
             default: that of the default model; counts readings.
             part_bytes: of a body that is decoded in one go.
         """
-        self.one = msgspec.json.Decoder(msgspec.Raw)
-        self.many = msgspec.json.Decoder(list[msgspec.Raw])
+        self.one = _AsSent(msgspec.Raw)
+        self.many = _AsSent(list[msgspec.Raw])
         self.part_bytes = part_bytes
         self.most = default.most
         self.check_count = default.check_count
@@ -62,7 +77,7 @@ class RoutingDecoder:
         """The items of an array; None where it is none."""
         try:
             return self.many.decode(content)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_READ:
             return None
 
     @staticmethod
@@ -102,7 +117,7 @@ def _name(item: Any) -> str:
     if isinstance(item, (msgspec.Raw, bytes)):
         try:
             return _NAMED.decode(item).stream
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_READ:
             return ""
     name = item.get("stream") if isinstance(item, dict) else None
     return name if isinstance(name, str) else ""

@@ -180,5 +180,7 @@ def _one(schema: Described) -> str:
 
 def _example(body: Described) -> str:
     """A body to begin with."""
+    if "application/json" not in body["content"]:  # a file, which the page cannot show
+        return ""
     schema = json.dumps(body["content"]["application/json"]["schema"])
     return next((json.dumps(example) for name, example in EXAMPLES.items() if f"/{name}" in schema), "")

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gatewatch.service.core.outcomes import Answer
 from gatewatch.service.http.callers import FETCHED_BY_A_BROWSER, Callers
-from gatewatch.service.http.ingest import Headers, Ingest, Pending, problem_reply
+from gatewatch.service.http.ingest import READINGS, READINGS_OF_STREAM, Headers, Ingest, Pending, problem_reply
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 UNUSUAL: Final = FETCHED_BY_A_BROWSER | {b"content-encoding", b"expect", b"transfer-encoding"}
 
@@ -64,23 +67,41 @@ class FastRequest:
         self._tenant = tenant
         self._answer = answer
         self._pending: Pending | None = None
+        self._span: Span | None = None
 
     def begin(self) -> None:
         """The body is whole: hand it in."""
+        traces = self._ingest.traces
+        if traces is None:
+            self._begin()
+            return
+        route = READINGS if self._stream is None else READINGS_OF_STREAM
+        self._span = traces.request("POST", route, self.scope["headers"])
+        with traces.within(self._span):
+            self._begin()
+
+    def _begin(self) -> None:
         try:
             self._pending = self._ingest.begin(bytes(self.body), self._stream, self._content_type, self._tenant)
         except Exception as error:
-            self._answer(self, *problem_reply(error))
+            self._reply(*problem_reply(error))
         else:
             self._pending.answers.add_done_callback(self._finish)
 
     def _finish(self, answers: asyncio.Future[list[Answer]]) -> None:
         pending, self._pending = self._pending, None
         if pending is None or answers.cancelled():
+            if self._span is not None:
+                self._span.end()
             return
         error = answers.exception()
         reply = self._ingest.reply(answers.result(), pending) if error is None else problem_reply(error)
-        self._answer(self, *reply)
+        self._reply(*reply)
+
+    def _reply(self, status: int, headers: Headers, body: bytes) -> None:
+        self._answer(self, status, headers, body)
+        if self._span is not None and self._ingest.traces is not None:
+            self._ingest.traces.answered(self._span, status)
 
 
 def usual(headers: Sequence[tuple[bytes, bytes]], most_bytes: int, callers: Callers) -> str | None:

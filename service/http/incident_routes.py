@@ -10,18 +10,20 @@ import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import StreamingResponse
 
-from gatewatch.models.detectors.detector import REASONS
+from gatewatch.models.detectors.asked import words as words_of
 from gatewatch.models.recordings.values import LATEST_S
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
 from gatewatch.service.http.parts import Parts, parts_of, sent_as, tenant_of
-from gatewatch.service.incidents import words
+from gatewatch.service.incidents import began, words
+from gatewatch.service.incidents.incident import INCIDENT_REASONS
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
+from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
 
-ID: Final = r"^[0-9]{1,20}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+ID: Final = r"^s?[0-9]{1,20}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _ID_PATH = Path(description="the incident's id", pattern=ID, max_length=160)
 _UNKNOWN = problem_with("No such incident")
 _OF_INCIDENT: Final[dict[int | str, Any]] = {
@@ -48,21 +50,32 @@ async def list_incidents(
     request: Request,
     state: Annotated[Literal["open", "ended"] | None, Query(description="open or ended; both if not given")] = None,
     stream: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
-    reason: Annotated[str | None, Query(description="of the highest score", pattern=f"^({'|'.join(REASONS)})$")] = None,
+    reason: Annotated[
+        str | None, Query(description="of the highest score", pattern=f"^({'|'.join(INCIDENT_REASONS)})$")
+    ] = None,
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
     since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
     until: Annotated[
         float | None, Query(ge=0, le=LATEST_S, description="began at this Unix time, in seconds, or before")
     ] = None,
+    group: Annotated[
+        str, Query(pattern=f"^({ID[1:-1]})?$", max_length=160, description="all of a group, in the order of onset")
+    ] = "",
     after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
 ) -> dict[str, Any]:
-    """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full."""
+    """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full.
+
+    With `group`, those that began first come first, and `since` and `until` do not count.
+    """
     parts = parts_of(request)
     until_ms = 2**53 if until is None else round(until * 1000)
     search = Search(state, stream, reason, min_score, round(since * 1000), until_ms)
     async with parts.store.reading:
-        incidents, next_ = await _reader(request).page(search, after, limit)
+        if group:
+            incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)
+        else:
+            incidents, next_ = await _reader(request).page(search, after, limit)
     return {"incidents": incidents, "next": next_}
 
 
@@ -115,6 +128,34 @@ async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> 
     return as_shown | {
         "readings": [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in kept]
     }
+
+
+@router.get(
+    "/v1/incidents/{incident}/proof",
+    summary="What an incident's verdicts follow from",
+    response_model=None,
+    responses={
+        200: found("State, readings and verdicts", ref("ProofOfIncident")),
+        **_OF_INCIDENT,
+        404: problem_with("No such incident, or nothing of it is kept to prove it from"),
+    },
+)
+async def get_proof(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """The state before the incident, and the readings from there on, as far as they are kept without a gap.
+
+    `gatewatch prove` makes a file of it, `gatewatch verify` computes that anew elsewhere.
+    """
+    parts = parts_of(request)
+    async with parts.store.reading:
+        known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+        stream, one, _ = known
+        began_from = began.decode(await parts.store.incidents.began(stream, one.n))
+        rings = await parts.store.incidents.histories(stream, one.n)
+        await parts.policies.know([stream])
+    seed = parts.store.seeds([stream])[0]
+    return packed(one, began_from, rings, seed, lambda channels: words_of(parts.policies.asked([stream], [channels])))
 
 
 @router.post(

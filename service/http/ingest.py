@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import structlog
 
 from gatewatch.service.access.access import IDENTITY, Access
-from gatewatch.service.access.quotas import Quotas
+from gatewatch.service.access.quotas import Quota
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer, Encoder, Refused
-from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, StreamNames, by_model, merged
+from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, Part, StreamNames, by_model, merged
 from gatewatch.service.doors.json_door import is_json
 from gatewatch.service.doors.routing import RoutingDecoder
 from gatewatch.service.errors import AllRejected, BadRequest, ServiceError, UnsupportedMedia, problem
@@ -29,6 +29,9 @@ from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.serving.registry import Held, ModelNeeded, Registry
 from gatewatch.service.serving.served_model import ServedModel
 
+if TYPE_CHECKING:
+    from gatewatch.service.observability.traces import Traces
+
 log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
@@ -37,8 +40,13 @@ Headers = list[tuple[bytes, bytes]]
 Reply = tuple[int, Headers, bytes]
 """Status, headers and body."""
 
+T = TypeVar("T")
+Score = Callable[[list[Part], Form, Encoder], Awaitable[T]]
+"""Scores the items of a body, by model; is given how an answer in its format is put together and written."""
+
 READINGS: Final = "/v1/readings"
 STREAM, OF_STREAM = "/v1/streams/", "/readings"
+READINGS_OF_STREAM: Final = "/v1/streams/{stream}/readings"
 INGEST: Final = "ingest"
 """Under this name, the app's state tells connections of its Ingest."""
 SETTINGS_BYTES: Final = 16_384
@@ -68,6 +76,7 @@ class Ingest:
 
     Attributes:
         callers, access: asked by whoever hands in a request.
+        traces: told by whoever hands in a request; None for none.
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
 
@@ -77,7 +86,8 @@ class Ingest:
         registry: Registry,
         names: Callable[[str], StreamNames],
         access: Access,
-        quotas: Quotas,
+        quota: Quota,
+        quota_bytes: Quota,
         batcher: Batcher,
         bodies: Bodies,
         callers: Callers,
@@ -85,11 +95,14 @@ class Ingest:
         metrics: Metrics,
         clock: Clock,
         all_rejected_is_422: bool,
+        traces: Traces | None = None,
     ) -> None:
         """`names`: those of a tenant."""
         self.callers = callers
         self.access = access
-        self._quotas = quotas
+        self.traces = traces
+        self._quota = quota
+        self._quota_bytes = quota_bytes
         self._doors = doors
         self._door_of: dict[str, Door] = {}
         self._registry = registry
@@ -124,6 +137,7 @@ class Ingest:
         content_type = headers.get(b"content-type", "")
         self._door(content_type)
         self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
+        self._quota_bytes.check(scope[IDENTITY].tenant)
         with self._bodies.of(headers) as body:
             pending = self.begin(await body.read(receive), stream, content_type, scope[IDENTITY].tenant)
             try:
@@ -139,6 +153,7 @@ class Ingest:
         """
         door = self._door(content_type)
         self._batcher.check_room()
+        self._quota_bytes.take(tenant, len(content))
         needed = None
         try:
             context = self._context(tenant, stream, {})
@@ -149,7 +164,7 @@ class Ingest:
             decoded, form = read
             if isinstance(decoded, Mixed) or decoded.refused:
                 return Pending(asyncio.ensure_future(self._take([decoded], door.encoder, tenant)), form, door.encoder)
-            self._quotas.take(tenant, len(decoded))
+            self._quota.take(tenant, len(decoded))
             return Pending(self._batcher.take(decoded.readings, door.encoder), form, door.encoder)
         opened = door.open(content, context)
 
@@ -158,6 +173,32 @@ class Ingest:
 
         answers = self._take_in_parts(None if needed else opened.parts, again, door.encoder, tenant)
         return Pending(asyncio.ensure_future(answers), opened.form, door.encoder)
+
+    async def beside(self, scope: Scope, receive: Receive, stream: str | None, score: Score[T]) -> T:
+        """Have the readings of a request scored in another way than those of the batches.
+
+        Args:
+            stream: that of the path.
+            score: is given all items of the body, by model.
+
+        Raises:
+            ServiceError: what concerns the whole request.
+            ClientGone: there is nobody to answer.
+        """
+        headers, tenant = headers_of(scope), scope[IDENTITY].tenant
+        door = self._door(headers.get(b"content-type", ""))
+        self._quota_bytes.check(tenant)
+        with self._bodies.of(headers) as body:
+            content = await body.read(receive)
+            form = door.open(content, self._context_of(tenant, self._registry.default, stream)).form
+
+            def again(held: Held) -> Iterator[Decoded | Mixed]:
+                return door.open(content, self._context(tenant, stream, held)).parts
+
+            decoded = await self._decode(None, again)
+            self._quota_bytes.take(tenant, len(content))
+            self._quota.take(tenant, sum(map(len, decoded)))
+            return await score(by_model(decoded), form, door.encoder)
 
     def _context(self, tenant: str, stream: str | None, held: Held) -> Context:
         """What a door must know of a request. Raises ModelNeeded, as the door does while it decodes."""
@@ -181,12 +222,18 @@ class Ingest:
         encoder: Encoder,
         tenant: str,
     ) -> list[Answer]:
-        """Decode a body part by part, anew with each model that is found to be needed, and have it scored.
+        """Decode a body part by part and have it scored.
 
         Args:
             parts: to begin with; None where it is known already that a model is needed.
             again: the parts, decoded with models that are held.
         """
+        return await self._take(await self._decode(parts, again), encoder, tenant)
+
+    async def _decode(
+        self, parts: Iterator[Decoded | Mixed] | None, again: Callable[[Held], Iterator[Decoded | Mixed]]
+    ) -> list[Decoded | Mixed]:
+        """Decode a body part by part, anew with each model that is found to be needed; see `_take_in_parts`."""
         held: Held = {}
         while True:
             decoded: list[Decoded | Mixed] = []
@@ -195,7 +242,7 @@ class Ingest:
                     for part in parts or again(held):
                         decoded.append(part)
                         await asyncio.sleep(0)
-                return await self._take(decoded, encoder, tenant)
+                return decoded
             except ModelNeeded as error:
                 needed, parts = error, None
             await self._registry.hold(needed, held)
@@ -204,7 +251,7 @@ class Ingest:
         """Have scored what can be; the answers to all items of the parts."""
         items = sum(map(len, decoded))
         self._batcher.check_room(items)
-        self._quotas.take(tenant, items)
+        self._quota.take(tenant, items)
         parts = by_model(decoded)
         taken = [self._batcher.take(part.decoded.readings, encoder) for part in parts]
         if len(taken) > 1:
@@ -212,6 +259,11 @@ class Ingest:
         answers = merged(parts, [await of_part for of_part in taken])
         self._metrics.answered("rejected", sum(len(part.decoded.refused) for part in parts))
         return answers
+
+    def tried(self, answers: list[Answer], form: Form, encoder: Encoder) -> Reply:
+        """The reply to a request whose readings were only tried: nothing of it is counted."""
+        body = form.join([encoder.refusal(answer) if type(answer) is Refused else answer for answer in answers])
+        return 200, _headed(form.media_type, body), body
 
     def reply(self, answers: list[Answer], pending: Pending) -> Reply:
         """The reply to a request whose readings were looked at."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gatewatch.models.artefact.repository import MODEL_NAME, Change, Model
-from gatewatch.service.access.access import IDENTITY
-from gatewatch.service.errors import BadRequest, InvalidRules, NoRepository, UnusableModel
+from gatewatch.service.errors import InvalidRules, NoRepository, UnusableModel
 from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import parts_of, sent_as
+from gatewatch.service.http.parts import caller_of, number_seen, parts_of, sent_as
 from gatewatch.service.serving.administration import Administration
 from gatewatch.service.serving.rules import Assignment, Rules
 
@@ -21,7 +19,6 @@ router = APIRouter()
 RULES_BYTES: Final = 4 * 2**20
 """Of a body with rules: as many rules and pins as there may be."""
 
-_ENTITY_TAG: Final = re.compile(r'"([0-9]{1,18})"')
 _MODEL_PATH = Path(description="the model's name", pattern=f"^{MODEL_NAME.pattern}$")
 _OUTDATED = problem_with("Somebody else changed it meanwhile: look at it, and do it again")
 _UNKNOWN = problem_with("No such model, version or alias; or no repository of models")
@@ -130,9 +127,9 @@ async def promote_model(request: Request, response: Response, model: Annotated[s
         model,
         str(sent.version),
         sent.alias,
-        _who(request),
+        caller_of(request),
         sent.note,
-        _seen(request),
+        number_seen(request),
         sent.other_channels,
         sent.if_better,
     )
@@ -150,7 +147,8 @@ async def promote_model(request: Request, response: Response, model: Annotated[s
 async def rollback_model(request: Request, response: Response, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
     """The same as a promotion of the version before."""
     sent = await sent_as(request, Rollback, UnusableModel)
-    change = await _administration(request).rollback(model, sent.alias, _who(request), sent.note, _seen(request))
+    by, seen = caller_of(request), number_seen(request)
+    change = await _administration(request).rollback(model, sent.alias, by, sent.note, seen)
     response.headers["ETag"] = f'"{change.after.revision}"'
     return _change(change)
 
@@ -184,26 +182,12 @@ async def get_rules(request: Request, response: Response) -> dict[str, Any]:
 async def put_rules(request: Request, response: Response) -> dict[str, Any]:
     """All rules and pins at once; `warnings` names patterns that fit no stream yet."""
     rules = await sent_as(request, Rules, InvalidRules, RULES_BYTES)
-    assignment, warnings = await _administration(request).put_rules(rules, _who(request), _seen(request))
+    assignment, warnings = await _administration(request).put_rules(rules, caller_of(request), number_seen(request))
     return {**_rules(assignment, response), "warnings": warnings}
 
 
 def _administration(request: Request) -> Administration:
     return parts_of(request).models.administration
-
-
-def _seen(request: Request) -> int | None:
-    """The number that the request says it looked at, by its If-Match."""
-    text = request.headers.get("if-match", "*").strip()
-    found = _ENTITY_TAG.fullmatch(text)
-    if found is None and text != "*":
-        raise BadRequest(f'If-Match is {text[:64]!r}; expected an ETag as this service gives it, like "7"')
-    return int(found[1]) if found else None
-
-
-def _who(request: Request) -> str:
-    """Who sends a request, for the log of changes."""
-    return str(request.scope[IDENTITY].name)
 
 
 def _summary(change: Change) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
+from gatewatch.service.http.state_requests import SnapshotDetails, SnapshotRequest
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
+from gatewatch.service.policies.policy import Policies, Policy
 from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
@@ -25,6 +27,7 @@ class Stream(msgspec.Struct):
 
     stream: str
     readings: int
+    channels: list[str]
     last_timestamp: str | None
     last_seq: int | None
     session: int
@@ -35,6 +38,19 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+
+
+class WarmUp(msgspec.Struct):
+    """What became of readings of the past, by number; the first one that was refused; and the stream since."""
+
+    sent: int
+    taken: int
+    replayed: int
+    late: int
+    conflict: int
+    rejected: int
+    first_refused: str | None
+    stream: Stream | None
 
 
 class Page(msgspec.Struct):
@@ -58,6 +74,24 @@ class Kept(msgspec.Struct):
     n: int
     values: dict[str, float | None]
     result: Result
+
+
+class ExpectedReading(msgspec.Struct):
+    """When it is due, null where that is not known; and channel to low, mid and high."""
+
+    timestamp: str | None
+    expected: dict[str, list[float | None]]
+
+
+class Forecast(msgspec.Struct):
+    """What is expected of a stream's next readings, as it is after so many readings."""
+
+    stream: str
+    model: str
+    readings: int
+    last_timestamp: str
+    step_s: float | None
+    forecast: list[ExpectedReading]
 
 
 class Spoken(msgspec.Struct):
@@ -89,11 +123,15 @@ class Incident(msgspec.Struct):
     """What is anomalous on a stream, from its first reading to its last; what people said of it.
 
     `onset` is when it was on its way, `start` when the alert went out, `end` its last anomalous reading once it has
-    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for.
+    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for. With the
+    reason `silent` the stream sends no more: it has no channels, and `last` is when it was heard. `group` is the id of
+    the group that it belongs to, `tag` what that has in common.
     """
 
     id: str
     stream: str
+    group: str | None
+    tag: str | None
     state: str
     model: str
     onset: str
@@ -120,6 +158,54 @@ class IncidentPage(msgspec.Struct):
 
     incidents: list[Incident]
     next: str | None
+
+
+class ProvedIncident(msgspec.Struct):
+    """What is proved, by which model, and what it was computed on."""
+
+    format: int
+    incident: dict[str, Any]
+    model: dict[str, Any]
+    channels: list[str]
+    asked: dict[str, Any]
+    asked_now: dict[str, Any]
+    versions: dict[str, str]
+
+
+class ProofState(msgspec.Struct):
+    """The stream's state before the first reading: how many it had seen, its chain tag, and the record in base64."""
+
+    readings: int
+    tag: str
+    record: str
+
+
+class ProvedReading(msgspec.Struct):
+    """A reading with its verdict; lists are in the order of the proof's channels."""
+
+    n: int
+    timestamp_ms: int
+    seq: int
+    session: int
+    values: list[float | None]
+    tag: str
+    score: float
+    status: str
+    reason: str
+    alert: bool
+    open: bool
+    corrected: bool
+    mid: list[float | None]
+    half: list[float | None]
+    attribution: list[float | None]
+
+
+class ProofOfIncident(msgspec.Struct):
+    """All that the verdicts of an incident follow from, but for the model."""
+
+    proof: ProvedIncident
+    state: ProofState
+    readings: list[ProvedReading]
 
 
 def ref(name: str) -> Described:
@@ -171,9 +257,24 @@ def complete(document: Described, is_open: bool) -> Described:
         is_open: whether no key is asked for.
     """
     schemas = msgspec.json.schema_components(
-        (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
+        (
+            SentReading,
+            Result,
+            Page,
+            Stream,
+            Kept,
+            Forecast,
+            IncidentPage,
+            Incident,
+            ProofOfIncident,
+            Changes,
+            SnapshotDetails,
+            WarmUp,
+        ),
+        ref_template=ref("{name}")["$ref"],
     )[1]
-    for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer):
+    kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer)
+    for kind in (*kinds, SnapshotRequest):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}
@@ -198,7 +299,7 @@ def _secure(operation: Described, scope: str | None) -> None:
 def links() -> Described:
     """What else there is of the stream in the path."""
     parameters = {"stream": "$request.path.stream"}
-    named = ("get_stream", "put_stream", "delete_stream", "get_history", "reset_stream")
+    named = ("get_stream", "put_stream", "delete_stream", "get_history", "get_forecast", "reset_stream")
     return {name: {"operationId": name, "parameters": parameters} for name in named}
 
 
@@ -225,7 +326,7 @@ TAKEN: Final[dict[int | str, Described]] = {
     **NO_BODY,
     405: OTHER_METHOD,
     408: problem_with("The head or the body was not whole in time; the connection is closed"),
-    422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422, else 200)"),
+    422: problem_with("Every reading was rejected (only with GATEWATCH_ALL_REJECTED_IS_422); or not a `dry_run`"),
     429: NO_ROOM,
     431: problem_with("URL and headers are over the limit; the connection is closed"),
     503: AWAY,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,7 @@ from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
+from gatewatch.service.core.states import States
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import BadRequest, ServiceError, first_of
 from gatewatch.service.http.bodies import Bodies
@@ -21,10 +23,15 @@ from gatewatch.service.http.ingest import SETTINGS_BYTES, Ingest, json_body
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
+from gatewatch.service.intake.past import Past
+from gatewatch.service.intake.trial import Trial
+from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.snapshot_store import SnapshotStore
 from gatewatch.service.storage.store import StateStore
 
 B = TypeVar("B", bound=BaseModel)
@@ -39,8 +46,12 @@ class Parts:
     models: Models[ServedModel]
     store: StateStore
     inspection: Inspection
+    states: States
+    snapshots: SnapshotStore
     encoder: Encoder
     ingest: Ingest
+    trial: Trial
+    past: Past
     feed: Feed
     scrape: Scrape
     bodies: Bodies
@@ -48,6 +59,8 @@ class Parts:
     drain: Drain
     audit: Audit
     clock: Clock
+    policies: StreamPolicies
+    groups: GroupStore
 
 
 def parts_of(request: Request) -> Parts:
@@ -65,6 +78,23 @@ def tenant_of(request: Request) -> str:
 def key_of(request: Request, stream: str) -> StreamKey:
     """The stream of this name that is the caller's."""
     return StreamKey(tenant_of(request), stream)
+
+
+def caller_of(request: Request) -> str:
+    """Who sends a request, for the log of changes."""
+    return str(request.scope[IDENTITY].name)
+
+
+_ENTITY_TAG: Final = re.compile(r'"([0-9]{1,18})"')
+
+
+def number_seen(request: Request) -> int | None:
+    """The number of the document that a request says it looked at, by its If-Match; None where it does not say."""
+    text = request.headers.get("if-match", "*").strip()
+    found = _ENTITY_TAG.fullmatch(text)
+    if found is None and text != "*":
+        raise BadRequest(f'If-Match is {text[:64]!r}; expected an ETag as this service gives it, like "7"')
+    return int(found[1]) if found else None
 
 
 async def sent_as(

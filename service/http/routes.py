@@ -12,8 +12,9 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import CHANGE
+from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.doors.door import STREAM_NAME
+from gatewatch.service.doors.door import STREAM_NAME, Form, Part
 from gatewatch.service.errors import (
     Draining,
     InvalidSettings,
@@ -21,6 +22,7 @@ from gatewatch.service.errors import (
 )
 from gatewatch.service.http.api_page import HEADERS, page
 from gatewatch.service.http.bodies import ClientGone
+from gatewatch.service.http.ingest import Reply
 from gatewatch.service.http.openapi import (
     AWAY,
     NO_BODY,
@@ -43,6 +45,9 @@ SCANNED: Final = 20_000
 
 SCAN_CHUNK: Final = 1000
 
+MOST_FORECAST: Final = 100
+"""Readings; of those that the history keeps, at most 56 in 128 can be held against so that there is a band."""
+
 
 class _Anything(Convertor[str]):
     """A part of a path, whatever is in it: readings of a stream whose name is none are rejected one by one."""
@@ -61,6 +66,11 @@ class _Anything(Convertor[str]):
 register_url_convertor("anything", _Anything())
 
 
+DryRun = Annotated[
+    bool, Query(description="answer as these readings would be answered, and apply none: nothing is saved or counted")
+]
+
+
 @router.post(
     "/v1/readings",
     summary="Score readings of many streams",
@@ -68,9 +78,9 @@ register_url_convertor("anything", _Anything())
     responses=TAKEN,
     openapi_extra=POST_READINGS,
 )
-async def post_readings(request: Request) -> Response:
+async def post_readings(request: Request, dry_run: DryRun = False) -> Response:
     """Send a JSON array of readings, or NDJSON (one a line), gzipped or not. Each reading gets its own result."""
-    return await _ingested(request, None)
+    return await _ingested(request, None, dry_run)
 
 
 @router.post(
@@ -80,20 +90,28 @@ async def post_readings(request: Request) -> Response:
     responses={**TAKEN, 200: {**TAKEN[200], "links": links()}},
     openapi_extra=POST_OF_STREAM,
 )
-async def post_readings_of_stream(request: Request) -> Response:
+async def post_readings_of_stream(request: Request, dry_run: DryRun = False) -> Response:
     """The same for one stream, whose name stands in the path and may be left out of the readings."""
-    return await _ingested(request, request.path_params["stream"])
+    return await _ingested(request, request.path_params["stream"], dry_run)
 
 
-async def _ingested(request: Request, stream: str | None) -> Response:
+async def _ingested(request: Request, stream: str | None, dry_run: bool) -> Response:
+    ingest, trial = parts_of(request).ingest, parts_of(request).trial
+
+    async def tried(parts: list[Part], form: Form, encoder: Encoder) -> Reply:
+        return ingest.tried(await trial.score(parts, encoder), form, encoder)
+
     try:
-        status, headers, body = await parts_of(request).ingest.answer(request.scope, request.receive, stream)
+        if dry_run:
+            status, headers, body = await ingest.beside(request.scope, request.receive, stream, tried)
+        else:
+            status, headers, body = await ingest.answer(request.scope, request.receive, stream)
     except ClientGone:
         return Response(status_code=400)  # nobody reads it
     return Response(body, status, {name.decode(): value.decode() for name, value in headers})
 
 
-_STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
+STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)
 
 
 @router.get(
@@ -149,17 +167,17 @@ async def _known(request: Request, names: list[str], wanted: bool) -> list[dict[
     return await parts_of(request).inspection.describe_each([key_of(request, name) for name in names])
 
 
-_UNKNOWN = problem_with("No such stream")
-_KNOWN = {**found("What is known of the stream", ref("Stream")), "links": links()}
+UNKNOWN = problem_with("No such stream")
+KNOWN = {**found("What is known of the stream", ref("Stream")), "links": links()}
 
 
 @router.get(
     "/v1/streams/{stream}",
     summary="What is known of a stream",
     response_model=None,
-    responses={200: _KNOWN, 404: _UNKNOWN, **OF_A_STREAM},
+    responses={200: KNOWN, 404: UNKNOWN, **OF_A_STREAM},
 )
-async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
+async def get_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict[str, Any]:
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
     parts = parts_of(request)
     async with parts.store.reading:
@@ -173,12 +191,12 @@ async def get_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     "/v1/streams/{stream}",
     summary="Change a stream's settings",
     response_model=None,
-    responses={200: _KNOWN, **NO_BODY, **OF_A_STREAM},
+    responses={200: KNOWN, **NO_BODY, **OF_A_STREAM},
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/json": {"schema": ref("StreamSettings")}}}
     },
 )
-async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> dict[str, Any]:
+async def put_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict[str, Any]:
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
     parts = parts_of(request)
     settings = await sent_as(request, StreamSettings, InvalidSettings)
@@ -191,9 +209,9 @@ async def put_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     "/v1/streams/{stream}",
     status_code=204,
     summary="Forget a stream",
-    responses={404: _UNKNOWN, **OF_A_STREAM},
+    responses={404: UNKNOWN, **OF_A_STREAM},
 )
-async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) -> None:
+async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> None:
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
     store = parts_of(request).store
     async with store.changing:
@@ -208,11 +226,11 @@ async def delete_stream(request: Request, stream: Annotated[str, _STREAM_PATH]) 
     response_model=None,
     responses={
         200: found("The readings, oldest first", {"type": "array", "items": ref("Kept")}),
-        404: _UNKNOWN,
+        404: UNKNOWN,
         **OF_A_STREAM,
     },
 )
-async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) -> list[dict[str, Any]]:
+async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> list[dict[str, Any]]:
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = parts_of(request)
     async with parts.store.reading:
@@ -222,20 +240,48 @@ async def get_history(request: Request, stream: Annotated[str, _STREAM_PATH]) ->
     return [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in entries]
 
 
+@router.get(
+    "/v1/streams/{stream}/forecast",
+    summary="What is expected of a stream's next readings",
+    response_model=None,
+    responses={200: found("Band by band, the next reading first", ref("Forecast")), 404: UNKNOWN, **OF_A_STREAM},
+)
+async def get_forecast(
+    request: Request,
+    stream: Annotated[str, STREAM_PATH],
+    readings: Annotated[int, Query(ge=1, le=MOST_FORECAST, description="how many, the usual time apart")] = 30,
+) -> dict[str, Any]:
+    """From the state as it is, each forecast fed back as the next reading; nothing moves.
+
+    The first band is the detector's. Behind it, bands are wider by as much as forecasts of so many readings ahead
+    missed more on the stream's last readings; low and high are null where these are too few to tell.
+    """
+    expected = await parts_of(request).inspection.forecast(key_of(request, stream), readings)
+    if expected is None:
+        raise UnknownStream(f"no reading of stream {stream} has been applied yet")
+    return expected
+
+
 @router.post(
     "/v1/streams/{stream}/reset",
-    summary="Let a stream's sender count anew",
+    summary="Begin a stream's count, or all of its state, anew",
     response_model=None,
-    responses={200: _KNOWN, 404: _UNKNOWN, **OF_A_STREAM},
+    responses={200: KNOWN, 404: UNKNOWN, **OF_A_STREAM},
 )
 async def reset_stream(
     request: Request,
-    stream: Annotated[str, _STREAM_PATH],
-    what: Annotated[Literal["sequence"], Query(description="sequence: the next `seq` is new")],  # noqa: ARG001
+    stream: Annotated[str, STREAM_PATH],
+    what: Annotated[
+        Literal["sequence", "state"],
+        Query(description="sequence: the next `seq` is new; state: history and state are gone, settings stay"),
+    ],
 ) -> dict[str, Any]:
-    """For senders that begin to count at 0 again and send no time; with one, the service notices by itself."""
+    """`sequence` is for senders that begin to count at 0 again and send no time; with one, the service notices it."""
     parts = parts_of(request)
-    if not await parts.inspection.restart_sequence(key_of(request, stream)):
+    if what == "state":
+        async with parts.store.changing:
+            await parts.states.begin_anew(key_of(request, stream))
+    elif not await parts.inspection.restart_sequence(key_of(request, stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
     return await get_stream(request, stream)
 

@@ -3,6 +3,9 @@
 An incident is derived from the readings that were applied to its stream and is saved together with them, so that a
 reading that is sent again changes nothing of it. Its id is the number of its first reading and the stream's name: the
 same reading opens the same incident, whoever scores it.
+
+A silence has no reading. Its number is, below 0, how many readings the stream had sent, and in its id an s stands
+before that; see silence.py.
 """
 
 from __future__ import annotations
@@ -16,6 +19,11 @@ import numpy as np
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, expected_band
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import ALERT, OPEN, STATUS_BITS
+
+SILENT_REASON: Final = "silent"
+"""Why an incident began that no reading raised: the stream sends no more."""
+
+INCIDENT_REASONS: Final = (*REASONS, SILENT_REASON)
 
 MOST_CHANNELS: Final = 16
 """Shown of an incident: those with the largest shares."""
@@ -73,20 +81,22 @@ class Incident(msgspec.Struct, frozen=True):
     """What is anomalous on a stream, from its first reading to its last.
 
     Attributes:
-        n: the number of the reading that raised the alert.
+        n: the number of the reading that raised the alert; below 0 of a silence.
         stream: the stream's name.
         model: digest of the model that found it.
         onset_ms: time of the first reading that was on its way to the alarm.
         start_ms: time of the reading that raised the alert.
-        last_ms: time of the last anomalous reading.
+        last_ms: time of the last anomalous reading; of an open silence, when the stream was last heard.
         end_ms: as last_ms once the incident has ended, else None.
         reason: of the reading with the highest score.
         peak_score, peak_ms: the highest score, and when.
         last_score: of the last anomalous reading.
         anomalous: how many readings were judged anomalous.
         judged: how many readings came from the first one to the last anomalous one.
-        channels: those with a share, the largest first.
+        channels: those with a share, the largest first; none of a silence.
         alerts: those that went out.
+        group: the id of the group that it belongs to, see groups.py; empty where it belongs to none.
+        tag: what the streams of the group have in common, as site=north; empty where that is nothing.
     """
 
     n: int
@@ -104,11 +114,18 @@ class Incident(msgspec.Struct, frozen=True):
     judged: int
     channels: list[Share]
     alerts: list[RaisedAlert]
+    group: str = ""
+    tag: str = ""
 
     @property
     def id(self) -> str:
         """Names the incident among all of its tenant."""
-        return f"{self.n}.{self.stream}"
+        return id_of(self.n, self.stream)
+
+    @property
+    def is_silence(self) -> bool:
+        """Whether the stream sent nothing, and no reading raised it."""
+        return self.n < 0
 
     @property
     def is_open(self) -> bool:
@@ -116,10 +133,17 @@ class Incident(msgspec.Struct, frozen=True):
         return self.end_ms is None
 
 
+def id_of(n: int, stream: str) -> str:
+    """The id of a stream's incident: 17.pump-7, or s17.pump-7 of a silence."""
+    return f"{n}.{stream}" if n >= 0 else f"s{-n}.{stream}"
+
+
 def number_and_stream(incident_id: str) -> tuple[int, str] | None:
     """What an id is made of; None where it is none."""
-    n, dot, stream = incident_id.partition(".")
-    return (int(n), stream) if dot and n.isascii() and n.isdigit() and len(n) <= 20 and stream else None
+    n, dot, stream = incident_id.removeprefix("s").partition(".")
+    if not (dot and n.isascii() and n.isdigit() and len(n) <= 20 and stream):
+        return None
+    return (-int(n) if incident_id.startswith("s") else int(n)), stream
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -135,7 +159,7 @@ def decode(kept: bytes) -> Incident | None:
     """What is kept; None where it cannot be read."""
     try:
         return _decoder.decode(kept)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 
@@ -168,9 +192,10 @@ def advance(
         anomalous, alert = status & STATUS_BITS == ANOMALOUS, bool(status & ALERT)
         if incident is not None and int(entry["n"]) <= incident.n:
             continue  # it has seen this reading
-        if anomalous and alert and not (was_open and incident is not None):
+        goes_on = was_open and incident is not None and incident.is_open  # else what is open was not told of
+        if anomalous and alert and not goes_on:
             incident = _opened(stream, entry, channels, _onset_ms(entry, earlier))
-        elif anomalous and incident is not None:
+        elif anomalous and incident is not None and (goes_on or not was_open):
             incident = _gone_on(incident, entry, channels, alert)
         elif incident is not None and incident.is_open and not status & OPEN:
             incident = msgspec.structs.replace(incident, end_ms=incident.last_ms)

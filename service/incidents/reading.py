@@ -12,7 +12,8 @@ import msgspec
 from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents import words
-from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, number_and_stream
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, id_of, number_and_stream
+from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.incident_store import IncidentStore
 
 SCANNED: Final = 10_000
@@ -30,7 +31,7 @@ class Search:
         stream: a pattern of names, `*` for anything.
         reason: of the reading with the highest score.
         min_score: least highest score.
-        since_ms, until_ms: between which times they began.
+        since_ms, until_ms: between which times they began; not asked of a group.
     """
 
     state: str | None = None
@@ -91,6 +92,23 @@ class IncidentReader:
             skip, newest_ms = fresh[-1]
         return found, f"{newest_ms}_{skip}"
 
+    async def of_group(
+        self, groups: GroupStore, group: str, search: Search, after: str, most: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Up to `most` incidents of a group, in the order of their onset, and where to go on; None at the end."""
+        place = int(after.partition("_")[0]) if after else 0
+        found: list[dict[str, Any]] = []
+        while True:
+            ids = await groups.members(self._tenant, group, place, CHUNK)
+            for at, (id_, shown) in enumerate(zip(ids, await self._shown(ids), strict=True), place + 1):
+                if shown is not None and search.fits_stream(shown[0].stream) and search.fits(shown[0]):
+                    found.append(shown[1])
+                    if len(found) == most:
+                        return found, f"{at}_{id_}"
+            if len(ids) < CHUNK:
+                return found, None
+            place += len(ids)
+
     async def one(self, incident_id: str) -> tuple[StreamKey, Incident, dict[str, Any]] | None:
         """An incident, whose it is, and as it is shown; None where there is none of this id."""
         (shown,) = await self._shown([incident_id])
@@ -112,7 +130,7 @@ class IncidentReader:
         def changed(kept: bytes) -> bytes:
             return msgspec.msgpack.encode(change(words.decode(kept)))
 
-        return words.decode(await self._store.say(stream, n, changed, f"{n}.{stream.name}".encode(), now_ms))
+        return words.decode(await self._store.say(stream, n, changed, id_of(n, stream.name).encode(), now_ms))
 
     async def _shown(self, ids: Sequence[str]) -> list[tuple[Incident, dict[str, Any]] | None]:
         parsed = [number_and_stream(one) for one in ids]
@@ -134,6 +152,8 @@ def shown(incident: Incident, said: words.Words) -> dict[str, Any]:
     return {
         "id": incident.id,
         "stream": incident.stream,
+        "group": incident.group or None,
+        "tag": incident.tag or None,
         "state": "open" if incident.is_open else "ended",
         "model": incident.model,
         "onset": format_time(incident.onset_ms),

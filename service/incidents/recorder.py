@@ -2,64 +2,174 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
+from gatewatch.models.detectors.asked import Words, words
+from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
-from gatewatch.service.core.readings import Model
-from gatewatch.service.core.records import ALERT
-from gatewatch.service.core.store import IncidentWrite, Store
+from gatewatch.service.core.readings import Model, Policies
+from gatewatch.service.core.records import ALERT, Records
+from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents.incident import Scored, advance, concerns, decode, encode
+from gatewatch.service.incidents.began import began
+from gatewatch.service.incidents.groups import Groups
+from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
+from gatewatch.service.incidents.silence import over
+
+
+class _Changed(NamedTuple):
+    """What became of the incidents of one stream.
+
+    Attributes:
+        row: of the stream in Writes.
+        latest: its latest incident until then, as it is kept.
+        incidents: those that changed or began, in their order.
+        before_it: makes what one that begins is proved from.
+    """
+
+    row: int
+    stream: StreamKey
+    latest: bytes
+    incidents: list[Incident]
+    before_it: Callable[[], bytes]
+
+
+class Begun(NamedTuple):
+    """A stream whose incident begins with a reading that was scored anew.
+
+    Attributes:
+        row: in Writes.
+        seed: where the checksum of its record starts.
+        asked: of the stream's scoring.
+        start: (1,) the earlier record from which it was scored anew.
+        entries: its readings from that one on.
+    """
+
+    row: int
+    stream: StreamKey
+    layout: Layout
+    seed: int
+    asked: Words
+    start: Records
+    entries: Entries
 
 
 class Recorder:
     """Makes incidents of entries. Streams that are in none cost nothing; those in one, a round trip for all of them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, policies: Policies, groups: Groups | None = None) -> None:
         self._store = store
+        self._policies = policies
+        self._groups = groups
 
-    async def writes(self, model: Model, loaded: LoadedBatch, applied: Applied) -> list[IncidentWrite]:
-        """What a batch makes of its streams' incidents, to be put into its Writes."""
+    async def writes(
+        self, model: Model, loaded: LoadedBatch, applied: Applied, packed: Sequence[bytes | None]
+    ) -> list[IncidentWrite]:
+        """What a batch makes of its streams' incidents, to be put into its Writes.
+
+        Args:
+            packed: the records before the batch, as the store held them.
+        """
         if not applied.rounds:
             return []
         ((round_, entries),) = applied.rounds
         rows, was_open = round_.rows, applied.was_open
+        row_of = {stream: row for row, stream in enumerate(applied.writes.streams)}
+        silences = await self.back(
+            [
+                (row_of[loaded.streams[row]], loaded.streams[row], before, int(entries["timestamp_ms"][rows == row][0]))
+                for row, before in applied.was_silent.items()
+                if (rows == row).any()
+            ]
+        )
         concerned = concerns(entries) | was_open[rows]
         if loaded.causes:  # an incident that was open before a state was lost may not be open after it
             concerned |= np.isin(rows, list(loaded.causes))
         every = np.unique(rows[concerned]).tolist()
         if not every:
-            return []
-        row_of = {stream: row for row, stream in enumerate(applied.writes.streams)}
+            return silences
         kept = await self._store.latest_incidents([loaded.streams[row] for row in every])
         begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]}
         histories = await self._histories(model, sorted(begins), loaded)
-        writes: list[IncidentWrite] = []
+        changed = []
         for row, latest in zip(every, kept, strict=True):
             stream, of_row = loaded.streams[row], entries[rows == row]
-            writes += _changes(
-                row_of[stream], latest, stream, of_row, loaded.layouts[row].model, bool(was_open[row]),
+            before = partial(_before, model, loaded, row, packed[row])
+            incidents = advance(
+                decode(latest), stream.name, of_row, loaded.layouts[row].model, bool(was_open[row]),
                 histories.get(row, ()),
             )  # fmt: skip
-        return writes
+            changed.append(_Changed(row_of[stream], stream, latest, incidents, before))
+        return silences + await self._written(changed)
 
-    async def corrected(self, begun: Sequence[tuple[int, StreamKey, Layout, Entries]]) -> list[IncidentWrite]:
-        """What corrections make of incidents: those that begin with a reading that was scored anew.
-
-        Args:
-            begun: of such a stream its row in Writes, its key, its layout, and its entries from that reading on.
-        """
+    async def corrected(self, model: Model, begun: Sequence[Begun]) -> list[IncidentWrite]:
+        """What corrections make of incidents: those that begin with a reading that was scored anew."""
         if not begun:
             return []
-        kept = await self._store.latest_incidents([stream for _, stream, _, _ in begun])
+        kept = await self._store.latest_incidents([one.stream for one in begun])
+        changed = []
+        for one, latest in zip(begun, kept, strict=True):
+            before = partial(_packed, model, one.start, one.layout, one.seed, one.asked)
+            incidents = advance(decode(latest), one.stream.name, one.entries, one.layout.model, was_open=False)
+            changed.append(_Changed(one.row, one.stream, latest, incidents, before))
+        return await self._written(changed)
+
+    async def back(self, back: Sequence[tuple[int, StreamKey, int, int]]) -> list[IncidentWrite]:
+        """The ends of the silences of streams that send again.
+
+        Args:
+            back: of each its row in Writes, its key, how many readings it had sent, and the time of the next one.
+        """
+        if not back:
+            return []
+        kept = await self._store.incidents_of([(stream, -readings) for _, stream, readings, _ in back])
+        writes = []
+        for (row, _, _, first_ms), content in zip(back, kept, strict=True):
+            silence = decode(content)
+            if silence is not None and silence.is_open:
+                ended = over(silence, first_ms)
+                writes.append(IncidentWrite(row, ended.n, ended.start_ms, encode(ended), None, False, True))
+        return writes
+
+    def mute(self, writes: Writes) -> None:
+        """Tell nobody of streams that people have muted: their incidents are kept, and that is all."""
+        quiet = {stream for stream in writes.opened if self._policies.is_muted(stream)}
+        writes.opened -= quiet
+        writes.closed |= quiet
+        writes.alerts = [one for one in writes.alerts if not self._policies.is_muted(writes.streams[one[0]])]
+
+    async def _written(self, changed: Sequence[_Changed]) -> list[IncidentWrite]:
+        """What is to be saved of incidents that changed; those that begin get their groups."""
+        begun = [
+            (one.stream, incident)
+            for one in changed
+            for incident in one.incidents
+            if incident.n > _number_of(decode(one.latest))
+        ]
+        joined = await self._groups.joined(begun) if begun and self._groups else [one for _, one in begun]
+        grouped = {(stream, one.n): one for (stream, _), one in zip(begun, joined, strict=True)}
         writes: list[IncidentWrite] = []
-        for (row, stream, layout, entries), latest in zip(begun, kept, strict=True):
-            writes += _changes(row, latest, stream, entries, layout.model, was_open=False)
+        for one in changed:
+            before = decode(one.latest)
+            last = None if before is None else (before.n, one.latest)
+            was_ended = before is not None and not before.is_open
+            for found in one.incidents:
+                incident = grouped.get((one.stream, found.n), found)
+                is_new = last is None or incident.n != last[0]
+                ended = not incident.is_open and (is_new or not was_ended)
+                content = encode(incident)
+                begun_from, past = (one.before_it(), last) if is_new else (b"", None)
+                writes.append(
+                    IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
+                )
+                last = (incident.n, content)
         return writes
 
     async def _histories(self, model: Model, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, list[Scored]]:
@@ -77,24 +187,17 @@ class Recorder:
         return found
 
 
-def _changes(
-    row: int,
-    latest: bytes,
-    stream: StreamKey,
-    entries: Entries,
-    channels: Sequence[str],
-    was_open: bool,
-    history: Sequence[Scored] = (),
-) -> list[IncidentWrite]:
-    """What is to be saved of the incidents of one stream; `latest` is its latest one, as it is kept."""
-    before = decode(latest)
-    last = None if before is None else (before.n, latest)
-    was_ended = before is not None and not before.is_open
-    writes = []
-    for incident in advance(before, stream.name, entries, channels, was_open, history):
-        began = last is None or incident.n != last[0]
-        ended = not incident.is_open and (began or not was_ended)
-        content = encode(incident)
-        writes.append(IncidentWrite(row, incident.n, incident.start_ms, content, last if began else None, began, ended))
-        last = (incident.n, content)
-    return writes
+def _before(model: Model, loaded: LoadedBatch, row: int, packed: bytes | None) -> bytes:
+    """What an incident of a stream is proved from: its record before the batch."""
+    asked = words(loaded.asked, row)
+    if (recovered := loaded.begun.get(row)) is not None:
+        return _packed(model, recovered, loaded.layouts[row], loaded.seeds[row], asked)
+    return began(packed or b"", asked, model.detector)
+
+
+def _packed(model: Model, record: Records, layout: Layout, seed: int, asked: Words) -> bytes:
+    return began(state.pack(record, [layout], [seed])[0], asked, model.detector)
+
+
+def _number_of(latest: Incident | None) -> int:
+    return -1 if latest is None else latest.n

@@ -53,7 +53,7 @@ def decode(kept: bytes) -> Words:
     """What is kept; nothing where that cannot be read."""
     try:
         return msgspec.msgpack.decode(kept, type=Words) if kept else Words()
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return Words()
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -19,6 +19,9 @@ from gatewatch.service.errors import Contended, ForeignValue, ServiceError, Stor
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.queue import Queue, Submission, Taken
 from gatewatch.service.observability.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gatewatch.service.observability.traces import Traces
 
 log = structlog.get_logger(__name__)
 
@@ -54,13 +57,16 @@ class Batcher:
         admission: Admission,
         metrics: Metrics,
         clock: Clock,
+        traces: Traces | None = None,
     ) -> None:
+        """`traces`: makes a span of each batch; None for none."""
         self._scorer = scorer
         self._backoff = backoff
         self._queue = queue
         self._admission = admission
         self._metrics = metrics
         self._clock = clock
+        self._traces = traces
         self._failed_at: float | None = None  # since when the store failed every batch
         self._asked = 0  # workers that wait to hear whether the store answers at all
         self._under_way: list[set[StreamKey]] = []  # the streams of each batch
@@ -103,6 +109,8 @@ class Batcher:
                 have been applied.
         """
         submission = Submission(readings, encoder, asyncio.get_running_loop().create_future(), self._clock.monotonic())
+        if self._traces is not None:
+            submission.span = self._traces.current()
         if not len(readings):
             submission.done.set_result([])
             return submission.done
@@ -173,7 +181,8 @@ class Batcher:
         try:
             self._metrics.waited(began - min(submission.since for submission, _, _ in taken))
             self._metrics.batch(size)
-            answers = await self._scorer.score_batch(parts)
+            with self._traced(taken, size):
+                answers = await self._scorer.score_batch(parts)
             now = self._clock.monotonic()
             self._admission.note_pace(size, now - max(began, self._ended))
             self._ended, self._failed_at = now, None
@@ -184,6 +193,11 @@ class Batcher:
         for submission, start, stop in taken:
             self._hand_out(submission, start, answers[at : at + stop - start])
             at += stop - start
+
+    def _traced(self, taken: list[Taken], readings: int) -> contextlib.AbstractContextManager[None]:
+        if self._traces is None:
+            return contextlib.nullcontext()
+        return self._traces.batch([submission.span for submission, _, _ in taken], readings)
 
     def _hand_out(self, submission: Submission, start: int, answers: list[Answer]) -> None:
         """Give a submission the answers of a part, those that come later when they do; or the error it met."""

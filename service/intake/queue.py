@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gatewatch.service.core.outcomes import Answer, Encoder
 from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.stream_key import StreamKey
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 MAX_PER_STREAM: Final = 32
 """Most readings of one stream in a batch. Each takes a step of its own, half a millisecond, while others wait."""
@@ -29,6 +32,7 @@ class Submission:
         taken: how many were taken into batches, from the first on.
         answered: how many have their answer.
         order: once it had to be divided, where the readings stood in the request.
+        span: of the request, where that is traced.
     """
 
     readings: Readings
@@ -40,6 +44,7 @@ class Submission:
     taken: int = 0
     answered: int = 0
     order: list[int] | None = None
+    span: SpanContext | None = None
 
     def answer(self, start: int, answers: list[Answer]) -> None:
         """Note the answers of a part; with the last one, whoever waits gets them all in the order of the request."""
@@ -141,7 +146,7 @@ class Queue:
             if taken and len(streams) > room:
                 left.append(submission)
                 break
-            size = _size_of_part(streams, room, depth)
+            size = size_of_part(streams, room, depth)
             if size == 0:
                 busy.update(streams)
                 left.append(submission)
@@ -149,7 +154,7 @@ class Queue:
             if size < len(streams) and start == 0 and len(set(streams)) < len(streams):
                 submission.put_in_order()
                 streams = submission.readings.streams
-                size = _size_of_part(streams, room, depth)
+                size = size_of_part(streams, room, depth)
             submission.taken += size
             self.ahead -= max(0, submission.ahead - (len(streams) - size))
             submission.ahead = min(submission.ahead, len(streams) - size)
@@ -164,8 +169,10 @@ class Queue:
         return taken
 
 
-def _size_of_part(streams: list[StreamKey], room: int, depth: Counter[StreamKey]) -> int:
-    """How many of a submission's readings a batch may take: `room`, and at most MAX_PER_STREAM of one stream.
+def size_of_part(
+    streams: list[StreamKey], room: int, depth: Counter[StreamKey], most_per_stream: int = MAX_PER_STREAM
+) -> int:
+    """How many of a submission's readings a batch may take: `room`, and at most so many of one stream.
 
     Args:
         streams: of the readings that are left of it.
@@ -177,6 +184,6 @@ def _size_of_part(streams: list[StreamKey], room: int, depth: Counter[StreamKey]
     seen = Counter[StreamKey]()
     for at, stream in enumerate(part):
         seen[stream] += 1
-        if seen[stream] + depth[stream] > MAX_PER_STREAM:
+        if seen[stream] + depth[stream] > most_per_stream:
             return at
     return len(part)

@@ -11,6 +11,7 @@ import structlog
 def configure_logs(level: str) -> None:
     """Send every log line of this process, from `level` up, to standard error as JSON."""
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client import values as kept_values
 
-from gatewatch.models.detectors.detector import REASONS
+from gatewatch.service.incidents.incident import INCIDENT_REASONS
 from gatewatch.service.observability.named import NamedSeries
 from gatewatch.service.observability.tally import Tally
 
@@ -70,6 +70,7 @@ class Metrics:
         self._replays = Counter(
             "gatewatch_replays", "Readings sent again and answered as they were the first time.", registry=registry
         )
+        self._past = Counter("gatewatch_past_readings", "Readings of the past taken in by warm-ups.", registry=registry)
         self._score = Histogram(
             "gatewatch_score", "Anomaly scores; 1 is the threshold.", buckets=SCORES, registry=registry
         )
@@ -152,9 +153,19 @@ class Metrics:
             "Streams with an open anomaly, over all processes.",
             registry=registry,
         )
+        self.open_grouped = Gauge(
+            "gatewatch_open_anomalies_grouped",
+            "Those of them whose group has a series.",
+            registry=registry,
+        )
         self.open_left_out = Gauge(
             "gatewatch_open_anomalies_left_out",
-            "Streams with an open anomaly that no series names: more than there may be, or not yet told.",
+            "Streams with an open anomaly that no series names, nor their group: too many, or not yet told.",
+            registry=registry,
+        )
+        self.silent_streams = Gauge(
+            "gatewatch_silent_streams",
+            "Streams that have fallen silent and whose incident is open, over all processes.",
             registry=registry,
         )
         self.channel_streams_left_out = Gauge(
@@ -194,7 +205,7 @@ class Metrics:
         self._statuses = {status: self._readings.labels(status) for status in STATUSES}
         for counter, labels in (
             (self._rejections, REJECTIONS),
-            (self._alerts, REASONS),
+            (self._alerts, INCIDENT_REASONS),
             (self._rebuilt, CAUSES),
             (self._store_errors, OPERATIONS),
         ):
@@ -228,6 +239,10 @@ class Metrics:
     def replayed(self, readings: int) -> None:
         """So many readings had been applied before and got their first answer again."""
         self._replays.inc(readings)
+
+    def past(self, readings: int) -> None:
+        """So many readings of the past were applied."""
+        self._past.inc(readings)
 
     def scored(self, scores: NDArray[np.float32]) -> None:
         """Readings were applied, with these scores.

@@ -11,7 +11,9 @@ from typing import Final, NamedTuple
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-OPEN_LABELS: Final = ("stream", "channel", "reason", "direction", "model", "tenant")
+OPEN_LABELS: Final = ("stream", "channel", "reason", "direction", "model", "tenant", "group")
+GROUP_LABELS: Final = ("group", "tag", "tenant")
+FIRST_LABELS: Final = (*GROUP_LABELS, "stream", "channel", "reason", "direction")
 CHANNEL_LABELS: Final = ("stream", "channel")
 
 _OF_OPEN: Final = {
@@ -34,7 +36,9 @@ class OpenAnomaly(NamedTuple):
 
     Attributes:
         direction: `above` or `below` what was expected; `none` of a channel that stands still or is absent.
+        channel: empty where the stream sends no more.
         tenant: whose stream it is; empty, which is as no label, for the service's own.
+        group: the id of the group that it belongs to; empty where it belongs to none.
         begin_s: time of the reading, Unix time in seconds.
     """
 
@@ -44,9 +48,32 @@ class OpenAnomaly(NamedTuple):
     direction: str
     model: str
     tenant: str
+    group: str
     score: float
     value: float | None
     expected: float | None
+    begin_s: float
+
+
+class OpenGroup(NamedTuple):
+    """A group of incidents with one that is open.
+
+    Attributes:
+        group: its id.
+        tag: what its streams have in common, as site=north; may be empty.
+        stream, channel, reason, direction: of the incident with the earliest onset, whether it is open or not.
+        streams: how many have an open incident of the group.
+        begin_s: the onset, Unix time in seconds.
+    """
+
+    group: str
+    tag: str
+    tenant: str
+    stream: str
+    channel: str
+    reason: str
+    direction: str
+    streams: int
     begin_s: float
 
 
@@ -67,11 +94,13 @@ class NamedSeries(Collector):
 
     Attributes:
         open: the alerts that are shown.
+        groups: the groups that are shown.
         channels: the channels that are shown.
     """
 
     def __init__(self) -> None:
         self.open: Sequence[OpenAnomaly] = ()
+        self.groups: Sequence[OpenGroup] = ()
         self.channels: Sequence[ChannelBand] = ()
 
     def collect(self) -> Iterator[Metric]:
@@ -80,6 +109,12 @@ class NamedSeries(Collector):
             field = "begin_s" if what == "begin_seconds" else what
             anomalies = [([getattr(one, label) for label in OPEN_LABELS], getattr(one, field)) for one in self.open]
             yield _family(f"gatewatch_open_anomaly_{what}", meaning, OPEN_LABELS, anomalies)
+        sizes = [([getattr(one, label) for label in GROUP_LABELS], one.streams) for one in self.groups]
+        meaning = "Streams with an open incident of a group of incidents that began about the same time."
+        yield _family("gatewatch_open_group_streams", meaning, GROUP_LABELS, sizes)
+        firsts = [([getattr(one, label) for label in FIRST_LABELS], one.begin_s) for one in self.groups]
+        meaning = "Time at which the first incident of the group began, Unix time; its labels say which that is."
+        yield _family("gatewatch_open_group_begin_seconds", meaning, FIRST_LABELS, firsts)
         for what, meaning in _OF_CHANNEL.items():
             bands = [([one.stream, one.channel], getattr(one, what)) for one in self.channels]
             yield _family(f"gatewatch_channel_{what}", meaning, CHANNEL_LABELS, bands)

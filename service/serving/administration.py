@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
 import structlog
+from pydantic import ValidationError
 
 from gatewatch.models.artefact.repository import Change, Model, Reference, Repository
 from gatewatch.models.errors import ArtefactError, ChangedMeanwhile, NotBetter, RepositoryError, UnknownModel
@@ -27,14 +27,19 @@ from gatewatch.service.errors import (
     ServiceError,
     StoreUnavailable,
     UnusableModel,
+    first_of,
 )
 from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.repository_access import RepositoryAccess
 from gatewatch.service.serving.rules import Assignment, Chosen, Rules, fits, literal_prefix
+from gatewatch.service.serving.shared_document import now_text
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+PIN_ATTEMPTS: Final = 10
+"""Changes of others in a row that a pin waits for."""
 
 LOOKED_THROUGH: Final = 10_000
 """Names of streams that a pattern is tried on, to warn of one that fits none."""
@@ -90,6 +95,12 @@ class Administration:
     async def model(self, name: str) -> Model:
         """How a model stands."""
         return await self._ask(lambda repository: repository.model(name))
+
+    async def has(self, digest: bytes) -> bool:
+        """Whether the repository has a version with this digest. Raises ModelAway."""
+        if not self._access.given:
+            return False
+        return any(one.digest == digest.hex() for change in await self.models() for one in change.after.versions)
 
     async def history(self, name: str, most: int) -> list[Change]:
         """What was done to a model, the last first."""
@@ -163,7 +174,7 @@ class Administration:
             versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
             if before.rules == rules and before.versions == versions:
                 return None
-            return Assignment(rules=rules, versions=versions, at=_now(), by=by)
+            return Assignment(rules=rules, versions=versions, at=now_text(), by=by)
 
         assignment = await self._assignments.change(decide)
         patterns = Counter(rule.pattern for rule in rules.rules)
@@ -173,6 +184,29 @@ class Administration:
         new = [pattern for pattern in patterns if pattern not in known]
         warnings += [f"no stream fits {pattern} yet" for pattern in new if not await self._fits_any(pattern)]
         return assignment, warnings
+
+    async def pin(self, stream: str, model: str | None, by: str) -> str | None:
+        """Pin a stream to a model, or with None take its pin away; the model that it was pinned to before.
+
+        Raises:
+            InvalidRules: no such model.
+            UnusableModel: it cannot be served.
+        """
+        for _ in range(PIN_ATTEMPTS):
+            known = await self.rules()
+            pins = {name: reference for name, reference in known.rules.pins.items() if name != stream}
+            if model is not None:
+                pins[stream] = model
+            try:
+                rules = Rules(rules=known.rules.rules, pins=pins)
+            except ValidationError as error:
+                raise InvalidRules(first_of(error.errors())) from error
+            try:
+                await self.put_rules(rules, by, known.number)
+            except Outdated:
+                continue
+            return known.rules.pins.get(stream)
+        raise StoreUnavailable("others kept changing the rules; send the request again")
 
     async def follow(self, by: str = "", only: Sequence[str] | None = None) -> None:
         """Have the assignment say what the aliases in the repository say.
@@ -203,7 +237,7 @@ class Administration:
             }
             if versions == before.versions:
                 return None
-            return before.model_copy(update={"versions": versions, "at": _now(), "by": by or "the repository"})
+            return before.model_copy(update={"versions": versions, "at": now_text(), "by": by or "the repository"})
 
         await self._assignments.change(decide)
         if away is not None:
@@ -309,7 +343,3 @@ def _as_answer(error: ArtefactError) -> ServiceError:
 def _later(known: Chosen | None, choice: Chosen) -> Chosen:
     """The later of two looks at an alias."""
     return choice if known is None or choice.revision > known.revision else known
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

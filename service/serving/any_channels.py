@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import Records
@@ -27,32 +28,41 @@ class NamedStepper(Stepper):
         super().__init__(detector, history_readings)
         self._general = detector
 
-    def rebuild(self, histories: Sequence[Entries]) -> Records:
+    def rebuild(self, histories: Sequence[Entries], asked: Asked | None = None) -> Records:
         """As of any stepper; but each channel begins with the reading that brought it, as it did then."""
-        records = super().rebuild(histories)
+        records = super().rebuild(histories, asked)
         for row, entries in enumerate(histories):
             known = _known(entries)
             if not known.all() and known[0].any():
-                self._rebuild_grown(records[row : row + 1], entries, known)
+                own = None if asked is None else asked.at([row])
+                self._rebuild_grown(records[row : row + 1], entries, known, own)
         return records
 
-    def _rebuild_grown(self, record: Records, entries: Entries, known: NDArray[np.bool_]) -> None:
+    def _rebuild_grown(
+        self,
+        record: Records,
+        entries: Entries,
+        known: NDArray[np.bool_],
+        asked: Asked | None,
+    ) -> None:
         """Put the state after a history into a (1,) record.
 
         Args:
             known: (N, C) the channels that the stream had with each reading.
+            asked: (1,) as in `step`.
         """
         begins = [0, *(np.flatnonzero((known[1:] != known[:-1]).any(axis=1)) + 1).tolist(), len(entries)]
         state, before = self.detector.initial(1), self.detector.channels
         for start, stop in pairwise(begins):
             there = np.flatnonzero(known[start])
+            own = None if asked is None else asked.of_channels(there)
             names = tuple(self.detector.channels[at] for at in there)
             stepper = Stepper(self._general.watching(names), self.slots)
             head = stepper.fresh(1)
             head["detector"] = stepper.detector.carried_over(state.tobytes(), before)
             for reading in entries[start:stop]:
                 values = reading["values"][None, there]
-                stepper.step(head, reading["seq"][None], reading["timestamp_ms"][None], values)
+                stepper.step(head, reading["seq"][None], reading["timestamp_ms"][None], values, asked=own)
             state, before = head["detector"], names
         record["detector"] = self.detector.carried_over(state.tobytes(), before)
         record["score"], record["status"] = head["score"], head["status"]

@@ -9,15 +9,17 @@ from typing import Final, Generic, TypeVar
 
 from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.errors import ArtefactError
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.serving.administration import Administration, Names
-from gatewatch.service.serving.assignments import Assignments, RulesDocument
+from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.loaded_models import LoadedModels
 from gatewatch.service.serving.repository_access import RepositoryAccess
 from gatewatch.service.serving.rules import Assignment
+from gatewatch.service.serving.shared_document import KeptDocument, look_each_second
 from gatewatch.service.settings import Settings
 
 M = TypeVar("M")
@@ -37,7 +39,7 @@ class Models(Generic[M]):
     def __init__(
         self,
         settings: Settings,
-        document: RulesDocument,
+        document: KeptDocument,
         names: Names,
         metrics: Metrics,
         make: Callable[[Artefact], M],
@@ -49,15 +51,14 @@ class Models(Generic[M]):
             make: what serves, from a verified artefact; raises ArtefactError.
 
         Raises:
-            ArtefactError: GATEWATCH_MODELS is no URL that can be used, or only signed models are to be trusted.
+            ArtefactError: GATEWATCH_MODELS is no URL that can be used.
+            GatewatchError: GATEWATCH_TRUSTED_KEYS is no file of public keys.
         """
-        if settings.models and settings.trusted_keys:
-            raise ArtefactError(
-                "GATEWATCH_TRUSTED_KEYS is set, and models of a repository are not asked for signatures yet: unset "
-                "GATEWATCH_MODELS, or GATEWATCH_TRUSTED_KEYS"
-            )
         self._metrics = metrics
-        self._access = RepositoryAccess(Repository(settings.models, verify) if settings.models else None)
+        repository = None
+        if settings.models:
+            repository = Repository(settings.models, verify, trust_of(settings.trusted_keys, settings.models))
+        self._access = RepositoryAccess(repository)
         self.loaded = LoadedModels(
             self._access, make, settings.loaded_models, settings.loaded_bytes, metrics.models_loaded
         )
@@ -78,7 +79,7 @@ class Models(Generic[M]):
         with contextlib.suppress(StoreUnavailable):  # which readiness says
             await self.assignments.look()
         watches = {
-            "rules": self.assignments.watch(),
+            "rules": look_each_second(self.assignments.look, "rules"),
             "repository": self.administration.watch(),
             "models": self._tidy(),
         }

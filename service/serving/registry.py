@@ -84,6 +84,13 @@ class Registry:
         except ModelNeeded as needed:
             return await self._get(needed.stream, needed.chosen)
 
+    async def knows(self, digest: bytes) -> bool:
+        """Whether a model is the default one, one of the rules, or a version of the repository. Raises ModelAway."""
+        if digest == self.default.detector.digest or self._models is None:
+            return digest == self.default.detector.digest
+        versions = self._models.assignments.now.assignment.versions.values()
+        return any(digest == one.digest for one in versions) or await self._models.administration.has(digest)
+
     async def moved(self, model: Model, streams: Sequence[StreamKey]) -> list[int]:
         """Which of some streams, whose records are another model's, do not have this one by the newest rules."""
         if self._models is None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from gatewatch.models.artefact.repository import REFERENCE, Model, Reference
 from gatewatch.models.errors import UnknownModel
 from gatewatch.service.errors import InvalidRules, first_of
+from gatewatch.service.serving.shared_document import Numbered
 
 DEFAULT: Final = "default"
 """In place of a model: the one of GATEWATCH_MODEL, which also scores what no rule is for."""
@@ -93,20 +94,15 @@ class Chosen(_Kept):
         return bytes.fromhex(self.sha256)[:8]
 
 
-class Assignment(_Kept):
+class Assignment(Numbered):
     """A document of rules, and the version that each model named in it has.
 
     Attributes:
-        number: 0 of no rules at all; rises with each change.
         versions: of each reference.
-        at, by: when it was written, and by whom.
     """
 
-    number: int = 0
     rules: Rules = Rules()
     versions: Mapping[str, Chosen] = {}
-    at: str = ""
-    by: str = ""
 
     @model_validator(mode="after")
     def _knows_its_versions(self) -> Assignment:

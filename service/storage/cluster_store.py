@@ -91,8 +91,7 @@ class ClusterStore(StateStore):
                 found[at] = value
         return found
 
-    async def wait_for_replicas(self, keys: Sequence[bytes]) -> None:
-        """Wait until replicas have what was written under keys. Raises Away."""
+    async def _wait_for_replicas(self, keys: Sequence[bytes]) -> None:
         barriers = {barrier_of(key) for key in keys}
         parts = [Part(key, encoder.packed([b"SET", key, b"1"]), 1) for key in barriers]
         away: dict[bytes, Exception] = {}
@@ -129,12 +128,13 @@ class ClusterStore(StateStore):
         """
         await self.know_buckets()
         unit = ClusterUnit(self, streams, cached)
-        try:
-            await unit.load()
-            yield unit
-        except BaseException:
-            unit.forget()
-            raise
+        with self._traced(streams):
+            try:
+                await unit.load()
+                yield unit
+            except BaseException:
+                unit.forget()
+                raise
 
     async def save(self, writes: Writes, expected: Sequence[bytes] | None = None) -> list[bool]:
         """Save each stream whose record still carries its fence. Raises PartlyUnavailable."""
@@ -148,7 +148,7 @@ class ClusterStore(StateStore):
         self, writes: Writes, of: Sequence[StreamKeys], expected: Sequence[bytes]
     ) -> tuple[list[bool], dict[bytes, Exception]]:
         """Save streams bucket by bucket, all at once: which were saved; and the tags of buckets that could not be."""
-        writes.unlisted = self.listed.missing(of, writes.fences)
+        self.note_new(writes, of)
         split, parts = _split(writes, of), []
         for rows, some in split:
             keys = [of[row] for row in rows]
@@ -310,9 +310,18 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
     for row in writes.unlisted:
         some, at = places[row]
         some.unlisted.append(at)
+    for row in writes.unwatched:
+        some, at = places[row]
+        some.unwatched.append(at)
     for write in writes.incidents:
         some, at = places[write.row]
         some.incidents.append(write._replace(row=at))
+    for left in writes.incidents_left:
+        some, at = places[left.row]
+        some.incidents_left.append(left._replace(row=at))
+    for row, settings in writes.settings.items():
+        some, at = places[row]
+        some.settings[at] = settings
     for _, some in split.values():
         some.opened, some.closed = writes.opened, writes.closed  # of which those count that are among its streams
     return list(split.values())

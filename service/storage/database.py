@@ -19,7 +19,7 @@ from gatewatch.service.storage.catalogue import Listed
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.errors import TooFewReplicas
 from gatewatch.service.storage.gate import Gate
-from gatewatch.service.storage.keys import BUCKETS, Keys, StreamKeys, tag_of
+from gatewatch.service.storage.keys import BUCKETS, Keys, StreamKeys, barrier_of, tag_of
 from gatewatch.service.storage.node import Node
 from gatewatch.service.storage.old_keys import AT_ONCE, OldKeys
 from gatewatch.service.storage.translation import Translated
@@ -62,6 +62,7 @@ class Database:
         node: the server.
         replicas, wait: how many must have what is saved, and the command that waits for them; b"" for none.
         listed: the streams that need not be put into the lists of all streams.
+        watches: whether new streams are to be looked at, see silence_store.py.
         moving: whether streams may be found under the keys of the version before.
         alert_keys: of alerts to be told, which set holds them.
         reading, changing: gates for requests, so that they never take the connections that batches need.
@@ -83,6 +84,7 @@ class Database:
         self._buckets = buckets
         self._old = OldKeys(tenant)
         self._begun = False
+        self.watches = False
         self.moving = False
         self._mover: asyncio.Task[None] | None = None
         self._timeout_s = timeout_ms / 1000
@@ -122,6 +124,17 @@ class Database:
         if replies and replies[0] < self.replicas:
             raise TooFewReplicas(f"{replies[0]} of {self.replicas} replicas")
 
+    async def replicated(self, keys: Sequence[bytes]) -> None:
+        """Wait until as many replicas as are asked for have what was written under keys. Raises StoreUnavailable."""
+        if self.replicas:
+            async with self.within("wait for replicas"):
+                await self._wait_for_replicas(keys)
+
+    async def _wait_for_replicas(self, keys: Sequence[bytes]) -> None:
+        replies = await self.node.exchange(encoder.packed([b"SET", barrier_of(keys[0]), b"1"]) + self.wait, 2)
+        raise_first(replies)
+        self.check_wait(replies[1:])
+
     def _keys_of_alert(self, alert: bytes) -> list[bytes]:
         """The set that holds an alert; all of them where this process has neither saved nor read it."""
         key = self.alert_keys.get(alert)
@@ -151,6 +164,12 @@ class Database:
         if buckets != self.keys.buckets:
             self.keys, self.listed = Keys(self.tenant, buckets), Listed()
         self._begun = True
+
+    def note_new(self, writes: Writes, of: Sequence[StreamKeys]) -> None:
+        """Say which of the streams that are to be saved are to be listed and, if new, to be watched."""
+        writes.unlisted = self.listed.missing(of, writes.fences)
+        if self.watches:
+            writes.unwatched = [row for row in writes.unlisted if not writes.fences[row]]
 
     def other_buckets(self) -> str:
         """What to tell an operator whose setting differs from what Redis has; empty where it does not."""
@@ -224,7 +243,7 @@ class Database:
         """
         async with self.within(f"save {len(writes.streams)} states"):
             of = self.keys.of(writes.streams)
-            writes.unlisted = self.listed.missing(of, writes.fences)
+            self.note_new(writes, of)
             try:
                 replies = await self._run_save(writes, of, expected or writes.fences)
             except NoScriptError:  # a server that does not know it has done nothing, so sending it again is safe

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from gatewatch.service.core import records as state
-from gatewatch.service.core.store import Writes
-from gatewatch.service.storage.keys import LATEST, NUMBER, Keys, Sets, StreamKeys
+from gatewatch.service.core.store import IncidentsLeft, Writes
+from gatewatch.service.incidents.incident import id_of
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Keys, Sets, StreamKeys, identity_in, tag_of
 
 MOST_OFFSETS: Final = 100_000
+FORGOTTEN_AT_ONCE: Final = 500
+"""Incidents in one command: a script in Redis takes some thousand arguments."""
 
 SAVE: Final = (
     f"local first, last = {state.FENCE.start}, {state.FENCE.stop - 1}\n"
@@ -74,7 +77,7 @@ def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[b
     if writes.anew:
         begun += packed([b"DEL", *(of[row].history for row in writes.anew)])
     more = [[b"MSET", *_earlier(keys, writes)]] if writes.earlier else []
-    more += [command for _, command in _incident_commands(keys, writes, of)]
+    more += [command for _, command in _more_commands(keys, writes, of)]
     more += [*_effects_as_commands(writes, of), *([b"ZCARD", sets.streams] for sets in sets_of(of))]
     set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(of) + 1)
     whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
@@ -104,7 +107,7 @@ def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: S
         names += (sets.streams, sets.open, sets.alerts)
     for what, row, member in _effects(writes, of):
         arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
-    for row, command in _incident_commands(keys, writes, of):
+    for row, command in _more_commands(keys, writes, of):
         arguments += (b"%d" % (row + 1), b"run", b"0", _as_message(command))
     return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
 
@@ -132,20 +135,67 @@ def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, 
         yield b"alert", row, alert
 
 
+def _more_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
+    """What else is saved with the records, and whose row."""
+    yield from _incident_commands(keys, writes, of)
+    yield from _watch_commands(keys, writes, of)
+    for row, settings in writes.settings.items():
+        yield row, [b"SET", keys.part(writes.streams[row], "settings"), settings]
+    for left in writes.incidents_left:
+        yield from ((left.row, command) for command in _commands_of_left(keys, writes, of[left.row], left))
+
+
+def _commands_of_left(keys: Keys, writes: Writes, key: StreamKeys, left: IncidentsLeft) -> Iterator[list[bytes]]:
+    """What saves what a stream keeps of its incidents; `key`: of the stream."""
+    stream, at_ms = writes.streams[left.row], b"%d" % round(1000 * writes.at)
+    kept, words = keys.part(stream, "incidents"), keys.part(stream, "incident-words")
+    for start in range(0, len(left.forgotten), FORGOTTEN_AT_ONCE):
+        some = left.forgotten[start : start + FORGOTTEN_AT_ONCE]
+        numbers, ids = [b"%d" % n for n in some], [id_of(n, stream.name).encode() for n in some]
+        yield [b"HDEL", kept, *numbers]
+        yield [b"HDEL", words, *numbers]
+        yield [b"DEL", *(keys.incident(stream, n, what) for n in some for what in INCIDENT_PARTS)]
+        yield from ([b"ZREM", one, *ids] for one in (key.sets.incidents, key.sets.changes, key.sets.silent))
+    for n, content in left.changed.items():
+        yield [b"HSET", kept, b"%d" % n, content]
+        yield [b"ZADD", key.sets.changes, at_ms, id_of(n, stream.name).encode()]
+        yield [b"ZREM", key.sets.silent, id_of(n, stream.name).encode()]
+    if left.latest is None:
+        yield [b"HDEL", kept, LATEST, NUMBER]
+    else:
+        n, content = left.latest
+        yield [b"HDEL", kept, b"%d" % n]
+        yield [b"HSET", kept, LATEST, content, NUMBER, b"%d" % n]
+        yield [b"ZADD", key.sets.changes, at_ms, id_of(n, stream.name).encode()]
+
+
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
     at_ms = b"%d" % round(1000 * writes.at)
-    for row, n, start_ms, incident, before, began, ended in writes.incidents:
+    for row, n, start_ms, incident, before, began, ended, begun_from, told in writes.incidents:
         stream, key = writes.streams[row], of[row]
-        kept, number, member = keys.part(stream, "incidents"), b"%d" % n, b"%d.%b" % (n, key.member)
+        kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()
         past = () if before is None else (b"%d" % before[0], before[1])
-        yield row, [b"HSET", kept, LATEST, incident, NUMBER, number, *past]
+        latest = (LATEST, incident, NUMBER, number) if n >= 0 else (number, incident)  # a silence stands beside it
+        yield row, [b"HSET", kept, *latest, *past]
         yield row, [b"ZADD", key.sets.changes, at_ms, member]
         if began:
             yield row, [b"ZADD", key.sets.incidents, b"%d" % start_ms, member]
             yield row, [b"COPY", key.history, keys.incident(stream, n, "before"), b"REPLACE"]
+            if begun_from:
+                yield row, [b"SET", keys.incident(stream, n, "state"), begun_from]
         if ended:
             yield row, [b"COPY", key.history, keys.incident(stream, n, "after"), b"REPLACE"]
+        if n < 0 and (ended or told):
+            yield row, [b"ZREM", key.sets.silent, member] if ended else [b"ZADD", key.sets.silent, at_ms, member]
+
+
+def _watch_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
+    """What has new streams looked at, and whose row; those that are watched already stay as they are."""
+    at_ms = b"%d" % round(1000 * writes.at)
+    for row in writes.unwatched:
+        record = of[row].record
+        yield row, [b"ZADD", keys.due(tag_of(record)), b"NX", at_ms, identity_in(record)]
 
 
 def _effects_as_commands(writes: Writes, of: Sequence[StreamKeys]) -> list[list[bytes]]:

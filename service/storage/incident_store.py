@@ -1,9 +1,10 @@
 """IncidentStore: incidents in Redis, and what people said of them.
 
     STREAM:incidents            hash: `latest` to the stream's latest incident, `number` to its number; the number of
-                                each one before to that one
+                                each one before to that one, and of each silence, below 0, to that
     STREAM:incident:N:before    the stream's history when the incident began, and
     STREAM:incident:N:after     when it ended
+    STREAM:incident:N:state     what it is proved from, see incidents/began.py
     STREAM:incident-words       hash: number to what people said
 
 An incident is written with the reading that changed it; see encoder.py. What people say is written by itself, so that
@@ -18,9 +19,10 @@ from typing import Final, NamedTuple
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended
+from gatewatch.service.incidents.incident import number_and_stream
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database, pairs
-from gatewatch.service.storage.keys import LATEST, NUMBER, Sets
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Sets
 
 ATTEMPTS: Final = 20
 """To write what somebody says while others write as well."""
@@ -80,12 +82,27 @@ class IncidentStore:
             raise_first([reply for reply in replies if "WRONGTYPE" not in str(reply)])  # foreign: fails no reading
         return [reply if isinstance(reply, bytes) else b"" for reply in replies]
 
+    async def all_of(self, stream: StreamKey) -> dict[int, bytes]:
+        """All incidents of a stream that are kept, by number."""
+        async with self._database.within("load the incidents of a stream"):
+            found = await self._database.ask_one(b"HGETALL", self._database.keys.part(stream, "incidents"))
+        fields = dict(pairs(list(found.items()) if isinstance(found, dict) else found))
+        latest, number = fields.pop(LATEST, None), fields.pop(NUMBER, None)
+        kept = {int(n): content for n, content in fields.items() if n.removeprefix(b"-").isdigit()}
+        return kept | ({int(number): latest} if latest is not None and number is not None else {})
+
     async def histories(self, stream: StreamKey, n: int) -> list[bytes]:
         """The rings kept at the beginning and at the end of an incident, and the stream's own now; b"" for none."""
         keys = self._database.keys
         names = [keys.incident(stream, n, "before"), keys.incident(stream, n, "after"), keys[stream].history]
         async with self._database.within("load the readings of an incident"):
             return [ring or b"" for ring in await self._database.values(names)]
+
+    async def began(self, stream: StreamKey, n: int) -> bytes:
+        """What an incident is proved from, b"" where that is not kept."""
+        async with self._database.within("load what an incident is proved from"):
+            (kept,) = await self._database.values([self._database.keys.incident(stream, n, "state")])
+        return kept or b""
 
     async def listed(
         self, tenant: str, newest_ms: int, oldest_ms: int, most: int, changed: bool = False
@@ -124,6 +141,7 @@ class IncidentStore:
                     b"EVAL", _SAY, b"2", words, changes, b"%d" % n, before, after, b"%d" % now_ms, incident_id
                 )
             if done:
+                await self._database.replicated([words])
                 return after
         raise Contended(f"others keep answering the incident {n} of {stream.name}; send the request again")
 
@@ -156,12 +174,16 @@ class IncidentStore:
         return len(old)
 
     def _forget(self, tenant: str, sets: Sets, incident_id: bytes) -> list[Sequence[bytes]]:
-        n, _, name = incident_id.partition(b".")
-        stream, keys = StreamKey(tenant, name.decode()), self._database.keys
+        keys = self._database.keys
+        listed: list[Sequence[bytes]] = [[b"ZREM", one, incident_id] for one in (sets.incidents, sets.changes)]
+        parsed = number_and_stream(incident_id.decode())
+        if parsed is None:
+            return listed
+        n, name = parsed
+        stream, number = StreamKey(tenant, name), b"%d" % n
         return [
-            [b"HDEL", keys.part(stream, "incidents"), n],
-            [b"HDEL", keys.part(stream, "incident-words"), n],
-            *([b"DEL", keys.incident(stream, int(n), what)] for what in ("before", "after")),
-            [b"ZREM", sets.incidents, incident_id],
-            [b"ZREM", sets.changes, incident_id],
+            [b"HDEL", keys.part(stream, "incidents"), number],
+            [b"HDEL", keys.part(stream, "incident-words"), number],
+            *([b"DEL", keys.incident(stream, n, what)] for what in INCIDENT_PARTS),
+            *listed,
         ]

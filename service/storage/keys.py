@@ -1,8 +1,11 @@
 """Every key in Redis, and the bucket whose Cluster slot it lies in.
 
     gatewatch:layout                                 the number of buckets
-    gatewatch:{tenant}:epoch|model|moving|rules      of a tenant
+    gatewatch:{tenant}:epoch|model|moving|rules|policies   of a tenant
     gatewatch:{bucket}:barrier                       what is written to wait for replicas
+    gatewatch:{bucket}:tenant:due|watched            of the streams of a bucket, whosever they are: when each is to be
+                                                     looked at, and what was seen then; see silence_store.py. The tenant
+                                                     is that of the service
     gatewatch:{bucket}:tenant:SET                    of a tenant, the part that belongs to the streams of a bucket; see
                                                      Sets
     gatewatch:{bucket}:tenant.stream:WHAT            of a stream; WHAT is one of PARTS
@@ -30,8 +33,12 @@ BUCKETS: Final = 64
 
 PARTS: Final = (
     "state", "readings", "history", "earlier:0", "earlier:1", "settings", "quarantine", "incidents", "incident-words",
+    "snapshots",
 )  # fmt: skip
 """What there may be of a stream, each under a key of its own. `history` is that of versions before record format 4."""
+
+INCIDENT_PARTS: Final = ("before", "after", "state")
+"""What there may be of an incident under keys of its own, see incident_store.py."""
 
 LATEST, NUMBER = b"latest", b"number"
 """Fields of a stream's `incidents`: its latest one, and the number of that."""
@@ -48,6 +55,7 @@ class Sets(NamedTuple):
         alerts: alerts to be told.
         incidents: by the time of their beginning.
         changes: incidents by the time of their last change.
+        silent: open incidents of streams that send no more, by the time when that was found.
     """
 
     streams: bytes
@@ -55,6 +63,7 @@ class Sets(NamedTuple):
     alerts: bytes
     incidents: bytes
     changes: bytes
+    silent: bytes
 
 
 class StreamKeys(NamedTuple):
@@ -92,6 +101,7 @@ class Keys(dict[StreamKey, StreamKeys]):
     def __init__(self, tenant: str, buckets: int) -> None:
         self.buckets = buckets
         encoded = encode(tenant)
+        self._own = encoded.encode()
         self.epoch, self.takeover, self.moving, self.rules = (
             f"gatewatch:{{{encoded}}}:{what}".encode() for what in ("epoch", "model", "moving", "rules")
         )
@@ -130,13 +140,25 @@ class Keys(dict[StreamKey, StreamKeys]):
         return self.part(stream, "earlier:0"), self.part(stream, "earlier:1")
 
     def incident(self, stream: StreamKey, n: int, what: str) -> bytes:
-        """The key of the history `before` or `after` an incident."""
+        """The key of the history `before` or `after` an incident, or of the `state` that it is proved from."""
         return self.part(stream, f"incident:{n}:{what}")
+
+    def policies(self, tenant: str) -> bytes:
+        """The key of what is asked of a tenant's streams."""
+        return f"gatewatch:{{{encode(tenant)}}}:policies".encode()
 
     @property
     def tenants(self) -> list[str]:
         """The own tenant, and each other one whose streams were asked for."""
         return list(self._of_tenant)
+
+    def due(self, tag: bytes) -> bytes:
+        """The key of what is to be looked at in a bucket, by the hash tag of that."""
+        return b"gatewatch:{%b}:%b:due" % (tag, self._own)
+
+    def watched(self, tag: bytes) -> bytes:
+        """The key of what was seen in a bucket, by the hash tag of that."""
+        return b"gatewatch:{%b}:%b:watched" % (tag, self._own)
 
     def sets_of(self, tenant: str) -> list[Sets]:
         """The sets of a tenant, one each bucket; from now on they are among `sets`."""
@@ -152,6 +174,17 @@ class Keys(dict[StreamKey, StreamKeys]):
 def identity(stream: StreamKey) -> bytes:
     """A stream's tenant and name as they stand in its keys."""
     return f"{encode(stream.tenant)}.{encode(stream.name)}".encode()
+
+
+def stream_of(identity: bytes) -> StreamKey:
+    """The stream whose `identity` this is."""
+    tenant, _, name = identity.partition(b".")
+    return StreamKey(_decoded(tenant), _decoded(name))
+
+
+def identity_in(key: bytes) -> bytes:
+    """The identity of the stream whose record or other part lies under a key."""
+    return key.split(b":", 3)[2]
 
 
 def bucket_of(identity: bytes, buckets: int) -> int:
@@ -172,6 +205,10 @@ def barrier_of(key: bytes) -> bytes:
 def seed_of(identity: bytes) -> int:
     """Where the checksum of a stream's record starts: that of the record's key before there were buckets."""
     return records.seed(b"gatewatch:{%b}:state" % identity)
+
+
+def _decoded(encoded: bytes) -> str:
+    return base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)).decode()
 
 
 def encode(name: str) -> str:

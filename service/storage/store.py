@@ -6,19 +6,22 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.storage import encoder, health
+from gatewatch.service.storage import health
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, pairs, text
 from gatewatch.service.storage.incident_store import IncidentStore
-from gatewatch.service.storage.keys import BUCKETS, PARTS, barrier_of
+from gatewatch.service.storage.keys import BUCKETS, PARTS, identity_in, tag_of
 from gatewatch.service.storage.listing import page
 from gatewatch.service.storage.open_anomalies import Open, open_anomalies, streams_like
 from gatewatch.service.storage.record_cache import RecordCache
 from gatewatch.service.storage.takeovers import KEPT_CLAIMS, LOOK, TAKE_OVER
 from gatewatch.service.storage.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from gatewatch.service.observability.traces import Traces
 
 RECORD_CACHE_BYTES = 64 * 2**20
 
@@ -49,6 +52,7 @@ class StateStore(Database):
         buckets: int = BUCKETS,
         replicas: int = 0,
         now: Callable[[], float] = time.time,
+        traces: Traces | None = None,
     ) -> None:
         """Raises ValueError when `url` is not a Redis URL; connects with the first command.
 
@@ -56,9 +60,11 @@ class StateStore(Database):
             buckets: of a Redis that has none yet.
             replicas: how many must have what is saved before it is answered.
             now: Unix seconds.
+            traces: makes a span of each unit of work; None for none.
         """
         super().__init__(url, tenant, timeout_ms, buckets, replicas)
         self._now = now
+        self._traces = traces
         self._epoch: bytes | None = None
         self.record_cache = RecordCache[bytes](record_cache_bytes)
         self.incidents = IncidentStore(self)
@@ -84,16 +90,8 @@ class StateStore(Database):
         read here is waited for as what is saved.
         """
         rings = await self._load_parts(streams, "readings")
-        if self.replicas:
-            async with self.within("wait for replicas"):
-                await self.wait_for_replicas([key.record for key in self.keys.of(streams)])
+        await self.replicated([key.record for key in self.keys.of(streams)])
         return rings
-
-    async def wait_for_replicas(self, keys: Sequence[bytes]) -> None:
-        """Wait until replicas have what was written under keys. Raises TooFewReplicas."""
-        replies = await self.node.exchange(encoder.packed([b"SET", barrier_of(keys[0]), b"1"]) + self.wait, 2)
-        raise_first(replies)
-        self.check_wait(replies[1:])
 
     async def history_pieces(self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]) -> list[bytes]:
         """The bytes from first to last of a place of each stream's history, fewer where it ends. One round trip."""
@@ -134,10 +132,15 @@ class StateStore(Database):
             keys = [self.keys.part(stream, part) for stream in streams for part in parts]
             return [value or b"" for value in await self.values(keys)]
 
+    async def load_whole(self, stream: StreamKey) -> list[bytes]:
+        """A stream's record, history, both earlier records and settings as they are at one moment; b"" for none."""
+        return await self._load_parts([stream], "state", "readings", "earlier:0", "earlier:1", "settings")
+
     async def save_settings(self, stream: StreamKey, settings: bytes) -> None:
         """Keep a stream's settings, for the day its record is lost."""
         async with self.within("save settings"):
             await self.ask_one(b"SET", self.keys.part(stream, "settings"), settings)
+        await self.replicated([self.keys[stream].record])
 
     async def quarantine(self, stream: StreamKey, record: bytes) -> None:
         """Keep a copy of a record that cannot be read, for a look later; the last one of a stream stays."""
@@ -158,6 +161,7 @@ class StateStore(Database):
                 [b"DEL", *(self.keys.part(stream, what) for what in PARTS)],
                 [b"ZREM", key.sets.open, key.member],
                 [b"ZREM", key.sets.streams, key.member],
+                [b"ZADD", self.keys.due(tag_of(key.record)), b"XX", b"0", identity_in(key.record)],  # to be forgotten
                 [b"EXEC"],
             )
             try:
@@ -166,7 +170,8 @@ class StateStore(Database):
                 replies, known = await self.ask(*transaction, twice=False), True
             raise_first(replies)
             raise_first(replies[-1])
-            return known or bool(replies[-1][0])
+        await self.replicated([key.record])
+        return known or bool(replies[-1][0])
 
     @contextlib.asynccontextmanager
     async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[UnitOfWork]:
@@ -177,12 +182,16 @@ class StateStore(Database):
         await self.know_buckets()
         async with self.node.connection() as connection:
             unit = UnitOfWork(self, connection, self.record_cache, streams, cached)
-            try:
-                await unit.load()
-                yield unit
-            except BaseException:
-                unit.forget()
-                raise
+            with self._traced(streams):
+                try:
+                    await unit.load()
+                    yield unit
+                except BaseException:
+                    unit.forget()
+                    raise
+
+    def _traced(self, streams: Sequence[StreamKey]) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._traces is None else self._traces.unit_of_work(len(streams))
 
     async def count_streams(self, tenant: str) -> int:
         """How many streams a tenant has."""
@@ -218,6 +227,10 @@ class StateStore(Database):
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none. One round trip."""
         return await self.incidents.latest(streams)
+
+    async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
+        """Incidents by stream and number, as they are kept; b"" where there is none. One round trip."""
+        return [one.incident for one in await self.incidents.find(incidents)]
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts that were saved and not yet taken off as told, oldest first, and the time that stands beside each."""

@@ -116,7 +116,7 @@ class UnitOfWork:
         """Send what is to be saved; `saved` waits for the reply, and meanwhile there is time for other things."""
         database = self._database
         self._keys = of = self._all_keys.of(writes.streams)
-        writes.unlisted = database.listed.missing(of, writes.fences)
+        database.note_new(writes, of)
         if writes.alerts:
             database.note_alerts(writes, of)
         if self._watched:

@@ -52,6 +52,7 @@ def evaluated(out: Path, *arguments: object) -> dict[str, Any]:
     assert done.exit_code == 0, done.output
     assert "event F1" in done.output
     found: dict[str, Any] = json.loads(out.read_text())
+    assert json.loads(gatewatch("evaluate", *arguments, "--vus-window", "10", "--json").stdout) == found
     return found
 
 

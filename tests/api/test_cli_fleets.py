@@ -42,15 +42,15 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_fleet_is_the_same_from_one_process_and_from_two_and_goes_on(recordings: Path, tmp_path: Path) -> None:
     alone = run("train", recordings, "--out", tmp_path / "alone", *SMALL, "--processes", 1)
     assert alone.exit_code == 0, alone
-    assert "3 models: 3 trained, 0 were there already, 0 could not be trained" in alone.stdout
+    assert "3 models: 3 trained, 0 were there already, 0 could not be trained" in alone.stderr
     some = gatewatch("train", recordings, "--out", tmp_path / "two", *map(str, SMALL), "--processes", "2")
     assert some.returncode == 0, some
     assert contents(tmp_path / "alone") == contents(tmp_path / "two")
     recording(recordings / "fan.9.csv", 80, seed=7)
     again = run("train", recordings, "--out", tmp_path / "two", *SMALL, "--processes", 1)
-    assert "3 models: 1 trained, 2 were there already, 0 could not be trained" in again.stdout
+    assert "3 models: 1 trained, 2 were there already, 0 could not be trained" in again.stderr
     other = run("train", recordings, "--out", tmp_path / "two", *SMALL, "--processes", 1, "--seed", 1)
-    assert "3 models: 3 trained, 0 were there already" in other.stdout
+    assert "3 models: 3 trained, 0 were there already" in other.stderr
 
 
 def test_a_fleet_goes_into_the_repository_by_the_names_of_its_streams(recordings: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_fleet_goes_into_the_repository_by_the_names_of_its_streams(recordings
     repository = Repository(str(models), verify)
     assert list(repository.revisions()) == ["line-fan-9", "line-pump-1", "line-pump-2"]
     again = run("train", recordings, *into, *SMALL)
-    assert "3 models: 0 trained, 3 were there already" in again.stdout
+    assert "3 models: 0 trained, 3 were there already" in again.stderr
     assert set(repository.revisions().values()) == {1}
     recording(tmp_path / "pump-1.csv", 80)
     for arguments, words in (

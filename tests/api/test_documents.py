@@ -27,6 +27,7 @@ from gatewatch.service.cli import app as command
 from gatewatch.service.demo.station import write_recordings
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import COMMANDS_KEY, RENAMED, Settings
+from tests.support.monitoring import prometheus_of_servers
 from tests.support.samples import post, readings
 from tests.support.whole_path import serving
 
@@ -38,6 +39,9 @@ PAGES: Final = sorted(
 )
 URL: Final = "http://127.0.0.1:8000"
 """Where the pages have the service; their blocks run against one on a free port."""
+
+PROMETHEUS: Final = "http://127.0.0.1:9090"
+"""And where they have Prometheus."""
 
 _FENCE: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN: Final = re.compile(r"`([^`]+)`")
@@ -224,7 +228,7 @@ def test_every_block_can_be_read(page: Path) -> None:
     for block in blocks_of(page, "python"):
         compile(block.content, name_of(page), "exec")
     languages = {block.group(1).split(" ")[0] for block in _FENCE.finditer(page.read_text())}
-    assert languages <= {"sh", "python", "json", "text", "mermaid"}
+    assert languages <= {"sh", "python", "json", "text"}
 
 
 def test_the_chain_tag_is_the_one_that_the_page_computes(client: TestClient) -> None:
@@ -252,20 +256,36 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def prometheus(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a page's blocks ask a Prometheus, one that has something to tell."""
+    asked = any(PROMETHEUS in block.content for block in blocks_of(page, "sh") if block.info.endswith(" run"))
+    if not asked:
+        yield ""
+    elif shutil.which("prometheus") is None or shutil.which("promtool") is None:
+        pytest.skip("needs prometheus and promtool (apt-get install prometheus)")
+    else:
+        with prometheus_of_servers(tmp_path_factory.mktemp("prometheus")) as url:
+            yield url
+
+
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, service: str, tmp_path: Path) -> None:
-    """In a folder with a day of recordings, and those of the examples.
+def test_the_blocks_of_a_page_run_one_after_the_other(
+    page: Path, service: str, prometheus: str, tmp_path: Path
+) -> None:
+    """In a folder with a day of recordings, and the examples. What the page shows of scans of examples is what comes.
 
     What curl would send is sent by our own client, so that none is needed.
     """
     write_recordings(tmp_path / "recordings", days=1)
     (tmp_path / "examples").mkdir()
-    for example in (ROOT / "examples").glob("*.csv"):
+    for example in (*(ROOT / "examples").glob("*.csv"), *(ROOT / "examples").glob("*.py")):
         shutil.copy(example, tmp_path / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
+    printed = []
     for match in _FENCE.finditer(page.read_text()):
-        info, content = match[1], match[2].replace(URL, service)
+        info, content = match[1], match[2].replace(URL, service).replace(PROMETHEUS, prometheus)
         if info == "sh run" and content.startswith("curl"):
             for sent in content.split("curl ")[1:]:
                 reply = as_curl(shlex.split(sent))
@@ -273,10 +293,26 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, service: str, 
         elif info in ("sh run", "python run"):
             given = ["bash", "-euo", "pipefail", "-c"] if info == "sh run" else [sys.executable, "-c"]
             done = subprocess.run(
-                [*given, content], cwd=tmp_path, env={**environment, "PATH": path}, capture_output=True, text=True,
-                timeout=240, check=False,
+                [*given, content], cwd=tmp_path, env={**environment, "PATH": path}, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, timeout=240, check=False,
             )  # fmt: skip
-            assert done.returncode == 0, done.stderr
+            assert done.returncode == 0, done.stdout
+            printed += done.stdout.splitlines()
+        elif info == "text" and content.startswith("$ gatewatch ") and "examples/" in content.partition("\n")[0]:
+            rest = iter(printed)
+            for line in content.splitlines()[1:]:
+                assert any(alike(line, other) for other in rest), (line, printed)
+
+
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+
+
+def alike(line: str, other: str) -> bool:
+    """Whether two lines have the same words, and numbers that are the same to within one in a hundred."""
+    if _NUMBER.sub("", line).split() != _NUMBER.sub("", other).split():
+        return False
+    numbers = zip(_NUMBER.findall(line), _NUMBER.findall(other), strict=True)
+    return all(abs(float(one) - float(two)) <= 0.01 * abs(float(two)) for one, two in numbers)
 
 
 def as_curl(arguments: list[str]) -> httpx2.Response:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
 import random
-import re
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 import uvloop
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.detectors.canary import verify
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
+from tests.support.mutants import ALLOWED, JSON, LINES, PROBLEM, Reply, Request, flaw, made, refuse
 from tests.support.samples import post, readings
+from tests.support.whole_path import serving
+from tests.support.wire import exchange, read_reply, written
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "20000"))
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
@@ -28,110 +35,9 @@ SEED = int(os.environ.get("FUZZ_SEED", "0"))
 TOGETHER = 64
 """Requests in flight at once."""
 
-ALLOWED = {200, 204, 400, 403, 404, 405, 413, 415, 422}
-JSON, LINES, PROBLEM = "application/json", "application/x-ndjson", "application/problem+json"
-
-
-class Request(NamedTuple):
-    """What an HTTP server hands to the app."""
-
-    method: str
-    path: str
-    query: bytes
-    headers: list[tuple[bytes, bytes]]
-    chunks: list[bytes]
-
-
-class Reply(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-POSTED = ("/v1/readings", "/v1/readings", "/v1/streams/a/readings", "/v1/streams/b/readings")
-PATHS = (
-    *POSTED, "/v1/streams/\0/readings", "/v1/streams/a\r\nb/readings", "/v1/streams//readings",
-    "/v1/streams/../readings", "/v1/streams/a/b/readings", "/v1/streams/\ufffd/readings",
-    "/v1/streams/" + "n" * 5000 + "/readings", "/v1/streams", "/v1/streams/a", "/v1/streams/b", "/v1/streams/\0",
-    "/v1/streams/*", "/v1/streams/a/history", "/v1/streams/{a}/history", "/v1/readings/", "/v1", "/livez", "/readyz",
-    "//livez", "/nowhere",
-)  # fmt: skip
-METHODS = ("POST", "POST", "PUT", "PUT", "GET", "GET", "DELETE", "HEAD", "OPTIONS", "PATCH", "post", "\x7f")
-BODIES = (
-    b'[{"stream":"a","timestamp":1700000000,"seq":1,"values":{"pressure":3.1,"flow":null}},'
-    b'{"stream":"b","values":{"pressure":1}}]',
-    b'{"stream":"c","values":{"flow":-0.0},"timestamp":"2023-01-01T00:00:00Z"}',
-    b'{"stream":"a","values":{}}\n{"stream":"b","seq":3,"values":{"flow":1e30}}\n',
-    b'{"on_gap":"hold","reorder_window_s":60}',
-)
-TOKENS = (
-    b"NaN", b"-Infinity", b"1e400", b"1e39", b"-1e39", b"null", b'"nan"', b'"inf"', b"\xef\xbb\xbf", b"\xff\xfe",
-    b"true", b"[]", b"{}", b'""', b'"\\ud800"', b'"\\udc00\\ud800"', b'"\\u0000"', b"\xed\xa0\x80", b"\xc0\x80",
-    b"-0", b"9" * 400, b"9" * 5000, b"1e-400", b"\xff", b"\x00", b'"a/b"', b'"a\\r\\nSET x y"', b'"a\r\nb"', b'"*"',
-    b'"' + b"x" * 10_000 + b'"', b"[[[[[[", b"[" * 5000, b'{"values":' * 2000, b"1.5", b"-1", b"1e15", b"253402300800",
-    b"9007199254740993", b"18446744073709551616", b"9223372036854775807", b'"2026-02-30T00:00:00Z"',
-    b'"9999-12-31T23:59:59Z"', b'"0001-01-01T00:00:00+14:00"', b'"2016-12-31T23:59:60Z"', b"4102444800",
-    b'"values"', b'"stream"', b'"stream":"z",', b'"values":{"flow":1},', b'"seq":0,"seq":1,', b'{"pressure":"1"}',
-    b'{"pressure":1,"pressure":2}', b"1" * 25, b"\r\n", b"\n", b"\x0b", b"\xe2\x80\xa8", b"\x1e", b",", b"}", b"]",
-)  # fmt: skip
-TYPES = (
-    b"application/json", b"application/json", b"application/x-ndjson", b"application/x-ndjson", b"application/jsonl",
-    b"application/json; charset=utf-16", b"APPLICATION/JSON ;", b"text/json", b"", b"application/x-www-form-urlencoded",
-    b"text/plain", b"\xff\xfe", b"application/json\r\nx: y", b"a" * 5000, b"multipart/form-data",
-)  # fmt: skip
-ENCODINGS = (b"gzip", b"GZIP ", b"identity", b"br", b"gzip, gzip", b"", b"\xff")
-LENGTHS = (b"0", b"5", b"-1", b"99999999999999999999", b"9" * 5000, b"1e3", b"\xb2", b"0x10", b"")
-QUERIES = (b"", b"", b"limit=0", b"limit=5&after=%ff%00", b"after=" + b"a" * 5000, b"limit=" + b"9" * 5000, b"&=&;")
-TOKEN = re.compile(rb'"[^"]*"|-?[\d.e+]+|null|true|\{|\}|\[|\]')
-
-
-def mutated(body: bytes, rng: random.Random) -> bytes:
-    changed = bytearray(body)
-    for _ in range(rng.choice((0, 1, 1, 1, 2, 4))):
-        at, kind = rng.randrange(len(changed) + 1), rng.random()
-        if kind < 0.4:
-            spans = [match.span() for match in TOKEN.finditer(changed)]
-            start, stop = rng.choice(spans) if spans else (at, at)
-            changed[start:stop] = rng.choice(TOKENS)
-        elif kind < 0.6:
-            changed[at:at] = rng.choice(TOKENS)
-        elif kind < 0.8:
-            del changed[at : at + rng.randint(1, 5)]
-        elif kind < 0.98:
-            changed[at : at + 1] = bytes([rng.randrange(256)])
-        else:
-            changed *= 2
-    return bytes(changed)
-
-
-def compressed(body: bytes, rng: random.Random) -> bytes:
-    """Gzip of a body, in one member or two, sometimes damaged."""
-    cut = rng.randrange(len(body) + 1)
-    members = gzip.compress(body, 1) if rng.random() < 0.7 else gzip.compress(body[:cut], 1) + gzip.compress(body[cut:])
-    return members if rng.random() < 0.6 else mutated(members, rng)
-
-
-def made(rng: random.Random) -> Request:
-    """A request with something wrong in it, or nothing."""
-    body = mutated(rng.choice(BODIES), rng)
-    headers = [(b"content-type", rng.choice(TYPES) if rng.random() < 0.2 else rng.choice((JSON, LINES)).encode())]
-    if rng.random() < 0.1:
-        body = compressed(body, rng)
-        headers.append((b"content-encoding", b"gzip"))
-    elif rng.random() < 0.05:
-        headers.append((b"content-encoding", rng.choice(ENCODINGS)))
-    if rng.random() < 0.05:
-        headers.append((b"content-length", rng.choice(LENGTHS)))
-    if rng.random() < 0.05:
-        headers.append((rng.choice((b"host", b"accept", b"x\xff", b"transfer-encoding")), mutated(b"a:1", rng)))
-    if rng.random() < 0.03:
-        headers = []
-    rng.shuffle(headers)
-    cut = rng.randrange(len(body) + 1) if rng.random() < 0.2 else len(body)
-    chunks = [body[:cut], body[cut:]]
-    if rng.random() < 0.85:
-        return Request("POST", rng.choice(POSTED), b"", headers, chunks)
-    return Request(rng.choice(METHODS), rng.choice(PATHS), rng.choice(QUERIES), headers, chunks)
+CALLERS = 16
+FRAMING = {b"content-length", b"transfer-encoding", b"connection"}
+"""Headers of which a mutant may have the service wait for more of a body."""
 
 
 async def answered(app: FastAPI, request: Request) -> Reply:
@@ -161,35 +67,6 @@ async def answered(app: FastAPI, request: Request) -> Reply:
     return Reply(start["status"], headers, b"".join(message.get("body", b"") for message in bodies))
 
 
-def flaw(request: Request, reply: Reply) -> str | None:
-    """What is wrong with an answer, or None."""
-    if reply.status not in ALLOWED:
-        return "not one of the statuses allowed"
-    media = reply.headers.get("content-type", "")
-    texts = reply.body.splitlines() if media == LINES else [reply.body]
-    if reply.status == 204:
-        return None if reply.body == b"" else "204 with a body"
-    try:
-        contents = [json.loads(text, parse_constant=refuse) for text in texts]
-    except ValueError:
-        return "not JSON"
-    if reply.status >= 400:
-        (content,) = contents
-        fields = ("type", "title", "status", "detail")
-        sound = media == PROBLEM and set(content) == set(fields) and content["status"] == reply.status
-        return None if sound and len(reply.body) < 1000 else "not a short problem document"
-    if request.method == "POST":
-        for result in contents[0] if isinstance(contents[0], list) else contents:
-            refused = result["status"] in ("rejected", "late", "conflict")
-            if refused != (result["score"] is None) or refused != (result["error"] is not None):
-                return f"an odd result: {result}"
-    return None
-
-
-def refuse(name: str) -> Any:
-    raise ValueError(name)
-
-
 async def fuzz(app: FastAPI) -> tuple[Counter[int], list[str]]:
     """Send mutated requests; returns how often each status came, and what was wrong."""
     rng, statuses, wrong = random.Random(SEED), Counter[int](), []
@@ -213,6 +90,17 @@ async def fuzz(app: FastAPI) -> tuple[Counter[int], list[str]]:
     return statuses, wrong
 
 
+def ruled(settings: Callable[..., Settings], folder: Path) -> str:
+    """A repository with the default model, and a rule that names it: bodies are decoded as where there are several."""
+    repository = Repository(str(folder / "models"), verify)
+    repository.add("pumps", Path(settings().model), "test")
+    repository.promote("pumps", "1", "test")
+    with TestClient(create_app(settings(models=repository.url))) as client:
+        rules = {"rules": [{"pattern": "*", "model": "pumps"}]}
+        assert client.put("/v1/rules", json=rules).status_code == 200
+    return repository.url
+
+
 def test_no_request_is_a_server_error_and_none_harms_a_stream(settings: Callable[..., Settings]) -> None:
     """The long form: FUZZ_REQUESTS=1000000 FUZZ_SECONDS=900 FUZZ_SEED=1 python -m pytest -s tests/api/test_fuzz.py"""
     with TestClient(create_app(settings())) as client:
@@ -227,6 +115,80 @@ def test_no_request_is_a_server_error_and_none_harms_a_stream(settings: Callable
         again = post(client, readings("witness", 10))
         assert again == [{**result, "replayed": True} for result in before]
         assert client.get("/readyz").status_code == 200
+
+
+class Caller:
+    """Sends requests on one connection after the other, as long as each of them is good for another one."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def ask(self, request: Request) -> Reply | None:
+        """The reply; None to what was no request, so that the connection just ended."""
+        sent = written(request)
+        if FRAMING & {name.lower() for name, _ in request.headers}:
+            return await exchange(self._port, sent, eof=True, within_s=20)
+        if self._writer is None or self._writer.is_closing():
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            self._writer.write(sent)
+            reply = await asyncio.wait_for(read_reply(self._reader, sent.startswith(b"HEAD ")), 20)
+        except (OSError, EOFError, ValueError, LookupError):
+            await self.close()
+            return None
+        if reply.headers.get("connection") == "close":
+            await self.close()
+        return reply
+
+    async def close(self) -> None:
+        """End the connection, if there is one."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def fuzz_sockets(port: int, requests: int) -> tuple[Counter[int], list[str]]:
+    """Send mutated requests to a service by its port; how often each status came, 0 for none, and what was wrong."""
+    statuses, wrong = Counter[int](), list[str]()
+    until = time.monotonic() + SECONDS
+
+    async def send(number: int) -> None:
+        rng, caller = random.Random(f"{SEED} {number}"), Caller(port)
+        for _ in range(requests // CALLERS):
+            request = made(rng)
+            reply = await caller.ask(request)
+            statuses[0 if reply is None else reply.status] += 1
+            if reply is not None and (problem := flaw(request, reply, ALLOWED | {408, 429, 431})):
+                wrong.append(f"FUZZ_SEED={SEED}: {problem}: {str(request)[:600]} {str(reply)[:300]}")
+            if time.monotonic() > until or len(wrong) > 50:
+                break
+        await caller.close()
+
+    await asyncio.gather(*map(send, range(CALLERS)))
+    return statuses, wrong
+
+
+def test_no_bytes_on_a_socket_are_a_server_error(
+    settings: Callable[..., Settings], artefact: Path, tmp_path: Path
+) -> None:
+    """On the fast path and the other, with rules; the long form: as above, with -k socket."""
+    own = settings()
+    environment = {
+        "GATEWATCH_REDIS_URL": str(own.redis_url), "GATEWATCH_TENANT": own.tenant, "GATEWATCH_LOG_LEVEL": "error",
+        "GATEWATCH_MODELS": ruled(settings, tmp_path),
+    }  # fmt: skip
+    with serving(artefact, tmp_path / "data", **environment) as (url, _):
+        began = time.monotonic()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            statuses, wrong = runner.run(fuzz_sockets(int(url.rpartition(":")[2]), REQUESTS // 10))
+        print(f"FUZZ_SEED={SEED}: {statuses.total()} requests in {time.monotonic() - began:.0f} s, {dict(statuses)}")
+        assert wrong == []
+        assert statuses[200] > statuses.total() / 4
+        assert statuses[0] < statuses.total() / 100
+        assert httpx2.get(f"{url}/readyz").status_code == 200
 
 
 GOOD = '{"stream": "a", "values": {"flow": 1}}'
@@ -286,36 +248,44 @@ NOT_JSON = {
 """Bodies that are no JSON, or JSON that is no reading."""
 
 
+@pytest.fixture(params=["one model", "rules"])
+def asked(request: pytest.FixtureRequest, settings: Callable[..., Settings], tmp_path: Path) -> Iterator[TestClient]:
+    """A service of one model, or one that looks in each reading for its stream to know whose it is."""
+    models = {} if request.param == "one model" else {"models": ruled(settings, tmp_path)}
+    with TestClient(create_app(settings(**models))) as client:
+        yield client
+
+
 @pytest.mark.parametrize("path", ["/v1/readings", "/v1/streams/a/readings"])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_reading_that_is_none_is_rejected_and_its_neighbours_are_not(
-    client: TestClient, path: str, zipped: bool
+    asked: TestClient, path: str, zipped: bool
 ) -> None:
     for name, nasty in NASTY.items():
         for media, body in ((JSON, f"[{GOOD}, {nasty}, {GOOD}]"), (LINES, f"{GOOD}\n{nasty}\n{GOOD}")):
             raw = body.encode("utf-8", "surrogatepass")
             headers = {"content-type": media} | ({"content-encoding": "gzip"} if zipped else {})
-            reply = client.post(path, content=gzip.compress(raw) if zipped else raw, headers=headers)
+            reply = asked.post(path, content=gzip.compress(raw) if zipped else raw, headers=headers)
             assert reply.status_code == 200, name
             results = reply.json() if media == JSON else [json.loads(line) for line in reply.text.splitlines()]
             assert [result["status"] == "rejected" for result in results] == [False, True, False], name
             assert results[1]["error"], name
             assert max(map(len, reply.text.split('"'))) < 500, name
             json.loads(reply.text.splitlines()[0], parse_constant=refuse)
-    streams = client.get("/v1/streams").json()["streams"]
+    streams = asked.get("/v1/streams").json()["streams"]
     assert streams == ["a"]
-    assert client.get("/v1/streams/a").json()["readings"] == len(NASTY) * 4
+    assert asked.get("/v1/streams/a").json()["readings"] == len(NASTY) * 4
 
 
 @pytest.mark.parametrize("path", ["/v1/readings", "/v1/streams/a/readings"])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_body_that_is_none_is_refused(client: TestClient, path: str, zipped: bool) -> None:
+def test_a_body_that_is_none_is_refused(asked: TestClient, path: str, zipped: bool) -> None:
     for name, body in NOT_JSON.items():
         headers = {"content-type": JSON} | ({"content-encoding": "gzip"} if zipped else {})
-        reply = client.post(path, content=gzip.compress(body) if zipped else body, headers=headers)
+        reply = asked.post(path, content=gzip.compress(body) if zipped else body, headers=headers)
         assert (reply.status_code, reply.headers["content-type"]) == (400, PROBLEM), name
         assert len(reply.content) < 500, name
-    assert client.get("/v1/streams").json()["total"] == 0
+    assert asked.get("/v1/streams").json()["total"] == 0
 
 
 def test_of_a_key_that_comes_twice_the_last_counts(client: TestClient) -> None:

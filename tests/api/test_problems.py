@@ -16,13 +16,14 @@ from tests.support.samples import CROWDED, crowded, readings
 JSON = {"content-type": "application/json"}
 STREAM = "/v1/streams/{stream}"
 POSTS = ("post /v1/readings", f"post {STREAM}/readings")
-OF_A_STREAM = (f"get {STREAM}", f"put {STREAM}", f"delete {STREAM}", f"get {STREAM}/history")
+OF_A_STREAM = (f"get {STREAM}", f"put {STREAM}", f"delete {STREAM}", f"get {STREAM}/history", f"get {STREAM}/forecast")
 RESET = "post /v1/streams/{stream}/reset"
 BOUNDS: dict[str, Any] = {"request_bytes": 1024, "request_readings": 5, "waiting_readings": 3}
 AWAY = {"redis_url": "redis://127.0.0.1:1/0"}
 
 BODY_OF: dict[str, Any] = {
     "readings": readings("s", 1), "label": {"label": "true"}, "note": {"text": "seen"}, "promote": {"version": 1},
+    "warm-up": readings("s", 1), "snapshots": {"name": "a"},
 }  # fmt: skip
 
 Way = tuple[dict[str, Any], dict[str, Any]]
@@ -49,10 +50,11 @@ INCIDENT = "/v1/incidents/{incident}"
 MODEL = "/v1/models/{model}"
 TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "label", "note"))
 TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
-OF_INCIDENTS = (f"get {INCIDENT}", *TO_INCIDENTS)
+OF_INCIDENTS = (f"get {INCIDENT}", f"get {INCIDENT}/proof", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
-LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/rules")
-BODIES = (*TO_INCIDENTS, *TO_MODELS, "put /v1/rules")
+LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/policies", "get /v1/rules")
+POLICY = "/v1/streams/{stream}/policy"
+BODIES = (*TO_INCIDENTS, *TO_MODELS, "put /v1/rules", "put /v1/policies", f"put {POLICY}")
 LISTENING = "get /v1/incidents/stream"
 MANY = {"params": {"limit": "many"}}
 STALE = {"headers": {**JSON, "if-match": '"99"'}}
@@ -66,13 +68,36 @@ WAYS |= {
     **{(route, 503): (AWAY, {}) for route in (*OF_INCIDENTS, *LISTS)},
     **{(route, 405): ({}, {"method": "PATCH"}) for route in (*OF_INCIDENTS, *OF_MODELS, *LISTS, LISTENING)},
     **{(route, 422): ({}, MANY) for route in ("get /v1/audit", "get /v1/incidents")},
-    (f"get {INCIDENT}", 422): ({}, {"incident": "nonsense"}),
+    **{(route, 422): ({}, {"incident": "nonsense"}) for route in (f"get {INCIDENT}", f"get {INCIDENT}/proof")},
     **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith("get")},
     (LISTENING, 422): ({}, {"headers": {"last-event-id": "now"}}),
     ("put /v1/rules", 404): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "nobody@champion"}]}'}),
+    **{(route, 405): ({}, {"method": "PATCH"}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
+    **{(route, 503): (AWAY, {}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
+    (f"get {POLICY}", 422): ({}, {"stream": "%00"}),
+    ("put /v1/policies", 412): ({}, {"content": b'{"policies": [{"pattern": "*"}]}', **STALE}),
     ("put /v1/rules", 405): ({}, {"method": "PATCH"}),
     ("put /v1/rules", 412): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "default"}]}', **STALE}),
     ("put /v1/rules", 503): (AWAY, {"content": b'{"rules": []}'}),
+}
+STATE, SNAPSHOTS, SNAPSHOT = f"{STREAM}/state", f"{STREAM}/snapshots", f"{STREAM}/snapshots/{{snapshot}}"
+WARM_UP, FORK, ROLLBACK = f"post {STREAM}/warm-up", f"post {STREAM}/fork", f"post {SNAPSHOT}/rollback"
+OF_STATES = (f"get {STATE}", f"put {STATE}", f"get {SNAPSHOTS}", f"post {SNAPSHOTS}", WARM_UP, FORK)
+OF_SNAPSHOTS = (f"delete {SNAPSHOT}", ROLLBACK)
+WAYS |= {
+    **{(route, 405): ({}, {"method": "PATCH"}) for route in (*OF_STATES, *OF_SNAPSHOTS)},
+    **{(route, 422): ({}, {"stream": "%00"}) for route in (*OF_STATES, *OF_SNAPSHOTS)},
+    **{(route, 503): (AWAY, {}) for route in (*OF_STATES, *OF_SNAPSHOTS)},
+    **{(route, 404): ({}, {"stream": "unknown"}) for route in (f"get {STATE}", f"post {SNAPSHOTS}")},
+    (FORK, 404): ({}, {"stream": "unknown", "params": {"to": "other"}}),
+    **{(route, 404): ({}, {"snapshot": "unknown"}) for route in OF_SNAPSHOTS},
+    **{(route, 409): ({}, {}) for route in (FORK, f"post {SNAPSHOTS}")},
+    (f"put {STATE}", 409): ({}, {"params": {"as": "new"}}),
+    **{(route, 400): ({}, {"content": b"{"}) for route in (f"post {SNAPSHOTS}", WARM_UP)},
+    (f"put {STATE}", 400): ({}, {"content": b"no gzip", "headers": {"content-encoding": "gzip"}}),
+    **{(route, 413): (BOUNDS, {"content": b" " * 20_000}) for route in (f"post {SNAPSHOTS}", f"put {STATE}", WARM_UP)},
+    **{(route, 415): ({}, {"headers": {"content-type": "text/xml"}}) for route in (f"post {SNAPSHOTS}", WARM_UP)},
+    (f"put {STATE}", 415): ({}, {"headers": {"content-encoding": "br"}}),
 }
 WAYS |= {
     (route, 403): ({}, {"headers": {**JSON, "sec-fetch-site": "cross-site"}})
@@ -83,6 +108,9 @@ ELSEWHERE = {
     *((route, 412) for route in TO_MODELS),  # test_models.py, which has a repository
     (f"post {MODEL}/promote", 409),
     *((route, 503) for route in OF_MODELS),
+    (FORK, 400),
+    (WARM_UP, 429),
+    (f"put {STATE}", 503),  # test_states.py, test_past.py
 }
 BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}
 """Answered before there is a request, see test_connection_limits.py."""
@@ -98,9 +126,13 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
         request["json"] = {"rules": []} if path == "/v1/rules" else {}
     if route == RESET:
         request["params"] = {"what": "sequence"}
-    if "content" in changes:
+    if route == FORK:
+        request["params"] = {"to": "copy"}
+    if route == f"put {STATE}":
+        request["content"], request["headers"] = client.get("/v1/streams/s/state").content, {}
+    if "content" in request or "content" in changes:
         request.pop("json")
-    given = {"stream": "s", "incident": "7.s", "model": "pumps"}
+    given = {"stream": "s", "incident": "7.s", "model": "pumps", "snapshot": "kept"}
     for name in given:
         path = path.replace(f"{{{name}}}", changes.pop(name, given[name]))
     return client.request(url=path, **{**request, **changes})
@@ -143,6 +175,8 @@ def test_an_error_is_a_problem_document(
     with TestClient(app) as client, crowded(client, redis_url) if changed is CROWDED else nullcontext():
         if not changed and "{incident}" not in route and "{model}" not in route and route != LISTENING:
             assert sent(client, POSTS[0]).status_code == 200
+            if route in OF_SNAPSHOTS:
+                assert client.post("/v1/streams/s/snapshots", json={"name": "kept"}).status_code == 200
             fine = sent(client, route).status_code
             assert fine in (200, 204), fine
             sent(client, POSTS[0])

@@ -16,8 +16,6 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +33,9 @@ from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.storage.private_redis import PrivateRedis, start_private_redis
+from tests.support.mutants import Reply, Request
+from tests.support.replicas import Replica
+from tests.support.wire import CLOSE, exchange, written
 
 FAULT_SHARE = 0.04
 """Of the chunks that pass a proxy before a service, each way; a quarter of it before Redis."""
@@ -61,6 +62,7 @@ class Proxy:
         self.port = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[Any]] = set()
+        self._ends: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -80,13 +82,20 @@ class Proxy:
         except OSError:
             await _close(writer)
             return
+        self._ends |= {writer, far_writer}
         ways = [asyncio.create_task(self._pass(*way)) for way in ((reader, far_writer), (far_reader, writer))]
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in ways:
             way.cancel()
         await asyncio.wait(ways)
+        self._ends -= {writer, far_writer}
         for end in (writer, far_writer):
             await _close(end)
+
+    def cut(self) -> None:
+        """Break all connections that there are."""
+        for end in self._ends:
+            end.transport.abort()
 
     async def stop(self) -> None:
         """Listen no more; wait for the connections that are left."""
@@ -120,24 +129,13 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 async def post(port: int, reading: dict[str, Any] | list[dict[str, Any]]) -> tuple[int, Any]:
     """One reading on a connection of its own; status 0 for a broken one."""
-    body = json.dumps(reading).encode()
-    head = f"POST /v1/readings HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
-    return await _request(port, head.encode() + body)
+    request = Request("POST", "/v1/readings", b"", [CLOSE], [json.dumps(reading).encode()])
+    return content_of(await exchange(port, written(request)))
 
 
-async def _request(port: int, request: bytes) -> tuple[int, Any]:
-    writer = None
-    try:
-        async with asyncio.timeout(3):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(request)
-            head, _, content = (await reader.read()).partition(b"\r\n\r\n")
-        return int(head[9:12]), json.loads(content)
-    except (OSError, ValueError, TimeoutError):
-        return 0, None
-    finally:
-        if writer is not None:
-            await _close(writer)
+def content_of(reply: Reply | None) -> tuple[int, Any]:
+    """Status and JSON of a reply; 0 where none came."""
+    return (0, None) if reply is None else (reply.status, json.loads(reply.body))
 
 
 async def send_stream(
@@ -227,30 +225,18 @@ async def _kill_redis(
 @contextlib.contextmanager
 def services(artefact: Path, redis_url: str, count: int, **settings: str) -> Iterator[list[int]]:
     """Services on one Redis, ready or not; their ports."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
-    kept |= {"GATEWATCH_MODEL": str(artefact), "GATEWATCH_REDIS_URL": redis_url, "GATEWATCH_LOG_LEVEL": "error"}
-    kept |= settings
-    started, ports = [], []
+    given = {"GATEWATCH_MODEL": str(artefact), "GATEWATCH_REDIS_URL": redis_url, "GATEWATCH_LOG_LEVEL": "error"}
+    started: list[Replica] = []
     try:
-        for _ in range(count):
-            with socket.socket() as listener:
-                listener.bind(("127.0.0.1", 0))
-                ports.append(int(listener.getsockname()[1]))
-            command = [sys.executable, "-m", "gatewatch", "serve", "--port", str(ports[-1])]
-            started.append(subprocess.Popen(command, env=kept, stderr=subprocess.DEVNULL))
-        for port in ports:
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-        yield ports
+        started += (Replica(given | settings) for _ in range(count))
+        for replica in started:
+            replica.await_listening()
+        yield [replica.port for replica in started]
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait()
+        for replica in started:
+            replica.tell(signal.SIGTERM)
+        for replica in started:
+            replica.end()
 
 
 async def _check_stream(
@@ -265,8 +251,8 @@ async def _check_stream(
         tags = chain.tags(tags, np.array([seq]), times[seq : seq + 1], values[seq : seq + 1])
     tag = bytes(tags[0])
     for _ in range(100):
-        request = f"GET /v1/streams/{name} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-        status, known = await _request(ports[0], request.encode())
+        request = Request("GET", f"/v1/streams/{name}", b"", [CLOSE], [])
+        status, known = content_of(await exchange(ports[0], written(request)))
         if status == 200:
             break
         await asyncio.sleep(0.1)

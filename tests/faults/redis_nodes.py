@@ -184,9 +184,8 @@ def masters_of(servers: Servers) -> dict[int, str]:
     return found
 
 
-def moves(servers: Servers, times: int) -> None:
+def moves(servers: Servers, times: int, rng: random.Random) -> None:
     """Move the slots of buckets to other nodes, key by key."""
-    rng = random.Random(1)
     keys = Keys("default", BUCKETS)
     buckets = {key_slot(keys[StreamKey("default", f"s{n}")].record) for n in range(STREAMS)}
     for slot in rng.choices(sorted(buckets), k=times):
@@ -206,9 +205,8 @@ def moves(servers: Servers, times: int) -> None:
         time.sleep(0.2)
 
 
-def kills(servers: Servers, times: int) -> None:
+def kills(servers: Servers, times: int, rng: random.Random) -> None:
     """Kill a master, wait until its replica has taken over, and start it again as a replica."""
-    rng = random.Random(2)
     for _ in range(times):
         victim = rng.choice(list(masters_of(servers)))
         servers.kill(victim)
@@ -245,7 +243,7 @@ def main() -> None:
             for name, harm, times in (("moves", moves, options.moves), ("kills", kills, options.kills)):
                 if times:
                     print("cluster", times, name, end=" ", flush=True)
-                    under_load(url, options.replicas, partial(harm, servers, times))
+                    under_load(url, options.replicas, partial(harm, servers, times, random.Random(times)))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.private_redis import start_private_redis
-from gatewatch.service.storage.store import StateStore
 from tests.faults.load import ANSWERED, services
 from tests.support.samples import make_artefact
 
@@ -121,7 +121,7 @@ def follows(models: Sequence[str], champions: Sequence[str]) -> bool:
 
 async def replayed_alike(url: str, streams: Sequence[str], detectors: dict[str, TrainedDetector]) -> dict[str, float]:
     """Of each stream, how far its state is from that of a replay of its history by its model; 0: to the bit."""
-    store = StateStore(url, "default", 10_000)
+    store = store_of(url, "default", 10_000)
     apart = {}
     try:
         for stream in streams:

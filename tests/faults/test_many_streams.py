@@ -35,6 +35,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_readings_total": {"status": {"warming_up", "normal", "anomalous", "late", "conflict", "rejected"}},
     "gatewatch_rejected_total": {"reason": set(REJECTIONS)},
     "gatewatch_replays_total": {},
+    "gatewatch_past_readings_total": {},
     "gatewatch_score": {"le": bounds(SCORES)},
     "gatewatch_alerts_total": {"reason": set(REASONS)},
     "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},

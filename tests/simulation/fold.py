@@ -9,10 +9,12 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL, STATUSES, WARMING_UP, Records, Step
 
 FACTOR, SUMMAND, MASK = 6364136223846793005, 1442695040888963407, 2**64 - 1
@@ -33,6 +35,7 @@ class Fold:
         self.architecture = "fold"
         self.rebuild_readings = 0
         self.channels = ("x",)
+        self.provenance: dict[str, Any] = {}
         self.state_dtype = np.dtype([("last_ms", "<i8"), ("readings", "<u4"), ("calm", "?"), ("hash", "<u8")])
         self.state_dtype_1 = self.state_dtype
 
@@ -65,7 +68,13 @@ class Fold:
         """(B,) whether the last reading was anomalous."""
         return np.asarray(~states["calm"])
 
-    def advance(self, values: NDArray[np.float64], timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(
+        self,
+        values: NDArray[np.float64],
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+        asked: Asked | None = None,  # noqa: ARG002
+    ) -> Step:
         """Feed one reading of each of B streams; writes into `states`."""
         bits = values.astype(np.float32).view(np.uint32)[:, 0]
         hashed = (states["hash"] ^ bits ^ timestamps_ms.astype(np.uint64)) * np.uint64(FACTOR) + np.uint64(SUMMAND)

@@ -170,6 +170,10 @@ class SimulatedStore:
         """Nor are incidents."""
         return [b""] * len(streams)
 
+    async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
+        """Nor are single ones."""
+        return [b""] * len(incidents)
+
     async def untold(self) -> list[tuple[bytes, float]]:
         """Alerts are no part of this world."""
         return []

@@ -40,7 +40,7 @@ from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.redis import Redis
 from tests.simulation.senders import FIRST, Mode, Request, Sender, make_plans, readings_of
 from tests.simulation.store import SimulatedStore
-from tests.support.scorer import JSON, model_of, texts
+from tests.support.scorer import JSON, NothingAsked, model_of, texts
 
 START_S = 1_700_000_000.0
 MOST_STEPS = 20_000
@@ -166,6 +166,7 @@ class Worker:
             backoff,
             takeover,
             world.clock,
+            NothingAsked(),
             save_attempts=4,
             most_streams=1000,
         )

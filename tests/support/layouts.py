@@ -132,6 +132,12 @@ def lookout(rows: Rows) -> str:
     return "Timestamp,level,flow\n" + "".join(f"{t:%Y-%m-%dT%H:%M:%S}.000000,{a},{b}\n" for t, a, b in rows)
 
 
+def dashboards(rows: Rows) -> str:
+    """A report of OpenSearch Dashboards."""
+    lines = [f'"{t:%b} {t.day}, {t:%Y @ %H:%M:%S}.000","{a}","{b:,.2f}"\n' for t, a, b in rows]
+    return '"@timestamp",level,flow\n' + "".join(lines)
+
+
 def milliseconds(rows: Rows) -> str:
     """Unix milliseconds, a column of quality for each channel in OPC's numbers, a foot."""
     lines = [f"{int(t.timestamp() * 1000)},{a},192,{b},192\n" for t, a, b in rows]
@@ -181,6 +187,7 @@ LAYOUTS: dict[str, tuple[Callable[[Rows], str], str, tuple[str, ...]]] = {
     "historian": (historian, "utf-8", ()),
     "azure": (azure, "utf-8", ()),
     "lookout": (lookout, "utf-16", ()),
+    "dashboards": (dashboards, "utf-8", ()),
     "milliseconds": (milliseconds, "utf-8", ()),
     "spreadsheet": (spreadsheet, "utf-8", ()),
     "air_handler": (air_handler, "utf-8", ()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import threading
@@ -88,6 +89,37 @@ def monitoring(port: int, folder: Path) -> Iterator[Monitoring]:
             stack.callback(process.terminate)
             until(partial(_ready, url))
         yield watched
+
+
+@contextmanager
+def prometheus_of_servers(folder: Path) -> Iterator[str]:
+    """Prometheus with two days of what a node exporter says of two servers, a sample a minute; its URL."""
+    here, now = free_port(), int(time.time())
+    metrics = ("node_load1", "node_memory_MemAvailable_bytes", "node_network_receive_bytes_total")
+    with (folder / "servers.txt").open("w") as file:
+        for metric, (size, rises) in zip(metrics, ((2.0, 0.0), (4e9, 0.0), (1e6, 1e5)), strict=True):
+            kind = "counter" if rises else "gauge"
+            file.write(f"# HELP {metric} x\n# TYPE {metric.removesuffix('_total')} {kind}\n")
+            for server in ("web-1:9100", "web-2:9100"):
+                for minute in range(2 * 1440):
+                    wave = 1 + 0.3 * math.sin(minute / 1440 * 2 * math.pi) + 0.05 * math.sin(minute * 12.9898)
+                    at = now - 60 * (2 * 1440 - minute)
+                    file.write(f'{metric}{{device="eth0",instance="{server}"}} {size * wave + rises * minute} {at}\n')
+        file.write("# EOF\n")
+    (folder / "servers.yml").write_text("")
+    made = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "servers.txt", "servers"]
+    subprocess.run(made, cwd=folder, check=True, capture_output=True)
+    started = ["prometheus", "--config.file=servers.yml", "--storage.tsdb.path=servers"]
+    with (folder / "servers.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*started, f"--web.listen-address=127.0.0.1:{here}"], cwd=folder, stdout=log, stderr=log
+        )
+    try:
+        until(partial(_ready, f"http://127.0.0.1:{here}"))
+        yield f"http://127.0.0.1:{here}"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def _ready(url: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gatewatch.models.detectors.detector import Detector
@@ -12,7 +12,7 @@ from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.outcomes import Encoder, Refused
-from gatewatch.service.core.readings import Part, Readings
+from gatewatch.service.core.readings import Part, Policies, Readings
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
@@ -46,6 +46,24 @@ def model_of(detector: Detector, history_readings: int = 128, future_ms: int = 0
     return ServedModel(detector, ReadingDecoder(detector.channels, future_ms, most), history_readings)
 
 
+class NothingAsked(Policies):
+    """Nobody asks anything of a stream."""
+
+    async def know(self, streams: Iterable[StreamKey]) -> None:
+        """There is nothing to know."""
+
+    def tags(self, stream: StreamKey) -> Mapping[str, str]:  # noqa: ARG002
+        """None has any."""
+        return {}
+
+    def is_muted(self, stream: StreamKey) -> bool:  # noqa: ARG002
+        """None is."""
+        return False
+
+    def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> None:
+        """Nothing."""
+
+
 def core_of(
     model: ServedModel,
     store: Store,
@@ -62,6 +80,7 @@ def core_of(
         backoff or ContentionBackoff(random.Random(0)),
         Takeover(store, model.name, metrics),
         clock or SystemClock(),
+        NothingAsked(),
         save_attempts=attempts,
         most_streams=100,
     )

@@ -8,12 +8,15 @@ from .asynchronous import AsyncClient
 from .client import Client
 from .errors import ClientError, QueueFull, Refused, SpoolFailed, Unavailable
 from .frames import readings_of
+from .incidents import Incident, IncidentChannel
 from .readings import Reading, Result
 
 __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "Incident",
+    "IncidentChannel",
     "QueueFull",
     "Reading",
     "Refused",

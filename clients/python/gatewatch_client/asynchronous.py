@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
 
-from .client import parts, retry_after_s
+from .client import EVENTS_TIMEOUT, parts, retry_after_s
 from .delivery import Get, Post, Reply, Wait
 from .errors import ClientError, QueueFull, Refused, Unavailable
+from .incidents import EVENTS, Incident, IncidentFeed
 from .outbox import Delivered
 from .readings import Reading, Result, Values
 from .settings import ANSWER_TIMEOUT_S, REFUSED_WAIT_S, ClientSettings, log
@@ -42,6 +43,7 @@ class AsyncClient:
         self._trouble: ClientError | None = None  # why nothing is acknowledged at present
         self._urgent = 0  # who wait for their results
         self._closing = False
+        self._closed = asyncio.Event()  # for who listens for incidents
         self._task: asyncio.Task[None] | None = None
 
     async def send(
@@ -93,6 +95,47 @@ class AsyncClient:
             finally:
                 self._urgent -= 1
 
+    async def incidents(self, since: datetime | float | None = None) -> AsyncGenerator[Incident]:
+        """Each change of an incident, as it comes, until the client is closed; see Client.incidents."""
+        feed = IncidentFeed(since)
+        while not self._closing:
+            try:
+                async with self._http.stream("GET", EVENTS, headers=feed.headers(), timeout=EVENTS_TIMEOUT) as found:
+                    if found.status_code == 200:
+                        feed.opened(found.headers)
+                        async with contextlib.aclosing(self._lines(found)) as lines:
+                            async for line in lines:
+                                if (incident := feed.take(line)) is not None:
+                                    yield incident
+                        pause_s = feed.next_wait_s()
+                    else:
+                        retry_after = retry_after_s(found.headers.get("retry-after"))
+                        pause_s = feed.pause_s(found.status_code, await found.aread(), retry_after)
+            except (httpx2.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
+                pause_s = feed.next_wait_s()
+                if not self._closing:
+                    log.info("the incidents are asked for again in %.1f s: %s", pause_s, error or type(error).__name__)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), pause_s)
+
+    async def _lines(self, found: httpx2.Response) -> AsyncGenerator[str]:
+        """The lines of an answer, until it ends or the client is closed."""
+        lines = found.aiter_lines()
+        closed = asyncio.create_task(self._closed.wait())
+        tasks: tuple[asyncio.Future[Any], ...] = (closed,)
+        try:
+            while True:
+                line = asyncio.ensure_future(anext(lines, None))
+                tasks = line, closed
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if not line.done() or (text := line.result()) is None:
+                    return
+                yield text
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     @property
     def waiting(self) -> int:
         """How many readings are not acknowledged yet."""
@@ -104,6 +147,7 @@ class AsyncClient:
             await self.flush(timeout_s)
         async with self._change:
             self._closing = True
+            self._closed.set()
             self._change.notify_all()
         if self._task is not None:
             self._task.cancel()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -15,9 +16,12 @@ import httpx2
 
 from .delivery import Get, Post, Reply, Wait
 from .errors import ClientError, QueueFull, Refused, Unavailable
+from .incidents import EVENTS, SILENCE_S, Incident, IncidentFeed
 from .outbox import Delivered
 from .readings import Reading, Result, Values
 from .settings import ANSWER_TIMEOUT_S, REFUSED_WAIT_S, ClientSettings, log
+
+EVENTS_TIMEOUT = httpx2.Timeout(ANSWER_TIMEOUT_S, read=SILENCE_S)
 
 
 class Client:
@@ -43,6 +47,7 @@ class Client:
         self._trouble: ClientError | None = None  # why nothing is acknowledged at present
         self._urgent = 0  # who wait for their results
         self._closing = False
+        self._connections: set[socket.socket] = set()  # on which somebody listens for incidents
         self._thread = threading.Thread(target=self._work, name="gatewatch client", daemon=True)
         self._thread.start()
 
@@ -104,6 +109,52 @@ class Client:
             finally:
                 self._urgent -= 1
 
+    def incidents(self, since: datetime | float | None = None) -> Generator[Incident]:
+        """Each change of an incident, as it comes, until the client is closed; each change once.
+
+        Where the connection ends or the service is away, it goes on later where it was. Of a break, the last 1,000
+        changes are told.
+
+        Args:
+            since: begin with what changed since then, Unix seconds or a time with a zone; else with what comes.
+
+        Raises:
+            Refused: the service does not let this client listen, or is none.
+        """
+        feed = IncidentFeed(since)
+        while not self._closing:
+            try:
+                with self._http.stream("GET", EVENTS, headers=feed.headers(), timeout=EVENTS_TIMEOUT) as found:
+                    if found.status_code == 200:
+                        feed.opened(found.headers)
+                        with self._listening_on(found):
+                            for line in found.iter_lines():
+                                if (incident := feed.take(line)) is not None:
+                                    yield incident
+                        pause_s = feed.next_wait_s()
+                    else:
+                        retry_after = retry_after_s(found.headers.get("retry-after"))
+                        pause_s = feed.pause_s(found.status_code, found.read(), retry_after)
+            except (httpx2.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
+                pause_s = feed.next_wait_s()
+                if not self._closing:
+                    log.info("the incidents are asked for again in %.1f s: %s", pause_s, error or type(error).__name__)
+            self._pause(pause_s)
+
+    @contextlib.contextmanager
+    def _listening_on(self, found: httpx2.Response) -> Iterator[None]:
+        """Have `close` end this connection, on which nothing may come for long."""
+        connection = found.extensions["network_stream"].get_extra_info("socket")
+        with self._change:
+            self._connections.add(connection)
+            if self._closing:
+                _end(connection)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._connections.discard(connection)
+
     @property
     def waiting(self) -> int:
         """How many readings are not acknowledged yet."""
@@ -121,6 +172,8 @@ class Client:
         with self._change:
             self._closing = True
             self._change.notify_all()
+            for connection in self._connections:
+                _end(connection)
         self._thread.join(1.0)  # or it hangs in a request, and ends with the process
         self._http.close()
         with self._change:
@@ -245,3 +298,9 @@ def parts(readings: Iterable[Reading], size: int) -> Iterator[list[Reading]]:
     rest = iter(readings)
     while part := list(islice(rest, size)):
         yield part
+
+
+def _end(connection: socket.socket) -> None:
+    """Wake who reads from it: there is nothing more."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

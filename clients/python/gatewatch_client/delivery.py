@@ -80,7 +80,7 @@ def deliver(readings: Sequence[Reading]) -> Delivery:
     """
     if not readings:
         return []
-    post, waits = Post(body_of(readings)), _waits()
+    post, waits = Post(body_of(readings)), growing_waits()
     while True:
         reply = yield from _answered(post, waits, (200, *ABOUT_READINGS))
         if reply.status in ABOUT_READINGS:
@@ -97,7 +97,7 @@ def last_seq(stream: str) -> Generator[Action, Reply | None, int | None]:
     Raises:
         Refused: it does not say, and would not say it later.
     """
-    reply = yield from _answered(Get(f"/v1/streams/{quote(stream, safe='')}"), _waits(), (200, 404))
+    reply = yield from _answered(Get(f"/v1/streams/{quote(stream, safe='')}"), growing_waits(), (200, 404))
     if reply.status == 404:
         return None
     try:
@@ -116,15 +116,15 @@ def _answered(
         if reply.status in expected:
             return reply
         if reply.status == 0:
-            why = _detail(reply.body)
+            why = problem_detail(reply.body)
         else:
-            why = f"the service answered {reply.status}: {_detail(reply.body)}"
+            why = f"the service answered {reply.status}: {problem_detail(reply.body)}"
             if reply.status not in AGAIN:
                 raise Refused(why)
         yield Wait(max(reply.retry_after_s or 0.0, next(waits)), why)
 
 
-def _waits() -> Iterator[float]:
+def growing_waits() -> Iterator[float]:
     """Seconds between attempts: doubled each time up to a bound, and each drawn, so that senders do not move as one."""
     longest = FIRST_WAIT_S
     while True:
@@ -136,7 +136,7 @@ def _in_halves(readings: Sequence[Reading], reply: Reply) -> Delivery:
     """A request that was refused for what is in it: each half of its own, and a reading alone is rejected."""
     if len(readings) == 1:
         (reading,) = readings
-        return [Result(reading.stream, "rejected", seq=reading.seq, error=_detail(reply.body))]
+        return [Result(reading.stream, "rejected", seq=reading.seq, error=problem_detail(reply.body))]
     half = len(readings) // 2
     first = yield from deliver(readings[:half])
     return first + (yield from deliver(readings[half:]))
@@ -150,7 +150,7 @@ def _results(body: bytes, count: int) -> list[Result] | None:
     return found if len(found) == count else None
 
 
-def _detail(body: bytes) -> str:
+def problem_detail(body: bytes) -> str:
     """What a problem document says, or the beginning of whatever came instead."""
     try:
         problem = json.loads(body)

@@ -41,7 +41,7 @@ YOUNG_NATS, YOUTH_READINGS = np.array([30.0, 16.0]), 150.0
 reading in five minutes, is as high after 208 and 114 readings. Chosen on 1,300 synthetic streams: 3 % alert within 64
 readings (7 % without), and a spike of 30 spreads after 40 readings is found in 86 % (95 %)."""
 
-LEAST_RATE, LARGEST_RATE = 1e-7, 0.0025
+LEAST_RATE, LARGEST_RATE, LARGEST_SHARE = 1e-7, 0.0025, 0.1
 """The second, for each alert a week allowed: a stream of few readings does not get what it has no tail to tell by."""
 
 REST_READINGS, AGAIN, REPEATS = 20, 1.35, 8.0
@@ -76,7 +76,7 @@ def take_pace(states: Records, elapsed_ms: NDArray[np.int64], readings: NDArray[
     states["pace_ms"] = np.minimum(pace, SLOWEST * typical)
 
 
-def comes_again(states: Records, score: Float64Array, alerts_per_week: float) -> NDArray[np.bool_]:
+def comes_again(states: Records, score: Float64Array, alerts_per_week: float | Float64Array) -> NDArray[np.bool_]:
     """(B,) whether what scores so much is to be told again within its incident; earns what repeats the time allows."""
     repeats = states["repeats"] + alerts_per_week / WEEK_MS * states["pace_ms"].astype(np.float64)
     states["repeats"] = np.minimum(repeats, REPEATS)
@@ -90,20 +90,34 @@ def note_alerts(states: Records, alert: NDArray[np.bool_], repeated: NDArray[np.
     states["repeats"] -= repeated
 
 
-def thresholds(states: Records, alerts_per_week: float) -> Float64Array:
-    """(B,) T in nats, for an alert budget, at each stream's own pace."""
+def thresholds(states: Records, alerts_per_week: float | Float64Array) -> Float64Array:
+    """(B,) T in nats, for an alert budget of all or (B,) one each, at each stream's own pace."""
     rate = np.maximum(_rate(states, alerts_per_week), LEAST_RATE)
-    return np.asarray(-np.log(np.minimum(rate, min(LARGEST_RATE * alerts_per_week, 0.1))))
+    return np.asarray(-np.log(np.minimum(rate, np.minimum(LARGEST_RATE * alerts_per_week, LARGEST_SHARE))))
 
 
-def kept(states: Records, alerts_per_week: float) -> NDArray[np.bool_]:
+def at_rates(threshold: Float64Array, rates: Float64Array) -> Float64Array:
+    """(B,) T in nats, for (B,) shares of readings that may be judged anomalous, where such a share is given."""
+    asked = np.isfinite(rates)
+    share = np.minimum(np.maximum(np.where(asked, rates, 1.0), LEAST_RATE), LARGEST_SHARE)
+    return np.where(asked, -np.log(share), threshold)
+
+
+def kept(states: Records, alerts_per_week: float | Float64Array) -> NDArray[np.bool_]:
     """(B,) whether an alert budget can be kept at the pace of each stream: so rare an alert can be told at all."""
     return np.asarray(_rate(states, alerts_per_week) >= LEAST_RATE) | (states["pace_ms"] <= 0)
 
 
-def _rate(states: Records, alerts_per_week: float) -> Float64Array:
-    power = RATE_POWER if alerts_per_week >= 1 else SMALL_POWER
-    return np.asarray(RATE * alerts_per_week**power * states["pace_ms"].astype(np.float64) / WEEK_MS)
+def _rate(states: Records, alerts_per_week: float | Float64Array) -> Float64Array:
+    if isinstance(alerts_per_week, np.ndarray):  # number by number: the same bits as of one for all
+        power: float | Float64Array = np.array([_power(alerts) for alerts in alerts_per_week.tolist()])
+    else:
+        power = _power(alerts_per_week)
+    return np.asarray(power * states["pace_ms"].astype(np.float64) / WEEK_MS)
+
+
+def _power(alerts: float) -> float:
+    return float(RATE * alerts ** (RATE_POWER if alerts >= 1 else SMALL_POWER))
 
 
 def young_thresholds(threshold: Float64Array, readings: NDArray[np.integer[Any]]) -> Float64Array:

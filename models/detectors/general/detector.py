@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact.files import Artefact, GeneralManifest, Signed, load_artefact, record_dtype
+from gatewatch.models.artefact.files import (
+    Artefact,
+    GeneralManifest,
+    Signed,
+    artefact_hashes,
+    load_artefact,
+    record_dtype,
+)
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step, float32
 from gatewatch.models.detectors.general.alert_budget import (
     REPEATS,
+    at_rates,
     budget_fields,
     comes_again,
     joined,
@@ -156,6 +165,11 @@ class GeneralDetector:
         return self.manifest.architecture
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What must be the same elsewhere for the same scores: the hashes of its artefact, and the alert budget."""
+        return {**artefact_hashes(self.manifest), "alerts_per_week": self.alerts_per_week}
+
+    @property
     def rebuild_readings(self) -> int:
         """How many readings a state that was lost has to be replayed to be whole again."""
         return self.manifest.calibration.rebuild_readings
@@ -274,9 +288,17 @@ class GeneralDetector:
         """`advance`, with `states` left as they are."""
         return self.advance(values, timestamps_ms, states.copy())
 
-    def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(
+        self,
+        values: Floats,
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+        asked: Asked | None = None,
+    ) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
         check_shapes(len(self.channels), values, timestamps_ms, states)
+        if asked is not None:
+            values = asked.seen(values)
         values = without_codes(values, states)
         elapsed = self._note_time(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
@@ -289,10 +311,15 @@ class GeneralDetector:
         unseen = states["count"] == 0
         if np.count_nonzero(unseen):
             mid[unseen], half[unseen] = np.nan, np.inf
-        threshold = thresholds(states, self.alerts_per_week)
+        alerts: float | Floats = self.alerts_per_week
+        if asked is not None:
+            alerts = np.where(np.isfinite(asked.alerts_per_week), asked.alerts_per_week, alerts)
+        threshold = thresholds(states, alerts)
+        if asked is not None:
+            threshold = at_rates(threshold, asked.false_alarm_rate)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
-        asked = young_thresholds(threshold, readings)
-        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, asked, within)
+        limits = young_thresholds(threshold, readings)
+        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, limits, within)
         self._look_ahead(observe(states, values, now, timestamps_ms, elapsed), states, readings)
         take_pace(states, elapsed, readings)
         outside = judged.parts[:, RANGE] > 1.0
@@ -300,10 +327,13 @@ class GeneralDetector:
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
         residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-        again = comes_again(states, judged.score, self.alerts_per_week)
+        again = comes_again(states, judged.score, alerts)
         urgent = worse | ~within
-        step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again)
+        factors = None if asked is None else asked.sensitivity[:, None]
+        step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again, factors=factors)
         note_alerts(states, step.alert, step.alert & again & ~urgent)
+        if asked is not None:
+            asked.forget_runs(states)
         return step
 
     def _note_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.int64]:

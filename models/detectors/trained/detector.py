@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.artefact.files import Artefact, GeneralManifest, Manifest, load_artefact, record_dtype
+from gatewatch.models.artefact.files import (
+    Artefact,
+    GeneralManifest,
+    Manifest,
+    artefact_hashes,
+    load_artefact,
+    record_dtype,
+)
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Step, float32
 from gatewatch.models.detectors.incidents import (
@@ -23,9 +34,13 @@ from gatewatch.models.detectors.incidents import (
 )
 from gatewatch.models.detectors.network import Network
 from gatewatch.models.detectors.trained.scaling import Scaling, shown
-from gatewatch.models.detectors.trained.score import ResidualCalibration, begin, judge, set_apart, state_fields
+from gatewatch.models.detectors.trained.score import PARTS, ResidualCalibration, begin, judge, set_apart, state_fields
 from gatewatch.models.detectors.version_1 import taken_over, trained_dtype_1
-from gatewatch.models.errors import ArtefactError
+from gatewatch.models.errors import ArtefactError, CalibrationError
+from gatewatch.models.evaluation.threshold import threshold_for
+
+REMEMBERED_RATES: Final = 1024
+"""Other rates whose thresholds are kept."""
 
 
 class TrainedDetector:
@@ -59,6 +74,7 @@ class TrainedDetector:
         self._error_scale = np.array([channel.error_scale for channel in manifest.channels])
         self.warm_up = manifest.calibration.warm_up
         self._calm_step = calm_step(manifest.interval_s)
+        self._other_thresholds: dict[tuple[float, float], tuple[float, float]] = {}
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         self.state_dtype = record_dtype(
@@ -89,6 +105,11 @@ class TrainedDetector:
     def architecture(self) -> str:
         """The kind of its network."""
         return self.manifest.architecture
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What must be the same elsewhere for the same scores: the hashes of its artefact."""
+        return artefact_hashes(self.manifest)
 
     @property
     def rebuild_readings(self) -> int:
@@ -143,7 +164,13 @@ class TrainedDetector:
         """
         return self.advance(values, timestamps_ms, states.copy())
 
-    def advance(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step:
+    def advance(
+        self,
+        values: Floats,
+        timestamps_ms: NDArray[np.int64],
+        states: Records,
+        asked: Asked | None = None,
+    ) -> Step:
         """Feed one reading of each of B streams, as `step` does, and write the states after it into `states`.
 
         Raises:
@@ -151,10 +178,12 @@ class TrainedDetector:
         """
         self.require_live()
         check_shapes(len(self.channels), values, timestamps_ms, states)
+        if asked is not None:
+            values = asked.seen(values)
         elapsed = self._take_time(timestamps_ms, states)
         deviation = self.scaling.deviation(values)
         forecast = self._advance(deviation, elapsed, states)
-        return self._compare(values, deviation, forecast, states)
+        return self._compare(values, deviation, forecast, states, asked)
 
     def require_live(self) -> None:
         """Raise ArtefactError if no stream can be scored while it runs: the network reads finished recordings."""
@@ -198,12 +227,40 @@ class TrainedDetector:
         deviation: Floats,
         forecast: NDArray[np.float32],
         states: Records,
+        asked: Asked | None = None,
     ) -> Step:
         judged = judge(values, deviation, forecast, states, self.calibration)
+        if asked is not None:
+            asked.forget_runs(states)
         mid = self.scaling.restore(forecast)
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
         residual = float32(judged.missed / self._error_scale)
-        return conclude(judged, mid, half, residual, states, self.warm_up, step=self._calm_step)
+        factors = None if asked is None else self._factors(asked)
+        return conclude(judged, mid, half, residual, states, self.warm_up, step=self._calm_step, factors=factors)
+
+    def _factors(self, asked: Asked) -> Floats:
+        """(B, 4) on the parts of scores: thresholds for another rate are the artefact's tails' (contract 16)."""
+        factors = np.repeat(asked.sensitivity[:, None], PARTS, axis=1)
+        other = np.isfinite(asked.false_alarm_rate) | np.isfinite(asked.alerts_per_week)
+        for row in np.flatnonzero(other).tolist():
+            event, level = self._thresholds(float(asked.false_alarm_rate[row]), float(asked.alerts_per_week[row]))
+            factors[row, 0] *= self.calibration.event_threshold / event
+            factors[row, 1] *= self.calibration.level_threshold / level
+        return factors
+
+    def _thresholds(self, rate: float, alerts: float) -> tuple[float, float]:
+        """Those of events and levels for a rate, or if that is NaN for alerts a week; its own where it has no tails."""
+        if (rate, alerts) not in self._other_thresholds:
+            calibration = self.manifest.calibration
+            with suppress(CalibrationError):  # of an artefact of format 3, as docs/policies.md says
+                asked_rate = None if math.isnan(rate) else rate
+                calibration = threshold_for(
+                    self.manifest, asked_rate, alerts if asked_rate is None else None
+                ).calibration
+            if len(self._other_thresholds) >= REMEMBERED_RATES:
+                self._other_thresholds.clear()
+            self._other_thresholds[rate, alerts] = calibration.event_threshold, calibration.level_threshold
+        return self._other_thresholds[rate, alerts]
 
     def _take_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:
         """(B, 1) the network's elapsed input, 0 for the usual time and where the clock tells nothing.

@@ -6,11 +6,13 @@ import { duration, h, moment, number, table } from "./dom.js";
 import { summary } from "./incidents.js";
 
 const EVERY_MS = 3000;
+const AHEAD = 30;
 
 export async function stream({ room, signal, say, fail }, name) {
   const path = pathOf(name);
-  const [known, kept, past] = await Promise.all([
-    ask(path, { signal }), ask(`${path}/history`, { signal }).catch(absent),
+  const expected = () => ask(`${path}/forecast?readings=${AHEAD}`, { signal }).catch(absent);
+  const [known, kept, next, past] = await Promise.all([
+    ask(path, { signal }), ask(`${path}/history`, { signal }).catch(absent), expected(),
     ask(`v1/incidents?${new URLSearchParams({ stream: name, limit: "20" })}`, { signal }).catch(absent),
   ]);
   const facts = h("dl"), charts = h("div"), shares = h("div"), list = h("div");
@@ -19,13 +21,14 @@ export async function stream({ room, signal, say, fail }, name) {
   tell(facts, known);
   tellIncidents(list, past?.incidents ?? []);
   let plots = null;
-  const redraw = (entries) => {
+  const redraw = (entries, ahead) => {
     tellShares(shares, entries.at(-1));
-    if (plots) plots.set(entries);
-    else if (entries.length) plots = drawn(charts, entries, name);
+    const all = entries.concat(forecastEntries(ahead, entries.at(-1)));
+    if (plots) plots.set(all);
+    else if (entries.length) plots = drawn(charts, all, name);
     else charts.replaceChildren(h("p", {}, "No reading is in the history."));
   };
-  room.addEventListener("shown", () => redraw(kept ?? []), { once: true });
+  room.addEventListener("shown", () => redraw(kept ?? [], next), { once: true });
   let busy = false;
   const timer = setInterval(async () => {
     if (document.hidden || busy) return;
@@ -35,7 +38,7 @@ export async function stream({ room, signal, say, fail }, name) {
       if (now.readings !== known.readings) {
         Object.assign(known, now);
         tell(facts, known);
-        redraw(await ask(`${path}/history`, { signal }));
+        redraw(...await Promise.all([ask(`${path}/history`, { signal }), expected()]));
       }
     } catch (error) {
       if (!signal.aborted) say(error.message, true);
@@ -57,6 +60,13 @@ function tell(facts, known) {
     Readings: known.readings.toLocaleString("en"), "Last reading": moment(known.last_timestamp), Model: known.model,
   };
   facts.replaceChildren(...Object.entries(rows).flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]));
+}
+
+// What is expected of the next readings, as entries behind the last one that have no values.
+function forecastEntries(ahead, last) {
+  if (!ahead || !last) return [];
+  return ahead.forecast.filter((one) => one.timestamp && one.timestamp > ahead.last_timestamp)
+    .map(({ timestamp, expected }, at) => ({ n: last.n + 1 + at, values: {}, result: { timestamp, expected } }));
 }
 
 // Readings that are not next to each other are parted by one without values, so that no line joins them.

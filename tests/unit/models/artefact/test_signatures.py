@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gatewatch.models.artefact.files import GRAPH, MANIFEST, load_artefact, manifest_hash
+from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.artefact.signatures import SIGNATURES, sign, trust_of
+from gatewatch.models.detectors.canary import verify
 from gatewatch.models.errors import ArtefactError, GatewatchError
 from tests.support.cli import gatewatch, refused
 from tests.support.samples import make_artefact
@@ -111,3 +113,26 @@ def test_serve_takes_only_what_is_signed(copy: Path, tmp_path: Path) -> None:
     assert refused(gatewatch("serve", "--port", "0", **environment), "is not signed by a trusted key")
     assert "signed by" in gatewatch("sign", copy, "--key", key).stdout
     assert refused(gatewatch("serve", "--port", "0", "--host", "0.0.0.0", **environment), "keys create")  # it was taken
+
+
+def test_a_repository_gives_only_versions_that_a_trusted_key_has_signed(copy: Path, tmp_path: Path) -> None:
+    (key, public), (other, _) = make_key(tmp_path, "ours"), make_key(tmp_path, "theirs")
+    (tmp_path / "trusted.pem").write_bytes(public)
+    url = str(tmp_path / "models")
+    trusting = Repository(url, verify, trust_of(tmp_path / "trusted.pem", url))
+    sign(copy, other)
+    version = Repository(url, verify).add("pumps", copy, "ann")
+    for attempt in (lambda: trusting.artefact(version), lambda: trusting.promote("pumps", "1", "ann")):
+        with pytest.raises(ArtefactError, match="not signed by a trusted key"):
+            attempt()
+    sign(copy, key)
+    assert Repository(url, verify).add("pumps", copy, "ann") == version
+    assert trusting.artefact(version).digest.hex() == version.digest
+    trusting.promote("pumps", "1", "ann")
+    held = tmp_path / "models/artefacts" / version.sha256 / "signatures"
+    assert len(list(held.iterdir())) == 2
+    for path in held.iterdir():
+        path.chmod(0o644)
+        path.write_text("AAAA")
+    with pytest.raises(ArtefactError, match="not signed by a trusted key"):
+        trusting.artefact(version)

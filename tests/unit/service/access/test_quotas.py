@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from gatewatch.service.access.quotas import READY_S, Quotas
+from gatewatch.service.access.quotas import READY_S, Quota
 from gatewatch.service.app import create_app
 from gatewatch.service.errors import OverLimit
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.database import Database
+from tests.support.access import add_to_file, bearer
 from tests.support.samples import PATIENT_MS, readings
+from tests.support.whole_path import serving
 
 
-def taken(quotas: Quotas, tenant: str, readings: int) -> int:
+def taken(quotas: Quota, tenant: str, readings: int) -> int:
     try:
         quotas.take(tenant, readings)
     except OverLimit:
@@ -32,7 +37,7 @@ def test_processes_share_what_a_tenant_may_send(redis_url: str, tenant: str) -> 
 
     async def send() -> tuple[int, float]:
         databases = [Database(redis_url, tenant, PATIENT_MS) for _ in range(4)]
-        processes = [Quotas(database, rate) for database in databases]
+        processes = [Quota(database, "readings", rate) for database in databases]
         count, began = 0, time.monotonic()
         while time.monotonic() - began < lasts_s:
             count += sum(taken(quotas, tenant, 10) for quotas in processes)
@@ -56,7 +61,7 @@ def test_a_request_is_taken_whole_as_long_as_anything_is_left_and_says_how_long_
 ) -> None:
     async def send() -> None:
         database = Database(redis_url, tenant, PATIENT_MS)
-        quotas = Quotas(database, 10)
+        quotas = Quota(database, "readings", 10)
         quotas.take(tenant, 320)  # 300 more than there are
         with pytest.raises(OverLimit) as refused:
             quotas.take(tenant, 1)
@@ -68,7 +73,7 @@ def test_a_request_is_taken_whole_as_long_as_anything_is_left_and_says_how_long_
 
 
 def test_without_a_limit_nothing_is_counted(redis_url: str, tenant: str) -> None:
-    quotas = Quotas(Database(redis_url, tenant, PATIENT_MS), None)
+    quotas = Quota(Database(redis_url, tenant, PATIENT_MS), "readings", None)
     for _ in range(1000):
         quotas.take(tenant, 10**9)
 
@@ -82,3 +87,24 @@ def test_a_tenant_at_its_limit_gets_429_and_says_so(settings: Callable[..., Sett
         assert int(reply.headers["retry-after"]) > 30
         assert "GATEWATCH_TENANT_READINGS_PER_S" in reply.json()["detail"]
         assert client.get("/v1/streams/s").json()["readings"] == 40
+
+
+def test_bytes_are_counted_as_they_are_read_whoever_hands_them_in(
+    settings: Callable[..., Settings], artefact: Path, tmp_path: Path, redis_url: str, tenant: str
+) -> None:
+    """On the fast path and on the other, with gzip or without; and another tenant does not notice."""
+    file = tmp_path / "keys.json"
+    keys = [bearer(add_to_file(file, f"{tenant}-{name}", "ingest")) for name in ("fast", "gzip", "other")]
+    body = json.dumps(readings("s", 40)).encode()
+    zipped = {"content-encoding": "gzip", "content-type": "application/json"}
+    environment = {"GATEWATCH_REDIS_URL": redis_url, "GATEWATCH_KEYS_FILE": str(file), "GATEWATCH_OPEN": "never"}
+    environment |= {"GATEWATCH_TENANT_BYTES_PER_S": str(len(body) / 20)}
+    with serving(artefact, tmp_path / "data", **environment) as (url, _):
+        for key, content, more in ((keys[0], body, {}), (keys[1], gzip.compress(body), zipped)):
+            assert httpx2.post(f"{url}/v1/readings", content=content, headers=key | more).status_code == 200
+            for path in ("readings", "streams/s/readings"):
+                refused = httpx2.post(f"{url}/v1/{path}", content=content, headers=key | more)
+                assert refused.status_code == 429
+                assert 15 <= int(refused.headers["retry-after"]) <= 18  # it had two seconds' worth, and sent twenty
+                assert "GATEWATCH_TENANT_BYTES_PER_S" in refused.json()["detail"]
+        assert httpx2.post(f"{url}/v1/readings", content=body, headers=keys[2]).status_code == 200

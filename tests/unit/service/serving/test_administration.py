@@ -26,7 +26,7 @@ from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.loaded_models import LoadedModels
 from gatewatch.service.serving.repository_access import RepositoryAccess
 from gatewatch.service.serving.rules import Assignment, Rule, Rules
-from gatewatch.service.storage.rules import RulesStore
+from gatewatch.service.storage.documents import rules_of
 from gatewatch.service.storage.store import StateStore
 from tests.support.asynchronous import asynchronous
 from tests.support.samples import PATIENT_MS, make_artefact
@@ -72,7 +72,7 @@ def process(store: StateStore, repository: Repository | None) -> Process:
     async def nothing(_: Assignment) -> None: ...
 
     access, refused = RepositoryAccess(repository), list[int]()
-    assignments = Assignments(RulesStore(store), nothing)
+    assignments = Assignments(rules_of(store), nothing)
     loaded = LoadedModels(access, lambda artefact: artefact, 10, 2**30, lambda *_: None)
     return Process(
         Administration(access, assignments, loaded, store, store.tenant, lambda: refused.append(1), 1.0),
@@ -230,7 +230,7 @@ async def test_a_promotion_without_redis_takes_effect_once_it_is_back(
     await one.administration.put_rules(PUMPS, "ann", None)
     nowhere = StateStore(f"unix://{tmp_path}/none.sock", store.tenant, 100)
     away = process(nowhere, repository)
-    away.assignments.now = one.assignments.now
+    away.assignments.document, away.assignments.now = one.assignments.document, one.assignments.now
     with pytest.raises(StoreUnavailable, match="pumps@champion points to version 2 in the repository; streams move"):
         await away.administration.promote("pumps", "2", "champion", "ann", "", None, False)
     await nowhere.close()

@@ -9,7 +9,7 @@ import pytest
 from gatewatch.service.errors import ForeignValue
 from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.rules import Assignment, Chosen, Rule, Rules
-from gatewatch.service.storage.rules import RulesStore
+from gatewatch.service.storage.documents import rules_of
 from gatewatch.service.storage.store import StateStore
 from tests.support.asynchronous import asynchronous
 from tests.support.samples import PATIENT_MS
@@ -44,7 +44,7 @@ def patterns(process: Assignments) -> list[str]:
 
 @asynchronous
 async def test_what_one_process_changes_the_others_go_by(store: StateStore) -> None:
-    one, other = (Assignments(RulesStore(store), nothing) for _ in range(2))
+    one, other = (Assignments(rules_of(store), nothing) for _ in range(2))
     assert not await other.look()
     await add(one, "a*")
     assert await other.look()
@@ -55,7 +55,7 @@ async def test_what_one_process_changes_the_others_go_by(store: StateStore) -> N
 
 @asynchronous
 async def test_of_changes_at_once_none_is_lost(store: StateStore) -> None:
-    processes = [Assignments(RulesStore(store), nothing) for _ in range(4)]
+    processes = [Assignments(rules_of(store), nothing) for _ in range(4)]
     await asyncio.gather(*(add(process, f"{at}*") for at, process in enumerate(processes)))
     for process in processes:
         await process.look()
@@ -66,7 +66,7 @@ async def test_of_changes_at_once_none_is_lost(store: StateStore) -> None:
 
 @asynchronous
 async def test_a_change_to_what_is_there_changes_nothing(store: StateStore) -> None:
-    process = Assignments(RulesStore(store), nothing)
+    process = Assignments(rules_of(store), nothing)
     await add(process, "a*")
 
     async def leave(_: Assignment) -> Assignment | None:
@@ -78,11 +78,11 @@ async def test_a_change_to_what_is_there_changes_nothing(store: StateStore) -> N
 @asynchronous
 async def test_rules_that_redis_forgot_are_written_again_and_never_go_back(store: StateStore) -> None:
     """It was emptied, or restored from an older copy."""
-    process, later = (Assignments(RulesStore(store), nothing) for _ in range(2))
+    process, later = (Assignments(rules_of(store), nothing) for _ in range(2))
     await add(process, "a*")
-    older = await RulesStore(store).read()
+    older = await rules_of(store).read()
     await add(process, "b*")
-    assert await RulesStore(store).write(2, 1, older)
+    assert await rules_of(store).write(2, 1, older)
     await process.look()
     await later.look()
     assert patterns(process) == patterns(later) == ["a*", "b*"]
@@ -96,7 +96,7 @@ async def test_what_is_needed_is_there_before_a_process_goes_by_new_rules(store:
     async def prepare(assignment: Assignment) -> None:
         seen.append((assignment.number, process.number))
 
-    process = Assignments(RulesStore(store), prepare)
+    process = Assignments(rules_of(store), prepare)
     await add(process, "a*")
     await add(process, "b*")
     assert seen == [(1, 0), (2, 1)]
@@ -107,9 +107,9 @@ async def test_what_is_needed_is_there_before_a_process_goes_by_new_rules(store:
 async def test_rules_that_cannot_be_read_are_said_so_and_the_ones_before_stay(
     store: StateStore, document: bytes
 ) -> None:
-    process = Assignments(RulesStore(store), nothing)
+    process = Assignments(rules_of(store), nothing)
     await add(process, "a*")
-    assert await RulesStore(store).write(1, 7, document)
+    assert await rules_of(store).write(1, 7, document)
     with pytest.raises(ForeignValue, match="the rules in Redis are none"):
         await process.look()
     assert patterns(process) == ["a*"]

@@ -1,0 +1,232 @@
+"""States: what a stream stands at as a user's good: exported, taken in, gone back to, begun anew, copied.
+
+Each is one compare-and-set on the stream's record, with its history, earlier records and settings. A reading that comes
+meanwhile is applied before it, or after it and on top of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import structlog
+
+from gatewatch.service.clock import Clock
+from gatewatch.service.core import records as state
+from gatewatch.service.core import state_file
+from gatewatch.service.core.applying import whole
+from gatewatch.service.core.loading import Loader
+from gatewatch.service.core.readings import Models
+from gatewatch.service.core.state_file import SEED, Standing, StateFile, resealed
+from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.core.stream_settings import StreamSettings
+from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.errors import AlreadyThere, BadRequest, Contended, InvalidState, UnknownStream
+from gatewatch.service.incidents.left import incidents_left
+
+log = structlog.get_logger(__name__)
+
+PERSISTENCE: Final = 10
+"""Times as many attempts as a batch has: whoever asks is one person, and the stream may have many senders."""
+
+
+class Incidents(Protocol):
+    """Where incidents are kept."""
+
+    async def all_of(self, stream: StreamKey) -> dict[int, bytes]:
+        """All incidents of a stream that are kept, by number."""
+
+
+class WholeStore(Store, Protocol):
+    """What is asked of a store beside."""
+
+    @property
+    def incidents(self) -> Incidents:
+        """Those of its streams."""
+
+    async def load_whole(self, stream: StreamKey) -> list[bytes]:
+        """A stream's record, history, both earlier records and settings as they are at one moment; b"" for none."""
+
+
+class KnownModels(Models, Protocol):
+    """What is asked of the models beside."""
+
+    async def knows(self, digest: bytes) -> bool:
+        """Whether a model is served here, or is a version of the repository. Raises ModelAway."""
+
+
+class States:
+    """The states of streams over one store."""
+
+    def __init__(
+        self,
+        models: KnownModels,
+        store: WholeStore,
+        loader: Loader,
+        takeover: Takeover,
+        clock: Clock,
+        attempts: int,
+        on_replaced: Callable[[StreamKey], None],
+    ) -> None:
+        """Work with the core's parts.
+
+        Args:
+            attempts: of a batch, to save a stream that others write.
+            on_replaced: is told of a stream whose list of channels may be another one.
+        """
+        self._models = models
+        self._store = store
+        self._loader = loader
+        self._takeover = takeover
+        self._clock = clock
+        self._attempts = attempts * PERSISTENCE
+        self._on_replaced = on_replaced
+
+    async def export(self, stream: StreamKey) -> bytes:
+        """The file of a stream's state. Raises UnknownStream."""
+        return state_file.write(stream.name, await self._standing(stream), self._clock.unix_ms())
+
+    async def take_in(self, stream: StreamKey, content: bytes, *, as_new: bool) -> StateFile:
+        """Have a stream go on from the state in a file, whatever it stood at.
+
+        Args:
+            as_new: the file may be of another stream, and begins this one.
+
+        Raises:
+            InvalidState: the file is none, damaged, of another version or stream, or of a model not known here.
+            AlreadyThere: the stream is to be a new one, and has readings.
+            BadRequest: it would be one stream too many.
+            Contended: others kept writing the stream.
+        """
+        file, standing = state_file.read(content)
+        if file.stream != stream.name and not as_new:
+            raise InvalidState(
+                f"the state is of stream {file.stream}; expected one of {stream.name}: with ?as=new it begins a new "
+                "stream of this name"
+            )
+        if not await self._models.knows(standing.model):
+            served = (await self._models.of(stream)).detector.name
+            raise InvalidState(
+                f"the state belongs to model {standing.model.hex()}, which is not known here; expected {served}, the "
+                "one of this stream, or a version of the repository of models"
+            )
+        await self._replace(stream, standing, as_new)
+        return file
+
+    async def begin_anew(self, stream: StreamKey) -> None:
+        """Have a stream stand where it stood before its first reading; its settings stay. Raises UnknownStream."""
+
+        async def fresh(before: bytes | None) -> Standing:
+            model = await self._models.of(stream)
+            _, loaded = await self._loader.load_one(model, stream, before)
+            if loaded.new:
+                raise UnknownStream(f"nothing is known of stream {stream.name}")
+            stepper = (model.sized(0) if model.any_channels else model).stepper
+            record = stepper.fresh(1)
+            (kept,) = await self._store.load_settings([stream])
+            settings = StreamSettings.decode(kept) if loaded.moved else StreamSettings.of(loaded.records[0])
+            settings.write(record)
+            (packed,) = state.pack(record, [stepper.usual], [SEED])
+            return Standing(packed, SEED, b"", (b"", b""), kept)
+
+        await self._go_on_from(stream, fresh)
+
+    async def require_new(self, stream: StreamKey) -> None:
+        """Raise AlreadyThere where a stream has readings."""
+        await self._takeover.claim()
+        (record,) = await self._store.load([stream])
+        _, loaded = await self._loader.load_one(await self._models.of(stream), stream, record)
+        if loaded.moved or loaded.records["readings"][0]:
+            raise AlreadyThere(f"stream {stream.name} has readings; expected the name of a new one")
+
+    async def copy(self, stream: StreamKey, to: StreamKey) -> None:
+        """Begin a stream with what another one stands at, under the model that it has itself.
+
+        Raises:
+            UnknownStream: there is nothing to copy.
+            AlreadyThere: the new one has readings.
+            BadRequest: it would be one stream too many.
+        """
+        await self._replace(to, await self._standing(stream), anew=True)
+
+    async def _standing(self, stream: StreamKey) -> Standing:
+        """What a stream stands at: as it is kept or, where that is damaged, as its next reading would find it."""
+        await self._takeover.claim()
+        (seed,) = self._store.seeds([stream])
+        for _ in range(self._attempts):
+            record, ring, *earlier, settings = await self._store.load_whole(stream)
+            try:
+                return Standing(record, seed, ring, earlier, settings)
+            except ValueError:
+                pass
+            _, loaded = await self._loader.load_one(await self._models.of(stream), stream, record or None)
+            if loaded.moved:
+                continue
+            if loaded.new and not settings:
+                break
+            (packed,) = state.pack(loaded.records, loaded.layouts, [seed])
+            try:
+                return Standing(packed, seed, loaded.recovered.get(0, b""), (b"", b""), settings)
+            except ValueError:
+                return Standing(packed, seed, b"", (b"", b""), settings)
+        raise UnknownStream(f"nothing is known of stream {stream.name}")
+
+    async def _replace(self, stream: StreamKey, standing: Standing, anew: bool) -> None:
+        async def given(before: bytes | None) -> Standing:
+            if anew:
+                await self.require_new(stream)
+            if before is None:
+                await self._admit(stream)
+            return standing
+
+        try:
+            await self._go_on_from(stream, given)
+        finally:
+            self._loader.over([stream])
+        await self._replay(stream)
+
+    async def _admit(self, stream: StreamKey) -> None:
+        """Raise BadRequest where a stream without a record would be one too many."""
+        _, loaded = await self._loader.load_one(await self._models.of(stream), stream, None)
+        await self._loader.admit(loaded)
+        if loaded.excess:
+            raise BadRequest(self._loader.refusal)
+
+    async def _go_on_from(self, stream: StreamKey, decide: Callable[[bytes | None], Awaitable[Standing]]) -> None:
+        """Write what a stream stands at from now on; `decide` is asked with the record that it has."""
+        await self._takeover.claim()
+        (seed,), stepper = self._store.seeds([stream]), (await self._models.of(stream)).stepper
+        for _ in range(self._attempts):
+            async with self._store.begin([stream]) as work:
+                before = work.packed[0]
+                standing = await decide(before)
+                writes = Writes(self._clock.unix_ms() / 1000, [stream], [state.fence_of(before)], anew=[0])
+                writes.records = [standing.sealed(seed, self._takeover.number, stepper.slots)]
+                writes.slots = stepper.slots_anew(standing.layout, seed, 0, standing.kept[-stepper.slots :])
+                writes.earlier = {(0, slot): resealed(old, seed) for slot, old in enumerate(standing.earlier) if old}
+                writes.settings = {0: standing.settings or StreamSettings().encode()}
+                (writes.opened if standing.is_open else writes.closed).add(stream)
+                kept = await self._store.incidents.all_of(stream)
+                left = incidents_left(0, kept, standing.readings, standing.is_open, standing.last_ms)
+                writes.incidents_left = [] if left is None else [left]
+                await work.send(writes)
+                if (await work.saved())[0]:
+                    self._on_replaced(stream)
+                    log.warning("stream goes on from another state", stream=stream.name, readings=standing.readings)
+                    return
+        raise Contended(f"others kept writing stream {stream.name}; send the request again")
+
+    async def _replay(self, stream: StreamKey) -> None:
+        """Where a stream's state is of another model than it has, replay its history now, not with its next reading."""
+        for _ in range(self._attempts):
+            async with self._store.begin([stream]) as work:
+                sized, loaded = await self._loader.load_one(await self._models.of(stream), stream, work.packed[0])
+                if loaded.moved:
+                    continue
+                if not loaded.causes:
+                    return
+                await work.send(whole(sized, loaded, self._clock.unix_ms()))
+                if (await work.saved())[0]:
+                    return
+        raise Contended(f"others kept writing stream {stream.name}; send the request again")

@@ -1,0 +1,167 @@
+"""StreamPolicies: the policies that this process goes by, of each tenant whose streams it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from gatewatch.models.detectors.asked import Asked
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.errors import InvalidPolicies, Outdated
+from gatewatch.service.policies.policy import (
+    MOST_STREAMS,
+    NOTHING_ASKED,
+    Policies,
+    Policy,
+    PolicyDocument,
+    PolicyFinder,
+)
+from gatewatch.service.serving.shared_document import KeptDocument, SharedDocument, look_each_second, now_text
+
+
+class _OfTenant(SharedDocument[PolicyDocument]):
+    """The policies of one tenant, and the finder in them."""
+
+    def __init__(self, kept: KeptDocument) -> None:
+        super().__init__("policies", PolicyDocument(), kept, self._find_in)
+        self.finder = PolicyFinder(self.document)
+
+    async def _find_in(self, document: PolicyDocument) -> None:
+        self.finder = PolicyFinder(document)
+
+
+class StreamPolicies:
+    """What is asked of streams.
+
+    A tenant's policies are known before the first of its readings is scored here, and looked for each second since.
+    """
+
+    def __init__(
+        self,
+        kept: Callable[[str], KeptDocument],
+        numbers: Callable[[list[str]], Awaitable[list[int]]],
+    ) -> None:
+        """Know nothing yet.
+
+        Args:
+            kept: where a tenant's document is.
+            numbers: those of the documents of some tenants, in one round trip; raises StoreUnavailable.
+        """
+        self._kept = kept
+        self._numbers = numbers
+        self._tenants: dict[str, _OfTenant] = {}
+        self._known: dict[str, _OfTenant] = {}
+
+    def of(self, stream: StreamKey) -> Policy:
+        """A stream's policy; nothing is asked of streams of a tenant that is not known yet."""
+        tenant = self._known.get(stream.tenant)
+        return NOTHING_ASKED if tenant is None else tenant.finder.of(stream.name)
+
+    def tags(self, stream: StreamKey) -> Mapping[str, str]:
+        """What a stream belongs to: name to value."""
+        return self.of(stream).tags
+
+    def is_muted(self, stream: StreamKey) -> bool:
+        """Whether nobody is to be told of a stream."""
+        return self.of(stream).muted
+
+    async def know(self, streams: Iterable[StreamKey]) -> None:
+        """Have the policies of the tenants of streams. Raises StoreUnavailable."""
+        for tenant in {stream.tenant for stream in streams} - self._known.keys():
+            await self.newest(tenant)
+
+    def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> Asked | None:
+        """What is asked of the scoring of B streams with the same number of channels; None where that is nothing.
+
+        Args:
+            channels: (B,) of each stream, in the order in which they are scored.
+        """
+        if all(tenant.finder.asks_nothing for tenant in self._known.values()):
+            return None
+        policies = [self.of(stream) for stream in streams]
+        if not any(policy.scores_otherwise for policy in policies):
+            return None
+        return Asked(
+            np.array([policy.sensitivity or 1.0 for policy in policies]),
+            np.array([policy.false_alarm_rate or np.nan for policy in policies]),
+            np.array([policy.alerts_per_week or np.nan for policy in policies]),
+            np.array([_ignored(policy, tuple(own)) for policy, own in zip(policies, channels, strict=True)]),
+        )
+
+    async def newest(self, tenant: str) -> PolicyDocument:
+        """A tenant's policies as they are now. Raises StoreUnavailable."""
+        of_tenant = self._of_tenant(tenant)
+        await of_tenant.look()
+        self._known[tenant] = of_tenant
+        return of_tenant.document
+
+    async def put(self, tenant: str, asked: Policies, by: str, number: int | None) -> PolicyDocument:
+        """Replace a tenant's policies.
+
+        Args:
+            number: of the document that was looked at; another one is refused.
+
+        Raises:
+            Outdated: the document has another number.
+            StoreUnavailable: Redis does not answer.
+        """
+
+        async def decide(before: PolicyDocument) -> PolicyDocument | None:
+            if before.asked == asked:
+                return None
+            if number is not None and before.number != number:
+                raise Outdated(
+                    f"the policies have number {before.number} by now, not {number}: look at them, and do it again"
+                )
+            return PolicyDocument(asked=asked, at=now_text(), by=by)
+
+        return await self._change(tenant, decide)
+
+    async def put_one(self, stream: StreamKey, policy: Policy, by: str) -> None:
+        """Replace what is asked of one stream by itself; nothing asked takes the entry away.
+
+        Raises:
+            InvalidPolicies: as many streams have one as may.
+            StoreUnavailable: Redis does not answer.
+        """
+
+        async def decide(before: PolicyDocument) -> PolicyDocument | None:
+            streams = {name: one for name, one in before.asked.streams.items() if name != stream.name}
+            if policy != NOTHING_ASKED:
+                streams[stream.name] = policy
+            if streams == before.asked.streams:
+                return None
+            if len(streams) > MOST_STREAMS:
+                raise InvalidPolicies(f"{MOST_STREAMS} streams have policies of their own; expected a pattern for more")
+            asked = Policies(policies=before.asked.policies, streams=streams)
+            return PolicyDocument(asked=asked, at=now_text(), by=by)
+
+        await self._change(stream.tenant, decide)
+
+    async def run(self) -> None:
+        """Look each second for newer documents of the tenants that are known, until cancelled."""
+        await look_each_second(self._look, "policies")
+
+    async def _change(
+        self, tenant: str, decide: Callable[[PolicyDocument], Awaitable[PolicyDocument | None]]
+    ) -> PolicyDocument:
+        of_tenant = self._of_tenant(tenant)
+        changed = await of_tenant.change(decide)
+        self._known[tenant] = of_tenant
+        return changed
+
+    def _of_tenant(self, tenant: str) -> _OfTenant:
+        if tenant not in self._tenants:
+            self._tenants[tenant] = _OfTenant(self._kept(tenant))
+        return self._tenants[tenant]
+
+    async def _look(self) -> None:
+        known = dict(self._known)
+        for (_, of_tenant), number in zip(known.items(), await self._numbers(list(known)), strict=True):
+            if number != of_tenant.number:
+                await of_tenant.look()
+
+
+def _ignored(policy: Policy, channels: tuple[str, ...]) -> list[bool]:
+    return [policy.ignores(channel) for channel in channels] if policy.ignore else [False] * len(channels)

@@ -1,0 +1,158 @@
+"""Policy: what a person asks of a stream; PolicyDocument: what is asked of all streams of a tenant.
+
+A stream's policy is made of all entries whose pattern fits its name, in their order, and of its own entry last: what a
+later one says replaces what an earlier one said, but tags join, a later one's value winning.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from gatewatch.service.doors.door import STREAM_NAME
+from gatewatch.service.errors import InvalidPolicies, first_of
+from gatewatch.service.serving.shared_document import Numbered
+
+MOST_PATTERNS: Final = 1000
+MOST_STREAMS: Final = 10_000
+MOST_TAGS: Final = 16
+MOST_IGNORED: Final = 64
+
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+StreamName = Annotated[str, StringConstraints(pattern=f"^(?:{STREAM_NAME.pattern})$", max_length=128)]
+TagName = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]{0,31}$")]
+TagValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
+
+
+class Policy(BaseModel):
+    """What is asked of a stream. What is not said is as the model has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tags: Annotated[dict[TagName, TagValue], Field(max_length=MOST_TAGS)] = Field(
+        default_factory=dict, description="what the stream belongs to, as site, line or unit"
+    )
+    sensitivity: float | None = Field(
+        None,
+        ge=0.05,
+        le=20,
+        allow_inf_nan=False,
+        description="a factor on the score: 0.5 halves it, so that only what is twice as strange is anomalous",
+    )
+    false_alarm_rate: float | None = Field(
+        None, gt=0, le=0.1, allow_inf_nan=False, description="share of normal readings that may be judged anomalous"
+    )
+    alerts_per_week: float | None = Field(
+        None, gt=0, le=10_000, allow_inf_nan=False, description="false alerts of the stream that are allowed in a week"
+    )
+    ignore: Annotated[list[Pattern], Field(max_length=MOST_IGNORED)] = Field(
+        default_factory=list, description="channels, by name or pattern, that are kept and not looked at"
+    )
+    muted: bool = Field(
+        default=False, description="its readings are scored and its incidents kept, but nobody is told of them"
+    )
+
+    def ignores(self, channel: str) -> bool:
+        """Whether a channel is not looked at."""
+        return any(fnmatch.fnmatchcase(channel, pattern) for pattern in self.ignore)
+
+    @property
+    def scores_otherwise(self) -> bool:
+        """Whether its streams are scored otherwise than their model says."""
+        return bool({"sensitivity", "false_alarm_rate", "alerts_per_week", "ignore"} & self.model_fields_set)
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Self:
+        if self.false_alarm_rate is not None and self.alerts_per_week is not None:
+            raise ValueError("expected a false_alarm_rate or alerts_per_week, and not both")
+        return self
+
+
+class PolicyOfPattern(Policy):
+    """What is asked of the streams whose name fits a pattern (`*`, `?`, `[abc]`)."""
+
+    pattern: Pattern
+
+
+class Policies(BaseModel):
+    """What is asked of streams: by patterns, in order, and of single ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policies: Annotated[list[PolicyOfPattern], Field(max_length=MOST_PATTERNS)] = []
+    streams: Annotated[dict[StreamName, Policy], Field(max_length=MOST_STREAMS)] = {}
+
+
+class PolicyDocument(Numbered):
+    """All policies of a tenant."""
+
+    asked: Policies = Policies()
+
+
+NOTHING_ASKED: Final = Policy()
+
+OTHER_BUDGET: Final = {"false_alarm_rate": "alerts_per_week", "alerts_per_week": "false_alarm_rate"}
+
+REMEMBERED_NAMES: Final = 65_536
+"""Streams whose policy a process remembers; it takes some microseconds to make one of 1,000 patterns."""
+
+
+class PolicyFinder:
+    """Finds the policy of a stream in a document; of many streams it remembers what it found.
+
+    Attributes:
+        document: where it looks.
+    """
+
+    def __init__(self, document: PolicyDocument) -> None:
+        self.document = document
+        self._entries = document.asked.policies
+        self._patterns = [re.compile(fnmatch.translate(entry.pattern)) for entry in self._entries]
+        self._known: dict[str, Policy] = {}
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether no stream has a policy."""
+        return not (self._entries or self.document.asked.streams)
+
+    def of(self, stream: str) -> Policy:
+        """The policy of a stream."""
+        known = self._known.get(stream)
+        if known is None:
+            if len(self._known) >= REMEMBERED_NAMES:
+                self._known.clear()
+            known = self._known[stream] = self._find(stream)
+        return known
+
+    def _find(self, stream: str) -> Policy:
+        found: list[Policy] = [
+            entry for entry, pattern in zip(self._entries, self._patterns, strict=True) if pattern.match(stream)
+        ]
+        own = self.document.asked.streams.get(stream)
+        return merged([*found, own] if own is not None else found)
+
+
+def merged(policies: Iterable[Policy]) -> Policy:
+    """One policy of several, the last of which counts most."""
+    said: dict[str, Any] = {}
+    for policy in policies:
+        for name in policy.model_fields_set - {"pattern"}:
+            value = getattr(policy, name)
+            if name == "tags":
+                value = {**said.get(name, {}), **value}
+            if other := OTHER_BUDGET.get(name):
+                said.pop(other, None)
+            said[name] = value
+    return Policy(**said) if said else NOTHING_ASKED
+
+
+def policies_in(body: bytes | str) -> Policies:
+    """Policies as they are sent. Raises InvalidPolicies."""
+    try:
+        return Policies.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidPolicies(first_of(error.errors())) from error

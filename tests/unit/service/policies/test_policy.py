@@ -1,0 +1,73 @@
+"""A stream's policy is what all patterns that fit it ask, the last one counting most, and then what is its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gatewatch.service.errors import InvalidPolicies
+from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, PolicyDocument, PolicyFinder, policies_in
+
+ASKED = Policies.model_validate(
+    {
+        "policies": [
+            {"pattern": "pump-*", "tags": {"site": "north", "unit": "pumps"}, "sensitivity": 0.5},
+            {"pattern": "*-7", "tags": {"site": "south"}},
+            {"pattern": "fan-?", "sensitivity": 2},
+        ],
+        "streams": {"pump-7": {"sensitivity": 0.25}, "alone": {"tags": {"line": "3"}}},
+    }
+)
+
+
+def test_what_fits_joins_and_what_comes_later_wins() -> None:
+    finder = PolicyFinder(PolicyDocument(asked=ASKED))
+    found = {name: finder.of(name) for name in ("pump-1", "pump-7", "fan-7", "fan-77", "alone", "other")}
+    assert {name: one.sensitivity for name, one in found.items()} == {
+        "pump-1": 0.5, "pump-7": 0.25, "fan-7": 2, "fan-77": None, "alone": None, "other": None,
+    }  # fmt: skip
+    assert {name: one.tags for name, one in found.items() if one.tags} == {
+        "pump-1": {"site": "north", "unit": "pumps"},
+        "pump-7": {"site": "south", "unit": "pumps"},
+        "fan-7": {"site": "south"},
+        "alone": {"line": "3"},
+    }
+    assert found["other"] is found["fan-77"] is NOTHING_ASKED
+
+
+def test_a_document_is_the_same_after_it_was_kept() -> None:
+    document = PolicyDocument(number=3, asked=ASKED, by="ann")
+    assert PolicyDocument.model_validate_json(document.model_dump_json()) == document
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ({"policies": [{"tags": {}}]}, "policies.0.pattern"),
+        ({"policies": [{"pattern": "*", "sensitivity": 0}]}, "policies.0.sensitivity"),
+        ({"policies": [{"pattern": "*", "sensitivity": 1e9}]}, "policies.0.sensitivity"),
+        ({"policies": [{"pattern": "*", "sensitive": 1}]}, "policies.0.sensitive"),
+        ({"policies": [{"pattern": "*", "tags": {"a b": "c"}}]}, "policies.0.tags"),
+        ({"policies": [{"pattern": "*", "tags": {"a": "c\n"}}]}, "policies.0.tags"),
+        ({"streams": {"a/b": {}}}, "streams"),
+    ],
+)
+def test_what_is_no_policy_is_refused_by_name(sent: object, told: str) -> None:
+    with pytest.raises(InvalidPolicies) as error:
+        policies_in(json.dumps(sent))
+    assert told in str(error.value)
+
+
+def test_a_later_budget_takes_the_place_of_an_earlier_one_of_the_other_kind() -> None:
+    asked = Policies.model_validate(
+        {
+            "policies": [{"pattern": "*", "alerts_per_week": 2}, {"pattern": "a*", "false_alarm_rate": 0.01}],
+            "streams": {"ab": {"alerts_per_week": 7}},
+        }
+    )
+    finder = PolicyFinder(PolicyDocument(asked=asked))
+    budgets = [(one.alerts_per_week, one.false_alarm_rate) for one in map(finder.of, ("b", "aa", "ab"))]
+    assert budgets == [(2, None), (None, 0.01), (7, None)]
+    with pytest.raises(InvalidPolicies, match="not both"):
+        policies_in('{"policies": [{"pattern": "*", "alerts_per_week": 2, "false_alarm_rate": 0.01}]}')
