@@ -10,6 +10,7 @@ GatewatchError
     ├── RepositoryError     the repository of models cannot be read or written, or holds something else
     ├── UnknownModel        no such model, version or alias in it
     ├── UnfitModel          a version that may not be promoted as it is
+    │   └── NotBetter           it was to be better than the one that it replaces
     └── ChangedMeanwhile    somebody else changed the model at the same time
 """
 
@@ -52,6 +53,10 @@ class UnknownModel(ArtefactError):
 
 class UnfitModel(ArtefactError):
     """A version that would not go on with the streams of the one before as they are."""
+
+
+class NotBetter(UnfitModel):
+    """A version that was to be promoted only if it is better than the one before, and is not or was not looked at."""
 
 
 class ChangedMeanwhile(ArtefactError):

@@ -102,6 +102,12 @@ class Findings:
                 elif before is not None and now - last <= OPEN_READINGS:
                     self._open[stream] = _longer(before, found, row), now
 
+    def join(self, other: Findings) -> None:
+        """Take in the incidents of other streams."""
+        self._done += other._done
+        self._open |= other._open
+        self._rows |= other._rows
+
     def all(self) -> list[Finding]:
         """The incidents in order of time."""
         running = [

@@ -185,6 +185,19 @@ class Summary:
         """Streams met."""
         return len(self._ends)
 
+    @property
+    def names(self) -> list[str]:
+        """Of these."""
+        return list(self._ends)
+
+    def join(self, other: Summary) -> None:
+        """Take in what scans of other streams came to."""
+        for name in ("readings", "anomalous", "alerts", "unjudged", "warm_ups", "weeks"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self._ends |= other._ends
+        self._budgets |= other._budgets
+        self.keeps_budget = all(self._budgets.values())
+
     def take(self, scans: Sequence[Scan]) -> None:
         """Take in the scans of a file, or of a part of it."""
         for found in scans:

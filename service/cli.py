@@ -24,6 +24,7 @@ from gatewatch.service.commands.plot import plot
 from gatewatch.service.commands.policies import app as policies
 from gatewatch.service.commands.prove import prove, verify
 from gatewatch.service.commands.replay import replay
+from gatewatch.service.commands.retrain import retrain
 from gatewatch.service.commands.scan import scan_files
 from gatewatch.service.commands.serve import serve
 from gatewatch.service.commands.sign import sign
@@ -60,6 +61,7 @@ app.command()(inspect)
 app.command("scan")(scan_files)
 app.command()(plot)
 app.command()(train)
+app.command()(retrain)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(models, name="models")

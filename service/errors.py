@@ -13,6 +13,7 @@ ServiceError
 ├── NoSuchModel         404  no such model, version or alias
 ├── NoSuchSnapshot      404
 ├── TooSlow             408  head or body not whole in time; the connection is closed
+├── NoBetterModel       409  a version that was to be promoted only if it is better
 ├── AlreadyThere        409  a stream, or a snapshot, of this name is there; or as many as there may be
 ├── Outdated            412  somebody else changed what the request changes; look, and do it again
 ├── TooLarge            413  body or number of readings over the limit
@@ -171,6 +172,13 @@ class NoSuchModel(ServiceError):
 
     status = 404
     title = "Unknown model"
+
+
+class NoBetterModel(ServiceError):
+    """A version that was to be promoted only if it is better than the one before, and is not as far as is known."""
+
+    status = 409
+    title = "Not better"
 
 
 class Outdated(ServiceError):

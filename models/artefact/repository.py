@@ -2,6 +2,8 @@
 
     log/pumps.00000007.json     what was done to the model `pumps`, by whom, and how it stands since: its seventh change
     artefacts/<sha256>/...      artefacts, each under the SHA-256 of its manifest, which covers all of its files
+    reports/pumps.3.0002.json   how version 3 of `pumps` stood against the champion when it was looked at the second
+                                time; beside it the same for people, .txt
 
 No file is ever written over. A change is a new file of the next number; of two admins who change a model at once, one
 finds that number taken, looks again and decides anew. A version is there once the log says so, and the log says so
@@ -31,9 +33,17 @@ from gatewatch.models.artefact.files import (
     read_file,
     standing,
 )
+from gatewatch.models.artefact.gate_report import GateReport
 from gatewatch.models.artefact.place import Place
 from gatewatch.models.artefact.signatures import KEY, LARGEST_SIGNATURE, signatures_in
-from gatewatch.models.errors import ArtefactError, ChangedMeanwhile, RepositoryError, UnfitModel, UnknownModel
+from gatewatch.models.errors import (
+    ArtefactError,
+    ChangedMeanwhile,
+    NotBetter,
+    RepositoryError,
+    UnfitModel,
+    UnknownModel,
+)
 from gatewatch.models.text import listed
 
 CHAMPION: Final = "champion"
@@ -286,6 +296,7 @@ class Repository:
         note: str = "",
         revision: int | None = None,
         other_channels: bool = False,
+        if_better: bool = False,
     ) -> Change:
         """Point an alias to a version, once that was verified.
 
@@ -293,8 +304,11 @@ class Repository:
             word: number of the version, or another alias of it.
             revision: of the model, as it was looked at; another one is refused.
             other_channels: the version may have other channels than the one that the alias points to.
+            if_better: only where its last report says that it is better than the one that the alias points to; what
+                that says goes into the note.
 
         Raises:
+            NotBetter: it is not, or there is no report on it against that version.
             UnknownModel: no such model, version or alias.
             ChangedMeanwhile: the model has another revision, or somebody moved the alias at the same time.
             UnfitModel: its channels are others.
@@ -304,12 +318,59 @@ class Repository:
             raise UnknownModel(f"{alias[:40]!r} is no alias; expected a word of small letters, digits, - and _")
         seen = self._as_seen(name, revision)
         version, was = seen.named(word), seen.aliases.get(alias)
+        if if_better and (was is None or was.version != version.version):
+            note = "; ".join(filter(None, [note, self._better(seen, version, alias)]))
         artefact = self.verified(version)
         if was is not None and was.version != version.version and not other_channels:
             self._require_same_channels(name, artefact, version, seen.version(was.version))
         before = [] if was is None or was.version == version.version else [was.version]
         before += was.before if was else []
         return self._point(seen, alias, version.version, before[:ROLLBACKS], "promote", by, note)
+
+    def _better(self, model: Model, version: Version, alias: str) -> str:
+        """What the last report on a version says of it, with the report's number. Raises NotBetter."""
+        name, numbers = f"{model.model}@{version.version}", self.report_numbers(model.model, version.version)
+        if not numbers:
+            raise NotBetter(
+                f"there is no report on {name}: gatewatch models promote --if-better with recordings makes one, and so "
+                "does gatewatch retrain"
+            )
+        number = numbers[-1]
+        report = self.report(model.model, version.version, number)
+        now = model.aliases[alias].version if alias in model.aliases else None
+        if report.against != now:
+            points = "to no version" if now is None else f"to version {now}"
+            raise NotBetter(
+                f"report {number} on {name} holds it against {report.other}, and {model.model}@{alias} points {points} "
+                "by now: hold it against that one"
+            )
+        if not report.better:
+            raise NotBetter(f"{name} is {report.line()} (report {number})")
+        return f"{report.line()} (report {number})"
+
+    def add_report(self, report: GateReport) -> int:
+        """Keep a report on a version beside it; returns its number, 1 for the first on this version."""
+        number = max(self.report_numbers(report.model, report.version), default=0) + 1
+        for _ in range(ATTEMPTS):
+            name = _report_name(report.model, report.version, number)
+            if self._place.create(f"{name}.json", report.model_dump_json(indent=1).encode()):
+                self._place.create(f"{name}.txt", report.text().encode())
+                return number
+            number += 1
+        raise ChangedMeanwhile(f"others kept adding reports on {report.model}@{report.version}; do it again")
+
+    def report_numbers(self, name: str, version: int) -> list[int]:
+        """The numbers of the reports on a version, the first one first."""
+        found = (_REPORT_NAME.fullmatch(file) for file in self._place.names("reports"))
+        return sorted(int(one[3]) for one in found if one and (one[1], int(one[2])) == (name, version))
+
+    def report(self, name: str, version: int, number: int) -> GateReport:
+        """A report on a version. Raises RepositoryError where it cannot be read."""
+        file = f"{_report_name(name, version, number)}.json"
+        try:
+            return GateReport.model_validate_json(self._place.read(file, LARGEST_MANIFEST))
+        except ValidationError as error:
+            raise RepositoryError(f"{self.url}/{file}: it is damaged, or of a newer gatewatch") from error
 
     def rollback(
         self, name: str, by: str, alias: str = CHAMPION, note: str = "", revision: int | None = None
@@ -423,6 +484,13 @@ class Repository:
 
 
 _LOG_NAME: Final = re.compile(rf"({MODEL_NAME.pattern})\.([0-9]{{8}})\.json")
+
+
+_REPORT_NAME: Final = re.compile(rf"({MODEL_NAME.pattern})\.([1-9][0-9]{{0,8}})\.([0-9]{{4,}})\.json")
+
+
+def _report_name(name: str, version: int, number: int) -> str:
+    return f"reports/{name}.{version}.{number:04d}"
 
 
 def _log_name(name: str, number: int) -> str:

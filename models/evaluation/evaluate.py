@@ -203,6 +203,14 @@ def incidents(alarm: NDArray[np.bool_], step: int = 1) -> list[NDArray[np.intp]]
     return np.split(rows, 1 + np.flatnonzero(np.diff(rows) * step > OPEN_READINGS)) if len(rows) else []
 
 
+def alarms_filled(alarm: NDArray[np.bool_], step: int = 1) -> NDArray[np.bool_]:
+    """(N,) the rows from the first to the last anomalous one of each incident."""
+    filled = alarm.copy()
+    for rows in incidents(alarm, step):
+        filled[rows[0] : rows[-1] + 1] = True
+    return filled
+
+
 def false_alarms(alarm: NDArray[np.bool_], label: NDArray[np.bool_], step: int = 1) -> list[int]:
     """The first row of each false alarm; see the top of this file."""
     false = [rows for rows in incidents(alarm, step) if not label[rows].any()]

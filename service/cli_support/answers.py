@@ -47,6 +47,17 @@ class Answer:
         if self._traces is not None:
             self._traces.take(scans, units)
 
+    def join(self, other: Answer) -> None:
+        """Take in what was found in other files, of other streams, elsewhere."""
+        self.whole.join(other.whole)
+        self._files |= other._files
+        self._findings.join(other._findings)
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams met."""
+        return self.whole.names
+
     def of(self, path: Path) -> str:
         """One line on a file."""
         return self._files[path].line()

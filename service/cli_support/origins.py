@@ -11,7 +11,9 @@ from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.labels import label_columns, without_labels
 from gatewatch.models.recordings.options import AS_FOUND, ReadOptions
 from gatewatch.models.recordings.recording import Source, read_pieces, recording_files
+from gatewatch.models.recordings.review import LeftOut
 from gatewatch.service.cli_support.reading import Announcer
+from gatewatch.service.cli_support.terminal import say_left_out
 
 GROUPINGS = ("all", "stream", "folder", "channel")
 FOLDER_NAME = re.compile(r"[\w-][\w .:-]{0,127}")
@@ -68,11 +70,11 @@ class Origin:
 
     def _named(self) -> list[tuple[str, Source]]:
         """The recordings, each with the name of the folder that its file lies in."""
-        from gatewatch.service.client.recordings import history_recordings, prometheus_recordings
-
         if self.service is not None:
-            return [("", recording) for recording in history_recordings(self.service, self.streams)]
+            return [("", recording) for recording in self._history(self.service)]
         if self.prometheus is not None:
+            from gatewatch.service.client.prometheus import prometheus_recordings
+
             if not (self.queries and self.start and self.end):
                 raise GatewatchError("--from-prometheus needs --query, --start and --end")
             found = prometheus_recordings(
@@ -87,6 +89,18 @@ class Origin:
             for path in recording_files(self.files)
             for recording in store(read_pieces(path, options=self.how, tell=say), rows)
         ]
+
+    def _history(self, url: str) -> list[Source]:
+        """What a service keeps, without what was labelled or judged anomalous; standard error says how much that is."""
+        from gatewatch.service.client.history import reviewed_histories
+
+        reviewed = reviewed_histories(url, self.streams)
+        left_out = LeftOut.of(reviewed)
+        say_left_out(left_out, "label these incidents false_alarm, and they are taken")
+        kept = [stretch for one in reviewed for stretch in one.stretches()]
+        if not kept:
+            raise RecordingError(f"{url}: all {left_out.readings} readings were labelled or judged anomalous")
+        return kept
 
 
 def _channel_by_channel(recording: Source) -> dict[str, Source]:

@@ -80,6 +80,11 @@ class Judge:
             )
 
     @property
+    def carries(self) -> bool:
+        """Whether a stream that goes on in a later file keeps its state."""
+        return self.train_on is None and self.train_rows is None
+
+    @property
     def takes_parts(self) -> bool:
         """Whether a file may come part by part: nothing is trained, and no network reads it from both ends."""
         if self.train_on is not None or self.train_rows is not None:

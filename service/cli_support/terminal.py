@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gatewatch.models.recordings.labels import label_columns, like_labels, without_labels
 from gatewatch.models.recordings.recording import AnySource
+from gatewatch.models.recordings.review import LeftOut
 from gatewatch.models.text import listed, one_line, visible
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+MUCH = 0.2
+"""Share of the readings; who leaves out more is told what to do if that is wrong."""
 
 LONGEST_LINE = 4000
 """Characters of a message; what says more than that is cut."""
@@ -70,6 +74,13 @@ def warn_in_one_line(text: str) -> None:
     """Print a message that may quote anything as one line on standard error."""
     line = one_line(text)
     warn(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…")
+
+
+def say_left_out(left_out: LeftOut, remedy: str) -> None:
+    """Say on standard error how much is left out; of much, also what to do if that is how things are now."""
+    warn(left_out.line())
+    if left_out.share > MUCH:
+        warn(f"  if that is how things are now, {remedy}")
 
 
 def stopped(said: str) -> NoReturn:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatewatch.models.artefact.files import Manifest
 from gatewatch.models.artefact.repository import Version
 from gatewatch.models.text import listed
 from gatewatch.service.cli_support.terminal import tell, tell_json, warn
@@ -14,7 +15,6 @@ from gatewatch.service.cli_support.terminal import tell, tell_json, warn
 if TYPE_CHECKING:
     from gatewatch.models.training.general.finetune import Tuned
     from gatewatch.models.training.suitability import Suitability
-    from gatewatch.models.training.trained.train import Trained
 
 
 @dataclass
@@ -34,15 +34,16 @@ class TrainAnswer:
         self.models[name] = found.as_json()
         self._tell("\n".join([*([f"{name}:"] if name else []), *found.lines()]))
 
-    def trained(self, name: str, trained: Trained, folder: Path, title: str) -> None:
-        """A model was trained and saved in a folder."""
-        calibration, training = trained.manifest.calibration, trained.manifest.training
+    def trained(self, name: str, manifest: Manifest, folder: Path | None, title: str, **kept: object) -> None:
+        """A model was trained, and saved in a folder or kept otherwise."""
+        calibration, training = manifest.calibration, manifest.training
         too_short = training["too_short_and_left_out"]
         if too_short:
             warn(f"too short, left out: {listed(too_short)}")
         self.models[name] = {
-            "artefact": str(folder),
-            "channels": [channel.name for channel in trained.manifest.channels],
+            "artefact": None if folder is None else str(folder),
+            **kept,
+            "channels": [channel.name for channel in manifest.channels],
             "readings": training["readings"],
             "recordings": training["recordings"],
             "too_short": too_short,

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from gatewatch.models.errors import ChangedMeanwhile, GatewatchError
-from gatewatch.service.client.remote import answered, connected
+from gatewatch.models.errors import ChangedMeanwhile, GatewatchError, NotBetter
+from gatewatch.service.client.remote import answered, ask, connected, refused
+
+NO_BETTER: Final = 409
 
 ATTEMPTS: Final = 10
 """Changes of others in a row that a change of rules waits for."""
@@ -61,4 +63,11 @@ def put_document(url: str, path: str, content: Mapping[str, Any] | None) -> Rule
 def move_alias(url: str, model: str, what: str, body: Mapping[str, Any]) -> RuleSet:
     """Have a service `promote` or `rollback` a model; returns the change. Raises GatewatchError as the service says."""
     with connected(url) as client:
-        return answered(client, "POST", f"/v1/models/{quote(model)}/{what}", body)
+        status, answer = ask(client, "POST", f"/v1/models/{quote(model)}/{what}", body=body)
+        if status == 200:
+            found: RuleSet = answer
+            return found
+        error = refused(client, status, answer)
+        if status == NO_BETTER:
+            raise NotBetter(str(error))
+        raise error

@@ -9,11 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from gatewatch.models.artefact.files import Artefact, GeneralManifest
-from gatewatch.models.artefact.repository import CHAMPION, Change, Model, Reference, Version, channels_of
-from gatewatch.models.errors import ArtefactError, GatewatchError
+from gatewatch.models.artefact.gate_report import GateReport
+from gatewatch.models.artefact.repository import CHAMPION, Change, Model, Reference, Repository, Version, channels_of
+from gatewatch.models.errors import ArtefactError, GatewatchError, NotBetter
+from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.text import listed
+from gatewatch.service.cli_support.progress import scan_progress
+from gatewatch.service.cli_support.reading import reads_recordings
 from gatewatch.service.cli_support.repository import By, Models, Note, open_repository, user
-from gatewatch.service.cli_support.terminal import tell, tell_columns, warn_in_one_line
+from gatewatch.service.cli_support.reviews import FromService, Given, LabelColumn, Labels, Streams
+from gatewatch.service.cli_support.terminal import tell, tell_columns, warn, warn_in_one_line
 
 app = typer.Typer(no_args_is_help=True, help="The repository of models: versions, and words that point to them.")
 
@@ -23,6 +28,9 @@ Through = Annotated[
 ]
 Pin = Annotated[bool, typer.Option("--pin", help="PATTERN is the name of one stream, which goes before all patterns")]
 SERVICE = "http://127.0.0.1:8000"
+
+NOT_BETTER = 3
+"""Exit status of promote --if-better where it decided not to; an error has 2."""
 
 Alias = Annotated[str, typer.Option("--alias", help="the word that is moved")]
 
@@ -49,6 +57,8 @@ def show(
         version = repository.find(reference)
         for line in _described(version, repository.artefact(version)):
             tell(line)
+        for number in repository.report_numbers(reference.model, version.version):
+            tell(f"\nreport {number}: {repository.report(reference.model, version.version, number).text()}".rstrip())
         return
     found = repository.model(reference.model)
     tell(f"{found.model}: {_aliases(found) or 'no word points to any version'} (revision {found.revision})")
@@ -56,6 +66,13 @@ def show(
     tell_columns(("version", "digest", "added", "by", "note"), versions)
     done = [(change.at, change.by, _what(change), change.note) for change in repository.history(found.model)]
     tell_columns(("when", "who", "what", "note"), done)
+    reports = [
+        repository.report(found.model, version.version, number)
+        for version in reversed(found.versions)
+        for number in reversed(repository.report_numbers(found.model, version.version))
+    ]
+    if reports:
+        tell_columns(("version", "held against", "when", "who", "found"), [_report_row(one) for one in reports])
 
 
 @app.command()
@@ -72,8 +89,24 @@ def add(
 
 
 @app.command()
+@reads_recordings
 def promote(
     version: Annotated[str, typer.Argument(help="what is promoted, as pumps@3 or pumps@challenger")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="with --if-better: the newest recordings, or folders of them")
+    ] = None,
+    if_better: Annotated[
+        bool,
+        typer.Option(
+            "--if-better",
+            help="only if it is better than the version before on recordings or a service's history; without any, if "
+            "its last report says so. Exit status 3 if not",
+        ),
+    ] = False,
+    from_service: FromService = None,
+    streams: Streams = None,
+    labels: Labels = None,
+    label_column: LabelColumn = None,
     alias: Alias = CHAMPION,
     other_channels: Annotated[
         bool, typer.Option("--other-channels", help="its channels may differ from those of the version before")
@@ -82,20 +115,49 @@ def promote(
     url: Through = None,
     by: By = None,
     note: Note = "",
+    *,
+    how: ReadOptions,
 ) -> None:
     """Verify a version, and point a word to it. Streams that follow the word move over with their next readings."""
     if "@" not in version:
         raise GatewatchError(f"which version of {version}? Expected one as {version}@3 or {version}@challenger")
-    reference = Reference.of(version)
-    if url is not None:
-        word: int | str = int(reference.word) if reference.word.isdecimal() else reference.word
-        sent = {"version": word, "alias": alias, "note": note, "other_channels": other_channels}
-        _have_moved(url, reference.model, "promote", sent, models, by)
-        return
-    change = open_repository(models).promote(
-        reference.model, reference.word, by or user(), alias, note, other_channels=other_channels
-    )
+    reference, readings = Reference.of(version), bool(files or from_service or streams or labels or label_column)
+    if readings and (url is not None or not if_better):
+        raise GatewatchError("recordings and a service's history are of --if-better, without --url")
+    try:
+        if url is not None:
+            word: int | str = int(reference.word) if reference.word.isdecimal() else reference.word
+            sent = {"version": word, "alias": alias, "note": note, "other_channels": other_channels}
+            _have_moved(url, reference.model, "promote", {**sent, "if_better": if_better}, models, by)
+            return
+        repository = open_repository(models)
+        if readings:
+            given = Given(files or [], from_service, streams or [], labels, label_column, how)
+            _hold_against(repository, reference, alias, given, by or user())
+        change = repository.promote(
+            reference.model, reference.word, by or user(), alias, note, None, other_channels, if_better
+        )
+    except NotBetter as error:
+        warn_in_one_line(f"not promoted: {error}")
+        raise typer.Exit(NOT_BETTER) from error
     _tell_moved(change)
+
+
+def _hold_against(repository: Repository, reference: Reference, alias: str, given: Given, by: str) -> None:
+    """Leave a report on how a version stands against what a word points to, on all readings that are given."""
+    from gatewatch.models.evaluation.against_champion import champion_of, hold_against
+    from gatewatch.models.evaluation.gate import divide
+
+    version, champion = repository.find(reference), champion_of(repository, reference.model, alias)
+    reviews = given.read([] if champion.version is None else [champion.version.digest])
+    warn(reviews.left_out.line())
+    parts = divide(reviews.each, 1.0)
+    with scan_progress() as progress:
+        progress.expect(2 * sum(len(one.recording) for one in parts.newest))
+        number, report = hold_against(
+            repository, reference.model, version, champion, alias, reviews, parts, by, on_readings=progress.count
+        )
+    tell(f"report {number}: {report.text()}")
 
 
 @app.command()
@@ -197,6 +259,10 @@ def unassign(
             known["rules"] = [one for one in known["rules"] if one["pattern"] != pattern]
 
     _tell_rules(change_document(url, RULES, without))
+
+
+def _report_row(report: GateReport) -> tuple[str, ...]:
+    return str(report.version), report.other, report.at, report.by, report.line()
 
 
 def _have_moved(url: str, model: str, what: str, sent: dict[str, Any], models: str | None, by: str | None) -> None:

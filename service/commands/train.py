@@ -16,6 +16,15 @@ from gatewatch.models.errors import GatewatchError, RecordingError
 from gatewatch.models.recordings.labels import without_labels
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import Source
+from gatewatch.service.cli_support.fleets import (
+    DaskAddress,
+    InFolder,
+    InRepository,
+    Keeper,
+    Processes,
+    Workforce,
+    train_fleet,
+)
 from gatewatch.service.cli_support.origins import Origin
 from gatewatch.service.cli_support.reading import reads_recordings
 from gatewatch.service.cli_support.repository import By, IntoModel, Models, Note, open_repository, user
@@ -26,7 +35,7 @@ from gatewatch.service.cli_support.tuning import search
 
 if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig
-    from gatewatch.models.training.processes import Processes
+    from gatewatch.models.training.processes import Processes as Joined
     from gatewatch.models.training.suitability import Suitability
 
 Groups = Mapping[str, Sequence[Source]]
@@ -47,7 +56,11 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the artefact to write")] = None,
     into: Annotated[
-        str | None, typer.Option(help="model of the repository to add the artefact to, as its next version")
+        str | None,
+        typer.Option(
+            help="model of the repository to add the artefact to, as its next version; of several models, {} stands "
+            "for the name of each"
+        ),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what is odd about the recordings")] = False,
     architecture: Annotated[str, typer.Option(help="lstm, gru, ...; an unknown one lists them all")] = "lstm",
@@ -96,6 +109,8 @@ def train(
     stream_label: Annotated[
         str, typer.Option(help="with --from-prometheus: series with the same value of it are one stream")
     ] = "instance",
+    processes: Processes = None,
+    dask: DaskAddress = None,
     models: Models = None,
     by: By = None,
     note: Note = "",
@@ -110,8 +125,13 @@ def train(
         )
     if into is None and (models or by or note):
         raise GatewatchError("--models, --by and --note are of --into; expected --into MODEL beside them")
-    if into is not None and one_model_per != "all":
-        raise GatewatchError(f"--into is of one model; found --one-model-per {one_model_per}")
+    workforce = Workforce(processes, dask)
+    if workforce.is_given and (one_model_per == "all" or tune is not None):
+        raise GatewatchError("--processes and --dask are of --one-model-per, without --tune")
+    if dask is not None and checkpoint is not None:
+        raise GatewatchError("--checkpoint is a folder of this machine; --dask trains on others")
+    if tune is not None and into is not None and one_model_per != "all":
+        raise GatewatchError("--tune with --into is of one model; name --out, and add what it makes")
     if report is not None and one_model_per != "all":
         raise GatewatchError(f"--report is of one model; found --one-model-per {one_model_per}")
     if study is not None and tune is None:
@@ -133,7 +153,10 @@ def train(
     )  # fmt: skip
     with extra_needed("train"):  # before a long look through the recordings
         import gatewatch.models.training.trained.train  # noqa: F401
-    into_model = None if into is None else IntoModel(open_repository(models), into, by or user(), note)
+    repository = None if into is None else open_repository(models)
+    into_model = None
+    if repository is not None and into is not None and one_model_per == "all":
+        into_model = IntoModel(repository, into, by or user(), note)
     study = None if tune is None else study or Path(f"{into or out}-study")
     answer = TrainAnswer(as_json)
     with _kept_on_ctrl_c(checkpoint, study):
@@ -141,6 +164,19 @@ def train(
         if check:
             _look_through(groups, config, answer)
             answer.end({})
+            return
+        if one_model_per != "all" and tune is None and not _shared_by_torchrun():
+            keeper: Keeper
+            if repository is not None and into is not None:
+                keeper = InRepository(repository, into, by or user(), note)
+                keeper.require_names(groups)
+            else:
+                keeper = InFolder(out or Path())
+                keeper.require_places(groups)
+            _require_channels(groups, units)
+            failed = train_fleet(groups, config, units, checkpoint, keeper, workforce, answer)
+            answer.end(failed)
+            _require_all(groups, failed)
             return
         with into_model.folder(answer.added) if into_model else contextlib.nullcontext(out or Path()) as folder:
             if one_model_per != "all" and (folder / MANIFEST).exists():
@@ -218,15 +254,7 @@ class _Training:
             with extra_needed("--report"):
                 import gatewatch.models.training.report  # noqa: F401 - needed at the end
 
-    def require_channels(self, groups: Groups) -> None:
-        """Refuse a unit of what is no channel of any model."""
-        all_of_them = [without_labels(one) for recordings in groups.values() for one in recordings]
-        channels = {channel: None for one in all_of_them for channel in one.channels}
-        unknown = [channel for channel in self.units if channel not in channels]
-        if unknown:
-            raise RecordingError(f"a unit is given for {', '.join(unknown)}; the recordings have {', '.join(channels)}")
-
-    def run(self, name: str, recordings: Sequence[Source], processes: Processes, answer: TrainAnswer) -> None:
+    def run(self, name: str, recordings: Sequence[Source], processes: Joined, answer: TrainAnswer) -> None:
         """Train the model of one group of recordings, and write it."""
         from gatewatch.models.training.trained.train import prepare
 
@@ -243,19 +271,35 @@ class _Training:
         if not processes.leads:
             return
         trained.save(self.out / name)
-        answer.trained(name, trained, self.out / name, self.into or str(self.out / name))
+        answer.trained(name, trained.manifest, self.out / name, self.into or str(self.out / name))
         if self.report is not None:
             from gatewatch.models.training.report import write_report
 
             write_report(trained, recordings, self.report)
 
 
-def _require_alone(processes: Processes, option: str) -> None:
+def _shared_by_torchrun() -> bool:
+    """Whether processes share each training."""
+    from torch import distributed
+
+    return distributed.is_torchelastic_launched()
+
+
+def _require_channels(groups: Groups, units: Mapping[str, str]) -> None:
+    """Refuse a unit of what is no channel of any model."""
+    all_of_them = [without_labels(one) for recordings in groups.values() for one in recordings]
+    channels = {channel: None for one in all_of_them for channel in one.channels}
+    unknown = [channel for channel in units if channel not in channels]
+    if unknown:
+        raise RecordingError(f"a unit is given for {', '.join(unknown)}; the recordings have {', '.join(channels)}")
+
+
+def _require_alone(processes: Joined, option: str) -> None:
     if processes.size > 1:
         raise GatewatchError(f"{option} is for one process; found {processes.size}")
 
 
-def _look(name: str, recordings: Sequence[Source], processes: Processes, found: Suitability) -> None:
+def _look(name: str, recordings: Sequence[Source], processes: Joined, found: Suitability) -> None:
     """Say what is odd about the recordings of a model; refuse them if nothing changes in those of the only one."""
     if processes.leads:
         say(found)
@@ -269,7 +313,7 @@ def _train_each(groups: Groups, training: _Training, answer: TrainAnswer) -> dic
 
     failed: dict[str, GatewatchError] = {}
     with joined_processes() as processes:
-        training.require_channels(groups)
+        _require_channels(groups, training.units)
         if training.tune is not None:
             _require_alone(processes, "--tune")
         for name, recordings in groups.items():

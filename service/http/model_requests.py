@@ -20,6 +20,9 @@ class Promotion(BaseModel):
     alias: str = Field(CHAMPION, pattern=f"^{ALIAS_NAME.pattern}$")
     note: str = Field("", max_length=500, description="why, for the log")
     other_channels: bool = Field(False, description="its channels may differ from those of the version before")
+    if_better: bool = Field(
+        False, description="only where its last report says that it is better than the version before; else 409"
+    )
 
 
 class Rollback(BaseModel):

@@ -117,14 +117,21 @@ async def list_changes(
     "/v1/models/{model}/promote",
     summary="Point an alias to a version",
     response_model=None,
-    responses=_MOVED,
+    responses={**_MOVED, 409: problem_with("Its last report says that it is not better, or there is none")},
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ref("Promotion")}}}},
 )
 async def promote_model(request: Request, response: Response, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
     """The version is loaded and verified first; streams that follow the alias move over with their next readings."""
     sent = await sent_as(request, Promotion, UnusableModel)
     change = await _administration(request).promote(
-        model, str(sent.version), sent.alias, caller_of(request), sent.note, number_seen(request), sent.other_channels
+        model,
+        str(sent.version),
+        sent.alias,
+        caller_of(request),
+        sent.note,
+        number_seen(request),
+        sent.other_channels,
+        sent.if_better,
     )
     response.headers["ETag"] = f'"{change.after.revision}"'
     return _change(change)

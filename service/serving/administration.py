@@ -16,10 +16,11 @@ import structlog
 from pydantic import ValidationError
 
 from gatewatch.models.artefact.repository import Change, Model, Reference, Repository
-from gatewatch.models.errors import ArtefactError, ChangedMeanwhile, RepositoryError, UnknownModel
+from gatewatch.models.errors import ArtefactError, ChangedMeanwhile, NotBetter, RepositoryError, UnknownModel
 from gatewatch.service.errors import (
     InvalidRules,
     ModelAway,
+    NoBetterModel,
     NoRepository,
     NoSuchModel,
     Outdated,
@@ -106,9 +107,17 @@ class Administration:
         return await self._ask(lambda repository: repository.history(name, most))
 
     async def promote(
-        self, name: str, word: str, alias: str, by: str, note: str, revision: int | None, other_channels: bool
+        self,
+        name: str,
+        word: str,
+        alias: str,
+        by: str,
+        note: str,
+        revision: int | None,
+        other_channels: bool,
+        if_better: bool = False,
     ) -> Change:
-        """Verify a version, point an alias to it, and have all processes go by it."""
+        """Verify a version, point an alias to it, and have all processes go by it; see Repository.promote."""
         model = await self.model(name)
         try:
             chosen = Chosen.of(model, word)
@@ -120,9 +129,7 @@ class Administration:
             self._refused(name, error)
             raise _as_answer(error) from error
         change = await self._ask(
-            lambda repository: repository.promote(
-                name, word, by, alias, note, revision=revision, other_channels=other_channels
-            )
+            lambda repository: repository.promote(name, word, by, alias, note, revision, other_channels, if_better)
         )
         return await self._followed(change)
 
@@ -328,6 +335,7 @@ def _as_answer(error: ArtefactError) -> ServiceError:
     """What is told to who asked over HTTP."""
     kinds: list[tuple[type[ArtefactError], type[ServiceError]]] = [
         (UnknownModel, NoSuchModel), (ChangedMeanwhile, Outdated), (RepositoryError, ModelAway),
+        (NotBetter, NoBetterModel),
     ]  # fmt: skip
     return next((answer for kind, answer in kinds if isinstance(error, kind)), UnusableModel)(str(error))
 

@@ -76,7 +76,10 @@ def test_what_cannot_be_done_with_models_is_said_in_one_line(
         (("train", path, "--into", "Pumps", "--models", folder), "no name of a model"),
         (("train", path, "--into", "pumps", "--out", "x", "--models", folder), "expected one of: --out"),
         (("train", path, "--out", "x", "--note", "why"), "are of --into"),
-        (("train", path, "--into", "a", "--one-model-per", "stream", "--models", folder), "--into is of one model"),
+        (
+            ("train", path, "--into", "a", "--one-model-per", "stream", "--models", folder),
+            "each is called after its stream; write {}",
+        ),
     ):
         done = run(*arguments)
         assert isinstance(done.exception, GatewatchError), done.output

@@ -14,6 +14,7 @@ from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
+from tests.support.reports import report_on
 from tests.support.samples import make_artefact, post, readings
 from tests.support.takeover import GENERAL
 
@@ -85,6 +86,21 @@ def test_streams_of_several_models_share_a_request(
     assert [r["score"] for r in one_by_one] == pytest.approx(
         [r["score"] for r in sorted(results, key=lambda r: int(r["seq"])) if r["stream"] == "pump-1"], rel=1e-5
     )
+
+
+def test_a_version_that_must_be_better_is_promoted_by_its_report(service: TestClient, repository: Repository) -> None:
+    asked = {"version": 2, "if_better": True, "note": "by night"}
+    refused = service.post("/v1/models/pumps/promote", json=asked)
+    assert (refused.status_code, refused.json()["title"]) == (409, "Not better")
+    assert "there is no report on pumps@2" in refused.json()["detail"]
+    repository.add_report(report_on(2, against=1, better=False))
+    refused = service.post("/v1/models/pumps/promote", json=asked)
+    assert "pumps@2 is not better than version 1" in refused.json()["detail"]
+    assert repository.model("pumps").aliases["champion"].version == 1
+    repository.add_report(report_on(2, against=1))
+    change = service.post("/v1/models/pumps/promote", json=asked).json()
+    assert (change["version"], change["was"]) == (2, 1)
+    assert change["note"].startswith("by night; better than version 1 on 193 readings")
 
 
 def test_a_stream_moves_with_its_next_reading_and_back(service: TestClient, repository: Repository) -> None:

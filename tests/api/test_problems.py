@@ -122,6 +122,7 @@ WAYS |= {
 ELSEWHERE = {
     (LISTENING, 429),  # test_incidents.py
     *((route, 412) for route in TO_MODELS),  # test_models.py, which has a repository
+    (f"post {MODEL}/promote", 409),
     *((route, 503) for route in OF_MODELS),
     (FORK, 400),
     (WARM_UP, 429),

@@ -16,10 +16,12 @@ from gatewatch.models.detectors.canary import verify
 from gatewatch.models.errors import (
     ArtefactError,
     ChangedMeanwhile,
+    NotBetter,
     RepositoryError,
     UnfitModel,
     UnknownModel,
 )
+from tests.support.reports import report_on
 from tests.support.samples import make_artefact
 
 
@@ -253,3 +255,40 @@ def test_admins_in_several_processes_lose_no_change_of_another(made: list[Path],
         }
         assert moved <= {after.alias}
     assert {change.by for change in changes} == {"ann", "bob", "cem"}
+
+
+def test_a_version_that_must_be_better_is_promoted_by_its_last_report_alone(
+    repository: Repository, made: list[Path]
+) -> None:
+    for folder in made:
+        repository.add("pumps", folder, "ann")
+    with pytest.raises(NotBetter, match="there is no report on pumps@1"):
+        repository.promote("pumps", "1", "ann", if_better=True)
+    assert repository.add_report(report_on(1, against=None)) == 1
+    first = repository.promote("pumps", "1", "ann", if_better=True, note="by night")
+    assert first.note == (
+        "by night; better than the general model on 193 readings: loss 0.5000 against 0.5000 (report 1)"
+    )
+    assert repository.add_report(report_on(2, against=1, better=False)) == 1
+    with pytest.raises(NotBetter, match="pumps@2 is not better than version 1 .*: not kept: loss"):
+        repository.promote("pumps", "2", "ann", if_better=True)
+    assert repository.add_report(report_on(2, against=1)) == 2
+    repository.promote("pumps", "3", "bob")
+    with pytest.raises(NotBetter, match="holds it against version 1, and pumps@champion points to version 3 by now"):
+        repository.promote("pumps", "2", "ann", if_better=True)
+    assert repository.report_numbers("pumps", 2) == [1, 2]
+    assert repository.report("pumps", 2, 1) == report_on(2, against=1, better=False)
+    assert repository.find(Reference.of("pumps")).version == 3
+    repository.promote("pumps", "3", "ann", if_better=True)  # it is there already
+
+
+def test_a_report_is_there_for_people_too(made: list[Path], tmp_path: Path) -> None:
+    repository = Repository(str(tmp_path / "models"), verify)
+    repository.add("pumps", made[0], "ann")
+    repository.add_report(report_on(1, against=None))
+    kept = sorted((tmp_path / "models" / "reports").iterdir())
+    assert [path.name for path in kept] == ["pumps.1.0001.json", "pumps.1.0001.txt"]
+    assert "[x] its forecasts are no worse: loss 0.5000 against 0.5000" in kept[1].read_text()
+    kept[0].write_text("{}")
+    with pytest.raises(RepositoryError, match="is damaged, or of a newer gatewatch"):
+        repository.report("pumps", 1, 1)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import httpx2
@@ -17,9 +18,10 @@ import pytest
 
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.service.client import recordings as sources
+from gatewatch.service.client import prometheus as sources
 from gatewatch.service.client import remote
-from gatewatch.service.client.recordings import history_recordings, prometheus_recordings
+from gatewatch.service.client.history import reviewed_histories
+from gatewatch.service.client.prometheus import prometheus_recordings
 from tests.support.samples import CHANNELS, START_MS, readings
 from tests.support.whole_path import serving
 
@@ -61,6 +63,10 @@ def answering(status: int, body: str) -> Iterator[tuple[str, list[dict[str, list
 
 def pumps(url: str, label: str = "instance", end: str = "1700000180") -> list[Recording]:
     return prometheus_recordings(url, ['{job="pumps"}'], "1700000000", end, 60, label)
+
+
+def histories(url: str, *streams: str) -> list[Recording]:
+    return [one.source.rows(0) for one in reviewed_histories(url, streams)]
 
 
 def test_series_become_streams_by_a_label_and_channels_by_their_name() -> None:
@@ -133,16 +139,58 @@ def test_the_history_of_a_service_is_a_recording(artefact: Path, tmp_path: Path)
         for one in (sent, readings("pump-2", 3)):
             assert httpx2.post(f"{url}/v1/readings", content=json.dumps(one)).status_code == 200
         assert httpx2.put(f"{url}/v1/streams/pump-3", json={"on_gap": "hold"}).status_code == 200  # and no reading
-        (found,) = history_recordings(url, ["pump-1"])
-        both = history_recordings(url)
+        (found,) = histories(url, "pump-1")
+        both = histories(url)
         for absent in ("pump-3", "pump-9"):
             with pytest.raises(RecordingError, match="answered 404"):
-                history_recordings(url, [absent])
+                histories(url, absent)
     assert [recording.stream for recording in both] == ["pump-1", "pump-2"]
     assert found.channels == CHANNELS
     assert found.timestamps_ms.tolist() == [START_MS + 60_000 * row for row in range(40)]
     expected = [[math.nan if value is None else value for value in one["values"].values()] for one in sent]
     np.testing.assert_allclose(found.values, np.array(expected), rtol=1e-6)
+
+
+def faulty(stream: str) -> list[dict[str, Any]]:
+    """A fault of three readings that is over, and one that is not; both beyond any threshold."""
+    sent = readings(stream, 120)
+    for one in [*sent[20:23], *sent[100:]]:
+        one["values"] = {"pressure": 60.0, "flow": 60.0}
+    return sent
+
+
+def test_what_was_judged_or_labelled_in_a_history_is_known(artefact: Path, tmp_path: Path) -> None:
+    with serving(artefact, tmp_path / "data") as (url, _):
+        for stream in ("pump-1", "pump-2", "pump-3", "pump-4", "fan-1"):
+            sent = faulty(stream) if stream != "fan-1" else readings(stream, 40)
+            assert httpx2.post(f"{url}/v1/readings", json=sent).status_code == 200
+        for stream, label in (("pump-2", "true"), ("pump-3", "false_alarm"), ("pump-4", "expected")):
+            listed = httpx2.get(f"{url}/v1/incidents", params={"stream": stream}).json()["incidents"]
+            first = min(listed, key=lambda one: one["start"])
+            assert httpx2.post(f"{url}/v1/incidents/{first['id']}/label", json={"label": label}).status_code == 200
+        unlabelled, fault, false_alarm, expected = reviewed_histories(url, ["pump-*"])
+        assert [one.source.stream for one in reviewed_histories(url, ["fan-1", "pump-?"])] == [
+            "fan-1", "pump-1", "pump-2", "pump-3", "pump-4",
+        ]  # fmt: skip
+        digest = httpx2.get(f"{url}/v1/streams/fan-1").json()["model"]
+        assert len(reviewed_histories(url, [], [digest])) == 5
+        for nobody in ([], ["x-*"]):
+            with pytest.raises(RecordingError, match="has no reading of any stream that"):
+                reviewed_histories(url, nobody, [] if nobody else ["0" * 16])
+    begun, running = slice(20, 23), slice(100, None)
+    for one in (unlabelled, fault, expected):  # the service joins them to one incident
+        assert one.left_out[begun].all()
+        assert one.left_out[running].all()
+        assert not one.left_out[40:90].any()
+    assert not unlabelled.labelled.any()
+    assert fault.labelled[begun].all()
+    assert fault.labelled[running].all()
+    (begin, end), (_, last) = fault.events
+    assert begin <= 20 < 22 <= end < 40
+    assert last == 119
+    assert not false_alarm.left_out.any()
+    assert expected.labelled[begun].all()
+    assert expected.events == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +204,7 @@ def test_the_history_of_a_service_is_a_recording(artefact: Path, tmp_path: Path)
 )
 def test_a_service_that_lists_in_a_circle_or_anything_else_is_refused(body: str, words: str) -> None:
     with answering(200, body) as (url, asked), pytest.raises(RecordingError, match=words):
-        history_recordings(url)
+        histories(url)
     assert len(asked) <= 2
 
 
@@ -172,7 +220,7 @@ def test_a_service_that_lists_in_a_circle_or_anything_else_is_refused(body: str,
 )
 def test_a_history_that_is_none_is_refused(body: str) -> None:
     with answering(200, body) as (url, _), pytest.raises(RecordingError):
-        history_recordings(url, ["pump-1"])
+        histories(url, "pump-1")
 
 
 def test_an_answer_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
