@@ -51,6 +51,7 @@ from gatewatch.models.detectors.general.score import (
     surprise_fields,
     usual_miss,
 )
+from gatewatch.models.detectors.general.youth import youth_of
 from gatewatch.models.detectors.incidents import (
     JOIN_READINGS,
     check_shapes,
@@ -291,9 +292,10 @@ class GeneralDetector:
             mid[unseen], half[unseen] = np.nan, np.inf
         threshold = thresholds(states, self.alerts_per_week)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
-        asked = young_thresholds(threshold, readings)
-        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, asked, within)
-        self._look_ahead(observe(states, values, now, timestamps_ms, elapsed), states, readings)
+        asked, youth = young_thresholds(threshold, readings), youth_of(states, readings, threshold)
+        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, asked, within, youth)
+        known_for = None if youth is None else youth.known
+        self._look_ahead(observe(states, values, now, timestamps_ms, elapsed, known_for), states, readings)
         take_pace(states, elapsed, readings)
         outside = judged.parts[:, RANGE] > 1.0
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
