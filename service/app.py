@@ -71,9 +71,11 @@ from gatewatch.service.serving.making import served_by, served_from
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
+from gatewatch.service.serving.shadow import Shadows
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.rules import RulesStore
+from gatewatch.service.storage.shadow_figures import ShadowFigures
 
 TENANTS: Final = 1024
 """Whose names of streams are kept; of more, those that sent longest ago are made anew."""
@@ -137,7 +139,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.store_replicas,
         now=lambda: clock.unix_ms() / 1000,
     )
-    models = Models(settings, RulesStore(store), store, metrics, lambda artefact: serve(artefact))
+    figures = ShadowFigures(store)
+    models = Models(settings, RulesStore(store), store, figures, metrics, lambda artefact: serve(artefact))
     registry = Registry(served_by(detector, settings), models)
 
     def serve(artefact: Artefact) -> ServedModel:
@@ -164,7 +167,10 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         stream_channels=settings.stream_channels,
     )
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
-    batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock)
+    queue = Queue(settings.batch_readings)
+    batcher = Batcher(core.scorer, backoff, queue, admission, metrics, clock)
+    shadows = Shadows(store, figures, models.loaded, metrics, settings.shadow_streams, lambda: bool(queue))
+    shadows.follow_all(models.assignments, core.scorer)
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     callers = Callers((*settings.allowed_hosts, settings.host))
@@ -201,6 +207,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             )
         await models.start()
         batcher.start()
+        shadowing = asyncio.create_task(shadows.run(), name="shadows")
         await readiness.begin()
         with contextlib.suppress(StoreUnavailable):  # else it is known with the first request that needs it
             await keys.refresh()
@@ -218,6 +225,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
+        shadowing.cancel()
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()

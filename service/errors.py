@@ -10,6 +10,7 @@ ServiceError
 ├── MethodNotAllowed    405
 ├── NoRepository        404  models are asked for, and GATEWATCH_MODELS is not set
 ├── NoSuchModel         404  no such model, version or alias
+│   └── NoShadow             the model has no shadow
 ├── TooSlow             408  head or body not whole in time; the connection is closed
 ├── Outdated            412  somebody else changed what the request changes; look, and do it again
 ├── TooLarge            413  body or number of readings over the limit
@@ -139,6 +140,12 @@ class NoSuchModel(ServiceError):
 
     status = 404
     title = "Unknown model"
+
+
+class NoShadow(NoSuchModel):
+    """A model has no shadow."""
+
+    title = "No shadow"
 
 
 class Outdated(ServiceError):

@@ -53,6 +53,13 @@ def move_alias(url: str, model: str, what: str, body: Mapping[str, Any]) -> Rule
         return _answer(client, "POST", f"/v1/models/{quote(model)}/{what}", body)
 
 
+def change_shadow(url: str, model: str, body: Mapping[str, Any] | None, end: bool = False) -> RuleSet:
+    """Begin the shadow of a model, or end it, or with neither look at it. Raises GatewatchError as the service says."""
+    method = "DELETE" if end else "GET" if body is None else "PUT"
+    with connected(url) as client:
+        return _answer(client, method, f"/v1/models/{quote(model)}/shadow", body)
+
+
 def _answer(client: httpx2.Client, method: str, path: str, body: Any = None) -> RuleSet:
     status, answer = ask(client, method, path, body=body)
     if status == 200:

@@ -12,7 +12,7 @@ from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
-from gatewatch.service.http.model_requests import Promotion, Rollback
+from gatewatch.service.http.model_requests import Promotion, Rollback, ShadowOf
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.serving.rules import Rules
@@ -173,7 +173,7 @@ def complete(document: Described, is_open: bool) -> Described:
     schemas = msgspec.json.schema_components(
         (SentReading, Result, Page, Stream, Kept, IncidentPage, Incident, Changes), ref_template=ref("{name}")["$ref"]
     )[1]
-    for kind in (StreamSettings, Promotion, Rollback, Rules, Answer, LabelAnswer, NoteAnswer):
+    for kind in (StreamSettings, Promotion, Rollback, ShadowOf, Rules, Answer, LabelAnswer, NoteAnswer):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}

@@ -23,7 +23,6 @@ from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
-from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 
@@ -36,7 +35,7 @@ class Parts:
 
     settings: Settings
     registry: Registry
-    models: Models[ServedModel]
+    models: Models
     store: StateStore
     inspection: Inspection
     encoder: Encoder

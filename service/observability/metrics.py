@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from prometheus_client import values as kept_values
 
 from gatewatch.models.detectors.detector import REASONS
 from gatewatch.service.observability.named import NamedSeries
+from gatewatch.service.observability.shadowed import Shadowed
 from gatewatch.service.observability.tally import Tally
 
 SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
@@ -133,6 +135,7 @@ class Metrics:
         self._models_refused = Counter(
             "gatewatch_models_refused", "Versions that could not be served; the one before went on.", registry=registry
         )
+        self._shadow = Shadowed(registry)
         self._rules = Gauge(
             "gatewatch_rules_number", "Number of the rules that this process goes by.", registry=registry
         )
@@ -293,6 +296,14 @@ class Metrics:
     def model_refused(self) -> None:
         """A version could not be served; the one before goes on."""
         self._models_refused.inc()
+
+    def shadow_begins(self, model: str) -> None:
+        """A model has a shadow from now on."""
+        self._shadow.count(model, {})
+
+    def shadow_counted(self, model: str, sums: Mapping[str, float]) -> None:
+        """The shadow of a model came to so much more; the names are those of the shadow's figures."""
+        self._shadow.count(model, sums)
 
     def rules(self, number: int) -> None:
         """The process goes by the rules of this number."""

@@ -102,12 +102,12 @@ class Administration:
         try:
             chosen = Chosen.of(model, word)
         except UnknownModel as error:
-            raise _as_answer(error) from error
+            raise as_answer(error) from error
         try:
             await self._verifier.verify(chosen)
         except ArtefactError as error:
             self._refused(name, error)
-            raise _as_answer(error) from error
+            raise as_answer(error) from error
         change = await self._ask(
             lambda repository: repository.promote(
                 name, word, by, alias, note, revision=revision, other_channels=other_channels
@@ -156,7 +156,7 @@ class Administration:
             versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
             if before.rules == rules and before.versions == versions:
                 return None
-            return Assignment(rules=rules, versions=versions, at=_now(), by=by)
+            return before.model_copy(update={"rules": rules, "versions": versions, "at": now(), "by": by})
 
         assignment = await self._assignments.change(decide)
         patterns = Counter(rule.pattern for rule in rules.rules)
@@ -196,11 +196,11 @@ class Administration:
             }
             if versions == before.versions:
                 return None
-            return before.model_copy(update={"versions": versions, "at": _now(), "by": by or "the repository"})
+            return before.model_copy(update={"versions": versions, "at": now(), "by": by or "the repository"})
 
         await self._assignments.change(decide)
         if away is not None:
-            raise _as_answer(away) from away
+            raise as_answer(away) from away
 
     async def watch(self) -> None:
         """Look at the repository now and then, until cancelled."""
@@ -242,7 +242,7 @@ class Administration:
                     await self._verifier.verify(choice)
                 except ArtefactError as error:
                     self._refused(name, error)
-                    raise _as_answer(error) from error
+                    raise as_answer(error) from error
         return chosen
 
     async def _read(self, names: Sequence[str], strictly: bool = False) -> dict[str, Chosen]:
@@ -287,10 +287,10 @@ class Administration:
         try:
             return await self._access.ask(question)
         except ArtefactError as error:
-            raise _as_answer(error) from error
+            raise as_answer(error) from error
 
 
-def _as_answer(error: ArtefactError) -> ServiceError:
+def as_answer(error: ArtefactError) -> ServiceError:
     """What is told to who asked over HTTP."""
     kinds: list[tuple[type[ArtefactError], type[ServiceError]]] = [
         (UnknownModel, NoSuchModel), (ChangedMeanwhile, Outdated), (RepositoryError, ModelAway),
@@ -303,5 +303,6 @@ def _later(known: Chosen | None, choice: Chosen) -> Chosen:
     return choice if known is None or choice.revision > known.revision else known
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, as assignments have it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -42,6 +42,7 @@ class Assignments:
 
     Attributes:
         now: what it is; replaced as a whole.
+        on_change: is told each new one, once this process goes by it.
     """
 
     def __init__(self, document: RulesDocument, prepare: Callable[[Assignment], Awaitable[None]]) -> None:
@@ -51,6 +52,7 @@ class Assignments:
             prepare: is awaited with a new assignment before this process goes by it, and never raises.
         """
         self.now = Assigned(Assignment())
+        self.on_change: Callable[[Assignment], None] = lambda _: None
         self._document = document
         self._prepare = prepare
         self._changing = asyncio.Lock()
@@ -73,7 +75,7 @@ class Assignments:
             if number < self.number:
                 log.warning("Redis has older rules than this process: they are written again", number=number)
                 known = self.now.assignment
-                await self._document.write(number, known.number, known.model_dump_json().encode())
+                await self._document.write(number, known.number, known.document())
             if number <= self.number:
                 return False
             await self._go_by(_assignment_in(await self._document.read()))
@@ -96,7 +98,7 @@ class Assignments:
             if decided is None:
                 return before
             after = decided.model_copy(update={"number": before.number + 1})
-            if await self._document.write(before.number, after.number, after.model_dump_json().encode()):
+            if await self._document.write(before.number, after.number, after.document()):
                 async with self._changing:
                     await self._go_by(after)
                 return after
@@ -106,6 +108,7 @@ class Assignments:
         if assignment.number > self.number:
             await self._prepare(assignment)
             self.now = Assigned(assignment)
+            self.on_change(assignment)
             log.info("rules", number=assignment.number, rules=len(assignment.rules.rules), by=assignment.by)
 
     async def watch(self) -> None:

@@ -2,6 +2,7 @@
 
     gatewatch:layout                                 the number of buckets
     gatewatch:{tenant}:epoch|model|moving|rules      of a tenant
+    gatewatch:{tenant}:shadow:MODEL                  figures of a model's shadow
     gatewatch:{bucket}:barrier                       what is written to wait for replicas
     gatewatch:{bucket}:tenant:SET                    of a tenant, the part that belongs to the streams of a bucket; see
                                                      Sets
@@ -95,6 +96,7 @@ class Keys(dict[StreamKey, StreamKeys]):
         self.epoch, self.takeover, self.moving, self.rules = (
             f"gatewatch:{{{encoded}}}:{what}".encode() for what in ("epoch", "model", "moving", "rules")
         )
+        self._shadow = f"gatewatch:{{{encoded}}}:shadow:"
         self._of_tenant: dict[str, list[Sets]] = {}
         self.sets: list[Sets] = []
         self.sets_of(tenant)
@@ -116,6 +118,10 @@ class Keys(dict[StreamKey, StreamKeys]):
             self.clear()
         self[stream] = made
         return made
+
+    def shadow(self, model: str) -> bytes:
+        """The key of the figures of a model's shadow."""
+        return f"{self._shadow}{model}".encode()
 
     def of(self, streams: Iterable[StreamKey]) -> list[StreamKeys]:
         """The keys of streams."""
