@@ -67,11 +67,13 @@ from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.page import page
 from gatewatch.service.runtime import keep_freed_memory
+from gatewatch.service.serving.drift import Drift
 from gatewatch.service.serving.making import served_by, served_from
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.serving.shadow import Shadows
+from gatewatch.service.serving.watching import watch
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.rules import RulesStore
@@ -170,7 +172,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     queue = Queue(settings.batch_readings)
     batcher = Batcher(core.scorer, backoff, queue, admission, metrics, clock)
     shadows = Shadows(store, figures, models.loaded, metrics, settings.shadow_streams, lambda: bool(queue))
-    shadows.follow_all(models.assignments, core.scorer)
+    watch(core.scorer, models.assignments, registry, shadows, Drift(metrics))
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     callers = Callers((*settings.allowed_hosts, settings.host))

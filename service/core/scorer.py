@@ -52,7 +52,7 @@ class Scorer:
     """Scores batches over one store, each reading with the model that it came for.
 
     Attributes:
-        watcher: is shown what was scored; None where nobody looks.
+        watchers: are shown what was scored.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Scorer:
         save_attempts: int,
         stream_channels: int,
     ) -> None:
-        self.watcher: Watcher | None = None
+        self.watchers: tuple[Watcher, ...] = ()
         self._models = models
         self._channels = StreamChannels(stream_channels)
         self._store = store
@@ -265,8 +265,8 @@ class Scorer:
             if work.unsure:
                 self._books.unsure(applied, loaded.streams, lost)
             self._books.count(batch, applied, loaded, lost)
-            if self.watcher is not None:
-                self.watcher.scored(batch.model, applied.rounds, loaded, lost)
+            for watcher in self.watchers:
+                watcher.scored(batch.model, applied.rounds, loaded, lost)
             await self._loader.saved(loaded, set(written) - lost)
             if batch.layouts is not None:
                 self._learn(loaded, set(written) - lost)

@@ -22,6 +22,7 @@ STATUSES = ("warming_up", "normal", "anomalous", "late", "conflict", "rejected")
 CAUSES = ("missing", "corrupt", "format", "model", "channels", "history", "stale")
 REJECTIONS = ("form", "stream", "timestamp", "clock", "seq", "gap", "channel", "value", "room", "other")
 OPERATIONS = ("score", "check")
+DRIFT = ("residuals", "inputs")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -136,6 +137,12 @@ class Metrics:
             "gatewatch_models_refused", "Versions that could not be served; the one before went on.", registry=registry
         )
         self._shadow = Shadowed(registry)
+        self._drift = Gauge(
+            "gatewatch_model_drift",
+            "How far a trained model has aged since this process began; 1 and more is aged.",
+            ["model", "of"],
+            registry=registry,
+        )
         self._rules = Gauge(
             "gatewatch_rules_number", "Number of the rules that this process goes by.", registry=registry
         )
@@ -304,6 +311,16 @@ class Metrics:
     def shadow_counted(self, model: str, sums: Mapping[str, float]) -> None:
         """The shadow of a model came to so much more; the names are those of the shadow's figures."""
         self._shadow.count(model, sums)
+
+    def drifted(self, model: str, drift: Mapping[str, float]) -> None:
+        """A model has aged so far; by what: `residuals` and `inputs`."""
+        for what, far in drift.items():
+            self._drift.labels(model, what).set(far)
+
+    def drift_ends(self, model: str) -> None:
+        """A model scores nothing any more."""
+        for what in DRIFT:
+            self._drift.remove(model, what)
 
     def rules(self, number: int) -> None:
         """The process goes by the rules of this number."""

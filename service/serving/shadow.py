@@ -32,12 +32,10 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import layout_of, of_ring
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model
-from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.core.sequencing import Round
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.rules import Assignment, Chosen, Shadow
 from gatewatch.service.serving.shadow_stream import ShadowStream, Taken, columns_of, in_channels
 
@@ -154,14 +152,10 @@ class Shadows:
         self._waiting = 0
         self._flushed_at = time.monotonic()
 
-    def follow_all(self, assignments: Assignments, scorer: Scorer) -> None:
-        """Go by every new assignment; the scorer shows what it scored as long as there is a shadow."""
-
-        def follow(assignment: Assignment) -> None:
-            self.follow(assignment)
-            scorer.watcher = self if self._of_digest else None
-
-        assignments.on_change = follow
+    @property
+    def any(self) -> bool:
+        """Whether there is a shadow with something to score, so that `scored` is to be called."""
+        return bool(self._of_digest)
 
     def follow(self, assignment: Assignment) -> None:
         """Go by a new assignment: begin and end shadows."""

@@ -49,10 +49,12 @@ INCIDENT = "/v1/incidents/{incident}"
 MODEL = "/v1/models/{model}"
 TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "label", "note"))
 TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
+PUT_SHADOW = f"put {MODEL}/shadow"
 OF_INCIDENTS = (f"get {INCIDENT}", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
+OF_MODELS += (f"get {MODEL}/shadow", PUT_SHADOW, f"delete {MODEL}/shadow")
 LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/rules")
-BODIES = (*TO_INCIDENTS, *TO_MODELS, "put /v1/rules")
+BODIES = (*TO_INCIDENTS, *TO_MODELS, PUT_SHADOW, "put /v1/rules")
 LISTENING = "get /v1/incidents/stream"
 MANY = {"params": {"limit": "many"}}
 STALE = {"headers": {**JSON, "if-match": '"99"'}}
@@ -67,7 +69,7 @@ WAYS |= {
     **{(route, 405): ({}, {"method": "PATCH"}) for route in (*OF_INCIDENTS, *OF_MODELS, *LISTS, LISTENING)},
     **{(route, 422): ({}, MANY) for route in ("get /v1/audit", "get /v1/incidents")},
     (f"get {INCIDENT}", 422): ({}, {"incident": "nonsense"}),
-    **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith("get")},
+    **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith(("get", "delete"))},
     (LISTENING, 422): ({}, {"headers": {"last-event-id": "now"}}),
     ("put /v1/rules", 404): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "nobody@champion"}]}'}),
     ("put /v1/rules", 405): ({}, {"method": "PATCH"}),
@@ -94,7 +96,7 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
     if method == "post":
         request["json"] = BODY_OF.get(path.rpartition("/")[2], {})
     elif method == "put":
-        request["json"] = {"rules": []} if path == "/v1/rules" else {}
+        request["json"] = {"rules": []} if path == "/v1/rules" else {"version": 1} if route == PUT_SHADOW else {}
     if route == RESET:
         request["params"] = {"what": "sequence"}
     if "content" in changes:

@@ -58,7 +58,7 @@ def mixed(count: int, start: int = 0) -> Sent:
     of_each = [readings(name, count, seed=at, start=start) for at, name in enumerate(STREAMS)]
     sent = [of_one[at] for at in range(count) for of_one in of_each]
     for at in range(37, len(sent), 41):
-        sent[at] = {**sent[at], "values": {name: 40.0 for name in sent[at]["values"]}}
+        sent[at] = {**sent[at], "values": dict.fromkeys(sent[at]["values"], 40.0)}
     return sent
 
 
