@@ -1,15 +1,19 @@
 """Drift: whether a model has aged: its forecasts, or what it sees, have changed for good since it was trained.
 
-A trained model's artefact says how far its forecasts missed in its recordings (the root mean square) and how far each
-channel spread. So nothing has to be learned in service. Of a sample of what is scored, over all streams of a model and
-all their channels, a day's means are taken, a day by the times of the readings:
+A trained model's artefact says how far its forecasts missed in its recordings, in the mean, and how far each channel
+spread. So nothing has to be learned in service. Of a sample of what is scored, over all streams of a model and all
+their channels, a day's means are taken, a day by the times of the readings:
 
-    residuals   ln of the mean of min(|missed| / error, 6); at most 0 in the recordings, as no mean is above its
-                root mean square
-    inputs      ln of the mean of min(|x - center| / spread, 6)², which is 0 in the recordings; by its size
+    residuals   y = ln of the mean of min(|missed| / usual miss, 6)
+    inputs      y = |ln of the mean of min(|x - center| / spread, 6)²|
 
-and for each Page's cumulative sum S' = max(0, S + y - k), which is told in units of h: 1 and more is aged. A day is the
-rhythm of most plants, so that a night is no change. For each S there are a few bytes in each process, from its start.
+Both are 0 in the recordings. For each, Page's cumulative sum S' = max(0, S + y - k) is told in units of h: 1 and more is
+aged. A day is the rhythm of most plants, so that a night is no change. A few bytes for each S stay in the process.
+
+Measured with models that saw nothing of it: on six servers for 15 days (ASD) and the station's six pumps for 15 no S ever
+left 0. Errors half as large again were told after five days on ASD, those twice as large after two. One of 19 channels
+that lay five spreads off was not told within a week: a single sensor is for incidents. Where the plant itself went on
+to change (GECCO's water in August; HVAC, a fault on every other day) it is told, after seven days and two.
 
 Source: Page 1954, Continuous inspection schemes, Biometrika 41: 100-115.
 """
@@ -43,10 +47,9 @@ LEAST: Final = 100
 """Readings of a day in the sample; a day with fewer is counted together with the next."""
 
 KINDS: Final = DRIFT
-ALLOWED: Final = {"residuals": math.log(1.1), "inputs": math.log(2.0)}
+ALLOWED: Final = {"residuals": math.log(1.25), "inputs": math.log(2.0)}
 LIMIT: Final = {"residuals": 0.5, "inputs": 0.7}
-"""k and h. Of normal errors, whose mean is 0.8 of their root mean square, those of twice the size are told after two
-days, and those of half as much again after six."""
+"""k and h."""
 
 
 class Chart:
@@ -87,10 +90,11 @@ class Chart:
 def sample(detector: TrainedDetector, values: Any, mid: Any) -> tuple[dict[str, float], int]:
     """Sums over (N, C) readings and forecasts of them, as `Chart.add` takes them, and how many values there are."""
     deviation = detector.scaling.deviation(np.asarray(values, np.float64))
-    missed = (values - mid) / (detector.error_scale * detector.scaling.spread)
+    calibration = detector.calibration
+    missed = (values - mid) / (calibration.usual_miss * calibration.event_scale * detector.scaling.spread)
     there = np.isfinite(missed)
-    if detector.calibration.constants is not None:
-        there[:, detector.calibration.constants] = False
+    if calibration.constants is not None:
+        there[:, calibration.constants] = False
     errors = np.minimum(np.abs(missed[there]), FARTHEST)
     inputs = np.minimum(np.abs(deviation[there]), FARTHEST)
     return {"residuals": float(errors.sum()), "inputs": float(inputs @ inputs)}, int(np.count_nonzero(there))

@@ -56,7 +56,7 @@ class TrainedDetector:
         self.calibration = _residual_calibration(manifest)
         calm = self.calibration.event_mean + self.calibration.event_threshold * self.calibration.event_variance**0.5
         self.half = float32(calm * self.calibration.event_scale * self.scaling.spread)[None]
-        self.error_scale = np.array([channel.error_scale for channel in manifest.channels])
+        self._error_scale = np.array([channel.error_scale for channel in manifest.channels])
         self.warm_up = manifest.calibration.warm_up
         self._calm_step = calm_step(manifest.interval_s)
         self._restart_gap_ms = int(manifest.calibration.restart_gap_s * 1000)
@@ -202,7 +202,7 @@ class TrainedDetector:
         judged = judge(values, deviation, forecast, states, self.calibration)
         mid = self.scaling.restore(forecast)
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
-        residual = float32(judged.missed / self.error_scale)
+        residual = float32(judged.missed / self._error_scale)
         return conclude(judged, mid, half, residual, states, self.warm_up, step=self._calm_step)
 
     def _take_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.float32]:

@@ -10,6 +10,14 @@ from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.serving.drift import Chart, sample
 
 DAY = 20_000
+Values = NDArray[np.float64]
+
+
+def missed_by(detector: TrainedDetector, times: float, shape: tuple[int, ...], rng: np.random.Generator) -> Values:
+    """Errors whose mean size is so many times the usual one."""
+    calibration = detector.calibration
+    usual = calibration.usual_miss * calibration.event_scale * detector.scaling.spread
+    return np.asarray(times * usual * rng.normal(0, 1, shape) / np.sqrt(2 / np.pi))
 
 
 def aged_after(detector: TrainedDetector, kind: str, errors: float, level: float = 0.0, days: int = 40) -> int | None:
@@ -19,8 +27,8 @@ def aged_after(detector: TrainedDetector, kind: str, errors: float, level: float
     for day in range(days):
         x = level + rng.normal(0, 1, (500, len(detector.channels)))
         values = scale.center + scale.spread * x
-        missed = errors * detector.error_scale * scale.spread * rng.normal(0, 1, values.shape)
-        chart.add(DAY + day, *sample(detector, values, values - missed))
+        mid = values - missed_by(detector, errors, values.shape, rng)
+        chart.add(DAY + day, *sample(detector, values, mid))
         if chart.drift[kind] >= 1:
             return day
     return None
@@ -30,8 +38,8 @@ def aged_after(detector: TrainedDetector, kind: str, errors: float, level: float
     ("kind", "errors", "level", "after"),
     [
         ("residuals", 1.0, 0.0, None),
-        ("residuals", 1.25, 0.0, None),
-        ("residuals", 1.5, 0.0, 6),
+        ("residuals", 1.2, 0.0, None),
+        ("residuals", 1.5, 0.0, 3),
         ("residuals", 2.0, 0.0, 2),
         ("inputs", 1.0, 0.0, None),
         ("inputs", 1.0, 0.9, None),
@@ -54,8 +62,8 @@ def test_a_channel_that_stands_still_is_another_input(detector: TrainedDetector)
 def test_outliers_and_missing_values_are_no_drift(detector: TrainedDetector) -> None:
     rng, chart = np.random.default_rng(3), Chart()
     for day in range(20):
-        values: NDArray[np.float64] = detector.scaling.center + detector.scaling.spread * rng.normal(0, 1, (500, 2))
-        mid = values - detector.error_scale * detector.scaling.spread * rng.normal(0, 1, values.shape)
+        values: Values = detector.scaling.center + detector.scaling.spread * rng.normal(0, 1, (500, 2))
+        mid = values - missed_by(detector, 1.0, values.shape, rng)
         values[rng.random(values.shape) < 0.01] = 1e9
         values[rng.random(values.shape) < 0.3] = np.nan
         chart.add(DAY + day, *sample(detector, values, mid))
