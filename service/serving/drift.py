@@ -7,13 +7,13 @@ their channels, a day's means are taken, a day by the times of the readings:
     residuals   y = ln of the mean of min(|missed| / usual miss, 6)
     inputs      y = |ln of the mean of min(|x - center| / spread, 6)²|
 
-Both are 0 in the recordings. For each, Page's cumulative sum S' = max(0, S + y - k) is told in units of h: 1 and more is
-aged. A day is the rhythm of most plants, so that a night is no change. A few bytes for each S stay in the process.
+Both are 0 in the recordings. For each, Page's cumulative sum S' = max(0, S + y - k) is told in units of h: 1 and more
+is aged. A day is the rhythm of most plants, so that a night is no change. A few bytes for each S stay in the process.
 
-Measured with models that saw nothing of it: on six servers for 15 days (ASD) and the station's six pumps for 15 no S ever
-left 0. Errors half as large again were told after five days on ASD, those twice as large after two. One of 19 channels
-that lay five spreads off was not told within a week: a single sensor is for incidents. Where the plant itself went on
-to change (GECCO's water in August; HVAC, a fault on every other day) it is told, after seven days and two.
+Measured with models that saw nothing of it: on six servers for 15 days (ASD) and the station's six pumps for 15 no S
+ever left 0. Errors half as large again were told after five days on ASD, those twice as large after two. One of 19
+channels that lay five spreads off was not told within a week: a single sensor is for incidents. Where the plant itself
+went on to change (GECCO's water in August; HVAC, a fault on every other day) it is told, after seven days and two.
 
 Source: Page 1954, Continuous inspection schemes, Biometrika 41: 100-115.
 """

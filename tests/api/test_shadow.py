@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Step
@@ -137,6 +138,30 @@ def test_two_processes_that_share_streams_compare_each_reading_once(
         found = compared(one, whole["readings"])
     assert {name: found[name] for name in whole} == whole
     assert found["dropped"] == 0
+
+
+@pytest.mark.parametrize("answers", ["general", "trained"])
+def test_a_model_for_any_channels_and_a_trained_one_stand_beside_each_other(
+    settings: Make, made: list[Path], tmp_path: Path, answers: str
+) -> None:
+    """The streams of the general one get another channel in the middle, which the trained one does not know."""
+    repository = Repository(str(tmp_path / "models"), verify)
+    general = model_folder("general")
+    for folder in (general, made[0]) if answers == "general" else (made[0], general):
+        repository.add("pumps", folder, "ann")
+    repository.promote("pumps", "1", "ann")
+    sent = mixed(120)
+    if answers == "general":
+        sent[240:] = [{**one, "values": {**one["values"], "speed": 2.0}} for one in sent[240:]]
+    with TestClient(create_app(settings(models=repository.url))) as client:
+        client.put("/v1/rules", json=PUMPS).raise_for_status()
+        client.put(SHADOW, json={"version": 2, "share": 1}).raise_for_status()
+        results = [result for at in range(0, 480, 120) for result in post(client, sent[at : at + 120])]
+        judged = sum(result["status"] != "warming_up" for result in results)
+        found = compared(client, judged)
+    assert {result["model"] for result in results} == {repository.model("pumps").named("1").digest}
+    assert (found["dropped"], found["readings"] > 0.7 * judged) == (0, True), found
+    assert all(loss is not None and 0 < loss < 10 for loss in found["loss"].values())
 
 
 def test_a_share_of_the_streams_is_followed_the_same_in_every_process() -> None:
