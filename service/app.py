@@ -84,15 +84,19 @@ from gatewatch.service.observability.tally import Tally
 from gatewatch.service.page import page
 from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.runtime import keep_freed_memory
+from gatewatch.service.serving.drift import Drift
 from gatewatch.service.serving.making import served_by, served_from
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
+from gatewatch.service.serving.shadow import Shadows
+from gatewatch.service.serving.watching import watch
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.documents import policies_of, policy_numbers, rules_of
 from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.outbox import Outbox
+from gatewatch.service.storage.shadow_figures import ShadowFigures
 from gatewatch.service.storage.silence_store import SilenceStore
 from gatewatch.service.storage.snapshot_store import SnapshotStore
 from gatewatch.service.storage.store import StateStore
@@ -193,7 +197,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         now=lambda: clock.unix_ms() / 1000,
         traces=traces,
     )
-    models = Models(settings, rules_of(store), store, metrics, lambda artefact: serve(artefact))
+    figures = ShadowFigures(store)
+    models = Models(settings, rules_of(store), store, figures, metrics, lambda artefact: serve(artefact))
     registry = Registry(served_by(detector, settings), models)
 
     def serve(artefact: Artefact) -> ServedModel:
@@ -232,7 +237,10 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
 
     past, beside = unseen_core(PastStore(store), pace), Beside(settings.waiting_readings)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
-    batcher = Batcher(core.scorer, backoff, Queue(settings.batch_readings), admission, metrics, clock, traces)
+    queue = Queue(settings.batch_readings)
+    batcher = Batcher(core.scorer, backoff, queue, admission, metrics, clock, traces)
+    shadows = Shadows(store, figures, models.loaded, metrics, settings.shadow_streams, lambda: bool(queue))
+    watch(core.scorer, models.assignments, registry, shadows, Drift(metrics))
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)
     callers = Callers((*settings.allowed_hosts, settings.host))
@@ -280,6 +288,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             )
         await models.start()
         batcher.start()
+        shadowing = asyncio.create_task(shadows.run(), name="shadows")
         await readiness.begin()
         with contextlib.suppress(StoreUnavailable):  # else it is known with the first request that needs it
             await keys.refresh()
@@ -302,6 +311,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
         watching_policies.cancel()
+        shadowing.cancel()
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()

@@ -11,6 +11,7 @@ ServiceError
 ├── MethodNotAllowed    405
 ├── NoRepository        404  models are asked for, and GATEWATCH_MODELS is not set
 ├── NoSuchModel         404  no such model, version or alias
+│   └── NoShadow             the model has no shadow
 ├── NoSuchSnapshot      404
 ├── TooSlow             408  head or body not whole in time; the connection is closed
 ├── NoBetterModel       409  a version that was to be promoted only if it is better
@@ -179,6 +180,12 @@ class NoBetterModel(ServiceError):
 
     status = 409
     title = "Not better"
+
+
+class NoShadow(NoSuchModel):
+    """A model has no shadow."""
+
+    title = "No shadow"
 
 
 class Outdated(ServiceError):

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     loaded_bytes: int = Field(
         2**30, ge=2**20, description="most memory that they take in a process, bytes; what is longest unused is dropped"
     )
+    shadow_streams: int = Field(
+        1000, ge=1, description="most streams that shadows of models follow in a process; of more, none is compared"
+    )
     redis_url: str | None = Field(
         None,
         description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; without it, a private one is "

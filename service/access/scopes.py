@@ -41,6 +41,7 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/models/{model}/history": {"GET": "read"},
     "/v1/models/{model}/promote": {"POST": "admin"},
     "/v1/models/{model}/rollback": {"POST": "admin"},
+    "/v1/models/{model}/shadow": {"GET": "read", "PUT": "admin", "DELETE": "admin"},
     "/v1/rules": {"GET": "read", "PUT": "admin"},
     "/v1/policies": {"GET": "read", "PUT": "operate"},
     "/v1/streams/{stream}/policy": {"GET": "read", "PUT": "operate"},

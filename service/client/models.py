@@ -71,3 +71,10 @@ def move_alias(url: str, model: str, what: str, body: Mapping[str, Any]) -> Rule
         if status == NO_BETTER:
             raise NotBetter(str(error))
         raise error
+
+
+def change_shadow(url: str, model: str, body: Mapping[str, Any] | None, end: bool = False) -> RuleSet:
+    """Begin the shadow of a model, or end it, or with neither look at it. Raises GatewatchError as the service says."""
+    method = "DELETE" if end else "GET" if body is None else "PUT"
+    with connected(url) as client:
+        return answered(client, method, f"/v1/models/{quote(model)}/shadow", body)

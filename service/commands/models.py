@@ -265,6 +265,45 @@ def _report_row(report: GateReport) -> tuple[str, ...]:
     return str(report.version), report.other, report.at, report.by, report.line()
 
 
+@app.command()
+def shadow(
+    version: Annotated[
+        str,
+        typer.Argument(help="which version scores beside the model, as pumps@3; the model alone: look at its shadow"),
+    ],
+    share: Annotated[float | None, typer.Option("--share", help="of the model's streams, above 0 and up to 1")] = None,
+    end: Annotated[bool, typer.Option("--end", help="have no version score beside the model any more")] = False,
+    url: Url = SERVICE,
+) -> None:
+    """Have a version score a share of a model's streams beside it. What it says is only counted."""
+    from gatewatch.service.client.models import change_shadow
+
+    reference = Reference.of(version)
+    if end and ("@" in version or share is not None):
+        raise GatewatchError(f"--end goes with the model alone: gatewatch models shadow {reference.model} --end")
+    if share is not None and "@" not in version:
+        raise GatewatchError(f"which version of {version}? Expected one as {version}@3 or {version}@challenger")
+    sent = None
+    if "@" in version:
+        word: int | str = int(reference.word) if reference.word.isdecimal() else reference.word
+        sent = {"version": word} | ({} if share is None else {"share": share})
+    _tell_shadow(change_shadow(url, reference.model, sent, end), end)
+
+
+def _tell_shadow(found: Mapping[str, Any], ended: bool) -> None:
+    what = "no longer scores" if ended else "scores"
+    tell(
+        f"{found['model']}@{found['version']} {what} {found['share']:.3g} of the streams of {found['model']} beside it"
+    )
+    tell(f"readings that both judged: {found['readings']}; dropped: {found['dropped']}")
+    rows = []
+    for name in ("champion", "shadow"):
+        rate, loss = found["alerts_per_week"][name], found["loss"][name]
+        told = (str(found["alerts"][name]), *("" if one is None else f"{one:.3g}" for one in (rate, loss)))
+        rows.append((name, str(found["anomalous"][f"{name}_only"]), *told))
+    tell_columns(("", "alone anomalous", "alerts", "a stream and week", "loss of the forecast"), rows)
+
+
 def _have_moved(url: str, model: str, what: str, sent: dict[str, Any], models: str | None, by: str | None) -> None:
     """Have a service promote or roll back; it knows its repository, and who asks."""
     from gatewatch.service.client.models import move_alias

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, Protocol
 
 import numpy as np
 import structlog
@@ -14,6 +15,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied, apply
 from gatewatch.service.core.bookkeeping import Bookkeeping
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode
@@ -37,8 +39,21 @@ SMALL_BATCH: Final = 32
 """Readings; so few are scored on the event loop, in a millisecond or two: a thread's hand-over costs 0.1 ms more."""
 
 
+class Watcher(Protocol):
+    """Is shown what was scored and saved, beside the way of an answer."""
+
+    def scored(
+        self, model: Model, rounds: Sequence[tuple[Round, Entries]], loaded: LoadedBatch, lost: AbstractSet[StreamKey]
+    ) -> None:
+        """Readings were applied and saved, but for those of `lost` streams. Takes no time, and never raises."""
+
+
 class Scorer:
-    """Scores batches over one store, each reading with the model that it came for."""
+    """Scores batches over one store, each reading with the model that it came for.
+
+    Attributes:
+        watchers: are shown what was scored.
+    """
 
     def __init__(
         self,
@@ -55,6 +70,7 @@ class Scorer:
         save_attempts: int,
         stream_channels: int,
     ) -> None:
+        self.watchers: tuple[Watcher, ...] = ()
         self._models = models
         self._channels = StreamChannels(stream_channels)
         self._store = store
@@ -257,6 +273,8 @@ class Scorer:
             if work.unsure:
                 self._books.unsure(applied, loaded.streams, lost)
             self._books.count(batch, applied, loaded, lost)
+            for watcher in self.watchers:
+                watcher.scored(batch.model, applied.rounds, loaded, lost)
             await self._loader.saved(loaded, set(written) - lost)
             if batch.layouts is not None:
                 self._learn(loaded, set(written) - lost)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from gatewatch.models.artefact.repository import MODEL_NAME, Change, Model
 from gatewatch.service.errors import InvalidRules, NoRepository, UnusableModel
-from gatewatch.service.http.model_requests import Promotion, Rollback
+from gatewatch.service.http.model_requests import Promotion, Rollback, ShadowOf
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
 from gatewatch.service.http.parts import caller_of, number_seen, parts_of, sent_as
 from gatewatch.service.serving.administration import Administration
@@ -151,6 +151,45 @@ async def rollback_model(request: Request, response: Response, model: Annotated[
     change = await _administration(request).rollback(model, sent.alias, by, sent.note, seen)
     response.headers["ETag"] = f'"{change.after.revision}"'
     return _change(change)
+
+
+_SHADOW: Final = found("The shadow, and what it came to so far, over all processes", {"type": "object"})
+_NO_SHADOW: Final = {**_OF_A_MODEL, 404: problem_with("The model has no shadow; or no repository of models")}
+
+
+@router.get(
+    "/v1/models/{model}/shadow",
+    summary="A model's shadow",
+    response_model=None,
+    responses={200: _SHADOW, **_NO_SHADOW, 422: _UNUSABLE},
+)
+async def get_shadow(request: Request, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
+    """Which version scores beside the model, and what both said of the same readings."""
+    return await parts_of(request).models.shadows.look(model)
+
+
+@router.put(
+    "/v1/models/{model}/shadow",
+    summary="Have a version score beside a model",
+    response_model=None,
+    responses={200: _SHADOW, **NO_BODY, **_OF_A_MODEL, 422: _UNUSABLE},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ref("ShadowOf")}}}},
+)
+async def put_shadow(request: Request, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
+    """A share of the model's streams is scored by the version too, which is only counted; its figures begin at 0."""
+    sent = await sent_as(request, ShadowOf, UnusableModel)
+    return await parts_of(request).models.shadows.begin(model, str(sent.version), sent.share, caller_of(request))
+
+
+@router.delete(
+    "/v1/models/{model}/shadow",
+    summary="End a model's shadow",
+    response_model=None,
+    responses={200: _SHADOW, **_NO_SHADOW, 422: _UNUSABLE},
+)
+async def delete_shadow(request: Request, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
+    """Replies what it came to; afterwards nobody can ask for that any more."""
+    return await parts_of(request).models.shadows.end(model, caller_of(request))
 
 
 @router.get(

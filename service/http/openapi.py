@@ -12,7 +12,7 @@ from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.doors.json_results import Result
 from gatewatch.service.doors.reading_decoder import SentReading
-from gatewatch.service.http.model_requests import Promotion, Rollback
+from gatewatch.service.http.model_requests import Promotion, Rollback, ShadowOf
 from gatewatch.service.http.state_requests import SnapshotDetails, SnapshotRequest
 from gatewatch.service.incidents.incident import Share
 from gatewatch.service.incidents.outlets.webhook import DeadLetter
@@ -309,7 +309,7 @@ def complete(document: Described, is_open: bool) -> Described:
         ref_template=ref("{name}")["$ref"],
     )[1]
     kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Window, Answer, LabelAnswer, NoteAnswer)
-    for kind in (*kinds, SnapshotRequest):
+    for kind in (*kinds, SnapshotRequest, ShadowOf):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}
     document.setdefault("components", {})["schemas"] = {"Problem": _PROBLEM, **schemas}

@@ -29,7 +29,6 @@ from gatewatch.service.intake.trial import Trial
 from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.serving.models import Models
 from gatewatch.service.serving.registry import Registry
-from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.outbox import Outbox
@@ -45,7 +44,7 @@ class Parts:
 
     settings: Settings
     registry: Registry
-    models: Models[ServedModel]
+    models: Models
     store: StateStore
     inspection: Inspection
     states: States

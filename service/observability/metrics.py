@@ -13,6 +13,7 @@ from prometheus_client import values as kept_values
 from gatewatch.service.incidents.incident import INCIDENT_REASONS
 from gatewatch.service.incidents.rules import GATES
 from gatewatch.service.observability.named import NamedSeries
+from gatewatch.service.observability.shadowed import Shadowed
 from gatewatch.service.observability.tally import Tally
 
 SCORES = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 100)
@@ -23,6 +24,7 @@ CAUSES = ("missing", "corrupt", "format", "model", "channels", "history", "stale
 REJECTIONS = ("form", "stream", "timestamp", "clock", "seq", "gap", "channel", "value", "room", "other")
 OPERATIONS = ("score", "check")
 DELIVERIES = ("delivered", "failed", "dead")
+DRIFT = ("residuals", "inputs")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -155,6 +157,13 @@ class Metrics:
         )
         self._models_refused = Counter(
             "gatewatch_models_refused", "Versions that could not be served; the one before went on.", registry=registry
+        )
+        self._shadow = Shadowed(registry)
+        self._drift = Gauge(
+            "gatewatch_model_drift",
+            "How far a trained model has aged since this process began; 1 and more is aged.",
+            ["model", "of"],
+            registry=registry,
         )
         self._rules = Gauge(
             "gatewatch_rules_number", "Number of the rules that this process goes by.", registry=registry
@@ -352,6 +361,24 @@ class Metrics:
     def model_refused(self) -> None:
         """A version could not be served; the one before goes on."""
         self._models_refused.inc()
+
+    def shadow_begins(self, model: str) -> None:
+        """A model has a shadow from now on."""
+        self._shadow.count(model, {})
+
+    def shadow_counted(self, model: str, sums: Mapping[str, float]) -> None:
+        """The shadow of a model came to so much more; the names are those of the shadow's figures."""
+        self._shadow.count(model, sums)
+
+    def drifted(self, model: str, drift: Mapping[str, float]) -> None:
+        """A model has aged so far; by what: `residuals` and `inputs`."""
+        for what, far in drift.items():
+            self._drift.labels(model, what).set(far)
+
+    def drift_ends(self, model: str) -> None:
+        """A model scores nothing any more."""
+        for what in DRIFT:
+            self._drift.remove(model, what)
 
     def rules(self, number: int) -> None:
         """The process goes by the rules of this number."""

@@ -122,12 +122,12 @@ class Administration:
         try:
             chosen = Chosen.of(model, word)
         except UnknownModel as error:
-            raise _as_answer(error) from error
+            raise as_answer(error) from error
         try:
             await self._verifier.verify(chosen)
         except ArtefactError as error:
             self._refused(name, error)
-            raise _as_answer(error) from error
+            raise as_answer(error) from error
         change = await self._ask(
             lambda repository: repository.promote(name, word, by, alias, note, revision, other_channels, if_better)
         )
@@ -174,7 +174,7 @@ class Administration:
             versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
             if before.rules == rules and before.versions == versions:
                 return None
-            return Assignment(rules=rules, versions=versions, at=now_text(), by=by)
+            return before.model_copy(update={"rules": rules, "versions": versions, "at": now_text(), "by": by})
 
         assignment = await self._assignments.change(decide)
         patterns = Counter(rule.pattern for rule in rules.rules)
@@ -241,7 +241,7 @@ class Administration:
 
         await self._assignments.change(decide)
         if away is not None:
-            raise _as_answer(away) from away
+            raise as_answer(away) from away
 
     async def watch(self) -> None:
         """Look at the repository now and then, until cancelled."""
@@ -283,7 +283,7 @@ class Administration:
                     await self._verifier.verify(choice)
                 except ArtefactError as error:
                     self._refused(name, error)
-                    raise _as_answer(error) from error
+                    raise as_answer(error) from error
         return chosen
 
     async def _read(self, names: Sequence[str], strictly: bool = False) -> dict[str, Chosen]:
@@ -328,10 +328,10 @@ class Administration:
         try:
             return await self._access.ask(question)
         except ArtefactError as error:
-            raise _as_answer(error) from error
+            raise as_answer(error) from error
 
 
-def _as_answer(error: ArtefactError) -> ServiceError:
+def as_answer(error: ArtefactError) -> ServiceError:
     """What is told to who asked over HTTP."""
     kinds: list[tuple[type[ArtefactError], type[ServiceError]]] = [
         (UnknownModel, NoSuchModel), (ChangedMeanwhile, Outdated), (RepositoryError, ModelAway),

@@ -17,6 +17,7 @@ class Assignments(SharedDocument[Assignment]):
 
     Attributes:
         now: it, and the model of a stream by it; replaced as a whole.
+        on_change: is told each new one, once this process goes by it.
     """
 
     def __init__(self, document: KeptDocument, prepare: Callable[[Assignment], Awaitable[None]]) -> None:
@@ -24,7 +25,10 @@ class Assignments(SharedDocument[Assignment]):
         super().__init__("rules", Assignment(), document, prepare)
         self.now = Assigned(self.document)
 
+        self.on_change: Callable[[Assignment], None] = lambda _: None
+
     async def _go_by(self, document: Assignment) -> None:
         await super()._go_by(document)
         if self.now.assignment is not self.document:
             self.now = Assigned(self.document)
+            self.on_change(self.document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from gatewatch.models.artefact.files import Artefact
 from gatewatch.models.artefact.repository import Repository
@@ -19,21 +19,22 @@ from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.loaded_models import LoadedModels
 from gatewatch.service.serving.repository_access import RepositoryAccess
 from gatewatch.service.serving.rules import Assignment
+from gatewatch.service.serving.served_model import ServedModel
+from gatewatch.service.serving.shadow_administration import Figures, ShadowAdministration
 from gatewatch.service.serving.shared_document import KeptDocument, look_each_second
 from gatewatch.service.settings import Settings
-
-M = TypeVar("M")
 
 TIDY_S: Final = 30.0
 
 
-class Models(Generic[M]):
+class Models:
     """Which model each stream has, and those that are in memory.
 
     Attributes:
         assignments: the rules that this process goes by.
         loaded: the models in memory.
         administration: what operators do with both.
+        shadows: what they do with shadows.
     """
 
     def __init__(
@@ -41,13 +42,15 @@ class Models(Generic[M]):
         settings: Settings,
         document: KeptDocument,
         names: Names,
+        figures: Figures,
         metrics: Metrics,
-        make: Callable[[Artefact], M],
+        make: Callable[[Artefact], ServedModel],
     ) -> None:
         """Join them; nothing is asked yet.
 
         Args:
             document: where the rules are kept.
+            figures: what shadows came to.
             make: what serves, from a verified artefact; raises ArtefactError.
 
         Raises:
@@ -72,6 +75,7 @@ class Models(Generic[M]):
             metrics.model_refused,
             settings.models_look_s,
         )
+        self.shadows = ShadowAdministration(self.administration, self.assignments, self.loaded, figures)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -112,4 +116,4 @@ class Models(Generic[M]):
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_S)
-            self.loaded.keep_only({chosen.sha256 for chosen in self.assignments.now.assignment.versions.values()})
+            self.loaded.keep_only(self.assignments.now.assignment.in_use())

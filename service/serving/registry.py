@@ -43,7 +43,7 @@ class Registry:
         part_bytes: of a body that is decoded in one go, whatever its streams' models.
     """
 
-    def __init__(self, default: ServedModel, models: Models[ServedModel] | None = None) -> None:
+    def __init__(self, default: ServedModel, models: Models | None = None) -> None:
         """`models`: the rules, and the models that they name; without them the default one scores all."""
         self.default = default
         self.part_bytes = default.decoder.part_bytes

@@ -24,6 +24,7 @@ DEFAULT: Final = "default"
 
 MOST_RULES: Final = 1000
 MOST_PINS: Final = 10_000
+MOST_SHADOWS: Final = 16
 REMEMBERED_NAMES: Final = 65_536
 """Streams whose rule a process remembers; it takes 1 to 100 us to look for it."""
 
@@ -94,15 +95,41 @@ class Chosen(_Kept):
         return bytes.fromhex(self.sha256)[:8]
 
 
+class Shadow(_Kept):
+    """A version that scores a share of a model's streams beside whatever scores them, and decides nothing.
+
+    Attributes:
+        share: of the streams, chosen by a hash of their names.
+        number: of the assignment with which it began; its figures are kept under it.
+        at, by: when it began, and by whom.
+    """
+
+    chosen: Chosen
+    share: float = Field(gt=0, le=1, allow_inf_nan=False)
+    number: int = Field(ge=1)
+    at: str
+    by: str
+
+
 class Assignment(Numbered):
-    """A document of rules, and the version that each model named in it has.
+    """A document of rules, the version that each model named in it has, and the shadows of models.
 
     Attributes:
         versions: of each reference.
+        shadows: of models by name.
     """
 
     rules: Rules = Rules()
     versions: Mapping[str, Chosen] = {}
+    shadows: Annotated[Mapping[str, Shadow], Field(max_length=MOST_SHADOWS)] = {}
+
+    def as_kept(self) -> bytes:
+        """As it is kept; without the shadows where there are none, which versions before them can read."""
+        return self.model_dump_json(exclude=None if self.shadows else {"shadows"}).encode()
+
+    def in_use(self) -> set[str]:
+        """The SHA-256 of every version that scores."""
+        return {one.sha256 for one in [*self.versions.values(), *(shadow.chosen for shadow in self.shadows.values())]}
 
     @model_validator(mode="after")
     def _knows_its_versions(self) -> Assignment:

@@ -36,6 +36,10 @@ class Numbered(BaseModel):
     at: str = ""
     by: str = ""
 
+    def as_kept(self) -> bytes:
+        """As Redis has it."""
+        return self.model_dump_json().encode()
+
 
 D = TypeVar("D", bound=Numbered)
 
@@ -91,7 +95,7 @@ class SharedDocument(Generic[D]):
             number, known = await self._kept.number(), self.document
             if number < known.number:
                 log.warning(f"Redis has older {self._what} than this process: they are written again", number=number)
-                await self._kept.write(number, known.number, known.model_dump_json().encode())
+                await self._kept.write(number, known.number, known.as_kept())
             if number <= known.number:
                 return False
             await self._go_by(self._read(await self._kept.read()))
@@ -114,7 +118,7 @@ class SharedDocument(Generic[D]):
             if decided is None:
                 return before
             after = decided.model_copy(update={"number": before.number + 1})
-            if await self._kept.write(before.number, after.number, after.model_dump_json().encode()):
+            if await self._kept.write(before.number, after.number, after.as_kept()):
                 async with self._changing:
                     await self._go_by(after)
                 return after

@@ -2,6 +2,7 @@
 
     gatewatch:layout                                 the number of buckets
     gatewatch:{tenant}:epoch|model|moving|rules|policies   of a tenant
+    gatewatch:{tenant}:shadow:MODEL                  figures of a model's shadow
     gatewatch:{bucket}:barrier                       what is written to wait for replicas
     gatewatch:{bucket}:tenant:due|watched            of the streams of a bucket, whosever they are: when each is to be
                                                      looked at, and what was seen then; see silence_store.py. The tenant
@@ -105,6 +106,7 @@ class Keys(dict[StreamKey, StreamKeys]):
         self.epoch, self.takeover, self.moving, self.rules = (
             f"gatewatch:{{{encoded}}}:{what}".encode() for what in ("epoch", "model", "moving", "rules")
         )
+        self._shadow = f"gatewatch:{{{encoded}}}:shadow:"
         self._of_tenant: dict[str, list[Sets]] = {}
         self.sets: list[Sets] = []
         self.sets_of(tenant)
@@ -126,6 +128,10 @@ class Keys(dict[StreamKey, StreamKeys]):
             self.clear()
         self[stream] = made
         return made
+
+    def shadow(self, model: str) -> bytes:
+        """The key of the figures of a model's shadow."""
+        return f"{self._shadow}{model}".encode()
 
     def of(self, streams: Iterable[StreamKey]) -> list[StreamKeys]:
         """The keys of streams."""

@@ -133,3 +133,31 @@ def test_rules_of_a_running_service_are_changed_one_by_one(made: list[Path], tmp
             refusal = run("models", *arguments, "--url", url).exception
             assert isinstance(refusal, GatewatchError)
             assert words in str(refusal)
+
+
+def test_a_shadow_begins_is_looked_at_and_ends_by_command(made: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    for artefact in made[:2]:
+        run("models", "add", "pumps", artefact, "--models", folder)
+    run("models", "promote", "pumps@1", "--models", folder)
+    with serving(made[1], tmp_path / "data", GATEWATCH_MODELS=str(folder)) as (url, _):
+        run("models", "assign", "pump-*", "pumps", "--url", url)
+        for arguments, told in (
+            (("pumps@2", "--share", "0.25"), "pumps@2 scores 0.25 of the streams of pumps beside it"),
+            (("pumps",), "pumps@2 scores 0.25 of the streams of pumps beside it"),
+            (("pumps", "--end"), "pumps@2 no longer scores 0.25 of the streams of pumps beside it"),
+        ):
+            done = run("models", "shadow", *arguments, "--url", url)
+            assert done.exit_code == 0, done
+            lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+            assert lines[:2] == [told, "readings that both judged: 0; dropped: 0"]
+            assert [line.split()[0] for line in lines[-2:]] == ["champion", "shadow"]
+        for arguments, words in (
+            (("pumps",), "the model pumps has no shadow"),
+            (("pumps", "--share", "0.5"), "which version of pumps?"),
+            (("pumps@2", "--end"), "--end goes with the model alone"),
+            (("pumps@1",), "there is nothing to compare it with"),
+        ):
+            refusal = run("models", "shadow", *arguments, "--url", url).exception
+            assert isinstance(refusal, GatewatchError)
+            assert words in str(refusal)

@@ -65,6 +65,9 @@ POLICY = "/v1/streams/{stream}/policy"
 WINDOW = "/v1/windows/{window}"
 OF_WINDOWS = ("get /v1/windows", f"put {WINDOW}", f"delete {WINDOW}")
 BODIES = (f"put {WINDOW}", *TO_INCIDENTS, *TO_MODELS, "put /v1/rules", "put /v1/policies", f"put {POLICY}")
+PUT_SHADOW = f"put {MODEL}/shadow"
+OF_MODELS += (f"get {MODEL}/shadow", PUT_SHADOW, f"delete {MODEL}/shadow")
+BODIES += (PUT_SHADOW,)
 LISTENING = "get /v1/incidents/stream"
 MANY = {"params": {"limit": "many"}}
 STALE = {"headers": {**JSON, "if-match": '"99"'}}
@@ -82,7 +85,7 @@ WAYS |= {
         for route in ("get /v1/audit", "get /v1/conditions", "get /v1/dead-letters", "get /v1/incidents")
     },
     **{(route, 422): ({}, {"incident": "nonsense"}) for route in (f"get {INCIDENT}", f"get {INCIDENT}/proof")},
-    **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith("get")},
+    **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith(("get", "delete"))},
     (LISTENING, 422): ({}, {"headers": {"last-event-id": "now"}}),
     ("put /v1/rules", 404): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "nobody@champion"}]}'}),
     **{(route, 405): ({}, {"method": "PATCH"}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
@@ -139,7 +142,8 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
     if method == "post":
         request["json"] = BODY_OF.get(path.rpartition("/")[2], {})
     elif method == "put":
-        request["json"] = {"/v1/rules": {"rules": []}, WINDOW: {"days": ["mon"]}}.get(path, {})
+        bodies = {"/v1/rules": {"rules": []}, WINDOW: {"days": ["mon"]}, f"{MODEL}/shadow": {"version": 1}}
+        request["json"] = bodies.get(path, {})
     if route == RESET:
         request["params"] = {"what": "sequence"}
     if route == FORK:

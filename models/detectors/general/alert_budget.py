@@ -121,9 +121,9 @@ def _power(alerts: float) -> float:
 
 
 def young_thresholds(threshold: Float64Array, readings: NDArray[np.integer[Any]]) -> Float64Array:
-    """(B, 2) T of what is counted and of the range, for streams that have seen so many readings and whose T is (B,)."""
-    least = YOUNG_NATS * np.exp(readings / -YOUTH_READINGS)[:, None]
-    return np.asarray(np.maximum(threshold[:, None], least))
+    """(..., 2) T of what is counted and of the range, for (...) readings seen and a T of (...)."""
+    least = YOUNG_NATS * np.exp(readings / -YOUTH_READINGS)[..., None]
+    return np.asarray(np.maximum(threshold[..., None], least))
 
 
 def joined(threshold: Float64Array, most: int) -> Float64Array:

@@ -60,6 +60,7 @@ from gatewatch.models.detectors.general.score import (
     surprise_fields,
     usual_miss,
 )
+from gatewatch.models.detectors.general.youth import youth_of
 from gatewatch.models.detectors.incidents import (
     JOIN_READINGS,
     check_shapes,
@@ -318,9 +319,10 @@ class GeneralDetector:
         if asked is not None:
             threshold = at_rates(threshold, asked.false_alarm_rate)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
-        limits = young_thresholds(threshold, readings)
-        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, limits, within)
-        self._look_ahead(observe(states, values, now, timestamps_ms, elapsed), states, readings)
+        limits, youth = young_thresholds(threshold, readings), youth_of(states, readings, threshold)
+        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, limits, within, youth)
+        known_for = None if youth is None else youth.known
+        self._look_ahead(observe(states, values, now, timestamps_ms, elapsed, known_for), states, readings)
         take_pace(states, elapsed, readings)
         outside = judged.parts[:, RANGE] > 1.0
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS

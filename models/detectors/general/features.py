@@ -176,6 +176,7 @@ def observe(
     now: Float64Array,
     timestamps_ms: NDArray[np.int64],
     elapsed_ms: NDArray[np.int64],
+    of_life: Float64Array | None = None,
 ) -> NDArray[np.float32]:
     """Take one reading of each of B streams in; `states` is changed in place.
 
@@ -185,6 +186,7 @@ def observe(
         now: (3, B, C) from `placed`.
         timestamps_ms: (B,) Unix time.
         elapsed_ms: (B,) since the reading before; negative where the clock tells nothing.
+        of_life: (B, C) of its stream's life that each channel is known for; None where all are for all of it.
 
     Returns:
         (B, C, FEATURES) what the general network is shown: the value and its change in the stream's units, how
@@ -199,7 +201,7 @@ def observe(
     _take_interval(states, elapsed_ms)
     x = _take_values(states, values, now, observed, started)
     scales = load(states, "center", SCALES)  # as they are kept, in float32
-    _take_time_of_day(states, scales, x, observed, timestamps_ms)
+    _take_time_of_day(states, scales, x, observed, timestamps_ms, of_life)
 
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
     expected, known, _ = seasonal(states, x, ahead)
@@ -341,6 +343,7 @@ def _take_time_of_day(
     x: Float64Array,
     observed: NDArray[np.bool_],
     timestamps_ms: NDArray[np.int64],
+    of_life: Float64Array | None,
 ) -> None:
     rows, weekday, bins = np.arange(len(states)), _weekday(timestamps_ms), timestamps_ms % DAY_MS // BIN_MS
     day = (weekday >= SATURDAY).astype(np.intp)
@@ -354,8 +357,10 @@ def _take_time_of_day(
     missed = np.minimum(np.maximum(x - entry, -wide), wide)
     table[rows, :, day, bins] = entry + observed * gain * missed
     visits[rows, :, day, bins] = visited
-    later = timestamps_ms - states["first_ms"] >= DAYS_BACK[weekday] * DAY_MS
-    trial = observed & (visited > 1) & later[:, None]
+    since, back = timestamps_ms - states["first_ms"], DAYS_BACK[weekday] * DAY_MS
+    trial = observed & (visited > 1) & (since >= back)[:, None]
+    if of_life is not None:  # the day before is not that of a channel that came later
+        trial &= since[:, None] * of_life >= back[:, None]
     if np.count_nonzero(trial):
         tried = np.minimum(states["tried"][rows, :, day] + trial, TRIED_READINGS)
         misses = states["table_miss"][rows, :, day]

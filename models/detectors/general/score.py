@@ -16,7 +16,8 @@ models.detectors.general.alert_budget.
     absent   a channel is missing: readings since it was last seen / (3 · its longest such run + 30)
              Both until 300 readings behind the limit; then the channel is set apart, and counts no more.
     range    x is outside all its values so far by a share ε > 0.02 of their range:  (ln(n/2C) + 10 ε n/(n + 200))/T
-             In a stream's first 200 readings or so its T is another, see models.detectors.general.alert_budget.
+             In a stream's first 200 readings or so its T is another, see models.detectors.general.alert_budget;
+             a channel that came later is judged alone, by its own age, until it is old (youth.py).
 
 Why so. The mean is learned and its error measured: a network that predicts its own spread explains anomalies away.
 S never forgets, for a scale that follows the last errors makes bursts normal. Four horizons and the table surprise
@@ -37,6 +38,7 @@ from gatewatch.models.detectors.general.features import HORIZONS, RESOLUTION, SP
 from gatewatch.models.detectors.general.jumps import begin_jumps, jump_fields, jump_nats
 from gatewatch.models.detectors.general.shifts import lasting_fields, strayed
 from gatewatch.models.detectors.general.tail import COUNTERS, count, jump_rarity, rarity
+from gatewatch.models.detectors.general.youth import BEHIND, Youth
 from gatewatch.models.detectors.trained.score import (
     APART_READINGS,
     RUN_ALLOWANCE,
@@ -151,6 +153,7 @@ def judge_general(
     readings: NDArray[np.integer[Any]],
     threshold: Float64Array,
     within: NDArray[np.bool_],
+    youth: Youth | None = None,
 ) -> Judged:
     """Score one reading of each of B streams, before `features.observe` takes it in.
 
@@ -166,6 +169,7 @@ def judge_general(
         readings: (B,) how many readings each stream has seen.
         threshold: (B, 2) T in nats, of what is counted and of `range`: another only while a stream is young.
         within: (B,) whether an incident is under way.
+        youth: of the channels, where one is younger than its stream.
 
     Returns:
         The score and its parts; its signals are (B, C), the shares ε of their range that channels lie outside.
@@ -187,8 +191,12 @@ def judge_general(
     size[:, :JUMP], size[:, JUMP] = pool(kinds[:JUMP]).T, np.maximum.reduce(kinds[JUMP], 1)
     nats, place = _nats(size, states["counted"], readings)
     limit = threshold[:, :1] + MORE_NATS
+    if youth is not None:
+        _heed_youth(nats, kinds, states["counted"], readings, limit, youth)
     rare = nats > limit
-    by_itself = _alone(kinds, states["counted"], readings, limit, rare)
+    by_itself = _alone(kinds, states["counted"], readings, limit, rare, youth)
+    if youth is not None:
+        kinds *= limit / (youth.threshold[..., 0] + MORE_NATS)  # what is told of a channel goes by its own limit
     count(place, states["counted"], seen, rare & within[:, None], limit)
     lasting = states["lasting"].astype(np.float64)
     lasting += LASTING_GAIN * (nats[:, EVENT] - lasting) * seen
@@ -208,8 +216,9 @@ def judge_general(
     strange[EVENT] = kinds[at_once, rows]
     strange[LASTING] = kinds[lasts.argmax(axis=1), rows]
     _runs(change, observed, states, strange[2:4])
-    strange[RANGE], excess = _outside(x, told, states, readings)
-    strange[RANGE] /= threshold[:, 1:]
+    known_for = readings[:, None] if youth is None else youth.readings
+    strange[RANGE], excess = _outside(x, told, states, known_for)
+    strange[RANGE] /= threshold[:, 1:] if youth is None else youth.threshold[..., 1]
     parts[:, 2:] = np.maximum.reduce(strange[2:], 2).T
     parts = np.minimum(np.maximum(parts, 0.0), LARGEST_PART)
     telling = parts.copy()
@@ -239,12 +248,52 @@ def _nats(
     return nats, place
 
 
+def _heed_youth(
+    nats: Float64Array,
+    sizes: Float64Array,
+    counted: NDArray[np.float32],
+    readings: NDArray[np.integer[Any]],
+    limit: Float64Array,
+    youth: Youth,
+) -> None:
+    """Judge channels that are younger than their streams by their own ages; changes (B, KINDS) `nats` of such streams.
+
+    The others are pooled as if those were not there. A young one is judged alone, and its nats count as its limit is
+    to that of the stream.
+
+    Args:
+        sizes: (KINDS, B, C).
+    """
+    for row in np.flatnonzero(np.logical_or.reduce(youth.young, 1)).tolist():
+        young = youth.young[row]
+        others = sizes[:, row] * ~young  # (KINDS, C)
+        size = np.append(pool(others[:JUMP]), np.maximum.reduce(others[JUMP]))[None]
+        old, _ = _nats(size, counted[row : row + 1], readings[row : row + 1])
+        each = _nats_of_each(sizes[:, row], counted[row], youth.readings[row])[young]
+        each *= limit[row] / (youth.threshold[row, young, :1] + MORE_NATS)
+        nats[row] = np.maximum(old[0], np.maximum.reduce(each, 0))
+
+
+def _nats_of_each(
+    sizes: Float64Array, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]]
+) -> Float64Array:
+    """(C, KINDS) rarity of each channel of a stream, if all others are as usual.
+
+    Args:
+        sizes: (KINDS, C).
+        counted: (KINDS, COUNTERS).
+        readings: (C,) that each channel is known for.
+    """
+    return _nats(sizes.T, np.broadcast_to(counted, (sizes.shape[1], *counted.shape)), readings)[0]
+
+
 def _alone(
     sizes: Float64Array,
     counted: NDArray[np.float32],
     readings: NDArray[np.integer[Any]],
     limit: Float64Array,
     rare: NDArray[np.bool_],
+    youth: Youth | None,
 ) -> NDArray[np.bool_] | None:
     """(B, C) whether the (KINDS, B, C) sizes of a channel are rare enough if all others are as usual.
 
@@ -254,10 +303,11 @@ def _alone(
         return None
     alone = np.zeros(sizes.shape[1:], bool)
     for row in np.flatnonzero(np.logical_or.reduce(rare, 1)).tolist():
-        each = sizes[:, row].T  # (C, KINDS)
-        own = np.broadcast_to(counted[row], (len(each), *counted.shape[1:]))
-        nats, _ = _nats(each, own, np.broadcast_to(readings[row], len(each)))
-        alone[row] = np.logical_or.reduce(nats > limit[row], 1)
+        if youth is None:
+            known_for, own = np.broadcast_to(readings[row], sizes.shape[2]), limit[row]
+        else:
+            known_for, own = youth.readings[row], youth.threshold[row, :, :1] + MORE_NATS
+        alone[row] = np.logical_or.reduce(_nats_of_each(sizes[:, row], counted[row], known_for) > own, 1)
     return alone
 
 
@@ -354,7 +404,7 @@ def _runs(change: Float64Array, observed: NDArray[np.bool_], states: Records, st
     same &= observed & started
     ended = np.empty(strange.shape, bool)
     ended[0] = observed & started & ~same
-    ended[1] = observed
+    ended[1] = observed & (started | (runs[1] <= BEHIND))  # before its first value it was not absent, but not there yet
     limits = _run_limits(longest, states)
     states["changes"] += ended[0]
     np.maximum(longest, runs, out=longest, where=ended)
@@ -391,7 +441,11 @@ def set_apart(states: Records) -> NDArray[np.bool_]:
 def _outside(
     x: Float64Array, told: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]
 ) -> tuple[Float64Array, Float64Array]:
-    """(B, C) nats of having left the range so far, and by which share of it."""
+    """(B, C) nats of having left the range so far, and by which share of it.
+
+    Args:
+        readings: (B, C) or (B, 1) that each channel is known for.
+    """
     low, high = load(states, "low", 2)
     wide = high - low
     excess = np.maximum(x - high, low - x) / np.maximum(wide, 1e-30)
@@ -399,6 +453,6 @@ def _outside(
     if not np.count_nonzero(outside):
         nothing = np.zeros(x.shape)
         return nothing, nothing
-    slope = RANGE_SLOPE * (readings / (readings + RANGE_READINGS))[:, None]
+    slope = RANGE_SLOPE * (readings / (readings + RANGE_READINGS))
     nats = np.log(np.maximum(states["count"] / (2.0 * x.shape[1]), 1e-9)) + slope * np.minimum(excess, 10.0)
     return np.where(outside, np.maximum(nats, 0.0), 0.0), np.where(outside, excess, 0.0)
