@@ -138,7 +138,7 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
     if method == "post":
         request["json"] = BODY_OF.get(path.rpartition("/")[2], {})
     elif method == "put":
-        request["json"] = {"rules": []} if path == "/v1/rules" else {}
+        request["json"] = {"/v1/rules": {"rules": []}, WINDOW: {"days": ["mon"]}}.get(path, {})
     if route == RESET:
         request["params"] = {"what": "sequence"}
     if route == FORK:
