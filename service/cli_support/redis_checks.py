@@ -200,13 +200,12 @@ def _cluster(address: Address, settings: Settings) -> Checks:
             if check.verdict != "ok":
                 words = check.words if name in check.words else f"{name}: {check.words}"
                 yield Check(check.about, check.verdict, words)
-        if all(check.verdict == "ok" for check in found):
+        if all(check.verdict != "wrong" for check in found):
             well.append(f"{host}:{port}")
     if well:
         yield Check(
             "Redis", "ok",
-            f"{len(well)} of {len(masters)} masters of the Cluster answer, keep what they took, and have the time of "
-            "this machine",
+            f"{len(well)} of {len(masters)} masters of the Cluster answer and keep what they took",
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import get_args
 
+import msgspec
 import pytest
 from starlette.testclient import TestClient
 
@@ -60,12 +61,15 @@ def test_the_settings_of_a_stream_are_those_of_the_page_and_of_its_description(c
     fields = StreamSettings.model_fields
     assert told == {name: shown(field.default) for name, field in fields.items()}
     post(client, readings("described", 1))
-    assert set(client.get("/v1/streams/described").json()) == set(Stream.__struct_fields__)
+    described = msgspec.structs.fields(Stream)
+    known = set(client.get("/v1/streams/described").json())
+    assert {field.name for field in described if field.required} <= known <= {field.name for field in described}
     assert set(fields) <= set(Stream.__struct_fields__)
 
 
 def test_the_page_of_policies_has_each_field() -> None:
-    assert {row[0] for row in rows("docs/policies.md")} == set(Policy.model_fields)
+    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/policies.md").read_text(), re.MULTILINE)
+    assert set(Policy.model_fields) - set(told) == set()
 
 
 def test_the_page_of_the_client_has_each_option_with_its_default() -> None:
