@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from importlib.metadata import version
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -30,9 +31,10 @@ from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
 from gatewatch.service.access.quotas import NewStreams, Quota
 from gatewatch.service.access.scopes import route_of
-from gatewatch.service.clock import SystemClock
+from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
+from gatewatch.service.core.expiry import Expiry
 from gatewatch.service.core.states import States
 from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
 from gatewatch.service.core.takeover import Takeover
@@ -48,7 +50,7 @@ from gatewatch.service.errors import (
     first_of,
     problem,
 )
-from gatewatch.service.http import incident_routes, policy_routes
+from gatewatch.service.http import condition_routes, incident_routes, policy_routes
 from gatewatch.service.http.bodies import Bodies, Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
@@ -61,10 +63,14 @@ from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.http.state_routes import router as state_router
+from gatewatch.service.incidents.conditions import Conditions
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.janitor import DAY_MS, forget_old
 from gatewatch.service.incidents.lookout import Lookout
+from gatewatch.service.incidents.outlets.addresses import Resolver
+from gatewatch.service.incidents.outlets.sender import Sender, secret_of
+from gatewatch.service.incidents.outlets.webhook import Webhook
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher
 from gatewatch.service.intake.beside import Beside
@@ -86,8 +92,11 @@ from gatewatch.service.settings import Settings
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.documents import policies_of, policy_numbers, rules_of
 from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.outbox import Outbox
 from gatewatch.service.storage.silence_store import SilenceStore
 from gatewatch.service.storage.snapshot_store import SnapshotStore
+from gatewatch.service.storage.store import StateStore
+from gatewatch.service.storage.unused_streams import UnusedStreams
 
 if TYPE_CHECKING:
     from gatewatch.service.observability.traces import Traces
@@ -200,16 +209,20 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     store.watches = settings.silent_after > 0
     silences, group_store = SilenceStore(store), GroupStore(store, round(settings.incident_days * DAY_MS))
     groups = Groups(group_store, policies, settings.group_by, round(settings.group_within_s * 1000))
-    scrape = Scrape(readiness, store, silences, group_store, policies, metrics, settings)
+    scrape = Scrape(readiness, store, silences, group_store, policies, clock, metrics, settings)
     pace = None if per_minute is None else NewStreams(store, per_minute)
     bounds: dict[str, Any] = {
         "save_attempts": settings.save_attempts,
         "most_streams": settings.streams,
+        "most_channels": settings.tenant_channels,
         "correcting_ms": settings.correcting_ms,
         "stream_channels": settings.stream_channels,
     }
     core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, groups=groups, **bounds)
     lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
+    outbox = Outbox(store)
+    webhook = _webhook(settings, store, outbox, policies, metrics, clock)
+    store.tells = webhook is not None
 
     def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
         undisturbed = ContentionBackoff(random.Random())  # noqa: S311
@@ -246,6 +259,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         settings.all_rejected_is_422,
         traces,
     )
+    expiry = None
+    if settings.stream_days is not None:
+
+        def tenants() -> set[str]:
+            return {*store.keys.tenants, *(key.identity.tenant for key in keys.known.values())}
+
+        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days)
     feed = Feed(store.incidents, clock)
     drain = Drain(settings.drain_s, feed.stop)
 
@@ -276,6 +296,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
         )
         looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
+        telling = asyncio.create_task(webhook.run(), name="webhook") if webhook is not None else None
+        expiring = asyncio.create_task(expiry.run(), name="expiry") if expiry is not None else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
         watching.cancel()
@@ -283,8 +305,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         await models.stop()
         watching_keys.cancel()
         janitor.cancel()
+        if expiring is not None:
+            expiring.cancel()
         if looking is not None:
             looking.cancel()
+        if telling is not None:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
         feed.stop()
         quota.stop()
         quota_bytes.stop()
@@ -333,17 +360,42 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         clock,
         policies,
         group_store,
+        Conditions(store, silences, policies, clock),
+        outbox,
     )
     app.include_router(router)
     app.include_router(state_router)
     app.include_router(model_router)
     app.include_router(incident_routes.router)
     app.include_router(policy_routes.router)
+    app.include_router(condition_routes.router)
     app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
     app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
     return app
+
+
+def _webhook(
+    settings: Settings, store: StateStore, outbox: Outbox, policies: StreamPolicies, metrics: Metrics, clock: Clock
+) -> Webhook | None:
+    """None where the settings name none. Raises GatewatchError where its secret cannot be read."""
+    if settings.webhook_url is None or settings.webhook_secret_file is None:
+        return None
+    resolver = Resolver([ip_network(name) for name in settings.webhook_networks])
+    secret, timeout_s = secret_of(settings.webhook_secret_file), settings.webhook_timeout_s
+    return Webhook(
+        outbox,
+        store.incidents,
+        policies,
+        Sender(settings.webhook_url, secret, resolver, timeout_s),
+        metrics,
+        clock,
+        timeout_s=timeout_s,
+        retry_s=settings.webhook_retry_s,
+        most_dead=settings.webhook_dead_letters,
+        external_url=settings.external_url,
+    )
 
 
 def _traces() -> Traces:
@@ -392,6 +444,7 @@ def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
         state_router,
         model_router,
         incident_routes.router,
+        condition_routes.router,
         policy_routes.router,
         page.router,
         app.router,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, unquote_plus, urlsplit
@@ -156,6 +157,13 @@ class Settings(BaseSettings):
     )
 
     history_readings: int = Field(128, ge=32, le=65536, description="last readings of a stream kept in Redis")
+    stream_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        allow_inf_nan=False,
+        description="days after which a stream that applied no reading is forgotten; never if not set",
+    )
     snapshots: int = Field(10, ge=1, le=1000, description="most snapshots of a stream; one more is refused")
     incidents: int = Field(10_000, ge=1, description="most incidents kept; of more, the oldest are forgotten")
     incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
@@ -179,6 +187,11 @@ class Settings(BaseSettings):
         description="most bytes of bodies, beyond 64 KiB of each, in a process; a larger body gets 429",
     )
     streams: int = Field(2_000_000, ge=1, description="most streams of a tenant; a reading of one more is rejected")
+    tenant_channels: int = Field(
+        20_000_000,
+        ge=1,
+        description="most channels that all streams of a tenant have together; a reading that brings more is rejected",
+    )
     request_bytes: int = Field(
         8 * 2**20, ge=1024, description="largest body, also after decompression; larger gets 413"
     )
@@ -273,6 +286,33 @@ class Settings(BaseSettings):
         None, description="address that people reach the service by, http:// or https://, for the links in alerts"
     )
 
+    webhook_url: str | None = Field(
+        None, description="where incidents that open and end are posted to, http:// or https://; nowhere if not set"
+    )
+    webhook_secret_file: Path | None = Field(
+        None,
+        description="file with the secret that posts are signed with: `whsec_` and base64, or 16 characters and more",
+    )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="hosts that GATEWATCH_WEBHOOK_URL may name, with commas between; any if not set"
+    )
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="networks that are not public and may be posted to, as 10.1.0.0/16, with commas between"
+    )
+    webhook_timeout_s: float = Field(
+        10.0, gt=0, le=300, allow_inf_nan=False, description="longest time that one post may take in all, seconds"
+    )
+    webhook_retry_s: float = Field(
+        86_400.0,
+        ge=0,
+        le=30 * 86_400,
+        allow_inf_nan=False,
+        description="how long what was not taken is posted again before it becomes a dead letter, seconds",
+    )
+    webhook_dead_letters: int = Field(
+        1000, ge=1, le=100_000, description="dead letters kept of a tenant; of more, the last"
+    )
+
     @field_validator("channels", mode="before")
     @classmethod
     def _are_names(cls, channels: object) -> object:
@@ -281,7 +321,7 @@ class Settings(BaseSettings):
             raise ValueError("expected names that differ, with commas between")
         return names
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "webhook_hosts", mode="before")
     @classmethod
     def _are_hosts(cls, hosts: object) -> object:
         names = tuple(name.strip() for name in hosts.split(",")) if isinstance(hosts, str) else hosts
@@ -296,6 +336,36 @@ class Settings(BaseSettings):
         if isinstance(names, tuple) and not all(_NAME_PATTERN.fullmatch(str(name)) for name in names):
             raise ValueError("expected names of streams, or beginnings of names with * behind, with commas between")
         return names
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def _are_networks(cls, networks: object) -> object:
+        names = tuple(name.strip() for name in networks.split(",")) if isinstance(networks, str) else networks
+        for name in names if isinstance(names, tuple) else ():
+            try:
+                ip_network(name)
+            except ValueError as error:
+                raise ValueError(f"expected networks as 10.1.0.0/16, with commas between: {error}") from error
+        return names
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_posted_to(cls, url: str | None) -> str | None:
+        parts = _split(url) if url is not None else None
+        fits = parts is not None and parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+        if url is not None and not (fits and parts is not None and parts.hostname and parts.hostname.isascii()):
+            raise ValueError("expected http:// or https:// with a host in ASCII, without a user and a password")
+        return url
+
+    @model_validator(mode="after")
+    def _has_a_whole_webhook(self) -> Self:
+        if self.webhook_url is not None:
+            host = urlsplit(self.webhook_url).hostname
+            if self.webhook_secret_file is None:
+                raise ValueError("GATEWATCH_WEBHOOK_URL needs GATEWATCH_WEBHOOK_SECRET_FILE: posts are signed")
+            if self.webhook_hosts and host not in {name.lower() for name in self.webhook_hosts}:
+                raise ValueError("GATEWATCH_WEBHOOK_URL names a host that is not among GATEWATCH_WEBHOOK_HOSTS")
+        return self
 
     @field_validator("external_url")
     @classmethod
@@ -345,6 +415,8 @@ class Settings(BaseSettings):
         shown = {variable(name): value for name, value in self.model_dump(mode="json").items()}
         if self.redis_url:
             shown["GATEWATCH_REDIS_URL"] = redact(self.redis_url)
+        if self.webhook_url:  # its path may be a secret
+            shown["GATEWATCH_WEBHOOK_URL"] = "{0.scheme}://{0.netloc}/***".format(urlsplit(self.webhook_url))
         return shown
 
 

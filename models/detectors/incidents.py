@@ -79,6 +79,16 @@ def with_incidents_ended(states: Records) -> Records:
     return ended
 
 
+def unlearn(before: Records, after: Records) -> Records:
+    """(B,) the states before readings that are to teach nothing, with the incidents as they stand after them.
+
+    The clock stays too: for the model the streams were silent, and what comes after is as after a gap.
+    """
+    kept = before.copy()
+    calms(kept)[:] = calms(after)
+    return kept
+
+
 def check_shapes(channels: int, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> None:
     """Raise ShapeError unless there is one reading of so many channels, and one time, for each state."""
     if values.shape != (len(states), channels) or timestamps_ms.shape != states.shape:

@@ -52,6 +52,12 @@ def change_document(
     raise GatewatchError(f"{url}: others kept changing the {path.removeprefix('/v1/')}; do it again")
 
 
+def put_document(url: str, path: str, content: Mapping[str, Any] | None) -> RuleSet:
+    """Put what belongs under a path, None to delete it; returns what the service answers. Raises GatewatchError."""
+    with connected(url) as client:
+        return answered(client, "DELETE" if content is None else "PUT", path, content)
+
+
 def move_alias(url: str, model: str, what: str, body: Mapping[str, Any]) -> RuleSet:
     """Have a service `promote` or `rollback` a model; returns the change. Raises GatewatchError as the service says."""
     with connected(url) as client:

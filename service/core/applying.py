@@ -19,6 +19,7 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Decision, Round, decide
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents.rules import NO_RULES, Rules, mark, unlearned
 
 
 @dataclass
@@ -31,7 +32,9 @@ class Applied:
         seen: place and row of readings that are not new.
         refused: place to why a reading cannot be applied.
         earlier: row and slot to an earlier record to be kept, of streams with a reorder window.
-        was_open: (B,) whether each stream was in an incident before.
+        was_open: (B,) whether each stream was in an incident before, as the detector sees it.
+        ruled: row of a stream whose incidents go by rules, to these.
+        held: those of them that are to be looked at, whatever the detector says.
         was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
         clocks_set_back: readings whose time is before that of their stream's last one.
     """
@@ -42,6 +45,8 @@ class Applied:
     refused: dict[int, Refused] = field(default_factory=dict)
     earlier: dict[tuple[int, int], bytes] = field(default_factory=dict)
     was_open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    ruled: dict[int, Rules] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)
     was_silent: dict[int, int] = field(default_factory=dict)
     clocks_set_back: int = 0
 
@@ -51,22 +56,22 @@ def apply(
     rounds: list[Round],
     loaded: LoadedBatch,
     now_ms: int,
-    refusal: str,
 ) -> Applied:
     """Run a batch through its detector, in rounds of at most one reading of each stream.
 
     Args:
         now_ms: the time of arrival of readings without a time.
-        refusal: what a reading gets that would begin one stream too many.
     """
     applied = Applied(Writes(now_ms / 1000))
     detector, records = batch.model.detector, loaded.records
     applied.was_open = was_open = detector.is_open(records["detector"]).copy()
+    applied.held = set(np.flatnonzero(records["status"] & state.HELD).tolist())
+    applied.ruled = dict.fromkeys(applied.held, NO_RULES) | loaded.rules
     silent = np.flatnonzero(records["status"] & state.SILENT)
     applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
     for round_ in rounds:
         if loaded.excess:
-            round_ = _without_excess(applied, batch, loaded, round_, refusal)
+            round_ = _without_excess(applied, batch, loaded, round_)
         if len(round_.rows):
             _apply_round(applied, batch, loaded, round_, decide(batch, round_.places, _heads(records, round_), now_ms))
     if not applied.rounds and not loaded.causes:
@@ -92,7 +97,9 @@ def whole(model: Model, loaded: LoadedBatch, now_ms: int) -> Writes:
         for slot in model.stepper.slots_anew(loaded.layouts[row], loaded.seeds[row], row, kept)
     ]
     records = state.pack(loaded.records, loaded.layouts, loaded.seeds)
-    return Writes(now_ms / 1000, loaded.streams, loaded.fences, records, slots, list(loaded.recovered))
+    writes = Writes(now_ms / 1000, loaded.streams, loaded.fences, records, slots, list(loaded.recovered))
+    writes.channels = loaded.more_channels()
+    return writes
 
 
 def _heads(records: Records, round_: Round) -> Records:
@@ -123,19 +130,24 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
             applied.earlier[row, slot] = record
     applied.clocks_set_back += int(np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)))
     layouts = None if batch.layouts is None else [loaded.layouts[row] for row in rows.tolist()]
-    asked = None if loaded.asked is None else loaded.asked.at(rows)
-    entries = batch.model.stepper.step(heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked)
+    asked, by_row = None if loaded.asked is None else loaded.asked.at(rows), loaded.rules
+    ruled = [(at, by_row[row]) for at, row in enumerate(rows.tolist()) if row in by_row] if by_row else []
+    entries = batch.model.stepper.step(
+        heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked, unlearned(ruled, times_ms)
+    )
+    if ruled:
+        mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))
 
 
-def _without_excess(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Round, refusal: str) -> Round:
-    """Refuse readings that would begin one stream too many."""
+def _without_excess(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Round) -> Round:
+    """Refuse readings that would begin a stream, or a channel, too many."""
     excess = np.isin(round_.rows, list(loaded.excess))
-    for place in round_.places[excess].tolist():
+    for place, row in zip(round_.places[excess].tolist(), round_.rows[excess].tolist(), strict=True):
         seq = None if batch.seqs[place] == NO_SEQ else int(batch.seqs[place])
-        applied.refused[place] = rejected(batch.streams[place].name, None, seq, refusal)
+        applied.refused[place] = rejected(batch.streams[place].name, None, seq, loaded.excess[row])
     return Round(round_.rows[~excess], round_.places[~excess])
 
 
@@ -149,6 +161,7 @@ def _write(applied: Applied, batch: Batch, loaded: LoadedBatch, changed: Any) ->
     writes.records = state.pack(records if whole else records[changed], layouts, seeds)
     writes.streams = loaded.streams if whole else [loaded.streams[row] for row in row_of]
     writes.fences = loaded.fences if whole else [loaded.fences[row] for row in row_of]
+    writes.channels = {row_of[row]: more for row, more in loaded.more_channels().items() if row in row_of}
     for row, entries in loaded.recovered.items():  # of streams with a rebuilt state, and of new ones
         if row in row_of:
             writes.anew.append(row_of[row])

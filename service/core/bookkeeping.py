@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -27,7 +27,8 @@ from gatewatch.service.core.sequencing import Round
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.incidents.incident import Incident, decode, raised_by
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, raised_by
+from gatewatch.service.incidents.rules import counted
 from gatewatch.service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -95,14 +96,22 @@ class Bookkeeping:
         rounds: Sequence[tuple[Round, Entries]],
         streams: Sequence[StreamKey],
         layouts: Sequence[Layout],
+        ruled: Container[int],
     ) -> None:
-        """Put the alerts of what is to be saved beside it; `layouts`: of the streams."""
+        """Put the alerts of what is to be saved beside it.
+
+        Args:
+            layouts: of the streams.
+            ruled: rows of streams whose incidents go by rules: their alerts are the incidents', see Recorder.
+        """
         for round_, entries in rounds:
             alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
             if alerting:
                 row_of = {stream: row for row, stream in enumerate(writes.streams)}
                 rows = round_.rows.tolist()
                 for at in alerting:
+                    if rows[at] in ruled:
+                        continue
                     stream, channels = streams[rows[at]], layouts[rows[at]].model
                     writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels)))
 
@@ -129,8 +138,10 @@ class Bookkeeping:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
         for write in applied.writes.incidents if self._tells_of else ():
-            if write.ended and applied.writes.streams[write.row] not in lost and (ended := decode(write.incident)):
-                _log_end(ended)
+            if write.ended and applied.writes.streams[write.row] not in lost:
+                ended = decode(write.incident)
+                if ended is not None and ended.untold is None:
+                    _log_end(ended)
 
     def count_entries(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """Count readings that were applied and saved."""
@@ -140,6 +151,8 @@ class Bookkeeping:
         self._metrics.scored(entries["score"])
         for at, count in Counter((entries["status"] & state.STATUS_BITS).tolist()).items():
             self._metrics.answered(STATUSES[at], count)
+        if np.count_nonzero(entries["reason"] > state.REASON_BITS):
+            self._metrics.gated(*counted(entries))
 
     def refused(self, refused: Refused) -> None:
         """Count a reading that was late or in conflict, or refused for what its stream has seen."""
@@ -236,9 +249,13 @@ class Bookkeeping:
 
 def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], corrected: bool = False) -> bytes:
     """A reading's alert, as it is saved; `entry` has these channels."""
-    raised = raised_by(entry, channels)
+    return encode_alert(stream, int(entry["n"]), raised_by(entry, channels), corrected)
+
+
+def encode_alert(stream: StreamKey, n: int, raised: RaisedAlert, corrected: bool = False) -> bytes:
+    """An alert of the reading of this number, as it is saved."""
     more = (raised.timestamp_ms, raised.channel, raised.direction)
-    return msgspec.msgpack.encode(Alert(stream.name, int(entry["n"]), raised.reason, raised.score, corrected, *more))
+    return msgspec.msgpack.encode(Alert(stream.name, n, raised.reason, raised.score, corrected, *more))
 
 
 def silence_alert(silence: Incident) -> bytes:

@@ -43,6 +43,7 @@ def build_core(
     *,
     save_attempts: int,
     most_streams: int,
+    most_channels: int | None = None,
     correcting_ms: float = 2000.0,
     pace: Pace | None = None,
     stream_channels: int = 64,
@@ -54,6 +55,7 @@ def build_core(
     Args:
         save_attempts: to save a stream that other processes write.
         most_streams: of each tenant.
+        most_channels: of all streams of a tenant; None for any number.
         pace: at which tenants may begin streams; None for any.
         stream_channels: that a stream may have where it may have any.
         groups: which incidents belong together; without it none do.
@@ -61,7 +63,7 @@ def build_core(
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
     books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store, policies, groups)
-    loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace), policies)
+    loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace, most_channels), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
     corrector = Corrector(models, store, loader, incidents, books, *correcting)

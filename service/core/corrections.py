@@ -26,6 +26,7 @@ from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.readings import NO_SEQ
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Places
+from gatewatch.service.incidents.rules import counts
 
 
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
@@ -144,6 +145,11 @@ class Correction:
         moved = np.abs(new[:, None] - gone).min(axis=1, initial=JOIN_READINGS) < JOIN_READINGS
         opened: Entries = self.entries[new[~moved]]
         return opened
+
+    def counts_anew(self) -> bool:
+        """Whether a reading counts by the rules of its stream that did not before, or is new and does."""
+        before = {int(one["timestamp_ms"]) for one in np.delete(self.readings, self.places) if counts(one)}
+        return any(int(one["timestamp_ms"]) not in before for one in self.entries if counts(one))
 
     def since_begun(self) -> Entries:
         """The entries from the first of `begun` on; none where there is none."""

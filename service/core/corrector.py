@@ -33,7 +33,8 @@ from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
-from gatewatch.service.incidents.recorder import Begun, Recorder
+from gatewatch.service.incidents.recorder import Begun, Corrected, Recorder
+from gatewatch.service.incidents.rules import Rules, mark
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -111,6 +112,7 @@ class _Job:
         packed: the stream's record in Redis when it was last looked at.
         attempts: how often it was begun, or saved, in vain.
         asked: of the stream's scoring; None where that is nothing.
+        rules: of the stream's incidents, if any.
         answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
@@ -123,6 +125,7 @@ class _Job:
     packed: bytes | None
     attempts: int = 0
     asked: Asked | None = None
+    rules: Rules | None = None
     answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
 
@@ -304,7 +307,7 @@ class Corrector:
             if correction is not None:
                 asked = None if loaded.asked is None else loaded.asked.at([row])
                 own = (loaded.layouts[row], loaded.seeds[row], correction, chosen, packed[row], attempts, asked)
-                job = _Job(stream, *own)
+                job = _Job(stream, *own, loaded.rules.get(row))
                 self._under_way[stream] = job
             if twins:
                 self._wait(stream, twins, int(loaded.records["readings"][row]))
@@ -367,6 +370,8 @@ class Corrector:
         entries = np.zeros(len(in_order), stepper.entry)
         for at, reading in enumerate(in_order):
             entries["values"][at] = reading.batch.values[reading.place]
+        if rules := loaded.rules.get(row):
+            entries["reason"] = [0 if rules.teaches(reading.time_ms) else state.UNLEARNED for reading in in_order]
         entries["seq"] = [reading.seq for reading in in_order]
         entries["timestamp_ms"] = [reading.time_ms for reading in in_order]
         flawed, _, flaws = state.unpack(
@@ -436,13 +441,14 @@ class Corrector:
                         job.correction.since_begun(),
                     )
                     for at, job in done
+                    if job.rules is None
                 ]
                 writes.incidents = await self._incidents.corrected(model, [one for one in begun if len(one.entries)])
+                writes.incidents += await self._incidents.corrected_ruled(model, _ruled(done), writes)
                 writes.incidents += await self._incidents.back(_back(done, loaded, rows))
                 self._incidents.mute(writes)
-                told = {alert for _, alert in writes.alerts}
-                for _, job in done:
-                    job.alerts = [alert for alert in job.alerts if alert in told]
+                for row_at, job in done:
+                    job.alerts = [alert for at, alert in writes.alerts if at == row_at]
                 await work.send(writes)
                 saved = await work.saved()
         for row in vain:
@@ -526,6 +532,8 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     layouts = [job.layout for job in jobs] if model.any_channels else None
     asked = together([job.asked for job in jobs], len(model.detector.channels))
     for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked)):
+        if (rules := jobs[row].rules) is not None:
+            mark(entries, [(at, rules) for at in range(len(entries))], [jobs[row].layout.model] * len(entries))
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 
@@ -569,18 +577,30 @@ def _writes(model: Model, jobs: list[_Job], loaded: LoadedBatch, rows: list[int]
             writes.anew.append(at)
             writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
         writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
-        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in job.correction.begun()]
+        begun = job.correction.begun() if job.rules is None else entries[:0]
+        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in begun]
         writes.alerts += [(at, alert) for alert in job.alerts]
         writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
         late = job.correction.entries[job.correction.places]
         outcomes = Outcomes([job.stream] * len(late), late, [job.layout.model] * len(late), replayed=False)
         job.answers = encode([reading.batch.encoders[reading.place] for reading in job.late], outcomes)
     records = np.concatenate([jobs[row].correction.record for row in rows])
+    ruled = np.array([jobs[row].rules is not None for row in rows])
+    records["status"] |= np.where(ruled, np.uint8(state.HELD), loaded.records["status"][rows] & state.HELD)
     writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
     was_open, is_open = (detector.is_open(of["detector"]) for of in (loaded.records[rows], records))
-    writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open)}
-    writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open)}
+    writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open & ~ruled)}
+    writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open & ~ruled)}
     return writes
+
+
+def _ruled(done: Sequence[tuple[int, _Job]]) -> list[Corrected]:
+    """The streams whose incidents go by rules, where something counts that did not."""
+    return [
+        Corrected(at, job.stream, job.layout, job.seed, words(job.asked), job.rules, job.correction)
+        for at, job in done
+        if job.rules is not None and job.correction.counts_anew()
+    ]
 
 
 def _back(

@@ -69,6 +69,12 @@ class Inspection:
             found.append(None if unknown else _described(stream, record, layout, model))
         return found
 
+    async def channels(self, stream: StreamKey) -> tuple[str, ...]:
+        """The channels that a stream has sent; none where that is not known."""
+        (packed,), (seed,) = await self._store.load([stream]), self._store.seeds([stream])
+        part = state.stream_part(packed or b"", seed)
+        return part[1].channels if part else ()
+
     async def recent(self, stream: StreamKey, encoder: Encoder) -> list[Kept]:
         """The stream's last readings, oldest first."""
         served = await self._models.of(stream)
@@ -157,7 +163,7 @@ class Inspection:
                         continue
                     await self._loader.admit(loaded)
                     if loaded.excess:
-                        raise BadRequest(self._loader.refusal)
+                        raise BadRequest(loaded.excess[0])
                     settings.write(loaded.records)
                     await self._store.save_settings(stream, settings.encode())
                     await work.send(whole(sized, loaded, self._clock.unix_ms()))

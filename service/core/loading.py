@@ -25,6 +25,7 @@ from gatewatch.service.core.stream_limit import StreamLimits
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.incidents.rules import Rules
 
 MAY_BE_OLD: Final = ("format", "missing", "corrupt")
 """Flaws of records that a version before format 4 may have written."""
@@ -44,13 +45,15 @@ class LoadedBatch:
         begun: row of such a stream to its (1,) record as it was recovered.
         causes: row of such a stream to what was wrong with its record; not of new streams.
         new: rows of new streams.
-        excess: those of them that are more than there may be.
+        excess: row of a stream that is, or whose new channels are, more than there may be, to what its readings get.
+        channels_were: row of a stream that may have other channels from now on, to how many it had; 0 of a new one.
         before: row of a stream that has more channels from now on, to its layout before; only a reading makes it so.
         others: row of a stream that has other channels than was presumed, to its layout, or None
             where the store has forgotten it; nothing of it is applied.
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
         moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
         asked: of their scoring; None where that is nothing of any.
+        rules: row to the rules of a stream that has any.
     """
 
     streams: list[StreamKey]
@@ -62,12 +65,19 @@ class LoadedBatch:
     begun: dict[int, Records] = field(default_factory=dict)
     causes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
-    excess: set[int] = field(default_factory=set)
+    excess: dict[int, str] = field(default_factory=dict)
+    channels_were: dict[int, int] = field(default_factory=dict)
     before: dict[int, Layout] = field(default_factory=dict)
     others: dict[int, Layout | None] = field(default_factory=dict)
     overwritten: set[StreamKey] = field(default_factory=set)
     moved: set[StreamKey] = field(default_factory=set)
     asked: Asked | None = None
+    rules: dict[int, Rules] = field(default_factory=dict)
+
+    def more_channels(self) -> dict[int, int]:
+        """Row of each stream whose number of channels changes, to how many more they are."""
+        of_rows = {row: len(self.layouts[row].channels) - were for row, were in self.channels_were.items()}
+        return {row: more for row, more in of_rows.items() if more}
 
 
 class Loader:
@@ -100,6 +110,7 @@ class Loader:
             layouts: of a model that takes any channels: what the streams' are presumed to be.
         """
         await self._policies.know(streams)
+        rules = self._policies.rules(streams)
         stepper = model.stepper
         own = [stepper.detector.channels] * len(streams) if layouts is None else [one.channels for one in layouts]
         asked = self._policies.asked(streams, own)
@@ -121,12 +132,13 @@ class Loader:
                     records,
                     layouts or [],
                     asked=asked,
+                    rules=rules,
                 )
         records, layouts, flaws = state.unpack(
             packed, seeds, stepper.record, presumed or stepper.usual, model.detector.digest, stepper.slots
         )
         fences = [state.fence_of(p) for p in packed]
-        loaded = LoadedBatch(streams, seeds, fences, records, layouts, asked=asked)
+        loaded = LoadedBatch(streams, seeds, fences, records, layouts, asked=asked, rules=rules)
         self._takeover.check(records["takeover"])
         others = [row for row, flaw in flaws.items() if flaw == "model"]
         if others:
@@ -159,19 +171,22 @@ class Loader:
         return sized, await self.load(sized, [stream], [packed], layouts=[layout])
 
     async def admit(self, loaded: LoadedBatch) -> None:
-        """Tell which new streams are more than there may be; until `over` the others count."""
+        """Tell which new streams and channels are more than there may be; until `over` the other streams count."""
         if loaded.new:
             refused = await self._limits.admit(loaded.streams, [loaded.streams[row] for row in loaded.new])
-            loaded.excess = {row for row in loaded.new if loaded.streams[row] in refused}
+            loaded.excess = {row: self._limits.refusal for row in loaded.new if loaded.streams[row] in refused}
+        grown = {row: more for row, more in loaded.more_channels().items() if row not in loaded.excess and more > 0}
+        if grown:
+            too_many = await self._limits.admit_channels([(loaded.streams[row], more) for row, more in grown.items()])
+            loaded.excess |= {row: why for row, why in zip(grown, too_many, strict=True) if why}
+
+    async def too_many_channels(self, stream: StreamKey, more: int) -> str:
+        """Why a stream may not have so many channels more; empty where it may."""
+        return (await self._limits.admit_channels([(stream, more)]))[0] if more > 0 else ""
 
     def over(self, streams: Sequence[StreamKey]) -> None:
         """A batch of these streams is over: the store counts those that it began."""
         self._limits.end(streams)
-
-    @property
-    def refusal(self) -> str:
-        """What a reading gets that would begin one stream too many."""
-        return self._limits.refusal
 
     async def saved(self, loaded: LoadedBatch, saved: set[StreamKey]) -> None:
         """Forget what a version before format 4 kept of streams that were converted and saved."""
@@ -217,6 +232,10 @@ class Loader:
             if row not in loaded.before and (loss.flaw != "missing" or len(found.kept)):
                 loaded.causes[row] = loss.flaw
         loaded.new = [row for row in flaws if row not in loaded.causes and row not in loaded.before]
+        loaded.channels_were = dict.fromkeys(loaded.new, 0)
+        for row, loss in zip(flaws, lost, strict=True):
+            if row not in loaded.channels_were and (part := state.stream_part(loss.record, loss.seed)):
+                loaded.channels_were[row] = len(part[1].channels)
         for row, content in zip(flaws, settings, strict=True):
             if content:
                 StreamSettings.decode(content).write(loaded.records[row : row + 1])

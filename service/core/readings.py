@@ -18,6 +18,7 @@ from gatewatch.service.core.stream_key import StreamKey
 if TYPE_CHECKING:
     from gatewatch.service.core.outcomes import Encoder
     from gatewatch.service.core.stepper import Stepper
+    from gatewatch.service.incidents.rules import Rules
 
 NO_TIME: Final = -1
 NO_SEQ: Final = -1
@@ -52,6 +53,9 @@ class Policies(Protocol):
 
     def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> Asked | None:
         """What is asked of the scoring of B streams with the same number of channels; None where that is nothing."""
+
+    def rules(self, streams: Sequence[StreamKey]) -> dict[int, Rules]:
+        """Place to the rules of those streams that have any; see incidents/rules.py."""
 
 
 class Model(Protocol):

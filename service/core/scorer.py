@@ -237,7 +237,8 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        self._books.alerts_of(applied.writes, applied.rounds, loaded.streams, loaded.layouts)
+                        of_streams = (loaded.streams, loaded.layouts, applied.ruled)
+                        self._books.alerts_of(applied.writes, applied.rounds, *of_streams)
                         applied.writes.incidents = await self._incidents.writes(
                             batch.model, loaded, applied, work.packed
                         )
@@ -314,7 +315,7 @@ class Scorer:
                 self._channels.learn(stream, layout)
 
     async def _apply(self, batch: Batch, rounds: list[Round], loaded: LoadedBatch) -> Applied:
-        arguments: tuple[Any, ...] = batch, rounds, loaded, self._clock.unix_ms(), self._loader.refusal
+        arguments: tuple[Any, ...] = batch, rounds, loaded, self._clock.unix_ms()
         applied = apply(*arguments) if len(batch) <= SMALL_BATCH else await asyncio.to_thread(apply, *arguments)
         if applied.clocks_set_back:
             self._metrics.clock_stepped(applied.clocks_set_back)

@@ -191,7 +191,7 @@ class States:
         _, loaded = await self._loader.load_one(await self._models.of(stream), stream, None)
         await self._loader.admit(loaded)
         if loaded.excess:
-            raise BadRequest(self._loader.refusal)
+            raise BadRequest(loaded.excess[0])
 
     async def _go_on_from(self, stream: StreamKey, decide: Callable[[bytes | None], Awaitable[Standing]]) -> None:
         """Write what a stream stands at from now on; `decide` is asked with the record that it has."""
@@ -205,6 +205,11 @@ class States:
                 writes.records = [standing.sealed(seed, self._takeover.number, stepper.slots)]
                 writes.slots = stepper.slots_anew(standing.layout, seed, 0, standing.kept[-stepper.slots :])
                 writes.earlier = {(0, slot): resealed(old, seed) for slot, old in enumerate(standing.earlier) if old}
+                part = state.stream_part(before or b"", seed)
+                more = len(standing.layout.channels) - (len(part[1].channels) if part else 0)
+                if refused := await self._loader.too_many_channels(stream, more):
+                    raise BadRequest(refused)
+                writes.channels = {0: more} if more and (part or before is None) else {}
                 writes.settings = {0: standing.settings or StreamSettings().encode()}
                 (writes.opened if standing.is_open else writes.closed).add(stream)
                 kept = await self._store.incidents.all_of(stream)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import Detector
+from gatewatch.models.detectors.incidents import unlearn
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain, tags_of
@@ -48,14 +49,17 @@ class Stepper:
         values: NDArray[np.float64],
         layouts: Sequence[Layout] | None = None,
         asked: Asked | None = None,
+        unlearned: NDArray[np.bool_] | None = None,
     ) -> Entries:
         """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories.
 
         Args:
             layouts: (R,) of the streams, where their channels are not the detector's; see serving/any_channels.py.
             asked: (R,) as in Detector.advance.
+            unlearned: (R,) whether a reading teaches nothing: for the model its stream was silent; None where all do.
         """
         chains = (self.chain,) if layouts is None else _chains(layouts)
+        before = None if unlearned is None else heads["detector"][unlearned]
         step = self.detector.advance(values, times_ms, heads["detector"], asked)
         entries = np.empty(len(heads), self.entry)
         entries["n"] = heads["readings"]
@@ -68,6 +72,9 @@ class Stepper:
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["status"] |= self.detector.is_open(step.states) * np.uint8(state.OPEN)
         entries["reason"] = step.reason
+        if unlearned is not None and before is not None:
+            heads["detector"][unlearned] = unlearn(before, heads["detector"][unlearned])
+            entries["reason"] |= np.where(unlearned, np.uint8(state.UNLEARNED), np.uint8(0))
         entries["single"] = 0
         entries["values"] = values
         entries["mid"] = step.mid
@@ -117,6 +124,7 @@ class Stepper:
                 one["values"],
                 None if layouts is None else [layouts[row] for row in rows.tolist()],
                 None if asked is None else asked.at(rows),
+                unlearned(one),
             )
             records[rows] = heads
         entries["single"] = given["single"]
@@ -134,7 +142,8 @@ class Stepper:
             readings = np.concatenate([histories[row][at : at + 1] for row in rows])
             heads = records[rows]
             own = None if asked is None else asked.at(rows)
-            self.step(heads, readings["seq"], readings["timestamp_ms"], readings["values"], asked=own)
+            columns = (readings["seq"], readings["timestamp_ms"], readings["values"])
+            self.step(heads, *columns, asked=own, unlearned=unlearned(readings))
             records[rows] = heads
         for row, entries in enumerate(histories):
             if len(entries):
@@ -197,6 +206,12 @@ class Stepper:
         offsets = kept["n"] % np.uint64(self.slots) * np.uint64(kept.dtype.itemsize) + headers
         slot_seeds = [layout.slot_seed(seed) for layout, seed in zip(layouts, seeds, strict=True)]
         return list(zip(rows, offsets.tolist(), history.pack_entries(kept, slot_seeds), strict=True))
+
+
+def unlearned(readings: Entries) -> NDArray[np.bool_] | None:
+    """(R,) which readings of histories taught nothing; None where all did."""
+    marked = (readings["reason"] & state.UNLEARNED) != 0
+    return marked if marked.any() else None
 
 
 def _chains(layouts: Sequence[Layout]) -> list[Chain]:

@@ -27,6 +27,8 @@ class IncidentWrite(NamedTuple):
         began, ended: with these readings; the stream's history is kept as it is then.
         state: of one that began, what it is proved from, see incidents/began.py.
         told: people are told of it.
+        reopened: it had ended, and goes on.
+        newly_told: it had begun, and people are told only now.
     """
 
     row: int
@@ -38,6 +40,8 @@ class IncidentWrite(NamedTuple):
     ended: bool
     state: bytes = b""
     told: bool = True
+    reopened: bool = False
+    newly_told: bool = False
 
 
 class IncidentsLeft(NamedTuple):
@@ -70,10 +74,13 @@ class Writes:
         opened, closed: streams that are in an incident; streams whose incident ended.
         alerts: row and text of each alert that is to be told once it is saved, see bookkeeping.py.
         incidents: those that the readings changed, in the order of the changes.
+        pending: row and content of anomalies that may become incidents, as they are kept; b"" where there is none.
         incidents_left: of streams that go on from another state.
+        channels: row to how many channels more, or fewer, the stream has from now on.
         settings: row to the settings that are kept beside the record.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
         unlisted: rows of streams to be put into the list of all streams; the store fills them in.
+        tells: whether there is somebody who tells of incidents elsewhere; the store fills it in.
         unwatched: rows of streams to be looked at from now on, whether they fall silent; the store fills them in.
     """
 
@@ -88,10 +95,13 @@ class Writes:
     closed: set[StreamKey] = field(default_factory=set)
     alerts: list[tuple[int, bytes]] = field(default_factory=list)
     incidents: list[IncidentWrite] = field(default_factory=list)
+    pending: list[tuple[int, bytes]] = field(default_factory=list)
     incidents_left: list[IncidentsLeft] = field(default_factory=list)
+    channels: dict[int, int] = field(default_factory=dict)
     settings: dict[int, bytes] = field(default_factory=dict)
     unlisted: list[int] = field(default_factory=list)
     unwatched: list[int] = field(default_factory=list)
+    tells: bool = False
 
 
 class UnitOfWork(Protocol):
@@ -177,8 +187,14 @@ class Store(Protocol):
     async def count_streams(self, tenant: str) -> int:
         """How many streams a tenant has."""
 
+    async def count_channels(self, tenant: str) -> int:
+        """How many channels all streams of a tenant have."""
+
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none."""
+
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """What may become an incident of each stream, as it is kept; b"" where nothing may."""
 
     async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
         """Incidents by stream and number, as they are kept; b"" where there is none."""

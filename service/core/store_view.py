@@ -80,9 +80,17 @@ class StoreView(Store):
         """As of Store."""
         return await self._store.count_streams(tenant)
 
+    async def count_channels(self, tenant: str) -> int:
+        """As of Store."""
+        return await self._store.count_channels(tenant)
+
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """As of Store."""
         return await self._store.latest_incidents(streams)
+
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """As of Store."""
+        return await self._store.pending_incidents(streams)
 
     async def untold(self) -> list[tuple[bytes, float]]:
         """As of Store."""
@@ -150,6 +158,7 @@ class _OfThePast(UnitOfWork):
         writes.alerts.clear()
         writes.opened = set()
         writes.incidents = [write for write in writes.incidents if not write.began]
+        writes.pending.clear()
         await self._unit.send(writes)
 
     async def saved(self) -> list[bool]:
@@ -167,6 +176,7 @@ class TrialStore(StoreView):
         self._begun: set[StreamKey] = set()  # whose histories are those of the pieces alone
         self._earlier: dict[tuple[StreamKey, int], bytes] = {}
         self._incidents: dict[StreamKey, bytes] = {}
+        self._pending: dict[StreamKey, bytes] = {}
 
     @contextlib.asynccontextmanager
     async def begin(
@@ -188,6 +198,7 @@ class TrialStore(StoreView):
             self._earlier[writes.streams[row], slot] = record
         for write in writes.incidents:
             self._incidents[writes.streams[write.row]] = write.incident
+        self._pending.update((writes.streams[row], content) for row, content in writes.pending)
         self._records.update(zip(writes.streams, writes.records, strict=True))
 
     async def load(self, streams: Sequence[StreamKey]) -> list[bytes | None]:
@@ -223,6 +234,11 @@ class TrialStore(StoreView):
         """As of Store."""
         kept = zip(streams, await self._store.latest_incidents(streams), strict=True)
         return [self._incidents.get(stream, incident) for stream, incident in kept]
+
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """As of Store."""
+        kept = zip(streams, await self._store.pending_incidents(streams), strict=True)
+        return [self._pending.get(stream, pending) for stream, pending in kept]
 
     async def drop_old_histories(self, streams: Sequence[StreamKey]) -> None:
         """Nothing: they stay."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import ForeignValue
+from gatewatch.service.errors import ForeignValue, StoreUnavailable
 
 RECOUNT_S: Final = 0.001
 RECOUNTS: Final = 250
@@ -21,6 +21,9 @@ class Counts(Protocol):
     async def count_streams(self, tenant: str) -> int:
         """How many streams a tenant has."""
 
+    async def count_channels(self, tenant: str) -> int:
+        """How many channels all streams of a tenant have."""
+
 
 class Pace(Protocol):
     """How fast tenants may begin streams."""
@@ -32,10 +35,11 @@ class Pace(Protocol):
 class StreamLimits:
     """The bounds of all tenants."""
 
-    def __init__(self, store: Counts, most_streams: int, pace: Pace | None) -> None:
-        """`most_streams`: of each tenant."""
+    def __init__(self, store: Counts, most_streams: int, pace: Pace | None, most_channels: int | None = None) -> None:
+        """`most_streams`, `most_channels`: of each tenant."""
         self._store = store
         self._most = most_streams
+        self._most_channels = most_channels
         self._pace = pace
         self._of: dict[str, StreamLimit] = {}
 
@@ -52,6 +56,32 @@ class StreamLimits:
             limit = self._of.setdefault(tenant, StreamLimit(self._store, tenant, self._most, self._pace))
             begun = [stream for stream in new if stream.tenant == tenant]
             refused.update(begun[await limit.admit(streams, begun) :])
+        return refused
+
+    async def admit_channels(self, more: Sequence[tuple[StreamKey, int]]) -> list[str]:
+        """Why streams of a batch may not have so many channels more; empty where they may.
+
+        Those that other batches begin at the same moment are not seen: each may go beyond the bound by what it brings.
+        """
+        if self._most_channels is None:
+            return [""] * len(more)
+        counts: dict[str, int] = {}
+        refused = []
+        for stream, channels in more:
+            if stream.tenant not in counts:
+                try:
+                    counts[stream.tenant] = await self._store.count_channels(stream.tenant)
+                except StoreUnavailable:  # they cannot be counted, which is no reason to take nobody's readings
+                    counts[stream.tenant] = 0
+            count = counts[stream.tenant]
+            if count + channels > self._most_channels:
+                refused.append(
+                    f"this would be {channels} more channels, and the tenant's streams have {count}; all together may "
+                    f"have {self._most_channels} (GATEWATCH_TENANT_CHANNELS): delete streams that are not needed"
+                )
+                continue
+            counts[stream.tenant] += channels
+            refused.append("")
         return refused
 
     def end(self, streams: Collection[StreamKey]) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, STATUSES, expected_band
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.outcomes import Outcomes, Refused, format_time
-from gatewatch.service.core.records import CORRECTED, STATUS_BITS
+from gatewatch.service.core.records import CORRECTED, GATE_BITS, REASON_BITS, STATUS_BITS
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents.rules import GATES
 
 _BAND = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 3, "maxItems": 3}
 
@@ -43,6 +44,13 @@ class Result(msgspec.Struct):
         ),
     ] = None
     reason: Annotated[str | None, msgspec.Meta(extra_json_schema={"enum": [*REASONS, None]})] = None
+    gate: Annotated[
+        str | msgspec.UnsetType,
+        msgspec.Meta(
+            description="which rule decided about it: one that closed, a limit or a maintenance window; only then",
+            extra_json_schema={"enum": sorted({*GATES} - {""})},
+        ),
+    ] = msgspec.UNSET
     model: str | None = None
     replayed: bool = False
     corrected: bool = False
@@ -119,13 +127,19 @@ def _write(
             score,
             *bands.split("],["),
             *shares.split(","),
-            f'"{REASONS[reason]}"' if status & STATUS_BITS == ANOMALOUS else "null",
+            _reason(reason, status & STATUS_BITS == ANOMALOUS),
             model,
             again,
             "true" if status & CORRECTED else "false",
         )
         texts.append("".join(pieces))
     return texts
+
+
+def _reason(reason: int, anomalous: bool) -> str:
+    """Why a reading is anomalous, and which gate decided about it, if one did."""
+    text = f'"{REASONS[reason & REASON_BITS]}"' if anomalous else "null"
+    return f'{text},"gate":"{GATES[(reason & GATE_BITS) >> 4]}"' if reason & GATE_BITS else text
 
 
 FINE: Final = 2.0**-12

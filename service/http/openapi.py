@@ -15,8 +15,10 @@ from gatewatch.service.doors.reading_decoder import SentReading
 from gatewatch.service.http.model_requests import Promotion, Rollback
 from gatewatch.service.http.state_requests import SnapshotDetails, SnapshotRequest
 from gatewatch.service.incidents.incident import Share
+from gatewatch.service.incidents.outlets.webhook import DeadLetter
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.policies.policy import Policies, Policy
+from gatewatch.service.policies.windows import Window
 from gatewatch.service.serving.rules import Rules
 
 Described = dict[str, Any]
@@ -38,6 +40,7 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+    windows: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class WarmUp(msgspec.Struct):
@@ -123,7 +126,8 @@ class Incident(msgspec.Struct):
     """What is anomalous on a stream, from its first reading to its last; what people said of it.
 
     `onset` is when it was on its way, `start` when the alert went out, `end` its last anomalous reading once it has
-    ended. `channels` are as they were at the highest score. `readings` only where one incident is asked for. With the
+    ended. `channels` are as they were at the highest score. `told` whether people are told of it; `untold` why not:
+    a maintenance window or a cooling-off. `readings` only where one incident is asked for. With the
     reason `silent` the stream sends no more: it has no channels, and `last` is when it was heard. `group` is the id of
     the group that it belongs to, `tag` what that has in common.
     """
@@ -146,11 +150,40 @@ class Incident(msgspec.Struct):
     judged: int
     channels: list[Share]
     alerts: list[AlertOfIncident]
+    told: bool
+    untold: str | None
+    window: str | None
+    gate: str | None
+    gated: int
     acknowledged: Spoken | None
     label: str | None
     labelled: Spoken | None
     notes: list[SpokenNote]
     readings: list[Kept] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ConditionOfStream(msgspec.Struct):
+    """Why a stream is of little use; without a channel as a whole. `since` is the first reading that shows it."""
+
+    stream: str
+    condition: str
+    channel: str | None
+    since: str
+    reason: str
+    muted: bool
+
+
+class ConditionPage(msgspec.Struct):
+    """Conditions; `next` is the `after` of the next page, null on the last one."""
+
+    conditions: list[ConditionOfStream]
+    next: str | None
+
+
+class DeadLetters(msgspec.Struct):
+    """Events that the webhook did not take, the last first."""
+
+    letters: list[DeadLetter]
 
 
 class IncidentPage(msgspec.Struct):
@@ -265,15 +298,17 @@ def complete(document: Described, is_open: bool) -> Described:
             Kept,
             Forecast,
             IncidentPage,
+            ConditionPage,
             Incident,
             ProofOfIncident,
+            DeadLetters,
             Changes,
             SnapshotDetails,
             WarmUp,
         ),
         ref_template=ref("{name}")["$ref"],
     )[1]
-    kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Answer, LabelAnswer, NoteAnswer)
+    kinds = (StreamSettings, Promotion, Rollback, Rules, Policies, Policy, Window, Answer, LabelAnswer, NoteAnswer)
     for kind in (*kinds, SnapshotRequest):
         schema = kind.model_json_schema(ref_template=ref("{model}")["$ref"])
         schemas |= {**schema.pop("$defs", {}), kind.__name__: schema}

@@ -22,6 +22,7 @@ from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.ingest import SETTINGS_BYTES, Ingest, json_body
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.incidents.conditions import Conditions
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.intake.past import Past
 from gatewatch.service.intake.trial import Trial
@@ -31,6 +32,7 @@ from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.group_store import GroupStore
+from gatewatch.service.storage.outbox import Outbox
 from gatewatch.service.storage.snapshot_store import SnapshotStore
 from gatewatch.service.storage.store import StateStore
 
@@ -61,6 +63,8 @@ class Parts:
     clock: Clock
     policies: StreamPolicies
     groups: GroupStore
+    conditions: Conditions
+    outbox: Outbox
 
 
 def parts_of(request: Request) -> Parts:

@@ -184,7 +184,10 @@ async def get_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> d
         known = await parts.inspection.describe(key_of(request, stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
-    return known
+    key, now_ms = key_of(request, stream), parts.clock.unix_ms()
+    await parts.policies.know([key])
+    windows = parts.policies.windows_now(key, now_ms)
+    return known | ({"windows": windows} if windows else {})
 
 
 @router.put(

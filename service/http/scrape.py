@@ -11,16 +11,17 @@ import numpy as np
 import structlog
 
 from gatewatch.models.detectors.detector import expected_band
+from gatewatch.service.clock import Clock
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.layout import Layout
-from gatewatch.service.core.readings import Policies
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable, cause_of
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.incidents.incident import SILENT_REASON, Incident, RaisedAlert, decode, number_and_stream
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.named import ChannelBand, OpenAnomaly, OpenGroup
+from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.silence_store import SilenceStore
@@ -47,7 +48,8 @@ class Scrape:
         store: StateStore,
         silent: SilenceStore,
         groups: GroupStore,
-        policies: Policies,
+        policies: StreamPolicies,
+        clock: Clock,
         metrics: Metrics,
         settings: Settings,
     ) -> None:
@@ -57,6 +59,8 @@ class Scrape:
         self._group_store = groups
         self._policies = policies
         self._metrics = metrics
+        self._policies = policies
+        self._clock = clock
         self._tenant = settings.tenant
         self._within_s = settings.open_anomaly_s
         self._most_open = settings.open_series
@@ -80,6 +84,7 @@ class Scrape:
             silent = sum([await self._silent.count_open(tenant) for tenant in tenants])
             found = (await self._store.open_anomalies(self._within_s, 0)).count, silent
             self._metrics.streams.set(sum([await self._store.count_streams(tenant) for tenant in tenants]))
+            self._metrics.windows_active.set(self._policies.active_windows(self._clock.unix_ms()))
             now = asyncio.get_running_loop().time()
             if now - self._at >= FRESH_S or found != self._open:
                 self._at, self._open = now, found

@@ -18,12 +18,13 @@ import numpy as np
 
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, expected_band
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import ALERT, OPEN, STATUS_BITS
+from gatewatch.service.core.records import ALERT, OPEN, REASON_BITS, STATUS_BITS
+from gatewatch.service.incidents.rules import LIMIT_REASON, Breach
 
 SILENT_REASON: Final = "silent"
 """Why an incident began that no reading raised: the stream sends no more."""
 
-INCIDENT_REASONS: Final = (*REASONS, SILENT_REASON)
+INCIDENT_REASONS: Final = (*REASONS, SILENT_REASON, LIMIT_REASON)
 
 MOST_CHANNELS: Final = 16
 """Shown of an incident: those with the largest shares."""
@@ -97,6 +98,11 @@ class Incident(msgspec.Struct, frozen=True):
         alerts: those that went out.
         group: the id of the group that it belongs to, see groups.py; empty where it belongs to none.
         tag: what the streams of the group have in common, as site=north; empty where that is nothing.
+        gate, gated: which gate closed last on one of its readings, and on how many; see rules.py.
+        untold: why nobody was told of it yet: `window` or `cool_off`.
+        window: the maintenance window that it began in.
+        ruled: it began by rules, and not where the detector says.
+        cooled: of one that nobody was told of, number and time of the last reading of one before that somebody was.
     """
 
     n: int
@@ -116,6 +122,12 @@ class Incident(msgspec.Struct, frozen=True):
     alerts: list[RaisedAlert]
     group: str = ""
     tag: str = ""
+    gate: str | None = None
+    gated: int = 0
+    untold: str | None = None
+    window: str | None = None
+    ruled: bool = False
+    cooled: tuple[int, int] | None = None
 
     @property
     def id(self) -> str:
@@ -131,6 +143,16 @@ class Incident(msgspec.Struct, frozen=True):
     def is_open(self) -> bool:
         """Whether it goes on."""
         return self.end_ms is None
+
+    @property
+    def last_n(self) -> int:
+        """The number of its last reading that counts."""
+        return self.n + self.judged - 1
+
+    def with_alert(self, alert: RaisedAlert) -> Incident:
+        """The incident after one more alert went out."""
+        alerts = [*self.alerts, alert]
+        return msgspec.structs.replace(self, alerts=alerts if len(alerts) <= MOST_ALERTS else [alerts[0], *alerts[2:]])
 
 
 def id_of(n: int, stream: str) -> str:
@@ -194,9 +216,12 @@ def advance(
             continue  # it has seen this reading
         goes_on = was_open and incident is not None and incident.is_open  # else what is open was not told of
         if anomalous and alert and not goes_on:
-            incident = _opened(stream, entry, channels, _onset_ms(entry, earlier))
+            incident = opened(stream, entry, channels, onset_of(entry, earlier))
+            incident = incident.with_alert(raised_by(entry, channels))
         elif anomalous and incident is not None and (goes_on or not was_open):
-            incident = _gone_on(incident, entry, channels, alert)
+            incident = gone_on(incident, entry, channels)
+            if alert:
+                incident = incident.with_alert(raised_by(entry, channels))
         elif incident is not None and incident.is_open and not status & OPEN:
             incident = msgspec.structs.replace(incident, end_ms=incident.last_ms)
         if incident is not None:
@@ -206,9 +231,22 @@ def advance(
     return list(changed.values())
 
 
-def _opened(stream: str, entry: Any, channels: Sequence[str], onset_ms: int) -> Incident:
+def opened(
+    stream: str,
+    entry: Any,
+    channels: Sequence[str],
+    onset_ms: int,
+    limit: bool = False,
+    breach: Breach | None = None,
+) -> Incident:
+    """The incident that begins with a reading; nobody is told of it yet.
+
+    Args:
+        limit: the reading is outside a limit,
+        breach: and which, as far as the limits are still there.
+    """
     moment, score = int(entry["timestamp_ms"]), float(entry["score"])
-    reason = REASONS[entry["reason"]]
+    reason = _reason(entry, limit)
     return Incident(
         n=int(entry["n"]),
         stream=stream,
@@ -223,12 +261,15 @@ def _opened(stream: str, entry: Any, channels: Sequence[str], onset_ms: int) -> 
         last_score=score,
         anomalous=1,
         judged=1,
-        channels=_shares(entry, channels),
-        alerts=[raised_by(entry, channels)],
+        channels=_shares(entry, channels, breach),
+        alerts=[],
     )
 
 
-def _gone_on(incident: Incident, entry: Any, channels: Sequence[str], alert: bool) -> Incident:
+def gone_on(
+    incident: Incident, entry: Any, channels: Sequence[str], limit: bool = False, breach: Breach | None = None
+) -> Incident:
+    """The incident after one more reading that counts. One with a reading outside a limit keeps that as its reason."""
     moment, score = int(entry["timestamp_ms"]), float(entry["score"])
     changes: dict[str, Any] = {
         "last_ms": max(moment, incident.last_ms),
@@ -237,18 +278,26 @@ def _gone_on(incident: Incident, entry: Any, channels: Sequence[str], alert: boo
         "anomalous": incident.anomalous + 1,
         "judged": int(entry["n"]) - incident.n + 1,
     }
+    limited = incident.reason == LIMIT_REASON
     if score > incident.peak_score:
-        changes |= {"peak_score": score, "peak_ms": moment, "reason": REASONS[entry["reason"]]}
-        changes |= {"channels": _shares(entry, channels)}
-    if alert:
-        raised = [*incident.alerts, raised_by(entry, channels)]
-        changes["alerts"] = raised if len(raised) <= MOST_ALERTS else [raised[0], *raised[2:]]
+        changes |= {"peak_score": score, "peak_ms": moment, "channels": _shares(entry, channels, breach)}
+        changes["reason"] = LIMIT_REASON if limited else _reason(entry, limit)
+    elif limit and not limited:
+        changes |= {"reason": LIMIT_REASON, "channels": _shares(entry, channels, breach)}
     return msgspec.structs.replace(incident, **changes)
 
 
-def raised_by(entry: Any, channels: Sequence[str]) -> RaisedAlert:
-    """The alert of a reading. What stands still or is missing is neither above nor below."""
-    worst, reason = _shares(entry, channels)[0], REASONS[entry["reason"]]
+def _reason(entry: Any, limit: bool) -> str:
+    return LIMIT_REASON if limit else REASONS[entry["reason"] & REASON_BITS]
+
+
+def raised_by(entry: Any, channels: Sequence[str], limit: bool = False, breach: Breach | None = None) -> RaisedAlert:
+    """The alert of a reading. What stands still or is missing is neither above nor below.
+
+    Args:
+        limit, breach: as of `opened`.
+    """
+    worst, reason = _shares(entry, channels, breach)[0], _reason(entry, limit)
     return RaisedAlert(
         timestamp_ms=int(entry["timestamp_ms"]),
         reason=reason,
@@ -260,18 +309,24 @@ def raised_by(entry: Any, channels: Sequence[str]) -> RaisedAlert:
     )
 
 
-def _shares(entry: Any, channels: Sequence[str]) -> list[Share]:
-    """The channels that have a share in a reading's score, the largest first."""
+def _shares(entry: Any, channels: Sequence[str], breach: Breach | None = None) -> list[Share]:
+    """The channels that have a share in a reading's score, the largest first; ahead of them one outside its limits."""
     shares = np.nan_to_num(entry["attribution"])
     values, bands = entry["values"], expected_band(entry["mid"], entry["half"])
     found: list[Share] = []
-    for at in np.argsort(-shares, kind="stable")[:MOST_CHANNELS].tolist():
+    order = np.argsort(-shares, kind="stable").tolist()
+    if breach is not None:
+        order.remove(breach.channel)
+        order.insert(0, breach.channel)
+    for at in order[:MOST_CHANNELS]:
         if shares[at] <= 0 and found:
             break
         low, mid, high = (float(edge) for edge in bands[at])
         value = float(values[at])
         known, there = bool(np.isfinite(mid)), bool(np.isfinite(value))
         direction = None if not (known and there) or value == mid else "above" if value > mid else "below"
+        if breach is not None and at == breach.channel:
+            direction = breach.direction
         found.append(
             Share(
                 channels[at],
@@ -284,7 +339,7 @@ def _shares(entry: Any, channels: Sequence[str]) -> list[Share]:
     return found
 
 
-def _onset_ms(entry: Any, earlier: Sequence[Scored]) -> int:
+def onset_of(entry: Any, earlier: Sequence[Scored]) -> int:
     """Time of the first of the readings right before an alarm whose scores are on their way to it."""
     onset_ms = int(entry["timestamp_ms"])
     for n, moment, score in reversed(earlier):

@@ -11,16 +11,20 @@ import numpy as np
 from gatewatch.models.detectors.asked import Words, words
 from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied
+from gatewatch.service.core.bookkeeping import encode_alert
+from gatewatch.service.core.corrections import Correction
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model, Policies
-from gatewatch.service.core.records import ALERT, Records
+from gatewatch.service.core.records import ALERT, HELD, Records
 from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.began import began
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
+from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
+from gatewatch.service.incidents.rules import Rules, limited
 from gatewatch.service.incidents.silence import over
 
 
@@ -61,6 +65,24 @@ class Begun(NamedTuple):
     entries: Entries
 
 
+class Corrected(NamedTuple):
+    """A stream whose incidents go by rules, with readings that count only since it was corrected.
+
+    Attributes:
+        row: in Writes.
+        seed: where the checksum of its record starts.
+        asked: of the stream's scoring.
+    """
+
+    row: int
+    stream: StreamKey
+    layout: Layout
+    seed: int
+    asked: Words
+    rules: Rules
+    correction: Correction
+
+
 class Recorder:
     """Makes incidents of entries. Streams that are in none cost nothing; those in one, a round trip for all of them."""
 
@@ -89,14 +111,15 @@ class Recorder:
                 if (rows == row).any()
             ]
         )
+        ruled = await self._ruled(model, loaded, applied, packed) if applied.ruled else []
         concerned = concerns(entries) | was_open[rows]
         if loaded.causes:  # an incident that was open before a state was lost may not be open after it
             concerned |= np.isin(rows, list(loaded.causes))
-        every = np.unique(rows[concerned]).tolist()
+        every = [row for row in np.unique(rows[concerned]).tolist() if row not in applied.ruled]
         if not every:
-            return silences
+            return silences + ruled
         kept = await self._store.latest_incidents([loaded.streams[row] for row in every])
-        begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]}
+        begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]} & {*every}
         histories = await self._histories(model, sorted(begins), loaded)
         changed = []
         for row, latest in zip(every, kept, strict=True):
@@ -107,7 +130,48 @@ class Recorder:
                 histories.get(row, ()),
             )  # fmt: skip
             changed.append(_Changed(row_of[stream], stream, latest, incidents, before))
-        return silences + await self._written(changed)
+        return silences + ruled + await self._written(changed)
+
+    async def _ruled(
+        self, model: Model, loaded: LoadedBatch, applied: Applied, packed: Sequence[bytes | None]
+    ) -> list[IncidentWrite]:
+        """What a batch makes of the incidents of streams that go by rules.
+
+        What is told of them, and what is open, goes into the batch's Writes.
+        """
+        writes = applied.writes
+        writes.opened -= (streams := {loaded.streams[row] for row in applied.ruled})
+        writes.closed -= streams
+        ((round_, entries),) = applied.rounds
+        rows = round_.rows
+        looked_at = {row for row in applied.ruled if row in applied.held or applied.was_open[row]} | {*loaded.causes}
+        concerned = concerns(entries) | limited(entries) | np.isin(rows, list(looked_at))
+        every = [row for row in np.unique(rows[concerned]).tolist() if row in applied.ruled]
+        if not every:
+            return []
+        names = [loaded.streams[row] for row in every]
+        kept, pendings = await self._store.latest_incidents(names), await self._store.pending_incidents(names)
+        begins = [
+            row
+            for row, latest, pending in zip(every, kept, pendings, strict=True)
+            if may_begin(applied.ruled[row], decode(latest), decode_pending(pending), entries[rows == row])
+        ]
+        histories = await self._histories(model, begins, loaded)
+        row_of = {stream: row for row, stream in enumerate(writes.streams)}
+        changed = []
+        for row, stream, latest, pending in zip(every, names, kept, pendings, strict=True):
+            at, layout = row_of[stream], loaded.layouts[row]
+            made = fold(
+                applied.ruled[row], stream.name, layout.model, decode(latest), decode_pending(pending),
+                bool(applied.was_open[row]), entries[rows == row], histories.get(row, ()),
+            )  # fmt: skip
+            before = partial(_before, model, loaded, row, packed[row])
+            changed.append(_Changed(at, stream, latest, list(made.changed.values()), before))
+            _put(writes, at, stream, made, pending)
+            if made.is_held:
+                loaded.records["status"][row] |= HELD
+                (writes.records[at],) = state.pack(loaded.records[row : row + 1], [layout], [loaded.seeds[row]])
+        return await self._written(changed)
 
     async def corrected(self, model: Model, begun: Sequence[Begun]) -> list[IncidentWrite]:
         """What corrections make of incidents: those that begin with a reading that was scored anew."""
@@ -119,6 +183,31 @@ class Recorder:
             before = partial(_packed, model, one.start, one.layout, one.seed, one.asked)
             incidents = advance(decode(latest), one.stream.name, one.entries, one.layout.model, was_open=False)
             changed.append(_Changed(one.row, one.stream, latest, incidents, before))
+        return await self._written(changed)
+
+    async def corrected_ruled(
+        self, model: Model, corrected: Sequence[Corrected], writes: Writes
+    ) -> list[IncidentWrite]:
+        """What corrections make of incidents of streams that go by rules: those that begin with what counts only now.
+
+        Args:
+            writes: gets what is to be told of them.
+        """
+        if not corrected:
+            return []
+        names = [one.stream for one in corrected]
+        kept, pendings = await self._store.latest_incidents(names), await self._store.pending_incidents(names)
+        changed = []
+        for one, latest, content in zip(corrected, kept, pendings, strict=True):
+            entries, pending = one.correction.entries, decode_pending(content)
+            if pending is not None and pending.first_n >= int(entries["n"][0]):
+                pending = None  # all of it is replayed
+            elif pending is not None:
+                entries = entries[entries["n"] > pending.last_n]
+            made = fold(one.rules, one.stream.name, one.layout.model, decode(latest), pending, False, entries)
+            before = partial(_packed, model, one.correction.start, one.layout, one.seed, one.asked)
+            changed.append(_Changed(one.row, one.stream, latest, list(made.changed.values()), before))
+            _put(writes, one.row, one.stream, made, content, corrected=True)
         return await self._written(changed)
 
     async def back(self, back: Sequence[tuple[int, StreamKey, int, int]]) -> list[IncidentWrite]:
@@ -151,7 +240,7 @@ class Recorder:
             (one.stream, incident)
             for one in changed
             for incident in one.incidents
-            if incident.n > _number_of(decode(one.latest))
+            if incident.n > _number_of(decode(one.latest)) and incident.untold is None
         ]
         joined = await self._groups.joined(begun) if begun and self._groups else [one for _, one in begun]
         grouped = {(stream, one.n): one for (stream, _), one in zip(begun, joined, strict=True)}
@@ -166,9 +255,11 @@ class Recorder:
                 ended = not incident.is_open and (is_new or not was_ended)
                 content = encode(incident)
                 begun_from, past = (one.before_it(), last) if is_new else (b"", None)
-                writes.append(
-                    IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
-                )
+                again = was_ended and not is_new and incident.is_open
+                told = incident.untold is None
+                newly = told and not is_new and before is not None and before.n == incident.n and bool(before.untold)
+                write = IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
+                writes.append(write._replace(told=told, reopened=again, newly_told=newly))
                 last = (incident.n, content)
         return writes
 
@@ -185,6 +276,14 @@ class Recorder:
             columns = (kept["n"].tolist(), kept["timestamp_ms"].tolist(), kept["score"].tolist())
             found[row] = [Scored(*one) for one in zip(*columns, strict=True)]
         return found
+
+
+def _put(writes: Writes, row: int, stream: StreamKey, made: Fold, pending: bytes, corrected: bool = False) -> None:
+    """Put into Writes what is to be told of a stream's incidents and whether one is open, and what is pending."""
+    writes.alerts += [(row, encode_alert(stream, n, alert, corrected)) for n, alert in made.alerts]
+    (writes.opened if made.is_told else writes.closed).add(stream)
+    if (after := encode_pending(made.pending)) != pending:
+        writes.pending.append((row, after))
 
 
 def _before(model: Model, loaded: LoadedBatch, row: int, packed: bytes | None) -> bytes:

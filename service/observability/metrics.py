@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client import values as kept_values
 
 from gatewatch.service.incidents.incident import INCIDENT_REASONS
+from gatewatch.service.incidents.rules import GATES
 from gatewatch.service.observability.named import NamedSeries
 from gatewatch.service.observability.tally import Tally
 
@@ -20,6 +22,7 @@ STATUSES = ("warming_up", "normal", "anomalous", "late", "conflict", "rejected")
 CAUSES = ("missing", "corrupt", "format", "model", "channels", "history", "stale")
 REJECTIONS = ("form", "stream", "timestamp", "clock", "seq", "gap", "channel", "value", "room", "other")
 OPERATIONS = ("score", "check")
+DELIVERIES = ("delivered", "failed", "dead")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -71,6 +74,9 @@ class Metrics:
             "gatewatch_replays", "Readings sent again and answered as they were the first time.", registry=registry
         )
         self._past = Counter("gatewatch_past_readings", "Readings of the past taken in by warm-ups.", registry=registry)
+        self._expired = Counter(
+            "gatewatch_streams_expired", "Unused streams forgotten after GATEWATCH_STREAM_DAYS.", registry=registry
+        )
         self._score = Histogram(
             "gatewatch_score", "Anomaly scores; 1 is the threshold.", buckets=SCORES, registry=registry
         )
@@ -78,6 +84,22 @@ class Metrics:
             "gatewatch_alerts",
             "Incidents begun, by the part of the score that was largest.",
             ["reason"],
+            registry=registry,
+        )
+        self._gated = Counter(
+            "gatewatch_gated",
+            "Readings that a gate of their stream's policy decided about, by gate; window: of a maintenance window.",
+            ["gate"],
+            registry=registry,
+        )
+        self._unlearned = Counter(
+            "gatewatch_unlearned",
+            "Readings that taught the model nothing, in maintenance windows that skip learning.",
+            registry=registry,
+        )
+        self.windows_active = Gauge(
+            "gatewatch_windows_active",
+            "Maintenance windows that are going on, of the tenants that this process knows.",
             registry=registry,
         )
         self._stage = Histogram(
@@ -198,6 +220,12 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self._webhook = Counter(
+            "gatewatch_webhook_deliveries", "Deliveries to the webhook, by outcome.", ["outcome"], registry=registry
+        )
+        self.webhook_waiting = Gauge(
+            "gatewatch_webhook_waiting", "Events that wait to be told, over all processes.", registry=registry
+        )
         self.named = NamedSeries()
         registry.register(self.named)
         self._stages = {name: self._stage.labels(name) for name in STAGES}
@@ -206,8 +234,10 @@ class Metrics:
         for counter, labels in (
             (self._rejections, REJECTIONS),
             (self._alerts, INCIDENT_REASONS),
+            (self._gated, [gate for gate in dict.fromkeys(GATES) if gate]),
             (self._rebuilt, CAUSES),
             (self._store_errors, OPERATIONS),
+            (self._webhook, DELIVERIES),
         ):
             for label in labels:
                 counter.labels(label)
@@ -244,6 +274,10 @@ class Metrics:
         """So many readings of the past were applied."""
         self._past.inc(readings)
 
+    def expired(self, streams: int) -> None:
+        """So many unused streams were forgotten."""
+        self._expired.inc(streams)
+
     def scored(self, scores: NDArray[np.float32]) -> None:
         """Readings were applied, with these scores.
 
@@ -263,6 +297,12 @@ class Metrics:
         """An incident began; the reason is the part of the score that was largest."""
         self._alerts.labels(reason).inc()
 
+    def gated(self, gates: Mapping[str, int], unlearned: int) -> None:
+        """So many readings were decided about by each gate, and so many taught nothing."""
+        for gate, readings in gates.items():
+            self._gated.labels(gate).inc(readings)
+        self._unlearned.inc(unlearned)
+
     def batch(self, readings: int) -> None:
         """So many readings were taken together."""
         self._batch.observe(readings)
@@ -270,6 +310,10 @@ class Metrics:
     def store_error(self, operation: str) -> None:
         """An operation on Redis failed."""
         self._store_errors.labels(operation).inc()
+
+    def webhook(self, outcome: str) -> None:
+        """A delivery to the webhook came to one of DELIVERIES; dead is given up, after it has failed."""
+        self._webhook.labels(outcome).inc()
 
     def foreign_value(self) -> None:
         """A key of the service held a value of another program."""

@@ -9,6 +9,7 @@ import numpy as np
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidPolicies, Outdated
+from gatewatch.service.incidents.rules import Rules
 from gatewatch.service.policies.policy import (
     MOST_STREAMS,
     NOTHING_ASKED,
@@ -17,6 +18,8 @@ from gatewatch.service.policies.policy import (
     PolicyDocument,
     PolicyFinder,
 )
+from gatewatch.service.policies.quiet import Quiet, labelled
+from gatewatch.service.policies.windows import MOST_WINDOWS, Window
 from gatewatch.service.serving.shared_document import KeptDocument, SharedDocument, look_each_second, now_text
 
 
@@ -89,6 +92,30 @@ class StreamPolicies:
             np.array([_ignored(policy, tuple(own)) for policy, own in zip(policies, channels, strict=True)]),
         )
 
+    def rules(self, streams: Sequence[StreamKey]) -> dict[int, Rules]:
+        """Place to the rules of those streams that have any."""
+        if not any(tenant.finder.has_rules for tenant in self._known.values()):
+            return {}
+        found = {}
+        for at, stream in enumerate(streams):
+            tenant = self._known.get(stream.tenant)
+            if tenant is not None and (rules := tenant.finder.rules(stream.name)) is not None:
+                found[at] = rules
+        return found
+
+    def windows_now(self, stream: StreamKey, time_ms: int) -> list[str]:
+        """The names of the maintenance windows that a stream is in at a time."""
+        rules = self.rules([stream])
+        return [one.name for one in rules[0].windows if one.has(time_ms)] if rules else []
+
+    def active_windows(self, time_ms: int) -> int:
+        """How many maintenance windows are going on at a time, of the tenants that are known."""
+        return sum(
+            window.active(name).has(time_ms)
+            for tenant in self._known.values()
+            for name, window in tenant.document.windows.items()
+        )
+
     async def newest(self, tenant: str) -> PolicyDocument:
         """A tenant's policies as they are now. Raises StoreUnavailable."""
         of_tenant = self._of_tenant(tenant)
@@ -114,7 +141,7 @@ class StreamPolicies:
                 raise Outdated(
                     f"the policies have number {before.number} by now, not {number}: look at them, and do it again"
                 )
-            return PolicyDocument(asked=asked, at=now_text(), by=by)
+            return before.model_copy(update={"asked": asked, "at": now_text(), "by": by})
 
         return await self._change(tenant, decide)
 
@@ -125,8 +152,33 @@ class StreamPolicies:
             InvalidPolicies: as many streams have one as may.
             StoreUnavailable: Redis does not answer.
         """
+        await self._change_one(stream, lambda _: policy, by)
+
+    async def label(self, stream: StreamKey, incident_id: str, like: list[Quiet], by: str) -> list[Quiet]:
+        """Have what is like a false alarm be quiet, in place of what was said of this incident before.
+
+        Returns:
+            All that is quiet on the stream by itself. Raises as `put_one`.
+        """
+        await self.newest(stream.tenant)
+        own = self._known[stream.tenant].document.asked.streams.get(stream.name, NOTHING_ASKED)
+        if not like and all(one.incident != incident_id for one in own.quiet):
+            return own.quiet
+
+        def changed(policy: Policy) -> Policy:
+            said = {name: getattr(policy, name) for name in policy.model_fields_set - {"quiet"}}
+            quiet = labelled(policy.quiet, incident_id, like)
+            return Policy(**said, quiet=quiet) if quiet else Policy(**said)
+
+        return (await self._change_one(stream, changed, by)).quiet
+
+    async def _change_one(self, stream: StreamKey, change: Callable[[Policy], Policy], by: str) -> Policy:
+        """Change what is asked of one stream by itself. Raises as `put_one`."""
+        now = NOTHING_ASKED
 
         async def decide(before: PolicyDocument) -> PolicyDocument | None:
+            nonlocal now
+            policy = now = change(before.asked.streams.get(stream.name, NOTHING_ASKED))
             streams = {name: one for name, one in before.asked.streams.items() if name != stream.name}
             if policy != NOTHING_ASKED:
                 streams[stream.name] = policy
@@ -135,9 +187,30 @@ class StreamPolicies:
             if len(streams) > MOST_STREAMS:
                 raise InvalidPolicies(f"{MOST_STREAMS} streams have policies of their own; expected a pattern for more")
             asked = Policies(policies=before.asked.policies, streams=streams)
-            return PolicyDocument(asked=asked, at=now_text(), by=by)
+            return before.model_copy(update={"asked": asked, "at": now_text(), "by": by})
 
         await self._change(stream.tenant, decide)
+        return now
+
+    async def put_window(self, tenant: str, name: str, window: Window | None, by: str) -> PolicyDocument:
+        """Have a maintenance window, instead of the one of its name; None takes that away.
+
+        Raises:
+            InvalidPolicies: there are as many as may be.
+            StoreUnavailable: Redis does not answer.
+        """
+
+        async def decide(before: PolicyDocument) -> PolicyDocument | None:
+            windows = {other: one for other, one in before.windows.items() if other != name}
+            if window is not None:
+                windows[name] = window
+            if windows == before.windows:
+                return None
+            if len(windows) > MOST_WINDOWS:
+                raise InvalidPolicies(f"there are {MOST_WINDOWS} windows; expected one to be taken away first")
+            return before.model_copy(update={"windows": windows, "at": now_text(), "by": by})
+
+        return await self._change(tenant, decide)
 
     async def run(self) -> None:
         """Look each second for newer documents of the tenants that are known, until cancelled."""

@@ -1,7 +1,7 @@
 """Policy: what a person asks of a stream; PolicyDocument: what is asked of all streams of a tenant.
 
 A stream's policy is made of all entries whose pattern fits its name, in their order, and of its own entry last: what a
-later one says replaces what an earlier one said, but tags join, a later one's value winning.
+later one says replaces what an earlier one said, but tags join, a later one's value winning, and so do gates.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import InvalidPolicies, first_of
+from gatewatch.service.incidents.rules import ActiveWindow, Rules
+from gatewatch.service.policies.gates import Duration, Gate
+from gatewatch.service.policies.quiet import MOST_QUIET, Quiet
+from gatewatch.service.policies.windows import MOST_WINDOWS, WINDOW_NAME, Window
 from gatewatch.service.serving.shared_document import Numbered
 
 MOST_PATTERNS: Final = 1000
 MOST_STREAMS: Final = 10_000
 MOST_TAGS: Final = 16
+MOST_GATES: Final = 64
 MOST_IGNORED: Final = 64
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -43,6 +48,14 @@ class Policy(BaseModel):
         allow_inf_nan=False,
         description="a factor on the score: 0.5 halves it, so that only what is twice as strange is anomalous",
     )
+    gates: Annotated[list[Gate], Field(max_length=MOST_GATES)] = Field(
+        default_factory=list, description="which anomalies matter, by channel; those of all entries that fit count"
+    )
+    minimum: Duration | None = Field(None, description="for so long an anomaly lasts before it is an incident")
+    merge: Duration | None = Field(None, description="anomalies with less than this between them are one incident")
+    cool_off: Duration | None = Field(
+        None, description="for so long after an incident nobody is told of another one of the stream"
+    )
     false_alarm_rate: float | None = Field(
         None, gt=0, le=0.1, allow_inf_nan=False, description="share of normal readings that may be judged anomalous"
     )
@@ -51,6 +64,9 @@ class Policy(BaseModel):
     )
     ignore: Annotated[list[Pattern], Field(max_length=MOST_IGNORED)] = Field(
         default_factory=list, description="channels, by name or pattern, that are kept and not looked at"
+    )
+    quiet: Annotated[list[Quiet], Field(max_length=MOST_QUIET)] = Field(
+        default_factory=list, description="what was labelled a false alarm: its like is no incident; see labels"
     )
     muted: bool = Field(
         default=False, description="its readings are scored and its incidents kept, but nobody is told of them"
@@ -87,10 +103,14 @@ class Policies(BaseModel):
     streams: Annotated[dict[StreamName, Policy], Field(max_length=MOST_STREAMS)] = {}
 
 
+WindowName = Annotated[str, StringConstraints(pattern=f"^(?:{WINDOW_NAME.pattern})$")]
+
+
 class PolicyDocument(Numbered):
-    """All policies of a tenant."""
+    """All policies of a tenant, and its maintenance windows by name."""
 
     asked: Policies = Policies()
+    windows: Annotated[dict[WindowName, Window], Field(max_length=MOST_WINDOWS)] = Field(default_factory=dict)
 
 
 NOTHING_ASKED: Final = Policy()
@@ -106,6 +126,7 @@ class PolicyFinder:
 
     Attributes:
         document: where it looks.
+        has_rules: some streams have rules.
     """
 
     def __init__(self, document: PolicyDocument) -> None:
@@ -113,6 +134,11 @@ class PolicyFinder:
         self._entries = document.asked.policies
         self._patterns = [re.compile(fnmatch.translate(entry.pattern)) for entry in self._entries]
         self._known: dict[str, Policy] = {}
+        self._merged: dict[tuple[int, ...], Policy] = {}
+        self._rules: dict[str, Rules | None] = {}
+        self._made: dict[tuple[int, tuple[str, ...]], tuple[Policy, Rules | None]] = {}
+        policies = (*self._entries, *document.asked.streams.values())
+        self.has_rules = bool(document.windows) or any(RULED & policy.model_fields_set for policy in policies)
 
     @property
     def asks_nothing(self) -> bool:
@@ -128,12 +154,55 @@ class PolicyFinder:
             known = self._known[stream] = self._find(stream)
         return known
 
+    def rules(self, stream: str) -> Rules | None:
+        """The rules of a stream's incidents; None where nothing is asked of them."""
+        if stream not in self._rules:
+            if len(self._rules) >= REMEMBERED_NAMES:
+                self._rules.clear()
+            self._rules[stream] = self._make_rules(stream)
+        return self._rules[stream]
+
+    def windows(self, stream: str) -> list[str]:
+        """The names of the windows that a stream has, in their order."""
+        windows = self.document.windows
+        tags = self.of(stream).tags if windows else {}
+        return [name for name in sorted(windows) if windows[name].fits(stream, tags)]
+
     def _find(self, stream: str) -> Policy:
-        found: list[Policy] = [
-            entry for entry, pattern in zip(self._entries, self._patterns, strict=True) if pattern.match(stream)
-        ]
+        """Those of which the same patterns fit have one policy, so that it is in memory once."""
+        fitting = tuple(at for at, pattern in enumerate(self._patterns) if pattern.match(stream))
         own = self.document.asked.streams.get(stream)
-        return merged([*found, own] if own is not None else found)
+        if own is not None:
+            return merged([*(self._entries[at] for at in fitting), own])
+        if fitting not in self._merged:
+            if len(self._merged) >= REMEMBERED_NAMES:
+                self._merged.clear()
+            self._merged[fitting] = merged(self._entries[at] for at in fitting)
+        return self._merged[fitting]
+
+    def _make_rules(self, stream: str) -> Rules | None:
+        policy, windows = self.of(stream), tuple(self.windows(stream))
+        key = (id(policy), windows)
+        if key not in self._made:
+            if len(self._made) >= REMEMBERED_NAMES:
+                self._made.clear()
+            active = tuple(self.document.windows[name].active(name) for name in windows)
+            self._made[key] = policy, rules_of(policy, active)  # the policy too, so that its id stays its own
+        return self._made[key][1]
+
+
+SPANS: Final = ("minimum", "merge", "cool_off")
+RULED: Final = {"gates", "quiet", *SPANS}
+"""What is asked of incidents, among the fields of a policy."""
+
+
+def rules_of(policy: Policy, windows: tuple[ActiveWindow, ...]) -> Rules | None:
+    """The rules that a policy and maintenance windows come to; None for none."""
+    spans = {name: None if (asked := getattr(policy, name)) is None else asked.span for name in SPANS}
+    if not (policy.gates or policy.quiet or windows or any(spans.values())):
+        return None
+    quiet = tuple(one.allowance for one in policy.quiet)
+    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, **spans)
 
 
 def merged(policies: Iterable[Policy]) -> Policy:
@@ -144,10 +213,12 @@ def merged(policies: Iterable[Policy]) -> Policy:
             value = getattr(policy, name)
             if name == "tags":
                 value = {**said.get(name, {}), **value}
-            if other := OTHER_BUDGET.get(name):
+            elif name == "gates":
+                value = [*said.get(name, []), *value]
+            elif other := OTHER_BUDGET.get(name):
                 said.pop(other, None)
             said[name] = value
-    return Policy(**said) if said else NOTHING_ASKED
+    return Policy.model_construct(_fields_set=set(said), **said) if said else NOTHING_ASKED
 
 
 def policies_in(body: bytes | str) -> Policies:

@@ -23,7 +23,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype, layout_of, of_ring
-from gatewatch.service.core.records import ALERT, CORRECTED, OPEN, STATUS_BITS, Records
+from gatewatch.service.core.records import ALERT, CORRECTED, OPEN, REASON_BITS, STATUS_BITS, UNLEARNED, Records
 from gatewatch.service.errors import NoProof
 from gatewatch.service.incidents.began import Began
 from gatewatch.service.incidents.incident import Incident
@@ -49,6 +49,8 @@ def packed(
     Raises:
         NoProof: there is no state to begin with, or the readings do not follow from it.
     """
+    if incident.is_silence:
+        raise NoProof(f"{incident.id} is a silence, which no reading raised: there is no verdict to be proved")
     if began is None:
         raise NoProof(f"the state before incident {incident.id} is not kept: it began with an earlier version")
     part = state.stream_part(began.record, seed)
@@ -121,7 +123,8 @@ def as_json(entries: Entries) -> list[dict[str, Any]]:
             "tag": bytes(entry["tag"]).hex(),
             "score": float(entry["score"]),
             "status": STATUSES[int(entry["status"]) & STATUS_BITS],
-            "reason": REASONS[int(entry["reason"])],
+            "reason": REASONS[int(entry["reason"]) & REASON_BITS],
+            "taught": not entry["reason"] & UNLEARNED,
             "alert": bool(entry["status"] & ALERT),
             "open": bool(entry["status"] & OPEN),
             "corrected": bool(entry["status"] & CORRECTED),
@@ -142,7 +145,7 @@ def from_json(readings: Sequence[dict[str, Any]], channels: int) -> Entries:
         entries["tag"][at] = np.void(bytes.fromhex(reading["tag"]))
         flags = (("alert", ALERT), ("open", OPEN), ("corrected", CORRECTED))
         entries["status"][at] = STATUSES.index(reading["status"]) | sum(bit for name, bit in flags if reading[name])
-        entries["reason"][at] = REASONS.index(reading["reason"])
+        entries["reason"][at] = REASONS.index(reading["reason"]) | (0 if reading["taught"] else UNLEARNED)
         for name in ("values", "mid", "half", "attribution"):
             entries[name][at] = np.array(reading[name], np.float64)  # null becomes NaN
     return entries

@@ -196,8 +196,13 @@ def _bounds(given: Entries, computed: Entries, name: str) -> NDArray[np.float64]
 def _of_incident(incident: Incident, before: Records, given: Entries, detector: Detector) -> Difference | None:
     """What the incident says that its readings do not, as far as they reach.
 
-    A correction scores readings anew, and leaves the incident as it was found: then only its beginning is compared.
+    A correction scores readings anew, and leaves the incident as it was found: then only its beginning is compared. So
+    it is of one that began by the rules of a policy.
     """
+    if incident.ruled:  # what rules were asked then, the readings do not say
+        begun = given[given["n"] == incident.n]
+        said = int(begun["timestamp_ms"][0]) if len(begun) else None
+        return None if said == incident.start_ms else Difference("incident", "start_ms", incident.start_ms, said)
     was_open = bool(detector.is_open(before["detector"])[0])
     until = given[given["n"] < incident.n + incident.judged]
     found = {one.n: one for one in advance(None, incident.stream, until, detector.channels, was_open)}

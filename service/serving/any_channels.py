@@ -13,7 +13,7 @@ from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import Records
-from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.stepper import Stepper, unlearned
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.serving.served_model import ServedModel
 
@@ -62,7 +62,8 @@ class NamedStepper(Stepper):
             head["detector"] = stepper.detector.carried_over(state.tobytes(), before)
             for reading in entries[start:stop]:
                 values = reading["values"][None, there]
-                stepper.step(head, reading["seq"][None], reading["timestamp_ms"][None], values, asked=own)
+                columns = (reading["seq"][None], reading["timestamp_ms"][None], values)
+                stepper.step(head, *columns, asked=own, unlearned=unlearned(reading[None]))
             state, before = head["detector"], names
         record["detector"] = self.detector.carried_over(state.tobytes(), before)
         record["score"], record["status"] = head["score"], head["status"]

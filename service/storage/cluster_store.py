@@ -316,14 +316,21 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
     for write in writes.incidents:
         some, at = places[write.row]
         some.incidents.append(write._replace(row=at))
+    for row, content in writes.pending:
+        some, at = places[row]
+        some.pending.append((at, content))
     for left in writes.incidents_left:
         some, at = places[left.row]
         some.incidents_left.append(left._replace(row=at))
+    for row, more in writes.channels.items():
+        some, at = places[row]
+        some.channels[at] = more
     for row, settings in writes.settings.items():
         some, at = places[row]
         some.settings[at] = settings
     for _, some in split.values():
         some.opened, some.closed = writes.opened, writes.closed  # of which those count that are among its streams
+        some.tells = writes.tells
     return list(split.values())
 
 

@@ -85,6 +85,7 @@ class Database:
         self._old = OldKeys(tenant)
         self._begun = False
         self.watches = False
+        self.tells = False
         self.moving = False
         self._mover: asyncio.Task[None] | None = None
         self._timeout_s = timeout_ms / 1000
@@ -166,7 +167,8 @@ class Database:
         self._begun = True
 
     def note_new(self, writes: Writes, of: Sequence[StreamKeys]) -> None:
-        """Say which of the streams that are to be saved are to be listed and, if new, to be watched."""
+        """Say which of the streams that are to be saved are to be listed and, if new, to be watched; and who tells."""
+        writes.tells = self.tells
         writes.unlisted = self.listed.missing(of, writes.fences)
         if self.watches:
             writes.unwatched = [row for row in writes.unlisted if not writes.fences[row]]

@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
 from gatewatch.service.core import records as state
 from gatewatch.service.core.store import IncidentsLeft, Writes
+from gatewatch.service.incidents.event import EVENTS, Event
 from gatewatch.service.incidents.incident import id_of
-from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Keys, Sets, StreamKeys, identity_in, tag_of
+from gatewatch.service.storage.channel_counts import ADD_CHANNELS
+from gatewatch.service.storage.keys import (
+    INCIDENT_PARTS,
+    LATEST,
+    NUMBER,
+    PENDING,
+    Keys,
+    Sets,
+    StreamKeys,
+    identity_in,
+    tag_of,
+)
 
 MOST_OFFSETS: Final = 100_000
 FORGOTTEN_AT_ONCE: Final = 500
@@ -78,6 +91,8 @@ def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[b
         begun += packed([b"DEL", *(of[row].history for row in writes.anew)])
     more = [[b"MSET", *_earlier(keys, writes)]] if writes.earlier else []
     more += [command for _, command in _more_commands(keys, writes, of)]
+    for row, channels in writes.channels.items():
+        more += [[b"EVAL", ADD_CHANNELS, b"1", keys.channels(of[row].sets), b"%d" % channels]]
     more += [*_effects_as_commands(writes, of), *([b"ZCARD", sets.streams] for sets in sets_of(of))]
     set_records = b"*%d\r\n$4\r\nMSET" % (2 * len(of) + 1)
     whole = [begun[:-2], *slots, set_records, *records, *map(packed, more), packed([b"EXEC"])]
@@ -109,6 +124,9 @@ def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: S
         arguments += (b"%d" % (row + 1), what, place[of[row].sets.streams], member)
     for row, command in _more_commands(keys, writes, of):
         arguments += (b"%d" % (row + 1), b"run", b"0", _as_message(command))
+    for row, channels in writes.channels.items():
+        added = _as_message((keys.channels(of[row].sets), b"%d" % channels))
+        arguments += (b"%d" % (row + 1), b"add", b"0", added)
     return packed([b"EVALSHA", SAVE_SHA, b"%d" % len(names), *names, *arguments]), 1
 
 
@@ -160,6 +178,7 @@ def _commands_of_left(keys: Keys, writes: Writes, key: StreamKeys, left: Inciden
         yield [b"HSET", kept, b"%d" % n, content]
         yield [b"ZADD", key.sets.changes, at_ms, id_of(n, stream.name).encode()]
         yield [b"ZREM", key.sets.silent, id_of(n, stream.name).encode()]
+    yield [b"HDEL", kept, PENDING]
     if left.latest is None:
         yield [b"HDEL", kept, LATEST, NUMBER]
     else:
@@ -172,7 +191,10 @@ def _commands_of_left(keys: Keys, writes: Writes, key: StreamKeys, left: Inciden
 def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What saves incidents, and whose row; after the pieces of history, so that these are in what is copied."""
     at_ms = b"%d" % round(1000 * writes.at)
-    for row, n, start_ms, incident, before, began, ended, begun_from, told in writes.incidents:
+    for row, content in writes.pending:
+        kept = keys.part(writes.streams[row], "incidents")
+        yield row, [b"HSET", kept, PENDING, content] if content else [b"HDEL", kept, PENDING]
+    for row, n, start_ms, incident, before, began, ended, begun_from, told, again, newly in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()
         past = () if before is None else (b"%d" % before[0], before[1])
@@ -186,6 +208,10 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
                 yield row, [b"SET", keys.incident(stream, n, "state"), begun_from]
         if ended:
             yield row, [b"COPY", key.history, keys.incident(stream, n, "after"), b"REPLACE"]
+        if writes.tells and told:
+            for what in compress(EVENTS, (began or newly, again and not newly, ended)):
+                event = Event(what, round(1000 * writes.at), stream.tenant, n, stream.name)
+                yield row, [b"ZADD", keys.outbox(tag_of(key.record)), b"0", event.encode()]
         if n < 0 and (ended or told):
             yield row, [b"ZREM", key.sets.silent, member] if ended else [b"ZADD", key.sets.silent, at_ms, member]
 

@@ -16,28 +16,34 @@ from gatewatch.service.storage.database import Database
 from gatewatch.service.storage.keys import encode
 
 MOST_GROUPS: Final = 1000
-"""Kept of a tag's value; of more, the oldest take no more incidents."""
+"""Kept of a tag's value; of more, the oldest is forgotten, though not by its incidents."""
 
 MOST_MEMBERS: Final = 10_000
 """Listed of a group; more belong to it."""
 
 _JOIN: Final = b"""
-local groups = {}
+local most, kept, listed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local function forget(groups)
+  for _, group in ipairs(groups) do
+    redis.call('ZREM', KEYS[1], group)
+    redis.call('DEL', KEYS[2] .. group)
+  end
+end
+local joined = {}
 for at = 4, #ARGV, 4 do
   local id, onset = ARGV[at], ARGV[at + 3]
-  local group = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[at + 1], ARGV[at + 2], 'LIMIT', 0, 1)[1]
+  local group = redis.call('ZRANGE', KEYS[1], ARGV[at + 1], ARGV[at + 2], 'BYSCORE', 'LIMIT', 0, 1)[1]
   if not group then
     group = id
     redis.call('ZADD', KEYS[1], onset, group)
-    redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[1])
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    forget(redis.call('ZRANGE', KEYS[1], '-inf', string.format('(%d', onset - kept), 'BYSCORE', 'LIMIT', 0, 100))
+    if redis.call('ZCARD', KEYS[1]) > most then forget(redis.call('ZRANGE', KEYS[1], 0, 0)) end
   end
   local members = KEYS[2] .. group
-  if redis.call('ZCARD', members) < tonumber(ARGV[3]) then redis.call('ZADD', members, onset, id) end
-  redis.call('PEXPIRE', members, ARGV[2])
-  groups[#groups + 1] = group
+  if redis.call('ZCARD', members) < listed then redis.call('ZADD', members, onset, id) end
+  joined[#joined + 1] = group
 end
-return groups"""
+return joined"""
 
 
 class Joining(NamedTuple):
@@ -59,7 +65,7 @@ class GroupStore:
     """The groups of incidents, whosever they are."""
 
     def __init__(self, database: Database, kept_ms: int) -> None:
-        """`kept_ms`: for how long a group is kept after the last incident joined it."""
+        """`kept_ms`: how much older than one that begins a group is that is forgotten."""
         self._database = database
         self._kept_ms = kept_ms
 

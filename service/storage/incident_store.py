@@ -1,7 +1,8 @@
 """IncidentStore: incidents in Redis, and what people said of them.
 
     STREAM:incidents            hash: `latest` to the stream's latest incident, `number` to its number; the number of
-                                each one before to that one, and of each silence, below 0, to that
+                                each one before to that one, and of each silence, below 0, to that; `pending` to what
+                                may become one, see incidents/ruled.py
     STREAM:incident:N:before    the stream's history when the incident began, and
     STREAM:incident:N:after     when it ended
     STREAM:incident:N:state     what it is proved from, see incidents/began.py
@@ -22,7 +23,7 @@ from gatewatch.service.errors import Contended
 from gatewatch.service.incidents.incident import number_and_stream
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database, pairs
-from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, Sets
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, PENDING, Sets
 
 ATTEMPTS: Final = 20
 """To write what somebody says while others write as well."""
@@ -76,9 +77,16 @@ class IncidentStore:
 
     async def latest(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream, b"" where it has none, or what is none of ours. One round trip."""
+        return await self._each(streams, LATEST)
+
+    async def pending(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """What may become an incident of each stream, b"" where nothing may. One round trip."""
+        return await self._each(streams, PENDING)
+
+    async def _each(self, streams: Sequence[StreamKey], field: bytes) -> list[bytes]:
         keys = self._database.keys
         async with self._database.within(f"load the incidents of {len(streams)} streams"):
-            replies = await self._database.ask_each([b"HGET", keys.part(one, "incidents"), LATEST] for one in streams)
+            replies = await self._database.ask_each([b"HGET", keys.part(one, "incidents"), field] for one in streams)
             raise_first([reply for reply in replies if "WRONGTYPE" not in str(reply)])  # foreign: fails no reading
         return [reply if isinstance(reply, bytes) else b"" for reply in replies]
 
@@ -175,7 +183,9 @@ class IncidentStore:
 
     def _forget(self, tenant: str, sets: Sets, incident_id: bytes) -> list[Sequence[bytes]]:
         keys = self._database.keys
-        listed: list[Sequence[bytes]] = [[b"ZREM", one, incident_id] for one in (sets.incidents, sets.changes)]
+        listed: list[Sequence[bytes]] = [
+            [b"ZREM", one, incident_id] for one in (sets.incidents, sets.changes, sets.silent)
+        ]
         parsed = number_and_stream(incident_id.decode())
         if parsed is None:
             return listed

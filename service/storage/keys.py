@@ -40,8 +40,8 @@ PARTS: Final = (
 INCIDENT_PARTS: Final = ("before", "after", "state")
 """What there may be of an incident under keys of its own, see incident_store.py."""
 
-LATEST, NUMBER = b"latest", b"number"
-"""Fields of a stream's `incidents`: its latest one, and the number of that."""
+LATEST, NUMBER, PENDING = b"latest", b"number", b"pending"
+"""Fields of a stream's `incidents`: its latest one, the number of that, and what may become one."""
 
 LAYOUT: Final = b"gatewatch:layout"
 
@@ -143,6 +143,14 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The key of the history `before` or `after` an incident, or of the `state` that it is proved from."""
         return self.part(stream, f"incident:{n}:{what}")
 
+    def channels(self, sets: Sets) -> bytes:
+        """The key of how many channels the streams of a bucket have, see channel_counts.py."""
+        return sets.streams.removesuffix(b"streams") + b"channels"
+
+    def unused(self, sets: Sets) -> bytes:
+        """The key of since when the streams of a bucket have not moved, see unused_streams.py."""
+        return sets.streams.removesuffix(b"streams") + b"unused"
+
     def policies(self, tenant: str) -> bytes:
         """The key of what is asked of a tenant's streams."""
         return f"gatewatch:{{{encode(tenant)}}}:policies".encode()
@@ -155,6 +163,10 @@ class Keys(dict[StreamKey, StreamKeys]):
     def due(self, tag: bytes) -> bytes:
         """The key of what is to be looked at in a bucket, by the hash tag of that."""
         return b"gatewatch:{%b}:%b:due" % (tag, self._own)
+
+    def outbox(self, tag: bytes) -> bytes:
+        """The key of what is to be told of a bucket, by the hash tag of that."""
+        return b"gatewatch:{%b}:%b:outbox" % (tag, self._own)
 
     def watched(self, tag: bytes) -> bytes:
         """The key of what was seen in a bucket, by the hash tag of that."""

@@ -6,8 +6,8 @@
 -- ARGV: the time; the number of streams; for each stream: fence ('' = there was no record) or, instead, all of the
 --       record before; record, two earlier records ('' = leave as it is), '1' to begin the history anew, number of
 --       pieces of history, then offset and bytes of each piece; then, for what else belongs to a stream: its number,
---       what, where its bucket's sets begin among KEYS, and the member, or a command on keys of the same bucket as
---       MessagePack.
+--       what, where its bucket's sets begin among KEYS, and the member, or as MessagePack a command on keys of
+--       the same bucket, or a key of it and what is added to the number there.
 -- Answers 1 (saved) or 0 (another process was first) for each stream; then how many streams are listed in each bucket,
 -- -1 where that cannot be counted.
 local function write(key, offset, piece)
@@ -43,6 +43,12 @@ for effect = at, #ARGV, 4 do
     if what == 'listed' then redis.pcall('ZADD', KEYS[sets], 0, member)
     elseif what == 'opened' then redis.pcall('ZADD', KEYS[sets + 1], ARGV[1], member)
     elseif what == 'closed' then redis.pcall('ZREM', KEYS[sets + 1], member)
+    elseif what == 'add' then
+      local key, more = unpack(cmsgpack.unpack(member))
+      local count = redis.pcall('GET', key)
+      if type(count) ~= 'table' then
+        redis.pcall('SET', key, string.format('%d', math.max(0, (tonumber(count) or 0) + more)))
+      end
     elseif what == 'run' then redis.pcall(unpack(cmsgpack.unpack(member)))
     else redis.pcall('ZADD', KEYS[sets + 2], ARGV[1], member) end
   end

@@ -40,7 +40,7 @@ if not since or math.abs(now - tonumber(beat)) > tonumber(ARGV[4]) then
   redis.call('HSET', KEYS[2], 'since', since)
 end
 redis.call('HSET', KEYS[2], 'beat', string.format('%d', now))
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
+local due = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[2])
 if #due == 0 then return {now, tonumber(since), due, due} end
 local later = {}
 for at, stream in ipairs(due) do
@@ -200,7 +200,8 @@ class SilenceStore:
         """Ids of open silences of a tenant, up to `most` of each bucket, those found last. Raises StoreUnavailable."""
         async with self._database.within("list silences"):
             found = await self._database.ask_each(
-                [b"ZREVRANGE", sets.silent, b"0", b"%d" % (most - 1)] for sets in self._database.keys.sets_of(tenant)
+                [b"ZRANGE", sets.silent, b"0", b"%d" % (most - 1), b"REV"]
+                for sets in self._database.keys.sets_of(tenant)
             )
             raise_first(found)
         return [id_ for some in found for id_ in some]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage import health
+from gatewatch.service.storage.channel_counts import FORGET_CHANNELS
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
 from gatewatch.service.storage.database import Database, pairs, text
 from gatewatch.service.storage.incident_store import IncidentStore
@@ -158,10 +159,12 @@ class StateStore(Database):
             transaction = (
                 [b"UNWATCH"],  # of what a batch watched on this connection and did not save
                 [b"MULTI"],
+                [b"EVAL", FORGET_CHANNELS, b"2", key.record, self.keys.channels(key.sets)],
                 [b"DEL", *(self.keys.part(stream, what) for what in PARTS)],
                 [b"ZREM", key.sets.open, key.member],
                 [b"ZREM", key.sets.streams, key.member],
                 [b"ZADD", self.keys.due(tag_of(key.record)), b"XX", b"0", identity_in(key.record)],  # to be forgotten
+                [b"HDEL", self.keys.unused(key.sets), key.member],
                 [b"EXEC"],
             )
             try:
@@ -171,7 +174,7 @@ class StateStore(Database):
             raise_first(replies)
             raise_first(replies[-1])
         await self.replicated([key.record])
-        return known or bool(replies[-1][0])
+        return known or bool(replies[-1][1])
 
     @contextlib.asynccontextmanager
     async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[UnitOfWork]:
@@ -197,6 +200,12 @@ class StateStore(Database):
         """How many streams a tenant has."""
         async with self.within("count streams"):
             return sum(await self._in_all([b"ZCARD", key] for key in self._lists(tenant)))
+
+    async def count_channels(self, tenant: str) -> int:
+        """How many channels all streams of a tenant have, as far as they were counted."""
+        async with self.within("count channels"):
+            found = await self._in_all([b"GET", self.keys.channels(sets)] for sets in self.keys.sets_of(tenant))
+        return sum(int(count) for count in found if count and count.isdigit())
 
     async def list_streams(self, tenant: str, after: str, most: int) -> list[str]:
         """Up to `most` names of a tenant's streams in alphabetical order, those that come behind `after`."""
@@ -227,6 +236,10 @@ class StateStore(Database):
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """The latest incident of each stream as it is kept, b"" where it has none. One round trip."""
         return await self.incidents.latest(streams)
+
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """What may become an incident of each stream, as it is kept; b"" where nothing may. One round trip."""
+        return await self.incidents.pending(streams)
 
     async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:
         """Incidents by stream and number, as they are kept; b"" where there is none. One round trip."""

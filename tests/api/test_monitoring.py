@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import time
@@ -86,6 +87,53 @@ def test_an_anomaly_is_one_notification_with_its_text_whatever_restarts_and_its_
             time.sleep(1.5)  # in which a repeat would come
             assert [len(watched.sent("firing", stream=stream)) for stream in ("pump", "valve")] == [1, 1]
             assert [len(watched.sent("resolved", stream=stream)) for stream in ("pump", "valve")] == [1, 0]
+
+
+def lose_power(url: str, streams: list[str], at_once: int, between_s: float) -> None:
+    """Streams that have sent for a while have an anomalous reading each, the first one a second before all others, in
+    any order of their arrival: that first one is the last."""
+    quiet = readings("any", QUIET)
+    for start in range(0, len(streams), 100):
+        send(url, [{**one, "stream": name} for name in streams[start : start + 100] for one in quiet])
+    strange = readings("any", 1, start=QUIET)[0]
+    dead = [{**strange, "stream": name, "values": {"pressure": 900.0, "flow": 3.0}} for name in streams]
+    for one in dead[1:]:
+        one["timestamp"] += 1
+    random.Random(5).shuffle(late := dead[1:])
+    late.append(dead[0])
+    for start in range(0, len(late), at_once):
+        send(url, late[start : start + at_once])
+        time.sleep(between_s)
+
+
+def test_a_site_that_loses_power_is_one_notification_that_names_the_first_stream(
+    artefact: Path, tmp_path: Path
+) -> None:
+    """500 streams, five times as many as have a name; another stream that has no site is told by itself."""
+    port, site = free_port(), [f"n-{number:03d}" for number in range(500)]
+    (folder := tmp_path / "monitoring").mkdir()
+    settings = {"GATEWATCH_PORT": str(port), "GATEWATCH_GROUP_BY": "site", "GATEWATCH_EXTERNAL_URL": "https://gw"}
+    settings["GATEWATCH_LOG_LEVEL"] = "warning"  # nobody reads the log
+    with monitoring(port, folder, "5s") as watched, serving(artefact, tmp_path / "data", **settings) as (url, _):
+        asked = {"policies": [{"pattern": "n-*", "tags": {"site": "north"}}]}
+        assert httpx2.put(f"{url}/v1/policies", json=asked).is_success
+        lose_power(url, site, 50, 0.0)
+        begin(url, "alone")
+        until(lambda: watched.sent("firing", alertname="GatewatchGroup"))
+        until(lambda: watched.sent("firing", stream="alone"))
+        time.sleep(1.5)  # in which more would come
+        (alert,) = watched.sent("firing", alertname="GatewatchGroup")[0]["alerts"]
+        assert alert["annotations"]["summary"] == (
+            "site=north: 500 streams, first n-000: pressure is above what was expected"
+        )
+        assert len(watched.sent("firing", alertname="GatewatchGroup")) == 1
+        assert sorted({one["alerts"][0]["labels"]["alertname"] for one in watched.notifications}) == [
+            "GatewatchAnomaly",
+            "GatewatchGroup",
+        ]
+        group = httpx2.get(url + alert["annotations"]["link"].removeprefix("https://gw")).json()["incidents"]
+        assert group[0]["stream"] == "n-000"
+        assert {one["tag"] for one in group} == {"site=north"}
 
 
 def every_query_finds_something(watched: Monitoring) -> None:

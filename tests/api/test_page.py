@@ -13,13 +13,24 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.testclient import TestClient
 
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.detectors.canary import verify
 from tests.api.test_incidents import CALM, FAULT, fault
-from tests.support.samples import readings
+from tests.support.samples import make_artefact, readings
 from tests.support.whole_path import serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-VIEWS = ("incidents", "streams", "streams/pump-1", "models", "health", f"incidents/{CALM}.pump-1", "nowhere")
+VIEWS = (
+    "incidents",
+    "streams",
+    "streams/pump-1",
+    "policies",
+    "models",
+    "health",
+    f"incidents/{CALM}.pump-1",
+    "nowhere",
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +114,144 @@ def test_streams_are_searched_and_one_is_followed_and_set(page: Page, url: str) 
     more = readings("pump-2", CALM + FAULT + 10)[CALM + FAULT :]
     httpx2.post(f"{url}/v1/readings", json=more, timeout=30).raise_for_status()
     expect(page.locator("dl")).to_contain_text(str(CALM + FAULT + 10))
-    page.get_by_label("Reorder window").fill("60")
-    page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("status")).to_contain_text("Settings saved")
-    assert httpx2.get(f"{url}/v1/streams/pump-2").json()["reorder_window_s"] == 60
+    page.get_by_label("On gap").select_option("hold")
+    for window in ("60", "90"):  # and what was set before stays
+        page.get_by_label("Reorder window").fill(window)
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(page.get_by_role("status")).to_contain_text("Settings saved")
+        page.reload()
+        expect(page.get_by_label("Reorder window")).to_have_value(window)
+    known = httpx2.get(f"{url}/v1/streams/pump-2").json()
+    assert (known["reorder_window_s"], known["on_gap"]) == (90, "hold")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Repository]]:
+    """A service with three versions of `pumps` and one of `fans`, and rules; the repository beside it."""
+    folder = tmp_path_factory.mktemp("models")
+    repository = Repository(str(folder / "models"), verify)
+    for seed in range(1, 4):
+        repository.add("pumps", make_artefact(folder / str(seed), seed=seed), "ann", f"<i>try</i> {seed}")
+    repository.add("fans", make_artefact(folder / "fans", seed=9, channels=("speed", "noise")), "ann")
+    for name in ("pumps", "fans"):
+        repository.promote(name, "1", "ann")
+    with serving(Path("general"), folder / "data", GATEWATCH_MODELS=repository.url) as (url, _):
+        rules = {"rules": [{"pattern": "pump-*", "model": "pumps"}], "pins": {"pump-7": "pumps@2"}}
+        httpx2.put(f"{url}/v1/rules", json=rules).raise_for_status()
+        httpx2.post(f"{url}/v1/readings", json=readings("pump-1", 20), timeout=30).raise_for_status()
+        yield url, repository
+
+
+def champion(repository: Repository) -> int:
+    return repository.model("pumps").named("champion").version
+
+
+@needs_browser
+def test_a_version_is_promoted_and_rolled_back_by_clicking(page: Page, models: tuple[str, Repository]) -> None:
+    url, repository = models
+    page.goto(f"{url}/#/models")
+    expect(page.get_by_role("region", name="Versions of pumps").locator("tbody tr")).to_have_count(3)
+    expect(page.get_by_role("region", name="Versions of pumps")).to_contain_text("<i>try</i> 3")
+    expect(page.get_by_role("region", name="Rules")).to_contain_text("pump-*pumps@championversion 1")
+    expect(page.get_by_role("region", name="Pins")).to_contain_text("pump-7pumps@2version 2")
+    expect(page.get_by_role("button", name="Roll pumps back")).to_be_disabled()
+    for version in (2, 3):
+        page.get_by_role("button", name=f"Promote pumps {version}").click()
+        expect(page.get_by_role("status")).to_contain_text(f"pumps {version} is champion")
+        expect(page.get_by_role("button", name=f"Promote pumps {version}")).to_be_disabled()
+        assert champion(repository) == version
+    expect(page.get_by_role("region", name="Rules")).to_contain_text("version 3")
+    for version in (2, 1):
+        page.get_by_role("button", name=f"Roll pumps back to {version}").click()
+        expect(page.get_by_role("button", name=f"Promote pumps {version}")).to_be_disabled()
+        assert champion(repository) == version
+    page.get_by_text("Changes of pumps").click()
+    expect(page.get_by_role("region", name="Changes of pumps")).to_contain_text("promote 3 as champion, before 2")
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width in (1200, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], theme
+
+
+@needs_browser
+def test_who_comes_second_is_told_and_changes_nothing(models: tuple[str, Repository], browser: Browser) -> None:
+    url, repository = models
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{url}/#/models")
+    button = page.get_by_role("button", name="Promote pumps 2")
+    expect(button).to_be_enabled()
+    repository.promote("pumps", "3", "bob")
+    button.click()
+    expect(page.get_by_role("status")).to_contain_text("pumps has")
+    assert champion(repository) == 3
+    context.close()
+
+
+@needs_browser
+def test_policies_are_asked_ordered_and_taken_away(page: Page, models: tuple[str, Repository]) -> None:
+    url, _ = models
+
+    def asked() -> Any:
+        return httpx2.get(f"{url}/v1/policies").json()
+
+    page.goto(f"{url}/#/policies")
+    for pattern, label, value in (("pump-*", "Tags", "site=north, line=3"), ("fan-*", "Sensitivity", "0.5")):
+        page.get_by_role("textbox", name="Pattern").fill(pattern)
+        page.get_by_label(label).first.fill(value)
+        page.get_by_role("button", name="Ask", exact=True).click()
+        expect(page.locator("tbody")).to_contain_text(pattern)
+    assert asked()["policies"] == [
+        {"pattern": "pump-*", "tags": {"site": "north", "line": "3"}}, {"pattern": "fan-*", "sensitivity": 0.5},
+    ]  # fmt: skip
+    page.get_by_role("button", name="Put fan-* one earlier").click()
+    expect(page.locator("tbody tr").first).to_contain_text("fan-*")
+    page.get_by_role("button", name="Take fan-* away").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.goto(f"{url}/#/streams/pump-1")
+    expect(page.get_by_text("With all patterns: Tags: site=north, line=3")).to_be_visible()
+    page.get_by_label("Alerts per week").fill("3")
+    page.get_by_label("Muted").select_option("yes")
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.get_by_text("Alerts per week: 3; Muted: yes")).to_be_visible()
+    assert asked()["streams"] == {"pump-1": {"alerts_per_week": 3.0, "muted": True}}
+    page.get_by_label("Gates").fill('[{"channel": "flow", "direction": "above"}]')
+    page.get_by_label("Minimum").fill("3")
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.get_by_text("Gates: (channel=flow, direction=above); Minimum: readings=3")).to_be_visible()
+    page.reload()  # what was set is in the form
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.get_by_role("status")).to_contain_text("Policy saved")
+    assert asked()["streams"]["pump-1"] == {
+        "alerts_per_week": 3.0, "muted": True, "gates": [{"channel": "flow", "direction": "above"}],
+        "minimum": {"readings": 3},
+    }  # fmt: skip
+    for label in ("Gates", "Minimum"):
+        page.get_by_label(label).fill("")
+    page.get_by_label("Muted").select_option("as otherwise")
+    page.get_by_label("Alerts per week").fill("")
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.get_by_text("With all patterns: Tags: site=north, line=3")).to_be_visible()
+    assert asked()["streams"] == {}
+
+
+@needs_browser
+def test_a_maintenance_window_is_set_and_ended(page: Page, models: tuple[str, Repository]) -> None:
+    url, _ = models
+    page.goto(f"{url}/#/policies")
+    page.get_by_role("textbox", name="Name").fill("belts")
+    page.get_by_role("textbox", name="Start").fill("2020-01-01T00:00:00Z")
+    page.get_by_role("textbox", name="End", exact=True).fill("2100-01-01T00:00:00Z")
+    page.get_by_role("button", name="Set window").click()
+    expect(page.get_by_role("region", name="Maintenance windows")).to_contain_text("beltsgoing on")
+    belts = httpx2.get(f"{url}/v1/windows").json()["windows"]["belts"]
+    assert (belts["active"], belts["skip"]) == (True, "both")
+    page.get_by_role("button", name="End the window belts").click()
+    expect(page.get_by_role("status")).to_contain_text("belts is ended")
+    assert httpx2.get(f"{url}/v1/windows").json() == {"windows": {}}
 
 
 @needs_browser

@@ -52,9 +52,19 @@ TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "labe
 TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
 OF_INCIDENTS = (f"get {INCIDENT}", f"get {INCIDENT}/proof", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
-LISTS = ("get /v1/audit", "get /v1/incidents", "get /v1/models", "get /v1/policies", "get /v1/rules")
+LISTS = (
+    "get /v1/audit",
+    "get /v1/conditions",
+    "get /v1/dead-letters",
+    "get /v1/incidents",
+    "get /v1/models",
+    "get /v1/policies",
+    "get /v1/rules",
+)
 POLICY = "/v1/streams/{stream}/policy"
-BODIES = (*TO_INCIDENTS, *TO_MODELS, "put /v1/rules", "put /v1/policies", f"put {POLICY}")
+WINDOW = "/v1/windows/{window}"
+OF_WINDOWS = ("get /v1/windows", f"put {WINDOW}", f"delete {WINDOW}")
+BODIES = (f"put {WINDOW}", *TO_INCIDENTS, *TO_MODELS, "put /v1/rules", "put /v1/policies", f"put {POLICY}")
 LISTENING = "get /v1/incidents/stream"
 MANY = {"params": {"limit": "many"}}
 STALE = {"headers": {**JSON, "if-match": '"99"'}}
@@ -67,7 +77,10 @@ WAYS |= {
     **{(route, 404): ({}, {}) for route in (*OF_INCIDENTS, *OF_MODELS)},
     **{(route, 503): (AWAY, {}) for route in (*OF_INCIDENTS, *LISTS)},
     **{(route, 405): ({}, {"method": "PATCH"}) for route in (*OF_INCIDENTS, *OF_MODELS, *LISTS, LISTENING)},
-    **{(route, 422): ({}, MANY) for route in ("get /v1/audit", "get /v1/incidents")},
+    **{
+        (route, 422): ({}, MANY)
+        for route in ("get /v1/audit", "get /v1/conditions", "get /v1/dead-letters", "get /v1/incidents")
+    },
     **{(route, 422): ({}, {"incident": "nonsense"}) for route in (f"get {INCIDENT}", f"get {INCIDENT}/proof")},
     **{(route, 422): ({}, {"model": "%00"}) for route in OF_MODELS if route.startswith("get")},
     (LISTENING, 422): ({}, {"headers": {"last-event-id": "now"}}),
@@ -75,6 +88,9 @@ WAYS |= {
     **{(route, 405): ({}, {"method": "PATCH"}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
     **{(route, 503): (AWAY, {}) for route in (f"get {POLICY}", f"put {POLICY}", "put /v1/policies")},
     (f"get {POLICY}", 422): ({}, {"stream": "%00"}),
+    **{(route, 405): ({}, {"method": "PATCH"}) for route in OF_WINDOWS},
+    **{(route, 503): (AWAY, {"content": b'{"days": ["mon"]}'}) for route in OF_WINDOWS},
+    (f"delete {WINDOW}", 422): ({}, {"window": "%00"}),
     ("put /v1/policies", 412): ({}, {"content": b'{"policies": [{"pattern": "*"}]}', **STALE}),
     ("put /v1/rules", 405): ({}, {"method": "PATCH"}),
     ("put /v1/rules", 412): ({}, {"content": b'{"rules": [{"pattern": "*", "model": "default"}]}', **STALE}),
@@ -122,7 +138,7 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
     if method == "post":
         request["json"] = BODY_OF.get(path.rpartition("/")[2], {})
     elif method == "put":
-        request["json"] = {"rules": []} if path == "/v1/rules" else {}
+        request["json"] = {"/v1/rules": {"rules": []}, WINDOW: {"days": ["mon"]}}.get(path, {})
     if route == RESET:
         request["params"] = {"what": "sequence"}
     if route == FORK:
@@ -130,8 +146,8 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
     if route == f"put {STATE}":
         request["content"], request["headers"] = client.get("/v1/streams/s/state").content, {}
     if "content" in request or "content" in changes:
-        request.pop("json")
-    given = {"stream": "s", "incident": "7.s", "model": "pumps", "snapshot": "kept"}
+        request.pop("json", None)
+    given = {"stream": "s", "incident": "7.s", "model": "pumps", "snapshot": "kept", "window": "work"}
     for name in given:
         path = path.replace(f"{{{name}}}", changes.pop(name, given[name]))
     return client.request(url=path, **{**request, **changes})

@@ -50,6 +50,43 @@ def test_a_stream_too_many_is_rejected_and_the_others_go_on(settings: Callable[.
         assert client.get("/v1/streams").json()["streams"] == ["a", "c", "f"]
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["by a script", "by a transaction"])
+def test_a_channel_too_many_of_all_streams_is_rejected_and_the_others_go_on(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, many: bool
+) -> None:
+    def reading(stream: str, seq: int, *channels: str) -> dict[str, object]:
+        return {"stream": stream, "seq": seq, "timestamp": 1.7e9 + seq, "values": dict.fromkeys(channels, 1.0)}
+
+    others = [reading(f"o{at}", 0, "a") for at in range(40 if many else 0)]
+    bound = 5 + len(others)
+    with TestClient(create_app(settings(model="general", tenant_channels=bound))) as client:
+        post(client, [*others, reading("pump", 0, "a", "b")])
+        post(client, [*others, reading("fan", 0, "a", "b", "c")])
+        for seq in (1, 2):
+            grown, new, known = post(
+                client, [reading("pump", seq, "a", "b", "z"), reading("new", 0, "a"), reading("fan", seq, "a")]
+            )
+            assert [one["status"] for one in (grown, new, known)] == ["rejected", "rejected", "warming_up"]
+            assert f"the tenant's streams have {bound}" in grown["error"]
+            assert "GATEWATCH_TENANT_CHANNELS" in new["error"]
+        assert client.get("/v1/streams/pump").json()["channels"] == ["a", "b"]
+        file = client.get("/v1/streams/pump/state").content
+        refused = client.put("/v1/streams/copy/state", params={"as": "new"}, content=file)
+        assert (refused.status_code, refused.json()["title"]) == (400, "Bad request")
+        client.delete("/v1/streams/fan")
+        assert post(client, [reading("pump", 3, "a", "b", "z")])[0]["status"] == "warming_up"
+        assert client.get("/v1/streams/pump").json()["channels"] == ["a", "b", "z"]
+        client.post("/v1/streams/pump/reset?what=state")
+        assert client.put("/v1/streams/copy/state", params={"as": "new"}, content=file).status_code == 200
+        assert client.put("/v1/streams/pump/state", content=file).status_code == 200
+        assert post(client, [reading("new", 0, "a")])[0]["status"] == "warming_up"
+        assert post(client, [reading("more", 0, "a")])[0]["status"] == "rejected"
+    with redis.Redis.from_url(redis_url) as database:
+        keys = Keys(tenant, 64)
+        counts = database.mget([keys.channels(sets) for sets in keys.sets_of(tenant)])
+    assert sum(int(count or 0) for count in counts) == bound
+
+
 @pytest.mark.parametrize("most", [SECOND_BATCH_MIN + 10, 4 * SECOND_BATCH_MIN])
 def test_two_batches_under_way_begin_no_stream_too_many_and_none_too_few(
     settings: Callable[..., Settings], most: int

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import FORMAT_VERSION
-from gatewatch.models.detectors.detector import REASONS
-from gatewatch.service.observability.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
+from gatewatch.service.incidents.incident import INCIDENT_REASONS
+from gatewatch.service.observability.metrics import BATCHES, DELIVERIES, REJECTIONS, SCORES, SECONDS, STAGES
 from gatewatch.service.settings import Settings
 from tests.faults.slowloris import rss_mb
 from tests.support.samples import post, readings
@@ -36,11 +36,17 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_rejected_total": {"reason": set(REJECTIONS)},
     "gatewatch_replays_total": {},
     "gatewatch_past_readings_total": {},
+    "gatewatch_streams_expired_total": {},
     "gatewatch_score": {"le": bounds(SCORES)},
-    "gatewatch_alerts_total": {"reason": set(REASONS)},
+    "gatewatch_alerts_total": {"reason": set(INCIDENT_REASONS)},
+    "gatewatch_gated_total": {"gate": {"direction", "deviation", "hours", "limit", "window"}},
+    "gatewatch_unlearned_total": {},
+    "gatewatch_windows_active": {},
     "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},
     "gatewatch_batch_readings": {"le": bounds(BATCHES)},
     "gatewatch_store_errors_total": {"operation": {"score", "check"}},
+    "gatewatch_webhook_deliveries_total": {"outcome": set(DELIVERIES)},
+    "gatewatch_webhook_waiting": {},
     "gatewatch_states_rebuilt_total": {
         "cause": {"missing", "corrupt", "format", "model", "channels", "history", "stale"}
     },
@@ -61,7 +67,9 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_store_memory_limit_bytes": {},
     "gatewatch_streams": {},
     "gatewatch_open_anomalies": {},
+    "gatewatch_open_anomalies_grouped": {},
     "gatewatch_open_anomalies_left_out": {},
+    "gatewatch_silent_streams": {},
     "gatewatch_channel_series_left_out": {},
     "gatewatch_waiting_readings": {},
     "gatewatch_waiting_readings_limit": {},
@@ -70,7 +78,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
 """Every series and every value its labels may have; `model` has one value, the digest of the model in use."""
 
 
-NAMED: Final = "gatewatch_open_anomaly_"
+NAMED: Final = ("gatewatch_open_anomaly_", "gatewatch_open_group_")
 """These carry the names of streams: GATEWATCH_OPEN_SERIES of them at most."""
 
 

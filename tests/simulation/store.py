@@ -154,6 +154,10 @@ class SimulatedStore:
         """Never too many."""
         return 0
 
+    async def count_channels(self, _: str) -> int:
+        """Never too many."""
+        return 0
+
     async def quarantine(self, stream: StreamKey, record: bytes) -> None:
         """Keep a copy of a record that cannot be read."""
         await self.start(lambda: self.redis.put((stream, "quarantine"), record), write=True)
@@ -168,6 +172,10 @@ class SimulatedStore:
 
     async def latest_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
         """Nor are incidents."""
+        return [b""] * len(streams)
+
+    async def pending_incidents(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """Nor what may become one."""
         return [b""] * len(streams)
 
     async def incidents_of(self, incidents: Sequence[tuple[StreamKey, int]]) -> list[bytes]:

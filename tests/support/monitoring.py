@@ -62,8 +62,12 @@ def until(what: Callable[[], object]) -> None:
 
 
 @contextmanager
-def monitoring(port: int, folder: Path) -> Iterator[Monitoring]:
-    """Prometheus scraping a service at a port, with our rules, Alertmanager with our routes, and a receiver."""
+def monitoring(port: int, folder: Path, pending: str = "500ms") -> Iterator[Monitoring]:
+    """Prometheus scraping a service at a port, with our rules, Alertmanager with our routes, and a receiver.
+
+    Args:
+        pending: for how long something has to be so that is not told at once.
+    """
     here, sender = free_port(), free_port()
     watched = Monitoring(f"http://127.0.0.1:{here}")
     with ExitStack() as stack:
@@ -71,7 +75,7 @@ def monitoring(port: int, folder: Path) -> Iterator[Monitoring]:
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
         stack.callback(receiver.server_close)
         stack.callback(receiver.shutdown)
-        _write_configuration(folder, port, sender, receiver.server_port)
+        _write_configuration(folder, port, sender, receiver.server_port, pending)
         for name, url, options in (
             ("prometheus", watched._url, ["--storage.tsdb.path=tsdb", f"--web.listen-address=127.0.0.1:{here}"]),
             (
@@ -129,10 +133,10 @@ def _ready(url: str) -> bool:
         return False
 
 
-def _write_configuration(folder: Path, service: int, sender: int, receiver: int) -> None:
+def _write_configuration(folder: Path, service: int, sender: int, receiver: int, pending: str) -> None:
     """Ours, but for addresses, and with times that a test can wait for."""
     rules = (DOCKER / "alerts.yml").read_text()
-    (folder / "alerts.yml").write_text(re.sub(r"for: \d+[sm]", "for: 500ms", rules).replace("[75s]", "[2s]"))
+    (folder / "alerts.yml").write_text(re.sub(r"for: \d+[sm]", f"for: {pending}", rules).replace("[75s]", "[2s]"))
     prometheus = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
     prometheus["global"] = {"scrape_interval": BEAT, "scrape_timeout": BEAT, "evaluation_interval": BEAT}
     prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{sender}"]

@@ -20,6 +20,7 @@ from gatewatch.service.doors.door import Context, Decoded, Form, StreamNames, by
 from gatewatch.service.doors.json_door import JsonDoor
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
+from gatewatch.service.incidents.rules import Rules
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.batcher import Batcher, Scores
 from gatewatch.service.intake.queue import Queue
@@ -51,6 +52,10 @@ class NothingAsked(Policies):
 
     async def know(self, streams: Iterable[StreamKey]) -> None:
         """There is nothing to know."""
+
+    def rules(self, streams: Sequence[StreamKey]) -> dict[int, Rules]:  # noqa: ARG002
+        """Of none."""
+        return {}
 
     def tags(self, stream: StreamKey) -> Mapping[str, str]:  # noqa: ARG002
         """None has any."""

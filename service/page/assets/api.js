@@ -18,11 +18,15 @@ function headers(more = {}) {
   return key.get() ? { authorization: `Bearer ${key.get()}`, ...more } : more;
 }
 
-async function request(path, { method = "GET", body, signal } = {}) {
+// `seen`: the number of the document that was looked at; the service refuses a change of another one.
+async function request(path, { method = "GET", body, signal, seen } = {}) {
   let reply;
   try {
     reply = await fetch(path, {
-      method, signal, headers: headers(body === undefined ? {} : { "content-type": "application/json" }),
+      method, signal,
+      headers: headers({
+        ...(body !== undefined && { "content-type": "application/json" }), ...(seen !== undefined && { "if-match": `"${seen}"` }),
+      }),
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {

@@ -5,13 +5,14 @@ import { h, problem } from "./dom.js";
 import { health } from "./health.js";
 import { incident, incidents } from "./incidents.js";
 import { models } from "./models.js";
+import { policies } from "./policies.js";
 import { stream } from "./stream.js";
 import { streams } from "./streams.js";
 
 const VIEWS = [
   [/^\/incidents$/, incidents], [/^\/incidents\/([^/]+)$/, incident],
   [/^\/streams$/, streams], [/^\/streams\/([^/]+)$/, stream],
-  [/^\/models$/, models], [/^\/health$/, health],
+  [/^\/policies$/, policies], [/^\/models$/, models], [/^\/health$/, health],
 ];
 const main = document.getElementById("main"), status = document.getElementById("status");
 let shown = new AbortController();
@@ -33,7 +34,7 @@ async function show(focus) {
   try {
     if (view === null) throw new Problem(404, `There is no view at ${path}.`);
     const given = pattern.exec(path).slice(1).map(decodeURIComponent);
-    await view({ room, signal, say, query: new URLSearchParams(query), fail }, ...given);
+    await view({ room, signal, say, query: new URLSearchParams(query), fail, again: () => show(false) }, ...given);
   } catch (error) {
     if (signal.aborted) return;
     fail(error);

@@ -12,11 +12,11 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 export function table(caption, columns, rows) {
-  const cell = (tag, value, column, extra = {}) => h(tag, { class: column.number ? "number" : null, ...extra }, value ?? "");
+  const cell = (tag, value, column, extra = {}) => h(tag, { class: column.number ? "number" : null, ...extra }, ...[value ?? ""].flat());
   return h("div", { class: "wide", tabindex: 0, role: "region", "aria-label": caption },
     h("table", {},
       h("thead", {}, h("tr", {}, columns.map((column) => cell("th", column.name, column, { scope: "col" })))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, columns.map((column) => cell("td", column.of(row), column)))))));
+      h("tbody", {}, rows.map((row, at) => h("tr", {}, columns.map((column) => cell("td", column.of(row, at), column)))))));
 }
 
 export function number(value, digits = 4) {

@@ -7,6 +7,8 @@ import { drawEntries } from "./stream.js";
 const REASONS = {
   event: "a reading far from the forecast", level: "the level has moved, or how much it moves",
   still: "a value stands still", absent: "a value is missing", range: "outside what the stream has ever shown",
+  limit: "outside the limits that its policy sets",
+  silent: "the stream sends no more",
 };
 const LABELS = { true: "a real fault", false_alarm: "a false alarm", expected: "expected" };
 
@@ -18,6 +20,11 @@ export function summary(one) {
   const band = low === undefined || low === null ? "" : `, expected ${number(low)} to ${number(high)}`;
   const actual = worst.actual === null || worst.actual === undefined ? "" : `: ${number(worst.actual)}${band}`;
   return `${worst.channel} ${worst.direction ?? ""}${actual}; ${what}`;
+}
+
+function length(one) {
+  if (one.reason === "silent" && one.state === "open") return ["last heard ", moment(one.last)];
+  return [one.judged === 1 ? "one reading" : duration(one.start, one.last)];
 }
 
 function person() {
@@ -50,8 +57,10 @@ function card(one, changed, fail) {
   return h("article", { class: `card ${one.state}`, "data-id": one.id },
     h("h2", {}, streamLink(one.stream), " ", h("span", { class: open ? "anomalous" : "soft" }, open ? "open" : "ended")),
     h("p", {}, summary(one)),
-    h("p", { class: "soft" }, "Since ", moment(one.start), `, ${one.judged === 1 ? "one reading" : duration(one.start, one.last)}, highest score ${number(one.peak_score)}. `,
+    h("p", { class: "soft" }, "Since ", moment(one.start), ", ", ...length(one), `, highest score ${number(one.peak_score)}. `,
       h("a", { href: `#/incidents/${encodeURIComponent(one.id)}` }, "Details")),
+    one.told === false ? h("p", { class: "soft" }, one.untold === "window"
+      ? `Nobody is told: maintenance${one.window ? ` (${one.window})` : ""}` : "Nobody is told yet: the incident before has just ended") : null,
     one.acknowledged ? h("p", { class: "soft" }, `Acknowledged by ${one.acknowledged.by || "somebody"}`) : null,
     one.label ? h("p", { class: "soft" }, `Labelled as ${LABELS[one.label] ?? one.label}`) : null,
     (one.notes ?? []).map((note) => h("p", { class: "soft" }, `${note.by || "Somebody"}: ${note.text}`)),

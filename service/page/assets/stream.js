@@ -3,6 +3,7 @@
 import { ask, pathOf } from "./api.js";
 import { channelChart, scoreChart } from "./chart.js";
 import { duration, h, moment, number, table } from "./dom.js";
+import { form, schemaOf, words } from "./fields.js";
 import { summary } from "./incidents.js";
 
 const EVERY_MS = 3000;
@@ -11,13 +12,15 @@ const AHEAD = 30;
 export async function stream({ room, signal, say, fail }, name) {
   const path = pathOf(name);
   const expected = () => ask(`${path}/forecast?readings=${AHEAD}`, { signal }).catch(absent);
-  const [known, kept, next, past] = await Promise.all([
+  const [known, kept, next, past, asked, ofSettings, ofPolicy] = await Promise.all([
     ask(path, { signal }), ask(`${path}/history`, { signal }).catch(absent), expected(),
     ask(`v1/incidents?${new URLSearchParams({ stream: name, limit: "20" })}`, { signal }).catch(absent),
+    ask(`${path}/policy`, { signal }), schemaOf("StreamSettings"), schemaOf("Policy"),
   ]);
   const facts = h("dl"), charts = h("div"), shares = h("div"), list = h("div");
   room.append(h("h1", {}, name), facts, charts, h("h2", {}, "Shares of the last score"), shares,
-    h("h2", {}, "Incidents"), list, h("h2", {}, "Settings"), settings(path, known, say, fail));
+    h("h2", {}, "Incidents"), list, h("h2", {}, "Settings"), settings(path, known, ofSettings, say, fail),
+    h("h2", {}, "Policy of this stream"), policy(path, asked, ofPolicy, say, fail));
   tell(facts, known);
   tellIncidents(list, past?.incidents ?? []);
   let plots = null;
@@ -132,27 +135,29 @@ function tellIncidents(parent, past) {
   ], past) : h("p", { class: "soft" }, "None is kept."));
 }
 
-function settings(path, known, say, fail) {
-  const fields = [
-    ["on_gap", "At gaps in seq", ["accept", "hold"]], ["same_time", "Readings of one time", ["follow", "join"]],
-  ].filter(([name]) => name in known);
-  const select = ([name, label, choices]) => h("label", {}, label, h("select", { name },
-    [...new Set([known[name], ...choices])].map((one) => h("option", { value: one, selected: one === known[name] }, one))));
-  return h("form", {
-    class: "row",
-    onsubmit: async (event) => {
-      event.preventDefault();
-      const given = Object.fromEntries(new FormData(event.target));
-      given.reorder_window_s = Number(given.reorder_window_s);
-      try {
-        await ask(path, { method: "PUT", body: given });
-        say("Settings saved");
-      } catch (error) {
-        fail(error);
-      }
-    },
-  }, fields.map(select),
-  h("label", {}, "Reorder window, seconds", h("input", {
-    type: "number", name: "reorder_window_s", min: 0, step: "any", value: known.reorder_window_s ?? 0,
-  })), h("button", {}, "Save"));
+// `PUT` takes all settings at once, so all that the service knows of are sent.
+function settings(path, known, schema, say, fail) {
+  return form(schema, known, async (given) => {
+    try {
+      await ask(path, { method: "PUT", body: given });
+      say("Settings saved");
+    } catch (error) {
+      fail(error);
+    }
+  });
+}
+
+// What is asked of this stream by itself, and what that comes to with the patterns that fit its name.
+function policy(path, known, schema, say, fail) {
+  const whole = h("p", { class: "soft" });
+  const tell = (found) => whole.replaceChildren(words(found.policy) ? `With all patterns: ${words(found.policy)}` : "Nothing is asked of it.");
+  tell(known);
+  return h("div", {}, form(schema, known.asked, async (given) => {
+    try {
+      tell(await ask(`${path}/policy`, { method: "PUT", body: given }));
+      say("Policy saved");
+    } catch (error) {
+      fail(error);
+    }
+  }, "Save policy"), whole);
 }

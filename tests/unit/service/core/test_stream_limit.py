@@ -19,6 +19,9 @@ class Counting:
         self.streams = streams
         self.arrives: asyncio.Event | None = None
 
+    async def count_channels(self, _: str) -> int:
+        return 0
+
     async def count_streams(self, _: str) -> int:
         counted = self.streams
         arrives, self.arrives = self.arrives, None

@@ -24,8 +24,8 @@ class Sites:
 
     def __init__(self, url: str, tenant: str, detector: TrainedDetector) -> None:
         self.clock, self.asked = SetClock(), Asked()
-        self.asked.tagged.update({name: {"site": "north"} for name in NORTH})
-        self.asked.tagged.update({name: {"site": "south"} for name in SOUTH})
+        sites = {**dict.fromkeys(NORTH, "north"), **dict.fromkeys(SOUTH, "south")}
+        self.asked.tagged.update({name: {"site": site} for name, site in sites.items()})
         model = model_of(detector, 32, 60_000)
         self.processes = [Process(url, tenant, model, self.clock, self.asked) for _ in range(2)]
         self.one = self.processes[0]

@@ -1,0 +1,105 @@
+"""Expiry: streams that nobody uses any more are forgotten.
+
+One process of all looks, page after page, and rests many times as long as a page took: so a million streams cost a
+twentieth of a process for some minutes, now and then, and no reading anything. A stream is forgotten in one step that
+compares its fence: one that sends at that moment stays or, if it was the first, begins anew with what it sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from gatewatch.service.clock import Clock
+from gatewatch.service.errors import ServiceError
+from gatewatch.service.observability.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+PAGE: Final = 256
+"""Streams looked at together; some 5 ms of Redis and of this process."""
+
+REST: Final = 19.0
+"""Times what a page took."""
+
+ROUNDS: Final = 10
+"""In the time that a stream may be unused; it is forgotten at most a tenth of that too late."""
+
+LONGEST_S: Final = 3600.0
+SHOWN: Final = 10
+DAY_S: Final = 86_400
+
+
+class Unused(Protocol):
+    """Where it is kept since when streams are unused; service/storage/unused_streams.py is it in Redis."""
+
+    @property
+    def buckets(self) -> int:
+        """In how many parts the list of streams lies."""
+
+    async def lease(self, process: str) -> bool:
+        """Whether this process looks, and no other one for a while."""
+
+    async def page(self, tenant: str, bucket: int, after: bytes, most: int) -> list[bytes]:
+        """The next names of a tenant's streams in a part."""
+
+    async def look(self, tenant: str, bucket: int, names: Sequence[bytes], now_s: int, unused_s: float) -> list[str]:
+        """Look at streams, and forget those that have not moved for so long; which these were."""
+
+
+class Expiry:
+    """Looks, until it is cancelled."""
+
+    def __init__(
+        self, unused: Unused, tenants: Callable[[], Iterable[str]], metrics: Metrics, clock: Clock, days: float
+    ) -> None:
+        """`days`: that a stream may be unused."""
+        self._unused = unused
+        self._tenants = tenants
+        self._metrics = metrics
+        self._clock = clock
+        self._unused_s = days * DAY_S
+        self._me = uuid.uuid4().hex
+
+    async def run(self) -> None:
+        """Look, round after round."""
+        while True:
+            try:
+                if await self._unused.lease(self._me):
+                    await self.round()
+            except ServiceError as error:
+                log.debug("unused streams not looked for", error=str(error))
+            except Exception as error:  # nobody else would go on looking
+                log.error("unused streams not looked for", exc_info=error)
+            await asyncio.sleep(min(LONGEST_S, self._unused_s / ROUNDS))
+
+    async def round(self) -> int:
+        """Look at all streams once, or until another process looks; how many were forgotten."""
+        parts = [(tenant, bucket) for tenant in sorted(set(self._tenants())) for bucket in range(self._unused.buckets)]
+        random.shuffle(parts)  # a process that is always stopped in the middle comes to each all the same
+        expired = 0
+        for tenant, bucket in parts:
+            after: bytes | None = b""
+            while after is not None:
+                began = self._clock.monotonic()
+                names = await self._unused.page(tenant, bucket, after, PAGE)
+                if names:
+                    expired += await self._look(tenant, bucket, names)
+                after = names[-1] if len(names) == PAGE else None
+                await asyncio.sleep(REST * (self._clock.monotonic() - began))
+                if not await self._unused.lease(self._me):
+                    return expired
+        return expired
+
+    async def _look(self, tenant: str, bucket: int, names: list[bytes]) -> int:
+        now_s = self._clock.unix_ms() // 1000
+        gone = await self._unused.look(tenant, bucket, names, now_s, self._unused_s)
+        if gone:
+            self._metrics.expired(len(gone))
+            log.info("unused streams forgotten", streams=len(gone), tenant=tenant, first=gone[:SHOWN])
+        return len(gone)

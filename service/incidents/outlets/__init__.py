@@ -1,0 +1,1 @@
+"""Outlets: who is told of incidents, beside those who ask."""

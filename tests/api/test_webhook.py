@@ -1,0 +1,430 @@
+"""The webhook: told at least once, signed, and never again once it is known to be taken; nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from starlette.testclient import TestClient
+
+from gatewatch.models.errors import GatewatchError
+from gatewatch.service.app import create_app
+from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.incidents.outlets import sender, webhook
+from gatewatch.service.incidents.outlets.addresses import NoAddress, Resolver, may_be_contacted
+from gatewatch.service.incidents.outlets.sender import NotTaken, Sender, secret_of
+from gatewatch.service.settings import Settings
+from gatewatch.service.storage import outbox
+from gatewatch.service.storage.keys import encode
+from tests.api.test_incidents import CALM, FAULT, fault
+from tests.support.certificates import make_certificate
+from tests.support.receiver import SECRET, Receiver, receiving
+from tests.support.samples import post, readings
+
+LOOPBACK = ("127.0.0.0/8",)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks and tries again sooner than the service does."""
+    monkeypatch.setattr(webhook, "EVERY_S", 0.05)
+    monkeypatch.setattr(webhook, "RETRY_S", (0.1, 0.2))
+    monkeypatch.setattr(webhook, "LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(webhook, "LEASE_S", 0.5)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_bytes(SECRET + b"\n")
+    return path
+
+
+@pytest.fixture
+def told(settings: Callable[..., Settings], receiver: Receiver, secret: Path) -> Callable[..., TestClient]:
+    """A service that posts to the receiver."""
+
+    def make(**changes: Any) -> TestClient:
+        given = {"webhook_url": f"{receiver.url}/hook", "webhook_secret_file": secret, "webhook_networks": LOOPBACK}
+        return TestClient(create_app(settings(**given | changes)))
+
+    return make
+
+
+def waiting(redis_url: str, tenant: str) -> list[bytes]:
+    """What is in the outbox of a tenant."""
+    with Redis.from_url(redis_url) as database:
+        keys = list(database.scan_iter(f"gatewatch:{{*}}:{encode(tenant)}:outbox"))
+        return [member for key in keys for member in database.zrange(key, 0, -1)]
+
+
+def test_an_incident_is_told_when_it_opens_when_it_ends_and_when_it_goes_on(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    sent = fault("pump", count=CALM + FAULT + 140)
+    for one in sent[CALM + FAULT + 60 : CALM + FAULT + 65]:
+        one["values"] = {**one["values"], "pressure": 900.0}
+    with told(external_url="https://gw.example.com") as client:
+        for start in range(0, len(sent), 20):
+            post(client, sent[start : start + 20])
+        receiver.wait_for(lambda: len(receiver.taken) == 4)
+        assert sorted(receiver.taken) == ["incident.ended", "incident.ended", "incident.opened", "incident.reopened"]
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+        known = client.get(f"/v1/incidents/{CALM}.pump").json()
+        known.pop("readings")
+    (opened,) = [one for one in receiver.deliveries if one.body["type"] == "incident.opened"]
+    assert opened.signed
+    assert opened.body["data"]["id"] == f"{CALM}.pump"
+    assert opened.body["data"]["channels"][0]["channel"] == "pressure"
+    assert opened.body["data"]["url"] == f"https://gw.example.com/#/incidents/{CALM}.pump"
+    assert opened.body["data"]["tenant"] == tenant
+    assert len({one.id for one in receiver.deliveries}) == 4
+    assert opened.body["data"].keys() == known.keys() | {"url", "tenant"}
+
+
+@pytest.mark.parametrize("bad", [500, 404, 301, 308, 0, 429])
+def test_what_is_not_taken_is_sent_again_under_its_name_until_it_is(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str, bad: int
+) -> None:
+    receiver.answer = lambda number: bad if number < 2 else 204
+    with told() as client:
+        post(client, fault("pump"))
+        receiver.wait_for(lambda: receiver.taken == ["incident.opened"])
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+        time.sleep(0.3)
+        lines = client.get("/metrics").text.splitlines()
+    assert len(receiver.deliveries) == 3
+    assert len({one.id for one in receiver.deliveries}) == 1
+    assert all(one.signed for one in receiver.deliveries)
+    assert receiver.other == []  # no redirect was followed
+    assert 'gatewatch_webhook_deliveries_total{outcome="delivered"} 1.0' in lines
+    assert 'gatewatch_webhook_deliveries_total{outcome="failed"} 2.0' in lines
+
+
+def test_a_receiver_that_hangs_costs_no_reading(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    receiver.answer = lambda _: -1
+    with told(webhook_timeout_s=0.3) as client:
+        for number in range(4):
+            post(client, fault(f"pump-{number}"))
+        receiver.wait_for(lambda: receiver.deliveries)
+        results = [post(client, [one]) for one in readings("fan", 30)]
+        assert len(results) == 30
+        assert len(waiting(redis_url, tenant)) == 4
+        receiver.answer = lambda _: 200
+        receiver.wait_for(lambda: len({one.id for one in receiver.deliveries if one.answered == 200}) == 4)
+    assert receiver.taken == ["incident.opened"] * 4
+
+
+def test_a_restart_in_the_middle_loses_nothing_and_sends_nothing_again_that_was_taken(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    receiver.answer = lambda number: 204 if number < 3 else 500
+    with told() as client:
+        for number in range(8):
+            post(client, fault(f"pump-{number}"))
+        receiver.wait_for(lambda: len(receiver.deliveries) > 5)
+    first = {one.id for one in receiver.deliveries if one.answered == 204}
+    assert len(first) == 3
+    assert len(waiting(redis_url, tenant)) == 5
+    receiver.answer = lambda _: 204
+    with told():
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+    taken = [one.id for one in receiver.deliveries if one.answered == 204]
+    assert (len(taken), len(set(taken))) == (8, 8)
+
+
+def test_what_was_taken_is_not_sent_again_though_redis_was_away_when_that_was_to_be_saved(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = outbox.Outbox.told, 3
+
+    async def away(self: outbox.Outbox, claimed: outbox.Claimed) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise StoreUnavailable("Redis is away")
+        await real(self, claimed)
+
+    monkeypatch.setattr(outbox.Outbox, "told", away)
+    with told() as client:
+        post(client, fault("pump"))
+        receiver.wait_for(lambda: failures < 0 and not waiting(redis_url, tenant))
+    assert receiver.taken == ["incident.opened"]
+
+
+def test_however_many_processes_there_are_one_of_them_sends(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    with told() as one, told() as other, told():
+        for number in range(10):
+            post(one if number % 2 else other, fault(f"pump-{number}"))
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+        time.sleep(0.3)
+    assert len(receiver.deliveries) == 10
+
+
+def test_what_is_given_up_is_a_dead_letter_of_its_tenant(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    receiver.answer = lambda _: 503
+    with told(webhook_retry_s=0.3, webhook_dead_letters=3) as client:
+        for number in range(5):
+            post(client, fault(f"pump-{number}"))
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+        letters = client.get("/v1/dead-letters").json()["letters"]
+        assert len(letters) == 3
+        assert {letter["error"] for letter in letters} == {"it answered 503"}
+        assert {letter["type"] for letter in letters} == {"incident.opened"}
+        assert {letter["id"] for letter in letters} <= {one.id for one in receiver.deliveries}
+        assert client.get("/v1/dead-letters?limit=1").json()["letters"] == letters[:1]
+        assert 'outcome="dead"} 5.0' in client.get("/metrics").text
+
+
+def test_more_than_may_wait_are_given_up(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MOST_IN_BUCKET", 0)
+    monkeypatch.setattr(webhook, "RETRY_S", (60.0, 60.0))
+    receiver.answer = lambda _: 500
+    with told() as client:
+        for number in range(5):
+            post(client, fault(f"pump-{number}"))
+        receiver.wait_for(lambda: len(client.get("/v1/dead-letters").json()["letters"]) == 5)
+        letters = client.get("/v1/dead-letters").json()["letters"]
+    assert {letter["error"] for letter in letters} == {"too many events waited to be told"}
+    assert waiting(redis_url, tenant) == []
+
+
+def test_muted_streams_and_incidents_that_joined_a_group_are_not_told(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    with told(group_by="site") as client:
+        asked = {
+            "policies": [{"pattern": "pump-*", "tags": {"site": "north"}}], "streams": {"quiet": {"muted": True}},
+        }  # fmt: skip
+        client.put("/v1/policies", json=asked).raise_for_status()
+        for stream in ("quiet", "pump-0", "pump-1", "pump-2"):
+            post(client, fault(stream))
+        receiver.wait_for(lambda: not waiting(redis_url, tenant) and receiver.taken)
+        time.sleep(0.3)
+    assert [one.body["data"]["stream"] for one in receiver.deliveries] == ["pump-0"]
+    assert receiver.deliveries[0].body["data"]["group"] == f"{CALM}.pump-0"
+
+
+def test_an_incident_that_begins_in_a_cooling_off_is_told_later_or_never(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    with told() as client:
+        rules = {"pattern": "*", "merge": {"readings": 10}, "cool_off": {"readings": 40}}
+        client.put("/v1/policies", json={"policies": [rules]}).raise_for_status()
+        for stream, until in (("short", 84), ("long", 130)):
+            sent = readings(stream, 200)
+            for at in (*range(60, 63), *range(80, until)):
+                sent[at]["values"] = {**sent[at]["values"], "pressure": 900.0 + 100 * (at % 2)}
+            for start in range(0, len(sent), 10):
+                post(client, sent[start : start + 10])
+        receiver.wait_for(lambda: not waiting(redis_url, tenant) and len(receiver.taken) >= 6)
+        time.sleep(0.3)
+    said = sorted((one.body["data"]["id"].split("."), one.body["type"]) for one in receiver.deliveries)
+    assert [(stream, n, kind.removeprefix("incident.")) for (n, stream), kind in said] == [
+        ("long", "60", "ended"), ("long", "60", "opened"), ("short", "60", "ended"), ("short", "60", "opened"),
+        ("long", "80", "ended"), ("long", "80", "opened"),
+    ]  # fmt: skip
+
+
+def test_without_the_setting_nothing_is_kept_to_be_told(client: TestClient, redis_url: str, tenant: str) -> None:
+    post(client, fault("pump"))
+    assert waiting(redis_url, tenant) == []
+    assert client.get("/v1/dead-letters").json() == {"letters": []}
+
+
+def test_a_private_address_is_not_contacted_unless_it_is_named(
+    told: Callable[..., TestClient], receiver: Receiver
+) -> None:
+    with told(webhook_networks=("10.0.0.0/8",), webhook_retry_s=0) as client:
+        post(client, fault("pump"))
+        receiver.wait_for(lambda: client.get("/v1/dead-letters").json()["letters"])
+        (letter,) = client.get("/v1/dead-letters").json()["letters"]
+    assert "127.0.0.1, which is not public" in letter["error"]
+    assert receiver.deliveries == []
+
+
+@pytest.mark.parametrize(
+    ("address", "may"),
+    [
+        *((one, True) for one in ("8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808", "::ffff:8.8.8.8")),
+        *((one, True) for one in ("10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::a01:203")),  # named
+        *((one, False) for one in ("127.0.0.1", "::1", "0.0.0.0", "::", "169.254.169.254", "192.168.1.1", "10.2.0.1")),
+        *((one, False) for one in ("100.64.0.1", "224.0.0.1", "ff02::1", "fe80::1", "fd00::1", "fec0::1", "240.0.0.1")),
+        *((one, False) for one in ("::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "255.255.255.255")),
+    ],
+)
+def test_which_addresses_may_be_contacted(address: str, may: bool) -> None:
+    assert may_be_contacted(ipaddress.ip_address(address), [ipaddress.ip_network("10.1.0.0/16")]) is may
+
+
+def test_a_name_is_resolved_once_and_its_address_is_what_is_contacted(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        looked_up.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("192.168.7.7", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    port = receiver.url.rpartition(":")[2]
+    resolver = Resolver([ipaddress.ip_network("127.0.0.0/8")])
+
+    async def send() -> None:
+        one = Sender(f"http://rebound.example:{port}/hook", SECRET, resolver, 5)
+        try:
+            await one.send("an-event", b'{"type": "x"}', int(time.time()))
+        finally:
+            await one.close()
+
+    asyncio.run(send())
+    assert looked_up == ["rebound.example"]
+    assert receiver.deliveries[0].signed
+
+
+def test_a_receiver_that_dribbles_its_answer_is_not_waited_for_beyond_the_deadline() -> None:
+    end = threading.Event()
+
+    def dribble(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            for byte in b"HTTP/1.1 204 No Content\r\nx-header: " + b"x" * 1000:
+                if end.wait(0.05):
+                    return
+                connection.send(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=dribble, args=(listener,))
+        thread.start()
+        resolver = Resolver([ipaddress.ip_network("127.0.0.0/8")])
+
+        async def send() -> None:
+            one = Sender(f"http://127.0.0.1:{listener.getsockname()[1]}/", SECRET, resolver, 0.5)
+            with pytest.raises(NotTaken, match=r"within 0\.5 s"):
+                await one.send("an-event", b"{}", 1)
+            await one.close()
+
+        asyncio.run(send())
+        end.set()
+        thread.join()
+
+
+def test_a_pinned_address_shows_the_certificate_of_its_name_or_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = make_certificate(tmp_path, "receiver")  # for localhost
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    loopback = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: loopback)
+    resolver = Resolver([ipaddress.ip_network("127.0.0.0/8")])
+
+    async def send(url: str) -> None:
+        one = Sender(url, SECRET, resolver, 5)
+        try:
+            await one.send("an-event", b'{"type": "x"}', int(time.time()))
+        finally:
+            await one.close()
+
+    with receiving(context) as receiver:
+        port = receiver.url.rpartition(":")[2]
+        with pytest.raises(NotTaken, match="CERTIFICATE_VERIFY_FAILED"):
+            asyncio.run(send(f"https://localhost:{port}/"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        asyncio.run(send(f"https://localhost:{port}/"))
+        with pytest.raises(NotTaken, match="CERTIFICATE_VERIFY_FAILED"):
+            asyncio.run(send(f"https://other.example:{port}/"))
+        assert len(receiver.deliveries) == 1
+
+
+def test_a_name_that_is_looked_up_for_ever_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: end.wait(30) and [])
+    resolver = Resolver([])
+
+    async def send() -> None:
+        one = Sender("http://slow.example/hook", SECRET, resolver, 0.2)
+        with pytest.raises(NotTaken, match=r"within 0\.2 s"):
+            await one.send("an-event", b"{}", 1)
+        with pytest.raises(NotTaken, match="still being looked up"):
+            await one.send("an-event", b"{}", 1)
+
+    asyncio.run(send())
+    end.set()
+
+
+def test_a_name_that_means_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look() -> None:
+        with pytest.raises(NoAddress, match="cannot be looked up"):
+            await Resolver([]).address("nowhere.invalid", 80)
+
+    asyncio.run(look())
+
+
+def test_a_secret_is_text_or_base64_of_enough_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+    assert len(secret_of(path)) == 24
+    # the example of the specification
+    signed = sender.signature(secret_of(path), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    for content in ("short", "whsec_???", "x" * 5000):
+        path.write_text(content)
+        with pytest.raises(GatewatchError):
+            secret_of(path)
+    with pytest.raises(GatewatchError):
+        secret_of(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"webhook_url": "ftp://example.com"},
+        {"webhook_url": "https://user:password@example.com/"},
+        {"webhook_url": "https:///hook"},
+        {"webhook_url": "https://exämple.com"},
+        {"webhook_url": "https://example.com", "webhook_secret_file": None},
+        {"webhook_url": "https://example.com", "webhook_hosts": "other.example.com"},
+        {"webhook_networks": "10.0.0.0/99"},
+        {"webhook_networks": "10.0.0.1/8"},
+    ],
+)
+def test_settings_that_make_no_webhook_are_refused(
+    settings: Callable[..., Settings], secret: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="expected|NETWORKS|HOSTS|SECRET_FILE"):
+        settings(**{"webhook_secret_file": secret} | wrong)
+
+
+def test_the_address_is_shown_without_its_path(settings: Callable[..., Settings], secret: Path) -> None:
+    made = settings(webhook_url="https://Hooks.example.com/T0/B1/token", webhook_secret_file=secret)
+    assert json.dumps(made.redacted()).count("token") == 0
+    settings(
+        webhook_url="https://Hooks.example.com/x",
+        webhook_secret_file=secret,
+        webhook_hosts="a.example,hooks.example.com",
+    )
