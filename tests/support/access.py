@@ -11,7 +11,6 @@ from gatewatch.service.access.scopes import Scope
 from gatewatch.service.storage.cluster_store import store_of
 from tests.support.samples import PATIENT_MS
 
-
 WAITING_MS = 1000
 """A time-out where replicas are waited for, which takes nearly all of it if there are none."""
 
