@@ -175,7 +175,8 @@ def roll(scratch: Path, restarts: int) -> str:
                 connection.request("POST", "/v1/readings", json.dumps(body), {"content-type": "application/json"})
                 reply = connection.getresponse()
                 reply.read()
-                statuses[str(reply.status)] += 1
+                own = "json" in (reply.getheader("content-type") or "")  # HAProxy's own answers are HTML
+                statuses[f"{reply.status}" if own else f"{reply.status} of HAProxy"] += 1
                 sent[stream] += reply.status == 200
             except (OSError, HTTPException) as error:
                 statuses[type(error).__name__] += 1

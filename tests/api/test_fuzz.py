@@ -25,8 +25,8 @@ from gatewatch.models.detectors.canary import verify
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.support.mutants import ALLOWED, JSON, LINES, PROBLEM, Reply, Request, flaw, made, refuse
-from tests.support.samples import post, readings
-from tests.support.whole_path import serving
+from tests.support.replicas import Replica
+from tests.support.samples import PATIENT_MS, post, readings
 from tests.support.wire import exchange, read_reply, written
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "20000"))
@@ -175,20 +175,26 @@ def test_no_bytes_on_a_socket_are_a_server_error(
     settings: Callable[..., Settings], artefact: Path, tmp_path: Path
 ) -> None:
     """On the fast path and the other, with rules; the long form: as above, with -k socket."""
-    own = settings()
+    own, log = settings(), tmp_path / "log"
     environment = {
-        "GATEWATCH_REDIS_URL": str(own.redis_url), "GATEWATCH_TENANT": own.tenant, "GATEWATCH_LOG_LEVEL": "error",
-        "GATEWATCH_MODELS": ruled(settings, tmp_path),
+        "GATEWATCH_MODEL": str(artefact), "GATEWATCH_MODELS": ruled(settings, tmp_path),
+        "GATEWATCH_REDIS_URL": str(own.redis_url), "GATEWATCH_TENANT": own.tenant,
+        "GATEWATCH_STORE_TIMEOUT_MS": str(PATIENT_MS), "GATEWATCH_LOG_LEVEL": "error",
     }  # fmt: skip
-    with serving(artefact, tmp_path / "data", **environment) as (url, _):
+    replica = Replica(environment, log=log)
+    try:
+        replica.await_listening()
         began = time.monotonic()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            statuses, wrong = runner.run(fuzz_sockets(int(url.rpartition(":")[2]), REQUESTS // 10))
+            statuses, wrong = runner.run(fuzz_sockets(replica.port, REQUESTS // 10))
         print(f"FUZZ_SEED={SEED}: {statuses.total()} requests in {time.monotonic() - began:.0f} s, {dict(statuses)}")
-        assert wrong == []
-        assert statuses[200] > statuses.total() / 4
-        assert statuses[0] < statuses.total() / 100
-        assert httpx2.get(f"{url}/readyz").status_code == 200
+        assert httpx2.get(f"http://127.0.0.1:{replica.port}/readyz").status_code == 200
+    finally:
+        replica.end()
+    print(*wrong, log.read_text(), sep="\n")
+    assert wrong == []
+    assert statuses[200] > statuses.total() / 4
+    assert statuses[0] < statuses.total() / 100
 
 
 GOOD = '{"stream": "a", "values": {"flow": 1}}'

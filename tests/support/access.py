@@ -11,6 +11,9 @@ from gatewatch.service.access.scopes import Scope
 from gatewatch.service.storage.cluster_store import store_of
 from tests.support.samples import PATIENT_MS
 
+WAITING_MS = 1000
+"""A time-out where replicas are waited for, which takes nearly all of it if there are none."""
+
 
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
@@ -45,7 +48,7 @@ def with_redis_keys(url: str, work: object, replicas: int = 0) -> list[Key]:
     """Do something with the keys in Redis, and say which there are then."""
 
     async def ask() -> list[Key]:
-        database = store_of(url, "any", PATIENT_MS, replicas=replicas)
+        database = store_of(url, "any", WAITING_MS if replicas else PATIENT_MS, replicas=replicas)
         try:
             await work(RedisKeys(database))  # type: ignore[operator]
             return await RedisKeys(database).load()
