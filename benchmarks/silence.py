@@ -178,8 +178,9 @@ def main() -> None:
         try:
             used = [0.0] * PROCESSES
             began, redis_began = time.time(), database.info("cpu")
-            patience_s, found, quiet_since = max(K * given.every, 60.0), 0, time.time()
-            while time.time() - quiet_since < 2 * patience_s and time.time() - began < 6 * patience_s:
+            patience_s, found = max(K * given.every, 60.0), 0
+            quiet_since = time.time() + patience_s
+            while time.time() - quiet_since < patience_s and time.time() - began < 6 * patience_s:
                 time.sleep(1)
                 now = told.read_bytes().count(b"\n") if told.exists() else 0
                 if now > found:

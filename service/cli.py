@@ -16,6 +16,7 @@ from gatewatch.service.commands.compare import compare
 from gatewatch.service.commands.demo import demo
 from gatewatch.service.commands.doctor import doctor
 from gatewatch.service.commands.evaluate import evaluate
+from gatewatch.service.commands.incidents import app as incidents
 from gatewatch.service.commands.inspect import inspect
 from gatewatch.service.commands.keys import keys
 from gatewatch.service.commands.models import app as models
@@ -62,6 +63,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.add_typer(models, name="models")
+app.add_typer(incidents, name="incidents")
 app.add_typer(policies, name="policies")
 app.add_typer(windows, name="windows")
 app.command()(sign)

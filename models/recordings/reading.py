@@ -62,7 +62,8 @@ class Reader:
 
     def __init__(self, path: Path, options: ReadOptions = AS_FOUND, most_values: int = 2**30) -> None:
         if not path.name.endswith(SUFFIXES):
-            raise RecordingError(f"{path}: not a recording; expected a file ending in {', '.join(SUFFIXES)}")
+            what = "a folder" if path.is_dir() else "not a recording"
+            raise RecordingError(f"{path}: {what}; expected a file ending in {', '.join(SUFFIXES)}")
         self.path, self._options = path, options.beside(path)
         self.finished = False
         self._skipped = Skipped()

@@ -126,13 +126,16 @@ class Recording:
 def recording_files(paths: Iterable[Path]) -> list[Path]:
     """The recording files among files and folders (searched in depth), folders in order of name.
 
+    Hidden files and folders in it, and files that a spreadsheet keeps while another is open, are no recordings.
+
     Raises:
         RecordingError: a path that does not exist, or a folder without a recording.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
+            named = (p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and not _hidden(p.relative_to(path)))
+            inside = sorted(p for p in named if p.is_file())
             if not inside:
                 raise RecordingError(
                     f"{path}: no recording in this folder; expected files ending in {', '.join(SUFFIXES)}"
@@ -143,6 +146,10 @@ def recording_files(paths: Iterable[Path]) -> list[Path]:
         else:
             raise RecordingError(f"{path}: no such file or folder")
     return found
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "~$")) for part in path.parts)
 
 
 def read_recordings(

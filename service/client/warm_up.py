@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -23,6 +25,11 @@ ROWS: Final = 2000
 
 TOO_LARGE, AGAIN = 413, (408, 429, 503)
 PAUSE_S: Final = 1.0
+
+TOGETHER: Final = 8
+"""Streams that are sent at a time: the service steps them together."""
+
+WORDS: Final = ("taken", "replayed", "late", "conflict", "rejected")
 
 
 def warm_up_with(
@@ -44,29 +51,49 @@ def warm_up_with(
     Raises:
         GatewatchError: the service does not answer for GIVE_UP_S, or refuses a whole request.
     """
-    found = Replayed()
-    with connected(url) as client:
-        for recording in recordings:
+    found, lock, stop = Replayed(), Lock(), Event()
+
+    def count(recording: Recording, words: Mapping[str, int], first_refused: str, rows: int) -> None:
+        with lock:
+            found.counts.setdefault(recording.stream, Counter()).update(words)
+            found.refused += words.get("conflict", 0) + words.get("rejected", 0)
+            found.first = found.first or first_refused
+            on_rows(rows)
+
+    def send(recording: Recording) -> None:
+        with connected(url) as client:
             first, at = _place(client, recording, start_seq)
-            on_rows(at)
-            counts = found.counts.setdefault(recording.stream, Counter())
-            counts["there already"] += at
-            while at < len(recording):
-                rows = range(at, min(at + batch, len(recording)))
+            count(recording, {"there already": at}, "", at)
+            most = batch
+            while at < len(recording) and not stop.is_set():
+                rows = range(at, min(at + most, len(recording)))
                 answer = _send(client, recording, rows, first)
+                if answer is None and most == 1:
+                    raise GatewatchError(f"{url}: a single reading of {recording.stream} is too large for it")
                 if answer is None:
-                    if batch == 1:
-                        raise GatewatchError(f"{url}: a single reading of {recording.stream} is too large for it")
-                    batch = max(1, batch // 2)
+                    most = max(1, most // 2)
                     continue
-                counts.update({word: answer[word] for word in ("taken", "replayed", "late", "conflict", "rejected")})
-                found.refused += answer["conflict"] + answer["rejected"]
-                if answer["first_refused"] and not found.first:
-                    found.first = (
-                        f"{recording.stream}, in rows {rows.start} to {rows.stop - 1}: {answer['first_refused']}"
-                    )
+                refused = answer["first_refused"]
+                said = f"{recording.stream}, from row {rows.start} on: {refused}" if refused else ""
+                count(recording, {word: answer[word] for word in WORDS}, said, len(rows))
                 at = rows.stop
-                on_rows(len(rows))
+
+    of_stream: dict[str, list[Recording]] = {}
+    for recording in recordings:
+        of_stream.setdefault(recording.stream, []).append(recording)
+
+    def send_all(parts: Sequence[Recording]) -> None:
+        for part in parts:
+            send(part)
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        try:
+            for done in [pool.submit(send_all, parts) for parts in of_stream.values()]:
+                done.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
     return found
 
 

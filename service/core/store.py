@@ -28,7 +28,7 @@ class IncidentWrite(NamedTuple):
         state: of one that began, what it is proved from, see incidents/began.py.
         told: people are told of it.
         reopened: it had ended, and goes on.
-        told_late: people are told of it, and were not until now.
+        newly_told: it had begun, and people are told only now.
     """
 
     row: int
@@ -41,7 +41,7 @@ class IncidentWrite(NamedTuple):
     state: bytes = b""
     told: bool = True
     reopened: bool = False
-    told_late: bool = False
+    newly_told: bool = False
 
 
 class IncidentsLeft(NamedTuple):

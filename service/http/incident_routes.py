@@ -12,13 +12,15 @@ from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.asked import words as words_of
 from gatewatch.models.recordings.values import LATEST_S
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import Parts, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import Parts, caller_of, parts_of, sent_as, tenant_of
 from gatewatch.service.incidents import began, words
-from gatewatch.service.incidents.incident import INCIDENT_REASONS
+from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
+from gatewatch.service.policies.quiet import Quiet, quiet_of, strange_in
 from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
@@ -200,9 +202,31 @@ async def acknowledge(request: Request, incident: Annotated[str, _ID_PATH]) -> d
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ref("LabelAnswer")}}}},
 )
 async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
-    """`true`: a fault; `false_alarm`: nothing was wrong; `expected`: unusual, and known. The last one counts."""
+    """`true`: a fault; `false_alarm`: nothing was wrong; `expected`: unusual, and known. The last one counts.
+
+    What is like a false alarm is quiet on its stream from now on; `quiet` says what that comes to.
+    """
     answer = await sent_as(request, LabelAnswer, InvalidAnswer)
-    return await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
+    parts = parts_of(request)
+    async with parts.store.changing:
+        known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+        stream, one, _ = known
+        like = await _like(request, stream, one) if answer.label == "false_alarm" else []
+        quiet = await parts.policies.label(stream, one.id, like, caller_of(request))
+    said = await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
+    return said | {"quiet": [each.model_dump(mode="json") for each in quiet]}
+
+
+async def _like(request: Request, stream: StreamKey, incident: Incident) -> list[Quiet]:
+    """What is like a false alarm, by those of its readings that are kept."""
+    parts = parts_of(request)
+    rings = await parts.store.incidents.histories(stream, incident.n)
+    kept = parts.inspection.readings_in(stream, rings if incident.is_open else rings[:2], parts.encoder)
+    its_own = [(one.values, msgspec.json.decode(one.answer)) for one in kept if incident.n <= one.n <= incident.last_n]
+    anomalous = [(values, result) for values, result in its_own if result["status"] == "anomalous"]
+    return quiet_of(incident, (one for values, result in anomalous for one in strange_in(values, result)))
 
 
 @router.post(

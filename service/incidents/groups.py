@@ -37,12 +37,15 @@ class Groups:
         self._within_ms = within_ms
 
     async def joined(self, incidents: Sequence[tuple[StreamKey, Incident]]) -> list[Incident]:
-        """Incidents that begin, with their groups. Where Redis does not answer they have none: no reading waits."""
+        """Incidents that begin, with their groups; those of muted streams have none.
+
+        Where Redis does not answer they have none either: no reading waits.
+        """
         found = [incident for _, incident in incidents]
         places: dict[tuple[str, str], list[int]] = {}
         for at, (stream, incident) in enumerate(incidents):
             tag = self._tag_of(stream)
-            if tag or incident.is_silence:
+            if (tag or incident.is_silence) and not self._policies.is_muted(stream):
                 places.setdefault((stream.tenant, tag), []).append(at)
         for (tenant, tag), mine in places.items():
             try:

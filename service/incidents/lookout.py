@@ -179,7 +179,11 @@ class Lookout:
         Returns:
             What is known of each, and when to look again; without those that sent meanwhile, or that others write.
         """
-        looks: list[tuple[StreamKey, Watch, int]] = []
+        await self._policies.know([one.stream for one in quiet])
+        rules = self._policies.rules([one.stream for one in quiet])
+        resting = {at for at, own in rules.items() if own.window_at(now_ms) is not None}
+        looks = [(quiet[at].stream, quiet[at].watch, now_ms + LEAST_MS) for at in sorted(resting)]
+        quiet = [one for at, one in enumerate(quiet) if at not in resting]
         for start in range(0, len(quiet), JUDGED):
             some = quiet[start : start + JUDGED]
             streams = [one.stream for one in some]
@@ -219,7 +223,6 @@ class Lookout:
             log.warning("more streams are silent than incidents are kept", streams=len(found) - len(fitting))
         if not fitting:
             return looks
-        await self._policies.know([one.quiet.stream for one in fitting])
         incidents = await self._groups.joined([(one.quiet.stream, one.incident) for one in fitting])
         seeds = self._store.seeds([one.quiet.stream for one in fitting])
         writes = Writes(self._clock.unix_ms() / 1000)

@@ -256,10 +256,10 @@ class Recorder:
                 content = encode(incident)
                 begun_from, past = (one.before_it(), last) if is_new else (b"", None)
                 again = was_ended and not is_new and incident.is_open
-                write = IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
                 told = incident.untold is None
-                late = told and not is_new and before is not None and before.untold is not None
-                writes.append(write._replace(told=told, reopened=again, told_late=late))
+                newly = told and not is_new and before is not None and before.n == incident.n and bool(before.untold)
+                write = IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
+                writes.append(write._replace(told=told, reopened=again, newly_told=newly))
                 last = (incident.n, content)
         return writes
 

@@ -23,13 +23,14 @@ from gatewatch.models.detectors.detector import ANOMALOUS, REASONS
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import GATE_BITS, REASON_BITS, STATUS_BITS, UNLEARNED
 
-GATES: Final = ("", "direction", "deviation", "hours", "limit", "window", "window")
+GATES: Final = ("", "direction", "deviation", "hours", "limit", "window", "window", "label")
 """What decides about a reading, by the number in its entry."""
 
-OPEN, DIRECTION, DEVIATION, HOURS, LIMIT, WINDOW, LIMIT_IN_WINDOW = range(len(GATES))
+OPEN, DIRECTION, DEVIATION, HOURS, LIMIT, WINDOW, LIMIT_IN_WINDOW, LABEL = range(len(GATES))
 
 _GATE_SHIFT: Final = 4
-_NO_DIRECTION: Final = (REASONS.index("still"), REASONS.index("absent"))
+NO_DIRECTION: Final = ("still", "absent")
+_NO_DIRECTION: Final = tuple(map(REASONS.index, NO_DIRECTION))
 """What stands still or is missing is neither above nor below what was expected, and no deviation from it."""
 
 LIMIT_REASON: Final = "limit"
@@ -113,6 +114,29 @@ class ChannelGate:
         return OPEN
 
 
+class Allowance(NamedTuple):
+    """What is like a false alarm on a channel, see policies/quiet.py.
+
+    Attributes:
+        direction: None of what stands still or is missing.
+        deviation, score: the most that it may be off, and the most that its part of the score may be.
+        until_ms: of readings up to this time.
+    """
+
+    channel: str
+    direction: str | None
+    deviation: float
+    score: float
+    until_ms: float
+
+    def covers(self, value: float, mid: float, part: float, time_ms: int, placed: bool) -> bool:
+        """Whether a value is like it; see ChannelGate.closes for the arguments."""
+        if time_ms > self.until_ms or part > self.score or placed != (self.direction is not None):
+            return False
+        off = value - mid
+        return not placed or (abs(off) <= self.deviation and (off > 0) == (self.direction == "above"))
+
+
 @dataclass(frozen=True)
 class ActiveWindow:
     """A maintenance window of a stream.
@@ -153,6 +177,7 @@ class Rules:
         minimum: for so long an anomaly must have lasted before it is an incident.
         merge: with less than this between them anomalies are one incident; None: as the detector joins them.
         cool_off: for so long after an incident's end nobody is told of another one.
+        quiet: what people called a false alarm.
     """
 
     gates: tuple[ChannelGate, ...] = ()
@@ -160,6 +185,7 @@ class Rules:
     merge: Span | None = None
     cool_off: Span | None = None
     windows: tuple[ActiveWindow, ...] = ()
+    quiet: tuple[Allowance, ...] = ()
     _of_channels: dict[tuple[str, ...], _ChannelRules] = field(default_factory=dict, init=False, repr=False)
 
     def window_at(self, time_ms: int) -> str | None:
@@ -180,7 +206,7 @@ class Rules:
         window = self.window_at(time_ms) if self.windows else None
         if of_channels.limited and of_channels.breach(entry["values"]) is not None:
             return LIMIT if window is None else LIMIT_IN_WINDOW
-        if int(entry["status"]) & STATUS_BITS == ANOMALOUS and self.gates:
+        if int(entry["status"]) & STATUS_BITS == ANOMALOUS and (self.gates or self.quiet):
             closed = of_channels.closed(entry, time_ms)
             if closed != OPEN:
                 return closed
@@ -196,7 +222,7 @@ class Rules:
         if known is None:
             if len(self._of_channels) >= MOST_LISTS:
                 self._of_channels.clear()
-            known = self._of_channels[channels] = _ChannelRules(self.gates, channels)
+            known = self._of_channels[channels] = _ChannelRules(self.gates, self.quiet, channels)
         return known
 
 
@@ -207,7 +233,8 @@ class _ChannelRules:
         limited: some channel has a limit.
     """
 
-    def __init__(self, gates: Sequence[ChannelGate], channels: Sequence[str]) -> None:
+    def __init__(self, gates: Sequence[ChannelGate], quiet: Sequence[Allowance], channels: Sequence[str]) -> None:
+        self._quiet = [[one for one in quiet if one.channel == name] for name in channels]
         self._gates = [[gate for gate in gates if gate.pattern.match(name)] for name in channels]
         self._low = np.array([max((gate.low for gate in of), default=-math.inf) for of in self._gates])
         self._high = np.array([min((gate.high for gate in of), default=math.inf) for of in self._gates])
@@ -232,6 +259,8 @@ class _ChannelRules:
         for at in strange:
             value, mid = float(entry["values"][at]), float(entry["mid"][at])
             closed = next(filter(None, (gate.closes(value, mid, time_ms, placed) for gate in self._gates[at])), OPEN)
+            if closed == OPEN and any(one.covers(value, mid, parts[at], time_ms, placed) for one in self._quiet[at]):
+                closed = LABEL
             if closed == OPEN:
                 return OPEN
             first = first or closed

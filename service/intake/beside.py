@@ -1,7 +1,8 @@
 """Beside: readings that are no live ones, scored beside the batches: those of the past, and those that are only tried.
 
-A request of them may be long, and nobody waits for it in a control room. So they go in chunks, one at a time in a
-process and each request's in turn, off the event loop. Batches go on meanwhile.
+A request of them may be long, and nobody waits for it in a control room. So they go in chunks, off the event loop,
+while batches go on. Of requests that wait together a chunk of each is scored together: a step of the network takes as
+long for one stream as for many, so that a fleet has its past almost as soon as one stream.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from gatewatch.service.core.outcomes import Answer, Encoder
@@ -18,7 +20,58 @@ from gatewatch.service.errors import ServiceError, TooManyWaiting
 from gatewatch.service.intake.queue import size_of_part
 
 CHUNK: Final = 512
-"""Readings; of one stream they take some 0.3 s, and what saves them is a hundredth of that."""
+"""Readings of a request; of one stream they take some 0.3 s, and what saves them is a hundredth of that."""
+
+TOGETHER: Final = 32
+"""Requests of which chunks are scored together."""
+
+
+@dataclass(eq=False)
+class _Request:
+    """Readings of one model that wait, and their answers so far.
+
+    Attributes:
+        readings: each stream's in their order.
+        order: where they stood as they were sent.
+        most_per_stream: of a chunk.
+        start: of the next chunk.
+    """
+
+    scorer: Scorer
+    readings: Readings
+    order: list[int]
+    encoder: Encoder
+    most_per_stream: int
+    on_progress: Callable[[Sequence[Answer]], None]
+    done: asyncio.Future[list[Answer]]
+    start: int = 0
+    answers: list[Answer] = field(default_factory=list)
+
+    def next(self) -> Part:
+        """The next chunk."""
+        streams = self.readings.streams[self.start : self.start + CHUNK]
+        stop = self.start + size_of_part(streams, CHUNK, Counter(), self.most_per_stream)
+        return Part(self.readings, self.start, stop, self.encoder)
+
+    def take(self, part: Part, answers: Sequence[Answer]) -> None:
+        """Take the answers to a chunk; with the last one, or the first error, it is done."""
+        error = next((answer for answer in answers if isinstance(answer, ServiceError)), None)
+        if error is not None:
+            self.fail(error)
+            return
+        self.answers += answers
+        self.start = part.stop
+        self.on_progress(answers)
+        if self.start == len(self.readings) and not self.done.done():
+            as_sent: list[Answer] = [None] * len(self.order)
+            for place, answer in zip(self.order, self.answers, strict=True):
+                as_sent[place] = answer
+            self.done.set_result(as_sent)
+
+    def fail(self, error: Exception) -> None:
+        """Whoever waits gets an error instead."""
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
 class Beside:
@@ -27,7 +80,8 @@ class Beside:
     def __init__(self, most_readings: int) -> None:
         self._most = most_readings
         self._waiting = 0
-        self._turn = asyncio.Lock()
+        self._requests: list[_Request] = []
+        self._worker: asyncio.Task[None] | None = None
 
     async def score(
         self,
@@ -54,34 +108,53 @@ class Beside:
                 f"{self._waiting} readings of the past, or to be tried, wait; at most {self._most} may wait "
                 "(GATEWATCH_WAITING_READINGS): send again after the time in Retry-After"
             )
+        loop, own = asyncio.get_running_loop(), list[_Request]()
+        for readings in requests:
+            order = readings.places_in_order()
+            how = (encoder, most_per_stream, on_progress, loop.create_future())
+            own.append(_Request(scorer, readings.rearranged(order), order, *how))
         self._waiting += size
         try:
-            return [await self._score(scorer, one, encoder, most_per_stream, on_progress) for one in requests]
+            for request in own:
+                if request.order:
+                    self._requests.append(request)
+                else:
+                    request.done.set_result([])
+            if self._worker is None or self._worker.done():
+                self._worker = asyncio.create_task(self._work(), name="beside")
+            scored = await asyncio.gather(*(request.done for request in own), return_exceptions=True)
         finally:
             self._waiting -= size
+            self._requests = [request for request in self._requests if request not in own]
+        for answers in scored:
+            if isinstance(answers, BaseException):
+                raise answers
+        return [answers for answers in scored if not isinstance(answers, BaseException)]
 
-    async def _score(
-        self,
-        scorer: Scorer,
-        readings: Readings,
-        encoder: Encoder,
-        most_per_stream: int,
-        on_progress: Callable[[Sequence[Answer]], None],
-    ) -> list[Answer]:
-        order = readings.places_in_order()
-        ordered, answers = readings.rearranged(order), list[Answer]([None] * len(order))
-        start = 0
-        while start < len(order):
-            next_ones = ordered.streams[start : start + CHUNK]
-            stop = start + size_of_part(next_ones, CHUNK, Counter(), most_per_stream)
-            async with self._turn:
-                scored = await scorer.score_batch([Part(ordered, start, stop, encoder)])
-                scored = [await one if isinstance(one, asyncio.Future) else one for one in scored]
-            for answer in scored:
-                if isinstance(answer, ServiceError):
-                    raise answer
-            for place, answer in zip(order[start:stop], scored, strict=True):
-                answers[place] = answer
-            on_progress(scored)
-            start = stop
-        return answers
+    async def _work(self) -> None:
+        """Score what waits, chunk after chunk, each request's in turn."""
+        while self._requests:
+            scorer = self._requests[0].scorer
+            some = [request for request in self._requests if request.scorer is scorer][:TOGETHER]
+            parts = [request.next() for request in some]
+            try:
+                scored = [await _settled(answer) for answer in await scorer.score_batch(parts)]
+            except Exception as error:
+                for request in some:
+                    request.fail(error)
+            else:
+                at = 0
+                for request, part in zip(some, parts, strict=True):
+                    size = part.stop - part.start
+                    request.take(part, scored[at : at + size])
+                    at += size
+            waiting = [request for request in self._requests if request not in some]
+            self._requests = [*waiting, *(request for request in some if not request.done.done())]
+
+
+async def _settled(answer: Answer) -> Answer:
+    """An answer that is there; one that comes later is waited for, and may be an error of its stream."""
+    try:
+        return await answer if isinstance(answer, asyncio.Future) else answer
+    except ServiceError as error:
+        return error

@@ -18,6 +18,7 @@ from gatewatch.service.policies.policy import (
     PolicyDocument,
     PolicyFinder,
 )
+from gatewatch.service.policies.quiet import Quiet, labelled
 from gatewatch.service.policies.windows import MOST_WINDOWS, Window
 from gatewatch.service.serving.shared_document import KeptDocument, SharedDocument, look_each_second, now_text
 
@@ -151,8 +152,33 @@ class StreamPolicies:
             InvalidPolicies: as many streams have one as may.
             StoreUnavailable: Redis does not answer.
         """
+        await self._change_one(stream, lambda _: policy, by)
+
+    async def label(self, stream: StreamKey, incident_id: str, like: list[Quiet], by: str) -> list[Quiet]:
+        """Have what is like a false alarm be quiet, in place of what was said of this incident before.
+
+        Returns:
+            All that is quiet on the stream by itself. Raises as `put_one`.
+        """
+        await self.newest(stream.tenant)
+        own = self._known[stream.tenant].document.asked.streams.get(stream.name, NOTHING_ASKED)
+        if not like and all(one.incident != incident_id for one in own.quiet):
+            return own.quiet
+
+        def changed(policy: Policy) -> Policy:
+            said = {name: getattr(policy, name) for name in policy.model_fields_set - {"quiet"}}
+            quiet = labelled(policy.quiet, incident_id, like)
+            return Policy(**said, quiet=quiet) if quiet else Policy(**said)
+
+        return (await self._change_one(stream, changed, by)).quiet
+
+    async def _change_one(self, stream: StreamKey, change: Callable[[Policy], Policy], by: str) -> Policy:
+        """Change what is asked of one stream by itself. Raises as `put_one`."""
+        now = NOTHING_ASKED
 
         async def decide(before: PolicyDocument) -> PolicyDocument | None:
+            nonlocal now
+            policy = now = change(before.asked.streams.get(stream.name, NOTHING_ASKED))
             streams = {name: one for name, one in before.asked.streams.items() if name != stream.name}
             if policy != NOTHING_ASKED:
                 streams[stream.name] = policy
@@ -164,6 +190,7 @@ class StreamPolicies:
             return before.model_copy(update={"asked": asked, "at": now_text(), "by": by})
 
         await self._change(stream.tenant, decide)
+        return now
 
     async def put_window(self, tenant: str, name: str, window: Window | None, by: str) -> PolicyDocument:
         """Have a maintenance window, instead of the one of its name; None takes that away.

@@ -17,6 +17,7 @@ from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import InvalidPolicies, first_of
 from gatewatch.service.incidents.rules import ActiveWindow, Rules
 from gatewatch.service.policies.gates import Duration, Gate
+from gatewatch.service.policies.quiet import MOST_QUIET, Quiet
 from gatewatch.service.policies.windows import MOST_WINDOWS, WINDOW_NAME, Window
 from gatewatch.service.serving.shared_document import Numbered
 
@@ -63,6 +64,9 @@ class Policy(BaseModel):
     )
     ignore: Annotated[list[Pattern], Field(max_length=MOST_IGNORED)] = Field(
         default_factory=list, description="channels, by name or pattern, that are kept and not looked at"
+    )
+    quiet: Annotated[list[Quiet], Field(max_length=MOST_QUIET)] = Field(
+        default_factory=list, description="what was labelled a false alarm: its like is no incident; see labels"
     )
     muted: bool = Field(
         default=False, description="its readings are scored and its incidents kept, but nobody is told of them"
@@ -188,16 +192,17 @@ class PolicyFinder:
 
 
 SPANS: Final = ("minimum", "merge", "cool_off")
-RULED: Final = {"gates", *SPANS}
+RULED: Final = {"gates", "quiet", *SPANS}
 """What is asked of incidents, among the fields of a policy."""
 
 
 def rules_of(policy: Policy, windows: tuple[ActiveWindow, ...]) -> Rules | None:
     """The rules that a policy and maintenance windows come to; None for none."""
     spans = {name: None if (asked := getattr(policy, name)) is None else asked.span for name in SPANS}
-    if not (policy.gates or windows or any(spans.values())):
+    if not (policy.gates or policy.quiet or windows or any(spans.values())):
         return None
-    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, **spans)
+    quiet = tuple(one.allowance for one in policy.quiet)
+    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, **spans)
 
 
 def merged(policies: Iterable[Policy]) -> Policy:

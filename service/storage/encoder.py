@@ -194,7 +194,7 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
     for row, content in writes.pending:
         kept = keys.part(writes.streams[row], "incidents")
         yield row, [b"HSET", kept, PENDING, content] if content else [b"HDEL", kept, PENDING]
-    for row, n, start_ms, incident, before, began, ended, begun_from, told, again, late in writes.incidents:
+    for row, n, start_ms, incident, before, began, ended, begun_from, told, again, newly in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()
         past = () if before is None else (b"%d" % before[0], before[1])
@@ -209,7 +209,7 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
         if ended:
             yield row, [b"COPY", key.history, keys.incident(stream, n, "after"), b"REPLACE"]
         if writes.tells and told:
-            for what in compress(EVENTS, (began or late, again and not late, ended)):
+            for what in compress(EVENTS, (began or newly, again and not newly, ended)):
                 event = Event(what, round(1000 * writes.at), stream.tenant, n, stream.name)
                 yield row, [b"ZADD", keys.outbox(tag_of(key.record)), b"0", event.encode()]
         if n < 0 and (ended or told):

@@ -183,7 +183,9 @@ class IncidentStore:
 
     def _forget(self, tenant: str, sets: Sets, incident_id: bytes) -> list[Sequence[bytes]]:
         keys = self._database.keys
-        listed: list[Sequence[bytes]] = [[b"ZREM", one, incident_id] for one in (sets.incidents, sets.changes)]
+        listed: list[Sequence[bytes]] = [
+            [b"ZREM", one, incident_id] for one in (sets.incidents, sets.changes, sets.silent)
+        ]
         parsed = number_and_stream(incident_id.decode())
         if parsed is None:
             return listed

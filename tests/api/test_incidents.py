@@ -246,3 +246,28 @@ def test_listeners_do_not_hold_up_the_end_of_the_service(artefact: Path, tmp_pat
             assert [line for line in lines if line.startswith("data")] == []
             process.wait(20)
         assert time.monotonic() - began < 20
+
+
+def test_incidents_of_one_site_are_asked_for_by_their_group(settings: Callable[..., Settings]) -> None:
+    asked = {"policies": [{"pattern": "n-*", "tags": {"site": "north"}}, {"pattern": "n-9", "muted": True}]}
+    with TestClient(create_app(settings(group_by="site"))) as client:
+        assert client.put("/v1/policies", json=asked).is_success
+        for stream in ("n-2", "n-9", "n-1", "other"):
+            sent = fault(stream)
+            for reading in sent:
+                reading["timestamp"] += {"n-1": 0, "n-2": 5, "n-9": 9, "other": 1}[stream]
+            post(client, sent)
+        found = {one["stream"]: one for one in client.get("/v1/incidents").json()["incidents"]}
+        assert (found["other"]["group"], found["other"]["tag"]) == (None, None)
+        group = found["n-1"]["group"]
+        assert group == found["n-2"]["id"]
+        page = client.get("/v1/incidents", params={"group": group, "limit": 1}).json()
+        rest = client.get("/v1/incidents", params={"group": group, "after": page["next"]}).json()
+        assert [one["stream"] for one in page["incidents"] + rest["incidents"]] == ["n-1", "n-2"]
+        assert found["n-9"]["group"] is None
+        assert {one["tag"] for one in page["incidents"]} == {"site=north"}
+        assert client.get("/v1/incidents", params={"group": "7.nobody"}).json() == {"incidents": [], "next": None}
+        exposed = client.get("/metrics").text
+        assert f'gatewatch_open_group_streams{{group="{group}",tag="site=north",tenant=""}} 2.0' in exposed
+        assert 'stream="n-9"' not in exposed
+        assert client.get("/v1/conditions").json() == {"conditions": [], "next": None}

@@ -201,7 +201,7 @@ def test_policies_are_asked_ordered_and_taken_away(page: Page, models: tuple[str
     page.goto(f"{url}/#/policies")
     for pattern, label, value in (("pump-*", "Tags", "site=north, line=3"), ("fan-*", "Sensitivity", "0.5")):
         page.get_by_role("textbox", name="Pattern").fill(pattern)
-        page.get_by_label(label).fill(value)
+        page.get_by_label(label).first.fill(value)
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.locator("tbody")).to_contain_text(pattern)
     assert asked()["policies"] == [
@@ -218,11 +218,40 @@ def test_policies_are_asked_ordered_and_taken_away(page: Page, models: tuple[str
     page.get_by_role("button", name="Save policy").click()
     expect(page.get_by_text("Alerts per week: 3; Muted: yes")).to_be_visible()
     assert asked()["streams"] == {"pump-1": {"alerts_per_week": 3.0, "muted": True}}
+    page.get_by_label("Gates").fill('[{"channel": "flow", "direction": "above"}]')
+    page.get_by_label("Minimum").fill("3")
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.get_by_text("Gates: (channel=flow, direction=above); Minimum: readings=3")).to_be_visible()
+    page.reload()  # what was set is in the form
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.get_by_role("status")).to_contain_text("Policy saved")
+    assert asked()["streams"]["pump-1"] == {
+        "alerts_per_week": 3.0, "muted": True, "gates": [{"channel": "flow", "direction": "above"}],
+        "minimum": {"readings": 3},
+    }  # fmt: skip
+    for label in ("Gates", "Minimum"):
+        page.get_by_label(label).fill("")
     page.get_by_label("Muted").select_option("as otherwise")
     page.get_by_label("Alerts per week").fill("")
     page.get_by_role("button", name="Save policy").click()
     expect(page.get_by_text("With all patterns: Tags: site=north, line=3")).to_be_visible()
     assert asked()["streams"] == {}
+
+
+@needs_browser
+def test_a_maintenance_window_is_set_and_ended(page: Page, models: tuple[str, Repository]) -> None:
+    url, _ = models
+    page.goto(f"{url}/#/policies")
+    page.get_by_role("textbox", name="Name").fill("belts")
+    page.get_by_role("textbox", name="Start").fill("2020-01-01T00:00:00Z")
+    page.get_by_role("textbox", name="End", exact=True).fill("2100-01-01T00:00:00Z")
+    page.get_by_role("button", name="Set window").click()
+    expect(page.get_by_role("region", name="Maintenance windows")).to_contain_text("beltsgoing on")
+    belts = httpx2.get(f"{url}/v1/windows").json()["windows"]["belts"]
+    assert (belts["active"], belts["skip"]) == (True, "both")
+    page.get_by_role("button", name="End the window belts").click()
+    expect(page.get_by_role("status")).to_contain_text("belts is ended")
+    assert httpx2.get(f"{url}/v1/windows").json() == {"windows": {}}
 
 
 @needs_browser

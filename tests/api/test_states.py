@@ -13,8 +13,10 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.detectors.canary import verify
 from gatewatch.service.app import create_app
-from gatewatch.service.core import state_file
+from gatewatch.service.core import records, state_file
 from gatewatch.service.settings import Settings
 from tests.support.access import add_to_file, bearer
 from tests.support.samples import make_artefact, post, readings
@@ -365,3 +367,80 @@ def test_only_an_admin_pins_a_fork_to_a_model(settings: Make, tenant: str, tmp_p
         assert refused.status_code == 403
         assert "scope admin" in refused.json()["detail"]
         assert client.post("/v1/streams/pump/fork", params={"to": "x"}).status_code == 200
+
+
+@pytest.fixture
+def two_models(settings: Make, tmp_path: Path) -> Make:
+    """A service with the general model, and `pumps` in its repository."""
+    repository = Repository(str(tmp_path / "models"), verify)
+    repository.add("pumps", make_artefact(tmp_path / "pumps", seed=1), "ann")
+    return lambda **given: settings(**{"model": "general", "models": str(tmp_path / "models"), **given})
+
+
+def test_a_fork_is_pinned_to_another_model_and_stands_where_that_would_have_brought_it(two_models: Make) -> None:
+    sent = readings("pump", 100)
+    with TestClient(create_app(two_models())) as client:
+        post(client, sent[:90])
+        forked = client.post("/v1/streams/pump/fork", params={"to": "trial", "model": "pumps@1"}).json()
+        (version,) = client.get("/v1/models/pumps/versions").json()
+        assert (forked["readings"], forked["model"]) == (90, version["digest"])
+        assert client.get("/v1/rules").json()["pins"] == {"trial": "pumps@1"}
+        client.put("/v1/rules", json={"pins": {"trial": "pumps@1", "replayed": "pumps@1"}})
+        expected = post(client, [{**one, "stream": "replayed"} for one in sent])
+        assert answers(post(client, [{**one, "stream": "trial"} for one in sent[90:]])) == answers(expected[90:])
+        assert known(client, "pump")["model"] != version["digest"]
+
+
+def test_a_fork_to_a_model_that_is_not_there_leaves_nothing_behind(two_models: Make) -> None:
+    with TestClient(create_app(two_models(streams=1))) as client:
+        post(client, readings("pump", 5))
+        missing = client.post("/v1/streams/pump/fork", params={"to": "trial", "model": "pumps@7"})
+        assert missing.status_code == 422, missing.text
+        full = client.post("/v1/streams/pump/fork", params={"to": "trial", "model": "pumps@1"})
+        assert full.status_code == 400
+        assert client.get("/v1/rules").json()["pins"] == {}
+        assert client.get("/v1/streams").json()["streams"] == ["pump"]
+
+
+def test_a_state_of_another_model_that_is_known_here_is_replayed_at_once(
+    two_models: Make, settings: Make, tenant: str, tmp_path: Path
+) -> None:
+    sent = readings("pump", 100)
+    with TestClient(create_app(settings(model=str(tmp_path / "pumps"), tenant=f"{tenant}-other"))) as elsewhere:
+        post(elsewhere, sent[:90])
+        file = exported(elsewhere, "pump")
+    with TestClient(create_app(two_models())) as client:
+        taken = put(client, "pump", file)
+        assert taken.status_code == 200, taken.text
+        assert taken.json()["readings"] == 90
+        expected = post(client, [{**one, "stream": "twin"} for one in sent])
+        assert known(client, "pump")["model"] == known(client, "twin")["model"]
+        assert answers(post(client, sent[90:])) == answers(expected[90:])
+
+
+def test_tenants_see_and_change_the_states_of_their_own_streams(settings: Make, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    ours, theirs = (add_to_file(file, name, "operate", "read", "ingest") for name in ("ours", "theirs"))
+    with TestClient(create_app(settings(keys_file=file)), headers=bearer(ours)) as client:
+        post(client, readings("pump", 30))
+        client.post("/v1/streams/pump/snapshots", json={"name": "s"})
+        state = exported(client, "pump")
+        client.headers.update(bearer(theirs))
+        assert client.get("/v1/streams/pump/state").status_code == 404
+        assert client.get("/v1/streams/pump/snapshots").json() == []
+        assert client.post("/v1/streams/pump/fork", params={"to": "x"}).status_code == 404
+        assert put(client, "pump", state).json()["readings"] == 30
+        client.post("/v1/streams/pump/reset?what=state")
+        client.headers.update(bearer(ours))
+        assert known(client, "pump")["readings"] == 30
+        assert [one["name"] for one in client.get("/v1/streams/pump/snapshots").json()] == ["s"]
+
+
+def test_a_stream_that_was_found_silent_goes_on_from_another_state_without_that(client: TestClient) -> None:
+    """The mark of a silence stands in the record, and its incident beside it."""
+    post(client, readings("pump", 20))
+    _, standing = state_file.read(exported(client, "pump"))
+    marked = records.marked_silent(standing.record, state_file.SEED)
+    silent = state_file.Standing(marked, state_file.SEED, standing.kept, standing.earlier, standing.settings)
+    assert silent.part["status"][0] & records.SILENT
+    assert silent.sealed(state_file.SEED) == standing.record

@@ -229,6 +229,27 @@ def test_muted_streams_and_incidents_that_joined_a_group_are_not_told(
     assert receiver.deliveries[0].body["data"]["group"] == f"{CALM}.pump-0"
 
 
+def test_an_incident_that_begins_in_a_cooling_off_is_told_later_or_never(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    with told() as client:
+        rules = {"pattern": "*", "merge": {"readings": 10}, "cool_off": {"readings": 40}}
+        client.put("/v1/policies", json={"policies": [rules]}).raise_for_status()
+        for stream, until in (("short", 84), ("long", 130)):
+            sent = readings(stream, 200)
+            for at in (*range(60, 63), *range(80, until)):
+                sent[at]["values"] = {**sent[at]["values"], "pressure": 900.0 + 100 * (at % 2)}
+            for start in range(0, len(sent), 10):
+                post(client, sent[start : start + 10])
+        receiver.wait_for(lambda: not waiting(redis_url, tenant) and len(receiver.taken) >= 6)
+        time.sleep(0.3)
+    said = sorted((one.body["data"]["id"].split("."), one.body["type"]) for one in receiver.deliveries)
+    assert [(stream, n, kind.removeprefix("incident.")) for (n, stream), kind in said] == [
+        ("long", "60", "ended"), ("long", "60", "opened"), ("short", "60", "ended"), ("short", "60", "opened"),
+        ("long", "80", "ended"), ("long", "80", "opened"),
+    ]  # fmt: skip
+
+
 def test_without_the_setting_nothing_is_kept_to_be_told(client: TestClient, redis_url: str, tenant: str) -> None:
     post(client, fault("pump"))
     assert waiting(redis_url, tenant) == []

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import FORMAT_VERSION
 from gatewatch.service.incidents.incident import INCIDENT_REASONS
-from gatewatch.service.observability.metrics import BATCHES, REJECTIONS, SCORES, SECONDS, STAGES
+from gatewatch.service.observability.metrics import BATCHES, DELIVERIES, REJECTIONS, SCORES, SECONDS, STAGES
 from gatewatch.service.settings import Settings
 from tests.faults.slowloris import rss_mb
 from tests.support.samples import post, readings
@@ -45,6 +45,8 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},
     "gatewatch_batch_readings": {"le": bounds(BATCHES)},
     "gatewatch_store_errors_total": {"operation": {"score", "check"}},
+    "gatewatch_webhook_deliveries_total": {"outcome": set(DELIVERIES)},
+    "gatewatch_webhook_waiting": {},
     "gatewatch_states_rebuilt_total": {
         "cause": {"missing", "corrupt", "format", "model", "channels", "history", "stale"}
     },

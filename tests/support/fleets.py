@@ -13,6 +13,7 @@ from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.lookout import Lookout
 from gatewatch.service.incidents.reading import IncidentReader, Search
+from gatewatch.service.incidents.rules import Rules
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.serving.registry import Registry
 from gatewatch.service.serving.served_model import ServedModel
@@ -44,6 +45,10 @@ class Asked(NothingAsked):
     def __init__(self) -> None:
         self.tagged: dict[str, Mapping[str, str]] = {}
         self.muted: set[str] = set()
+        self.ruled: dict[str, Rules] = {}
+
+    def rules(self, streams: Sequence[StreamKey]) -> dict[int, Rules]:
+        return {at: self.ruled[stream.name] for at, stream in enumerate(streams) if stream.name in self.ruled}
 
     def tags(self, stream: StreamKey) -> Mapping[str, str]:
         return self.tagged.get(stream.name, {})

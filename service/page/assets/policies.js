@@ -5,16 +5,21 @@ import { h, moment, streamLink, table } from "./dom.js";
 import { form, schemaOf, words } from "./fields.js";
 
 export async function policies({ room, signal, say, fail, again }) {
-  const [found, schema] = await Promise.all([ask("v1/policies", { signal }), schemaOf("PolicyOfPattern")]);
-  const put = (policies, what) => async () => {
+  const [found, { windows }, schema, window] = await Promise.all([
+    ask("v1/policies", { signal }), ask("v1/windows", { signal }), schemaOf("PolicyOfPattern"), schemaOf("Window"),
+  ]);
+  const act = (path, options, what) => async () => {
     try {
-      await ask("v1/policies", { method: "PUT", body: { policies, streams: found.streams }, seen: found.number });
+      await ask(path, options);
       say(what);
       again();
     } catch (error) {
       fail(error);
     }
   };
+  const put = (policies, what) =>
+    act("v1/policies", { method: "PUT", body: { policies, streams: found.streams }, seen: found.number }, what);
+  const windowAt = (name) => `v1/windows/${encodeURIComponent(name)}`;
   const without = (at) => found.policies.filter((_, place) => place !== at);
   const earlier = (at) => found.policies.toSpliced(at - 1, 2, found.policies[at], found.policies[at - 1]);
   const asked = ({ pattern, ...rest }) => words(rest);
@@ -37,5 +42,16 @@ export async function policies({ room, signal, say, fail, again }) {
     own.length ? table("Streams with a policy of their own", [
       { name: "Stream", of: ([name]) => streamLink(name) }, { name: "What is asked", of: ([, one]) => words(one) },
     ], own) : h("p", { class: "soft" }, "None."),
+    h("h2", {}, "Maintenance windows"),
+    Object.keys(windows).length ? table("Maintenance windows", [
+      { name: "Window", of: ([name]) => name },
+      { name: "Now", of: ([, one]) => (one.active ? "going on" : "") },
+      { name: "What", of: ([, { active, ...one }]) => words(one) },
+      { name: "Change", of: ([name]) => h("button", {
+        "aria-label": `End the window ${name}`, onclick: act(windowAt(name), { method: "DELETE" }, `${name} is ended`),
+      }, "End") },
+    ], Object.entries(windows)) : h("p", { class: "soft" }, "None."),
+    form({ ...window, properties: { name: { type: "string" }, ...window.properties }, required: ["name"] }, {},
+      ({ name, ...rest }) => act(windowAt(name), { method: "PUT", body: rest }, `The window ${name} is set`)(), "Set window"),
     found.at ? h("p", { class: "soft" }, "Changed ", moment(found.at), found.by ? ` by ${found.by}` : "") : "");
 }

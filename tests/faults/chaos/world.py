@@ -122,7 +122,7 @@ class World:
         for proxy in proxies:
             await proxy.stop()
 
-    async def _ready(self, within_s: float = 30) -> None:
+    async def _ready(self, within_s: float = 90) -> None:
         """Wait until every replica is ready."""
         deadline = time.monotonic() + within_s
         for at, replica in enumerate(self.replicas):

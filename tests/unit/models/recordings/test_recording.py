@@ -282,3 +282,14 @@ def test_true_and_false_are_one_and_zero(tmp_path: Path) -> None:
 def test_large_values_keep_their_small_changes(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "timestamp,a\n1,5500000.001\n2,5500000.002\n")
     assert np.diff(read_recordings(path)[0].values[:, 0]) == pytest.approx(0.001, rel=1e-4)
+
+
+def test_hidden_files_of_a_folder_are_no_recordings(tmp_path: Path) -> None:
+    """And those that spreadsheets and copies leave beside a file, or in a folder of their own."""
+    (tmp_path / ".cache").mkdir()
+    for name in ("a.csv", ".b.csv", "._a.csv", "~$c.xlsx", ".cache/d.csv"):
+        (tmp_path / name).write_text("timestamp,a\n2024-01-01,1\n")
+    assert recording_files([tmp_path]) == [tmp_path / "a.csv"]
+    assert recording_files([tmp_path / ".b.csv"]) == [tmp_path / ".b.csv"]  # who names one means it
+    with pytest.raises(RecordingError, match=r"a folder; expected a file ending in \.csv"):
+        read_recordings(tmp_path)

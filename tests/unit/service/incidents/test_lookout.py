@@ -11,6 +11,7 @@ from typing import Any
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.core import records as state
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents.rules import ActiveWindow, Rules
 from gatewatch.service.storage.silence_store import LEASE_MS
 from tests.support.asynchronous import asynchronous
 from tests.support.fleets import Asked, Process, SetClock, sent_at
@@ -180,6 +181,20 @@ async def test_a_deleted_stream_is_looked_at_no_more_and_its_silence_is_not_coun
 
 
 @asynchronous
+async def test_a_silence_that_is_forgotten_is_not_counted_and_its_stream_comes_back_as_any(
+    redis_url: str, tenant: str, detector: TrainedDetector
+) -> None:
+    async with world_of(redis_url, tenant, detector) as world:
+        await world.go_on(STREAMS, ROUNDS)
+        await world.go_on(OTHERS, 20)
+        assert await world.one.store.incidents.trim(tenant, world.clock.ms + 1, 1000) == 3
+        assert (await world.silences(), await world.open_silences()) == ([], 0)
+        await world.go_on(STREAMS, 60)
+        await world.go_on(OTHERS, 60)
+        assert [one["stream"] for one in await world.silences()] == SILENT
+
+
+@asynchronous
 async def test_more_silences_than_may_be_open_wait_until_others_end(
     redis_url: str, tenant: str, detector: TrainedDetector
 ) -> None:
@@ -207,6 +222,20 @@ async def test_a_muted_stream_has_its_incident_and_nobody_is_told(
         assert (world.told(), await world.open_silences()) == (2, 2)
         assert sum(world.one.alerts(reason) for reason in ("event", "level", "range")) == 1
         assert [stream.name for stream in (await world.one.store.open_anomalies(1e9, 10)).streams] == ["s006"]
+
+
+@asynchronous
+async def test_a_stream_in_a_maintenance_window_is_called_silent_when_that_is_over(
+    redis_url: str, tenant: str, detector: TrainedDetector
+) -> None:
+    async with world_of(redis_url, tenant, detector) as world:
+        await world.go_on(STREAMS, ROUNDS)
+        end_ms = world.clock.ms + 30 * EVERY_MS
+        world.asked.ruled["s001"] = Rules(windows=(ActiveWindow("swap", True, False, end_ms=end_ms),))
+        await world.go_on(OTHERS, 25)
+        assert [one["stream"] for one in await world.silences()] == ["s000", "s002"]
+        await world.go_on(OTHERS, 20)
+        assert [one["stream"] for one in await world.silences()] == SILENT
 
 
 @asynchronous

@@ -227,3 +227,33 @@ def test_a_failover_by_sentinels_is_followed_and_loses_nothing_that_a_replica_ha
             servers.wait_for(lambda: client.post("/v1/readings", json=batch(4)).status_code == 200, "no replica")
             assert all(result["replayed"] for result in post(client, batch(4)))
             assert {known(client, name)["readings"] for name in NAMES} == {6}
+
+
+def test_states_are_exported_taken_in_kept_forked_tried_and_warmed_up_on_a_cluster(
+    settings: Make, cluster: Servers, tenant: str
+) -> None:
+    with TestClient(create_app(settings(redis_url=url_of(cluster)))) as client:
+        for at in range(4):
+            post(client, batch(at))
+        for name in NAMES:
+            path = f"/v1/streams/{name}"
+            assert client.post(f"{path}/snapshots", json={"name": "four"}).status_code == 200
+            file = client.get(f"{path}/state").content
+            assert client.put(f"{path}-copy/state", params={"as": "new"}, content=file).json()["readings"] == 4
+            assert client.post(f"{path}/fork", params={"to": f"{name}-fork"}).json()["readings"] == 4
+        tried = client.post("/v1/readings?dry_run=true", json=batch(4)).json()
+        assert {known(client, name)["readings"] for name in NAMES} == {4}
+        assert tried == post(client, batch(4))
+        for name in NAMES:
+            (one,) = [one for one in batch(5) if one["stream"] == name]
+            done = client.post(f"/v1/streams/{name}/warm-up", json=one).json()
+            assert (done["taken"], done["stream"]["readings"]) == (1, 6)
+            assert client.post(f"/v1/streams/{name}/snapshots/four/rollback").json()["readings"] == 4
+            assert client.post(f"/v1/streams/{name}-copy/reset?what=state").json()["readings"] == 0
+    with TestClient(create_app(settings(redis_url=url_of(cluster), stream_days=1 / 86_400))) as client:
+        others = {f"{name}-{what}" for name in NAMES for what in ("copy", "fork")}
+        deadline = time.monotonic() + 30
+        while others & set(client.get("/v1/streams").json()["streams"]):  # those with snapshots stay
+            assert time.monotonic() < deadline, "they are there after 30 s"
+            time.sleep(0.1)
+        assert client.get("/v1/streams").json()["streams"] == sorted(NAMES)

@@ -1,0 +1,157 @@
+"""A false alarm that was labelled once does not come back; what is larger, elsewhere or otherwise does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from gatewatch.service.app import create_app
+from gatewatch.service.policies.quiet import QUIET_DAYS
+from gatewatch.service.settings import Settings
+from tests.support.cli import gatewatch
+from tests.support.samples import post, readings
+from tests.support.whole_path import serving
+
+CALM, FAULT, PAUSE = 120, 8, 260
+LENGTH = CALM + 12 * (FAULT + PAUSE)
+
+
+@pytest.fixture
+def service(settings: Callable[..., Settings]) -> Iterator[TestClient]:
+    with TestClient(create_app(settings())) as client:
+        yield client
+
+
+class Stream:
+    """A stream that is calm for long, and has a fault when asked to."""
+
+    def __init__(self, client: TestClient, name: str) -> None:
+        self.client, self.name = client, name
+        self._sent = readings(name, LENGTH, seed=3)
+        for reading in self._sent:
+            reading["values"] = {
+                channel: 3.0 if value is None else value for channel, value in reading["values"].items()
+            }
+        self._at = 0
+
+    def go(self, count: int, later_s: float = 0, **off: float) -> list[dict[str, Any]]:
+        """Send readings, some channels off by so much."""
+        sent = self._sent[self._at : self._at + count]
+        self._at += count
+        for reading in self._sent[self._at - count :]:
+            reading["timestamp"] += later_s
+        for reading in sent:
+            reading["values"] |= {channel: reading["values"][channel] + by for channel, by in off.items()}
+        return post(self.client, sent)
+
+    def fault(self, **off: float) -> list[dict[str, Any]]:
+        """A fault and a long calm behind it."""
+        return self.go(FAULT, **off) + self.go(PAUSE)
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """Newest first."""
+        found: list[dict[str, Any]] = self.client.get("/v1/incidents", params={"stream": self.name}).json()["incidents"]
+        return found
+
+    def label(self, incident: str, label: str) -> list[dict[str, Any]]:
+        reply = self.client.post(f"/v1/incidents/{incident}/label", json={"label": label, "by": "ann"})
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["label"] == label
+        quiet: list[dict[str, Any]] = reply.json()["quiet"]
+        return quiet
+
+
+@pytest.fixture
+def stream(service: TestClient) -> Stream:
+    made = Stream(service, "pump")
+    made.go(CALM)
+    made.fault(pressure=9.0)
+    assert len(made.incidents()) == 1
+    return made
+
+
+def test_what_is_like_a_false_alarm_is_quiet_and_says_why(stream: Stream) -> None:
+    (first,) = stream.incidents()
+    quiet = stream.label(first["id"], "false_alarm")
+    assert {(one["incident"], one["channel"]) for one in quiet} == {(first["id"], "pressure")}
+    for _ in range(3):
+        results = stream.fault(pressure=9.0)
+        anomalous = [one for one in results if one["score"] > 1]
+        assert anomalous
+        assert {one.get("gate") for one in anomalous} == {"label"}
+        assert [one["id"] for one in stream.incidents()] == [first["id"]]
+    assert stream.label(first["id"], "false_alarm") == quiet
+    assert stream.client.get("/v1/streams/pump/policy").json()["asked"]["quiet"] == quiet
+
+
+@pytest.mark.parametrize("off", [{"pressure": 20.0}, {"pressure": -9.0}, {"flow": 9.0}, {"pressure": 9.0, "flow": 9.0}])
+def test_what_is_larger_or_elsewhere_is_an_incident(stream: Stream, off: dict[str, float]) -> None:
+    (first,) = stream.incidents()
+    stream.label(first["id"], "false_alarm")
+    stream.fault(**off)
+    assert len(stream.incidents()) == 2
+
+
+def test_another_label_takes_it_back(stream: Stream) -> None:
+    (first,) = stream.incidents()
+    stream.client.put("/v1/streams/pump/policy", json={"tags": {"site": "north"}})
+    assert stream.label(first["id"], "false_alarm")
+    assert stream.client.get("/v1/streams/pump/policy").json()["asked"]["tags"] == {"site": "north"}
+    assert stream.label(first["id"], "true") == []
+    assert stream.client.get("/v1/streams/pump/policy").json()["asked"] == {"tags": {"site": "north"}}
+    stream.fault(pressure=9.0)
+    assert len(stream.incidents()) == 2
+
+
+def test_other_streams_and_later_times_are_as_before(stream: Stream) -> None:
+    (first,) = stream.incidents()
+    stream.label(first["id"], "false_alarm")
+    other = Stream(stream.client, "fan")
+    other.go(CALM)
+    other.fault(pressure=9.0)
+    assert len(other.incidents()) == 1
+    stream.go(CALM, later_s=(QUIET_DAYS + 1) * 86_400)
+    stream.fault(pressure=9.0)
+    assert len(stream.incidents()) == 2
+
+
+def test_a_label_counts_in_every_process(stream: Stream, settings: Callable[..., Settings]) -> None:
+    (first,) = stream.incidents()
+    stream.label(first["id"], "false_alarm")
+    with TestClient(create_app(settings())) as other:
+        stream.client = other
+        results = stream.fault(pressure=9.0)
+        assert {one.get("gate") for one in results if one["score"] > 1} == {"label"}
+        assert stream.incidents() == []  # the first one is years old, and this process has just looked
+
+
+def test_the_command_lists_answers_and_labels(tmp_path: Path) -> None:
+    with serving(None, tmp_path) as (url, _):
+        sent = [
+            {
+                "stream": "pump",
+                "timestamp": 1_790_000_000 + 60 * at,
+                "values": {"flow": 3 + at % 5 / 10 + 9 * (at > 380)},
+            }
+            for at in range(400)
+        ]
+        httpx2.post(f"{url}/v1/readings", json=sent).raise_for_status()
+        listed = gatewatch("incidents", "list", "--url", url).stdout.splitlines()
+        assert len(listed) == 2, listed
+        incident = listed[1].split()[0]
+        done = gatewatch("incidents", "label", incident, "false_alarm", "--by", "ann", "--url", url)
+        assert done.stdout.splitlines()[0] == f"{incident}: false_alarm"
+        assert done.stdout.splitlines()[2].split()[:2] == ["flow", "above"]
+        assert (
+            "acknowledged by ann" in gatewatch("incidents", "acknowledge", incident, "--by", "ann", "--url", url).stdout
+        )
+        assert gatewatch("incidents", "note", incident, "valve test", "--url", url).stdout == f"{incident}: 1 notes\n"
+        shown = json.loads(gatewatch("incidents", "show", incident, "--url", url).stdout)
+        assert (shown["label"], shown["notes"][0]["text"]) == ("false_alarm", "valve test")
+        assert gatewatch("incidents", "show", "7.nobody", "--url", url).returncode == 2
