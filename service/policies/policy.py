@@ -69,7 +69,9 @@ class Policy(BaseModel):
         default_factory=list, description="what was labelled a false alarm: its like is no incident; see labels"
     )
     muted: bool = Field(
-        default=False, description="its readings are scored and its incidents kept, but nobody is told of them"
+        default=False,
+        strict=True,
+        description="its readings are scored and its incidents kept, but nobody is told of them",
     )
 
     def ignores(self, channel: str) -> bool:

@@ -9,14 +9,26 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
 
 from gatewatch.service.incidents.rules import ActiveWindow
 from gatewatch.service.policies.gates import Hourly
 
 MOST_WINDOWS: Final = 1000
 
+_RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
+
 WINDOW_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _written(moment: object) -> object:
+    """Text only: a number is no RFC 3339."""
+    if isinstance(moment, datetime) or (isinstance(moment, str) and _RFC_3339.match(moment)):
+        return moment
+    raise ValueError(f"{moment!r:.64} is no time; expected RFC 3339, as 2026-05-04T10:00:00+02:00")
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written)]
 
 
 class Window(Hourly):
@@ -28,8 +40,8 @@ class Window(Hourly):
     tags: Annotated[dict[str, str], Field(max_length=16)] = Field(
         default_factory=dict, description="that the streams must have by their policies, all of them"
     )
-    start: AwareDatetime | None = Field(None, description="begins, RFC 3339 with its offset from UTC")
-    end: AwareDatetime | None = Field(None, description="ends, RFC 3339 with its offset from UTC")
+    start: Moment | None = Field(None, description="begins, RFC 3339 with its offset from UTC")
+    end: Moment | None = Field(None, description="ends, RFC 3339 with its offset from UTC")
     skip: Literal["judging", "learning", "both"] = Field(
         "both", description="judging: nobody is told of incidents; learning: the models learn nothing"
     )
