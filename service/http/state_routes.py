@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from gatewatch.models.artefact.repository import REFERENCE
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import DETAIL
 from gatewatch.service.core import state_file
@@ -211,7 +212,11 @@ async def fork_stream(
     stream: Annotated[str, STREAM_PATH],
     to: Annotated[str, Query(description="the copy's name", pattern=f"^{STREAM_NAME.pattern}$", max_length=128)],
     model: Annotated[
-        str | None, Query(description="pin the copy to this model, as pumps@3; needs the scope admin")
+        str | None,
+        Query(
+            description="pin the copy to this model, as pumps@3; needs the scope admin",
+            pattern=f"^(?:{REFERENCE.pattern})$",
+        ),
     ] = None,
 ) -> dict[str, Any]:
     """The copy has state, history and settings, no incidents and no snapshots. Another model replays its history."""

@@ -39,7 +39,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_streams_expired_total": {},
     "gatewatch_score": {"le": bounds(SCORES)},
     "gatewatch_alerts_total": {"reason": set(INCIDENT_REASONS)},
-    "gatewatch_gated_total": {"gate": {"direction", "deviation", "hours", "limit", "window"}},
+    "gatewatch_gated_total": {"gate": {"direction", "deviation", "hours", "limit", "window", "label"}},
     "gatewatch_unlearned_total": {},
     "gatewatch_windows_active": {},
     "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},
