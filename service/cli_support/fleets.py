@@ -91,7 +91,7 @@ class InFolder:
     def require_places(self, names: Iterable[str]) -> None:
         """Raise ArtefactError where something else than an artefact is in the place of one."""
         if (self.out / MANIFEST).exists():
-            raise GatewatchError(f"{self.out} is an artefact; several models need a folder for themselves")
+            raise GatewatchError(f"{self.out} is an artefact; --one-model-per stream needs a folder for several")
         for name in names:
             require_place(self.out / name)
 

@@ -31,7 +31,7 @@ _DAY_MS: Final = 86_400_000
 class Quiet(BaseModel):
     """A channel of a false alarm, and how far its like may go without an incident."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     incident: Annotated[str, Field(min_length=1, max_length=160)] = Field(description="id of the false alarm")
     channel: Annotated[str, Field(min_length=1, max_length=256)]

@@ -19,7 +19,6 @@ import numpy as np
 import polars
 import pytest
 
-from gatewatch.service.commands import scan as scan_command
 from tests.support.cli import gatewatch, recording, refused, rows_of
 from tests.support.layouts import FAULT, FAULT_ROWS, LAYOUTS, STEP, incidents_of, times, write_layout
 from tests.support.whole_path import serving
@@ -132,12 +131,13 @@ def test_pictures_are_whole_in_themselves(tmp_path: Path) -> None:
 def test_a_large_file_is_scanned_in_parts_with_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gatewatch.models.recordings import tables
     from gatewatch.service.cli import app
+    from gatewatch.service.cli_support import scan_files
 
     for name in ("telegraf", "milliseconds"):
         path = write_layout(tmp_path, name)
         app(["scan", str(path), "--out", str(tmp_path / "whole.csv")], standalone_mode=False)
         with monkeypatch.context() as patch:
-            patch.setattr(scan_command, "LARGE_BYTES", 1)
+            patch.setattr(scan_files, "LARGE_BYTES", 1)
             patch.setattr(tables, "BLOCK_CELLS", 500)
             app(["scan", str(path), "--out", str(tmp_path / "parts.csv")], standalone_mode=False)
         assert (tmp_path / "parts.csv").read_text() == (tmp_path / "whole.csv").read_text()
@@ -303,7 +303,7 @@ def test_completion_knows_the_commands_and_options() -> None:
     environment = {
         **os.environ,
         "_GATEWATCH_COMPLETE": "complete_bash",
-        "COMP_WORDS": "gatewatch in",
+        "COMP_WORDS": "gatewatch ins",
         "COMP_CWORD": "1",
     }
     path = Path(sys.executable).parent / "gatewatch"

@@ -8,7 +8,9 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -215,16 +217,25 @@ class World:
                     raise
                 await asyncio.sleep(0.1)
 
+    async def _known(self, port: int, path: str, within_s: float = 30) -> Any:
+        """What a replica says once the store has rested; a 503 until then is no answer."""
+        deadline = time.monotonic() + within_s
+        while True:
+            status, known = await ask(port, self.ledger, self.keys.admin, "GET", path)
+            if status == HTTPStatus.OK or time.monotonic() > deadline:
+                return known
+            await asyncio.sleep(0.1)
+
     async def _check(self, plain: Path, artefacts: list[Path]) -> None:
         """Every stream has what was acknowledged, once and in order, with the scores and states of a replay."""
         if self.keys.revoked:
             await asyncio.sleep(self.keys.revoked[-1][1] + REVOKED_WITHIN_S - time.monotonic())
             await try_revoked([replica.port for replica in self.replicas], self.keys, self.ledger)
-        ledger, port, admin = self.ledger, self.replicas[0].port, self.keys.admin
+        ledger, port = self.ledger, self.replicas[0].port
         detector = TrainedDetector.load(plain)
         tables = {name: table for sender in self.senders for name, table in sender.tables.items()}
         for name, scores in ledger.scores.items():
-            known = (await ask(port, ledger, admin, "GET", f"/v1/streams/{name}"))[1]
+            known = await self._known(port, f"/v1/streams/{name}")
             own = np.array([scores]) if name.startswith("plain") else None  # the others had several models
             ledger.wrong += check([name], tables[name][None, : len(scores)], own, [known], detector)
         twice = [place for place, times in ledger.applied.items() if times > 1]
