@@ -200,9 +200,10 @@ def test_a_bad_artefact_is_an_error_to_who_promotes_it_and_nothing_changes(
 
 
 def test_an_artefact_that_went_bad_since_it_was_loaded_is_counted_too(
-    service: TestClient, repository: Repository
+    service: TestClient, repository: Repository, made: list[Path]
 ) -> None:
     """By a promotion, and by a rollback."""
+    repository.add("pumps", made[3], "ann")
     service.put("/v1/rules", json=PUMPS)
     for version in (2, 1):
         service.post("/v1/models/pumps/promote", json={"version": version}).raise_for_status()
