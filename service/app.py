@@ -239,7 +239,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     queue = Queue(settings.batch_readings)
     batcher = Batcher(core.scorer, backoff, queue, admission, metrics, clock, traces)
-    shadows = Shadows(store, figures, models.loaded, metrics, settings.shadow_streams, lambda: bool(queue))
+    shadows = Shadows(store, figures, models.loaded, policies, metrics, settings.shadow_streams, lambda: bool(queue))
     watch(core.scorer, models.assignments, registry, shadows, Drift(metrics))
 
     bodies = Bodies(settings.request_bytes, settings.waiting_bytes)

@@ -2,8 +2,8 @@
 
 Of an incident what came before its alert from its onset on, its anomalous readings and the few between them are wrong;
 of one that is open, all up to the end of the history. Long calm within an incident is as good as the rest, and so is
-all of one that somebody labelled `false_alarm`. `true` is a fault; `expected` is unusual and no fault, so that nobody
-need find it and nothing shall learn it.
+all of one that somebody labelled `false_alarm`, and what that label made quiet since. `true` is a fault; `expected` is
+unusual and no fault, so that nobody need find it and nothing shall learn it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from gatewatch.models.recordings.review import Mask, Reviewed
 from gatewatch.models.recordings.values import LARGEST
 from gatewatch.service.client.asking import NothingThere, answer, check_channels, client_of, understood, unix_ms
 from gatewatch.service.doors.door import STREAM_NAME
+from gatewatch.service.incidents.rules import GATES, LABEL
 
 PATTERN_SIGNS: Final = "*?"
 """No name of a stream has one."""
@@ -71,11 +72,16 @@ def _kept(client: httpx2.Client, stream: str) -> tuple[Recording, Mask]:
         if not kept:
             raise NothingThere(f"{client.base_url}: it keeps no reading of {stream}")
         times = [unix_ms(str(reading["result"]["timestamp"])) for reading in kept]
-        judged = [reading["result"]["status"] == STATUSES[ANOMALOUS] for reading in kept]
+        judged = [_is_judged(reading["result"]) for reading in kept]
         channels = tuple(dict.fromkeys(channel for reading in kept for channel in reading["values"]))
         rows = [[_number(reading["values"].get(channel)) for channel in channels] for reading in kept]
     check_channels(client, channels)
     return Recording(stream, channels, np.array(times, np.int64), np.array(rows)), np.array(judged)
+
+
+def _is_judged(result: Mapping[str, Any]) -> bool:
+    """Whether a reading was anomalous, and is not the like of a false alarm; see policies/quiet.py."""
+    return result["status"] == STATUSES[ANOMALOUS] and result.get("gate") != GATES[LABEL]
 
 
 def _number(value: object) -> float:

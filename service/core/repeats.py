@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -75,6 +75,27 @@ class Repeats:
                 answers[place] = text
             await self._books.replayed(streams, kept)
         return set().union(*restarted.values())
+
+    async def apart(
+        self, batch: Batch, seen: Sequence[tuple[int, int]], into: Mapping[int, int], loaded: LoadedBatch
+    ) -> list[tuple[int, int]]:
+        """Place and row of readings that are joined now, and were applied one by one: each has an answer of its own.
+
+        So it was where one of them brought a channel that the stream had not sent before.
+
+        Args:
+            batch: as it was sent.
+            seen: place and row of each reading that is not new.
+            into: place of one that was joined to the place of the one that stands for it.
+        """
+        rows = dict(seen)
+        parts = [(place, rows[first]) for place, first in into.items() if first in rows]
+        parts += [(first, rows[first]) for first in {into[place] for place, _ in parts}]
+        fails = set()
+        for (place, row), known in zip(parts, await self._known(batch, parts, loaded), strict=True):
+            if unanswered(batch, place, known, loaded.layouts[row], loaded.records[row]) is not None:
+                fails.add(into.get(place, place))
+        return [(place, row) for place, row in parts if into.get(place, place) not in fails]
 
     async def _begins_anew(self, batch: Batch, loaded: LoadedBatch, row: int, seq: int, time_ms: int) -> bool:
         """Begin a session of a stream with a reading, unless that was only overtaken by those around it."""

@@ -243,7 +243,7 @@ class Scorer:
                 load.done()
                 taken, into = batch, dict[int, int]()
                 if np.count_nonzero(loaded.records["join"]):
-                    taken, rounds, into = joined(batch, rounds, loaded.records["join"] > 0)
+                    taken, rounds, into = joined(batch, rounds, loaded.records)
                 later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
                 later |= {place for place, first in into.items() if first in later}
                 with self._metrics.stage("step"):
@@ -279,7 +279,12 @@ class Scorer:
             if batch.layouts is not None:
                 self._learn(loaded, set(written) - lost)
             if seen := [(place, row) for place, row in applied.seen if loaded.streams[row] not in lost]:
-                later |= await self._repeats.answer(answers, taken, seen, loaded)
+                apart = await self._repeats.apart(batch, seen, into, loaded) if into else []
+                alone = {place for place, _ in apart}
+                into = {place: first for place, first in into.items() if place not in alone}
+                later |= await self._repeats.answer(answers, batch, apart, loaded)
+                rest = [(place, row) for place, row in seen if place not in alone]
+                later |= await self._repeats.answer(answers, taken, rest, loaded)
             for place, first in into.items():
                 answers[place] = answers[first]
             if work.failed:

@@ -87,29 +87,36 @@ def order_of(seq: int, timestamp_ms: int) -> tuple[int, int]:
     return (1, timestamp_ms) if timestamp_ms != NO_TIME else (2, 0)
 
 
-def joined(batch: Batch, rounds: list[Round], join: NDArray[np.bool_]) -> tuple[Batch, list[Round], dict[int, int]]:
+def joined(batch: Batch, rounds: list[Round], heads: Records) -> tuple[Batch, list[Round], dict[int, int]]:
     """Join the readings of one time with channels apart, of streams that ask for it, into one reading each.
 
+    One that a stream has seen with its last time stays for itself: others may bring what that reading had not.
+
     Args:
-        join: (B,) which streams.
+        heads: (B,) the records before them.
 
     Returns:
         The batch with the joined values, its rounds, and the place of each reading that was joined into another to the
         place of that one.
     """
-    queues: list[list[int]] = [[] for _ in join]
+    queues: list[list[int]] = [[] for _ in heads]
     for round_ in rounds:
         for row, place in zip(round_.rows.tolist(), round_.places.tolist(), strict=True):
             queues[row].append(place)
     values, into = batch.values.copy(), dict[int, int]()
-    for row in np.flatnonzero(join).tolist():
+    for row in np.flatnonzero(heads["join"]).tolist():
         first: list[int] = []
+        last_ms = int(heads["last_ms"][row]) if heads["readings"][row] else NO_TIME
+        there = heads["present"][row]
         for place in queues[row]:
             before = first[-1] if first else place
             same = batch.timestamps_ms[place] == batch.timestamps_ms[before] != NO_TIME
             numbered = batch.seqs[place] != NO_SEQ or batch.seqs[before] != NO_SEQ
             here = np.isfinite(values[place])
-            if first and same and not numbered and not (here & np.isfinite(values[before])).any():
+            both = here & np.isfinite(values[before])
+            if batch.timestamps_ms[place] == last_ms:
+                both |= (here | np.isfinite(values[before])) & there
+            if first and same and not numbered and not both.any():
                 values[before, here] = values[place, here]
                 into[place] = before
             else:

@@ -16,7 +16,14 @@ import structlog
 from pydantic import ValidationError
 
 from gatewatch.models.artefact.repository import Change, Model, Reference, Repository
-from gatewatch.models.errors import ArtefactError, ChangedMeanwhile, NotBetter, RepositoryError, UnknownModel
+from gatewatch.models.errors import (
+    ArtefactError,
+    ChangedMeanwhile,
+    NotBetter,
+    RepositoryError,
+    UnfitModel,
+    UnknownModel,
+)
 from gatewatch.service.errors import (
     InvalidRules,
     ModelAway,
@@ -128,18 +135,23 @@ class Administration:
         except ArtefactError as error:
             self._refused(name, error)
             raise as_answer(error) from error
-        change = await self._ask(
-            lambda repository: repository.promote(name, word, by, alias, note, revision, other_channels, if_better)
+        return await self._moved(
+            name,
+            lambda repository: repository.promote(name, word, by, alias, note, revision, other_channels, if_better),
         )
-        return await self._followed(change)
 
     async def rollback(self, name: str, alias: str, by: str, note: str, revision: int | None) -> Change:
         """Point an alias to where it pointed before, and have all processes go by it."""
-        change = await self._ask(lambda repository: repository.rollback(name, by, alias, note, revision))
-        return await self._followed(change)
+        return await self._moved(name, lambda repository: repository.rollback(name, by, alias, note, revision))
 
-    async def _followed(self, change: Change) -> Change:
-        """Have all processes go by a change that stands in the repository."""
+    async def _moved(self, name: str, move: Callable[[Repository], Change]) -> Change:
+        """Move an alias in the repository, which may refuse what this process has in memory; all processes follow."""
+        try:
+            change = await self._ask(move)
+        except UnusableModel as error:
+            if not isinstance(error.__cause__, UnfitModel):  # that one could be served
+                self._refused(name, error)
+            raise
         try:
             await self.follow(change.by)
         except StoreUnavailable as error:

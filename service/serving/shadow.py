@@ -24,7 +24,9 @@ import numpy as np
 import structlog
 
 from gatewatch.models.artefact.repository import Reference
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Detector
+from gatewatch.models.detectors.incidents import unlearn
 from gatewatch.models.errors import ArtefactError
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
@@ -33,6 +35,7 @@ from gatewatch.service.core.layout import layout_of, of_ring
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model
 from gatewatch.service.core.sequencing import Round
+from gatewatch.service.core.stepper import unlearned
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
@@ -83,6 +86,13 @@ class Figures(Protocol):
         """Add to a shadow's sums. Raises StoreUnavailable."""
 
 
+class Policies(Protocol):
+    """Knows what is asked of streams."""
+
+    def asked(self, streams: Sequence[StreamKey], channels: Sequence[Sequence[str]]) -> Asked | None:
+        """What is asked of the scoring of B streams, in these channels each; None where that is nothing."""
+
+
 class Source(Protocol):
     """Has models of the repository in memory."""
 
@@ -131,6 +141,7 @@ class Shadows:
         store: Histories,
         figures: Figures,
         source: Source,
+        policies: Policies,
         metrics: Metrics,
         most_streams: int,
         is_busy: Callable[[], bool],
@@ -144,6 +155,7 @@ class Shadows:
         self._store = store
         self._figures = figures
         self._source = source
+        self._policies = policies
         self._metrics = metrics
         self._most_streams = most_streams
         self._is_busy = is_busy
@@ -239,6 +251,7 @@ class Shadows:
     def _piece(self, run: _Run) -> None:
         """Step the next reading of some streams of the same channels."""
         entries: list[Any] = []
+        keys: list[StreamKey] = []
         streams: list[ShadowStream] = []
         compared: list[bool] = []
         names: tuple[str, ...] | None = None
@@ -255,12 +268,14 @@ class Shadows:
                 continue
             names = own_names
             entries.append(entry)
+            keys.append(stream)
             streams.append(one)
             compared.append(own)
             if one.replay or one.waiting:
                 run.ready.append(stream)
         if names is not None:
-            self._step(run, names, streams, np.array(entries), np.array(compared))
+            asked = self._policies.asked(keys, [run.detector(names).channels] * len(keys))
+            self._step(run, names, streams, np.array(entries), np.array(compared), asked)
 
     def _next(self, run: _Run, stream: StreamKey, one: ShadowStream) -> tuple[Any, bool, tuple[str, ...]] | None:
         """The next reading of a stream, whether it counts, and its channels; None where the history is needed."""
@@ -283,14 +298,24 @@ class Shadows:
         self._waiting -= 1
 
     def _step(
-        self, run: _Run, names: tuple[str, ...], streams: list[ShadowStream], entries: Entries, compared: Any
+        self,
+        run: _Run,
+        names: tuple[str, ...],
+        streams: list[ShadowStream],
+        entries: Entries,
+        compared: Any,
+        asked: Asked | None,
     ) -> None:
-        """Feed each stream one reading; `entries` (B,) in the channels `names`."""
+        """Feed each stream one reading; `entries` (B,) in the channels `names`, `asked` in the shadow's."""
         detector = run.detector(names)
         columns = columns_of(names, detector.channels)
         values = in_channels(entries["values"], columns)
         states = np.concatenate([one.state for one in streams if one.state is not None])
-        step = detector.advance(values, entries["timestamp_ms"], states)
+        silent = unlearned(entries)
+        before = None if silent is None else states[silent]
+        step = detector.advance(values, entries["timestamp_ms"], states, asked)
+        if silent is not None and before is not None:
+            states[silent] = unlearn(before, states[silent])
         seen = enumerate(zip(streams, entries, strict=True))
         elapsed = np.array([one.seen(entry, states[at : at + 1].copy()) for at, (one, entry) in seen])
         judged = compared & (step.status != WARMING_UP) & (entries["status"] & state.STATUS_BITS != WARMING_UP)

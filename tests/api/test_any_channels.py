@@ -261,3 +261,40 @@ def test_serve_with_nothing_set_takes_any_stream_and_a_kill_loses_none(tmp_path:
         rest = httpx2.post(f"{url}/v1/readings", json=sent("s", with_c[20:], 20)).json()
         assert httpx2.get(f"{url}/v1/streams/s").json()["readings"] == 30
     assert told(rest) == told(whole[20:])
+
+
+@pytest.mark.parametrize("later", [0, 3])
+def test_what_joined_readings_brought_channels_with_has_its_first_answers_again(client: TestClient, later: int) -> None:
+    """A channel is brought by a reading of its own. The request comes again whole, at once or after others."""
+    client.put("/v1/streams/mqtt", json={"same_time": "join"}).raise_for_status()
+
+    def line(time_s: int, channel: str) -> dict[str, Any]:
+        return {"timestamp": BEGIN + time_s, "values": {channel: 3.0 + time_s}}
+
+    sent = [line(time_s, channel) for time_s in (0, 10) for channel in ("a", "b")] + [line(10, "c")]
+
+    def answers(some: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        reply = client.post("/v1/streams/mqtt/readings", json=some)
+        assert reply.status_code == 200
+        return list(reply.json())
+
+    first = answers(sent)
+    assert {one["status"] for one in first} == {"warming_up"}
+    for number in range(later):
+        answers([line(20 + number, channel) for channel in "abc"])
+    readings = client.get("/v1/streams/mqtt").json()["readings"]
+    for start, stop in ((0, 5), (0, 2), (2, 5), (4, 5)):
+        assert answers(sent[start:stop]) == [{**one, "replayed": True} for one in first[start:stop]]
+    assert client.get("/v1/streams/mqtt").json()["readings"] == readings
+
+
+def test_of_joined_readings_those_are_new_whose_channels_the_time_has_not_had(client: TestClient) -> None:
+    client.put("/v1/streams/mqtt", json={"same_time": "join"}).raise_for_status()
+    lines = [{"timestamp": BEGIN, "values": {channel: 3.0}} for channel in "abc"]
+    client.post("/v1/streams/mqtt/readings", json=[{"timestamp": BEGIN - 1, "values": dict.fromkeys("abc", 3.0)}])
+    client.post("/v1/streams/mqtt/readings", json=lines[:1]).raise_for_status()
+    answers = client.post("/v1/streams/mqtt/readings", json=[*lines[1:], lines[0]]).json()
+    assert [(one["status"], one["replayed"]) for one in answers] == [
+        ("warming_up", False), ("warming_up", False), ("warming_up", True)
+    ]  # fmt: skip
+    assert client.get("/v1/streams/mqtt").json()["readings"] == 3

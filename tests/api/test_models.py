@@ -199,6 +199,25 @@ def test_a_bad_artefact_is_an_error_to_who_promotes_it_and_nothing_changes(
     assert "gatewatch_models_refused_total 1.0" in service.get("/metrics").text
 
 
+def test_an_artefact_that_went_bad_since_it_was_loaded_is_counted_too(
+    service: TestClient, repository: Repository, made: list[Path]
+) -> None:
+    """By a promotion, and by a rollback."""
+    repository.add("pumps", made[3], "ann")
+    service.put("/v1/rules", json=PUMPS)
+    for version in (2, 1):
+        service.post("/v1/models/pumps/promote", json={"version": version}).raise_for_status()
+    sha256 = repository.model("pumps").version(2).sha256
+    (Path(repository.url) / "artefacts" / sha256 / GRAPH).unlink()
+    for move, asked in (("promote", {"version": 2}), ("rollback", {})):
+        reply = service.post(f"/v1/models/pumps/{move}", json=asked)
+        assert (reply.status_code, "was copied in part" in reply.json()["detail"]) == (422, True)
+    assert models_of(post(service, readings("pump-1", 5))) == [digest(repository, "pumps@1")] * 5
+    refused = service.post("/v1/models/pumps/promote", json={"version": 4})
+    assert refused.status_code == 422  # its channels are others; it could be served
+    assert "gatewatch_models_refused_total 2.0" in service.get("/metrics").text
+
+
 def test_streams_whose_model_is_gone_get_503_and_their_neighbours_are_scored(
     settings: Make, repository: Repository
 ) -> None:

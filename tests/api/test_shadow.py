@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Step
+from gatewatch.models.detectors.incidents import unlearn
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.serving.shadow import in_share
 from gatewatch.service.settings import Settings
-from tests.support.samples import make_artefact, post, readings
+from tests.support.samples import CHANNELS, START_MS, make_artefact, post, readings
 
 Make = Callable[..., Settings]
 Sent = list[dict[str, Any]]
@@ -63,23 +66,25 @@ def mixed(count: int, start: int = 0) -> Sent:
     return sent
 
 
-def told(folder: Path, sent: Sent) -> list[Step]:
-    """What a model says of readings of one stream."""
+def told(folder: Path, sent: Sent, asked: Asked | None = None, silent: range = range(0)) -> list[Step]:
+    """What a model says of readings of one stream; those at the times `silent` teach it nothing."""
     detector = TrainedDetector.load(folder)
     states, steps = detector.initial(1), []
     for reading in sent:
         values = np.array([[reading["values"].get(name, np.nan) for name in detector.channels]], np.float64)
-        steps.append(detector.step(values, np.array([round(1000 * reading["timestamp"])]), states))
-        states = steps[-1].states
+        times = np.array([round(1000 * reading["timestamp"])])
+        steps.append(detector.advance(values, times, states.copy(), asked))
+        taught = steps[-1].states
+        states = unlearn(states, taught) if reading["timestamp"] in silent else taught
     return steps
 
 
-def expected(made: list[Path], sent: Sent) -> dict[str, Any]:
+def expected(made: list[Path], sent: Sent, *asked: Any) -> dict[str, Any]:
     """The figures that two versions come to."""
     both, alone, alerts, count = 0, [0, 0], [0, 0], 0
     for stream in STREAMS:
         own = [reading for reading in sent if reading["stream"] == stream]
-        for pair in zip(told(made[0], own), told(made[1], own), strict=True):
+        for pair in zip(told(made[0], own, *asked), told(made[1], own, *asked), strict=True):
             if any(step.status[0] == WARMING_UP for step in pair):
                 continue
             count += 1
@@ -122,6 +127,29 @@ def test_a_shadow_says_what_its_version_would_have_said(service: TestClient, mad
     assert found["loss"]["champion"] > 0
     assert found["loss"]["shadow"] > 0
     assert 'gatewatch_shadow_readings_total{model="pumps"}' in service.get("/metrics").text
+
+
+def test_what_is_asked_of_the_streams_is_asked_of_a_shadow_too(service: TestClient, made: list[Path]) -> None:
+    """Policies, and windows in which nothing is learned; the readings before the shadow are replayed by the same."""
+    sent, window = mixed(100), range(START_MS // 1000 + 60 * 30, START_MS // 1000 + 60 * 60)
+    policy = {"pattern": "pump-*", "sensitivity": 1.5, "ignore": ["flow"]}
+    service.put("/v1/policies", json={"policies": [policy]}).raise_for_status()
+    start, end = (datetime.fromtimestamp(at, UTC).isoformat() for at in (window[0], window[-1]))
+    service.put(
+        "/v1/windows/seals", json={"stream": "pump-*", "skip": "learning", "start": start, "end": end}
+    ).raise_for_status()
+    nan = np.array([np.nan])
+    asked = Asked(np.array([1.5]), nan, nan, np.array([[channel == "flow" for channel in CHANNELS]]))
+    post(service, sent[:160])
+    service.put(SHADOW, json={"version": 2, "share": 1}).raise_for_status()
+    for at in range(160, 400, 40):
+        post(service, sent[at : at + 40])
+    whole, before = (expected(made, some, asked, window) for some in (sent, sent[:160]))
+    found = compared(service, whole["readings"] - before["readings"])
+    assert found["readings"] == whole["readings"] - before["readings"]
+    for name in ("anomalous", "alerts"):
+        assert found[name] == {who: number - before[name][who] for who, number in whole[name].items()}
+    assert whole["anomalous"] != expected(made, sent, asked)["anomalous"] != expected(made, sent)["anomalous"]
 
 
 def test_two_processes_that_share_streams_compare_each_reading_once(

@@ -193,6 +193,20 @@ def test_what_was_judged_or_labelled_in_a_history_is_known(artefact: Path, tmp_p
     assert expected.events == []
 
 
+def test_what_a_label_made_quiet_is_as_good_as_what_was_labelled(artefact: Path, tmp_path: Path) -> None:
+    sent = readings("pump-1", 83)
+    for row in (*range(20, 23), *range(80, 83)):
+        sent[row]["values"] = dict.fromkeys(CHANNELS, 40.0)
+    with serving(artefact, tmp_path / "data") as (url, _):
+        assert httpx2.post(f"{url}/v1/readings", json=sent[:75]).status_code == 200
+        (incident,) = httpx2.get(f"{url}/v1/incidents").json()["incidents"]
+        httpx2.post(f"{url}/v1/incidents/{incident['id']}/label", json={"label": "false_alarm"}).raise_for_status()
+        answers = httpx2.post(f"{url}/v1/readings", json=sent[75:]).json()
+        (reviewed,) = reviewed_histories(url)
+    assert {one.get("gate") for one in answers if one["status"] == "anomalous"} == {"label"}
+    assert not reviewed.left_out.any()
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
