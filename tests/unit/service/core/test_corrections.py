@@ -169,6 +169,7 @@ def test_a_late_reading_of_a_stream_that_is_deleted_or_goes_back_meanwhile_is_to
         await mine.scorer.score_batch(read(model, tenant, sent[0], sent[1], sent[3]))
         setattr(stores[0], moment, go_back)
         (late,) = await mine.scorer.score_batch(read(model, tenant, sent[2]))
+        assert isinstance(late, asyncio.Future)
         await asyncio.wait([late])
         again = await mine.scorer.score_batch(read(model, tenant, *sent[:3]))
         for store in stores:
