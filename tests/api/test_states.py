@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -460,6 +461,10 @@ def forged(content: bytes, field: str, value: Any, *, part: str) -> bytes:
         np.frombuffer(record, records.STREAM_PART, 1)[field] = value
     elif part == "history":
         kept[field] = value
+    elif part == "network":
+        begin = records.STREAM_PART.itemsize + records.MODEL_BYTES + len(layout.model)
+        end_of_model = records.STREAM_PART.itemsize + int.from_bytes(record[8:12], "little")
+        record[begin:end_of_model] = random.Random(value).randbytes(end_of_model - begin)
     other: dict[str, Any] = {field: value} if part == "file" else {}
     slots = b"".join(history.pack_entries(kept, repeat(layout.slot_seed(0))))
     changed = {"record": state_file.resealed(bytes(record), 0), "history": slots, **other}
@@ -490,6 +495,23 @@ def test_a_state_of_numbers_that_no_reading_leads_to_is_refused_whatever_its_che
         assert reply.status_code == 422, (part, field, value)
     assert client.get("/v1/streams/pump").status_code == 200
     assert put(client, "pump", forged(content, "settings", b"[" * 50_000, part="file")).status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_state_whose_network_is_rubbish_harms_its_own_stream_alone(client: TestClient) -> None:
+    """Whether it is rubbish only its scores would show."""
+    sent = readings("pump", 60)
+    post(client, sent[:40])
+    content = exported(client, "pump")
+    alone = post(client, readings("neighbour", 60))
+    for seed in range(4):
+        assert put(client, "pump", forged(content, "", seed, part="network")).status_code == 200
+        client.delete("/v1/streams/neighbour")
+        mine = readings("neighbour", 60)
+        found = [*post(client, [*sent[40:50], *mine[:30]])[10:], *post(client, [*sent[40:60], *mine[30:]])[20:]]
+        assert found == alone
+        for path in ("", "/history", "/forecast", "/state"):
+            assert client.get(f"/v1/streams/pump{path}").status_code == 200
 
 
 def test_a_state_of_too_many_channels_is_refused(settings: Make) -> None:
