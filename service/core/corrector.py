@@ -28,7 +28,7 @@ from gatewatch.service.core.loading import LoadedBatch, Loader
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode, encode_kept
 from gatewatch.service.core.readings import NO_SEQ, Batch, Model, Models
 from gatewatch.service.core.records import Records
-from gatewatch.service.core.sequencing import across_gap, unanswered
+from gatewatch.service.core.sequencing import across_gap, decide, unanswered
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_channels import all_channels
 from gatewatch.service.core.stream_key import StreamKey
@@ -131,7 +131,7 @@ class _Job:
 
 
 _Told = tuple[_Late, str, Answer]
-"""A late reading that has no place: its status and its answer."""
+"""A late reading that has no place: its status and its answer; or an error, if it is late no more."""
 
 
 class Corrector:
@@ -302,6 +302,9 @@ class Corrector:
                 self._again(stream, joining[stream].late, loaded.records[row], attempts)
                 continue
             for reading, status, text in told:
+                if isinstance(text, ServiceError):
+                    self._fail([reading], text)
+                    continue
                 self._metrics.replayed(1) if status == "replayed" else self._metrics.answered(status, 1)
                 _give(reading, text)
             if correction is not None:
@@ -353,6 +356,10 @@ class Corrector:
         seqs, times_ms = [reading.seq for reading in late], [reading.time_ms for reading in late]
         known = history.find_each(ring, layout, seed, seqs, times_ms, values)
         for reading, entry in zip(late, known, strict=True):
+            decision = decide(reading.batch, np.array([reading.place]), loaded.records[row : row + 1], 0)
+            if decision.new[0] or decision.refused:
+                told.append((reading, "", _went_back(stream)))
+                continue
             result = unanswered(reading.batch, reading.place, entry, layout, record)
             if result is None:  # another process was first, or the same reading a moment ago
                 encoders = [reading.batch.encoders[reading.place]]
@@ -502,6 +509,10 @@ class Corrector:
 
 def _contended(stream: StreamKey) -> Contended:
     return Contended(f"other processes kept writing stream {stream.name}; send the readings again")
+
+
+def _went_back(stream: StreamKey) -> Contended:
+    return Contended(f"stream {stream.name} was deleted, or went back, meanwhile; send the readings again")
 
 
 def _for_model(late: list[_Late], model: Model) -> list[_Late]:

@@ -102,6 +102,8 @@ def kept_outcomes(streams: Sequence[StreamKey], kept: Entries, layout: Layout) -
         return
     for stream, entry in zip(streams, kept, strict=True):
         scored = np.isfinite(entry["attribution"])
+        if not scored.any():  # by a state that was damaged; an answer has some channel
+            scored[:] = True
         narrow = np.empty(1, entry_dtype(int(scored.sum())))
         for name in narrow.dtype.names or ():
             narrow[name] = entry[name][scored] if entry[name].shape else entry[name]

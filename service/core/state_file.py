@@ -26,6 +26,8 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.outcomes import clip, format_time
 from gatewatch.service.core.records import FORMAT, STREAM_PART, Records
+from gatewatch.service.core.state_checks import check_channels, check_entries, check_part
+from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.errors import InvalidState
 
 VERSION: Final = 1
@@ -193,13 +195,25 @@ def read(content: bytes) -> tuple[StateFile, Standing]:
 
 
 def _standing(file: StateFile) -> Standing:
-    found = state.stream_part(file.record, SEED)
-    if found is None:
-        raise ValueError("the record is damaged")
-    layout: Layout = found[1]
+    part, layout = _checked(file.record)
+    check_channels(layout)
     if len(file.history) % layout.entry.itemsize:
         raise ValueError("the history is cut off")
     kept = history.unpack_slots(file.history, layout.entry, layout.slot_seed(SEED))
     if len(kept) * layout.entry.itemsize != len(file.history):
         raise ValueError("readings of the history are damaged or missing")
-    return Standing(file.record, SEED, kept, file.earlier, file.settings)
+    check_entries(kept)
+    for earlier in file.earlier:
+        if earlier and (_checked(earlier)[0]["readings"][0] > part["readings"][0] or len(earlier) > len(file.record)):
+            raise ValueError("an earlier record is not of this stream")
+    settings = StreamSettings.decode(file.settings).encode() if file.settings else b""
+    return Standing(file.record, SEED, kept, file.earlier, settings)
+
+
+def _checked(record: bytes) -> tuple[Records, Layout]:
+    """The (1,) stream part and the layout of a record. Raises ValueError where it is none, or says what none does."""
+    found = state.stream_part(record, SEED)
+    if found is None:
+        raise ValueError("the record is damaged")
+    check_part(found[0])
+    return found[0], found[1]

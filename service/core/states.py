@@ -67,12 +67,14 @@ class States:
         takeover: Takeover,
         clock: Clock,
         attempts: int,
+        stream_channels: int,
         on_replaced: Callable[[StreamKey], None],
     ) -> None:
         """Work with the core's parts.
 
         Args:
             attempts: of a batch, to save a stream that others write.
+            stream_channels: that a stream may have where it may have any.
             on_replaced: is told of a stream whose list of channels may be another one.
         """
         self._models = models
@@ -81,6 +83,7 @@ class States:
         self._takeover = takeover
         self._clock = clock
         self._attempts = attempts * PERSISTENCE
+        self._stream_channels = stream_channels
         self._on_replaced = on_replaced
 
     async def export(self, stream: StreamKey) -> bytes:
@@ -105,10 +108,16 @@ class States:
                 f"the state is of stream {file.stream}; expected one of {stream.name}: with ?as=new it begins a new "
                 "stream of this name"
             )
-        if not await self._models.knows(standing.model):
-            served = (await self._models.of(stream)).detector.name
+        served = await self._models.of(stream)
+        if served.any_channels and len(standing.layout.channels) > self._stream_channels:
             raise InvalidState(
-                f"the state belongs to model {standing.model.hex()}, which is not known here; expected {served}, the "
+                f"the state has {len(standing.layout.channels)} channels; a stream may have {self._stream_channels} "
+                "(GATEWATCH_STREAM_CHANNELS)"
+            )
+        if not await self._models.knows(standing.model):
+            name = served.detector.name
+            raise InvalidState(
+                f"the state belongs to model {standing.model.hex()}, which is not known here; expected {name}, the "
                 "one of this stream, or a version of the repository of models"
             )
         await self._replace(stream, standing, as_new)

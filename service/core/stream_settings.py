@@ -41,7 +41,7 @@ class StreamSettings(BaseModel):
         try:
             kept = json.loads(content)
             return cls(**{name: kept[name] for name in cls.model_fields if name in kept})
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return cls()
 
     @classmethod

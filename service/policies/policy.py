@@ -6,8 +6,6 @@ later one says replaces what an earlier one said, but tags join, a later one's v
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Self
 
@@ -16,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import InvalidPolicies, first_of
 from gatewatch.service.incidents.rules import ActiveWindow, Rules
-from gatewatch.service.policies.gates import Duration, Gate
+from gatewatch.service.policies.gates import Duration, Gate, compiled
 from gatewatch.service.policies.quiet import MOST_QUIET, Quiet
 from gatewatch.service.policies.windows import MOST_WINDOWS, WINDOW_NAME, Window
 from gatewatch.service.serving.shared_document import Numbered
@@ -25,6 +23,9 @@ MOST_PATTERNS: Final = 1000
 MOST_STREAMS: Final = 10_000
 MOST_TAGS: Final = 16
 MOST_GATES: Final = 64
+MOST_PATTERN_GATES: Final = 4096
+"""Of all patterns together: all of them may fit one stream, and each of its anomalies is held against those."""
+
 MOST_IGNORED: Final = 64
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -87,7 +88,7 @@ class Policy(BaseModel):
 
     def ignores(self, channel: str) -> bool:
         """Whether a channel is not looked at."""
-        return any(fnmatch.fnmatchcase(channel, pattern) for pattern in self.ignore)
+        return any(compiled(pattern).match(channel) for pattern in self.ignore)
 
     @property
     def scores_otherwise(self) -> bool:
@@ -114,6 +115,13 @@ class Policies(BaseModel):
 
     policies: Annotated[list[PolicyOfPattern], Field(max_length=MOST_PATTERNS)] = []
     streams: Annotated[dict[StreamName, Policy], Field(max_length=MOST_STREAMS)] = {}
+
+    @model_validator(mode="after")
+    def _has_not_too_many_gates(self) -> Self:
+        gates = sum(len(policy.gates) for policy in self.policies)
+        if gates > MOST_PATTERN_GATES:
+            raise ValueError(f"the patterns have {gates} gates; at most {MOST_PATTERN_GATES} are taken")
+        return self
 
 
 WindowName = Annotated[str, StringConstraints(pattern=f"^(?:{WINDOW_NAME.pattern})$")]
@@ -145,7 +153,7 @@ class PolicyFinder:
     def __init__(self, document: PolicyDocument) -> None:
         self.document = document
         self._entries = document.asked.policies
-        self._patterns = [re.compile(fnmatch.translate(entry.pattern)) for entry in self._entries]
+        self._patterns = [compiled(entry.pattern) for entry in self._entries]
         self._known: dict[str, Policy] = {}
         self._merged: dict[tuple[int, ...], Policy] = {}
         self._rules: dict[str, Rules | None] = {}

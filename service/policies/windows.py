@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import re
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
 
 from gatewatch.service.incidents.rules import ActiveWindow
-from gatewatch.service.policies.gates import Hourly
+from gatewatch.service.policies.gates import Hourly, compiled
 
 MOST_WINDOWS: Final = 1000
 
@@ -62,7 +61,7 @@ class Window(Hourly):
         """Whether it is for a stream with these tags."""
         if any(tags.get(name) != value for name, value in self.tags.items()):
             return False
-        return re.match(fnmatch.translate(self.stream), stream) is not None
+        return compiled(self.stream).match(stream) is not None
 
     def active(self, name: str) -> ActiveWindow:
         """As rules take it."""

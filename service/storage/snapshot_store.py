@@ -18,14 +18,14 @@ _ADD: Final = b"""
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if held == ARGV[2] then return 1 end -- sent again, since the answer was lost
 if held then return -1 end
-if #redis.call('HGETALL', KEYS[1]) / 4 >= tonumber(ARGV[4]) then return 0 end
+if redis.call('HLEN', KEYS[1]) / 2 >= tonumber(ARGV[4]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2], ARGV[1] .. ':about', ARGV[3])
 return 1"""
 
 _ABOUT_EACH: Final = b"""
-local found, fields = {}, redis.call('HGETALL', KEYS[1])
-for i = 1, #fields, 2 do
-  if fields[i]:sub(-6) == ':about' then found[#found + 1] = fields[i + 1] end
+local found = {}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if field:sub(-6) == ':about' then found[#found + 1] = redis.call('HGET', KEYS[1], field) end
 end
 return found"""
 

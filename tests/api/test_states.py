@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 import redis
 from starlette.testclient import TestClient
@@ -16,7 +20,7 @@ from starlette.testclient import TestClient
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
 from gatewatch.service.app import create_app
-from gatewatch.service.core import records, state_file
+from gatewatch.service.core import history, records, state_file
 from gatewatch.service.settings import Settings
 from tests.support.access import add_to_file, bearer
 from tests.support.samples import make_artefact, post, readings
@@ -444,3 +448,77 @@ def test_a_stream_that_was_found_silent_goes_on_from_another_state_without_that(
     silent = state_file.Standing(marked, state_file.SEED, standing.kept, standing.earlier, standing.settings)
     assert silent.part["status"][0] & records.SILENT
     assert silent.sealed(state_file.SEED) == standing.record
+
+
+def forged(content: bytes, field: str, value: Any, *, part: str) -> bytes:
+    """A state with another value in its record, its history or its file, and all checksums right."""
+    end = state_file._HEAD.match(content).end()  # type: ignore[union-attr]
+    file = msgspec.msgpack.decode(content[end:-32], type=state_file.StateFile)
+    record = bytearray(file.record)
+    layout = records.stream_part(file.record, 0)[1]  # type: ignore[index]
+    kept = history.unpack_slots(file.history, layout.entry, layout.slot_seed(0)).copy()
+    if part == "record":
+        np.frombuffer(record, records.STREAM_PART, 1)[field] = value
+    elif part == "history":
+        kept[field] = value
+    elif part == "network":
+        begin = records.STREAM_PART.itemsize + records.MODEL_BYTES + len(layout.model)
+        end_of_model = records.STREAM_PART.itemsize + int.from_bytes(record[8:12], "little")
+        record[begin:end_of_model] = random.Random(value).randbytes(end_of_model - begin)
+    other: dict[str, Any] = {field: value} if part == "file" else {}
+    slots = b"".join(history.pack_entries(kept, repeat(layout.slot_seed(0))))
+    changed = {"record": state_file.resealed(bytes(record), 0), "history": slots, **other}
+    content = content[:end] + msgspec.msgpack.encode(msgspec.structs.replace(file, **changed))
+    return content + hashlib.sha256(content).digest()
+
+
+LEAST, MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+NO_READING_LEADS_TO = [
+    *(("record", name, value) for name in ("last_ms", "newest_ms", "session_ms", "earlier_ms") for value in (-5, MOST)),
+    ("record", "last_ms", LEAST), ("record", "last_seq", -2), ("record", "last_seq", MOST), ("record", "status", 3),
+    ("record", "score", np.nan), ("record", "score", np.inf), ("record", "hold", 2), ("record", "join", 2),
+    ("record", "reorder_ms", 2**32 - 1), ("record", "readings", 2**63),
+    ("history", "timestamp_ms", LEAST), ("history", "timestamp_ms", MOST), ("history", "seq", -2),
+    ("history", "status", 7), ("history", "reason", 15), ("history", "score", np.nan), ("history", "values", np.inf),
+    ("history", "attribution", np.nan), ("history", "attribution", np.inf),
+    ("file", "earlier", (b"x" * 200, b"")),
+]  # fmt: skip
+
+
+def test_a_state_of_numbers_that_no_reading_leads_to_is_refused_whatever_its_checksums_say(client: TestClient) -> None:
+    """An answer that cannot be written would fail the whole batch, with the readings of other tenants in it."""
+    post(client, readings("pump", 40))
+    content = exported(client, "pump")
+    assert put(client, "pump", forged(content, "status", 1, part="record")).status_code == 200
+    for part, field, value in NO_READING_LEADS_TO:
+        reply = put(client, "pump", forged(content, field, value, part=part))
+        assert reply.status_code == 422, (part, field, value)
+    assert client.get("/v1/streams/pump").status_code == 200
+    assert put(client, "pump", forged(content, "settings", b"[" * 50_000, part="file")).status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_state_whose_network_is_rubbish_harms_its_own_stream_alone(client: TestClient) -> None:
+    """Whether it is rubbish only its scores would show."""
+    sent = readings("pump", 60)
+    post(client, sent[:40])
+    content = exported(client, "pump")
+    alone = post(client, readings("neighbour", 60))
+    for seed in range(4):
+        assert put(client, "pump", forged(content, "", seed, part="network")).status_code == 200
+        client.delete("/v1/streams/neighbour")
+        mine = readings("neighbour", 60)
+        found = [*post(client, [*sent[40:50], *mine[:30]])[10:], *post(client, [*sent[40:60], *mine[30:]])[20:]]
+        assert found == alone
+        for path in ("", "/history", "/forecast", "/state"):
+            assert client.get(f"/v1/streams/pump{path}").status_code == 200
+
+
+def test_a_state_of_too_many_channels_is_refused(settings: Make) -> None:
+    with TestClient(create_app(settings(model="general", stream_channels=2))) as client:
+        post(client, readings("pump", 3))
+        content = exported(client, "pump")
+    with TestClient(create_app(settings(model="general", stream_channels=1))) as client:
+        reply = put(client, "pump", content)
+    assert reply.status_code == 422
+    assert "2 channels" in reply.json()["detail"]

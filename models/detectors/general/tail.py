@@ -109,9 +109,10 @@ def count(
 
 
 def _place(size: Float64Array, least: float) -> Float64Array:
-    """Where sizes stand among counters whose lowest is at `least`."""
+    """Where sizes stand among counters whose lowest is at `least`; what is no number, as from a state that is damaged,
+    stands at the lowest."""
     place = np.log(np.maximum(size, 1e-9) / least) / _RATIO
-    return np.asarray(np.minimum(np.maximum(place, 0.0), COUNTERS - 1.001))
+    return np.asarray(np.minimum(np.fmax(place, 0.0), COUNTERS - 1.001))
 
 
 def _counters(place: Float64Array) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -144,6 +144,41 @@ def test_a_late_reading_that_another_process_overtakes(
     assert result["status"] == status
     assert known is not None
     assert known["readings"] == count
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+@pytest.mark.parametrize("on_gap", ["accept", "hold"])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_late_reading_of_a_stream_that_is_deleted_or_goes_back_meanwhile_is_to_be_sent_again(
+    detector: TrainedDetector, redis_url: str, tenant: str, moment: str, on_gap: Literal["accept", "hold"], kept: int
+) -> None:
+    """It is late no more: sent again, it is a new one."""
+    sent, key = readings("race", 5), StreamKey(tenant, "race")
+
+    async def race() -> tuple[Any, list[Any]]:
+        model = model_of(detector)
+        stores = [OvertakenStore(redis_url, tenant, 2000), StateStore(redis_url, tenant, 2000)]
+        mine, others = [core_of(model, store, 4) for store in stores]
+
+        async def go_back() -> None:
+            await stores[1].delete(key)
+            await others.inspection.configure(key, StreamSettings(reorder_window_s=600, on_gap=on_gap))
+            await others.scorer.score_batch(read(model, tenant, *sent[:kept]))
+
+        await mine.inspection.configure(key, StreamSettings(reorder_window_s=600))
+        await mine.scorer.score_batch(read(model, tenant, sent[0], sent[1], sent[3]))
+        setattr(stores[0], moment, go_back)
+        (late,) = await mine.scorer.score_batch(read(model, tenant, sent[2]))
+        assert isinstance(late, asyncio.Future)
+        await asyncio.wait([late])
+        again = await mine.scorer.score_batch(read(model, tenant, *sent[:3]))
+        for store in stores:
+            await store.close()
+        return late.exception(), [json.loads(str(text)) for text in again]
+
+    error, again = asyncio.run(race())
+    assert isinstance(error, Contended)
+    assert [one["replayed"] for one in again] == [at < kept for at in range(3)]
 
 
 def test_a_reading_later_than_the_window_stays_late(client: TestClient) -> None:

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from gatewatch.service.errors import InvalidPolicies
+from gatewatch.service.policies.gates import compiled
 from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, PolicyDocument, PolicyFinder, policies_in
+from gatewatch.service.policies.windows import Window
 
 ASKED = Policies.model_validate(
     {
@@ -71,3 +73,27 @@ def test_a_later_budget_takes_the_place_of_an_earlier_one_of_the_other_kind() ->
     assert budgets == [(2, None), (None, 0.01), (7, None)]
     with pytest.raises(InvalidPolicies, match="not both"):
         policies_in('{"policies": [{"pattern": "*", "alerts_per_week": 2, "false_alarm_rate": 0.01}]}')
+
+
+def test_patterns_have_no_more_gates_in_all_than_a_stream_can_be_held_against() -> None:
+    gates = [{"channel": f"c{at}", "low": 0} for at in range(64)]
+    policies = [{"pattern": f"s{at}-*", "gates": gates} for at in range(65)]
+    assert len(policies_in(json.dumps({"policies": policies[:64]})).policies) == 64
+    with pytest.raises(InvalidPolicies, match="4160 gates"):
+        policies_in(json.dumps({"policies": policies}))
+
+
+def test_what_fits_a_stream_is_found_without_making_patterns_anew() -> None:
+    """A thousand windows, or gates of several thousand channels, took seconds for each stream."""
+    gates = [{"channel": f"valve-{at}-*", "low": 0} for at in range(64)]
+    windows = {f"w{at}": Window(stream=f"pump-{at}-*", hours="06:00-22:00") for at in range(1000)}
+    asked = Policies.model_validate(
+        {"policies": [{"pattern": f"pump-{at}*", "gates": gates} for at in range(10)], "streams": {"pump-1-b": {}}}
+    )
+    finder = PolicyFinder(PolicyDocument(asked=asked, windows=windows))
+    assert finder.rules("pump-1-a") is not None
+    made = compiled.cache_info().misses
+    rules = finder.rules("pump-1-b")
+    assert compiled.cache_info().misses == made
+    assert rules is not None
+    assert ([window.name for window in rules.windows], len(rules.gates)) == (["w1"], 64)
