@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
+from gatewatch.service.http.parts import Parts
 from gatewatch.service.incidents import feed
+from gatewatch.service.incidents import reading as incident_reading
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage import incident_store
 from gatewatch.service.storage.store import StateStore
 from tests.support.samples import PATIENT_MS, post, readings
 from tests.support.whole_path import serving
@@ -198,6 +202,88 @@ def test_old_incidents_and_those_beyond_the_most_are_forgotten(redis_url: str, t
     assert client.get(f"/v1/incidents/{CALM - 4}.pump-4").status_code == 200  # it is the stream's latest, and goes on
     assert asyncio.run(trim(2**53, 100)) == 4
     assert client.get("/v1/incidents").json()["incidents"] == []
+
+
+def test_those_that_ended_unanswered_make_room_before_others(
+    redis_url: str, tenant: str, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident_store, "SCANNED", 2)
+    calm = CALM + FAULT + 60
+    for number, count in enumerate((CALM + FAULT, calm, calm, CALM + FAULT, calm)):
+        post(client, fault(f"pump-{number}", count, at=CALM - 5 + number))
+    ids = {number: f"{CALM - 5 + number}.pump-{number}" for number in range(5)}
+    for number, way, body in ((1, "acknowledge", {}), (3, "note", {"text": "looked at"})):
+        assert client.post(f"/v1/incidents/{ids[number]}/{way}", json=body).status_code == 200
+
+    async def left(most: int) -> list[str]:
+        store = StateStore(redis_url, tenant, PATIENT_MS)
+        try:
+            await store.incidents.trim(tenant, 0, most)
+        finally:
+            await store.close()
+        return [one["id"] for one in client.get("/v1/incidents").json()["incidents"]]
+
+    with capture_logs() as logs:
+        assert asyncio.run(left(4)) == [ids[at] for at in (4, 3, 1, 0)]  # the oldest that has ended unanswered
+        assert asyncio.run(left(3)) == [ids[at] for at in (3, 1, 0)]
+    assert logs == []
+    with capture_logs() as logs:
+        assert asyncio.run(left(2)) == [ids[at] for at in (3, 1)]  # open before answered, and not without a word
+        assert asyncio.run(left(1)) == [ids[3]]
+    assert [one["log_level"] for one in logs] == ["warning", "warning"]
+
+
+def test_one_that_goes_on_is_not_too_old(redis_url: str, tenant: str, client: TestClient) -> None:
+    post(client, fault("ended", CALM + FAULT + 60))
+    post(client, fault("open", CALM + FAULT))
+    incident = the_incident(client, stream="open")
+    last_ms = round(1000 * datetime.fromisoformat(incident["last"]).timestamp())
+
+    async def trim(before_ms: int) -> int:
+        store = StateStore(redis_url, tenant, PATIENT_MS)
+        try:
+            return await store.incidents.trim(tenant, before_ms, 100)
+        finally:
+            await store.close()
+
+    assert asyncio.run(trim(last_ms)) == 1
+    assert the_incident(client)["id"] == incident["id"]
+    assert asyncio.run(trim(last_ms + 1)) == 1
+
+
+def test_more_of_one_time_than_are_read_at_once_are_all_found(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident_reading, "CHUNK", 2)
+    sent = [fault(f"pump-{number}") for number in range(7)]
+    post(client, [one for of_stream in sent for one in of_stream])
+    assert len({one["start"] for one in client.get("/v1/incidents").json()["incidents"]}) == 1
+    for limit in (1, 3, 7):
+        found, after = list[str](), ""
+        while after is not None:
+            page = client.get("/v1/incidents", params={"limit": limit, "after": after}).json()
+            found += [one["stream"] for one in page["incidents"]]
+            after = page["next"]
+        assert sorted(found) == [f"pump-{number}" for number in range(7)]
+
+
+def test_a_listener_that_comes_back_hears_of_all_that_it_missed(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "AT_ONCE", 2)
+    with TestClient(create_app(settings())) as client:
+        for number in range(5):
+            post(client, fault(f"pump-{number}"))
+        parts: Parts = client.app.state.parts  # type: ignore[attr-defined]
+
+        async def missed() -> list[str]:
+            changes = parts.feed.changes(parts.settings.tenant, 0)
+            heard = [await anext(changes) for _ in range(5)]
+            await changes.aclose()  # type: ignore[attr-defined]
+            return [one[1]["stream"] for one in heard if one is not None]
+
+        assert client.portal is not None
+        assert client.portal.call(missed) == [f"pump-{number}" for number in range(5)]
 
 
 @pytest.fixture(scope="module")
