@@ -55,6 +55,14 @@ async def list_incidents(
     reason: Annotated[
         str | None, Query(description="of the highest score", pattern=f"^({'|'.join(INCIDENT_REASONS)})$")
     ] = None,
+    tag: Annotated[
+        str,
+        Query(
+            pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,31}(=[^\x00-\x1f\x7f]{1,128})?)?$",
+            max_length=161,
+            description="that its stream had when it began: name=value, or a name for any value",
+        ),
+    ] = "",
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
     since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
     until: Annotated[
@@ -72,7 +80,7 @@ async def list_incidents(
     """
     parts = parts_of(request)
     until_ms = 2**53 if until is None else round(until * 1000)
-    search = Search(state, stream, reason, min_score, round(since * 1000), until_ms)
+    search = Search(state, stream, reason, tag, min_score, round(since * 1000), until_ms)
     async with parts.store.reading:
         if group:
             incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ class Search:
         state: open or ended.
         stream: a pattern of names, `*` for anything.
         reason: of the reading with the highest score.
+        tag: name and value, as site=north, or a name alone, that its stream had.
         min_score: least highest score.
         since_ms, until_ms: between which times they began; not asked of a group.
     """
@@ -37,6 +38,7 @@ class Search:
     state: str | None = None
     stream: str = ""
     reason: str | None = None
+    tag: str = ""
     min_score: float = 0.0
     since_ms: int = 0
     until_ms: int = 2**53
@@ -47,8 +49,13 @@ class Search:
         return (
             self.state in (None, state)
             and self.reason in (None, incident.reason)
+            and self._fits_tags(incident.tags)
             and incident.peak_score >= self.min_score
         )
+
+    def _fits_tags(self, tags: Mapping[str, str]) -> bool:
+        name, given, value = self.tag.partition("=")
+        return not name or (name in tags and (not given or tags[name] == value))
 
     def fits_stream(self, name: str) -> bool:
         """Whether a stream is one of them."""
@@ -163,6 +170,7 @@ def shown(incident: Incident, said: words.Words) -> dict[str, Any]:
         "stream": incident.stream,
         "group": incident.group or None,
         "tag": incident.tag or None,
+        "tags": incident.tags,
         "state": "open" if incident.is_open else "ended",
         "model": incident.model,
         "onset": format_time(incident.onset_ms),

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +313,39 @@ def test_a_listener_hears_of_changes_and_goes_on_where_it_was(url: str) -> None:
             if again["notes"]:
                 break
         assert again["id"] == first["id"]
+
+
+def test_incidents_have_the_tags_of_their_streams_and_are_found_by_them(settings: Callable[..., Settings]) -> None:
+    tagged = {"policies": [{"pattern": "n-*", "tags": {"site": "north", "line": "3"}}]}
+    with TestClient(create_app(settings())) as client:
+        assert client.put("/v1/policies", json=tagged).is_success
+        for stream in ("n-1", "other"):
+            post(client, fault(stream))
+        assert client.put("/v1/policies", json={}).is_success
+        post(client, fault("n-2"))
+        assert the_incident(client, stream="n-1")["tags"] == {"site": "north", "line": "3"}
+        assert the_incident(client, stream="n-2")["tags"] == {}
+        for tag in ("site=north", "line=3", "line"):
+            assert the_incident(client, tag=tag)["stream"] == "n-1"
+        for tag in ("site=south", "sit", "unit"):
+            assert client.get("/v1/incidents", params={"tag": tag}).json()["incidents"] == []
+        assert client.get("/v1/incidents", params={"tag": "=north"}).status_code == 422
+
+
+def test_those_told_when_a_window_is_over_are_one_group(settings: Callable[..., Settings]) -> None:
+    with TestClient(create_app(settings(group_by="site"))) as client:
+        assert client.put("/v1/policies", json={"policies": [{"pattern": "*", "tags": {"site": "north"}}]}).is_success
+        sent = [one for stream in ("a", "b") for one in fault(stream)]
+        begin, end = (datetime.fromtimestamp(sent[at]["timestamp"], UTC).isoformat() for at in (CALM - 1, CALM + 2))
+        assert client.put("/v1/windows/seals", json={"start": begin, "end": end, "skip": "judging"}).is_success
+        post(client, [one for one in sent if one["timestamp"] < sent[CALM + 1]["timestamp"]])
+        untold = client.get("/v1/incidents").json()["incidents"]
+        assert [(one["told"], one["group"], one["tags"]) for one in untold] == 2 * [(False, None, {"site": "north"})]
+        post(client, [one for one in sent if one["timestamp"] >= sent[CALM + 1]["timestamp"]])
+        told = client.get("/v1/incidents").json()["incidents"]
+        assert [one["told"] for one in told] == [True, True]
+        assert len({one["group"] for one in told} - {None}) == 1
+        assert "gatewatch_open_group_streams{" in client.get("/metrics").text
 
 
 def test_no_more_listen_than_may(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
