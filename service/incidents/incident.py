@@ -147,6 +147,11 @@ class Incident(msgspec.Struct, frozen=True):
         return self.end_ms is None
 
     @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody was told that it is open, and waits for its end; of a group, of its first one."""
+        return self.is_open and self.untold is None and self.group in ("", self.id)
+
+    @property
     def last_n(self) -> int:
         """The number of its last reading that counts."""
         return self.n + self.judged - 1
