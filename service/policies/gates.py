@@ -39,8 +39,8 @@ def _known_zone(name: str) -> str:
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_known_zone)]
 HoursText = Annotated[str, StringConstraints(pattern=f"^{_CLOCK}-(?:{_CLOCK}|24:00)$")]
 Days = Annotated[list[Day], Field(min_length=1, max_length=7)]
-Size = Annotated[float, Field(gt=0, le=1e300, allow_inf_nan=False)]
-Limit = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
+Size = Annotated[float, Field(strict=True, gt=0, le=1e300, allow_inf_nan=False)]
+Limit = Annotated[float, Field(strict=True, ge=-1e300, le=1e300, allow_inf_nan=False)]
 
 
 class Hourly(BaseModel):
@@ -108,7 +108,7 @@ class Duration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     readings: int | None = Field(None, ge=1, le=1_000_000)
-    seconds: float | None = Field(None, gt=0, le=366 * 86_400, allow_inf_nan=False)
+    seconds: float | None = Field(None, strict=True, gt=0, le=366 * 86_400, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Duration:

@@ -44,6 +44,7 @@ class Policy(BaseModel):
     )
     sensitivity: float | None = Field(
         None,
+        strict=True,
         ge=0.05,
         le=20,
         allow_inf_nan=False,
@@ -58,10 +59,20 @@ class Policy(BaseModel):
         None, description="for so long after an incident nobody is told of another one of the stream"
     )
     false_alarm_rate: float | None = Field(
-        None, gt=0, le=0.1, allow_inf_nan=False, description="share of normal readings that may be judged anomalous"
+        None,
+        strict=True,
+        gt=0,
+        le=0.1,
+        allow_inf_nan=False,
+        description="share of normal readings that may be judged anomalous",
     )
     alerts_per_week: float | None = Field(
-        None, gt=0, le=10_000, allow_inf_nan=False, description="false alerts of the stream that are allowed in a week"
+        None,
+        strict=True,
+        gt=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="false alerts of the stream that are allowed in a week",
     )
     ignore: Annotated[list[Pattern], Field(max_length=MOST_IGNORED)] = Field(
         default_factory=list, description="channels, by name or pattern, that are kept and not looked at"

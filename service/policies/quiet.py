@@ -38,9 +38,15 @@ class Quiet(BaseModel):
     direction: Literal["above", "below"] | None = Field(
         description="side of what was expected; null for what stands still or is absent"
     )
-    deviation: float = Field(ge=0, le=1e300, allow_inf_nan=False, description="most, in the channel's unit")
-    score: float = Field(ge=0, le=1e300, allow_inf_nan=False, description="most: the channel's part of the score")
-    until: float = Field(ge=0, le=1e12, allow_inf_nan=False, description="of readings up to this time, Unix seconds")
+    deviation: float = Field(
+        strict=True, ge=0, le=1e300, allow_inf_nan=False, description="most, in the channel's unit"
+    )
+    score: float = Field(
+        strict=True, ge=0, le=1e300, allow_inf_nan=False, description="most: the channel's part of the score"
+    )
+    until: float = Field(
+        strict=True, ge=0, le=1e12, allow_inf_nan=False, description="of readings up to this time, Unix seconds"
+    )
 
     @property
     def allowance(self) -> Allowance:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from pydantic import ValidationError
 
 from gatewatch.service.errors import InvalidPolicies
-from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, PolicyDocument, PolicyFinder, policies_in
+from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, Policy, PolicyDocument, PolicyFinder, policies_in
 
 ASKED = Policies.model_validate(
     {
@@ -71,3 +73,20 @@ def test_a_later_budget_takes_the_place_of_an_earlier_one_of_the_other_kind() ->
     assert budgets == [(2, None), (None, 0.01), (7, None)]
     with pytest.raises(InvalidPolicies, match="not both"):
         policies_in('{"policies": [{"pattern": "*", "alerts_per_week": 2, "false_alarm_rate": 0.01}]}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"sensitivity": true}',
+        '{"alerts_per_week": "3"}',
+        '{"gates": [{"absolute": true}]}',
+        '{"gates": [{"low": "1"}]}',
+        '{"minimum": {"seconds": true}}',
+        '{"quiet": [{"incident": "a", "channel": "c", "direction": null, "deviation": 1, "score": 2, "until": false}]}',
+    ],
+)
+def test_a_number_is_no_text_and_no_truth_value(body: str) -> None:
+    with pytest.raises(ValidationError):
+        Policy.model_validate_json(body)
+    Policy.model_validate_json(re.sub('true|false|"[0-9]"', "1", body))
