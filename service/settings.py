@@ -168,7 +168,9 @@ class Settings(BaseSettings):
         description="days after which a stream that applied no reading is forgotten; never if not set",
     )
     snapshots: int = Field(10, ge=1, le=1000, description="most snapshots of a stream; one more is refused")
-    incidents: int = Field(10_000, ge=1, description="most incidents kept; of more, the oldest are forgotten")
+    incidents: int = Field(
+        10_000, ge=1, description="most incidents kept; of more, the oldest that have ended unanswered go first"
+    )
     incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
     waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")

@@ -22,12 +22,14 @@ SERVICE = "http://127.0.0.1:8000"
 def list_incidents(
     state: Annotated[Literal["open", "ended"] | None, typer.Option(help="both if not given")] = None,
     stream: Annotated[str, typer.Option(help="a pattern of names, * for anything")] = "",
+    tag: Annotated[str, typer.Option(help="as site=north, of its stream when it began")] = "",
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
     as_json: AsJson = False,
     url: Url = SERVICE,
 ) -> None:
     """Incidents, those that began last first."""
-    asked = {"limit": str(limit), **({"state": state} if state else {}), **({"stream": stream} if stream else {})}
+    searched = {"state": state, "stream": stream, "tag": tag}
+    asked = {"limit": str(limit), **{name: value for name, value in searched.items() if value}}
     found = _answer(url, "GET", f"/v1/incidents?{urlencode(asked)}")["incidents"]
     if as_json:
         tell_json({"incidents": found})

@@ -52,12 +52,14 @@ class IncidentsLeft(NamedTuple):
         forgotten: numbers of those that began with readings the stream does not have any more.
         changed: number and content of silences that end with this.
         latest: number and content of the stream's latest one from now on; None where none is left.
+        ended: numbers of those that end with this and of which somebody waits for the end.
     """
 
     row: int
     forgotten: list[int]
     changed: dict[int, bytes]
     latest: tuple[int, bytes] | None
+    ended: list[int]
 
 
 @dataclass

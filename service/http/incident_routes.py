@@ -20,7 +20,7 @@ from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
-from gatewatch.service.policies.quiet import Quiet, quiet_of, strange_in
+from gatewatch.service.policies.quiet import Quiet, quiet_of, strange_at_peak, strange_in
 from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
@@ -55,6 +55,14 @@ async def list_incidents(
     reason: Annotated[
         str | None, Query(description="of the highest score", pattern=f"^({'|'.join(INCIDENT_REASONS)})$")
     ] = None,
+    tag: Annotated[
+        str,
+        Query(
+            pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,31}(=[^\x00-\x1f\x7f]{1,128})?)?$",
+            max_length=161,
+            description="that its stream had when it began: name=value, or a name for any value",
+        ),
+    ] = "",
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
     since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
     until: Annotated[
@@ -72,7 +80,7 @@ async def list_incidents(
     """
     parts = parts_of(request)
     until_ms = 2**53 if until is None else round(until * 1000)
-    search = Search(state, stream, reason, min_score, round(since * 1000), until_ms)
+    search = Search(state, stream, reason, tag, min_score, round(since * 1000), until_ms)
     async with parts.store.reading:
         if group:
             incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)
@@ -213,20 +221,34 @@ async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
-        like = await _like(request, stream, one) if answer.label == "false_alarm" else []
-        quiet = await parts.policies.label(stream, one.id, like, caller_of(request))
+        await _make_quiet(request, stream, one, answer.label)
     said = await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
+    async with parts.store.changing:
+        label: str | None = said["label"]
+        while True:  # somebody else may label it as well: in the end both say the same
+            quiet = await _make_quiet(request, stream, one, label)
+            known = await _reader(request).one(incident)
+            if known is None or known[2]["label"] == label:
+                break
+            label = known[2]["label"]
     return said | {"quiet": [each.model_dump(mode="json") for each in quiet]}
 
 
+async def _make_quiet(request: Request, stream: StreamKey, incident: Incident, label: str | None) -> list[Quiet]:
+    """Have what is like an incident be quiet if it is a false alarm, else not; all that is quiet on the stream."""
+    like = await _like(request, stream, incident) if label == "false_alarm" else []
+    return await parts_of(request).policies.label(stream, incident.id, like, caller_of(request))
+
+
 async def _like(request: Request, stream: StreamKey, incident: Incident) -> list[Quiet]:
-    """What is like a false alarm, by those of its readings that are kept."""
+    """What is like a false alarm, by its highest score and those of its readings that are kept."""
     parts = parts_of(request)
     rings = await parts.store.incidents.histories(stream, incident.n)
     kept = parts.inspection.readings_in(stream, rings if incident.is_open else rings[:2], parts.encoder)
     its_own = [(one.values, msgspec.json.decode(one.answer)) for one in kept if incident.n <= one.n <= incident.last_n]
     anomalous = [(values, result) for values, result in its_own if result["status"] == "anomalous"]
-    return quiet_of(incident, (one for values, result in anomalous for one in strange_in(values, result)))
+    found = [one for values, result in anomalous for one in strange_in(values, result)]
+    return quiet_of(incident, [*strange_at_peak(incident), *found])
 
 
 @router.post(

@@ -136,6 +136,7 @@ class Incident(msgspec.Struct):
     stream: str
     group: str | None
     tag: str | None
+    tags: dict[str, str]
     state: str
     model: str
     onset: str

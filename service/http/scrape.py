@@ -174,7 +174,8 @@ class Scrape:
         groups: list[OpenGroup] = []
         for key, one in zip(ranked, parsed, strict=True):
             first = decode(next(kept)) if one else None
-            groups.append(_group(self._label(some[key][0]), first or some[key][1], key[1], len(members[key])))
+            shown = first if first is not None and first.alerts else some[key][1]  # its number may be another's by now
+            groups.append(_group(self._label(some[key][0]), shown, key[1], len(members[key])))
         return groups
 
     def _label(self, stream: StreamKey) -> str:

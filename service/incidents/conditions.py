@@ -159,7 +159,7 @@ class Conditions:
         now_ms = self._clock.unix_ms()
         listed = await self._store.incidents.listed(tenant, now_ms, now_ms - WEEK_MS, MOST_INCIDENTS)
         counts, first_ms = Counter[str](), dict[str, int]()
-        for id_, at_ms in listed:  # the latest first
+        for at_ms, id_ in listed:  # the latest first
             parsed = number_and_stream(id_.decode())
             if parsed is not None and parsed[0] >= 0:
                 counts[parsed[1]] += 1

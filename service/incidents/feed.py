@@ -28,7 +28,7 @@ OVERLAP_MS: Final = 5000
 QUEUED: Final = 1000
 """Changes that wait for a listener; one with more is ended."""
 
-AT_ONCE: Final = 1000
+AT_ONCE: Final = 500
 LISTENERS: Final = 100
 
 
@@ -66,8 +66,9 @@ class Feed:
                 self._since_ms = self._clock.unix_ms()
                 self._task = asyncio.create_task(self._work(), name="incident feed")
             if since_ms is not None:
-                for at_ms, incident in reversed(await IncidentReader(self._store, tenant).changed(since_ms, AT_ONCE)):
-                    yield at_ms, incident
+                async for page in self._pages(tenant, since_ms):
+                    for missed in page:
+                        yield missed
             while True:
                 try:
                     async with asyncio.timeout(15):
@@ -95,15 +96,23 @@ class Feed:
             since_ms, newest_ms, seen = self._since_ms - OVERLAP_MS, self._since_ms, dict[tuple[str, str], int]()
             try:
                 for tenant in {listener.tenant for listener in self._listeners}:
-                    changed = await IncidentReader(self._store, tenant).changed(since_ms, AT_ONCE)
-                    new = [(at, one) for at, one in reversed(changed) if self._seen.get((tenant, one["id"])) != at]
-                    self._tell(tenant, new)
-                    seen |= {(tenant, one["id"]): at for at, one in changed}
-                    newest_ms = max([newest_ms, *(at for at, _ in changed)])
+                    async for page in self._pages(tenant, since_ms):
+                        self._tell(tenant, [(at, one) for at, one in page if self._seen.get((tenant, one["id"])) != at])
+                        seen |= {(tenant, one["id"]): at for at, one in page}
+                        newest_ms = max([newest_ms, *(at for at, _ in page)])
             except ServiceError as error:
                 log.warning("incidents not read", error=str(error))
                 seen |= self._seen
             self._seen, self._since_ms = seen, newest_ms
+
+    async def _pages(self, tenant: str, since_ms: int) -> AsyncIterator[list[tuple[int, dict[str, Any]]]]:
+        """All changes of a tenant's incidents since a time, the first first."""
+        reader, after = IncidentReader(self._store, tenant), None
+        while True:
+            page, after = await reader.changed(since_ms, AT_ONCE, after)
+            yield page
+            if after is None:
+                return
 
     def _tell(self, tenant: str, changes: Sequence[tuple[int, dict[str, Any]]]) -> None:
         for listener in [one for one in self._listeners if one.tenant == tenant]:

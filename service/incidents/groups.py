@@ -37,15 +37,19 @@ class Groups:
         self._within_ms = within_ms
 
     async def joined(self, incidents: Sequence[tuple[StreamKey, Incident]]) -> list[Incident]:
-        """Incidents that begin, with their groups; those of muted streams have none.
+        """Incidents that begin, or are told, with tags and groups; of muted streams, or untold, they have no group.
 
         Where Redis does not answer they have none either: no reading waits.
         """
-        found = [incident for _, incident in incidents]
+        found = [
+            incident if incident.tags else msgspec.structs.replace(incident, tags=dict(self._policies.tags(stream)))
+            for stream, incident in incidents
+        ]
         places: dict[tuple[str, str], list[int]] = {}
         for at, (stream, incident) in enumerate(incidents):
             tag = self._tag_of(stream)
-            if (tag or incident.is_silence) and not self._policies.is_muted(stream):
+            is_told = incident.untold is None and not self._policies.is_muted(stream)
+            if is_told and (tag or incident.is_silence):
                 places.setdefault((stream.tenant, tag), []).append(at)
         for (tenant, tag), mine in places.items():
             try:

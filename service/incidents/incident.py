@@ -103,6 +103,7 @@ class Incident(msgspec.Struct, frozen=True):
         window: the maintenance window that it began in.
         ruled: it began by rules, and not where the detector says.
         cooled: of one that nobody was told of, number and time of the last reading of one before that somebody was.
+        tags: of its stream when it began, name to value.
     """
 
     n: int
@@ -128,6 +129,7 @@ class Incident(msgspec.Struct, frozen=True):
     window: str | None = None
     ruled: bool = False
     cooled: tuple[int, int] | None = None
+    tags: dict[str, str] = {}
 
     @property
     def id(self) -> str:
@@ -143,6 +145,11 @@ class Incident(msgspec.Struct, frozen=True):
     def is_open(self) -> bool:
         """Whether it goes on."""
         return self.end_ms is None
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody was told that it is open, and waits for its end; of a group, of its first one."""
+        return self.is_open and self.untold is None and self.group in ("", self.id)
 
     @property
     def last_n(self) -> int:

@@ -27,19 +27,21 @@ def incidents_left(
     """
     forgotten = sorted(n for n in kept if not -readings <= n < readings)
     changed: dict[int, bytes] = {}
-    for n, content in kept.items():
-        silence = decode(content)
+    known = {n: decode(content) for n, content in kept.items()}
+    awaited = {n for n, one in known.items() if one is not None and one.is_waited_for}
+    for n, silence in known.items():
         if -readings <= n < 0 and silence is not None and silence.is_open:
             changed[n] = encode(msgspec.structs.replace(silence, end_ms=silence.last_ms))
     left = max((n for n in kept if 0 <= n < readings), default=None)
     if left is None:
-        return IncidentsLeft(row, forgotten, changed, None) if forgotten or changed else None
+        return IncidentsLeft(row, forgotten, changed, None, sorted(awaited)) if forgotten or changed else None
     content = kept[left]
-    incident = decode(content)
+    incident = known[left]
     if incident is not None and incident.is_open and not is_open:
         content = encode(msgspec.structs.replace(incident, end_ms=incident.last_ms))
     elif incident is not None and not incident.is_open and is_open and incident.last_ms >= last_ms:
         content = encode(msgspec.structs.replace(incident, end_ms=None))
     if not (forgotten or changed) and content == kept[left]:
         return None
-    return IncidentsLeft(row, forgotten, changed, (left, content))
+    ended = awaited - ({left} if content == kept[left] else set())
+    return IncidentsLeft(row, forgotten, changed, (left, content), sorted(ended))

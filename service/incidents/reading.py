@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents import words
 from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, id_of, number_and_stream
 from gatewatch.service.storage.group_store import GroupStore
-from gatewatch.service.storage.incident_store import IncidentStore
+from gatewatch.service.storage.incident_store import IncidentStore, Listed
 
 SCANNED: Final = 10_000
 """Incidents looked at for one page; `next` goes on from there, though the page may not be full."""
@@ -30,6 +30,7 @@ class Search:
         state: open or ended.
         stream: a pattern of names, `*` for anything.
         reason: of the reading with the highest score.
+        tag: name and value, as site=north, or a name alone, that its stream had.
         min_score: least highest score.
         since_ms, until_ms: between which times they began; not asked of a group.
     """
@@ -37,6 +38,7 @@ class Search:
     state: str | None = None
     stream: str = ""
     reason: str | None = None
+    tag: str = ""
     min_score: float = 0.0
     since_ms: int = 0
     until_ms: int = 2**53
@@ -47,8 +49,13 @@ class Search:
         return (
             self.state in (None, state)
             and self.reason in (None, incident.reason)
+            and self._fits_tags(incident.tags)
             and incident.peak_score >= self.min_score
         )
+
+    def _fits_tags(self, tags: Mapping[str, str]) -> bool:
+        name, given, value = self.tag.partition("=")
+        return not name or (name in tags and (not given or tags[name] == value))
 
     def fits_stream(self, name: str) -> bool:
         """Whether a stream is one of them."""
@@ -68,29 +75,26 @@ class IncidentReader:
         Args:
             after: where the page before ended, as it said; or "".
         """
-        newest_ms, skip = search.until_ms, ""
+        place: Listed | None = None
         if after:
-            moment, _, skip = after.partition("_")
-            newest_ms = min(newest_ms, int(moment))
+            moment, _, id_ = after.partition("_")
+            place = Listed(int(moment), id_.encode()) if int(moment) <= search.until_ms else None
         found: list[dict[str, Any]] = []
         scanned = 0
         while scanned < SCANNED:
-            listed = await self._store.listed(self._tenant, newest_ms, search.since_ms, CHUNK)
-            fresh = [(id_.decode(), at) for id_, at in listed if not skip or (at, id_.decode()) != (newest_ms, skip)]
-            if skip:  # ids of one time stand in their order: those up to the last one shown were shown
-                fresh = [(id_, at) for id_, at in fresh if at < newest_ms or id_ > skip]
+            listed = await self._store.listed(self._tenant, search.until_ms, search.since_ms, CHUNK, after=place)
             scanned += len(listed)
-            named = [(id_, at) for id_, at in fresh if search.fits_stream(id_.partition(".")[2])]
+            named = [(id_.decode(), at) for at, id_ in listed if search.fits_stream(id_.decode().partition(".")[2])]
             for (id_, at), shown in zip(named, await self._shown([id_ for id_, _ in named]), strict=True):
                 if shown is None or not search.fits(shown[0]):
                     continue
                 found.append(shown[1])
                 if len(found) == most:
                     return found, f"{at}_{id_}"
-            if len(listed) < CHUNK or not fresh:
+            if len(listed) < CHUNK:
                 return found, None
-            skip, newest_ms = fresh[-1]
-        return found, f"{newest_ms}_{skip}"
+            place = listed[-1]
+        return found, None if place is None else f"{place.at_ms}_{place.id.decode()}"
 
     async def of_group(
         self, groups: GroupStore, group: str, search: Search, after: str, most: int
@@ -116,11 +120,23 @@ class IncidentReader:
             return None
         return StreamKey(self._tenant, shown[0].stream), *shown
 
-    async def changed(self, since_ms: int, most: int) -> list[tuple[int, dict[str, Any]]]:
-        """Incidents that changed since a time, the last first: when, and as they are shown."""
-        listed = await self._store.listed(self._tenant, 2**53, since_ms, most, changed=True)
-        shown = await self._shown([id_.decode() for id_, _ in listed])
-        return [(at, one[1]) for (_, at), one in zip(listed, shown, strict=True) if one is not None]
+    async def changed(
+        self, since_ms: int, most: int, after: Listed | None = None
+    ) -> tuple[list[tuple[int, dict[str, Any]]], Listed | None]:
+        """Up to `most` incidents that changed since a time, the first first: when, and as they are shown.
+
+        Args:
+            after: where the page before ended, as it said.
+
+        Returns:
+            With them, where to go on; None at the end.
+        """
+        listed = await self._store.listed(
+            self._tenant, 2**53, since_ms, most, changed=True, oldest_first=True, after=after
+        )
+        shown = await self._shown([id_.decode() for _, id_ in listed])
+        found = [(at, one[1]) for (at, _), one in zip(listed, shown, strict=True) if one is not None]
+        return found, listed[-1] if len(listed) == most else None
 
     async def say(
         self, stream: StreamKey, n: int, change: Callable[[words.Words], words.Words], now_ms: int
@@ -154,6 +170,7 @@ def shown(incident: Incident, said: words.Words) -> dict[str, Any]:
         "stream": incident.stream,
         "group": incident.group or None,
         "tag": incident.tag or None,
+        "tags": incident.tags,
         "state": "open" if incident.is_open else "ended",
         "model": incident.model,
         "onset": format_time(incident.onset_ms),

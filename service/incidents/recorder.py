@@ -235,12 +235,12 @@ class Recorder:
         writes.alerts = [one for one in writes.alerts if not self._policies.is_muted(writes.streams[one[0]])]
 
     async def _written(self, changed: Sequence[_Changed]) -> list[IncidentWrite]:
-        """What is to be saved of incidents that changed; those that begin get their groups."""
+        """What is to be saved of incidents that changed; those that begin, or are told, get tags and groups."""
         begun = [
             (one.stream, incident)
             for one in changed
             for incident in one.incidents
-            if incident.n > _number_of(decode(one.latest)) and incident.untold is None
+            if _begins(incident, decode(one.latest))
         ]
         joined = await self._groups.joined(begun) if begun and self._groups else [one for _, one in begun]
         grouped = {(stream, one.n): one for (stream, _), one in zip(begun, joined, strict=True)}
@@ -298,5 +298,8 @@ def _packed(model: Model, record: Records, layout: Layout, seed: int, asked: Wor
     return began(state.pack(record, [layout], [seed])[0], asked, model.detector)
 
 
-def _number_of(latest: Incident | None) -> int:
-    return -1 if latest is None else latest.n
+def _begins(incident: Incident, latest: Incident | None) -> bool:
+    """Whether an incident begins, or people are told of it only now."""
+    if latest is None or incident.n > latest.n:
+        return True
+    return incident.n == latest.n and latest.untold is not None and incident.untold is None

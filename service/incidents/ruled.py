@@ -182,7 +182,11 @@ class Fold:
         pending, merge = self.pending, self.rules.merge
         if pending is not None and n > pending.last_n:
             between, passed_ms = n - pending.last_n - 1, time_ms - pending.last_ms
-            joins = between == 0 or self.was_open if merge is None else not merge.reached(between, passed_ms)
+            if merge is None:  # that the detector's is open may be by a gated reading, long after
+                quiet = calm(pending.last_n, pending.last_ms, n - 1, time_ms)
+                joins = between == 0 or (self.was_open and quiet < OPEN_READINGS)
+            else:
+                joins = not merge.reached(between, passed_ms)
             if joins:
                 last_ms = max(time_ms, pending.last_ms)
                 first = (pending.onset_ms, pending.first_n, pending.begin_ms)
@@ -195,7 +199,7 @@ class Fold:
             return True
         if self.rules.merge is not None:
             return not self.rules.merge.reached(n - latest.last_n - 1, time_ms - latest.last_ms)
-        return not alert and calm(latest, n - 1, time_ms) < JOIN_READINGS
+        return not alert and calm(latest.last_n, latest.last_ms, n - 1, time_ms) < JOIN_READINGS
 
     def _ends(self, incident: Incident, n: int, time_ms: int, detector_open: bool) -> bool:
         """Whether an open incident ends with a reading that does not count."""
@@ -203,7 +207,7 @@ class Fold:
         if self.rules.merge is not None:
             return self.rules.merge.reached(quiet, time_ms - incident.last_ms)
         if incident.reason == "limit":
-            return calm(incident, n, time_ms) >= OPEN_READINGS
+            return calm(incident.last_n, incident.last_ms, n, time_ms) >= OPEN_READINGS
         return quiet >= OPEN_READINGS or not detector_open
 
     def _untold(self, time_ms: int, n: int, cooled: tuple[int, int] | None) -> str | None:
@@ -216,10 +220,10 @@ class Fold:
         return None if cool_off.reached(n - cooled[0] - 1, time_ms - cooled[1]) else "cool_off"
 
 
-def calm(incident: Incident, n: int, time_ms: int) -> int:
+def calm(last_n: int, last_ms: int, n: int, time_ms: int) -> int:
     """Readings since the last one that counted, up to number n, of a slow stream each for several: see `calm_step`."""
-    readings = n - incident.last_n
-    interval_s = max((time_ms - incident.last_ms) / 1000 / max(readings, 1), LEAST_INTERVAL_S)
+    readings = n - last_n
+    interval_s = max((time_ms - last_ms) / 1000 / max(readings, 1), LEAST_INTERVAL_S)
     return readings * calm_step(interval_s)
 
 

@@ -17,6 +17,9 @@ from gatewatch.service.policies.policy import (
     Policy,
     PolicyDocument,
     PolicyFinder,
+    with_labels,
+    with_quiet,
+    with_quiet_of,
 )
 from gatewatch.service.policies.quiet import Quiet, labelled
 from gatewatch.service.policies.windows import MOST_WINDOWS, Window
@@ -124,35 +127,37 @@ class StreamPolicies:
         return of_tenant.document
 
     async def put(self, tenant: str, asked: Policies, by: str, number: int | None) -> PolicyDocument:
-        """Replace a tenant's policies.
+        """Replace a tenant's policies; what labels made quiet stays on streams of which they say nothing of that.
 
         Args:
             number: of the document that was looked at; another one is refused.
 
         Raises:
+            InvalidPolicies: with the streams that have labels there are too many.
             Outdated: the document has another number.
             StoreUnavailable: Redis does not answer.
         """
 
         async def decide(before: PolicyDocument) -> PolicyDocument | None:
-            if before.asked == asked:
+            after = with_labels(asked, before.asked)
+            if before.asked == after:
                 return None
             if number is not None and before.number != number:
                 raise Outdated(
                     f"the policies have number {before.number} by now, not {number}: look at them, and do it again"
                 )
-            return before.model_copy(update={"asked": asked, "at": now_text(), "by": by})
+            return before.model_copy(update={"asked": after, "at": now_text(), "by": by})
 
         return await self._change(tenant, decide)
 
     async def put_one(self, stream: StreamKey, policy: Policy, by: str) -> None:
-        """Replace what is asked of one stream by itself; nothing asked takes the entry away.
+        """Replace what is asked of one stream by itself; nothing asked takes the entry away. Labels as in `put`.
 
         Raises:
             InvalidPolicies: as many streams have one as may.
             StoreUnavailable: Redis does not answer.
         """
-        await self._change_one(stream, lambda _: policy, by)
+        await self._change_one(stream, lambda before: with_quiet_of(before, policy), by)
 
     async def label(self, stream: StreamKey, incident_id: str, like: list[Quiet], by: str) -> list[Quiet]:
         """Have what is like a false alarm be quiet, in place of what was said of this incident before.
@@ -166,9 +171,7 @@ class StreamPolicies:
             return own.quiet
 
         def changed(policy: Policy) -> Policy:
-            said = {name: getattr(policy, name) for name in policy.model_fields_set - {"quiet"}}
-            quiet = labelled(policy.quiet, incident_id, like)
-            return Policy(**said, quiet=quiet) if quiet else Policy(**said)
+            return with_quiet(policy, labelled(policy.quiet, incident_id, like))
 
         return (await self._change_one(stream, changed, by)).quiet
 

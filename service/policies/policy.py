@@ -1,7 +1,8 @@
 """Policy: what a person asks of a stream; PolicyDocument: what is asked of all streams of a tenant.
 
 A stream's policy is made of all entries whose pattern fits its name, in their order, and of its own entry last: what a
-later one says replaces what an earlier one said, but tags join, a later one's value winning, and so do gates.
+later one says replaces what an earlier one said, but tags join, a later one's value winning, and so do gates and what
+is quiet.
 """
 
 from __future__ import annotations
@@ -234,12 +235,38 @@ def merged(policies: Iterable[Policy]) -> Policy:
             value = getattr(policy, name)
             if name == "tags":
                 value = {**said.get(name, {}), **value}
-            elif name == "gates":
+            elif name in ("gates", "quiet"):
                 value = [*said.get(name, []), *value]
             elif other := OTHER_BUDGET.get(name):
                 said.pop(other, None)
             said[name] = value
     return Policy.model_construct(_fields_set=set(said), **said) if said else NOTHING_ASKED
+
+
+def with_quiet(policy: Policy, quiet: list[Quiet]) -> Policy:
+    """A policy with that made quiet, and nothing else."""
+    said = {name: getattr(policy, name) for name in policy.model_fields_set - {"quiet"}}
+    return Policy(**said, quiet=quiet) if quiet else Policy(**said)
+
+
+def with_quiet_of(before: Policy, policy: Policy) -> Policy:
+    """A stream's policy that replaces another one: where it does not say what is quiet, that stays."""
+    return with_quiet(policy, policy.quiet if "quiet" in policy.model_fields_set else before.quiet)
+
+
+def with_labels(asked: Policies, before: Policies) -> Policies:
+    """Policies that replace others, with what people labelled on streams. Raises InvalidPolicies for too many."""
+    streams = dict(asked.streams)
+    for name, one in before.streams.items():
+        if one.quiet and (name not in streams or "quiet" not in streams[name].model_fields_set):
+            streams[name] = with_quiet_of(one, streams.get(name, NOTHING_ASKED))
+    if streams == asked.streams:
+        return asked
+    if len(streams) > MOST_STREAMS:
+        raise InvalidPolicies(
+            f"{len(streams)} streams would have policies, with those that have labels; expected up to {MOST_STREAMS}"
+        )
+    return asked.model_copy(update={"streams": streams})
 
 
 def policies_in(body: bytes | str) -> Policies:

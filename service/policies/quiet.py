@@ -38,9 +38,15 @@ class Quiet(BaseModel):
     direction: Literal["above", "below"] | None = Field(
         description="side of what was expected; null for what stands still or is absent"
     )
-    deviation: float = Field(ge=0, le=1e300, allow_inf_nan=False, description="most, in the channel's unit")
-    score: float = Field(ge=0, le=1e300, allow_inf_nan=False, description="most: the channel's part of the score")
-    until: float = Field(ge=0, le=1e12, allow_inf_nan=False, description="of readings up to this time, Unix seconds")
+    deviation: float = Field(
+        strict=True, ge=0, le=1e300, allow_inf_nan=False, description="most, in the channel's unit"
+    )
+    score: float = Field(
+        strict=True, ge=0, le=1e300, allow_inf_nan=False, description="most: the channel's part of the score"
+    )
+    until: float = Field(
+        strict=True, ge=0, le=1e12, allow_inf_nan=False, description="of readings up to this time, Unix seconds"
+    )
 
     @property
     def allowance(self) -> Allowance:
@@ -74,11 +80,23 @@ def strange_in(values: Mapping[str, float | None], result: Mapping[str, Any]) ->
     return found
 
 
+def strange_at_peak(incident: Incident) -> list[Strange]:
+    """The channels that were strange at the highest score of an incident, as it shows them itself."""
+    parts = [(one, one.share * incident.peak_score) for one in incident.channels]
+    found = []
+    for one, part in [(one, part) for one, part in parts if part > 1.0] or parts[:1]:
+        off = None
+        if one.actual is not None and one.expected is not None and incident.reason not in NO_DIRECTION:
+            off = one.actual - one.expected[1]
+        found.append(Strange(one.channel, off, part))
+    return found
+
+
 def quiet_of(incident: Incident, strange: Iterable[Strange]) -> list[Quiet]:
     """What is like a false alarm, from now on for QUIET_DAYS of the stream's time.
 
     Args:
-        strange: of the anomalous readings of the incident.
+        strange: of the incident's highest score, and of its anomalous readings that are kept.
     """
     if incident.reason == LIMIT_REASON:  # a limit matters whatever is said of one incident
         return []

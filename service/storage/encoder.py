@@ -178,6 +178,15 @@ def _commands_of_left(keys: Keys, writes: Writes, key: StreamKeys, left: Inciden
         yield [b"HSET", kept, b"%d" % n, content]
         yield [b"ZADD", key.sets.changes, at_ms, id_of(n, stream.name).encode()]
         yield [b"ZREM", key.sets.silent, id_of(n, stream.name).encode()]
+    if writes.tells and left.ended:
+        outbox = keys.outbox(tag_of(key.record))
+        for n in left.ended:
+            yield [
+                b"ZADD",
+                outbox,
+                b"0",
+                Event("ended", round(1000 * writes.at), stream.tenant, n, stream.name).encode(),
+            ]
     yield [b"HDEL", kept, PENDING]
     if left.latest is None:
         yield [b"HDEL", kept, LATEST, NUMBER]

@@ -18,18 +18,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+import structlog
+
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended
-from gatewatch.service.incidents.incident import number_and_stream
+from gatewatch.service.incidents.incident import Incident, decode, number_and_stream
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database, pairs
-from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, PENDING, Sets
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, PENDING
+
+log = structlog.get_logger(__name__)
 
 ATTEMPTS: Final = 20
 """To write what somebody says while others write as well."""
 
-TRIMMED: Final = 100
-"""Incidents forgotten at a time, of one bucket."""
+TRIMMED: Final = 1000
+"""Incidents forgotten at a time."""
+
+SCANNED: Final = 500
+FORGOTTEN: Final = 100
+"""Incidents that are looked at, and forgotten, in one round trip."""
 
 _SAY: Final = b"""
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= (ARGV[2] ~= '' and ARGV[2]) then return 0 end
@@ -43,6 +51,13 @@ class Found(NamedTuple):
 
     incident: bytes
     words: bytes
+
+
+class Listed(NamedTuple):
+    """When an incident began, or last changed, and its id."""
+
+    at_ms: int
+    id: bytes
 
 
 class IncidentStore:
@@ -113,23 +128,42 @@ class IncidentStore:
         return kept or b""
 
     async def listed(
-        self, tenant: str, newest_ms: int, oldest_ms: int, most: int, changed: bool = False
-    ) -> list[tuple[bytes, int]]:
-        """Ids of a tenant's incidents and when they began (or last changed), from one time back to another.
+        self,
+        tenant: str,
+        newest_ms: int,
+        oldest_ms: int,
+        most: int,
+        *,
+        changed: bool = False,
+        oldest_first: bool = False,
+        after: Listed | None = None,
+    ) -> list[Listed]:
+        """A tenant's incidents that began (or last changed) between two times, the latest first; up to `most`.
 
-        As many of each bucket are asked for as are wanted in all, so that none is missed.
+        As many of each bucket are asked for as are wanted in all, so that none is missed. Those of one time stand by
+        their ids, in the same direction.
+
+        Args:
+            after: the last one of the page before; it is looked for behind that.
         """
+        by, edge, ends = b"ZREVRANGEBYSCORE", b"%d" % newest_ms, b"%d" % oldest_ms
+        if oldest_first:
+            by, edge, ends = b"ZRANGEBYSCORE", ends, edge
+        if after is not None:
+            edge = b"(%d" % after.at_ms
+        commands: list[list[bytes]] = []
+        for one in self._database.keys.sets_of(tenant):
+            key = one.changes if changed else one.incidents
+            commands.append([by, key, edge, ends, b"WITHSCORES", b"LIMIT", b"0", b"%d" % most])
+            if after is not None:  # a site that loses its power has more of one time than a page
+                commands.append([by, key, *2 * (b"%d" % after.at_ms,), b"WITHSCORES"])
         async with self._database.within("list incidents"):
-            replies = await self._database.ask_each(
-                [
-                    b"ZREVRANGEBYSCORE", one.changes if changed else one.incidents, b"%d" % newest_ms,
-                    b"%d" % oldest_ms, b"WITHSCORES", b"LIMIT", b"0", b"%d" % most,
-                ]
-                for one in self._database.keys.sets_of(tenant)
-            )  # fmt: skip
+            replies = await self._database.ask_each(commands)
             raise_first(replies)
-        found = [(bytes(id_), int(float(at))) for reply in replies for id_, at in pairs(reply)]
-        return sorted(found, key=lambda one: (-one[1], one[0]))[:most]
+        found = [Listed(int(float(at)), bytes(id_)) for reply in replies for id_, at in pairs(reply)]
+        if after is not None:
+            found = [one for one in found if (one > after if oldest_first else one < after)]
+        return sorted(found, reverse=not oldest_first)[:most]
 
     async def say(
         self, stream: StreamKey, n: int, change: Callable[[bytes], bytes], incident_id: bytes, now_ms: int
@@ -154,46 +188,70 @@ class IncidentStore:
         raise Contended(f"others keep answering the incident {n} of {stream.name}; send the request again")
 
     async def trim(self, tenant: str, before_ms: int, most: int) -> int:
-        """Forget a tenant's incidents that began before a time, and the oldest beyond a number; how many were.
+        """Forget a tenant's incidents that are older than a time, and those beyond a number; how many were.
 
-        At most TRIMMED at a time: whoever calls again goes on.
+        Old is what began before that time, and has ended or was heard of last before it too. Beyond the number go first
+        those that have ended and of which nobody has said anything, then those that are open, at last those that
+        people have answered; the oldest of each. At most TRIMMED at a time: whoever calls again goes on.
         """
+        sets = self._database.keys.sets_of(tenant)
         async with self._database.within("forget old incidents"):
-            sets = self._database.keys.sets_of(tenant)
-            replies = await self._database.ask_each(
-                command
-                for one in sets
-                for command in (
-                    [b"ZCARD", one.incidents],
-                    [b"ZRANGE", one.incidents, b"0", b"%d" % (TRIMMED - 1), b"WITHSCORES"],
-                )
-            )
-            raise_first(replies)
-            beyond = sum(replies[::2]) - most
-            oldest = sorted(
-                (int(float(at)), id_, one) for one, of in zip(sets, replies[1::2], strict=True) for id_, at in pairs(of)
-            )
-            old = [one for rank, one in enumerate(oldest[:TRIMMED]) if one[0] < before_ms or rank < beyond]
-            commands: list[Sequence[bytes]] = []
-            for _, id_, one in old:
-                commands += self._forget(tenant, one, id_)
-            if commands:
-                raise_first(await self._database.ask_each(commands))
-        return len(old)
+            counts = await self._database.ask_each([b"ZCARD", one.incidents] for one in sets)
+            raise_first(counts)
+        beyond = min(sum(counts) - most, TRIMMED)
+        forgotten: list[bytes] = []
+        spared: tuple[list[bytes], list[bytes]] = [], []
+        after: Listed | None = None
+        while len(forgotten) < TRIMMED:
+            newest_ms = 2**53 if len(forgotten) < beyond else before_ms - 1
+            page = await self.listed(tenant, newest_ms, 0, SCANNED, oldest_first=True, after=after)
+            for one, incident, said in await self._known(tenant, page):
+                is_open = incident is not None and incident.is_open
+                is_old = one.at_ms < before_ms and (incident is None or not is_open or incident.last_ms < before_ms)
+                if is_old or (len(forgotten) < beyond and not is_open and not said):
+                    forgotten.append(one.id)
+                elif len(spared[said]) < TRIMMED:
+                    spared[said].append(one.id)
+            if len(page) < SCANNED:
+                break
+            after = page[-1]
+        if len(forgotten) < beyond:
+            more = [*spared[0], *spared[1]][: beyond - len(forgotten)]
+            log.warning(
+                "more incidents are open or answered than are kept: the oldest are forgotten",
+                incidents=len(more), setting="GATEWATCH_INCIDENTS",
+            )  # fmt: skip
+            forgotten += more
+        await self._forget_all(tenant, forgotten[:TRIMMED])
+        return len(forgotten[:TRIMMED])
 
-    def _forget(self, tenant: str, sets: Sets, incident_id: bytes) -> list[Sequence[bytes]]:
+    async def _known(self, tenant: str, page: Sequence[Listed]) -> list[tuple[Listed, Incident | None, bool]]:
+        """Incidents that are listed, and whether people have said anything of each; None for one that is gone."""
+        parsed = [number_and_stream(one.id.decode()) for one in page]
+        known = [(StreamKey(tenant, one[1]), one[0]) for one in parsed if one is not None]
+        kept = iter(await self.find(known) if known else [])
+        found = [Found(b"", b"") if one is None else next(kept) for one in parsed]
+        return [(one, decode(kept.incident), bool(kept.words)) for one, kept in zip(page, found, strict=True)]
+
+    async def _forget_all(self, tenant: str, ids: Sequence[bytes]) -> None:
+        for start in range(0, len(ids), FORGOTTEN):
+            some = ids[start : start + FORGOTTEN]
+            async with self._database.within("forget old incidents"):
+                raise_first(
+                    await self._database.ask_each(command for id_ in some for command in self._forget(tenant, id_))
+                )
+
+    def _forget(self, tenant: str, incident_id: bytes) -> list[Sequence[bytes]]:
         keys = self._database.keys
-        listed: list[Sequence[bytes]] = [
-            [b"ZREM", one, incident_id] for one in (sets.incidents, sets.changes, sets.silent)
-        ]
         parsed = number_and_stream(incident_id.decode())
-        if parsed is None:
-            return listed
+        if parsed is None:  # none of ours: it may be listed in any bucket
+            return [[b"ZREM", one.incidents, incident_id] for one in keys.sets_of(tenant)]
         n, name = parsed
         stream, number = StreamKey(tenant, name), b"%d" % n
+        sets = keys[stream].sets
         return [
             [b"HDEL", keys.part(stream, "incidents"), number],
             [b"HDEL", keys.part(stream, "incident-words"), number],
             *([b"DEL", keys.incident(stream, n, what)] for what in INCIDENT_PARTS),
-            *listed,
+            *([b"ZREM", one, incident_id] for one in (sets.incidents, sets.changes, sets.silent)),
         ]

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents.event import Event
+from gatewatch.service.incidents.incident import decode
 from gatewatch.service.storage import health
 from gatewatch.service.storage.channel_counts import FORGET_CHANNELS
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
@@ -156,6 +158,7 @@ class StateStore(Database):
             self.listed.forget(key)
             if self.moving:
                 await self.move([stream])
+            ended = await self._waited_for(stream) if self.tells else []
             transaction = (
                 [b"UNWATCH"],  # of what a batch watched on this connection and did not save
                 [b"MULTI"],
@@ -165,6 +168,7 @@ class StateStore(Database):
                 [b"ZREM", key.sets.streams, key.member],
                 [b"ZADD", self.keys.due(tag_of(key.record)), b"XX", b"0", identity_in(key.record)],  # to be forgotten
                 [b"HDEL", self.keys.unused(key.sets), key.member],
+                *([b"ZADD", self.keys.outbox(tag_of(key.record)), b"0", event] for event in ended),
                 [b"EXEC"],
             )
             try:
@@ -175,6 +179,12 @@ class StateStore(Database):
             raise_first(replies[-1])
         await self.replicated([key.record])
         return known or bool(replies[-1][1])
+
+    async def _waited_for(self, stream: StreamKey) -> list[bytes]:
+        """The ends of a stream's incidents, as events, for those who were told that they are open."""
+        at_ms, found = round(1000 * self._now()), map(decode, (await self.incidents.all_of(stream)).values())
+        ended = [one.n for one in found if one is not None and one.is_waited_for]
+        return [Event("ended", at_ms, stream.tenant, n, stream.name).encode() for n in ended]
 
     @contextlib.asynccontextmanager
     async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[UnitOfWork]:

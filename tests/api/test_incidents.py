@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
+from gatewatch.service.http.parts import Parts
 from gatewatch.service.incidents import feed
+from gatewatch.service.incidents import reading as incident_reading
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage import incident_store
 from gatewatch.service.storage.store import StateStore
 from tests.support.samples import PATIENT_MS, post, readings
 from tests.support.whole_path import serving
@@ -200,6 +204,88 @@ def test_old_incidents_and_those_beyond_the_most_are_forgotten(redis_url: str, t
     assert client.get("/v1/incidents").json()["incidents"] == []
 
 
+def test_those_that_ended_unanswered_make_room_before_others(
+    redis_url: str, tenant: str, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident_store, "SCANNED", 2)
+    calm = CALM + FAULT + 60
+    for number, count in enumerate((CALM + FAULT, calm, calm, CALM + FAULT, calm)):
+        post(client, fault(f"pump-{number}", count, at=CALM - 5 + number))
+    ids = {number: f"{CALM - 5 + number}.pump-{number}" for number in range(5)}
+    for number, way, body in ((1, "acknowledge", {}), (3, "note", {"text": "looked at"})):
+        assert client.post(f"/v1/incidents/{ids[number]}/{way}", json=body).status_code == 200
+
+    async def left(most: int) -> list[str]:
+        store = StateStore(redis_url, tenant, PATIENT_MS)
+        try:
+            await store.incidents.trim(tenant, 0, most)
+        finally:
+            await store.close()
+        return [one["id"] for one in client.get("/v1/incidents").json()["incidents"]]
+
+    with capture_logs() as logs:
+        assert asyncio.run(left(4)) == [ids[at] for at in (4, 3, 1, 0)]  # the oldest that has ended unanswered
+        assert asyncio.run(left(3)) == [ids[at] for at in (3, 1, 0)]
+    assert logs == []
+    with capture_logs() as logs:
+        assert asyncio.run(left(2)) == [ids[at] for at in (3, 1)]  # open before answered, and not without a word
+        assert asyncio.run(left(1)) == [ids[3]]
+    assert [one["log_level"] for one in logs] == ["warning", "warning"]
+
+
+def test_one_that_goes_on_is_not_too_old(redis_url: str, tenant: str, client: TestClient) -> None:
+    post(client, fault("ended", CALM + FAULT + 60))
+    post(client, fault("open", CALM + FAULT))
+    incident = the_incident(client, stream="open")
+    last_ms = round(1000 * datetime.fromisoformat(incident["last"]).timestamp())
+
+    async def trim(before_ms: int) -> int:
+        store = StateStore(redis_url, tenant, PATIENT_MS)
+        try:
+            return await store.incidents.trim(tenant, before_ms, 100)
+        finally:
+            await store.close()
+
+    assert asyncio.run(trim(last_ms)) == 1
+    assert the_incident(client)["id"] == incident["id"]
+    assert asyncio.run(trim(last_ms + 1)) == 1
+
+
+def test_more_of_one_time_than_are_read_at_once_are_all_found(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident_reading, "CHUNK", 2)
+    sent = [fault(f"pump-{number}") for number in range(7)]
+    post(client, [one for of_stream in sent for one in of_stream])
+    assert len({one["start"] for one in client.get("/v1/incidents").json()["incidents"]}) == 1
+    for limit in (1, 3, 7):
+        found, after = list[str](), ""
+        while after is not None:
+            page = client.get("/v1/incidents", params={"limit": limit, "after": after}).json()
+            found += [one["stream"] for one in page["incidents"]]
+            after = page["next"]
+        assert sorted(found) == [f"pump-{number}" for number in range(7)]
+
+
+def test_a_listener_that_comes_back_hears_of_all_that_it_missed(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "AT_ONCE", 2)
+    with TestClient(create_app(settings())) as client:
+        for number in range(5):
+            post(client, fault(f"pump-{number}"))
+        parts: Parts = client.app.state.parts  # type: ignore[attr-defined]
+
+        async def missed() -> list[str]:
+            changes = parts.feed.changes(parts.settings.tenant, 0)
+            heard = [await anext(changes) for _ in range(5)]
+            await changes.aclose()  # type: ignore[attr-defined]
+            return [one[1]["stream"] for one in heard if one is not None]
+
+        assert client.portal is not None
+        assert client.portal.call(missed) == [f"pump-{number}" for number in range(5)]
+
+
 @pytest.fixture(scope="module")
 def url(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(artefact, tmp_path_factory.mktemp("data"), GATEWATCH_DRAIN_S="0") as (url, _):
@@ -227,6 +313,39 @@ def test_a_listener_hears_of_changes_and_goes_on_where_it_was(url: str) -> None:
             if again["notes"]:
                 break
         assert again["id"] == first["id"]
+
+
+def test_incidents_have_the_tags_of_their_streams_and_are_found_by_them(settings: Callable[..., Settings]) -> None:
+    tagged = {"policies": [{"pattern": "n-*", "tags": {"site": "north", "line": "3"}}]}
+    with TestClient(create_app(settings())) as client:
+        assert client.put("/v1/policies", json=tagged).is_success
+        for stream in ("n-1", "other"):
+            post(client, fault(stream))
+        assert client.put("/v1/policies", json={}).is_success
+        post(client, fault("n-2"))
+        assert the_incident(client, stream="n-1")["tags"] == {"site": "north", "line": "3"}
+        assert the_incident(client, stream="n-2")["tags"] == {}
+        for tag in ("site=north", "line=3", "line"):
+            assert the_incident(client, tag=tag)["stream"] == "n-1"
+        for tag in ("site=south", "sit", "unit"):
+            assert client.get("/v1/incidents", params={"tag": tag}).json()["incidents"] == []
+        assert client.get("/v1/incidents", params={"tag": "=north"}).status_code == 422
+
+
+def test_those_told_when_a_window_is_over_are_one_group(settings: Callable[..., Settings]) -> None:
+    with TestClient(create_app(settings(group_by="site"))) as client:
+        assert client.put("/v1/policies", json={"policies": [{"pattern": "*", "tags": {"site": "north"}}]}).is_success
+        sent = [one for stream in ("a", "b") for one in fault(stream)]
+        begin, end = (datetime.fromtimestamp(sent[at]["timestamp"], UTC).isoformat() for at in (CALM - 1, CALM + 2))
+        assert client.put("/v1/windows/seals", json={"start": begin, "end": end, "skip": "judging"}).is_success
+        post(client, [one for one in sent if one["timestamp"] < sent[CALM + 1]["timestamp"]])
+        untold = client.get("/v1/incidents").json()["incidents"]
+        assert [(one["told"], one["group"], one["tags"]) for one in untold] == 2 * [(False, None, {"site": "north"})]
+        post(client, [one for one in sent if one["timestamp"] >= sent[CALM + 1]["timestamp"]])
+        told = client.get("/v1/incidents").json()["incidents"]
+        assert [one["told"] for one in told] == [True, True]
+        assert len({one["group"] for one in told} - {None}) == 1
+        assert "gatewatch_open_group_streams{" in client.get("/metrics").text
 
 
 def test_no_more_listen_than_may(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.policies.quiet import QUIET_DAYS
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.store import StateStore
 from tests.support.cli import gatewatch
-from tests.support.samples import post, readings
+from tests.support.samples import PATIENT_MS, post, readings
 from tests.support.whole_path import serving
 
 CALM, FAULT, PAUSE = 120, 8, 260
@@ -107,6 +111,49 @@ def test_another_label_takes_it_back(stream: Stream) -> None:
     assert stream.client.get("/v1/streams/pump/policy").json()["asked"] == {"tags": {"site": "north"}}
     stream.fault(pressure=9.0)
     assert len(stream.incidents()) == 2
+
+
+def test_of_an_incident_without_its_readings_the_highest_score_says_what_is_like_it(
+    stream: Stream, redis_url: str, tenant: str
+) -> None:
+    (first,) = stream.incidents()
+
+    async def lose() -> None:
+        store = StateStore(redis_url, tenant, PATIENT_MS)
+        try:
+            n, of = int(first["id"].partition(".")[0]), StreamKey(tenant, "pump")
+            await store.ask([b"DEL", *(store.keys.incident(of, n, what) for what in ("before", "after"))])
+        finally:
+            await store.close()
+
+    asyncio.run(lose())
+    assert stream.client.get(f"/v1/incidents/{first['id']}").json()["readings"] == []
+    (quiet,) = stream.label(first["id"], "false_alarm")
+    assert (quiet["channel"], quiet["direction"]) == ("pressure", "above")
+    assert "label" in {one.get("gate") for one in stream.fault(pressure=9.0)}
+
+
+def test_policies_that_are_put_leave_what_was_labelled(stream: Stream) -> None:
+    (first,) = stream.incidents()
+    quiet = stream.label(first["id"], "false_alarm")
+    client = stream.client
+    assert client.put("/v1/policies", json={"policies": [{"pattern": "*", "quiet": quiet}]}).status_code == 200
+    own = client.put("/v1/streams/pump/policy", json={"sensitivity": 0.9}).json()
+    assert (own["asked"], own["policy"]["quiet"]) == ({"sensitivity": 0.9, "quiet": quiet}, [*quiet, *quiet])
+    assert client.put("/v1/policies", json={"streams": {"fan": {"muted": True}}}).status_code == 200
+    assert client.get("/v1/policies").json()["streams"] == {"fan": {"muted": True}, "pump": {"quiet": quiet}}
+    assert client.put("/v1/streams/pump/policy", json={"quiet": []}).json()["asked"] == {}
+    assert client.get("/v1/policies").json()["streams"] == {"fan": {"muted": True}}
+
+
+def test_who_labels_at_once_leaves_one_label_and_what_follows_from_it(stream: Stream) -> None:
+    (first,) = stream.incidents()
+    with ThreadPoolExecutor(4) as people:
+        for _ in range(20):
+            labels = ["false_alarm", "true", "false_alarm", "expected"]
+            list(people.map(lambda label: stream.label(first["id"], label), labels))
+            asked = stream.client.get("/v1/streams/pump/policy").json()["asked"]
+            assert bool(asked.get("quiet")) == (stream.incidents()[0]["label"] == "false_alarm")
 
 
 def test_other_streams_and_later_times_are_as_before(stream: Stream) -> None:

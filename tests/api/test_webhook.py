@@ -98,6 +98,27 @@ def test_an_incident_is_told_when_it_opens_when_it_ends_and_when_it_goes_on(
     assert opened.body["data"].keys() == known.keys() | {"url", "tenant"}
 
 
+@pytest.mark.parametrize("way", ["deleted", "reset", "rolled back"])
+def test_an_incident_ends_with_its_stream(way: str, told: Callable[..., TestClient], receiver: Receiver) -> None:
+    with told() as client:
+        sent = fault("pump")
+        post(client, sent[:CALM])
+        assert client.post("/v1/streams/pump/snapshots", json={"name": "before"}).is_success
+        post(client, sent[CALM:])
+        receiver.wait_for(lambda: receiver.taken == ["incident.opened"])
+        if way == "deleted":
+            assert client.delete("/v1/streams/pump").is_success
+        elif way == "reset":
+            assert client.post("/v1/streams/pump/reset", params={"what": "state"}).is_success
+        else:
+            assert client.post("/v1/streams/pump/snapshots/before/rollback").is_success
+        receiver.wait_for(lambda: len(receiver.taken) == 2)
+        assert receiver.taken[-1] == "incident.ended"
+        assert client.delete("/v1/streams/pump").is_success or way == "deleted"
+        time.sleep(0.3)
+        assert len(receiver.taken) == 2  # once
+
+
 @pytest.mark.parametrize("bad", [500, 404, 301, 308, 0, 429])
 def test_what_is_not_taken_is_sent_again_under_its_name_until_it_is(
     told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str, bad: int

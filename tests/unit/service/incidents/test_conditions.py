@@ -11,6 +11,7 @@ from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.core.layout import entry_dtype
 from gatewatch.service.incidents import conditions
 from gatewatch.service.incidents.conditions import LEAST_READINGS, NOISY, Condition, Conditions, of_history
+from gatewatch.service.storage.incident_store import Listed
 from tests.support.asynchronous import asynchronous
 from tests.support.fleets import Asked, Process, SetClock, sent_at
 from tests.support.scorer import model_of
@@ -69,10 +70,10 @@ async def test_each_kind_is_found_page_by_page_and_muted_streams_are_marked(
                 return found
             after = next_
 
-    noisy = [(b"%d.noisy" % n, clock.ms) for n in range(NOISY)]
+    noisy = [Listed(clock.ms, b"%d.noisy" % n) for n in range(NOISY)]
     real = process.store.incidents.listed
 
-    async def many(*arguments: Any) -> list[tuple[bytes, int]]:
+    async def many(*arguments: Any) -> list[Listed]:
         return [*noisy, *await real(*arguments)]
 
     process.store.incidents.listed = many  # type: ignore[assignment, method-assign]

@@ -67,6 +67,19 @@ def made_of(scores: dict[int, float], count: int, values: dict[int, float] | Non
     return whole
 
 
+def test_a_gated_reading_does_not_go_on_with_an_anomaly_of_long_ago() -> None:
+    above = [{"direction": "above"}]
+    scores = {10: 2.0, 11: 2.0, 500: 2.0, 501: 2.0}
+    made = made_of(scores, 510, {500: 1.0}, gates=above, minimum={"readings": 3})
+    assert made.changed == {}
+    assert made.pending is not None
+    assert made.pending.first_n == 501
+    (incident,) = made_of(
+        {**scores, 502: 2.0, 503: 2.0}, 510, {500: 1.0}, gates=above, minimum={"seconds": 2}
+    ).changed.values()
+    assert (incident.n, incident.onset_ms) == (503, 500 * READING_MS)
+
+
 def told(made: Fold) -> list[int]:
     return [n for n, _ in made.alerts]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from pydantic import ValidationError
 
 from gatewatch.service.errors import InvalidPolicies
 from gatewatch.service.policies.gates import compiled
-from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, PolicyDocument, PolicyFinder, policies_in
+from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, Policy, PolicyDocument, PolicyFinder, policies_in
 from gatewatch.service.policies.windows import Window
 
 ASKED = Policies.model_validate(
@@ -97,3 +99,20 @@ def test_what_fits_a_stream_is_found_without_making_patterns_anew() -> None:
     assert compiled.cache_info().misses == made
     assert rules is not None
     assert ([window.name for window in rules.windows], len(rules.gates)) == (["w1"], 64)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"sensitivity": true}',
+        '{"alerts_per_week": "3"}',
+        '{"gates": [{"absolute": true}]}',
+        '{"gates": [{"low": "1"}]}',
+        '{"minimum": {"seconds": true}}',
+        '{"quiet": [{"incident": "a", "channel": "c", "direction": null, "deviation": 1, "score": 2, "until": false}]}',
+    ],
+)
+def test_a_number_is_no_text_and_no_truth_value(body: str) -> None:
+    with pytest.raises(ValidationError):
+        Policy.model_validate_json(body)
+    Policy.model_validate_json(re.sub('true|false|"[0-9]"', "1", body))
