@@ -92,7 +92,7 @@ def run(app: Any, seed: int, headers: dict[str, str]) -> dict[str, str]:
         {
             "seed": seed,
             "headers": headers,
-            "generation": {"max-examples": 50, "database": "none", "no-shrink": True},
+            "generation": {"max-examples": 25, "database": "none", "no-shrink": True},
             "checks": {"enabled": True},
             "phases": {"stateful": {"checks": {"positive_data_acceptance": {"enabled": False}}}},
             "operations": [
