@@ -29,7 +29,7 @@ hypothesis_settings.load_profile("gatewatch")
 
 @pytest.fixture(autouse=True)
 def _collected() -> Iterator[None]:
-    """Apps refer to themselves, and have set the collector to look seldom: a thousand of them took 3 GB."""
+    """An app lies in circles, and the service it was has set the collector to look seldom: 3 MiB each, of a thousand."""
     yield
     if next(_tests) % 50 == 49:
         gc.collect()
