@@ -334,7 +334,6 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         await store.close()
         if traces is not None:
             await asyncio.to_thread(traces.stop)
-        gc.unfreeze()  # an app that is not the last one of its process does not stay in memory
         log.info("stopped")
 
     app = Service(

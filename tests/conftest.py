@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -21,18 +20,9 @@ from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support.samples import PATIENT_MS, make_artefact
 
 _tenants = itertools.count()
-_tests = itertools.count()
 
 hypothesis_settings.register_profile("gatewatch", deadline=None)  # no test is timed; the machine may be busy
 hypothesis_settings.load_profile("gatewatch")
-
-
-@pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    """An app lies in circles, and the service it was has set the collector to look seldom: 3 MiB each, of a thousand."""
-    yield
-    if next(_tests) % 50 == 49:
-        gc.collect()
 
 
 @pytest.fixture(scope="session")
