@@ -19,6 +19,7 @@ from gatewatch.service.clock import Clock
 from gatewatch.service.errors import ServiceError
 from gatewatch.service.observability.metrics import Metrics
 
+_drawn = random.Random()  # noqa: S311 - it spreads work
 log = structlog.get_logger(__name__)
 
 PAGE: Final = 256
@@ -81,7 +82,7 @@ class Expiry:
     async def round(self) -> int:
         """Look at all streams once, or until another process looks; how many were forgotten."""
         parts = [(tenant, bucket) for tenant in sorted(set(self._tenants())) for bucket in range(self._unused.buckets)]
-        random.shuffle(parts)  # a process that is always stopped in the middle comes to each all the same
+        _drawn.shuffle(parts)  # a process that is always stopped in the middle comes to each all the same
         expired = 0
         for tenant, bucket in parts:
             after: bytes | None = b""

@@ -42,6 +42,7 @@ from gatewatch.service.incidents.silence import decode as watch_of
 from gatewatch.service.storage.silence_store import SilenceStore, Taken
 from gatewatch.service.storage.store import StateStore
 
+_drawn = random.Random()  # noqa: S311 - it spreads work
 log = structlog.get_logger(__name__)
 
 EVERY_S: Final = 5.0
@@ -110,7 +111,7 @@ class Lookout:
 
     async def run(self) -> None:
         """Look, round after round. Ends when cancelled."""
-        await asyncio.sleep(random.random())  # noqa: S311 - processes that start together need not look together
+        await asyncio.sleep(_drawn.random())
         while True:
             began = self._clock.monotonic()
             more = False
@@ -262,7 +263,7 @@ class Lookout:
         for tenant in self._store.incidents.tenants:
             after = self._listed.get((tenant, bucket), b"")
             if after is not None:
-                spread_ms = random.randrange(LEAST_MS)  # noqa: S311 - not all of them at once
+                spread_ms = _drawn.randrange(LEAST_MS)
                 last = await self._silences.watch_listed(tenant, bucket, after, LISTED, now_ms + spread_ms)
                 self._listed[tenant, bucket] = last or None
                 more |= bool(last)

@@ -146,17 +146,17 @@ class IncidentStore:
         Args:
             after: the last one of the page before; it is looked for behind that.
         """
-        by, edge, ends = b"ZREVRANGEBYSCORE", b"%d" % newest_ms, b"%d" % oldest_ms
+        edge, ends, way = b"%d" % newest_ms, b"%d" % oldest_ms, [b"BYSCORE", b"REV"]
         if oldest_first:
-            by, edge, ends = b"ZRANGEBYSCORE", ends, edge
+            edge, ends, way = ends, edge, [b"BYSCORE"]
         if after is not None:
             edge = b"(%d" % after.at_ms
         commands: list[list[bytes]] = []
         for one in self._database.keys.sets_of(tenant):
             key = one.changes if changed else one.incidents
-            commands.append([by, key, edge, ends, b"WITHSCORES", b"LIMIT", b"0", b"%d" % most])
+            commands.append([b"ZRANGE", key, edge, ends, *way, b"LIMIT", b"0", b"%d" % most, b"WITHSCORES"])
             if after is not None:  # a site that loses its power has more of one time than a page
-                commands.append([by, key, *2 * (b"%d" % after.at_ms,), b"WITHSCORES"])
+                commands.append([b"ZRANGE", key, *2 * (b"%d" % after.at_ms,), *way, b"WITHSCORES"])
         async with self._database.within("list incidents"):
             replies = await self._database.ask_each(commands)
             raise_first(replies)

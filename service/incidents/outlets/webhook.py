@@ -27,6 +27,7 @@ from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.incident_store import IncidentStore
 from gatewatch.service.storage.outbox import Claimed, Outbox
 
+_drawn = random.Random()  # noqa: S311 - it spreads work
 log = structlog.get_logger(__name__)
 
 EVERY_S: Final = 2.0
@@ -172,7 +173,7 @@ class Webhook:
             await self._give_up(claimed, event, error, now_ms)
             return
         least, most = RETRY_S
-        spread = random.uniform(0.8, 1.2)  # noqa: S311 - it spreads tries
+        spread = _drawn.uniform(0.8, 1.2)
         await self._outbox.again(claimed, min(max(waited_s, least), most) * spread)
 
     async def _drop(self, beyond: list[Claimed]) -> None:
