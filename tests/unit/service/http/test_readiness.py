@@ -111,7 +111,7 @@ def test_the_documented_commands_suffice(open_service: Callable[..., TestClient]
     """Those of the README, and no PING."""
     needed = (
         "+get +set +mget +mset +del +getrange +setrange +watch +unwatch +multi +exec +zadd +zrem +zcard +zcount +zrange"
-        " +zrangebylex +zscore +zremrangebyrank +hget +hset +hgetall +hdel +eval +evalsha +script|load +type"
+        " +zrangebylex +zscore +zremrangebyrank +hget +hmget +hset +hgetall +hdel +eval +evalsha +script|load +type"
         " +xadd +xrevrange +time"
     )
     with server(tmp_path) as url, open_service(user(url, *needed.split(), "~gatewatch:*")) as client:
