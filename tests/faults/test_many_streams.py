@@ -95,7 +95,7 @@ def series(text: str) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
             assert listed is not None, f"{name} is not in the list"
             for label, value in labels.items():
                 if label == "model":
-                    assert len(value) == 16, value
+                    assert len(value) == 16 or value == "default", value
                 else:
                     assert value in listed[label], f"{name}: {label}={value}"
     return found
