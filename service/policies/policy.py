@@ -18,6 +18,7 @@ from gatewatch.service.incidents.rules import ActiveWindow, Rules
 from gatewatch.service.policies.gates import Duration, Gate, compiled
 from gatewatch.service.policies.quiet import MOST_QUIET, Quiet
 from gatewatch.service.policies.windows import MOST_WINDOWS, WINDOW_NAME, Window
+from gatewatch.service.serving.remembered import Remembered
 from gatewatch.service.serving.shared_document import Numbered
 
 MOST_PATTERNS: Final = 1000
@@ -155,9 +156,9 @@ class PolicyFinder:
         self.document = document
         self._entries = document.asked.policies
         self._patterns = [compiled(entry.pattern) for entry in self._entries]
-        self._known: dict[str, Policy] = {}
+        self._known = Remembered(self._find, REMEMBERED_NAMES)
         self._merged: dict[tuple[int, ...], Policy] = {}
-        self._rules: dict[str, Rules | None] = {}
+        self._rules = Remembered(self._make_rules, REMEMBERED_NAMES)
         self._made: dict[tuple[int, tuple[str, ...]], tuple[Policy, Rules | None]] = {}
         policies = (*self._entries, *document.asked.streams.values())
         self.has_rules = bool(document.windows) or any(RULED & policy.model_fields_set for policy in policies)
@@ -169,19 +170,10 @@ class PolicyFinder:
 
     def of(self, stream: str) -> Policy:
         """The policy of a stream."""
-        known = self._known.get(stream)
-        if known is None:
-            if len(self._known) >= REMEMBERED_NAMES:
-                self._known.clear()
-            known = self._known[stream] = self._find(stream)
-        return known
+        return self._known[stream]
 
     def rules(self, stream: str) -> Rules | None:
         """The rules of a stream's incidents; None where nothing is asked of them."""
-        if stream not in self._rules:
-            if len(self._rules) >= REMEMBERED_NAMES:
-                self._rules.clear()
-            self._rules[stream] = self._make_rules(stream)
         return self._rules[stream]
 
     def windows(self, stream: str) -> list[str]:

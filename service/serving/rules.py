@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from gatewatch.models.artefact.repository import REFERENCE, Model, Reference
 from gatewatch.models.errors import UnknownModel
 from gatewatch.service.errors import InvalidRules, first_of
+from gatewatch.service.serving.remembered import Remembered
 from gatewatch.service.serving.shared_document import Numbered
 
 DEFAULT: Final = "default"
@@ -146,16 +147,11 @@ class Assigned:
         self._pins = assignment.rules.pins
         self._models = [rule.model for rule in assignment.rules.rules]
         self._patterns = _either([rule.pattern for rule in assignment.rules.rules])
-        self._known: dict[str, str] = {}
+        self._known = Remembered(self._find, REMEMBERED_NAMES)
 
     def reference_of(self, stream: str) -> str:
         """The model of a stream, as the rules name it."""
-        known = self._known.get(stream)
-        if known is None:
-            if len(self._known) >= REMEMBERED_NAMES:
-                self._known.clear()
-            known = self._known[stream] = self._find(stream)
-        return known
+        return self._known[stream]
 
     def version_of(self, stream: str) -> Chosen | None:
         """The version that scores a stream; None: the default model does."""
