@@ -15,6 +15,9 @@ from typing import TextIO
 from gatewatch.models.errors import RecordingError
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx", ".xls", ".ods")
+TEXTS = (".txt", ".txt.gz", ".dat", ".log")
+"""Of files that are tables if a person names them; in a folder they may be anything."""
+
 SHEETS = (".xlsx", ".xls", ".ods")
 """Of spreadsheets."""
 
@@ -58,8 +61,8 @@ KINDS = {
 
 
 def stem(path: Path) -> str:
-    """A recording's name: the file's name without one of SUFFIXES."""
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+    """A recording's name: the file's name without one of SUFFIXES or TEXTS."""
+    for suffix in sorted((*SUFFIXES, *TEXTS), key=len, reverse=True):
         if path.name.endswith(suffix):
             return path.name.removesuffix(suffix)
     return path.stem

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.column_names import GOOD
-from gatewatch.models.recordings.files import SHEETS, SUFFIXES, open_text, stem
+from gatewatch.models.recordings.files import SHEETS, SUFFIXES, TEXTS, open_text, stem
 from gatewatch.models.recordings.long import Gathered
 from gatewatch.models.recordings.options import AS_FOUND, ReadOptions
 from gatewatch.models.recordings.sheets import blocks_of
@@ -61,9 +61,9 @@ class Reader:
     """
 
     def __init__(self, path: Path, options: ReadOptions = AS_FOUND, most_values: int = 2**30) -> None:
-        if not path.name.endswith(SUFFIXES):
+        if not path.name.endswith((*SUFFIXES, *TEXTS)):
             what = "a folder" if path.is_dir() else "not a recording"
-            raise RecordingError(f"{path}: {what}; expected a file ending in {', '.join(SUFFIXES)}")
+            raise RecordingError(f"{path}: {what}; expected a file ending in {', '.join((*SUFFIXES, *TEXTS))}")
         self.path, self._options = path, options.beside(path)
         self.finished = False
         self._skipped = Skipped()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.errors import RecordingError
-from gatewatch.models.recordings.files import SUFFIXES
+from gatewatch.models.recordings.files import SUFFIXES, TEXTS
 from gatewatch.models.recordings.files import stem as stem
 from gatewatch.models.recordings.options import AS_FOUND, ReadOptions
 from gatewatch.models.recordings.reading import Reader
@@ -138,7 +138,8 @@ def recording_files(paths: Iterable[Path]) -> list[Path]:
             inside = sorted(p for p in named if p.is_file())
             if not inside:
                 raise RecordingError(
-                    f"{path}: no recording in this folder; expected files ending in {', '.join(SUFFIXES)}"
+                    f"{path}: no recording in this folder; expected files ending in {', '.join(SUFFIXES)}; name one "
+                    f"that ends in {', '.join(TEXTS)} itself"
                 )
             found += inside
         elif path.exists():

@@ -183,7 +183,8 @@ def _rows(path: Path, lines: Sequence[str], delimiter: str) -> list[tuple[int, l
     with suppress(csv.Error):
         for row in reader:
             first = row[0].lstrip() if row else ""
-            if any(cell.strip() for cell in row) and not first.startswith("#") and not first.lower().startswith("sep="):
+            comment = first.startswith("#") and not (len(row) > 2 and first.strip() == "#")  # `#` numbers the rows
+            if any(cell.strip() for cell in row) and not comment and not first.lower().startswith("sep="):
                 found.append((reader.line, row))
     return found
 
@@ -201,7 +202,7 @@ def header_of(
             width = len(row)
             before = next((place for place in range(at) if len(rows[place][1]) == width), at - 1)
             return rows[before], at
-        if _is_reading(row) and not at and is_date(row[0]) and len(row) > 1:
+        if not at and len(row) > 1 and _is_no_header(row):
             return _header_in_a_comment(path, row, lines, delimiter), 0
     return rows[0], 1
 
@@ -213,6 +214,16 @@ def _first_reading(rows: list[tuple[int, list[str]]], start: int) -> int:
 
 def _is_reading(row: Sequence[str]) -> bool:
     return any(number_like(cell) or is_date(cell) for cell in row)
+
+
+def _is_no_header(row: Sequence[str]) -> bool:
+    """Whether the first line is a reading: nothing but numbers and times, one of which nobody would take for a name.
+
+    Columns may be called 0, 1, 2; hardly 21.5, or 1700000000.
+    """
+    filled = [cell.strip() for cell in row if cell.strip()]
+    telling = [cell for cell in filled if is_date(cell) or not cell.isdigit() or len(cell) >= 9]
+    return bool(telling) and all(number_like(cell) or is_date(cell) or is_clock(cell) for cell in filled)
 
 
 def _header_in_a_comment(path: Path, row: list[str], lines: Sequence[str], delimiter: str) -> tuple[int, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -86,6 +87,13 @@ def joined_cells(looks: Sequence[Look], time_at: Sequence[int]) -> list[object]:
     return [" ".join(map(str, cells)) for cells in zip(*(looks[at].cells for at in time_at), strict=True)]
 
 
+def zone_in_name(name: str) -> str | None:
+    """The distance from UTC that the name of a column of times states, as `Date Time, GMT+02:00`."""
+    if found := re.search(r"\b(?:GMT|UTC)\s?([+-])(\d{1,2})(?::?(\d\d))?(?!\d)", name):
+        return f"{found[1]}{int(found[2]):02}:{found[3] or '00'}"
+    return None
+
+
 def time_style(
     where: str, looks: Sequence[Look], time_at: Sequence[int], options: ReadOptions,
     everything: Callable[[Sequence[int]], Iterable[str]],
@@ -105,7 +113,7 @@ def time_style(
             f"--time-format {given!r:.80}: expected iso, {', '.join(EPOCHS)}, excel, {', '.join(ORDERS)}, or a "
             "format as %d.%m.%Y %H:%M"
         )
-    return with_zone(found, options.timezone)
+    return with_zone(found, options.timezone or zone_in_name(" ".join(looks[at].name for at in time_at)))
 
 
 def with_order(style: TimeStyle, cells: Sequence[object]) -> tuple[TimeStyle, list[int]]:

@@ -101,7 +101,8 @@ def find_style(cells: Sequence[object], everything: Iterable[str], where: str) -
         short = [match for match in found if len(match["a"]) < 4 and match["b"].isdigit()]
         if 2 * len(short) <= len(found):
             iso = sum(not isinstance(text, str) or iso_moment(text) is not None for text in texts)
-            return TimeStyle() if 2 * iso > len(texts) else TimeStyle("date", "ymd" if found else "dmy")
+            written = "mdy" if not found else "ymd" if len(found[0]["a"]) >= 4 else "dmy"
+            return TimeStyle() if 2 * iso > len(texts) else TimeStyle("date", written)
     for match in found:  # some of them may tell
         one, two = int(match["a"]), int(match["b"])
         if len(match["c"]) == 4 and max(one, two) > 12:
@@ -136,7 +137,9 @@ def _kind_of_numbers(texts: list[str], numbers: list[float], where: str) -> str:
 
 
 def _order_of(cells: Iterable[str], where: str) -> str:
-    """`dmy`, `mdy` or `ymd` of dates in numbers: by a day above 12, or else by the steps between readings.
+    """`dmy`, `mdy` or `ymd` of dates in numbers: by a day above 12, else by the steps between readings, else by dots.
+
+    Nobody writes the month first with dots.
 
     Raises:
         RecordingError: both are possible for all cells, and neither leaps.
@@ -163,7 +166,8 @@ def _order_of(cells: Iterable[str], where: str) -> str:
     for order, other in (("dmy", "mdy"), ("mdy", "dmy")):
         if steps[order] == 0 and steps[other] > 1:
             return order
-    if all(one[0] == one[1] for one in dates):  # 03.03.2024 is one and the same
+    dotted = all(cell[: len(day) + len(month) + 2].count(".") == 2 for day, month, _, cell in dates)
+    if dotted or all(one[0] == one[1] for one in dates):  # 03/03/2024 is one and the same
         return "dmy"
     first = next(cell for *_, cell in dates)
     readings = [f"{one:%d %B %Y} with --time-format {name}" for name in ("day-first", "month-first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.reading import Reader
-from gatewatch.models.recordings.recording import read_recordings
+from gatewatch.models.recordings.recording import read_recordings, recording_files
 from tests.support.layouts import LAYOUTS, flow, level, times, write_layout
 
 NAMES = {
@@ -333,3 +334,45 @@ def test_a_file_of_more_than_one_place_is_looked_at_in_several(tmp_path: Path) -
     found = read_recordings(_written(tmp_path / "r.csv", f"timestamp,a,note,b\n{rows}"))[0]
     assert found.channels == ("a", "b")
     assert len(found) == 200_000
+
+
+def test_a_text_that_is_named_is_read_and_in_a_folder_left_alone(tmp_path: Path) -> None:
+    for ending in (".txt", ".dat", ".log", ".txt.gz"):
+        path = tmp_path / f"pump{ending}"
+        text = b"Date;Time;a\n16/12/2006;17:24:00;?\n16/12/2006;17:25:00;4.2\n"
+        path.write_bytes(gzip.compress(text) if ending.endswith(".gz") else text)
+        found = read_recordings(path)[0]
+        assert (found.stream, found.values[1, 0]) == ("pump", 4.2)
+    with pytest.raises(RecordingError, match=r"no recording in this folder; .* name one that ends in \.txt"):
+        recording_files([tmp_path])
+
+
+def test_a_logger_that_numbers_its_rows_and_names_its_zone_in_the_header_is_read(tmp_path: Path) -> None:
+    rows = "".join(f"{n + 1},09/{n + 1:02}/21 01:00:00 PM,{n}.5\n" for n in range(20))
+    text = f'"Plot Title: Weir 7"\n"#","Date Time, GMT+02:00","Temp, °C (LGR S/N: 20123)"\n{rows}'
+    reader = read(tmp_path / "weir.csv", text)
+    assert reader.layout.names[1:] == ("Date Time, GMT+02:00", "Temp, °C (LGR S/N: 20123)")
+    first = reader.pieces[0].times_us[0]  # type: ignore[attr-defined]
+    assert first == datetime(2021, 9, 1, 11, tzinfo=UTC).timestamp() * 1e6
+    assert "in UTC+02:00" in reader.layout.read_as()
+
+
+def test_a_first_line_that_is_a_reading_is_not_taken_for_names(tmp_path: Path) -> None:
+    for line in ("1700000000000,1.01,-0.5", "1,2024-05-01 10:00,7", "0.5,1700000000,3"):
+        with pytest.raises(RecordingError, match="the first line is a reading .* put a line of names above it"):
+            read(tmp_path / "r.csv", f"{line}\n{line}\n")
+    found = read(tmp_path / "r.csv", "time,0,1\n1700000000,5,6\n1700000001,5,6\n")
+    assert found.layout.names == ("time", "0", "1")
+
+
+def test_a_date_with_dots_has_its_day_first_unless_another_tells(tmp_path: Path) -> None:
+    found = read(tmp_path / "r.csv", days("%d.%m.%Y", count=1))
+    assert "day first" in found.layout.read_as()
+    odd = read(tmp_path / "r.csv", "time,a\n05.01.2024 00:00,1\n05.13.2024 00:00,2\n")
+    assert "month first" in odd.layout.read_as()
+
+
+def test_how_months_are_written_is_said_in_true_words(tmp_path: Path) -> None:
+    for first, said in (("01-Jun-22", "day first"), ("2022-Jun-01", "year first"), ("Jun 01, 2022", "month first")):
+        rows = "".join(f'"{first} 0{n}:00:00",{n}\n' for n in range(5))
+        assert f"({said}" in read(tmp_path / "r.csv", f"time,a\n{rows}").layout.read_as()

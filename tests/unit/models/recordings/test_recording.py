@@ -138,9 +138,9 @@ def test_broken_files_and_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "damaged.csv.gz").write_bytes(damaged)
     (tmp_path / "b.parquet").write_bytes(b"not parquet")
     (tmp_path / "b.csv").write_bytes(b"timestamp,a\n\xff\xfe,1\n")
-    (tmp_path / "b.txt").write_text("timestamp,a\n1,2\n")
+    (tmp_path / "b.doc").write_text("timestamp,a\n1,2\n")
     (tmp_path / "b.parquet.gz").write_bytes(gzip.compress(b"compressed inside, as Parquet is"))
-    for name in ("b.csv.gz", "damaged.csv.gz", "b.parquet", "b.parquet.gz", "b.csv", "b.txt"):
+    for name in ("b.csv.gz", "damaged.csv.gz", "b.parquet", "b.parquet.gz", "b.csv", "b.doc"):
         with pytest.raises(RecordingError, match=name):
             read_recordings(tmp_path / name)
     with pytest.raises(RecordingError, match="no such file"):
