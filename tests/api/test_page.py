@@ -64,6 +64,17 @@ def page(browser: Browser) -> Iterator[Page]:
     assert [one for one in wrong if "404" not in one] == []  # what is not there is shown on the page
 
 
+def require_accessible(page: Page) -> None:
+    """What is shown now fits a phone, and axe finds nothing, in both themes."""
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width in (1200, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width, timeout=10_000)
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], theme
+
+
 @needs_browser
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_is_accessible_and_fits_a_phone_in_both_themes(page: Page, url: str, view: str) -> None:
@@ -167,13 +178,7 @@ def test_a_version_is_promoted_and_rolled_back_by_clicking(page: Page, models: t
         assert champion(repository) == version
     page.get_by_text("Changes of pumps").click()
     expect(page.get_by_role("region", name="Changes of pumps")).to_contain_text("promote 3 as champion, before 2")
-    for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme)
-        for width in (1200, 360):
-            page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-        found = Axe().run(page).response["violations"]
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], theme
+    require_accessible(page)
 
 
 @needs_browser
@@ -218,19 +223,31 @@ def test_policies_are_asked_ordered_and_taken_away(page: Page, models: tuple[str
     page.get_by_role("button", name="Save policy").click()
     expect(page.get_by_text("Alerts per week: 3; Muted: yes")).to_be_visible()
     assert asked()["streams"] == {"pump-1": {"alerts_per_week": 3.0, "muted": True}}
-    page.get_by_label("Gates").fill('[{"channel": "flow", "direction": "above"}]')
+    page.get_by_role("button", name="Add a gate").focus()
+    page.keyboard.press("Enter")
+    gate = page.get_by_role("group", name="Gate 1")
+    expect(gate.get_by_label("Channel")).to_be_focused()
+    gate.get_by_label("Channel").fill("flow")
+    gate.get_by_label("Direction").select_option("above")
+    gate.get_by_label("Absolute").fill("2.5")
+    gate.get_by_label("Hours").fill("06:00-22:00")
+    page.get_by_role("button", name="Add a gate").click()
+    page.get_by_role("group", name="Gate 2").get_by_label("High").fill("9")
     page.get_by_label("Minimum").fill("3")
     page.get_by_role("button", name="Save policy").click()
-    expect(page.get_by_text("Gates: (channel=flow, direction=above); Minimum: readings=3")).to_be_visible()
+    expect(page.get_by_text("hours=06:00-22:00, channel=flow, direction=above, absolute=2.5")).to_be_visible()
+    require_accessible(page)
     page.reload()  # what was set is in the form
+    page.get_by_role("button", name="Take gate 2 away").click()
     page.get_by_role("button", name="Save policy").click()
     expect(page.get_by_role("status")).to_contain_text("Policy saved")
     assert asked()["streams"]["pump-1"] == {
-        "alerts_per_week": 3.0, "muted": True, "gates": [{"channel": "flow", "direction": "above"}],
+        "alerts_per_week": 3.0, "muted": True,
+        "gates": [{"channel": "flow", "direction": "above", "absolute": 2.5, "hours": "06:00-22:00"}],
         "minimum": {"readings": 3},
     }  # fmt: skip
-    for label in ("Gates", "Minimum"):
-        page.get_by_label(label).fill("")
+    page.get_by_role("button", name="Take gate 1 away").click()
+    page.get_by_label("Minimum").fill("")
     page.get_by_label("Muted").select_option("as otherwise")
     page.get_by_label("Alerts per week").fill("")
     page.get_by_role("button", name="Save policy").click()

@@ -19,8 +19,9 @@ export const said = (name) => {
 // Of each kind of field: the element, from what is set now, and what is read from it; undefined where it says nothing.
 const KINDS = {
   choice: {
-    make: (of, now) => h("select", {}, of.enum.map((one) => h("option", { value: one, selected: one === (now ?? of.default) }, one))),
-    read: (element) => element.value,
+    make: (of, now) => h("select", {}, [...(of.optional ? [""] : []), ...of.enum].map((one) =>
+      h("option", { value: one, selected: one === (now ?? of.default ?? "") }, one || "either"))),
+    read: (element, of) => element.value || (of.required ? null : undefined),
   },
   switch: {
     make: (of, now) => h("select", {}, [["", "as otherwise"], ["true", "yes"], ["false", "no"]].map(([value, words]) =>
@@ -53,18 +54,32 @@ const KINDS = {
       return value.value === "" ? undefined : { [unit.value]: Number(value.value) };
     },
   },
-  json: {
-    make: (of, now) => {
-      const element = h("textarea", { rows: 2, placeholder: `[{"${Object.keys(of.items?.properties ?? {}).join('": …, "')}": …}]` });
-      element.value = now ? JSON.stringify(now) : "";
-      element.addEventListener("input", () => {
-        let wrong = "";
-        try { if (element.value.trim()) JSON.parse(element.value); } catch (error) { wrong = `Not JSON: ${error.message}`; }
-        element.setCustomValidity(wrong);
+  entries: { // several of the same kind, each with fields of its own
+    make: (of, now, name) => {
+      const one = said(name).replace(/s$/, ""), list = h("div", { class: "entries" }), element = h("fieldset", {}, h("legend", {}, said(name)));
+      const number = () => [...list.children].forEach((entry, at) => {
+        entry.setAttribute("aria-label", `${one} ${at + 1}`);
+        entry.querySelector(":scope > button").setAttribute("aria-label", `Take ${one.toLowerCase()} ${at + 1} away`);
       });
+      const add = (values) => {
+        const fields = fieldsOf(of.items, values);
+        const entry = h("div", { class: "row entry", role: "group" }, fields.map(labelled), h("button", {
+          type: "button", onclick: () => { entry.remove(); number(); more.focus(); },
+        }, "Take away"));
+        entry.read = () => readAll(fields);
+        list.append(entry);
+        number();
+        return entry;
+      };
+      const more = h("button", { type: "button", onclick: () => add({}).querySelector("input, select").focus() }, `Add a ${one.toLowerCase()}`);
+      (now ?? []).forEach(add);
+      element.append(list, more);
       return element;
     },
-    read: (element) => (element.value.trim() ? JSON.parse(element.value) : undefined),
+    read: (element) => {
+      const entries = [...element.querySelector(".entries").children].map((entry) => entry.read());
+      return entries.length ? entries : undefined;
+    },
   },
   text: {
     make: (of, now) => h("input", { value: now, placeholder: of.format === "date-time" ? "2026-05-04T10:00:00+02:00" : null }),
@@ -81,30 +96,42 @@ const resolved = (of) => (of?.$ref ? schemas[of.$ref.split("/").at(-1)] : of);
 
 function kindOf(of) {
   if (of.enum) return "choice";
-  if (of.type === "array" && of.items.type === "object") return "json";
+  if (of.type === "array" && of.items.type === "object") return "entries";
   if (of.properties) return "measure";
   return { boolean: "switch", array: "list", object: "names", number: "number", integer: "number" }[of.type] ?? "text";
 }
 
+// A field for each property of a schema: its name, its element, and what is read from it.
+function fieldsOf(schema, now) {
+  const required = (name) => schema.required?.includes(name) ?? false;
+  const first = (name) => required(name) || name === "channel"; // whose it is, before what is asked
+  const sorted = Object.entries(schema.properties).sort(([one], [other]) => first(other) - first(one));
+  return sorted.map(([name, whole]) => {
+    const optional = whole.anyOf?.some((one) => one.type === "null") && (whole.default ?? null) === null;
+    const of = { default: whole.default, optional, required: required(name), ...resolved(whole.anyOf?.find((one) => one.type !== "null") ?? whole) };
+    if (of.items) of.items = resolved(of.items);
+    const kind = KINDS[kindOf(of)], element = kind.make(of, now[name], name);
+    element.required = required(name) && !optional;
+    if (whole.description) element.title = whole.description;
+    return { name, element, read: () => kind.read(element, of) };
+  });
+}
+
+const labelled = ({ name, element }) => (element.tagName === "FIELDSET" ? element : h("label", {}, said(name), element));
+
+const readAll = (fields) =>
+  Object.fromEntries(fields.map(({ name, read }) => [name, read()]).filter(([, value]) => value !== undefined));
+
 // A form with a field for each property; `save` is given all that is set.
 export function form(schema, now, save, word = "Save") {
-  const required = (name) => schema.required?.includes(name) ?? false;
-  const sorted = Object.entries(schema.properties).sort(([one], [other]) => required(other) - required(one));
-  const fields = sorted.map(([name, whole]) => {
-    const of = { default: whole.default, ...resolved(whole.anyOf?.find((one) => one.type !== "null") ?? whole) };
-    if (of.items) of.items = resolved(of.items);
-    const kind = KINDS[kindOf(of)], element = kind.make(of, now[name]);
-    element.required = required(name);
-    if (whole.description) element.title = whole.description;
-    return { name, element, read: () => kind.read(element) };
-  });
+  const fields = fieldsOf(schema, now);
   return h("form", {
     class: "row",
     onsubmit: (event) => {
       event.preventDefault();
-      save(Object.fromEntries(fields.map(({ name, read }) => [name, read()]).filter(([, value]) => value !== undefined)));
+      save(readAll(fields));
     },
-  }, fields.map(({ name, element }) => h("label", {}, said(name), element)), h("button", {}, word));
+  }, fields.map(labelled), h("button", {}, word));
 }
 
 // What is set, in words.
