@@ -23,6 +23,7 @@ ServiceError
 ├── InvalidState        422  no state of a stream, a damaged one, or one that is not for this stream or service
 ├── InvalidAnswer       422  JSON, but not an answer to an incident
 ├── InvalidRules        422  JSON, but not rules, or rules to models that are not there
+├── InvalidRequest      422  JSON, but not what the route takes
 ├── UnusableModel       422  a version that cannot be served, or not for the streams of the one before
 ├── AllRejected         422  no reading of the request could be taken, where a setting wants that said so
 ├── TooManyWaiting      429  with Retry-After
@@ -207,6 +208,13 @@ class InvalidPolicies(ServiceError):
 
     status = 422
     title = "Invalid policies"
+
+
+class InvalidRequest(ServiceError):
+    """What was sent is JSON, and not what the route takes; nothing was looked at yet."""
+
+    status = 422
+    title = "Invalid request"
 
 
 class UnusableModel(ServiceError):

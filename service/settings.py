@@ -65,7 +65,8 @@ class Settings(BaseSettings):
     )
     models: str | None = Field(
         None,
-        description="repository of models for rules: a folder, or an fsspec URL as s3://bucket/models",
+        description="repository of models for rules: a folder, or an fsspec URL as s3://bucket/models; beside a "
+        "private Redis the folder `models` in GATEWATCH_DATA_DIR if not set",
     )
     models_look_s: float = Field(
         1.0,
@@ -423,6 +424,11 @@ class Settings(BaseSettings):
         if self.webhook_url:  # its path may be a secret
             shown["GATEWATCH_WEBHOOK_URL"] = "{0.scheme}://{0.netloc}/***".format(urlsplit(self.webhook_url))
         return shown
+
+
+def repository_in(data_dir: Path) -> Path:
+    """Where the models of a service with a private Redis are, if its settings name no repository."""
+    return data_dir / "models"
 
 
 def variable(field: str) -> str:

@@ -16,6 +16,8 @@ import typer
 from gatewatch.models.artefact.files import MANIFEST
 from gatewatch.models.artefact.repository import Repository, Version
 from gatewatch.models.errors import GatewatchError
+from gatewatch.service.cli_support.settings import settings_of_environment
+from gatewatch.service.settings import repository_in
 
 Models = Annotated[
     str | None, typer.Option("--models", help="the repository: a folder or an fsspec URL [GATEWATCH_MODELS]")
@@ -25,13 +27,28 @@ Note = Annotated[str, typer.Option("--note", help="why, for the log")]
 
 
 def open_repository(url: str | None) -> Repository:
-    """The repository of --models or GATEWATCH_MODELS. Raises GatewatchError where neither is given."""
+    """The repository of --models or GATEWATCH_MODELS, or else of a service that keeps its data here.
+
+    Raises:
+        GatewatchError: there is none of these.
+    """
     from gatewatch.models.detectors.canary import verify  # with onnxruntime, which --help does not need
 
-    url = url or os.environ.get("GATEWATCH_MODELS")
+    url = url or os.environ.get("GATEWATCH_MODELS") or _of_service_here()
     if not url:
-        raise GatewatchError("which repository? Expected --models FOLDER, or GATEWATCH_MODELS in the environment")
+        raise GatewatchError(
+            "which repository? Expected --models FOLDER, GATEWATCH_MODELS in the environment, or a service with a "
+            "private Redis whose data is in GATEWATCH_DATA_DIR"
+        )
     return Repository(url, verify)
+
+
+def _of_service_here() -> str | None:
+    """The repository that `gatewatch serve` with these variables has; None where it was never started here."""
+    settings = settings_of_environment()
+    if settings.redis_url is not None or not settings.data_dir.is_dir():
+        return None
+    return str(repository_in(settings.data_dir))
 
 
 def user() -> str:

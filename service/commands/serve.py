@@ -26,7 +26,7 @@ from gatewatch.service.cli_support.settings import settings_of_environment
 from gatewatch.service.cli_support.terminal import warn, warn_in_one_line
 from gatewatch.service.http.ports import Port, address_of, hold
 from gatewatch.service.observability.tally import Tally
-from gatewatch.service.settings import Settings, strays
+from gatewatch.service.settings import Settings, repository_in, strays
 
 if TYPE_CHECKING:
     import uvicorn
@@ -84,6 +84,8 @@ def serve(
                 raise GatewatchError(str(error)) from error
             private.keep_running()
             os.environ["GATEWATCH_REDIS_URL"] = private.url
+            if settings.models is None:
+                os.environ["GATEWATCH_MODELS"] = str(repository_in(settings.data_dir).resolve())
         addresses = [address_of(port) for port in ports]
         log.info("listening", addresses=addresses)
         _require_keys(settings)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gatewatch.models.artefact.repository import MODEL_NAME, Change, Model
-from gatewatch.service.errors import InvalidRules, NoRepository, UnusableModel
+from gatewatch.service.errors import InvalidRequest, InvalidRules, NoRepository
 from gatewatch.service.http.model_requests import Promotion, Rollback, ShadowOf
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
 from gatewatch.service.http.parts import caller_of, number_seen, parts_of, sent_as
@@ -122,7 +122,7 @@ async def list_changes(
 )
 async def promote_model(request: Request, response: Response, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
     """The version is loaded and verified first; streams that follow the alias move over with their next readings."""
-    sent = await sent_as(request, Promotion, UnusableModel)
+    sent = await sent_as(request, Promotion, InvalidRequest)
     change = await _administration(request).promote(
         model,
         str(sent.version),
@@ -146,7 +146,7 @@ async def promote_model(request: Request, response: Response, model: Annotated[s
 )
 async def rollback_model(request: Request, response: Response, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
     """The same as a promotion of the version before."""
-    sent = await sent_as(request, Rollback, UnusableModel)
+    sent = await sent_as(request, Rollback, InvalidRequest)
     by, seen = caller_of(request), number_seen(request)
     change = await _administration(request).rollback(model, sent.alias, by, sent.note, seen)
     response.headers["ETag"] = f'"{change.after.revision}"'
@@ -177,7 +177,7 @@ async def get_shadow(request: Request, model: Annotated[str, _MODEL_PATH]) -> di
 )
 async def put_shadow(request: Request, model: Annotated[str, _MODEL_PATH]) -> dict[str, Any]:
     """A share of the model's streams is scored by the version too, which is only counted; its figures begin at 0."""
-    sent = await sent_as(request, ShadowOf, UnusableModel)
+    sent = await sent_as(request, ShadowOf, InvalidRequest)
     return await parts_of(request).models.shadows.begin(model, str(sent.version), sent.share, caller_of(request))
 
 

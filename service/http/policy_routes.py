@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Request, Response
 
 from gatewatch.service.doors.door import STREAM_NAME
-from gatewatch.service.errors import InvalidPolicies
+from gatewatch.service.errors import InvalidPolicies, InvalidRequest
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, problem_with, ref
 from gatewatch.service.http.parts import caller_of, key_of, number_seen, parts_of, sent_as, tenant_of
 from gatewatch.service.policies.policy import Policies, Policy, PolicyDocument
@@ -119,7 +119,7 @@ async def get_windows(request: Request) -> dict[str, Any]:
 )
 async def put_window(request: Request, window: Annotated[str, _WINDOW_PATH]) -> dict[str, Any]:
     """Instead of the one of this name, if there is one. Every process goes by it within two seconds."""
-    asked = await sent_as(request, Window, InvalidPolicies)
+    asked = await sent_as(request, Window, InvalidRequest)
     return await _put_window(request, window, asked)
 
 

@@ -16,7 +16,7 @@ from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.doors.door import STREAM_NAME, Form, Part
 from gatewatch.service.errors import (
     BadRequest,
-    InvalidSettings,
+    InvalidRequest,
     MissingScope,
     NoSuchSnapshot,
     ServiceError,
@@ -146,7 +146,7 @@ async def list_snapshots(request: Request, stream: Annotated[str, STREAM_PATH]) 
 )
 async def take_snapshot(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict[str, Any]:
     """Within the service, in Redis; as many as GATEWATCH_SNAPSHOTS says of each stream."""
-    sent = await sent_as(request, SnapshotRequest, InvalidSettings)
+    sent = await sent_as(request, SnapshotRequest, InvalidRequest)
     parts, key = parts_of(request), key_of(request, stream)
     async with parts.store.changing:
         content = await parts.states.export(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import httpx2
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -57,12 +58,13 @@ def test_what_cannot_be_done_with_models_is_said_in_one_line(
     made: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GATEWATCH_MODELS", raising=False)
+    monkeypatch.setenv("GATEWATCH_DATA_DIR", str(tmp_path / "none"))
     folder, half = tmp_path / "models", Path(shutil.copytree(made[0], tmp_path / "half"))
     (half / GRAPH).unlink()
     assert run("models", "add", "pumps", made[0], "--models", folder).exit_code == 0
     path, nobody = recording(tmp_path / "r.csv", 80), "http://127.0.0.1:9"
     for arguments, words in (
-        (("models", "list"), "which repository? Expected --models FOLDER, or GATEWATCH_MODELS"),
+        (("models", "list"), "which repository? Expected --models FOLDER, GATEWATCH_MODELS"),
         (("models", "list", "--models", "s3://nowhere/x"), "Install s3fs"),
         (("models", "promote", "pumps", "--models", folder), "which version of pumps? Expected one as pumps@3"),
         (("models", "promote", "pumps@night", "--models", folder), "the model pumps has no alias night"),
@@ -161,3 +163,49 @@ def test_a_shadow_begins_is_looked_at_and_ends_by_command(made: list[Path], tmp_
             refusal = run("models", "shadow", *arguments, "--url", url).exception
             assert isinstance(refusal, GatewatchError)
             assert words in str(refusal)
+
+
+def test_a_service_with_nothing_set_is_given_models_without_a_restart(
+    made: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four lists of channels, a channel more, then three models for three patterns, a rule each."""
+    monkeypatch.delenv("GATEWATCH_MODELS", raising=False)
+    monkeypatch.delenv("GATEWATCH_REDIS_URL", raising=False)
+    monkeypatch.setenv("GATEWATCH_DATA_DIR", str(tmp_path / "data"))
+    values = {"pressure": 4.0, "flow": 120.0}
+    lists: dict[str, dict[str, float] | float] = {
+        "pump-1": values, "fan-1": {"speed": 1480.0}, "press-1": {"oil": 63.0, "outlet": 7.9}, "meter-1": 17.5,
+    }  # fmt: skip
+
+    with serving(None, tmp_path / "data") as (url, process):
+
+        def model_of(stream: str, sent: dict[str, float] | float) -> str:
+            result = httpx2.post(f"{url}/v1/streams/{stream}/readings", json={"values": sent}).json()
+            assert result["status"] == "warming_up", result
+            assert result["score"] is not None
+            return str(result["model"])
+
+        (general,) = {model_of(stream, sent) for stream, sent in lists.items()}
+        assert model_of("fan-1", {"speed": 1481.0, "bearing": 38.5}) == general
+        for number, kind in enumerate(("pump", "valve", "drum")):
+            commands = (("add", f"{kind}s", made[number % 2]), ("promote", f"{kind}s@1"))
+            for command in (*commands, ("assign", f"{kind}-*", f"{kind}s", "--url", url)):
+                done = run("models", *command)
+                assert done.exit_code == 0, done.exception
+        digests = [load_artefact(folder).digest.hex() for folder in made]
+        assert [model_of(f"{kind}-1", values) for kind in ("pump", "valve", "drum")] == [*digests, digests[0]]
+        assert model_of("meter-1", 17.4) == general
+        assert process.poll() is None
+    assert sorted(path.name for path in (tmp_path / "data/models/log").iterdir())[0] == "drums.00000001.json"
+
+
+def test_commands_take_no_folder_for_a_repository_that_no_service_was_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GATEWATCH_MODELS", raising=False)
+    monkeypatch.setenv("GATEWATCH_DATA_DIR", str(tmp_path))
+    assert run("models", "list").exit_code == 0
+    for name, value in (("GATEWATCH_DATA_DIR", str(tmp_path / "other")), ("GATEWATCH_REDIS_URL", "redis://elsewhere")):
+        monkeypatch.setenv(name, value)
+        assert "which repository?" in str(run("models", "list").exception)
+    assert not list(tmp_path.iterdir())

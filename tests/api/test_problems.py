@@ -212,3 +212,11 @@ def test_an_error_is_a_problem_document(
 def test_a_path_that_is_none_is_a_problem_document(client: TestClient, method: str, path: str) -> None:
     reply = client.request(method, path)
     assert is_problem(reply, 404), (reply.status_code, reply.text)
+
+
+@pytest.mark.parametrize("route", [*TO_MODELS, PUT_SHADOW, f"post {SNAPSHOTS}", f"put {WINDOW}"])
+def test_a_body_that_is_not_what_is_taken_is_said_to_be_that(client: TestClient, route: str) -> None:
+    """Not that a model cannot be served, nor that settings or policies are wrong: nothing of these was looked at."""
+    reply = sent(client, route, content=b'{"color": 1}')
+    assert is_problem(reply, 422)
+    assert reply.json()["title"] == "Invalid request"
