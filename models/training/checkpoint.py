@@ -75,7 +75,7 @@ class Run:
 def identity(recordings: Sequence[Source], config: TrainConfig) -> str:
     """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings."""
     unimportant = {"time_limit_s", "false_alarm_rate", "checkpoint_every_s"}
-    return fingerprint(config.model_dump_json(exclude=unimportant), recordings)
+    return fingerprint(config.model_dump_json(exclude=unimportant, exclude_none=True), recordings)
 
 
 def fingerprint(settings: str, recordings: Sequence[Source]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Architecture = Literal[
-    "lstm", "peephole", "gru", "rnn", "attention", "minlstm", "ssm", "window", "transformer", "bilstm"
+    "lstm", "peephole", "gru", "rnn", "attention", "minlstm", "slstm", "ssm", "window", "transformer", "bilstm"
 ]
 """See models/training/architectures; all but `bilstm` can be served."""
 
@@ -22,6 +22,12 @@ class TrainConfig(BaseModel):
     hidden: int = Field(64, ge=1, le=1024, description="units a layer")
     memory: int = Field(64, ge=2, le=4096, description="readings that attention, window and transformer look back")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of units dropped between layers in training")
+
+    chrono: int | None = Field(
+        None, ge=3, le=1_000_000,
+        description="readings that gates keep what they hold at the start, at most (Tallec & Ollivier 2018); without "
+        "it each network's own start",
+    )  # fmt: skip
 
     window: int = Field(64, ge=2, le=4096, description="readings through which errors are propagated back")
     lanes: int = Field(64, ge=1, le=4096, description="most pieces of recordings trained side by side")

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from gatewatch.models.artefact.files import load_artefact
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT
-from gatewatch.models.errors import ArtefactError
+from gatewatch.models.errors import ArtefactError, TrainingError
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan, scan_together
 from gatewatch.models.training.architectures import CellForecaster, Forecaster, build
@@ -282,6 +282,61 @@ def test_a_peephole_lstm_without_peepholes_is_an_lstm() -> None:
     assert not torch.allclose(peephole.unroll(*window, state)[0], lstm.unroll(*window, state)[0])
     peephole.peepholes.zero_()
     torch.testing.assert_close(peephole.unroll(*window, state), lstm.unroll(*window, state))
+
+
+@torch.no_grad()
+def test_a_scalar_lstm_is_that_of_the_paper() -> None:
+    """Beck et al. 2024, equations 8 to 17, with c, n and the stabiliser m, in heads; from c = m = 0 and n = 1."""
+    network = forecaster("slstm", layers=1, hidden=8).double()  # 4 heads of 2 units
+    seen = torch.randn(60, 3, 2 * C + 1, dtype=torch.float64) * 4
+    h, c, n, m = torch.zeros(4, 3, 8, dtype=torch.float64)
+    n = n + 1
+    tops = []
+    for now in seen:
+        recurrent = torch.einsum("gnij,bnj->bgni", network.recurrent[0], h.view(3, 4, 2)).flatten(1)
+        i, f, z, o = (network.below[0](now) + recurrent).split(8, dim=-1)
+        log_f = torch.log(torch.sigmoid(f))
+        after = torch.maximum(log_f + m, i)
+        c = torch.exp(log_f + m - after) * c + torch.exp(i - after) * torch.tanh(z)
+        n = torch.exp(log_f + m - after) * n + torch.exp(i - after)
+        m, h = after, torch.sigmoid(o) * c / n
+        tops.append(h)
+    found, _ = network.run(seen, {name: tensor.double() for name, tensor in network.initial(3).items()})
+    torch.testing.assert_close(found, torch.stack(tops))
+
+
+GATED = ("lstm", "peephole", "gru", "attention", "minlstm", "slstm", "bilstm")
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_chrono_begins_with_gates_that_keep_as_long_as_asked(name: Architecture) -> None:
+    """From 2 to 1,000 readings, drawn evenly, so that the median is half of it; input gates get the opposite."""
+    torch.manual_seed(0)
+    sizes = {"architecture": name, "layers": 2, "hidden": 64}
+    network = build(TrainConfig.model_validate({**sizes, "chrono": 1000}), C)
+    for input_bias, keep_bias in gate_biases(network):
+        keeps = 1 / (1 - torch.sigmoid(keep_bias.double()))  # readings
+        assert keeps.min() > 1.9
+        assert 300 < keeps.median() < 700
+        assert keeps.max() <= 1000.1
+        assert input_bias is None or torch.equal(input_bias, -keep_bias)
+
+
+def gate_biases(network: Any) -> list[tuple[Tensor | None, Tensor]]:
+    """Of each layer the biases of what comes in, None where it is what is not kept, and of what is kept."""
+    if hasattr(network, "blocks"):
+        return [(block.gates.bias[64:].detach(), block.gates.bias[:64].detach()) for block in network.blocks]
+    if hasattr(network, "below"):
+        return [(linear.bias[:64].detach(), linear.bias[64:128].detach()) for linear in network.below]
+    kernels = [network.cells] if hasattr(network, "cells") else [network.forwards, network.backwards]
+    sums = [(w[2] + w[3]).detach() for kernel in kernels for w in kernel.all_weights]
+    return [(None if isinstance(kernels[0], nn.GRU) else bias[:64], bias[64:128]) for bias in sums]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in GATED])
+def test_chrono_is_refused_where_no_gate_keeps_anything(name: Architecture) -> None:
+    with pytest.raises(TrainingError, match=r"chrono \(50\) is for networks whose gates"):
+        build(TrainConfig(architecture=name, chrono=50), C)
 
 
 @given(length=st.integers(1, 40), seed=st.integers(0, 99), turning=st.booleans())

@@ -15,6 +15,7 @@ from gatewatch.models.training.architectures.lstm import LSTMForecaster
 from gatewatch.models.training.architectures.minlstm import MinLSTMForecaster
 from gatewatch.models.training.architectures.peephole import PeepholeForecaster
 from gatewatch.models.training.architectures.rnn import RNNForecaster
+from gatewatch.models.training.architectures.slstm import SLSTMForecaster
 from gatewatch.models.training.architectures.ssm import SSMForecaster
 from gatewatch.models.training.architectures.transformer import TransformerForecaster
 from gatewatch.models.training.architectures.window import WindowForecaster
@@ -32,6 +33,7 @@ PLAIN: dict[str, Callable[[int, int, int, float], Forecaster]] = {
     "gru": GRUForecaster,
     "rnn": RNNForecaster,
     "minlstm": MinLSTMForecaster,
+    "slstm": SLSTMForecaster,
     "ssm": SSMForecaster,
     "bilstm": BiLSTMForecaster,
 }
@@ -49,13 +51,16 @@ def build(config: TrainConfig, channels: int) -> Forecaster:
     """An untrained network; its weights come from torch's random state.
 
     Raises:
-        TrainingError: a number of channels that no network takes, or a state too large for a stream to carry.
+        TrainingError: a number of channels that no network takes, or a state too large for a stream to carry, or
+            `chrono` for a network without gates.
     """
     if not 1 <= channels <= LARGEST_INPUT:
         raise TrainingError(f"{channels} channels; expected 1 to {LARGEST_INPUT}")
     sizes = channels, config.layers, config.hidden, config.dropout
     name = config.architecture
     network = PLAIN[name](*sizes) if name in PLAIN else WITH_MEMORY[name](*sizes, config.memory)
+    if config.chrono is not None:
+        network.remember(config.chrono)
     if state_bytes(network) > LARGEST_STATE:
         raise TrainingError(
             f"a stream's state would have {state_bytes(network)} bytes; at most {LARGEST_STATE} are allowed: lower "

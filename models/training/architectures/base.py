@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from gatewatch.models.errors import TrainingError
+
 State = dict[str, Tensor]
 """A stream's state: tensors by name, the batch axis first."""
 
@@ -53,6 +55,14 @@ class Forecaster(nn.Module, ABC):
     @abstractmethod
     def unroll(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Forecast T readings: x, observed (T, B, C) and elapsed (T, B, 1) to mean, scale (T, B, C), last state."""
+
+    def remember(self, longest: int) -> None:
+        """Begin with gates that keep what they hold for up to `longest` readings; see chrono.
+
+        Raises:
+            TrainingError: there is no gate that keeps anything.
+        """
+        raise TrainingError(f"chrono ({longest}) is for networks whose gates keep what they hold; this one has none")
 
     def initial(self, batch: int) -> State:
         """The state of B streams that have not seen a reading: zeros."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewatch.models.training.architectures.base import Forecaster, Shapes, State
-from gatewatch.models.training.architectures.lstm import remember
+from gatewatch.models.training.architectures.lstm import remember, remember_long
 
 
 class BiLSTMForecaster(Forecaster):
@@ -32,6 +32,11 @@ class BiLSTMForecaster(Forecaster):
         self.keep_next = nn.Parameter(torch.zeros(channels))
         for cells in (self.forwards, self.backwards):
             remember(cells)
+
+    def remember(self, longest: int) -> None:
+        """See Forecaster."""
+        for cells in (self.forwards, self.backwards):
+            remember_long(cells, longest)
 
     def state_shapes(self) -> Shapes:
         """Of the way forward: h and c (L, H), and the last reading (C,)."""

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.architectures.cells import StackedForecaster
+from gatewatch.models.training.architectures.chrono import remembered
 
 
 class GRUForecaster(StackedForecaster):
@@ -22,6 +23,14 @@ class GRUForecaster(StackedForecaster):
     def __init__(self, channels: int, layers: int, hidden: int, dropout: float) -> None:
         cells = nn.GRU(2 * channels + 1, hidden, layers, dropout=dropout if layers > 1 else 0.0)
         super().__init__(channels, cells, ("h",))
+
+    def remember(self, longest: int) -> None:
+        """See Forecaster. The update gate keeps h, and lets in what it does not keep."""
+        with torch.no_grad():
+            for layer in range(self.layers):
+                update = slice(self.hidden, 2 * self.hidden)
+                getattr(self.cells, f"bias_ih_l{layer}")[update] = 0.0
+                getattr(self.cells, f"bias_hh_l{layer}")[update] = remembered(self.hidden, longest)
 
     def cell(self, layer: int, below: Tensor, before: State) -> State:
         """One step of one layer; see above."""

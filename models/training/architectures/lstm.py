@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.architectures.cells import StackedForecaster
+from gatewatch.models.training.architectures.chrono import remembered
 from gatewatch.models.training.architectures.gaps import Filler, unroll_with_gaps
 
 FEW = 8
@@ -24,6 +25,14 @@ def remember(cells: nn.LSTM) -> None:
             getattr(cells, f"bias_ih_l{layer}").zero_()
             bias = getattr(cells, f"bias_hh_l{layer}").zero_()
             bias[cells.hidden_size : 2 * cells.hidden_size] = 1.0
+
+
+def remember_long(cells: nn.LSTM, longest: int) -> None:
+    """Start the biases of the forget gates as in `chrono`, and those of the input gates at the opposite."""
+    with torch.no_grad():
+        for layer in range(cells.num_layers):
+            bias = remembered(cells.hidden_size, longest)
+            getattr(cells, f"bias_hh_l{layer}")[: 2 * cells.hidden_size] = torch.cat([-bias, bias])
 
 
 def layer_gates(cells: nn.LSTM, layer: int) -> tuple[Tensor, Tensor]:
@@ -85,6 +94,10 @@ class LSTMForecaster(StackedForecaster):
         cells = nn.LSTM(2 * channels + 1, hidden, layers, dropout=dropout if layers > 1 else 0.0)
         super().__init__(channels, cells, ("h", "c"), width)
         remember(cells)
+
+    def remember(self, longest: int) -> None:
+        """See Forecaster."""
+        remember_long(self.cells, longest)
 
     def unroll(self, x: Tensor, observed: Tensor, elapsed: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """The same for all; but over many gaps with a gradient that is written out, and several times as fast."""

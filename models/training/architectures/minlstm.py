@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from gatewatch.models.training.architectures.chrono import remembered
 from gatewatch.models.training.architectures.recurrence import Block, BlocksForecaster, recurrence
 
 FORGET_BIAS = 4.0
@@ -48,3 +51,10 @@ class MinLSTMForecaster(BlocksForecaster):
 
     def __init__(self, channels: int, layers: int, hidden: int, dropout: float) -> None:
         super().__init__(channels, hidden, [_Block(hidden, dropout) for _ in range(layers)])
+
+    def remember(self, longest: int) -> None:
+        """See Forecaster. f/(f + i) is σ(b) where the biases are b and -b."""
+        with torch.no_grad():
+            for block in cast(list[_Block], list(self.blocks)):
+                bias = remembered(self.hidden, longest)
+                block.gates.bias.copy_(torch.cat([bias, -bias]))

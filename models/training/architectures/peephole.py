@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.architectures.cells import StackedForecaster
-from gatewatch.models.training.architectures.lstm import remember
+from gatewatch.models.training.architectures.lstm import remember, remember_long
 
 
 class PeepholeForecaster(StackedForecaster):
@@ -23,11 +23,17 @@ class PeepholeForecaster(StackedForecaster):
     Source: Gers & Schmidhuber 2000, "Recurrent nets that time and count".
     """
 
+    cells: nn.LSTM
+
     def __init__(self, channels: int, layers: int, hidden: int, dropout: float) -> None:
         cells = nn.LSTM(2 * channels + 1, hidden, layers, dropout=dropout if layers > 1 else 0.0)
         super().__init__(channels, cells, ("h", "c"))
         self.peepholes = nn.Parameter(torch.zeros(layers, 3, hidden))  # to i, f, o
         remember(cells)
+
+    def remember(self, longest: int) -> None:
+        """See Forecaster."""
+        remember_long(self.cells, longest)
 
     def cell(self, layer: int, below: Tensor, before: State) -> State:
         """One step of one layer; see above."""
