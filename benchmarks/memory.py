@@ -1,6 +1,7 @@
 """Long memory: what is normal now depends on one reading, 50 to 1,000 readings ago.
 
     python -m benchmarks.memory [--architectures lstm,gru] [--epochs 60] [--layers 1] [--train-lag 50]
+                                [--seeds 5] [--chrono 1000]
 
 A stream has three channels: a command, one reading long; a trigger; and in the reading after the trigger, LAG readings
 after the command, the response to it. Every other trigger, by chance, has no command before it and no response. A
@@ -8,17 +9,19 @@ violation is a response without a command, or none to a command. All else is noi
 and responses before are no help: without memory of the command, response and none are equally likely, and the area
 under the ROC curve over all triggers is 0.5. Window methods see 100 readings.
 
-Each network is trained once, on recordings without violations whose lags are mixed, from 2 to 1,000, so that each
-octave of lags takes the same time (with --train-lag, all lags are that one), by the trainer: truncated back-propagation
-through 128 readings, the state carried on. Then 64 streams a lag go through the detector's own steps, a quarter of
-their episodes violations. Figures are over the readings in which a response is due, or none: the area under the ROC
-curve of the score, and the share of violations that score above all but 1 % of the others.
+Each network is trained once a seed, which draws recordings and weights, on recordings without violations whose lags are
+mixed, from 2 to 1,000, so that each octave of lags takes the same time (with --train-lag, all lags are that one), by
+the trainer: truncated back-propagation through 128 readings, the state carried on. Then 64 streams a lag go through the
+detector's own steps, a quarter of their episodes violations. Figures are over the readings in which a response is due,
+or none: the area under the ROC curve of the score, and the share of violations that score above all but 1 % of the
+others; of several seeds the median, with the least and the largest area.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -100,6 +103,28 @@ def area(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> float:
     return float(higher)
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """One training: area and share found by lag, held-out loss, CPU seconds of the training."""
+
+    by_lag: list[tuple[float, float]]
+    loss: float
+    seconds: float
+
+
+def remembers(given: list[Recording], config: TrainConfig) -> Remembered:
+    """Train, then score every lag."""
+    began = time.process_time()
+    trained = train(given, config)
+    seconds = time.process_time() - began
+    detector = TrainedDetector(Artefact(trained.manifest, trained.graph, bytes(8)))
+    by_lag = []
+    for lag in LAGS:
+        right, wrong = scored(detector, np.random.default_rng(lag), lag)
+        by_lag.append((area(right, wrong), float((wrong > np.quantile(right, 0.99)).mean())))
+    return Remembered(by_lag, trained.manifest.training["held_out_loss"], seconds)
+
+
 def main() -> None:
     """Train, score and print, architecture by architecture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,26 +133,26 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--train-lag", type=int)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--chrono", type=int, help="see TrainConfig; the gated networks only")
     options = parser.parse_args()
     console = Console(width=140)
     table = Table(title="area under ROC, violations found at 1 % false alarms, by lag")
     for column in ("architecture", *(f"{lag}" for lag in LAGS), "loss", "training CPU s"):
         table.add_column(column, justify="right")
-    given = recordings(np.random.default_rng(0), options.train_lag)
+    how = {"epochs": options.epochs, "patience": options.epochs, "layers": options.layers, "chrono": options.chrono}
     for name in options.architectures.split(","):
-        how = {"epochs": options.epochs, "patience": options.epochs, "layers": options.layers}
-        config = TrainConfig(architecture=name, **how, **SETTINGS)
-        began = time.process_time()
-        trained = train(given, config)
-        seconds = time.process_time() - began
-        detector = TrainedDetector(Artefact(trained.manifest, trained.graph, bytes(8)))
+        runs = []
+        for seed in range(options.seeds):
+            given = recordings(np.random.default_rng(seed), options.train_lag)
+            runs.append(remembers(given, TrainConfig(architecture=name, seed=seed, **how, **SETTINGS)))
+            console.print(name, f"seed {seed}", *(f"{area:.2f}, {found:.0%}" for area, found in runs[-1].by_lag))
         cells = []
-        for lag in LAGS:
-            right, wrong = scored(detector, np.random.default_rng(lag), lag)
-            found = (wrong > np.quantile(right, 0.99)).mean()
-            cells.append(f"{area(right, wrong):.2f}, {found:.0%}")
-        loss = trained.manifest.training["held_out_loss"]
-        console.print(name, *cells, f"{loss:.4f}", f"{seconds:.0f} s")
+        for at in range(len(LAGS)):
+            areas, shares = zip(*(run.by_lag[at] for run in runs), strict=True)
+            among = f" ({min(areas):.2f} to {max(areas):.2f})" if len(runs) > 1 else ""
+            cells.append(f"{np.median(areas):.2f}{among}, {np.median(shares):.0%}")
+        loss, seconds = (np.median([getattr(run, part) for run in runs]) for part in ("loss", "seconds"))
         table.add_row(name, *cells, f"{loss:.4f}", f"{seconds:.0f}")
     console.print(table)
 
