@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="print what came of it as JSON, for a script")]
 """One object on standard output; all else goes to standard error."""
 
-Files = Annotated[list[Path], typer.Argument(help="tables (.csv, .tsv, also .gz; .parquet; .xlsx), or folders of them")]
+TABLES = "tables (.csv, .tsv, .txt, also .gz; .parquet; .xlsx), or folders of them"
+
+Files = Annotated[list[Path], typer.Argument(help=TABLES)]
 
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 

@@ -21,7 +21,7 @@ from gatewatch.service.cli_support.progress import scan_progress
 from gatewatch.service.cli_support.reading import reads_recordings
 from gatewatch.service.cli_support.repository import By, Models, Note, open_repository, user
 from gatewatch.service.cli_support.reviews import FromService, Given, LabelColumn, Labels, Streams
-from gatewatch.service.cli_support.terminal import say_left_out, tell, warn
+from gatewatch.service.cli_support.terminal import TABLES, say_left_out, tell, warn
 from gatewatch.service.cli_support.trainings import extra_needed, train_config, train_detector
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ REMEDY = "label these incidents false_alarm, or take all that was judged with --
 @reads_recordings
 def retrain(
     model: Annotated[str, typer.Argument(help="the model, as pumps; its next version is made")],
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="tables (.csv, .tsv, also .gz; .parquet; .xlsx), or folders of them")
-    ] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help=TABLES)] = None,
     from_service: FromService = None,
     streams: Streams = None,
     labels: Labels = None,

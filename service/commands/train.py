@@ -28,7 +28,7 @@ from gatewatch.service.cli_support.fleets import (
 from gatewatch.service.cli_support.origins import Origin
 from gatewatch.service.cli_support.reading import reads_recordings
 from gatewatch.service.cli_support.repository import By, IntoModel, Models, Note, open_repository, user
-from gatewatch.service.cli_support.terminal import AsJson, sensors, stopped, training_progress, warn
+from gatewatch.service.cli_support.terminal import TABLES, AsJson, sensors, stopped, training_progress, warn
 from gatewatch.service.cli_support.train_answer import TrainAnswer
 from gatewatch.service.cli_support.trainings import extra_needed, require_change, say, train_config, train_detector
 from gatewatch.service.cli_support.tuning import search
@@ -51,9 +51,7 @@ UNUSED_BY_FROM = (
 @reads_recordings
 def train(
     context: typer.Context,
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="tables (.csv, .tsv, also .gz; .parquet; .xlsx), or folders of them")
-    ] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help=TABLES)] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the artefact to write")] = None,
     into: Annotated[
         str | None,
