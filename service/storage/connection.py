@@ -86,6 +86,7 @@ class BatchConnection(asyncio.Protocol):
         """Drop the connection, and with it whatever is watched or still on its way."""
         if self._transport is not None:
             self._transport.set_protocol(asyncio.Protocol())  # what it still has to say is no concern of the next one
+            self._transport.abort()  # to close it would first send all that waits, also to a server that hangs
         self._transport = None
         self._reader = _reader()
         self._replies = []

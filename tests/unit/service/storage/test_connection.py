@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 import uvloop
 from starlette.testclient import TestClient
 
@@ -22,6 +23,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import connection
+from gatewatch.service.storage.encoder import packed
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import FEW
@@ -168,6 +170,33 @@ def test_whatever_is_asked_after_a_pause_in_which_connections_went_is_answered(
             assert replies == dict.fromkeys(ASK, 200) | {"deletion": 204}
             getattr(relay, how)()
             assert "gatewatch_store_up 1.0" in client.get("/metrics").text
+
+
+@LOOPS
+def test_nothing_more_is_sent_on_a_connection_that_is_dropped(url: str, tenant: str, loop_factory: Loop) -> None:
+    """What still waited behind a large write is not done later, when nobody expects it."""
+
+    async def never() -> None: ...
+
+    async def drop() -> int:
+        pool = redis.asyncio.ConnectionPool.from_url(url)
+        dropped = connection.BatchConnection(pool.make_connection(), 1.0, never)
+        await dropped.open()
+        dropped.send(packed([b"CLIENT", b"ID"]))
+        (number,) = await dropped.replies(1)
+        dropped.send(
+            packed([b"SET", f"{tenant}-large".encode(), bytes(2**26)]) + packed([b"SET", tenant.encode(), b"late"])
+        )
+        await dropped.close()
+        with redis.Redis.from_url(url) as client:
+            while any(int(one["id"]) == number for one in client.client_list()):  # noqa: ASYNC110 - Redis sends no event
+                await asyncio.sleep(0.01)
+        return int(number)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert runner.run(drop())
+    with redis.Redis.from_url(url) as client:
+        assert client.exists(tenant, f"{tenant}-large") == 0
 
 
 def test_a_stream_is_deleted_though_it_changed_since_a_batch_watched_it(settings: Callable[..., Settings]) -> None:
