@@ -103,7 +103,7 @@ class World:
             await proxy.start()
         await self._ready()
         rules = {"rules": [{"pattern": "pump-*", "model": "pumps"}]}
-        status, answer = await ask(ports[0], ledger, self.keys.admin, "PUT", "/v1/rules", rules)
+        status, answer = await self._asked(ports[0], "PUT", "/v1/rules", rules)
         assert status == 200, answer
         names = [f"{kind}-{at}" for at in range(self._streams // 2) for kind in ("pump", "plain")]
         ways = [proxy.port for proxy in proxies]
@@ -217,13 +217,17 @@ class World:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def _known(self, port: int, path: str, within_s: float = 30) -> Any:
-        """What a replica says once the store has rested; a 503 until then is no answer."""
-        deadline = time.monotonic() + within_s
+    async def _known(self, port: int, path: str) -> Any:
+        """What a replica says once the store has rested."""
+        return (await self._asked(port, "GET", path))[1]
+
+    async def _asked(self, port: int, method: str, path: str, content: Any = None) -> tuple[int, Any]:
+        """The answer of a replica, asked again as its 503 says: until then it is none."""
+        deadline = time.monotonic() + 30
         while True:
-            status, known = await ask(port, self.ledger, self.keys.admin, "GET", path)
+            status, answer = await ask(port, self.ledger, self.keys.admin, method, path, content)
             if status == HTTPStatus.OK or time.monotonic() > deadline:
-                return known
+                return status, answer
             await asyncio.sleep(0.1)
 
     async def _check(self, plain: Path, artefacts: list[Path]) -> None:
