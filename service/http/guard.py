@@ -58,7 +58,8 @@ class Guard:
         return self._noting(scope, send) if changes else send
 
     def _noting(self, scope: Scope, send: Send) -> Send:
-        what, target, identity = f"{scope['method']} {route_of(scope['path'])}", scope["path"], scope[IDENTITY]
+        method, target, identity = scope["method"], scope["path"], scope[IDENTITY]
+        what = f"{method} {route_of(method, target)}"
 
         async def noting(message: Any) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
@@ -69,9 +70,10 @@ class Guard:
 
     def with_headers(self, scope: Scope, send: Send) -> Send:
         """What sends an answer with HEADERS, where a browser may ask for it."""
-        with contextlib.suppress(LookupError):
-            stream_in(scope["path"])
-            return send
+        if scope["method"] == "POST":
+            with contextlib.suppress(LookupError):
+                stream_in(scope["path"])
+                return send
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
