@@ -376,6 +376,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         bodies,
         readiness,
         drain,
+        access,
         audit,
         clock,
         policies,

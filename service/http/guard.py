@@ -15,8 +15,9 @@ import structlog
 
 from gatewatch.service.access.access import IDENTITY, Access
 from gatewatch.service.access.audit import DETAIL, Audit
+from gatewatch.service.access.identity import Identity
 from gatewatch.service.access.scopes import needed, route_of
-from gatewatch.service.errors import StoreUnavailable, cause_of
+from gatewatch.service.errors import ServiceError, StoreUnavailable, cause_of
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.ingest import Scope, Send, stream_in
 
@@ -46,11 +47,10 @@ class Guard:
         Raises:
             ServiceError: what it is refused with.
         """
-        method, path, headers = scope["method"], scope["path"], scope["headers"]
-        self._callers.check(method, headers)
-        address = (scope.get("server") or ("",))[0]
+        method, path = scope["method"], scope["path"]
+        self._callers.check(method, scope["headers"])
         try:
-            scope[IDENTITY] = await self._access.check(method, path, headers, address)
+            scope[IDENTITY] = await _identity(self._access, scope)
         except StoreUnavailable as error:
             log.warning("request not answered", path=path[:256], error=str(error), cause=cause_of(error))
             raise
@@ -83,3 +83,17 @@ class Guard:
             await send(message)
 
         return sending
+
+
+async def is_still_admitted(access: Access, scope: Scope) -> bool:
+    """Whether a request that was let in would be let in again: since then its key may have been revoked, or expired."""
+    admitted: Identity | None = scope[IDENTITY]
+    try:
+        return await _identity(access, scope) == admitted
+    except ServiceError:
+        return False
+
+
+async def _identity(access: Access, scope: Scope) -> Identity | None:
+    address = (scope.get("server") or ("",))[0]
+    return await access.check(scope["method"], scope["path"], scope["headers"], address)
