@@ -135,7 +135,8 @@ class Service(FastAPI):
             await self._answer_traced(scope, receive, send, self._traces)
 
     async def _answer_traced(self, scope: Scope, receive: Receive, send: Send, traces: Traces) -> None:
-        span, status = traces.request(scope["method"], route_of(scope["path"]), scope["headers"]), NOBODY
+        method, status = scope["method"], NOBODY
+        span = traces.request(method, route_of(method, scope["path"]), scope["headers"])
 
         async def noting(message: Any) -> None:
             nonlocal status
@@ -366,6 +367,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         bodies,
         readiness,
         drain,
+        access,
         audit,
         clock,
         policies,

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from gatewatch.service.access.access import IDENTITY
+from gatewatch.service.access.access import IDENTITY, Access
 from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
@@ -58,6 +58,7 @@ class Parts:
     bodies: Bodies
     readiness: Readiness
     drain: Drain
+    access: Access
     audit: Audit
     clock: Clock
     policies: StreamPolicies

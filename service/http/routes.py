@@ -333,13 +333,19 @@ async def livez() -> dict[str, str]:
     },
 )
 async def readyz(request: Request) -> dict[str, Any]:
-    """200 when a reading sent now would be scored, else 503 with the reason. Who has a key sees model and warnings."""
+    """200 when a reading sent now would be scored, else 503 with the reason. Who has a key sees the model.
+
+    Warnings, which may name nodes of Redis and models of the repository, are for the scope `admin`.
+    """
     parts = parts_of(request)
     if parts.drain.began:
         raise Draining("the service is about to stop; what is sent until then is still answered")
     warnings = [*await parts.readiness.look(), *parts.models.warnings()]
-    if request.scope[IDENTITY] is None:
+    identity = request.scope[IDENTITY]
+    if identity is None:
         return {"status": "ready"}
+    if "admin" not in identity.scopes:
+        warnings = []
     return {"status": "ready", "model": parts.registry.default.name, **({"warnings": warnings} if warnings else {})}
 
 

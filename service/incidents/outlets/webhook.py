@@ -48,7 +48,7 @@ class DeadLetter(msgspec.Struct):
         incident: its id.
         at: when it was saved.
         given_up: when.
-        error: what the last try came to.
+        error: what the last try came to, without names of hosts and addresses.
     """
 
     id: str
@@ -140,7 +140,7 @@ class Webhook:
         try:
             await self._sender.send(event.id, self._body(event, found and found[2]), now_ms // 1000)
         except NotTaken as error:
-            await self._not_taken(claimed, event, str(error), now_ms)
+            await self._not_taken(claimed, event, error, now_ms)
             return False
         self._metrics.webhook("delivered")
         if self._failing:
@@ -160,11 +160,11 @@ class Webhook:
                 self._taken.append(claimed)
                 raise
 
-    async def _not_taken(self, claimed: Claimed, event: Event, error: str, now_ms: int) -> None:
+    async def _not_taken(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int) -> None:
         self._metrics.webhook("failed")
         if not self._failing:
             self._failing = True
-            log.warning("the webhook is not taken; it is tried again", error=error)
+            log.warning("the webhook is not taken; it is tried again", error=str(error))
         waited_s = (now_ms - event.at_ms) / 1000
         if waited_s > self._retry_s:
             await self._give_up(claimed, event, error, now_ms)
@@ -178,15 +178,16 @@ class Webhook:
             if (event := decode(claimed.event)) is None:
                 await self._outbox.told(claimed)
             else:
-                await self._give_up(claimed, event, "too many events waited to be told", self._clock.unix_ms())
+                too_many = NotTaken("too many events waited to be told")
+                await self._give_up(claimed, event, too_many, self._clock.unix_ms())
 
-    async def _give_up(self, claimed: Claimed, event: Event, error: str, now_ms: int) -> None:
+    async def _give_up(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int) -> None:
         kind, at = f"incident.{event.what}", format_time(event.at_ms)
-        letter = DeadLetter(event.id, kind, event.incident, at, format_time(now_ms), error)
+        letter = DeadLetter(event.id, kind, event.incident, at, format_time(now_ms), error.public)
         await self._outbox.give_up(event.tenant, msgspec.json.encode(letter), now_ms, self._most_dead)
         await self._outbox.told(claimed)
         self._metrics.webhook("dead")
-        log.warning("an event is given up", webhook=event.id, error=error)
+        log.warning("an event is given up", webhook=event.id, error=str(error))
 
     def _body(self, event: Event, shown: dict[str, Any] | None) -> bytes:
         """An event as it is sent: its incident as it is now, of which only the id is left where it was forgotten."""
