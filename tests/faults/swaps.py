@@ -180,7 +180,9 @@ def run(
             rules = {"rules": [{"pattern": "pump-*", "model": "pumps"}]}
             httpx2.put(f"http://127.0.0.1:{ports[0]}/v1/rules", json=rules, timeout=60).raise_for_status()
             time.sleep(2)
-            every_s = 1.2 * TOGETHER * (before_s + swaps * (pause_s + 0.5) + 10) / HISTORY  # all of it fits into the history
+            every_s = (
+                1.2 * TOGETHER * (before_s + swaps * (pause_s + 0.5) + 10) / HISTORY
+            )  # all of it fits into the history
             shares = [names[at::senders] for at in range(senders)]
             threads = [
                 threading.Thread(target=send, args=(share, ports[at:] + ports[:at], at, load, done, every_s))
