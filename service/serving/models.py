@@ -61,8 +61,9 @@ class Models:
         self._metrics = metrics
         repository = None
         if settings.models:
-            repository = Repository(settings.models, verify, trust_of(settings.trusted_keys, settings.models))
-        self._access = RepositoryAccess(repository)
+            trust = trust_of(settings.trusted_keys, settings.models)
+            repository = Repository(settings.models, verify, trust, must_be_there=True)
+        self._access = RepositoryAccess(repository, metrics.repository_asked)
         self.loaded = LoadedModels(
             self._access, make, settings.loaded_models, settings.loaded_bytes, metrics.models_loaded
         )
@@ -97,11 +98,12 @@ class Models:
         self._access.close()
 
     def warnings(self) -> list[str]:
-        """Models of the rules that could not be loaded: readings of their streams get 503."""
+        """A repository that is away; models of the rules that could not be loaded, whose streams get 503."""
         errors = {
             name: self.loaded.error_of(chosen) for name, chosen in self.assignments.now.assignment.versions.items()
         }
-        return [f"{name} cannot be loaded: {error}" for name, error in errors.items() if error is not None]
+        away = [f"{self._access.away}; models cannot be changed"] if self._access.away else []
+        return away + [f"{name} cannot be loaded: {error}" for name, error in errors.items() if error is not None]
 
     async def _prepare(self, assignment: Assignment) -> None:
         """Have the new version of each model that is in use in memory, before a stream moves to it."""
