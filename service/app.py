@@ -32,6 +32,7 @@ from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.expiry import Expiry
+from gatewatch.service.core.standings import Standings
 from gatewatch.service.core.states import States
 from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
 from gatewatch.service.core.takeover import Takeover
@@ -347,6 +348,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         models,
         store,
         core.inspection,
+        Standings(store, clock),
         States(
             registry,
             store,

@@ -18,7 +18,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.guard import is_still_admitted
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import caller_of, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, parts_of, sent_as, tenant_of
 from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
@@ -62,12 +62,7 @@ async def list_incidents(
         str | None, Query(description="of the highest score", pattern=f"^({'|'.join(INCIDENT_REASONS)})$")
     ] = None,
     tag: Annotated[
-        str,
-        Query(
-            pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,31}(=[^\x00-\x1f\x7f]{1,128})?)?$",
-            max_length=161,
-            description="that its stream had when it began: name=value, or a name for any value",
-        ),
+        str, Query(**TAG, description="that its stream had when it began: name=value, or a name for any value")
     ] = "",
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
     since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
