@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatewatch.service.errors import InvalidPolicies
-from gatewatch.service.policies.gates import compiled
+from gatewatch.service.policies.patterns import compiled
 from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, Policy, PolicyDocument, PolicyFinder, policies_in
 from gatewatch.service.policies.windows import Window
 
