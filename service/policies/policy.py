@@ -136,6 +136,10 @@ class PolicyDocument(Numbered):
     asked: Policies = Policies()
     windows: Annotated[dict[WindowName, Window], Field(max_length=MOST_WINDOWS)] = Field(default_factory=dict)
 
+    def as_kept(self) -> bytes:
+        """As Redis has it. What a policy does not say must not come back as said: it would replace what others say."""
+        return self.model_dump_json(exclude_unset=True).encode()
+
 
 NOTHING_ASKED: Final = Policy()
 
