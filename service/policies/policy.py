@@ -89,6 +89,13 @@ class Policy(BaseModel):
         description="its readings are scored and its incidents kept, but nobody is told of them",
     )
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same: a default that is said replaces what an earlier entry says, silence does not."""
+        said = other.model_fields_set if isinstance(other, Policy) else None
+        return super().__eq__(other) and self.model_fields_set == said
+
+    __hash__ = None  # type: ignore[assignment]
+
     def ignores(self, channel: str) -> bool:
         """Whether a channel is not looked at."""
         return any(compiled(pattern).match(channel) for pattern in self.ignore)
