@@ -393,7 +393,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     app.include_router(page.router)
     _answer_problems(app, metrics)
     generate = app.openapi
-    app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
+    described = lru_cache(1)(lambda is_open: complete(generate(), is_open))  # it takes 40 ms, and anybody may ask
+    app.openapi = lambda: described(access.seems_open)  # type: ignore[method-assign]
     return app
 
 

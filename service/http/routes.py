@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 
@@ -36,7 +37,7 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.parts import key_of, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import key_of, parts_of, replied, sent_as, tenant_of
 
 router = APIRouter()
 
@@ -44,6 +45,9 @@ SCANNED: Final = 20_000
 """Streams looked at for one page of a search; `next` goes on from there."""
 
 SCAN_CHUNK: Final = 1000
+
+DESCRIBED: Final = 100
+"""Streams that are described, some 10 us each, before others have their turn."""
 
 MOST_FORECAST: Final = 100
 """Readings; of those that the history keeps, at most 56 in 128 can be held against so that there is a band."""
@@ -134,7 +138,7 @@ async def list_streams(
         Literal["warming_up", "normal", "anomalous"] | None, Query(description="of the last reading")
     ] = None,
     details: Annotated[bool, Query(description="what is known of each stream, instead of its name")] = False,
-) -> dict[str, Any]:
+) -> Response:
     """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`.
 
     `total` counts all streams. Pages of a narrow search may not be full, and go on with `next` all the same.
@@ -158,13 +162,18 @@ async def list_streams(
                     chosen.append(known if details else name)
             else:
                 after = names[-1] if names else after
-    return {"streams": chosen, "next": after if more else None, "total": total}
+    return await replied(lambda: {"streams": chosen, "next": after if more else None, "total": total})
 
 
 async def _known(request: Request, names: list[str], wanted: bool) -> list[dict[str, Any] | None]:
-    if not wanted or not names:
+    if not wanted:
         return [None] * len(names)
-    return await parts_of(request).inspection.describe_each([key_of(request, name) for name in names])
+    found: list[dict[str, Any] | None] = []
+    for first in range(0, len(names), DESCRIBED):
+        keys = [key_of(request, name) for name in names[first : first + DESCRIBED]]
+        found += await parts_of(request).inspection.describe_each(keys)
+        await asyncio.sleep(0)
+    return found
 
 
 UNKNOWN = problem_with("No such stream")
@@ -233,14 +242,16 @@ async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -
         **OF_A_STREAM,
     },
 )
-async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> list[dict[str, Any]]:
+async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> Response:
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = parts_of(request)
     async with parts.store.reading:
         entries = await parts.inspection.recent(key_of(request, stream), parts.encoder)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
-    return [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in entries]
+    return await replied(
+        lambda: [{"n": n, "values": values, "result": msgspec.Raw(answer)} for n, values, answer in entries]
+    )
 
 
 @router.get(

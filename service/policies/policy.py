@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Self
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from gatewatch.service.doors.door import STREAM_NAME
@@ -126,6 +127,13 @@ class Policies(BaseModel):
     policies: Annotated[list[PolicyOfPattern], Field(max_length=MOST_PATTERNS)] = []
     streams: Annotated[dict[StreamName, Policy], Field(max_length=MOST_STREAMS)] = {}
 
+    def written(self) -> dict[str, Any]:
+        """As JSON has them; see `written`."""
+        return {
+            "policies": list(map(written, self.policies)),
+            "streams": {stream: written(policy) for stream, policy in self.streams.items()},
+        }
+
     @model_validator(mode="after")
     def _has_not_too_many_gates(self) -> Self:
         gates = sum(len(policy.gates) for policy in self.policies)
@@ -145,7 +153,20 @@ class PolicyDocument(Numbered):
 
     def as_kept(self) -> bytes:
         """As Redis has it. What a policy does not say must not come back as said: it would replace what others say."""
-        return self.model_dump_json(exclude_unset=True).encode()
+        return msgspec.json.encode(
+            {
+                "number": self.number,
+                "at": self.at,
+                "by": self.by,
+                "asked": self.asked.written(),
+                "windows": {name: written(window) for name, window in self.windows.items()},
+            }
+        )
+
+
+def written(model: BaseModel) -> msgspec.Raw:
+    """What a model says, and no defaults. One after the other, so that other threads have their turn between."""
+    return msgspec.Raw(model.model_dump_json(exclude_unset=True).encode())
 
 
 NOTHING_ASKED: Final = Policy()
@@ -165,14 +186,16 @@ class PolicyFinder:
     Attributes:
         document: where it looks.
         has_rules: some streams have rules.
+        active: the maintenance windows by name, as rules take them.
     """
 
     def __init__(self, document: PolicyDocument) -> None:
         self.document = document
         self._entries = document.asked.policies
         self._patterns = Patterns(entry.pattern for entry in self._entries)
-        self._names_of_windows = sorted(document.windows)
-        self._windows = Patterns(document.windows[name].stream for name in self._names_of_windows)
+        self.active = {name: document.windows[name].active(name) for name in sorted(document.windows)}
+        self._windows = Patterns(document.windows[name].stream for name in self.active)
+        self._names_of_windows = list(self.active)
         self._known = Remembered(self._find, REMEMBERED_NAMES)
         self._merged: dict[tuple[int, ...], Policy] = {}
         self._rules = Remembered(self._make_rules, REMEMBERED_NAMES)
@@ -217,7 +240,7 @@ class PolicyFinder:
         if key not in self._made:
             if len(self._made) >= REMEMBERED_NAMES:
                 self._made.clear()
-            active = tuple(self.document.windows[name].active(name) for name in windows)
+            active = tuple(self.active[name] for name in windows)
             self._made[key] = policy, rules_of(policy, active)  # the policy too, so that its id stays its own
         return self._made[key][1]
 
