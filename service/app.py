@@ -29,7 +29,7 @@ from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
-from gatewatch.service.access.quotas import NewStreams, Quota
+from gatewatch.service.access.quotas import NewStreams, Quota, RequestLimits
 from gatewatch.service.access.scopes import route_of
 from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
@@ -252,11 +252,17 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     audit = Audit(store)
     quota = Quota(store, "readings", settings.tenant_readings_per_s)
     quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
+    limits = RequestLimits(
+        Quota(store, "posts", settings.tenant_posts_per_s),
+        Quota(store, "reads", settings.tenant_reads_per_s),
+        Quota(store, "changes", settings.tenant_changes_per_s),
+    )
     ingest = Ingest(
         (JsonDoor(lines), lines),
         registry,
         lru_cache(TENANTS)(StreamNames),
         access,
+        limits,
         quota,
         quota_bytes,
         batcher,
@@ -326,6 +332,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         feed.stop()
         quota.stop()
         quota_bytes.stop()
+        limits.stop()
         await batcher.stop()
         await core.corrector.finish()
         await past.corrector.finish()
@@ -338,7 +345,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         log.info("stopped")
 
     app = Service(
-        Guard(callers, access, audit),
+        Guard(callers, access, limits, audit),
         traces,
         title="Gatewatch",
         version=version("gatewatch"),
@@ -377,6 +384,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         readiness,
         drain,
         access,
+        quota_bytes,
         audit,
         clock,
         policies,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from gatewatch.service.access.access import IDENTITY, Access
 from gatewatch.service.access.audit import DETAIL, TOO_LONG, Audit
+from gatewatch.service.access.quotas import Quota
 from gatewatch.service.aside import IN_PLACE_BYTES, aside
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
@@ -62,6 +63,7 @@ class Parts:
     readiness: Readiness
     drain: Drain
     access: Access
+    quota_bytes: Quota
     audit: Audit
     clock: Clock
     policies: StreamPolicies
@@ -114,7 +116,10 @@ async def sent_as(
         most: bytes.
         absent: what is taken for a body without a byte.
     """
-    body = await json_body(request.scope, request.receive, parts_of(request).bodies, most)
+    parts, tenant = parts_of(request), tenant_of(request)
+    parts.quota_bytes.check(tenant)
+    body = await json_body(request.scope, request.receive, parts.bodies, most)
+    parts.quota_bytes.take(tenant, len(body))
     large = len(body) > IN_PLACE_BYTES
     try:
         sent = await aside(kind.model_validate_json, body) if large else kind.model_validate_json(body or absent)
