@@ -25,7 +25,7 @@ from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
-from gatewatch.service.access.quotas import NewStreams, Quota
+from gatewatch.service.access.quotas import NewStreams, Quota, RequestLimits
 from gatewatch.service.access.scopes import route_of
 from gatewatch.service.background import Background
 from gatewatch.service.clock import Clock, SystemClock
@@ -253,11 +253,17 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     audit = Audit(store)
     quota = Quota(store, "readings", settings.tenant_readings_per_s)
     quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
+    limits = RequestLimits(
+        Quota(store, "posts", settings.tenant_posts_per_s),
+        Quota(store, "reads", settings.tenant_reads_per_s),
+        Quota(store, "changes", settings.tenant_changes_per_s),
+    )
     ingest = Ingest(
         (JsonDoor(lines), lines),
         registry,
         lru_cache(TENANTS)(StreamNames),
         access,
+        limits,
         quota,
         quota_bytes,
         batcher,
@@ -317,6 +323,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         feed.stop()
         quota.stop()
         quota_bytes.stop()
+        limits.stop()
         await batcher.stop()
         await core.corrector.finish()
         await past.corrector.finish()
@@ -330,7 +337,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         log.info("stopped")
 
     app = Service(
-        Guard(callers, access, audit),
+        Guard(callers, access, limits, audit),
         traces,
         title="Gatewatch",
         version=version("gatewatch"),
@@ -370,6 +377,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         readiness,
         drain,
         access,
+        quota_bytes,
         audit,
         clock,
         policies,
@@ -381,7 +389,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         app.include_router(router)
     answer_problems(app, ROUTERS, metrics)
     generate = app.openapi
-    app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
+    described = lru_cache(1)(lambda is_open: complete(generate(), is_open))  # it takes 40 ms, and anybody may ask
+    app.openapi = lambda: described(access.seems_open)  # type: ignore[method-assign]
     return app
 
 

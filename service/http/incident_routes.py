@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.asked import words as words_of
@@ -18,7 +18,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.guard import is_still_admitted
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import TAG, caller_of, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
@@ -74,7 +74,7 @@ async def list_incidents(
     ] = "",
     after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
-) -> dict[str, Any]:
+) -> Response:
     """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full.
 
     With `group`, those that began first come first, and `since` and `until` do not count.
@@ -87,7 +87,7 @@ async def list_incidents(
             incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)
         else:
             incidents, next_ = await _reader(request).page(search, after, limit)
-    return {"incidents": incidents, "next": next_}
+    return await replied(lambda: {"incidents": incidents, "next": next_})
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -37,11 +38,14 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.parts import TAG, key_of, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, key_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents.reading import has_tag
-from gatewatch.service.policies.gates import compiled
+from gatewatch.service.policies.patterns import compiled
 
 router = APIRouter()
+
+DESCRIBED: Final = 100
+"""Streams that are described, some 10 us each, before others have their turn."""
 
 MOST_FORECAST: Final = 100
 """Readings; of those that the history keeps, at most 56 in 128 can be held against so that there is a band."""
@@ -137,7 +141,7 @@ async def list_streams(
         Query(description="by name; the highest score first; or the anomalous first, then those that warm up"),
     ] = "name",
     details: Annotated[bool, Query(description="what is known of each stream, instead of its name")] = False,
-) -> dict[str, Any]:
+) -> Response:
     """Page by page: `streams`, `next` (null on the last page), and `total`.
 
     `total` counts all streams. Pages of a narrow search may not be full, and go on with `next` all the same. By score
@@ -163,10 +167,19 @@ async def list_streams(
             found = await parts.standings.ordered(tenant, sort, search, after, limit)
         streams: list[Any] = found.names
         if details and streams:
-            known = await parts.inspection.describe_each([key_of(request, name) for name in streams])
-            streams = [one for one in known if one is not None]
+            streams = await _described(request, found.names)
     as_of = {} if found.at_ms is None else {"as_of": format_time(found.at_ms)}
-    return {"streams": streams, "next": found.next, "total": total, **as_of}
+    return await replied(lambda: {"streams": streams, "next": found.next, "total": total, **as_of})
+
+
+async def _described(request: Request, names: list[str]) -> list[dict[str, Any]]:
+    """What is known of streams; of those that are there."""
+    found: list[dict[str, Any] | None] = []
+    for first in range(0, len(names), DESCRIBED):
+        keys = [key_of(request, name) for name in names[first : first + DESCRIBED]]
+        found += await parts_of(request).inspection.describe_each(keys)
+        await asyncio.sleep(0)
+    return [one for one in found if one is not None]
 
 
 UNKNOWN = problem_with("No such stream")
@@ -235,14 +248,16 @@ async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -
         **OF_A_STREAM,
     },
 )
-async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> list[dict[str, Any]]:
+async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> Response:
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = parts_of(request)
     async with parts.store.reading:
         entries = await parts.inspection.recent(key_of(request, stream), parts.encoder)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
-    return [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in entries]
+    return await replied(
+        lambda: [{"n": n, "values": values, "result": msgspec.Raw(answer)} for n, values, answer in entries]
+    )
 
 
 @router.get(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from gatewatch.service.access.scopes import ROUTES
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.support.samples import CROWDED, crowded, readings
@@ -130,6 +131,12 @@ ELSEWHERE = {
     (FORK, 400),
     (WARM_UP, 429),
     (f"put {STATE}", 503),  # test_states.py, test_past.py
+    *(  # test_access.py
+        (f"{method.lower()} {path}", 429)
+        for path, methods in ROUTES.items()
+        for method, scope in methods.items()
+        if scope not in (None, "metrics") and f"{method.lower()} {path}" not in POSTS
+    ),
 }
 BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}
 """Answered before there is a request, see test_connection_limits.py."""
