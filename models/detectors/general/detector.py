@@ -315,6 +315,7 @@ class GeneralDetector:
         alerts: float | Floats = self.alerts_per_week
         if asked is not None:
             alerts = np.where(np.isfinite(asked.alerts_per_week), asked.alerts_per_week, alerts)
+            alerts = alerts.item() if len(alerts) == 1 else alerts
         threshold = thresholds(states, alerts)
         if asked is not None:
             threshold = at_rates(threshold, asked.false_alarm_rate)

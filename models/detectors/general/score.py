@@ -159,7 +159,7 @@ def judge_general(
 
     Args:
         values: (B, C) physical units; NaN is missing.
-        now: (3, B, C) from `features.placed`.
+        now: (4, B, C) from `features.placed`.
         mid: (B, C) what was expected of it, from the origins.
         due: (B, C, horizons) forecasts of it from the origins, NaN where there is none.
         seasonal: (B, C) what the time of day lets expect, from the origins.
@@ -177,7 +177,7 @@ def judge_general(
     streams, channels = values.shape
     observed = np.isfinite(values)
     told = observed & (states["count"] > 0)
-    x, _, change = now
+    x, _, change, _ = now
     seen = np.logical_or.reduce(told, 1)
 
     kinds = np.empty((KINDS, streams, channels))

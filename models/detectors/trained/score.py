@@ -38,14 +38,15 @@ as the strangest thing ever.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.operands import ARRAYS, NUMBERS, Functions
 from gatewatch.models.record_fields import load, store
 
 PARTS = 4
@@ -107,19 +108,6 @@ _GAINS = np.array([1.0, LEVEL_GAIN, LIVELY_GAIN])[:, None, None]
 
 Floats = NDArray[np.float64]
 Records = NDArray[Any]
-
-
-class _Functions(NamedTuple):
-    """What the rule needs besides + - * /, which round alike for arrays and for numbers."""
-
-    root: Callable[[Any], Any]
-    smaller: Callable[[Any, Any], Any]
-    larger: Callable[[Any, Any], Any]
-    where: Callable[[Any, Any, Any], Any]
-
-
-_ARRAYS = _Functions(np.sqrt, np.minimum, np.maximum, np.where)
-_NUMBERS = _Functions(math.sqrt, min, max, lambda condition, yes, no: yes if condition else no)
 
 
 @dataclass(frozen=True)
@@ -334,10 +322,10 @@ def judge(
     if len(values) == 1:  # numbers: the same bits in a tenth of the time
         sums, lengths, before = (column[:, 0].tolist() for column in (powers, longest, means))
         noticed: Any = whole or bool(observed.any())
-        pooled = np.array(_pooled(sums, lengths, before, noticed, calibration, _NUMBERS))[:, None]
+        pooled = np.array(_pooled(sums, lengths, before, noticed, calibration, NUMBERS))[:, None]
     else:
         noticed = np.logical_or.reduce(observed, 1)
-        pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
+        pooled = np.array(_pooled(powers, longest, means, noticed, calibration, ARRAYS))
     store(states, "event", pooled[8:13])
     channels[::3] += lessons[:2] * pooled[13, :, None]
     store(states, "noise", channels)
@@ -414,7 +402,7 @@ def _pooled(
     means: Iterable[Any],
     noticed: Any,
     calibration: ResidualCalibration,
-    of: _Functions,
+    of: Functions,
 ) -> tuple[Any, ...]:
     """The four parts, three signals, the score, five means after the reading, and g, by what was summed over channels.
 
