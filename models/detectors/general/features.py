@@ -153,7 +153,7 @@ def move_origins(states: Records, at: tuple[NDArray[np.intp], ...], to: Float64A
         states[name][at] = places + by.reshape(-1, *[1] * (places.ndim - 1))
 
 
-class _Times(NamedTuple):
+class Times(NamedTuple):
     """When readings of B streams are, in days and in the table: arrays (B,), or numbers of one stream.
 
     Attributes:
@@ -167,7 +167,7 @@ class _Times(NamedTuple):
     day: tuple[Any, ...]
 
 
-def _times(timestamps_ms: NDArray[np.int64]) -> _Times:
+def times_of(timestamps_ms: NDArray[np.int64]) -> Times:
     now_ms: Any = timestamps_ms
     rows: Any = slice(None)
     if len(timestamps_ms) == 1:
@@ -176,7 +176,7 @@ def _times(timestamps_ms: NDArray[np.int64]) -> _Times:
         rows = np.arange(len(timestamps_ms))
     weekday = (now_ms // DAY_MS + MONDAY) % 7
     day = (weekday >= SATURDAY) * 1
-    return _Times(weekday, (rows, slice(None), day, now_ms % DAY_MS // BIN_MS), (rows, slice(None), day))
+    return Times(weekday, (rows, slice(None), day, now_ms % DAY_MS // BIN_MS), (rows, slice(None), day))
 
 
 def seasonal(
@@ -188,7 +188,7 @@ def seasonal(
     The first is a distance from the origins, as `before` is, the place of the last value, which stands for what is
     unknown.
     """
-    at = _times(timestamps_ms)
+    at = times_of(timestamps_ms)
     known = states["tried"][at.day] >= BINS
     if np.count_nonzero(known):
         known &= states["visits"][at.bin] > 0
@@ -224,7 +224,7 @@ def observe(
     if np.count_nonzero(started) < started.size:
         fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
         states["first_ms"][fresh] = timestamps_ms[fresh]
-    _take_interval(states, elapsed_ms)
+    take_interval(states, elapsed_ms)
     x, scales, count = _take_values(states, now, observed, started)
     _take_time_of_day(states, scales, x, observed, timestamps_ms, of_life)
 
@@ -255,7 +255,7 @@ def observe(
     return features
 
 
-def _take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
+def take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
     """The typical interval: a mean over some 100 readings that a gap does not lengthen."""
     longest_known = np.maximum.reduce(states["count"], 1)
     of, (delta, interval, count) = operands(elapsed_ms, states["interval_ms"], longest_known)
@@ -375,7 +375,7 @@ def _take_time_of_day(
     timestamps_ms: NDArray[np.int64],
     of_life: Float64Array | None,
 ) -> None:
-    at = _times(timestamps_ms)
+    at = times_of(timestamps_ms)
     whole = np.count_nonzero(observed) == observed.size
     table, visits = states["table"], states["visits"]
     entry, visited = table[at.bin].astype(np.float64), visits[at.bin].astype(np.float64)
