@@ -348,12 +348,15 @@ class GeneralDetector:
             half[unknown] = np.inf
         self._look_ahead(features, states, readings)
         take_pace(states, elapsed, readings)
+        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
+        again = comes_again(states, judged.score, alerts)
+        if asked is None and not np.count_nonzero(judged.score > 1.0):
+            states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS)
+            return conclude(judged, mid, half, residual, states, self.warm_up)
         outside = judged.parts[:, RANGE] > 1.0
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-        again = comes_again(states, judged.score, alerts)
         urgent = worse | ~within
         factors = None if asked is None else asked.sensitivity[:, None]
         step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again, factors=factors)

@@ -29,6 +29,7 @@ ones are too.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,9 @@ LASTING, RANGE = 1, 4
 LARGEST_PART = 1e6
 
 _HORIZONS = np.array(HORIZONS)
-_OFFSETS = np.cumsum([0, *HORIZONS[:-1]])
+_DUE = np.cumsum([0, *HORIZONS[:-1]]) + np.arange(math.lcm(*HORIZONS))[:, None] % _HORIZONS
+"""(30, 4) by the number of a reading."""
+
 _SEASONAL = len(HORIZONS)
 
 
@@ -128,17 +131,22 @@ def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
 
 def remember_forecasts(states: Records, forecasts: Float64Array, turn: NDArray[np.integer[Any]]) -> None:
     """Keep forecasts (B, C, horizons), from the origins, until their readings come; `turn` (B,) counts readings."""
-    states["ahead"][_due(turn)] = forecasts.swapaxes(1, 2)
+    if len(turn) == 1:
+        states["ahead"][..., _DUE[turn.item() % len(_DUE)]] = forecasts
+    else:
+        states["ahead"][_due(turn)] = forecasts.swapaxes(1, 2)
 
 
 def due_forecasts(states: Records, turn: NDArray[np.integer[Any]]) -> Float64Array:
     """(B, C, horizons) what was forecast 1, 3, 10 and 30 readings ago of the `turn`-th reading; NaN where nothing."""
+    if len(turn) == 1:
+        return states["ahead"].take(_DUE[turn.item() % len(_DUE)], 2).astype(np.float64)
     return np.asarray(states["ahead"][_due(turn)].swapaxes(1, 2).astype(np.float64))
 
 
 def _due(turn: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
     """Where in `ahead` the forecasts of a reading stand, (B, horizons, C) of them."""
-    return np.arange(len(turn))[:, None], slice(None), _OFFSETS + turn[:, None] % _HORIZONS
+    return np.arange(len(turn))[:, None], slice(None), _DUE[turn % len(_DUE)]
 
 
 def judge_general(
