@@ -140,7 +140,7 @@ def remember_forecasts(states: Records, forecasts: Float64Array, turn: NDArray[n
 def due_forecasts(states: Records, turn: NDArray[np.integer[Any]]) -> Float64Array:
     """(B, C, horizons) what was forecast 1, 3, 10 and 30 readings ago of the `turn`-th reading; NaN where nothing."""
     if len(turn) == 1:
-        return states["ahead"].take(_DUE[turn.item() % len(_DUE)], 2).astype(np.float64)
+        return np.asarray(states["ahead"].take(_DUE[turn.item() % len(_DUE)], 2).astype(np.float64))
     return np.asarray(states["ahead"][_due(turn)].swapaxes(1, 2).astype(np.float64))
 
 
