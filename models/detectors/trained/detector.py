@@ -33,6 +33,7 @@ from gatewatch.models.detectors.incidents import (
     with_incidents_ended,
 )
 from gatewatch.models.detectors.network import Network
+from gatewatch.models.detectors.trained.lone import MOST_CHANNELS, judge_alone
 from gatewatch.models.detectors.trained.scaling import Scaling, shown
 from gatewatch.models.detectors.trained.score import PARTS, ResidualCalibration, begin, judge, set_apart, state_fields
 from gatewatch.models.detectors.version_1 import taken_over, trained_dtype_1
@@ -229,7 +230,11 @@ class TrainedDetector:
         states: Records,
         asked: Asked | None = None,
     ) -> Step:
-        judged = judge(values, deviation, forecast, states, self.calibration)
+        judged = None
+        if len(states) == 1 and len(self.channels) <= MOST_CHANNELS:
+            judged = judge_alone(values, deviation, forecast, states, self.calibration)
+        if judged is None:
+            judged = judge(values, deviation, forecast, states, self.calibration)
         if asked is not None:
             asked.forget_runs(states)
         mid = self.scaling.restore(forecast)
