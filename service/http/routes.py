@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from fnmatch import translate
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -40,7 +42,6 @@ from gatewatch.service.http.openapi import (
 )
 from gatewatch.service.http.parts import TAG, key_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents.reading import has_tag
-from gatewatch.service.policies.patterns import compiled
 
 router = APIRouter()
 
@@ -148,7 +149,7 @@ async def list_streams(
     and status the order is that of `as_of`, some seconds ago; of at most 500,000 streams.
     """
     parts, tenant = parts_of(request), tenant_of(request)
-    pattern, looked_at = compiled(match.replace("[", "[[]")) if match else None, LOOKED_AT
+    pattern, looked_at = re.compile(translate(match.replace("[", "[[]"))) if match else None, LOOKED_AT
     if tag:
         policies = (await parts.policies.newest(tenant)).asked.policies
         looked_at = max(1000, LOOKED_AT // (1 + len(policies) // 10))  # each pattern is held against each name
