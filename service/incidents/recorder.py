@@ -190,7 +190,7 @@ class Recorder:
             )  # fmt: skip
             before = partial(_before, model, loaded, row, packed[row])
             seen = int(own[row]["n"][-1])
-            waits = self._waits(model, loaded, row, running, seen)
+            waits = not made.has_ended and self._waits(model, loaded, row, running, seen)
             running = running._replace(pending=encode_pending(made.pending))
             incidents = list(made.changed.values())
             changed.append(_Changed(at, stream, running, incidents, before, seen, waits))
@@ -353,11 +353,12 @@ class Recorder:
         now_s = self._clock.monotonic()
         for one in changed:
             before, running = one.running.written, one.running
-            last = before
+            last = running.incident
             was_ended = before is not None and not before.is_open
             for found in one.incidents:
                 incident = grouped.get((one.stream, found.n), found)
-                if before is not None and (found is before or (one.waits and not shows(before, found))):
+                waits = one.waits and found is one.incidents[-1]
+                if before is not None and (found is before or (waits and not shows(before, found))):
                     running = running._replace(incident=incident)
                     continue
                 if self._write_s:
