@@ -225,7 +225,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         "correcting_ms": settings.correcting_ms,
         "stream_channels": settings.stream_channels,
     }
-    core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, groups=groups, **bounds)
+    live: dict[str, Any] = {"groups": groups, "incident_write_s": settings.incident_write_s, **bounds}
+    core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, **live)
     lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
     outbox = Outbox(store)
     webhook = _webhook(settings, store, outbox, policies, metrics, clock)

@@ -20,6 +20,7 @@ from gatewatch.service.core.sequencing import Decision, Round, decide
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.rules import NO_RULES, Rules, mark, unlearned
+from gatewatch.service.incidents.running import Running
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Applied:
         ruled: row of a stream whose incidents go by rules, to these.
         held: those of them that are to be looked at, whatever the detector says.
         was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
+        running: the incidents of streams after the batch, to be remembered once it is saved.
         clocks_set_back: readings whose time is before that of their stream's last one.
     """
 
@@ -48,6 +50,7 @@ class Applied:
     ruled: dict[int, Rules] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
     was_silent: dict[int, int] = field(default_factory=dict)
+    running: dict[StreamKey, Running] = field(default_factory=dict)
     clocks_set_back: int = 0
 
 

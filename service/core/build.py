@@ -49,6 +49,7 @@ def build_core(
     stream_channels: int = 64,
     groups: Groups | None = None,
     tells: bool = True,
+    incident_write_s: float = 0.0,
 ) -> Core:
     """Build the core.
 
@@ -60,9 +61,11 @@ def build_core(
         stream_channels: that a stream may have where it may have any.
         groups: which incidents belong together; without it none do.
         tells: alerts, see Bookkeeping.
+        incident_write_s: how often open incidents are written where nothing else has them written.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store, policies, groups)
+    books = Bookkeeping(metrics, store, clock, tells=tells)
+    incidents = Recorder(store, policies, groups, clock, incident_write_s)
     loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace, most_channels), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)

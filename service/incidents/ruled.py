@@ -85,6 +85,7 @@ class Fold:
         was_open: whether the detector's was open before the next reading.
         changed: every incident that changed or began, in their order, by number.
         alerts: number of the reading and alert, of those that are to be told.
+        has_ended: an incident ended, though it may have gone on since.
     """
 
     stream: str
@@ -96,6 +97,7 @@ class Fold:
     earlier: list[Scored]
     changed: dict[int, Incident] = field(default_factory=dict)
     alerts: list[tuple[int, RaisedAlert]] = field(default_factory=list)
+    has_ended: bool = False
 
     @property
     def is_told(self) -> bool:
@@ -174,6 +176,7 @@ class Fold:
             incident = msgspec.structs.replace(incident, gate=GATES[gate_of(entry)], gated=incident.gated + 1)
         if self._ends(incident, int(entry["n"]), int(entry["timestamp_ms"]), bool(status & OPEN)):
             incident = msgspec.structs.replace(incident, end_ms=incident.last_ms)
+            self.has_ended = True
         if incident is not self.incident:
             self.incident = self.changed[incident.n] = incident
 
