@@ -19,11 +19,12 @@ from gatewatch.service.core.history import Entries, gathered
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model, Policies
-from gatewatch.service.core.records import ALERT, HELD, Records
+from gatewatch.service.core.records import ALERT, HELD, KEPT, Records
 from gatewatch.service.core.sequencing import Places
 from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.began import began
+from gatewatch.service.incidents.closing import let_go
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
 from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
@@ -195,8 +196,13 @@ class Recorder:
             incidents = list(made.changed.values())
             changed.append(_Changed(at, stream, running, incidents, before, seen, waits))
             _put(writes, at, stream, made, pending)
-            if made.is_held:
-                loaded.records["status"][row] |= HELD
+            record = loaded.records[row : row + 1]
+            ends = bool(record["status"][0] & KEPT) and not made.goes_on(seen)
+            if ends:
+                let_go(record)
+            elif made.is_held:
+                record["status"] |= HELD
+            if ends or made.is_held:
                 (writes.records[at],) = state.pack(loaded.records[row : row + 1], [layout], [loaded.seeds[row]])
         return await self._written(changed, applied)
 
