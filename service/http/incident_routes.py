@@ -229,17 +229,18 @@ async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
     if known is None:
         raise _unknown(incident)
     stream, one, as_shown = known
-    if not one.is_open:
-        return as_shown
-    if one.is_silence:
+    if one.is_open and one.is_silence:
         raise InvalidAnswer("a silence ends when its stream sends again; nobody can close it")
-    await _say(request, incident, answer, words.close)
-    async with parts.store.changing:
-        await parts.closing.close(stream, one.n)
-        known = await _reader(request).one(incident)
-    if known is None:
-        raise _unknown(incident)
-    return known[2]
+    if one.is_open:
+        async with parts.store.changing:
+            await parts.closing.close(stream, one.n)
+            known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+    _, one, as_shown = known
+    if not one.closed or as_shown["closed"]:
+        return as_shown
+    return await _say(request, incident, answer, words.close)
 
 
 @router.post(

@@ -16,6 +16,7 @@ from gatewatch.service.core.store import IncidentWrite, Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended
 from gatewatch.service.incidents.incident import Incident, decode, encode
+from gatewatch.service.incidents.running import caught_up
 
 log = structlog.get_logger(__name__)
 
@@ -42,10 +43,7 @@ class Closing:
         self._attempts = attempts
 
     async def close(self, stream: StreamKey, n: int) -> None:
-        """End a stream's incident, if it is the latest and open. What a person said is saved before.
-
-        A reading that is being scored meanwhile may save the incident as open once more; the one after it ends it then,
-        see Recorder.
+        """End a stream's incident with the figures that it has by now, if it is the latest one and open.
 
         Raises:
             Contended: other processes kept writing the stream.
@@ -57,11 +55,12 @@ class Closing:
                 if loaded.moved:
                     model = await self._models.of(stream)
                     continue
-                (latest,) = await self._store.latest_incidents([stream])
-                incident = decode(latest)
+                incident = decode((await self._store.latest_incidents([stream]))[0])
                 if loaded.new or incident is None or incident.n != n or not incident.is_open:
                     return
-                ended = closed(incident)
+                until = {0: int(loaded.records["readings"][0])}
+                exact = await caught_up(self._store, sized, loaded, {0: incident}, until)
+                ended = closed(exact.get(0, incident))
                 let_go(loaded.records)
                 writes = whole(sized, loaded, self._clock.unix_ms())
                 write = IncidentWrite(0, n, ended.start_ms, encode(ended), None, began=False, ended=True)
