@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.asked import Asked
-from gatewatch.models.detectors.detector import Detector
+from gatewatch.models.detectors.detector import WARMING_UP, Detector
 from gatewatch.models.detectors.incidents import unlearn
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
@@ -79,6 +79,8 @@ class Stepper:
         entries["reason"] = step.reason
         if held is not None and normal is not None and held.any():
             heads["detector"][held] = self.detector.held(normal, heads["detector"][held])
+            unknown = held & ~np.isfinite(step.half).any(axis=1)  # nothing from before the hold is left to judge by
+            entries["status"][unknown] = WARMING_UP
             entries["status"] |= held * np.uint8(state.OPEN)
         if kept is not None:
             entries["status"] |= kept * np.uint8(state.KEPT)
@@ -148,6 +150,7 @@ class Stepper:
             asked: (B,) as in `step`.
         """
         records = self.fresh(len(histories))
+        records["status"] = [entries["status"][0] & state.KEPT if len(entries) else 0 for entries in histories]
         for at in range(max(map(len, histories), default=0)):
             rows = [row for row, entries in enumerate(histories) if len(entries) > at]
             readings = np.concatenate([histories[row][at : at + 1] for row in rows])

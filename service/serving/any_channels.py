@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import Records
+from gatewatch.service.core.records import KEPT, Records
 from gatewatch.service.core.stepper import Stepper, kept_from_learning, unlearned
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.serving.served_model import ServedModel
@@ -53,7 +53,7 @@ class NamedStepper(Stepper):
         """
         begins = [0, *(np.flatnonzero((known[1:] != known[:-1]).any(axis=1)) + 1).tolist(), len(entries)]
         state, before = self.detector.initial(1), self.detector.channels
-        status = np.uint8(0)
+        status = entries["status"][0] & KEPT
         for start, stop in pairwise(begins):
             there = np.flatnonzero(known[start])
             own = None if asked is None else asked.of_channels(there)

@@ -160,6 +160,28 @@ def test_a_restart_and_a_rebuilt_state_hold_on(
         assert strange(sender.go(client, 20, moved=True)) > 0.9
 
 
+@pytest.mark.parametrize("kind", ["general"], indirect=True)
+def test_a_state_of_a_history_that_was_all_held_is_warming_up_until_a_person_closes_it(
+    app: Callable[[], TestClient], redis_url: str, tenant: str
+) -> None:
+    """Nobody is told that all is normal: nothing is known of what was."""
+    sender = Sender(OFF["general"], "held")
+    with app() as client:
+        hold(client)
+        sender.go(client, CALM)
+        sender.go(client, 300, moved=True)
+    asyncio.run(lose_record(redis_url, tenant))
+    with app() as client:
+        assert {one["status"] for one in sender.go(client, 200, moved=True)} == {"warming_up"}
+        (one,) = incidents(client)
+        assert one["state"] == "open"
+        assert client.get("/v1/streams/held").json()["status"] == "warming_up"
+        close(client, one["id"])
+        sender.go(client, CALM)
+        assert strange(sender.go(client, 20, moved=True)) > 0.9
+        assert [one["state"] for one in incidents(client)] == ["open", "ended"]
+
+
 @pytest.mark.parametrize("size", [1, 170])
 def test_how_readings_came_makes_no_difference_and_the_verdicts_are_proved(
     client: TestClient, kind: str, artefact: Path, tmp_path: Path, size: int
