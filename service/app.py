@@ -310,6 +310,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         store,
         core.inspection,
         Standings(store, clock),
+        core.closing,
         States(
             registry,
             store,

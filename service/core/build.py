@@ -17,6 +17,7 @@ from gatewatch.service.core.sessions import Sessions
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.incidents.closing import Closing
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
@@ -30,6 +31,7 @@ class Core(NamedTuple):
     corrector: Corrector
     books: Bookkeeping
     loader: Loader
+    closing: Closing
 
 
 def build_core(
@@ -73,4 +75,6 @@ def build_core(
     repeats = Repeats(store, books, corrector, sessions)
     saving = (backoff, takeover, metrics, clock, save_attempts)
     scorer = Scorer(models, store, loader, repeats, incidents, books, *saving, stream_channels)
-    return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books, loader)
+    inspection = Inspection(models, store, loader, sessions, clock, save_attempts)
+    closing = Closing(models, store, loader, clock, save_attempts)
+    return Core(scorer, inspection, corrector, books, loader, closing)

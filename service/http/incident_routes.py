@@ -211,6 +211,39 @@ async def acknowledge(request: Request, incident: Annotated[str, _ID_PATH]) -> d
 
 
 @router.post(
+    "/v1/incidents/{incident}/close",
+    summary="End it, and learn again",
+    response_model=None,
+    responses={**_INCIDENT, **NO_BODY},
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": ref("Answer")}}}},
+)
+async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """An incident of a stream whose policy says `hold` stays open until then. What is still strange is another one.
+
+    The first who closes it counts; one that has ended stays as it is. A silence is ended by its stream alone.
+    """
+    answer = await sent_as(request, Answer, InvalidAnswer, absent=b"{}")
+    parts = parts_of(request)
+    async with parts.store.changing:
+        known = await _reader(request).one(incident)
+    if known is None:
+        raise _unknown(incident)
+    stream, one, as_shown = known
+    if one.is_open and one.is_silence:
+        raise InvalidAnswer("a silence ends when its stream sends again; nobody can close it")
+    if one.is_open:
+        async with parts.store.changing:
+            await parts.closing.close(stream, one.n)
+            known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+    _, one, as_shown = known
+    if not one.closed or as_shown["closed"]:
+        return as_shown
+    return await _say(request, incident, answer, words.close)
+
+
+@router.post(
     "/v1/incidents/{incident}/label",
     summary="Say what it turned out to be",
     response_model=None,

@@ -161,6 +161,7 @@ class Incident(msgspec.Struct):
     gate: str | None
     gated: int
     acknowledged: Spoken | None
+    closed: Spoken | None
     label: str | None
     labelled: Spoken | None
     notes: list[SpokenNote]

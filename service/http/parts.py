@@ -27,6 +27,7 @@ from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.ingest import SETTINGS_BYTES, Ingest, json_body
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.incidents.closing import Closing
 from gatewatch.service.incidents.conditions import Conditions
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.intake.past import Past
@@ -53,6 +54,7 @@ class Parts:
     store: StateStore
     inspection: Inspection
     standings: Standings
+    closing: Closing
     states: States
     snapshots: SnapshotStore
     encoder: Encoder

@@ -110,6 +110,7 @@ class Incident(msgspec.Struct, frozen=True):
         cooled: of one that nobody was told of, number and time of the last reading of one before that somebody was.
         tags: of its stream when it began, name to value.
         seen: the number of the last reading that these figures go up to; 0 of one that is written with each.
+        closed: a person ended it: what comes after is another incident.
     """
 
     n: int
@@ -137,6 +138,7 @@ class Incident(msgspec.Struct, frozen=True):
     cooled: tuple[int, int] | None = None
     tags: dict[str, str] = {}
     seen: int = 0
+    closed: bool = False
 
     @property
     def id(self) -> str:

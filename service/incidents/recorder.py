@@ -15,20 +15,21 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied
 from gatewatch.service.core.bookkeeping import encode_alert
 from gatewatch.service.core.corrections import Correction
-from gatewatch.service.core.history import Entries, gathered
+from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model, Policies
-from gatewatch.service.core.records import ALERT, HELD, Records
+from gatewatch.service.core.records import ALERT, HELD, KEPT, Records
 from gatewatch.service.core.sequencing import Places
 from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.began import began
+from gatewatch.service.incidents.closing import let_go
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
 from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
-from gatewatch.service.incidents.rules import NO_RULES, Rules, limited
-from gatewatch.service.incidents.running import Running, RunningIncidents, caught_up, shows
+from gatewatch.service.incidents.rules import Rules, limited
+from gatewatch.service.incidents.running import Running, RunningIncidents, caught_up, histories, name_of, shows
 from gatewatch.service.incidents.silence import over
 
 
@@ -138,7 +139,7 @@ class Recorder:
         if not every:
             return silences + ruled
         own = _of_rows(rows, entries)
-        known = await self._known(model, loaded, every, own)
+        known = await self._known(model, loaded, packed, every, own)
         begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]} & {*every}
         histories = await self._histories(model, sorted(begins), loaded)
         changed = []
@@ -172,7 +173,7 @@ class Recorder:
         if not every:
             return []
         own = _of_rows(rows, entries)
-        known = await self._known(model, loaded, every, own, applied.ruled)
+        known = await self._known(model, loaded, packed, every, own, applied.ruled)
         begins = [
             row
             for row, running in zip(every, known, strict=True)
@@ -195,8 +196,13 @@ class Recorder:
             incidents = list(made.changed.values())
             changed.append(_Changed(at, stream, running, incidents, before, seen, waits))
             _put(writes, at, stream, made, pending)
-            if made.is_held:
-                loaded.records["status"][row] |= HELD
+            record = loaded.records[row : row + 1]
+            ends = bool(record["status"][0] & KEPT) and not made.goes_on(seen)
+            if ends:
+                let_go(record)
+            elif made.is_held:
+                record["status"] |= HELD
+            if ends or made.is_held:
                 (writes.records[at],) = state.pack(loaded.records[row : row + 1], [layout], [loaded.seeds[row]])
         return await self._written(changed, applied)
 
@@ -205,8 +211,8 @@ class Recorder:
         if not applied.running:
             return
         writes, now_s = applied.writes, self._clock.monotonic()
-        fences = {
-            stream: state.fence_of(record)
+        names = {
+            stream: name_of(record)
             for stream, record in zip(writes.streams, writes.records, strict=True)
             if stream in applied.running and stream not in lost
         }
@@ -214,16 +220,17 @@ class Recorder:
         self._remembered.note(
             (
                 stream,
-                running._replace(fence=fences[stream], since_s=now_s if running.since_s is None else running.since_s),
+                running._replace(record=names[stream], since_s=now_s if running.since_s is None else running.since_s),
             )
             for stream, running in applied.running.items()
-            if stream in fences
+            if stream in names
         )
 
     async def _known(
         self,
         model: Model,
         loaded: LoadedBatch,
+        packed: Sequence[bytes | None],
         rows: Sequence[int],
         entries: Mapping[int, Entries],
         rules: Mapping[int, Rules] | None = None,
@@ -231,12 +238,13 @@ class Recorder:
         """The latest incidents of streams as they stand before a batch: remembered, or what is kept and the history.
 
         Args:
+            packed: the records before the batch, as the store held them.
             entries: of the rows, which are the streams' next ones.
             rules: of the rows, where they go by rules.
         """
         known: dict[int, Running] = {}
         for row in rows:
-            running = self._remembered.of(loaded.streams[row], loaded.fences[row])
+            running = self._remembered.of(loaded.streams[row], packed[row])
             if running is not None and (rules is None or running.pending is not None):
                 known[row] = running
         missing = [row for row in rows if row not in known]
@@ -247,20 +255,11 @@ class Recorder:
         pendings: Sequence[bytes | None] = [None] * len(missing)
         if rules is not None:
             pendings = await self._store.pending_incidents(names)
+        of_rows = dict(zip(missing, kept, strict=True))
+        next_ = {row: int(entries[row]["n"][0]) for row in missing}
+        exact = await caught_up(self._store, model, loaded, of_rows, next_)
         for row, incident, pending in zip(missing, kept, pendings, strict=True):
-            known[row] = Running(incident, incident, pending)
-        behind = {
-            row: incident
-            for row, incident in zip(missing, kept, strict=True)
-            if incident is not None and incident.is_open and 0 < incident.seen < int(entries[row]["n"][0]) - 1
-        }
-        past = await self._past(model, list(behind), loaded)
-        for row, incident in behind.items():
-            layout = loaded.layouts[row]
-            of_row = gathered(past[row], layout)
-            asked = NO_RULES if rules is None else rules[row]
-            exact = caught_up(incident, of_row, int(entries[row]["n"][0]), layout.model, asked)
-            known[row] = known[row]._replace(incident=exact)
+            known[row] = Running(exact.get(row, incident), incident, pending)
         return [known[row] for row in rows]
 
     def _waits(self, model: Model, loaded: LoadedBatch, row: int, running: Running, seen: int) -> bool:
@@ -382,22 +381,9 @@ class Recorder:
     async def _histories(self, model: Model, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, list[Scored]]:
         """The last readings of streams whose incidents begin: their onsets are sought there."""
         found = {}
-        for row, kept in (await self._past(model, rows, loaded)).items():
+        for row, kept in (await histories(self._store, model, rows, loaded)).items():
             columns = (kept["n"].tolist(), kept["timestamp_ms"].tolist(), kept["score"].tolist())
             found[row] = [Scored(*one) for one in zip(*columns, strict=True)]
-        return found
-
-    async def _past(self, model: Model, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, Entries]:
-        """The histories of streams before a batch, in their own channels."""
-        if not rows:
-            return {}
-        rings = await self._store.load_histories([loaded.streams[row] for row in rows])
-        found = {}
-        for row, ring in zip(rows, rings, strict=True):
-            kept = loaded.recovered.get(row)  # what is in Redis may have other channels, or be of an earlier version
-            if kept is None:
-                kept = model.stepper.read_history(ring, loaded.layouts[row], loaded.seeds[row])
-            found[row] = kept
         return found
 
 

@@ -90,6 +90,12 @@ class Policy(BaseModel):
         description="its readings are scored and its incidents kept, but nobody is told of them",
     )
 
+    hold: bool = Field(
+        default=False,
+        strict=True,
+        description="an incident stays open until a person closes it, however long; meanwhile nothing is learned",
+    )
+
     def __eq__(self, other: object) -> bool:
         """Whether both say the same: a default that is said replaces what an earlier entry says, silence does not."""
         said = other.model_fields_set if isinstance(other, Policy) else None
@@ -246,17 +252,17 @@ class PolicyFinder:
 
 
 SPANS: Final = ("minimum", "merge", "cool_off")
-RULED: Final = {"gates", "quiet", *SPANS}
+RULED: Final = {"gates", "quiet", "hold", *SPANS}
 """What is asked of incidents, among the fields of a policy."""
 
 
 def rules_of(policy: Policy, windows: tuple[ActiveWindow, ...]) -> Rules | None:
     """The rules that a policy and maintenance windows come to; None for none."""
     spans = {name: None if (asked := getattr(policy, name)) is None else asked.span for name in SPANS}
-    if not (policy.gates or policy.quiet or windows or any(spans.values())):
+    if not (policy.gates or policy.quiet or policy.hold or windows or any(spans.values())):
         return None
     quiet = tuple(one.allowance for one in policy.quiet)
-    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, **spans)
+    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, hold=policy.hold, **spans)
 
 
 def merged(policies: Iterable[Policy]) -> Policy:

@@ -49,7 +49,7 @@ WAYS: dict[tuple[str, int], Way] = {
 }
 INCIDENT = "/v1/incidents/{incident}"
 MODEL = "/v1/models/{model}"
-TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "label", "note"))
+TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "close", "label", "note"))
 TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
 OF_INCIDENTS = (f"get {INCIDENT}", f"get {INCIDENT}/proof", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
