@@ -198,7 +198,11 @@ class Settings(BaseSettings):
     )
     incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
-    waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")
+    waiting_readings: int = Field(
+        20_000,
+        ge=1,
+        description="most readings waiting in a process; more get 429, but of a tenant with less than its share",
+    )
     waiting_ms: float = Field(
         500.0, gt=0, description="most time that what waits ahead of a request may take, milliseconds; more gets 429"
     )
