@@ -226,13 +226,13 @@ async def fork_stream(
     if model is not None and "admin" not in identity.scopes:
         raise MissingScope("admin")
     await parts.states.require_new(copy)
-    before = None if model is None else await administration.pin(to, model, identity.name)
+    before = None if model is None else await administration.pin_fork(copy, model, identity.name)
     try:
         async with parts.store.changing:
             await parts.states.copy(key, copy)
     except ServiceError:
         if model is not None:
             with contextlib.suppress(StoreUnavailable):  # a pin of a stream that is not there does no harm
-                await administration.pin(to, before, identity.name)
+                await administration.undo_fork(copy, before, identity.name)
         raise
     return await get_stream(request, to)
