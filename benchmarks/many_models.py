@@ -4,7 +4,8 @@
 
 Each model is an LSTM of 2 x 32 for five channels, with a rule for its streams. Readings a second and CPU time a reading
 of the service: in bulk, 4 connections with requests of 1,000 readings of as many streams, spread over all models; and
-single readings on 32 connections. Memory is that of the process once each model has scored a reading, before the loads. Load generator, service and Redis share the machine's cores.
+single readings on 32 connections, so of at most 32 models. Memory is that of the process once each model has scored a
+reading, before the loads. Load generator, service and Redis share the machine's cores.
 """
 
 from __future__ import annotations
@@ -107,9 +108,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     none = max(mib for _, _, mib in found[0])
     for count, loads in found.items():
-        bulk_rate, alone_rate = (statistics.median(load[kind].rate for load in loads) for kind in (0, 1))
-        bulk_us, alone_us = (statistics.median(load[kind].cpu_us(0) for load in loads) for kind in (0, 1))
-        p99, mib = max(load[1].percentile(0.99) for load in loads), max(mib for _, _, mib in loads)
+        kinds = [bulk for bulk, _, _ in loads], [alone for _, alone, _ in loads]
+        bulk_rate, alone_rate = (statistics.median(load.rate for load in of) for of in kinds)
+        bulk_us, alone_us = (statistics.median(load.cpu_us(0) for load in of) for of in kinds)
+        p99, mib = max(load.percentile(0.99) for load in kinds[1]), max(mib for _, _, mib in loads)
         what = f"{count:,}" if count else "none, the default model"
         print(
             f"| {what} | {bulk_rate:,.0f} | {bulk_us:.1f} | {alone_rate:,.0f} | {alone_us:.0f} | {p99:.1f} | {mib:.0f} "

@@ -142,6 +142,11 @@ class ReadingDecoder:
                 return msgspec.convert(given, self._reading)
             except msgspec.ValidationError as error:
                 problem = str(error)
+        return self.refused(content, problem)
+
+    @staticmethod
+    def refused(content: Any, problem: str) -> Refused:
+        """An item of JSON, as far as it can be shown, and what is wrong with it."""
         fields = content if isinstance(content, dict) else {}
         stream, seq = fields.get("stream"), fields.get("seq")
         stream = stream if isinstance(stream, str) else None
