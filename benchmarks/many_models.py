@@ -47,7 +47,7 @@ def repository_of(models: int, folder: Path) -> Repository:
     return repository
 
 
-def bodies(models: int, connections: int, rounds: int, bulk: int) -> list[list[bytes]]:
+def bodies(models: int, connections: int, rounds: int, bulk: int, prefix: str) -> list[list[bytes]]:
     """For each connection requests of readings of as many streams, spread over so many models; 0: the default one."""
     draw, made = np.random.default_rng(0), []
     names = [f"c{n}" for n in range(CHANNELS)]
@@ -56,7 +56,7 @@ def bodies(models: int, connections: int, rounds: int, bulk: int) -> list[list[b
         for turn in range(rounds):
             readings = [
                 {
-                    "stream": f"m{(connection + at) % models if models else 'x'}-{connection}-{at}",
+                    "stream": f"m{(connection + at) % models if models else 'x'}-{prefix}{connection}-{at}",
                     "seq": turn,
                     "timestamp": START + 60 * turn,
                     "values": dict(zip(names, row, strict=True)),
@@ -86,6 +86,7 @@ def main() -> None:
                 known = {
                     "GATEWATCH_REDIS_URL": private.url,
                     "GATEWATCH_LOG_LEVEL": "error",
+                    "GATEWATCH_WAITING_MS": "60000",  # else some models on a busy machine mean 429
                     "GATEWATCH_MODEL": str(Path(scratch) / "artefact"),
                     "GATEWATCH_MODELS": repository.url,
                 }
@@ -93,15 +94,20 @@ def main() -> None:
                     rules = {"rules": [{"pattern": f"m{at}-*", "model": f"m{at}"} for at in range(count)]}
                     reply = httpx2.put(f"http://127.0.0.1:{port}/v1/rules", json=rules, timeout=600)
                     reply.raise_for_status()
-                    (first,) = bodies(count, 1, 1, max(count, 1))[0]
+                    (first,) = bodies(count, 1, 1, max(count, 1), "first")[0]
                     httpx2.post(f"http://127.0.0.1:{port}/v1/readings", content=first, headers=JSON, timeout=600)
                     mib = resident_mib(pid)
                     pids = pid, redis_pid
                     bulk = drive(
-                        port, pids, "/v1/readings", bodies(count, CONNECTIONS, ROUNDS, BULK), BULK, options.seconds
+                        port,
+                        pids,
+                        "/v1/readings",
+                        bodies(count, CONNECTIONS, ROUNDS, BULK, "bulk"),
+                        BULK,
+                        options.seconds,
                     )
                     alone = drive(
-                        port, pids, "/v1/readings", bodies(count, ALONE, SINGLE_ROUNDS, 1), 1, options.seconds
+                        port, pids, "/v1/readings", bodies(count, ALONE, SINGLE_ROUNDS, 1, "one"), 1, options.seconds
                     )
                     found[count].append((bulk, alone, mib))
     print("| models | bulk readings/s | service µs | single readings/s | service µs | p99 ms | MiB | MiB more |")
