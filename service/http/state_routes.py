@@ -14,6 +14,7 @@ from gatewatch.service.access.audit import DETAIL
 from gatewatch.service.core import state_file
 from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.doors.door import STREAM_NAME, Form, Part
+from gatewatch.service.doors.named_readings import LONGEST_NAME
 from gatewatch.service.errors import (
     BadRequest,
     InvalidRequest,
@@ -192,6 +193,30 @@ async def delete_snapshot(
         known = await parts.snapshots.delete(key_of(request, stream), snapshot)
     if not known:
         raise NoSuchSnapshot(f"stream {stream} has no snapshot {snapshot}")
+
+
+@router.delete(
+    "/v1/streams/{stream}/channels",
+    summary="Remove a channel of a stream",
+    response_model=None,
+    responses={
+        200: KNOWN,
+        404: problem_with("No such stream, or it has no such channel"),
+        409: problem_with("The model of the stream wants the channel, or it is the only one"),
+        **OF_A_STREAM,
+    },
+)
+async def remove_channel(
+    request: Request,
+    stream: Annotated[str, STREAM_PATH],
+    channel: Annotated[str, Query(description="its name", min_length=1, max_length=LONGEST_NAME)],
+) -> dict[str, Any]:
+    """It leaves state and history, the others keep theirs. A reading that has it brings it again, as a new one."""
+    parts = parts_of(request)
+    request.scope[DETAIL] = {"channel": channel}
+    async with parts.store.changing:
+        await parts.states.remove_channel(key_of(request, stream), channel)
+    return await get_stream(request, stream)
 
 
 @router.post(

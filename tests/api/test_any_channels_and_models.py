@@ -263,6 +263,28 @@ def test_a_reading_is_taken_without_the_channels_that_the_model_of_its_rule_does
     assert (said["channels"], said["readings"]) == ("power", 20)
 
 
+def test_a_channel_that_the_model_of_a_stream_does_not_know_is_removed_and_one_of_its_own_stays(
+    any_channels: Make, repository: Repository
+) -> None:
+    with TestClient(create_app(any_channels(models=repository.url))) as client:
+        sent = readings("pump-1", 40)
+        scored(post(client, with_power(sent[:20])))
+        client.put("/v1/rules", json=PUMPS).raise_for_status()
+        twin = [{**one, "stream": "pump-2"} for one in sent]
+        scored(post(client, sent[20:25] + twin[:25]))
+        assert client.get("/v1/streams/pump-1").json()["channels"] == ["power", "pressure", "flow"]
+        path = "/v1/streams/pump-1/channels"
+        refused = client.delete(path, params={"channel": "flow"})
+        assert (refused.status_code, refused.json()["title"]) == (409, "Channel in use")
+        known = client.delete(path, params={"channel": "power"}).json()
+        assert (known["channels"], known["readings"]) == (["pressure", "flow"], 25)
+        found = scored(post(client, in_turn([sent[25:], twin[25:]])))
+        assert [{**one, "stream": ""} for one in found[::2]] == [{**one, "stream": ""} for one in found[1::2]]
+        client.put("/v1/rules", json={}).raise_for_status()
+        (back,) = scored(post(client, readings("pump-1", 41)[40:]))
+        assert list(back["expected"]) == ["pressure", "flow"]
+
+
 def test_a_reading_with_no_channel_of_its_model_or_with_a_flaw_in_one_is_rejected(
     any_channels: Make, repository: Repository
 ) -> None:
