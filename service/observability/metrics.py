@@ -163,6 +163,11 @@ class Metrics:
             "Readings that were taken without channels that the model of their stream does not know.",
             registry=registry,
         )
+        self._alike = Counter(
+            "gatewatch_channels_named_alike",
+            "Channels that came with a name like another one of their stream.",
+            registry=registry,
+        )
         self._repository_up = Gauge(
             "gatewatch_repository_up",
             "1 while the repository of models answers, or none is asked; 0 while it cannot be reached.",
@@ -375,6 +380,10 @@ class Metrics:
     def unknown_channels(self, readings: int) -> None:
         """So many readings were taken without some of their channels."""
         self._unknown.inc(readings)
+
+    def named_alike(self) -> None:
+        """A channel came whose name is like that of another one of its stream."""
+        self._alike.inc()
 
     def repository_asked(self, answered: bool) -> None:
         """The repository of models was asked, and answered or could not be reached."""

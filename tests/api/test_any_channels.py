@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import redis
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.general.detector import load_detector
@@ -239,6 +241,28 @@ def test_names_that_differ_are_other_channels_and_those_that_only_look_alike_are
     assert list(results[1]["expected"]) == ["Flow", "flow"]
     assert [one["status"] for one in results[2:]] == ["rejected"] * 3
     assert "'flow ' as a channel" in results[2]["error"]
+
+
+def test_a_channel_named_like_another_one_is_taken_and_said_once(client: TestClient) -> None:
+    """Case, inner spaces, and Unicode that looks the same; by a first reading, and by one that brings it."""
+    post(client, sent("s", [{"flow rate": 1.0, "Fühler": 2.0}]))
+    assert "alike" not in client.get("/v1/streams/s").json()
+    with capture_logs() as logs:
+        odd = [{"Flow  rate": 1.0}, {"Flow  rate": 2.0, unicodedata.normalize("NFD", "Fühler"): 1.0}, {"FLOWRATE": 3.0}]
+        results = alone(client, sent("s", odd, 1)) + post(client, sent("s", odd, 1))
+        post(client, sent("t", [{"Ⅳ": 1.0, "iv": 1.0, "other": 1.0}]))
+        alone(client, [{"stream": "s", "seq": 0, "values": {"FLOW rate": 1.0}}])  # it is not applied
+    assert [one["status"] for one in results] == ["warming_up"] * 6
+    said = [(one["stream"], one["channel"], one["like"]) for one in logs if "named like" in one["event"]]
+    nfd = unicodedata.normalize("NFD", "Fühler")
+    assert said == [
+        ("s", "Flow  rate", "flow rate"),
+        ("s", nfd, "Fühler"),
+        ("s", "FLOWRATE", "Flow  rate"),
+        ("t", "iv", "Ⅳ"),
+    ]
+    assert client.get("/v1/streams/s").json()["alike"] == [["flow rate", "Flow  rate", "FLOWRATE"], ["Fühler", nfd]]
+    assert "gatewatch_channels_named_alike_total 4.0" in client.get("/metrics").text
 
 
 def test_a_number_alone_is_of_the_only_channel(client: TestClient) -> None:
