@@ -81,7 +81,8 @@ def main() -> None:
                 known = {
                     "GATEWATCH_REDIS_URL": private.url,
                     "GATEWATCH_LOG_LEVEL": "error",
-                    "GATEWATCH_WAITING_MS": "60000",
+                    "GATEWATCH_WAITING_MS": "60000",  # else a busy machine means 429, and 503
+                    "GATEWATCH_STORE_TIMEOUT_MS": "10000",
                     **environment,
                 }
                 with server(command, known) as (port, pid):

@@ -86,7 +86,8 @@ def main() -> None:
                 known = {
                     "GATEWATCH_REDIS_URL": private.url,
                     "GATEWATCH_LOG_LEVEL": "error",
-                    "GATEWATCH_WAITING_MS": "60000",  # else some models on a busy machine mean 429
+                    "GATEWATCH_WAITING_MS": "60000",  # else a busy machine means 429, and 503
+                    "GATEWATCH_STORE_TIMEOUT_MS": "10000",
                     "GATEWATCH_MODEL": str(Path(scratch) / "artefact"),
                     "GATEWATCH_MODELS": repository.url,
                 }
