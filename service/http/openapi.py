@@ -61,11 +61,15 @@ class WarmUp(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one."""
+    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one.
+
+    `as_of` says when streams that are sorted by score or status stood in this order.
+    """
 
     streams: list[str | Stream]
     next: str | None
     total: int
+    as_of: str = ""
 
 
 class Changes(msgspec.Struct):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from gatewatch.service.access.access import IDENTITY
+from gatewatch.service.access.access import IDENTITY, Access
 from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
+from gatewatch.service.core.standings import Standings
 from gatewatch.service.core.states import States
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import BadRequest, ServiceError, first_of
@@ -47,6 +48,7 @@ class Parts:
     models: Models
     store: StateStore
     inspection: Inspection
+    standings: Standings
     states: States
     snapshots: SnapshotStore
     encoder: Encoder
@@ -58,6 +60,7 @@ class Parts:
     bodies: Bodies
     readiness: Readiness
     drain: Drain
+    access: Access
     audit: Audit
     clock: Clock
     policies: StreamPolicies
@@ -87,6 +90,12 @@ def caller_of(request: Request) -> str:
     """Who sends a request, for the log of changes."""
     return str(request.scope[IDENTITY].name)
 
+
+TAG: Final[dict[str, Any]] = {
+    "pattern": r"^([A-Za-z_][A-Za-z0-9_]{0,31}(=[^\x00-\x1f\x7f]{1,128})?)?$",
+    "max_length": 161,
+}
+"""What a tag may be that is searched for: name=value, a name for any value, or nothing."""
 
 _ENTITY_TAG: Final = re.compile(r'"([0-9]{1,18})"')
 

@@ -12,6 +12,7 @@ from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.errors import ArtefactError
+from gatewatch.service.background import Background
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.serving.administration import Administration, Names
@@ -78,24 +79,23 @@ class Models:
             settings.models_look_s,
         )
         self.shadows = ShadowAdministration(self.administration, self.assignments, self.loaded, figures)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background()
 
     async def start(self) -> None:
         """Know the rules if Redis has them at hand, and look after them from now on."""
         with contextlib.suppress(StoreUnavailable):  # which readiness says
             await self.assignments.look()
-        watches = {
-            "rules": look_each_second(self.assignments.look, "rules"),
-            "repository": self.administration.watch(),
-            "models": self._tidy(),
-        }
-        self._tasks = [asyncio.create_task(watch, name=name) for name, watch in watches.items()]
+        self._background.start(
+            {
+                "rules": look_each_second(self.assignments.look, "rules"),
+                "repository": self.administration.watch(),
+                "models": self._tidy(),
+            }
+        )
 
     async def stop(self) -> None:
         """Look after nothing any more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
         self._access.close()
 
     def warnings(self) -> list[str]:

@@ -12,7 +12,6 @@ chooses the same ones, and each compares the readings that it scored itself.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import zlib
 from collections import defaultdict, deque
@@ -28,6 +27,7 @@ from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Detector
 from gatewatch.models.detectors.incidents import unlearn
 from gatewatch.models.errors import ArtefactError
+from gatewatch.service.background import repeat
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
@@ -217,15 +217,13 @@ class Shadows:
 
     async def run(self) -> None:
         """Step the shadows while there is time, until cancelled."""
-        while True:
-            rest_s = IDLE_S
-            try:
-                for run in list(self._runs.values()):
-                    rest_s = min(rest_s, await self._work(run))
-                await self._flush()
-            except Exception as error:  # nobody else would go on
-                log.error("a shadow cannot be scored", exc_info=error)
-            await asyncio.sleep(rest_s)
+
+        async def step() -> float:
+            rests = [await self._work(run) for run in list(self._runs.values())]
+            await self._flush()
+            return min(rests, default=IDLE_S)
+
+        await repeat(step, "a shadow cannot be scored", IDLE_S)
 
     async def _work(self, run: _Run) -> float:
         """Do a piece of a shadow's work; returns the seconds to rest."""

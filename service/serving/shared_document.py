@@ -14,6 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gatewatch.service.background import repeat
 from gatewatch.service.errors import ForeignValue, StoreUnavailable, first_of
 
 log = structlog.get_logger(__name__)
@@ -145,16 +146,12 @@ LOOK_S: Final = 1.0
 
 async def look_each_second(look: Callable[[], Awaitable[object]], what: str) -> None:
     """Look for a newer document, or several, until cancelled; `what` they are called in logs."""
-    while True:
-        try:
-            await look()
-        except ForeignValue as error:
-            log.error(f"the {what} cannot be read", error=str(error))
-        except StoreUnavailable:  # which others report
-            pass
-        except Exception as error:  # nobody else would go on looking
-            log.error(f"the {what} cannot be followed", exc_info=error)
-        await asyncio.sleep(LOOK_S)
+
+    async def step() -> float:
+        await look()
+        return LOOK_S
+
+    await repeat(step, f"the {what} cannot be followed", LOOK_S)
 
 
 def now_text() -> str:

@@ -373,6 +373,28 @@ def test_what_was_changed_is_told_to_the_administrator_of_its_tenant(
     assert worker[16:] not in json.dumps(changes)
 
 
+def test_a_snapshot_that_is_named_like_a_route_is_one_for_who_may_change_it(
+    settings: Callable[..., Settings], tenant: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    keys = {scope: bearer(add_to_file(file, tenant, scope)) for scope in SCOPES}
+    with TestClient(create_app(settings(keys_file=file))) as client:
+        client.post("/v1/readings", json=readings("s", 3), headers=keys["ingest"])
+        for name in ("readings", "rollback", "state"):
+            taken = client.post("/v1/streams/s/snapshots", json={"name": name}, headers=keys["operate"])
+            assert taken.status_code == 200
+            path = f"/v1/streams/s/snapshots/{name}"
+            for scope in ("ingest", "read"):
+                assert client.delete(path, headers=keys[scope]).status_code == 403
+                assert client.post(f"{path}/rollback", headers=keys[scope]).status_code == 403
+            assert client.post(f"{path}/rollback", headers=keys["operate"]).status_code == 200
+            gone = client.delete(path, headers=keys["operate"])
+            assert (gone.status_code, gone.headers["x-frame-options"]) == (204, "DENY")
+        changes = client.get("/v1/audit", headers=keys["admin"]).json()["changes"]
+        assert changes[2]["what"] == "POST /v1/streams/{stream}/snapshots"
+        assert changes[0]["what"] == "DELETE /v1/streams/{stream}/snapshots/{snapshot}"
+
+
 def test_answers_say_what_a_browser_may_do_with_them(client: TestClient) -> None:
     for path in ("/v1/streams", "/livez", "/nothing", "/docs", "/metrics"):
         headers = client.get(path).headers

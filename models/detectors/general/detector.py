@@ -20,7 +20,7 @@ from gatewatch.models.artefact.files import (
     record_dtype,
 )
 from gatewatch.models.detectors.asked import Asked
-from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
+from gatewatch.models.detectors.clock import LONGEST_MS, NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step, float32
 from gatewatch.models.detectors.general.alert_budget import (
     REPEATS,
@@ -78,6 +78,10 @@ from gatewatch.models.errors import ArtefactError
 RESTART_INTERVALS = 100
 """A longer gap, in typical intervals, restarts the network's state unless it is of the stream's rhythm; what the stream
 has shown of itself stays."""
+
+RESTART_AGE = 1000
+"""Readings from which on gaps are known by the interval. After a burst at the start it is far too short; all that came
+later would be gaps, of which nothing is learned."""
 
 RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
 """Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
@@ -342,7 +346,8 @@ class GeneralDetector:
         """(B,) time since the reading before, see models.detectors.clock; of gaps the forecasts and the network know
         nothing."""
         interval = states["interval_ms"]
-        elapsed, anew = take_time(states, timestamps_ms, np.where(interval > 0, RESTART_INTERVALS * interval, np.inf))
+        known = (states["readings"] >= RESTART_AGE) & (interval > 0)
+        elapsed, anew = take_time(states, timestamps_ms, np.where(known, RESTART_INTERVALS * interval, LONGEST_MS))
         if anew is not None:
             forget_forecasts(states, states["leapt"])
             for name in self._tensors:
