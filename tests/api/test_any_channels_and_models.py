@@ -17,6 +17,10 @@ from structlog.testing import capture_logs
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
+from gatewatch.models.detectors.general.detector import load_detector
+from gatewatch.models.detectors.trained.detector import TrainedDetector
+from gatewatch.models.recordings.recording import Recording
+from gatewatch.models.scan import scan
 from gatewatch.service.app import create_app
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.settings import Settings
@@ -173,6 +177,38 @@ def test_streams_of_any_channels_and_of_trained_models_share_a_request_and_move_
         again = post(client, in_turn([pump[30:60], fan[30:60]]))
         assert again == [{**one, "replayed": True} for one in mixed]
         assert client.get("/v1/streams/pump-1").json()["readings"] == 91
+
+
+def test_scores_are_equal_to_the_bit_by_scan_one_by_one_and_in_bulk_beside_other_channels_and_models(
+    any_channels: Make, tmp_path: Path
+) -> None:
+    fans = ("rpm", "noise")
+    repository = Repository(str(tmp_path / "models"), verify)
+    made = {
+        "pumps": make_artefact(tmp_path / "pumps", seed=1, channels=("flow", "pressure")),
+        "fans": make_artefact(tmp_path / "fans", seed=2, channels=fans),
+    }
+    for name, folder in made.items():
+        repository.add(name, folder, "ann")
+        repository.promote(name, "1", "ann")
+    streams = {name: strange(name, *LISTS[name], at) for at, name in enumerate(("pump", "fan", "compressor"))}
+    by_rule: dict[str, Any] = {"pump": TrainedDetector.load(made["pumps"]), "fan": TrainedDetector.load(made["fans"])}
+    rules = [{"pattern": f"{stream}*", "model": f"{stream}s"} for stream in by_rule]
+    with TestClient(create_app(any_channels(models=repository.url))) as client:
+        client.put("/v1/rules", json={"rules": rules}).raise_for_status()
+        bulk = scored(post(client, in_turn(list(streams.values()))))
+        for place, (stream, sent) in enumerate(streams.items()):
+            beside = bulk[place :: len(streams)]
+            alone = [scored(post(client, [{**one, "stream": f"{stream}-alone"}]))[0] for one in sent]
+            assert [{**one, "stream": stream} for one in alone] == beside
+            channels = LISTS[stream][0]
+            detector = by_rule.get(stream) or load_detector(model_folder("general"), channels)
+            rows = np.array([list(one["values"].values()) for one in sent])
+            times_ms = np.array([one["timestamp"] * 1000 for one in sent], np.int64)
+            found = scan(detector, Recording(stream, channels, times_ms, rows))
+            assert [one["score"] for one in beside] == found.score.tolist()
+            assert {one["model"] for one in beside} == {detector.name}
+            assert "anomalous" in {one["status"] for one in beside}
 
 
 def test_readings_that_were_read_for_one_model_are_scored_by_the_one_that_their_stream_has_by_now(

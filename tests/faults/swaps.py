@@ -238,9 +238,9 @@ def main() -> None:
             median, p99 = np.quantile(part, [0.5, 0.99])
             print(f"{len(part)} requests {when}, median {median:.0f} ms, p99 {p99:.0f} ms, longest {part.max():.0f} ms")
     print(f"answers {dict(done.load.statuses)}")
-    print(
-        f"states equal to their replay: {sum(far == 0 for far in done.apart.values())} to the bit of {len(done.apart)}"
-    )
+    if done.apart:
+        same = sum(far == 0 for far in done.apart.values())
+        print(f"states equal to their replay: {same} to the bit of {len(done.apart)}")
     print(f"wrong: {len(done.load.wrong)}", *done.load.wrong[:20], sep="\n")
     sys.exit(bool(done.load.wrong))
 
