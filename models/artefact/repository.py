@@ -215,7 +215,8 @@ class Repository:
         """
         model = self._read(name, revision).after if revision else self._standing(name)
         if not model.revision:
-            there = listed(list(self.revisions())) or "none"
+            none = "none" if self._place.is_there else "none, and no such folder"
+            there = listed(list(self.revisions())) or none
             raise UnknownModel(f"there is no model {name} in {self.url}; there are: {there}")
         return model
 

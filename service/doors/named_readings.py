@@ -25,7 +25,9 @@ LISTS_KEPT: Final = 2048
 """Lists of channels that are known to be good."""
 
 
-class _Reading(msgspec.Struct, forbid_unknown_fields=True):
+class NamedReading(msgspec.Struct, forbid_unknown_fields=True):
+    """A reading whose channels may be any."""
+
     values: dict[str, float | None] | float
     stream: str = ""
     timestamp: str | float | None = None
@@ -41,9 +43,9 @@ class NamedReadingDecoder(ReadingDecoder):
         self._most_channels = most_channels
         self._future_ms = future_ms
         self.most = most
-        self._reading = _Reading
-        self.one = msgspec.json.Decoder(_Reading)
-        self.many = msgspec.json.Decoder(list[_Reading])
+        self._reading = NamedReading
+        self.one = msgspec.json.Decoder(NamedReading)
+        self.many = msgspec.json.Decoder(list[NamedReading])
         self.part_bytes = max(PART_BYTES, 2 * most_channels * (LONGEST_NAME + 64))
         self._good: set[tuple[str, ...]] = set()
 

@@ -6,14 +6,16 @@ taken without it, and says so in its answer. A reading with none of the model's 
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gatewatch.service.core.outcomes import Refused, clip
 from gatewatch.service.doors.door import Context, Decoded
-from gatewatch.service.doors.json_problems import listed, problem_of
-from gatewatch.service.doors.named_readings import problem_of_channels
+from gatewatch.service.doors.json_parts import TooLong
+from gatewatch.service.doors.json_problems import NOT_READ, listed, problem_of
+from gatewatch.service.doors.named_readings import LISTS_KEPT, NamedReading, problem_of_channels
 from gatewatch.service.doors.reading_decoder import DecodedReading, ReadingDecoder
 
 
@@ -21,6 +23,18 @@ class _Partly(NamedTuple):
     """A reading without the channels that its model does not know, and their names as they can be shown."""
 
     reading: Any
+    unknown: tuple[str, ...]
+
+
+class _Parted(NamedTuple):
+    """How readings of a list of channels are taken.
+
+    Attributes:
+        columns: of each channel of the model, where its value stands in the reading; behind the last where it is not.
+        unknown: the names of those that are left out, as they can be shown.
+    """
+
+    columns: list[int]
     unknown: tuple[str, ...]
 
 
@@ -41,6 +55,58 @@ class PartlyKnownDecoder(ReadingDecoder):
         self._own = channels
         self._most_channels = most_channels
         self._allowed = {*channels, *allowed} if allowed else None
+        self._any = msgspec.json.Decoder(NamedReading)
+        self._any_many = msgspec.json.Decoder(list[NamedReading])
+        self._parted: dict[tuple[str, ...], _Parted | None] = {}
+
+    def all_readings(self, content: bytes) -> list[DecodedReading] | None:
+        """The readings of an array without a flaw, perhaps without some of their channels; None where there is one."""
+        readings = super().all_readings(content)
+        if readings is not None:
+            return readings
+        try:
+            apart = [self._apart(one) for one in self._any_many.decode(content)]
+        except NOT_READ:
+            return None
+        return None if None in apart else apart
+
+    def line(self, number: int, line: bytes | TooLong) -> DecodedReading:
+        """A line of NDJSON."""
+        if not isinstance(line, TooLong):
+            with contextlib.suppress(*NOT_READ):
+                if (reading := self._apart(self._any.decode(line))) is not None:
+                    return reading
+        return super().line(number, line)
+
+    def _apart(self, sent: NamedReading) -> DecodedReading | None:
+        """A reading of this model's channels, perhaps without some; None where a closer look is needed."""
+        if isinstance(sent.values, float):
+            return self._reading(sent.values, sent.stream, sent.timestamp, sent.seq)
+        channels = tuple(sent.values)
+        if channels not in self._parted:
+            if len(self._parted) >= LISTS_KEPT:
+                self._parted.clear()
+            self._parted[channels] = self._part(channels)
+        parted = self._parted[channels]
+        if parted is None:
+            return None
+        row = (*sent.values.values(), None)
+        values = self._values(*[row[at] for at in parted.columns])
+        reading = self._reading(values, sent.stream, sent.timestamp, sent.seq)
+        return _Partly(reading, parted.unknown) if parted.unknown else reading
+
+    def _part(self, channels: tuple[str, ...]) -> _Parted | None:
+        """How readings of these channels are taken; None where they are not."""
+        unknown = [name for name in channels if name not in self._own]
+        if unknown and (
+            len(unknown) == len(channels)
+            or (self._allowed is not None and not self._allowed.issuperset(unknown))
+            or problem_of_channels(channels, self._most_channels)
+        ):
+            return None
+        at = {name: place for place, name in enumerate(channels)}
+        columns = [at.get(name, len(channels)) for name in self._own]
+        return _Parted(columns, tuple(clip(name) or "" for name in unknown))
 
     def convert(self, content: Any) -> DecodedReading:
         """One item of JSON to a reading, perhaps without some of its channels, or to why it is refused."""

@@ -89,6 +89,7 @@ class ReadingDecoder:
         values = msgspec.defstruct(
             "Values", [(name, float | None, None) for name in names], rename=rename, forbid_unknown_fields=True
         )
+        self._values = values
         seq = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SEQ)]
         self._reading = msgspec.defstruct(
             "Reading",
