@@ -215,7 +215,8 @@ class Repository:
         """
         model = self._read(name, revision).after if revision else self._standing(name)
         if not model.revision:
-            there = listed(list(self.revisions())) or "none"
+            none = "none" if self._place.is_there else "none, and no such folder"
+            there = listed(list(self.revisions())) or none
             raise UnknownModel(f"there is no model {name} in {self.url}; there are: {there}")
         return model
 
@@ -484,13 +485,14 @@ class Repository:
 
     def _require_log(self, files: Sequence[str], has_models: bool) -> None:
         """Raise RepositoryAway where the log has no files, and should have or is not there at all."""
-        if not files and has_models:
+        if files:
+            return
+        if (has_models or self._must_be_there) and not self._place.is_there:
+            more = "" if has_models else " gatewatch models add makes a new one"
+            raise RepositoryAway(f"the repository {self.url} is not there: is it mounted?{more}")
+        if has_models:
             raise RepositoryAway(
                 f"the repository {self.url} is empty, and had models: is it mounted? Nothing is ever taken away there"
-            )
-        if not files and self._must_be_there and not self._place.is_there:
-            raise RepositoryAway(
-                f"the repository {self.url} is not there: is it mounted? gatewatch models add makes a new one"
             )
 
     def _read(self, name: str, number: int) -> Change:

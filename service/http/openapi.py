@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -41,6 +41,10 @@ class Stream(msgspec.Struct):
     model: str
     tag: str
     windows: list[str] | msgspec.UnsetType = msgspec.UNSET
+    alike: Annotated[
+        list[list[str]] | msgspec.UnsetType,
+        msgspec.Meta(description="channels whose names differ in case, spaces or Unicode form alone; only then"),
+    ] = msgspec.UNSET
 
 
 class WarmUp(msgspec.Struct):

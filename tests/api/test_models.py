@@ -329,7 +329,7 @@ def test_a_repository_that_goes_away_stops_no_stream(
     assert models_of(post(service, sent[:10])) == [first] * 10
     there, away = Path(repository.url), tmp_path / "away"
     there.rename(away)
-    for at, words in ((10, "is empty, and had models: is it mounted?"), (20, "is empty")):
+    for at, words in ((10, "is not there: is it mounted?"), (20, "is empty, and had models: is it mounted?")):
         asked = [
             service.get("/v1/models"),
             service.get("/v1/models/pumps"),
