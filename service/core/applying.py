@@ -69,6 +69,8 @@ def apply(
     applied.ruled = dict.fromkeys(applied.held, NO_RULES) | loaded.rules
     silent = np.flatnonzero(records["status"] & state.SILENT)
     applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
+    if records["level"].any():  # a budget that is held no more leaves nothing behind
+        records["level"] *= False if loaded.asked is None else np.isfinite(loaded.asked.held)
     for round_ in rounds:
         if loaded.excess:
             round_ = _without_excess(applied, batch, loaded, round_)
@@ -137,6 +139,7 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
     )
     if ruled:
         mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])
+    batch.model.stepper.settle(heads, entries, asked, entries["reason"])
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))

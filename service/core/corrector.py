@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from gatewatch.models.detectors.asked import Asked, together, words
 from gatewatch.service.clock import Clock
@@ -542,9 +543,12 @@ def _step(model: Model, jobs: list[_Job], most: int) -> int:
     parts = [job.correction.part(most) for job in jobs]
     layouts = [job.layout for job in jobs] if model.any_channels else None
     asked = together([job.asked for job in jobs], len(model.detector.channels))
-    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked)):
-        if (rules := jobs[row].rules) is not None:
-            mark(entries, [(at, rules) for at in range(len(entries))], [jobs[row].layout.model] * len(entries))
+
+    def marked(entries: Entries, rows: NDArray[np.intp]) -> None:
+        own = [(at, rules) for at, row in enumerate(rows.tolist()) if (rules := jobs[row].rules) is not None]
+        mark(entries, own, [jobs[row].layout.model for row in rows.tolist()])
+
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked, marked)):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 
