@@ -27,7 +27,7 @@ GAIN: Final = 0.05
 LEAST, MOST = 0.5, 1.5
 """Bounds of the factor: what is twice as strange as the model's threshold alerts whatever was before."""
 
-_LEAST, _MOST = float(np.log(LEAST)), float(np.log(MOST))
+_MOST = float(np.log(MOST))
 
 WEEK_MS = 7 * 86_400_000
 LONGEST_MS = 86_400_000
@@ -52,11 +52,21 @@ def alerted(levels: Floats, least: Floats, alerts: NDArray[np.bool_]) -> Floats:
     return _bounded(levels - GAIN * alerts, least)
 
 
-def bound_of(level: float) -> str | None:
-    """`least` or `most` of a factor that is at this bound."""
-    return "least" if level <= _LEAST else "most" if level >= _MOST else None
+def at_bound(levels: Floats, least: Floats) -> NDArray[np.bool_]:
+    """(B,) whether factors are at a bound; see `drifted`."""
+    return np.asarray((levels <= _lowest(least)) | (levels >= _MOST))
+
+
+def notable(before: Floats, after: Floats, least: Floats) -> NDArray[np.bool_]:
+    """(B,) which levels moved so far that it is worth a line: by about a tenth of the factor, or to or off a bound."""
+    moved = np.rint(10 * before) != np.rint(10 * after)
+    return np.asarray(moved | (at_bound(before, least) != at_bound(after, least)))
 
 
 def _bounded(levels: Floats, least: Floats) -> Floats:
     """Within the bounds; what is no number, as from a state that is damaged, is at the lower one."""
-    return np.asarray(np.minimum(np.fmax(levels, np.log(np.minimum(np.maximum(least, LEAST), 1.0))), _MOST))
+    return np.asarray(np.minimum(np.fmax(levels, _lowest(least)), _MOST))
+
+
+def _lowest(least: Floats) -> Floats:
+    return np.asarray(np.log(np.minimum(np.maximum(least, LEAST), 1.0)))

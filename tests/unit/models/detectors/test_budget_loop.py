@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatewatch.models.detectors.budget_loop import GAIN, LEAST, LONGEST_MS, MOST, WEEK_MS, alerted, bound_of, drifted
+from gatewatch.models.detectors.budget_loop import GAIN, LEAST, LONGEST_MS, MOST, WEEK_MS, alerted, at_bound, drifted
 
 STEP_MS = 300_000
 BUDGET = 2.0
@@ -40,11 +40,11 @@ def test_the_factor_stays_within_its_bounds() -> None:
     for _ in range(100):
         level = alerted(level, least, np.ones(1, bool))
     assert np.exp(level) == pytest.approx(LEAST)
-    assert bound_of(float(level[0])) == "least"
+    assert at_bound(level, least)
     level = drifted(level, many, least, np.array([LONGEST_MS]))
     assert np.exp(level) == pytest.approx(MOST)
-    assert bound_of(float(level[0])) == "most"
-    assert bound_of(0.0) is None
+    assert at_bound(level, least)
+    assert not at_bound(np.zeros(1), least)
 
 
 def test_what_is_like_a_true_alarm_bounds_it_at_once() -> None:
