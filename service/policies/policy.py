@@ -157,6 +157,10 @@ class PolicyDocument(Numbered):
     asked: Policies = Policies()
     windows: Annotated[dict[WindowName, Window], Field(max_length=MOST_WINDOWS)] = Field(default_factory=dict)
 
+    def as_kept(self) -> bytes:
+        """As Redis has it: only what was said. What a later pattern does not say leaves what an earlier one did."""
+        return self.model_dump_json(exclude_unset=True).encode()
+
 
 NOTHING_ASKED: Final = Policy()
 
@@ -254,7 +258,7 @@ def merged(policies: Iterable[Policy]) -> Policy:
                 value = {**said.get(name, {}), **value}
             elif name in ("gates", *LABELLED):
                 value = [*said.get(name, []), *value]
-            elif other := OTHER_BUDGET.get(name):
+            elif value is not None and (other := OTHER_BUDGET.get(name)):
                 said.pop(other, None)
             said[name] = value
     return Policy.model_construct(_fields_set=set(said), **said) if said else NOTHING_ASKED

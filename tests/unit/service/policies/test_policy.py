@@ -41,8 +41,23 @@ def test_what_fits_joins_and_what_comes_later_wins() -> None:
 
 
 def test_a_document_is_the_same_after_it_was_kept() -> None:
-    document = PolicyDocument(number=3, asked=ASKED, by="ann")
-    assert PolicyDocument.model_validate_json(document.model_dump_json()) == document
+    asked = Policies.model_validate(
+        {
+            "policies": [
+                {"pattern": "*", "alerts_per_week": 2.0, "muted": True},
+                {"pattern": "pump-*", "sensitivity": 0.5},
+            ]
+        }
+    )
+    for document in (PolicyDocument(number=3, asked=one, by="ann") for one in (ASKED, asked)):
+        kept = PolicyDocument.model_validate_json(document.as_kept())
+        assert kept == document
+        for name in ("pump-7", "fan-7", "alone"):
+            assert PolicyFinder(kept).of(name) == PolicyFinder(document).of(name)
+    whole = PolicyDocument.model_validate_json(
+        PolicyDocument(asked=asked).model_dump_json()
+    )  # as versions before kept it
+    assert PolicyFinder(whole).of("fan-7").alerts_per_week == 2.0
 
 
 @pytest.mark.parametrize(
