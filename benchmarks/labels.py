@@ -279,22 +279,16 @@ def broken(values: Floats, scale: Floats, kind: str, start: int) -> int:
 def loop(seed: int) -> list[Table]:
     """Alerts a stream and week without and with the loop: of all streams, and of the half that chose nothing."""
     kinds, values, times_ms = budget_streams(seed)
-    tables = []
-    for title, rows in (
-        ("all 200 streams", slice(None)),
-        ("the half that the constants were not chosen on", slice(1, None, 2)),
-    ):
-        tables.append(loop_table(f"{title}, seed {seed}, {BUDGET:g} alerts a week allowed, weeks 2 to {LOOP_WEEKS}"))
-        for sensitivity in SENSITIVITIES:
-            for held in (False, True):
-                alerts, levels = found[sensitivity, held] if tables[1:] else raised(values, times_ms, sensitivity, held)
-                if not tables[1:]:
-                    found[sensitivity, held] = alerts, levels
-                add_row(tables[-1], f"{sensitivity:g}", held, alerts[:, rows], levels[rows], kinds[rows])
-    return tables
-
-
-found: dict[tuple[float, bool], tuple[NDArray[np.bool_], Floats]] = {}
+    weeks = f"{BUDGET:g} alerts a week allowed, weeks 2 to {LOOP_WEEKS}, seed {seed}"
+    whole, half = (
+        loop_table(f"all {len(values)} streams; {weeks}"),
+        loop_table(f"every second stream, not chosen on; {weeks}"),
+    )
+    runs = [(sensitivity, held) for sensitivity in SENSITIVITIES for held in (False, True)]
+    for (sensitivity, held), (alerts, levels) in zip(runs, raised(values, times_ms, runs), strict=True):
+        add_row(whole, f"{sensitivity:g}", held, alerts, levels, kinds)
+        add_row(half, f"{sensitivity:g}", held, alerts[:, 1::2], levels[1::2], kinds[1::2])
+    return [whole, half]
 
 
 def chosen(seed: int) -> Table:
@@ -303,25 +297,36 @@ def chosen(seed: int) -> Table:
     kinds, values, times_ms = kinds[::2], values[::2], times_ms[::2]
     table = loop_table(f"every second stream, seed {seed}, by gain")
     for gain in (None, *GAINS):
-        for sensitivity in SENSITIVITIES:
-            if gain is not None:
-                budget_loop.GAIN = gain  # type: ignore[misc]
-            alerts, levels = raised(values, times_ms, sensitivity, gain is not None)
-            add_row(table, f"{sensitivity:g}, gain {gain}", gain is not None, alerts, levels, kinds)
+        if gain is not None:
+            budget_loop.GAIN = gain  # type: ignore[misc]
+        runs = [(sensitivity, gain is not None) for sensitivity in SENSITIVITIES]
+        for (sensitivity, held), (alerts, levels) in zip(runs, raised(values, times_ms, runs), strict=True):
+            add_row(table, f"{sensitivity:g}, gain {gain}", held, alerts, levels, kinds)
     return table
 
 
 def raised(
-    values: Floats, times_ms: NDArray[np.int64], sensitivity: float, held: bool
-) -> tuple[NDArray[np.bool_], Floats]:
-    """(T, N) the alerts of N streams of one channel, and the (N,) levels at the end."""
-    watch = Watch(len(values), ("value",), BUDGET)
-    asked = replace(watch.asked, sensitivity=np.full(len(values), sensitivity))
-    watch.asked = replace(asked, held=np.full(len(values), BUDGET)) if held else asked
-    alerts = np.zeros(values.T.shape, bool)
+    values: Floats, times_ms: NDArray[np.int64], runs: Sequence[tuple[float, bool]]
+) -> list[tuple[NDArray[np.bool_], Floats]]:
+    """Of each run (T, N) the alerts of N streams of one channel, and the (N,) levels at the end; all side by side.
+
+    Args:
+        runs: of each the sensitivity, and whether the budget is held.
+    """
+    count = len(values)
+    watch = Watch(len(runs) * count, ("value",), BUDGET)
+    watch.asked = replace(
+        watch.asked,
+        sensitivity=np.repeat([sensitivity for sensitivity, _ in runs], count),
+        held=np.repeat([BUDGET if held else np.nan for _, held in runs], count),
+    )
+    alerts = np.zeros((values.shape[1], len(watch.records)), bool)
     for now in range(values.shape[1]):
-        alerts[now] = (watch.take(values[:, now, None], times_ms[:, now])["status"] & state.ALERT) != 0
-    return alerts, watch.records["level"].copy()
+        readings, times = np.tile(values[:, now], len(runs))[:, None], np.tile(times_ms[:, now], len(runs))
+        alerts[now] = (watch.take(readings, times)["status"] & state.ALERT) != 0
+    levels = watch.records["level"]
+    parts = [slice(start, start + count) for start in range(0, len(levels), count)]
+    return [(alerts[:, part], levels[part].copy()) for part in parts]
 
 
 def budget_streams(seed: int) -> tuple[NDArray[np.intp], Floats, NDArray[np.int64]]:
