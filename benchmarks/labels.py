@@ -135,67 +135,82 @@ def labels(seed: int) -> Table:
     """What a label does to pulses and faults."""
     streams = drawn(seed)
     table = Table(title=f"{LABEL_STREAMS} streams, seed {seed}: {LABEL_WEEKS} weeks after the label")
-    for column in (
-        "",
-        "streams labelled",
-        "pulses since",
-        "told again",
-        "of streams",
-        "other incidents",
-        "faults missed",
-    ):
+    for column in ("", "labelled", "pulses since", "told again", "of streams", "other incidents", "faults missed"):
         table.add_column(column, justify="right")
-    for name, labelled in (("without", False), ("labelled", True)):
-        table.add_row(name, *followed(streams, labelled))
+    without, labelled = followed(streams)
+    table.add_row("without", *summed(streams, without))
+    table.add_row("labelled", *summed(streams, labelled))
+    missed = [missed_faults(streams, one) for one in (without, labelled)]
+    more, fewer = ([streams.faults[row][0] for row in sorted(a - b)] for a, b in (missed[::-1], missed))
+    table.caption = (
+        f"missed only with the label: {', '.join(more) or 'none'}; only without: {', '.join(fewer) or 'none'}"
+    )
     return table
 
 
-def followed(streams: Streams, labelled: bool) -> list[str]:
-    """Counts of what is told after the first pulse was told, for the table."""
+@dataclass
+class Told:
+    """What was told of a stream.
+
+    Attributes:
+        first: the reading after which the first pulse that was told had ended; None without one.
+        begun: readings with which incidents began.
+        counted: readings that count.
+    """
+
+    first: int | None
+    begun: set[int]
+    counted: set[int]
+
+
+def followed(streams: Streams) -> tuple[list[Told], list[Told]]:
+    """What is told of the streams, without and with a label on the first pulse that is told; side by side."""
     count, rows, _ = streams.values.shape
-    watch = Watch(count, CHANNELS, BUDGET)
-    told_at: list[int | None] = [None] * count
-    begun: list[set[int]] = [set() for _ in range(count)]
-    counted: list[set[int]] = [set() for _ in range(count)]
-    shown: list[list[tuple[Floats, Any]]] = [[] for _ in range(count)]
-    was_open = np.zeros(count, bool)
+    watch, told = Watch(2 * count, CHANNELS, BUDGET), [Told(None, set(), set()) for _ in range(2 * count)]
+    shown: list[list[tuple[Floats, Any]]] = [[] for _ in told]
+    was_open = np.zeros(2 * count, bool)
     for now in range(rows):
-        entries = watch.take(streams.values[:, now], streams.times_ms[:, now])
+        values, times_ms = np.tile(streams.values[:, now], (2, 1)), np.tile(streams.times_ms[:, now], 2)
+        entries = watch.take(values, times_ms)
         for row, incident in watch.incidents(entries, was_open):
+            one, pulses = told[row], streams.pulses[row % count]
             if incident.last_n == now:
-                counted[row].add(now)
-                shown[row].append((streams.values[row, now], entries[row].copy()))
+                one.counted.add(now)
+                shown[row].append((values[row], entries[row].copy()))
             if incident.n == now:
-                begun[row].add(now)
-            first = told_at[row] is None and not incident.is_open and in_pulse(streams.pulses[row], incident)
-            if first and incident.n >= WEEK_READINGS:
-                told_at[row] = now
-                if labelled:
-                    its_own = [one for one in shown[row] if incident.n <= int(one[1]["n"]) <= incident.last_n]
-                    watch.rules[row] = Rules(quiet=tuple(one.allowance for one in likeness(incident, its_own)))
-            if not incident.is_open:
-                shown[row].clear()
+                one.begun.add(now)
+            if incident.is_open:
+                continue
+            if one.first is None and incident.n >= WEEK_READINGS and in_pulse(pulses, incident):
+                one.first = now
+                if row >= count:
+                    its_own = [each for each in shown[row] if incident.n <= int(each[1]["n"]) <= incident.last_n]
+                    watch.rules[row] = Rules(quiet=tuple(each.allowance for each in likeness(incident, its_own)))
+            shown[row].clear()
         was_open = watch.stepper.detector.is_open(watch.records["detector"]).copy()
-    return summed(streams, told_at, begun, counted)
+    return told[:count], told[count:]
 
 
-def summed(streams: Streams, told_at: list[int | None], begun: list[set[int]], counted: list[set[int]]) -> list[str]:
+def summed(streams: Streams, told: list[Told]) -> list[str]:
     """The cells of a row: what came after a pulse was told."""
-    since = again = of_streams = other = missed = 0
-    for row, at in enumerate(told_at):
-        _, start, stop = streams.faults[row]
-        missed += not any(start <= n < stop + PULSE_READINGS for n in counted[row])
-        if at is None:
+    since = again = of_streams = other = 0
+    for row, one in enumerate(told):
+        if one.first is None:
             continue
-        windows = [range(first - 1, first + PULSE_READINGS + 2) for first, _ in streams.pulses[row] if first > at]
-        since += len(windows)
-        back = sum(any(n in window for n in begun[row]) for window in windows)
-        again += back
-        of_streams += back > 0
-        later = [n for n in begun[row] if n > at and not any(n in window for window in windows)]
-        other += sum(not start <= n < stop + PULSE_READINGS for n in later)
-    known = sum(at is not None for at in told_at)
-    return [str(one) for one in (known, since, again, of_streams, other, f"{missed} of {len(told_at)}")]
+        windows = [range(at - 1, at + PULSE_READINGS + 2) for at, _ in streams.pulses[row] if at > one.first]
+        back = sum(any(n in window for n in one.begun) for window in windows)
+        since, again, of_streams = since + len(windows), again + back, of_streams + (back > 0)
+        _, start, stop = streams.faults[row]
+        windows.append(range(start, stop + PULSE_READINGS))
+        other += sum(n > one.first and not any(n in window for window in windows) for n in one.begun)
+    known, missed = sum(one.first is not None for one in told), len(missed_faults(streams, told))
+    return [str(one) for one in (known, since, again, of_streams, other, f"{missed} of {len(told)}")]
+
+
+def missed_faults(streams: Streams, told: list[Told]) -> set[int]:
+    """Rows of the streams in whose faults no reading counts."""
+    spans = [range(start, stop + PULSE_READINGS) for _, start, stop in streams.faults]
+    return {row for row, one in enumerate(told) if not any(n in spans[row] for n in one.counted)}
 
 
 def likeness(incident: Incident, its_own: list[tuple[Floats, Any]]) -> Any:
