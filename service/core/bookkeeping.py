@@ -9,6 +9,7 @@ when their repeat shows that they were saved.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.budget_loop import at_bound, notable
 from gatewatch.models.detectors.detector import STATUSES
+from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
@@ -220,18 +222,17 @@ class Bookkeeping:
 
     async def run(self) -> None:
         """Take off what was told, at once; take over, now and then, what others did not tell. Ends when cancelled."""
-        while True:
-            try:
+
+        async def step() -> float:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._tells.wait()
-            except TimeoutError:
-                pass
             self._tells.clear()
-            try:
-                await self.settle()
-                await self._look()
-            except StoreUnavailable:  # which others report; what was told is taken off later
-                pass
+            await self.settle()
+            await self._look()
+            return 0.0
+
+        await repeat(step, "what was told is taken off later", LOOK_S)
 
     async def settle(self) -> None:
         """Take off what was told."""

@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 import structlog
 
+from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
-from gatewatch.service.errors import ServiceError
 from gatewatch.service.observability.metrics import Metrics
 
 _drawn = random.Random()  # noqa: S311 - it spreads work
@@ -69,15 +69,14 @@ class Expiry:
 
     async def run(self) -> None:
         """Look, round after round."""
-        while True:
-            try:
-                if await self._unused.lease(self._me):
-                    await self.round()
-            except ServiceError as error:
-                log.debug("unused streams not looked for", error=str(error))
-            except Exception as error:  # nobody else would go on looking
-                log.error("unused streams not looked for", exc_info=error)
-            await asyncio.sleep(min(LONGEST_S, self._unused_s / ROUNDS))
+        rest_s = min(LONGEST_S, self._unused_s / ROUNDS)
+
+        async def step() -> float:
+            if await self._unused.lease(self._me):
+                await self.round()
+            return rest_s
+
+        await repeat(step, "unused streams not looked for", rest_s)
 
     async def round(self) -> int:
         """Look at all streams once, or until another process looks; how many were forgotten."""

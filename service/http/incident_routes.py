@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.asked import words as words_of
@@ -15,8 +17,9 @@ from gatewatch.models.recordings.values import LATEST_S
 from gatewatch.service.core import records as state
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
+from gatewatch.service.http.guard import is_still_admitted
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import Parts, caller_of, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
@@ -26,6 +29,9 @@ from gatewatch.service.policies.quiet import Fault, Quiet, fault_of, quiet_of, s
 from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
+
+ASK_AGAIN_S: Final = 1.5
+"""Between two looks whether a listener may still listen: with those of KeyRing, a revoked key is out within 5 s."""
 
 ID: Final = r"^s?[0-9]{1,20}\.[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _ID_PATH = Path(description="the incident's id", pattern=ID, max_length=160)
@@ -58,12 +64,7 @@ async def list_incidents(
         str | None, Query(description="of the highest score", pattern=f"^({'|'.join(INCIDENT_REASONS)})$")
     ] = None,
     tag: Annotated[
-        str,
-        Query(
-            pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,31}(=[^\x00-\x1f\x7f]{1,128})?)?$",
-            max_length=161,
-            description="that its stream had when it began: name=value, or a name for any value",
-        ),
+        str, Query(**TAG, description="that its stream had when it began: name=value, or a name for any value")
     ] = "",
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
     since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
@@ -75,7 +76,7 @@ async def list_incidents(
     ] = "",
     after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
-) -> dict[str, Any]:
+) -> Response:
     """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full.
 
     With `group`, those that began first come first, and `since` and `until` do not count.
@@ -88,7 +89,7 @@ async def list_incidents(
             incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)
         else:
             incidents, next_ = await _reader(request).page(search, after, limit)
-    return {"incidents": incidents, "next": next_}
+    return await replied(lambda: {"incidents": incidents, "next": next_})
 
 
 @router.get(
@@ -108,22 +109,29 @@ async def incident_events(
 ) -> StreamingResponse:
     """Every change of an incident of any stream, within a second or two. After a break, send Last-Event-ID to go on.
 
-    An incident may come twice; its `id` and what stands in it tell.
+    An incident may come twice; its `id` and what stands in it tell. It ends within five seconds once the key is revoked
+    or has expired.
     """
     parts = parts_of(request)
     if parts.feed.is_full:
         raise TooManyWaiting("as many listen to the incidents as may; ask for /v1/incidents now and then instead")
     return StreamingResponse(
-        _events(parts, tenant_of(request), last_event_id),
+        _events(request, last_event_id),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store"},
     )
 
 
-async def _events(parts: Parts, tenant: str, since_ms: int | None) -> AsyncIterator[str]:
+async def _events(request: Request, since_ms: int | None) -> AsyncIterator[str]:
+    parts, asked = parts_of(request), time.monotonic()
     yield "retry: 2000\n\n"
-    async for change in parts.feed.changes(tenant, since_ms):
-        yield ":\n\n" if change is None else f"id: {change[0]}\ndata: {json.dumps(change[1])}\n\n"
+    async with aclosing(parts.feed.changes(tenant_of(request), since_ms)) as changes:
+        async for change in changes:
+            if time.monotonic() - asked > ASK_AGAIN_S:
+                if not await is_still_admitted(parts.access, request.scope):
+                    return
+                asked = time.monotonic()
+            yield ":\n\n" if change is None else f"id: {change[0]}\ndata: {json.dumps(change[1])}\n\n"
 
 
 @router.get(
@@ -202,6 +210,39 @@ async def acknowledge(request: Request, incident: Annotated[str, _ID_PATH]) -> d
     """The first one counts; who comes later sees who it was."""
     answer = await sent_as(request, Answer, InvalidAnswer, absent=b"{}")
     return await _say(request, incident, answer, lambda before, said: words.acknowledge(before, said))
+
+
+@router.post(
+    "/v1/incidents/{incident}/close",
+    summary="End it, and learn again",
+    response_model=None,
+    responses={**_INCIDENT, **NO_BODY},
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": ref("Answer")}}}},
+)
+async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """An incident of a stream whose policy says `hold` stays open until then. What is still strange is another one.
+
+    The first who closes it counts; one that has ended stays as it is. A silence is ended by its stream alone.
+    """
+    answer = await sent_as(request, Answer, InvalidAnswer, absent=b"{}")
+    parts = parts_of(request)
+    async with parts.store.changing:
+        known = await _reader(request).one(incident)
+    if known is None:
+        raise _unknown(incident)
+    stream, one, as_shown = known
+    if one.is_open and one.is_silence:
+        raise InvalidAnswer("a silence ends when its stream sends again; nobody can close it")
+    if one.is_open:
+        async with parts.store.changing:
+            await parts.closing.close(stream, one.n)
+            known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+    _, one, as_shown = known
+    if not one.closed or as_shown["closed"]:
+        return as_shown
+    return await _say(request, incident, answer, words.close)
 
 
 @router.post(

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from gatewatch.service.access.access import IDENTITY, Access
-from gatewatch.service.access.quotas import Quota
+from gatewatch.service.access.quotas import Quota, RequestLimits
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer, Encoder, Refused
 from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, Part, StreamNames, by_model, merged
@@ -75,7 +75,7 @@ class Ingest:
     """Answers requests with readings.
 
     Attributes:
-        callers, access: asked by whoever hands in a request.
+        callers, access, limits: asked by whoever hands in a request.
         traces: told by whoever hands in a request; None for none.
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
@@ -86,6 +86,7 @@ class Ingest:
         registry: Registry,
         names: Callable[[str], StreamNames],
         access: Access,
+        limits: RequestLimits,
         quota: Quota,
         quota_bytes: Quota,
         batcher: Batcher,
@@ -100,6 +101,7 @@ class Ingest:
         """`names`: those of a tenant."""
         self.callers = callers
         self.access = access
+        self.limits = limits
         self.traces = traces
         self._quota = quota
         self._quota_bytes = quota_bytes

@@ -58,11 +58,15 @@ class WarmUp(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one."""
+    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one.
+
+    `as_of` says when streams that are sorted by score or status stood in this order.
+    """
 
     streams: list[str | Stream]
     next: str | None
     total: int
+    as_of: str = ""
 
 
 class Changes(msgspec.Struct):
@@ -158,6 +162,7 @@ class Incident(msgspec.Struct):
     gate: str | None
     gated: int
     acknowledged: Spoken | None
+    closed: Spoken | None
     label: str | None
     labelled: Spoken | None
     notes: list[SpokenNote]
@@ -277,6 +282,7 @@ OF_A_STREAM: Final[dict[int | str, Described]] = {
 }
 
 
+OVER_LIMIT: Final = problem_with("More than the tenant may send, as its limits are set", "Retry-After")
 UNAUTHORIZED: Final = problem_with("No key, or not one good one", "WWW-Authenticate")
 FORBIDDEN: Final = problem_with("The key may not do this; or a page of another site sent the request")
 
@@ -319,16 +325,18 @@ def complete(document: Described, is_open: bool) -> Described:
     document["components"]["securitySchemes"] = CREDENTIALS
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            _secure(operation, None if is_open else needed(method.upper(), path))
+            _secure(operation, needed(method.upper(), path), is_open)
     return document
 
 
-def _secure(operation: Described, scope: str | None) -> None:
-    """Say which scope an operation needs, and what it answers without."""
+def _secure(operation: Described, scope: str | None, is_open: bool) -> None:
+    """Say which scope an operation needs, and what it answers without, and beyond the limits of a tenant."""
     operation.pop("security", None)  # of the document as it was before the first key
     answers = {**operation["responses"], "403": FORBIDDEN}
     answers.pop("401", None)
-    if scope is not None:
+    if scope is not None and scope != "metrics":
+        answers = {"429": OVER_LIMIT, **answers}
+    if scope is not None and not is_open:
         answers["401"] = UNAUTHORIZED
         operation["security"] = [{name: [scope]} for name in CREDENTIALS]
     operation["responses"] = dict(sorted(answers.items()))

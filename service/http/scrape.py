@@ -230,6 +230,7 @@ def _named(tenant: str, incident: Incident, alert: RaisedAlert) -> OpenAnomaly:
         incident.model,
         tenant,
         incident.group,
+        ",".join(f"{name}={value}" for name, value in sorted(incident.tags.items())),
         alert.score,
         alert.actual,
         alert.expected,

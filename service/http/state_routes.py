@@ -25,7 +25,7 @@ from gatewatch.service.errors import (
 from gatewatch.service.http.bodies import ClientGone
 from gatewatch.service.http.ingest import headers_of
 from gatewatch.service.http.openapi import NO_BODY, NO_ROOM, OF_A_STREAM, POST_READINGS, found, problem_with, ref
-from gatewatch.service.http.parts import key_of, parts_of, sent_as
+from gatewatch.service.http.parts import key_of, parts_of, sent_as, tenant_of
 from gatewatch.service.http.routes import KNOWN, STREAM_PATH, UNKNOWN, get_stream
 from gatewatch.service.http.state_requests import SNAPSHOT_NAME, SnapshotDetails, SnapshotRequest
 
@@ -68,10 +68,12 @@ async def put_state(
     ] = None,
 ) -> dict[str, Any]:
     """In place of whatever it stood at. A state that is damaged, of another stream or an unknown model is refused."""
-    parts = parts_of(request)
+    parts, tenant = parts_of(request), tenant_of(request)
+    parts.quota_bytes.check(tenant)
     try:
         with parts.bodies.of(headers_of(request.scope)) as body:
             content = await body.read(request.receive)
+            parts.quota_bytes.take(tenant, len(content))
             async with parts.store.changing:
                 taken = await parts.states.take_in(key_of(request, stream), content, as_new=as_ == "new")
     except ClientGone:
@@ -150,6 +152,7 @@ async def take_snapshot(request: Request, stream: Annotated[str, STREAM_PATH]) -
     parts, key = parts_of(request), key_of(request, stream)
     async with parts.store.changing:
         content = await parts.states.export(key)
+        parts.quota_bytes.take(key.tenant, len(content))
         file, _ = state_file.read(content)
         details = SnapshotDetails(
             sent.name, file.taken_at, file.readings, file.last_timestamp, file.model, file.tag, len(content)
@@ -173,6 +176,7 @@ async def roll_back(
         content = await parts.snapshots.read(key, snapshot)
         if content is None:
             raise NoSuchSnapshot(f"stream {stream} has no snapshot {snapshot}")
+        parts.quota_bytes.take(key.tenant, len(content))
         await parts.states.take_in(key, content, as_new=False)
     return await get_stream(request, stream)
 
@@ -225,11 +229,12 @@ async def fork_stream(
     identity, administration = request.scope[IDENTITY], parts.models.administration
     if model is not None and "admin" not in identity.scopes:
         raise MissingScope("admin")
+    parts.quota_bytes.check(key.tenant)
     await parts.states.require_new(copy)
     before = None if model is None else await administration.pin(to, model, identity.name)
     try:
         async with parts.store.changing:
-            await parts.states.copy(key, copy)
+            parts.quota_bytes.note(key.tenant, await parts.states.copy(key, copy))
     except ServiceError:
         if model is not None:
             with contextlib.suppress(StoreUnavailable):  # a pin of a stream that is not there does no harm

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,6 +27,9 @@ OVERLAP_MS: Final = 5000
 
 QUEUED: Final = 1000
 """Changes that wait for a listener; one with more is ended."""
+
+PAUSE_S: Final = 2.0
+"""After so long without a change a listener gets None: whoever serves it may look whether it is still there."""
 
 AT_ONCE: Final = 500
 LISTENERS: Final = 100
@@ -54,7 +57,9 @@ class Feed:
         """Whether as many listen as may."""
         return len(self._listeners) >= LISTENERS
 
-    async def changes(self, tenant: str, since_ms: int | None) -> AsyncIterator[tuple[int, dict[str, Any]] | None]:
+    async def changes(
+        self, tenant: str, since_ms: int | None
+    ) -> AsyncGenerator[tuple[int, dict[str, Any]] | None, None]:
         """Changes of a tenant's incidents from a time on, or from now on: when, and the incident; None after a pause.
 
         Ends when the service stops, or when the listener was too slow.
@@ -71,7 +76,7 @@ class Feed:
                         yield missed
             while True:
                 try:
-                    async with asyncio.timeout(15):
+                    async with asyncio.timeout(PAUSE_S):
                         change = await listener.queue.get()
                 except TimeoutError:
                     yield None

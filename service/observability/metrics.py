@@ -163,6 +163,12 @@ class Metrics:
         self._models_refused = Counter(
             "gatewatch_models_refused", "Versions that could not be served; the one before went on.", registry=registry
         )
+        self._repository_up = Gauge(
+            "gatewatch_repository_up",
+            "1 while the repository of models answers, or none is asked; 0 while it cannot be reached.",
+            registry=registry,
+        )
+        self._repository_up.set(1)
         self._shadow = Shadowed(registry)
         self._drift = Gauge(
             "gatewatch_model_drift",
@@ -366,6 +372,10 @@ class Metrics:
     def model_refused(self) -> None:
         """A version could not be served; the one before goes on."""
         self._models_refused.inc()
+
+    def repository_asked(self, answered: bool) -> None:
+        """The repository of models was asked, and answered or could not be reached."""
+        self._repository_up.set(answered)
 
     def shadow_begins(self, model: str) -> None:
         """A model has a shadow from now on."""

@@ -27,6 +27,7 @@ from gatewatch.service.core.records import (
     ALERT,
     CORRECTED,
     GATE_BITS,
+    KEPT,
     OPEN,
     REASON_BITS,
     STATUS_BITS,
@@ -136,6 +137,7 @@ def as_json(entries: Entries) -> list[dict[str, Any]]:
             "reason": REASONS[int(entry["reason"]) & REASON_BITS],
             "taught": not entry["reason"] & UNLEARNED,
             **({"gate": gate_of(entry)} if gate_of(entry) else {}),
+            "kept": bool(entry["status"] & KEPT),
             "alert": bool(entry["status"] & ALERT),
             "open": bool(entry["status"] & OPEN),
             "corrected": bool(entry["status"] & CORRECTED),
@@ -158,6 +160,7 @@ def from_json(readings: Sequence[dict[str, Any]], channels: int) -> Entries:
         entries["status"][at] = STATUSES.index(reading["status"]) | sum(bit for name, bit in flags if reading[name])
         entries["reason"][at] = REASONS.index(reading["reason"]) | (0 if reading["taught"] else UNLEARNED)
         entries["reason"][at] |= int(reading.get("gate", 0)) << GATE_SHIFT & GATE_BITS
+        entries["status"][at] |= KEPT if reading.get("kept") else 0  # files made before there was such a thing lack it
         for name in ("values", "mid", "half", "attribution"):
             entries[name][at] = np.array(reading[name], np.float64)  # null becomes NaN
     return entries

@@ -257,13 +257,15 @@ class Administration:
 
     async def watch(self) -> None:
         """Look at the repository now and then, until cancelled."""
+        wanted = self._access.given
         while True:
-            await asyncio.sleep(self._look_s)
             try:
-                if self._assignments.now.assignment.versions:
+                if wanted:
                     await self._look()
             except Exception as error:  # nobody else would go on looking
                 log.error("the repository of models cannot be followed", exc_info=error)
+            await asyncio.sleep(self._look_s)
+            wanted = bool(self._assignments.now.assignment.versions or self._access.away)
 
     async def _look(self) -> None:
         try:
@@ -274,7 +276,8 @@ class Administration:
                 await self.follow(only=changed)
                 self._revisions = revisions
         except StoreUnavailable as error:
-            log.warning("the repository of models cannot be followed", error=str(error))
+            if not self._access.away:  # which is said once
+                log.warning("the repository of models cannot be followed", error=str(error))
         except ServiceError as error:
             log.error("the repository of models cannot be followed", error=str(error))
 
@@ -337,8 +340,14 @@ class Administration:
     async def _ask(self, question: Callable[[Repository], T]) -> T:
         if not self._access.given:
             raise NoRepository("there is no repository of models: GATEWATCH_MODELS is not set")
+        named = bool(self._assignments.now.assignment.versions)
+
+        def asked(repository: Repository) -> T:
+            repository.has_models = repository.has_models or named
+            return question(repository)
+
         try:
-            return await self._access.ask(question)
+            return await self._access.ask(asked)
         except ArtefactError as error:
             raise as_answer(error) from error
 

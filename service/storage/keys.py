@@ -137,6 +137,11 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The keys of streams."""
         return list(map(self.__getitem__, streams))
 
+    def record(self, stream: StreamKey) -> bytes:
+        """The key of a stream's record, without keeping what else is made of its name: for looks at all streams."""
+        name = identity(stream)
+        return b"gatewatch:{%d}:%b:state" % (bucket_of(name, self.buckets), name)
+
     def part(self, stream: StreamKey, what: str) -> bytes:
         """The key of one of PARTS of a stream."""
         return self[stream].record.removesuffix(b"state") + what.encode()

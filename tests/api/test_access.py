@@ -16,6 +16,7 @@ from redis import Redis
 from starlette.testclient import TestClient
 
 from gatewatch.service.access import key_ring
+from gatewatch.service.access.redis_keys import of_tenant
 from gatewatch.service.access.scopes import ROUTES, SCOPES, Scope
 from gatewatch.service.app import create_app
 from gatewatch.service.incidents import feed
@@ -159,6 +160,68 @@ def test_a_tenant_begins_streams_at_its_pace_and_its_neighbour_at_its_own(
         refused = client.post("/v1/readings", json=sent[:1], headers=ours)
         assert (refused.status_code, int(refused.headers["retry-after"]) > 5) == (429, True)
         assert client.post("/v1/readings", json=sent[:1], headers=theirs).status_code == 200
+
+
+def test_a_tenant_beyond_its_requests_of_a_kind_gets_429_on_every_route_and_its_neighbour_none(
+    settings: Callable[..., Settings], tenant: str, tmp_path: Path
+) -> None:
+    """Posts, reads and changes are counted each for themselves; what needs no key, and /metrics, is not."""
+    file = tmp_path / "keys.json"
+    ours, theirs = (bearer(add_to_file(file, name, "admin")) for name in (tenant, f"{tenant}-other"))
+    kinds = ("posts", "reads", "changes")
+    for limited in kinds:
+        app = create_app(settings(keys_file=file, tenant=f"{tenant}-{limited}", **{f"tenant_{limited}_per_s": 0.001}))
+        with TestClient(app) as client:
+            first = True
+            for method, path, scope in sorted(routes(client), key=str):
+                kind = None
+                if scope not in (None, "metrics"):
+                    kind = "posts" if scope == "ingest" else "reads" if method == "GET" else "changes"
+                url = f"{path}?what=sequence"
+                refused = client.request(method, url, json={}, headers=ours)
+                if kind != limited:
+                    assert refused.status_code != 429 or "listen" in refused.json()["detail"], (limited, method, path)
+                    continue
+                if first:  # a request is taken whole as long as anything is left
+                    first, refused = False, client.request(method, url, json={}, headers=ours)
+                assert (refused.status_code, refused.json()["title"]) == (429, "Over the limit of the tenant"), path
+                assert int(refused.headers["retry-after"]) > 900
+                assert f"GATEWATCH_TENANT_{limited.upper()}_PER_S" in refused.json()["detail"]
+            assert client.post("/v1/readings", json=[], headers=theirs).status_code == 200
+            assert client.get("/v1/streams", headers=theirs).status_code == 200
+            assert client.put("/v1/windows/w", json={"days": ["mon"]}, headers=theirs).status_code == 200
+
+
+def test_bytes_of_bodies_states_and_snapshots_count_as_those_of_readings_do(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    ours, theirs = (bearer(add_to_file(file, name, "admin")) for name in (tenant, f"{tenant}-other"))
+    with TestClient(create_app(settings(keys_file=file))) as client:
+        for who in (ours, theirs):
+            assert client.post("/v1/readings", json=readings("s", 40), headers=who).status_code == 200
+            assert client.post("/v1/streams/s/snapshots", json={"name": "kept"}, headers=who).status_code == 200
+        state = client.get("/v1/streams/s/state", headers=ours).content
+    policies = {"streams": {f"s-{at}": {"tags": {"site": "north"}} for at in range(200)}}
+    large: list[tuple[str, str, dict[str, Any]]] = [
+        ("PUT", "/v1/streams/s/state", {"content": state}),
+        ("POST", "/v1/streams/s/snapshots", {"json": {"name": "more"}}),
+        ("POST", "/v1/streams/s/snapshots/kept/rollback", {}),
+        ("POST", "/v1/streams/s/fork?to=copy", {}),
+        ("PUT", "/v1/policies", {"json": policies}),
+    ]
+    for at, (method, path, sent) in enumerate(large):
+        app = create_app(settings(keys_file=file, tenant=f"{tenant}-{at}", tenant_bytes_per_s=len(state) / 100))
+        with TestClient(app) as client:
+            with Redis.from_url(redis_url) as redis:
+                redis.delete(of_tenant(tenant, "bytes"))
+            assert client.request(method, path, headers=ours, **sent).status_code == 200, path
+            for one_method, one_path, same in large:
+                refused = client.request(one_method, one_path, headers=ours, **same)
+                assert refused.status_code == 429, (path, one_path)
+                assert "GATEWATCH_TENANT_BYTES_PER_S" in refused.json()["detail"]
+            assert client.get("/v1/streams/s/state", headers=ours).status_code == 200
+            assert client.post("/v1/readings", json=readings("t", 1), headers=theirs).status_code == 200
 
 
 def test_the_table_has_every_route_and_no_other(client: TestClient) -> None:
@@ -371,6 +434,28 @@ def test_what_was_changed_is_told_to_the_administrator_of_its_tenant(
     assert {change["target"] for change in changes} == {"/v1/streams/s", "/v1/streams/s/reset"}
     assert changes[-1]["detail"]["on_gap"] == "hold"
     assert worker[16:] not in json.dumps(changes)
+
+
+def test_a_snapshot_that_is_named_like_a_route_is_one_for_who_may_change_it(
+    settings: Callable[..., Settings], tenant: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    keys = {scope: bearer(add_to_file(file, tenant, scope)) for scope in SCOPES}
+    with TestClient(create_app(settings(keys_file=file))) as client:
+        client.post("/v1/readings", json=readings("s", 3), headers=keys["ingest"])
+        for name in ("readings", "rollback", "state"):
+            taken = client.post("/v1/streams/s/snapshots", json={"name": name}, headers=keys["operate"])
+            assert taken.status_code == 200
+            path = f"/v1/streams/s/snapshots/{name}"
+            for scope in ("ingest", "read"):
+                assert client.delete(path, headers=keys[scope]).status_code == 403
+                assert client.post(f"{path}/rollback", headers=keys[scope]).status_code == 403
+            assert client.post(f"{path}/rollback", headers=keys["operate"]).status_code == 200
+            gone = client.delete(path, headers=keys["operate"])
+            assert (gone.status_code, gone.headers["x-frame-options"]) == (204, "DENY")
+        changes = client.get("/v1/audit", headers=keys["admin"]).json()["changes"]
+        assert changes[2]["what"] == "POST /v1/streams/{stream}/snapshots"
+        assert changes[0]["what"] == "DELETE /v1/streams/{stream}/snapshots/{snapshot}"
 
 
 def test_answers_say_what_a_browser_may_do_with_them(client: TestClient) -> None:

@@ -279,7 +279,7 @@ def test_a_listener_that_comes_back_hears_of_all_that_it_missed(
         async def missed() -> list[str]:
             changes = parts.feed.changes(parts.settings.tenant, 0)
             heard = [await anext(changes) for _ in range(5)]
-            await changes.aclose()  # type: ignore[attr-defined]
+            await changes.aclose()
             return [one[1]["stream"] for one in heard if one is not None]
 
         assert client.portal is not None

@@ -51,11 +51,13 @@ class Load:
     Attributes:
         models: stream to the model of each of its answers, in order.
         seconds: of each request.
+        before: how many of them began before the first swap.
         wrong: what must not be.
     """
 
     models: dict[str, list[str]]
     seconds: list[float] = field(default_factory=list)
+    before: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
@@ -156,8 +158,14 @@ class Run:
     moves: int
 
 
-def run(folder: Path, swaps: int, processes: int, streams: int, senders: int, pause_s: float) -> Run:
-    """Swap under load, and check; what is wrong is in the load."""
+def run(
+    folder: Path, swaps: int, processes: int, streams: int, senders: int, pause_s: float, before_s: float = 0.0
+) -> Run:
+    """Swap under load, and check; what is wrong is in the load.
+
+    Args:
+        before_s: of load before the first swap.
+    """
     artefacts = [make_artefact(folder / str(seed), seed=seed) for seed in range(3)]
     repository = Repository(str(folder / "models"), verify)
     for artefact in artefacts:
@@ -172,7 +180,9 @@ def run(folder: Path, swaps: int, processes: int, streams: int, senders: int, pa
             rules = {"rules": [{"pattern": "pump-*", "model": "pumps"}]}
             httpx2.put(f"http://127.0.0.1:{ports[0]}/v1/rules", json=rules, timeout=60).raise_for_status()
             time.sleep(2)
-            every_s = 1.2 * TOGETHER * (swaps * (pause_s + 0.5) + 10) / HISTORY  # all of it fits into the history
+            every_s = (
+                1.2 * TOGETHER * (before_s + swaps * (pause_s + 0.5) + 10) / HISTORY
+            )  # all of it fits into the history
             shares = [names[at::senders] for at in range(senders)]
             threads = [
                 threading.Thread(target=send, args=(share, ports[at:] + ports[:at], at, load, done, every_s))
@@ -180,6 +190,8 @@ def run(folder: Path, swaps: int, processes: int, streams: int, senders: int, pa
             ]
             for thread in threads:
                 thread.start()
+            time.sleep(before_s)
+            load.before = len(load.seconds)
             champions = swap(repository, ports, swaps, pause_s)
             time.sleep(4)  # until all have noticed the last one
             done.set()
@@ -205,13 +217,17 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--senders", type=int, default=4)
     parser.add_argument("--pause-s", type=float, default=1.0, help="between two swaps")
+    parser.add_argument("--before-s", type=float, default=30.0, help="of load before the first swap")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        done = run(Path(scratch), options.swaps, options.processes, options.streams, options.senders, options.pause_s)
-    seconds = np.array(done.load.seconds)
+        asked = options.swaps, options.processes, options.streams, options.senders, options.pause_s, options.before_s
+        done = run(Path(scratch), *asked)
     print(f"{len(done.champions) - 1} swaps, {done.moves} moves of {options.streams} streams")
-    median, p99 = np.quantile(seconds * 1e3, [0.5, 0.99])
-    print(f"{len(seconds)} requests, median {median:.0f} ms, p99 {p99:.0f} ms")
+    seconds, before = np.array(done.load.seconds) * 1e3, done.load.before
+    for when, part in (("before the swaps", seconds[:before]), ("while swapping", seconds[before:])):
+        if len(part):
+            median, p99 = np.quantile(part, [0.5, 0.99])
+            print(f"{len(part)} requests {when}, median {median:.0f} ms, p99 {p99:.0f} ms, longest {part.max():.0f} ms")
     print(f"answers {dict(done.load.statuses)}")
     print(
         f"states equal to their replay: {sum(far == 0 for far in done.apart.values())} to the bit of {len(done.apart)}"

@@ -62,6 +62,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_models_loaded": {},
     "gatewatch_models_bytes": {},
     "gatewatch_models_refused_total": {},
+    "gatewatch_repository_up": {},
     "gatewatch_rules_number": {},
     "gatewatch_model_drift": {"of": {"residuals", "inputs"}},
     "gatewatch_store_up": {},

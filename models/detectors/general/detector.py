@@ -20,7 +20,7 @@ from gatewatch.models.artefact.files import (
     record_dtype,
 )
 from gatewatch.models.detectors.asked import Asked
-from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
+from gatewatch.models.detectors.clock import LONGEST_MS, NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step, float32
 from gatewatch.models.detectors.general.alert_budget import (
     REPEATS,
@@ -47,6 +47,7 @@ from gatewatch.models.detectors.general.features import (
     running_fields,
     seasonal,
 )
+from gatewatch.models.detectors.general.lone import MOST_CHANNELS, Reading, read_alone
 from gatewatch.models.detectors.general.score import (
     LARGEST_MISS,
     RANGE,
@@ -60,11 +61,12 @@ from gatewatch.models.detectors.general.score import (
     surprise_fields,
     usual_miss,
 )
-from gatewatch.models.detectors.general.youth import youth_of
+from gatewatch.models.detectors.general.youth import Youth, youth_of
 from gatewatch.models.detectors.incidents import (
     JOIN_READINGS,
     check_shapes,
     conclude,
+    hold,
     incident_fields,
     is_open,
     open_channels,
@@ -79,6 +81,18 @@ RESTART_INTERVALS = 100
 """A longer gap, in typical intervals, restarts the network's state unless it is of the stream's rhythm; what the stream
 has shown of itself stays."""
 
+RESTART_AGE = 1000
+"""Readings from which on gaps are known by the interval. After a burst at the start it is far too short; all that came
+later would be gaps, of which nothing is learned."""
+
+LEARNED = (
+    *("count", "moves", "lesson", "center", "spread", "step", "low", "high", "reach"),
+    *("table", "visits", "table_miss", "tried"),
+    *("miss", "misses", "counted", "longest_still", "longest_absent", "changes"),
+    *("jump_edge", "jump_excess", "jumps", "home", "drift", "usual", "unrest"),
+)
+"""The fields of a state that say what is normal for the stream; the others say where it stands."""
+
 RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
 """Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
 range: the incident has become worse than anything before it. On NAB, without: four windows of 50 missed."""
@@ -88,6 +102,28 @@ BAND_NATS = 6.0
 
 FORECAST_LIMIT = 50.0
 """Steps; a forecast farther from the last value is cut there."""
+
+
+def read_together(
+    values: Floats,
+    timestamps_ms: NDArray[np.int64],
+    elapsed_ms: NDArray[np.int64],
+    states: Records,
+    readings: NDArray[np.int64],
+    limits: Floats,
+    within: NDArray[np.bool_],
+    youth: Youth | None,
+) -> Reading:
+    """Judge a reading of each of B streams and take it in; arguments as of `judge_general` and `observe`."""
+    due = due_forecasts(states, readings)
+    now = placed(states, values)
+    expected, known, off = seasonal(states, now[1], timestamps_ms)
+    ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
+    mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
+    mid[states["count"] == 0] = np.nan
+    judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, limits, within, youth)
+    features = observe(states, values, now, timestamps_ms, elapsed_ms, None if youth is None else youth.known)
+    return Reading(judged, mid, usual, features)
 
 
 def load_detector(
@@ -174,6 +210,15 @@ class GeneralDetector:
     def rebuild_readings(self) -> int:
         """How many readings a state that was lost has to be replayed to be whole again."""
         return self.manifest.calibration.rebuild_readings
+
+    def held(self, before: Records, after: Records) -> Records:
+        """(B,) states after readings that were followed and taught nothing; see Detector.held."""
+        states = hold(before, after, LEARNED)
+        moved = before["origin"] - after["origin"]
+        if np.count_nonzero(moved):
+            for name in set(LEARNED) & set(PLACES):
+                states[name] += moved.reshape(*moved.shape, *[1] * (states[name].ndim - 2))
+        return states
 
     is_open = staticmethod(is_open)
     open_channels = staticmethod(open_channels)
@@ -303,33 +348,37 @@ class GeneralDetector:
         values = without_codes(values, states)
         elapsed = self._note_time(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
-        due = due_forecasts(states, readings)
-        now = placed(states, values)
-        expected, known, off = seasonal(states, now[1], timestamps_ms)
-        ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
-        mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
-        half = float32(self._rare * usual)
-        unseen = states["count"] == 0
-        if np.count_nonzero(unseen):
-            mid[unseen], half[unseen] = np.nan, np.inf
         alerts: float | Floats = self.alerts_per_week
         if asked is not None:
             alerts = np.where(np.isfinite(asked.alerts_per_week), asked.alerts_per_week, alerts)
+            alerts = alerts.item() if len(alerts) == 1 else alerts
         threshold = thresholds(states, alerts)
         if asked is not None:
             threshold = at_rates(threshold, asked.false_alarm_rate)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
-        limits, youth = young_thresholds(threshold, readings), youth_of(states, readings, threshold)
-        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, limits, within, youth)
-        known_for = None if youth is None else youth.known
-        self._look_ahead(observe(states, values, now, timestamps_ms, elapsed, known_for), states, readings)
+        limits = young_thresholds(threshold, readings)
+        read = None
+        if len(states) == 1 and len(self.channels) <= MOST_CHANNELS and states["calm"].item():
+            read = read_alone(values, timestamps_ms, elapsed, states, readings, limits)
+        if read is None:
+            youth = youth_of(states, readings, threshold)
+            read = read_together(values, timestamps_ms, elapsed, states, readings, limits, within, youth)
+        judged, mid, usual, features = read
+        half = float32(self._rare * usual)
+        unknown = np.isnan(mid)
+        if np.count_nonzero(unknown):
+            half[unknown] = np.inf
+        self._look_ahead(features, states, readings)
         take_pace(states, elapsed, readings)
+        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
+        again = comes_again(states, judged.score, alerts)
+        if asked is None and not np.count_nonzero(judged.score > 1.0):
+            states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS)
+            return conclude(judged, mid, half, residual, states, self.warm_up)
         outside = judged.parts[:, RANGE] > 1.0
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-        again = comes_again(states, judged.score, alerts)
         urgent = worse | ~within
         factors = None if asked is None else asked.sensitivity[:, None]
         step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again, factors=factors)
@@ -342,7 +391,8 @@ class GeneralDetector:
         """(B,) time since the reading before, see models.detectors.clock; of gaps the forecasts and the network know
         nothing."""
         interval = states["interval_ms"]
-        elapsed, anew = take_time(states, timestamps_ms, np.where(interval > 0, RESTART_INTERVALS * interval, np.inf))
+        known = (states["readings"] >= RESTART_AGE) & (interval > 0)
+        elapsed, anew = take_time(states, timestamps_ms, np.where(known, RESTART_INTERVALS * interval, LONGEST_MS))
         if anew is not None:
             forget_forecasts(states, states["leapt"])
             for name in self._tensors:

@@ -168,6 +168,8 @@ def test_lines_that_are_no_readings_are_left_out_and_said(tmp_path: Path) -> Non
     assert len(reader.pieces[0].values) == 24  # type: ignore[attr-defined]
     assert "3 lines above the header left out; a second header line left out: s, m" in reader.layout.holds()
     assert reader.layout.units == {"a": "m"}
+    numbered = read(tmp_path / "n.csv", f"timestamp,a\ns,SN 20123\n{rows}")
+    assert numbered.layout.units == {}
     assert reader.remarks()[:2] == ["1 repeated header left out", "left out at the end, no readings: '12'; 'Total, '"]
 
 
