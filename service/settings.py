@@ -205,7 +205,11 @@ class Settings(BaseSettings):
         "difference; with each reading if 0",
     )
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
-    waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")
+    waiting_readings: int = Field(
+        20_000,
+        ge=1,
+        description="most readings waiting in a process; more get 429, but of a tenant with less than its share",
+    )
     waiting_ms: float = Field(
         500.0, gt=0, description="most time that what waits ahead of a request may take, milliseconds; more gets 429"
     )

@@ -33,6 +33,6 @@ async def list_conditions(
 ) -> Response:
     """By the names of streams, page by page: `conditions` and `next` (null on the last page), which may not be full."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         page = await parts.conditions.page(tenant_of(request), condition, match.replace("[", "[[]"), after, limit)
     return await replied(lambda: {"conditions": page[0], "next": page[1]})

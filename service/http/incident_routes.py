@@ -84,7 +84,7 @@ async def list_incidents(
     parts = parts_of(request)
     until_ms = 2**53 if until is None else round(until * 1000)
     search = Search(state, stream, reason, tag, min_score, round(since * 1000), until_ms)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         if group:
             incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)
         else:
@@ -113,7 +113,7 @@ async def incident_events(
     or has expired.
     """
     parts = parts_of(request)
-    if parts.feed.is_full:
+    if not parts.feed.has_room(tenant_of(request)):
         raise TooManyWaiting("as many listen to the incidents as may; ask for /v1/incidents now and then instead")
     return StreamingResponse(
         _events(request, last_event_id),
@@ -150,7 +150,7 @@ async def get_dead_letters(
 ) -> dict[str, Any]:
     """Of the tenant: what was given up after it had been tried for as long as the settings say, and why."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         letters = await parts.outbox.dead_letters(tenant_of(request), limit)
     return {"letters": [msgspec.json.decode(letter) for letter in letters]}
 
@@ -159,7 +159,7 @@ async def get_dead_letters(
 async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
     """With the readings around it, as far as they are kept: `readings`, as the history of a stream has them."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
@@ -187,7 +187,7 @@ async def get_proof(request: Request, incident: Annotated[str, _ID_PATH]) -> dic
     `gatewatch prove` makes a file of it, `gatewatch verify` computes that anew elsewhere.
     """
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
@@ -259,14 +259,14 @@ async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
     """
     answer = await sent_as(request, LabelAnswer, InvalidAnswer)
     parts = parts_of(request)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
         await _take_label(request, stream, one, answer.label)
     said = await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         label: str | None = said["label"]
         while True:  # somebody else may label it as well: in the end both say the same
             own = await _take_label(request, stream, one, label)
@@ -336,7 +336,7 @@ async def _say(
 ) -> dict[str, Any]:
     parts = parts_of(request)
     said = words.Said(answer.by.strip(), parts.clock.unix_ms())
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)

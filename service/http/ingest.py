@@ -138,10 +138,11 @@ class Ingest:
         headers = headers_of(scope)
         content_type = headers.get(b"content-type", "")
         self._door(content_type)
-        self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
-        self._quota_bytes.check(scope[IDENTITY].tenant)
+        tenant = scope[IDENTITY].tenant
+        self._batcher.check_room(tenant)  # what is refused here is read past by the server, and takes no memory
+        self._quota_bytes.check(tenant)
         with self._bodies.of(headers) as body:
-            pending = self.begin(await body.read(receive), stream, content_type, scope[IDENTITY].tenant)
+            pending = self.begin(await body.read(receive), stream, content_type, tenant)
             try:
                 return self.reply(await pending.answers, pending)
             finally:
@@ -154,7 +155,7 @@ class Ingest:
             ServiceError: what concerns the whole request.
         """
         door = self._door(content_type)
-        self._batcher.check_room()
+        self._batcher.check_room(tenant)
         self._quota_bytes.take(tenant, len(content))
         needed = None
         try:
@@ -252,7 +253,7 @@ class Ingest:
     async def _take(self, decoded: Sequence[Decoded | Mixed], encoder: Encoder, tenant: str) -> list[Answer]:
         """Have scored what can be; the answers to all items of the parts."""
         items = sum(map(len, decoded))
-        self._batcher.check_room(items)
+        self._batcher.check_room(tenant, items)
         self._quota.take(tenant, items)
         parts = by_model(decoded)
         taken = [self._batcher.take(part.decoded.readings, encoder) for part in parts]

@@ -160,7 +160,7 @@ async def list_streams(
         return not tag or has_tag(parts.policies.tags(StreamKey(tenant, name)), tag)
 
     search = Search(status, fits if match or tag else None, looked_at)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant):
         total = await parts.store.count_streams(tenant)
         if sort == "name":
             found = await parts.standings.by_name(tenant, search, after, limit)
@@ -196,7 +196,7 @@ KNOWN = {**found("What is known of the stream", ref("Stream")), "links": links()
 async def get_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict[str, Any]:
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         known = await parts.inspection.describe(key_of(request, stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
@@ -219,7 +219,7 @@ async def put_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> d
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
     parts = parts_of(request)
     settings = await sent_as(request, StreamSettings, InvalidSettings)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         await parts.inspection.configure(key_of(request, stream), settings)
     return await get_stream(request, stream)
 
@@ -233,7 +233,7 @@ async def put_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> d
 async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> None:
     """Its state, history and settings are gone; a reading that comes later begins a new stream."""
     store = parts_of(request).store
-    async with store.changing:
+    async with store.changing.of(tenant_of(request)):
         known = await store.delete(key_of(request, stream))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
@@ -252,7 +252,7 @@ async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -
 async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> Response:
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         entries = await parts.inspection.recent(key_of(request, stream), parts.encoder)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
@@ -300,7 +300,7 @@ async def reset_stream(
     """`sequence` is for senders that begin to count at 0 again and send no time; with one, the service notices it."""
     parts = parts_of(request)
     if what == "state":
-        async with parts.store.changing:
+        async with parts.store.changing.of(tenant_of(request)):
             await parts.states.begin_anew(key_of(request, stream))
     elif not await parts.inspection.restart_sequence(key_of(request, stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
@@ -327,7 +327,7 @@ async def get_audit(
 ) -> dict[str, Any]:
     """Of the tenant, newest first, page by page: `changes` and `next` (null on the last page)."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         changes = await parts.audit.last(tenant_of(request), before, limit + 1)
     page = changes[:limit]
     return {

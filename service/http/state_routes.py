@@ -46,7 +46,7 @@ _NO_SNAPSHOT = problem_with("No such snapshot of the stream")
 async def get_state(request: Request, stream: Annotated[str, STREAM_PATH]) -> Response:
     """One file: record, history, settings, the model's digest, versions and a checksum. PUT takes it in."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         content = await parts.states.export(key_of(request, stream))
     named = {"content-disposition": f'attachment; filename="{stream}.state"'}
     return Response(content, media_type=OCTETS, headers=named)
@@ -74,7 +74,7 @@ async def put_state(
         with parts.bodies.of(headers_of(request.scope)) as body:
             content = await body.read(request.receive)
             parts.quota_bytes.take(tenant, len(content))
-            async with parts.store.changing:
+            async with parts.store.changing.of(tenant_of(request)):
                 taken = await parts.states.take_in(key_of(request, stream), content, as_new=as_ == "new")
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None
@@ -109,7 +109,7 @@ async def warm_up(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None
     request.scope[DETAIL] = done
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         return {**done, "stream": await parts.inspection.describe(key_of(request, stream))}
 
 
@@ -125,7 +125,7 @@ async def warm_up(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict
 async def list_snapshots(request: Request, stream: Annotated[str, STREAM_PATH]) -> list[dict[str, Any]]:
     """Name, when each was taken, and what the stream stood at then."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         kept = await parts.snapshots.about_each(key_of(request, stream))
     about: list[dict[str, Any]] = [msgspec.json.decode(one) for one in kept]
     return sorted(about, key=lambda one: (one["taken_at"], one["name"]))
@@ -150,7 +150,7 @@ async def take_snapshot(request: Request, stream: Annotated[str, STREAM_PATH]) -
     """Within the service, in Redis; as many as GATEWATCH_SNAPSHOTS says of each stream."""
     sent = await sent_as(request, SnapshotRequest, InvalidRequest)
     parts, key = parts_of(request), key_of(request, stream)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         content = await parts.states.export(key)
         parts.quota_bytes.take(key.tenant, len(content))
         file, _ = state_file.read(content)
@@ -172,7 +172,7 @@ async def roll_back(
 ) -> dict[str, Any]:
     """What was applied since is undone, with its incidents. The snapshot stays."""
     parts, key = parts_of(request), key_of(request, stream)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         content = await parts.snapshots.read(key, snapshot)
         if content is None:
             raise NoSuchSnapshot(f"stream {stream} has no snapshot {snapshot}")
@@ -192,7 +192,7 @@ async def delete_snapshot(
 ) -> None:
     """The stream goes on as it is."""
     parts = parts_of(request)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await parts.snapshots.delete(key_of(request, stream), snapshot)
     if not known:
         raise NoSuchSnapshot(f"stream {stream} has no snapshot {snapshot}")
@@ -233,7 +233,7 @@ async def fork_stream(
     await parts.states.require_new(copy)
     before = None if model is None else await administration.pin(to, model, identity.name)
     try:
-        async with parts.store.changing:
+        async with parts.store.changing.of(tenant_of(request)):
             parts.quota_bytes.note(key.tenant, await parts.states.copy(key, copy))
     except ServiceError:
         if model is not None:

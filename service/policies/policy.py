@@ -99,7 +99,6 @@ class Policy(BaseModel):
         strict=True,
         description="its readings are scored and its incidents kept, but nobody is told of them",
     )
-
     hold: bool = Field(
         default=False,
         strict=True,

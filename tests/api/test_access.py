@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from gatewatch.service.app import create_app
 from gatewatch.service.incidents import feed
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import running, start_private_redis
+from tests.api.test_incidents import CALM, fault
 from tests.support.access import add_to_file, add_to_redis, bearer, revoke
 from tests.support.samples import post, readings
 from tests.support.whole_path import serving
@@ -107,33 +109,44 @@ def test_every_route_asks_for_its_scope_and_the_document_says_so(
 
 
 def test_no_tenant_sees_or_feels_another_one(settings: Callable[..., Settings], tenant: str, tmp_path: Path) -> None:
-    """Every answer about a stream of somebody else's is that about a stream of nobody's."""
+    """Every answer about what is somebody else's is that about what is nobody's, whatever kind of thing it is."""
     file = tmp_path / "keys.json"
     ours, theirs = (bearer(add_to_file(file, name, "admin")) for name in (tenant, f"{tenant}-other"))
     with TestClient(create_app(settings(keys_file=file, streams=3))) as client:
-        client.post("/v1/readings", json=readings("same", 5), headers=ours)
-        client.put("/v1/streams/same", json={"on_gap": "hold"}, headers=ours)
-        before = client.get("/v1/streams/same", headers=ours).json()
-        history = client.get("/v1/streams/same/history", headers=ours).json()
+        client.post("/v1/readings", json=fault("same"), headers=ours).raise_for_status()
+        client.put("/v1/streams/same", json={"on_gap": "hold"}, headers=ours).raise_for_status()
+        client.post("/v1/streams/same/snapshots", json={"name": "same"}, headers=ours).raise_for_status()
+        client.put("/v1/windows/same", json={"days": ["mon"]}, headers=ours).raise_for_status()
+        client.put("/v1/streams/same/policy", json={"sensitivity": 2}, headers=ours).raise_for_status()
+        own = (
+            "/v1/streams/same", "/v1/streams/same/history", "/v1/streams/same/snapshots", "/v1/streams/same/policy",
+            f"/v1/incidents/{CALM}.same", "/v1/incidents", "/v1/policies",
+        )  # fmt: skip
+        before = [client.get(path, headers=ours).raise_for_status().json() for path in own]
+        assert len(before[5]["incidents"]) == 1
         for _ in range(2):  # with nothing of their own, and with what the first round left
             for method, path, scope in routes(client):
                 if scope is None or scope == "metrics" or path == "/v1/audit":
                     continue
                 answers = []
                 for name in ("same", "none"):
-                    body = readings(name, 5) if path.endswith("readings") else {}
-                    url = f"{path.replace('known', name)}?what=sequence"
+                    body: Any = readings(name, 5) if path.endswith("readings") else {"days": ["mon"]}
+                    url = path.replace("known", name).replace("{incident}", f"{CALM}.{name}")
+                    url = f"{re.sub('{snapshot}|{window}', name, url)}?what=sequence"
                     reply = client.request(method, url, json=body, headers=theirs)
                     answers.append((reply.status_code, reply.text.replace("same", "none")))
+                    if path == "/v1/windows/{window}":
+                        client.delete(url, headers=theirs).raise_for_status()
                 assert answers[0] == answers[1], (method, path)
-        assert client.get("/v1/streams/same", headers=ours).json() == before
-        assert client.get("/v1/streams/same/history", headers=ours).json() == history
+        assert [client.get(path, headers=ours).json() for path in own] == before
+        assert client.get("/v1/windows", headers=ours).json()["windows"].keys() == {"same"}
+        assert client.get("/v1/windows", headers=theirs).json() == {"windows": {}}
         assert client.get("/v1/streams", headers=ours).json()["streams"] == ["same"]
-        assert len(client.get("/v1/audit", headers=ours).json()["changes"]) == 1
+        assert len(client.get("/v1/audit", headers=ours).json()["changes"]) == 4
         client.post("/v1/readings", json=readings("same", 2, seed=7), headers=theirs)
         found = client.get("/v1/streams/same", headers=theirs).json()
         assert (found["readings"], found["on_gap"]) == (2, "accept")
-        assert found["tag"] != before["tag"]
+        assert found["tag"] != before[0]["tag"]
         for who in (ours, theirs):  # each has room for its own
             sent = [readings(name, 1)[0] for name in ("same", "b", "c", "d")]
             results = client.post("/v1/readings", json=sent, headers=who).json()

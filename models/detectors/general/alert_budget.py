@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.operands import operands
+from gatewatch.models.detectors.operands import Functions, operands
 
 Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
@@ -65,24 +65,32 @@ def budget_fields() -> list[tuple[str, str]]:
 def take_pace(states: Records, elapsed_ms: NDArray[np.int64], readings: NDArray[np.integer[Any]]) -> None:
     """Learn the pace of B streams from the time since the reading before, see models.detectors.clock.take_time."""
     of, (typical, pace, elapsed, n) = operands(states["between_ms"], states["pace_ms"], elapsed_ms, readings)
-    elapsed = of.where(elapsed >= 0, elapsed, typical)
+    states["between_ms"], states["pace_ms"] = paced(of, typical, pace, of.where(elapsed >= 0, elapsed, typical), n)
+
+
+def paced(of: Functions, typical: Any, pace: Any, elapsed: Any, n: Any) -> tuple[Any, Any]:
+    """f' and p' after the n-th reading and a time since the one before; arrays (B,) or numbers."""
     step = of.larger(4 / (n + 1.0), LEAST_STEP)
     longer, shorter = of.smaller(typical * of.exp(step), elapsed), of.larger(typical * of.exp(-step), elapsed)
     towards = of.where(typical > 0, of.where(elapsed > typical, longer, shorter), elapsed)
     typical = of.where(elapsed > 0, towards, typical)
     gain = (n > 0) / of.smaller(of.larger(n, 1.0), PACE_READINGS)
-    pace += gain * (of.smaller(elapsed, LONGEST * typical) - pace)
-    states["between_ms"] = typical
-    states["pace_ms"] = of.smaller(pace, SLOWEST * typical)
+    pace = pace + gain * (of.smaller(elapsed, LONGEST * typical) - pace)
+    return typical, of.smaller(pace, SLOWEST * typical)
 
 
 def comes_again(states: Records, score: Float64Array, alerts_per_week: float | Float64Array) -> NDArray[np.bool_]:
     """(B,) whether what scores so much is to be told again within its incident; earns what repeats the time allows."""
     of, (repeats, pace) = operands(states["repeats"], states["pace_ms"])
-    states["repeats"] = of.smaller(repeats + alerts_per_week / WEEK_MS * pace, REPEATS)
+    states["repeats"] = earned(of, repeats, alerts_per_week, pace)
     rested = states["rested"]
     rested |= states["calm"] >= REST_READINGS
     return np.asarray(rested & (score > AGAIN) & (states["repeats"] >= 1.0))
+
+
+def earned(of: Functions, repeats: Any, alerts_per_week: Any, pace_ms: Any) -> Any:
+    """Repeats after one more reading; arrays (B,) or numbers."""
+    return of.smaller(repeats + alerts_per_week / WEEK_MS * pace_ms, REPEATS)
 
 
 def note_alerts(states: Records, alert: NDArray[np.bool_], repeated: NDArray[np.bool_]) -> None:
@@ -94,9 +102,13 @@ def note_alerts(states: Records, alert: NDArray[np.bool_], repeated: NDArray[np.
 def thresholds(states: Records, alerts_per_week: float | Float64Array) -> Float64Array:
     """(B,) T in nats, for an alert budget of all or (B,) one each, at each stream's own pace."""
     of, (pace,) = operands(states["pace_ms"])
-    rate = of.larger(_power(alerts_per_week) * pace / WEEK_MS, LEAST_RATE)
-    most = of.smaller(LARGEST_RATE * alerts_per_week, LARGEST_SHARE)
-    return np.atleast_1d(-of.log(of.smaller(rate, most)))
+    return np.atleast_1d(threshold_at(of, alerts_per_week, pace))
+
+
+def threshold_at(of: Functions, alerts_per_week: Any, pace_ms: Any) -> Any:
+    """T in nats for an alert budget at a pace; arrays (B,) or numbers."""
+    rate = of.larger(_power(alerts_per_week) * pace_ms / WEEK_MS, LEAST_RATE)
+    return -of.log(of.smaller(rate, of.smaller(LARGEST_RATE * alerts_per_week, LARGEST_SHARE)))
 
 
 def at_rates(threshold: Float64Array, rates: Float64Array) -> Float64Array:

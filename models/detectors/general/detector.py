@@ -47,10 +47,13 @@ from gatewatch.models.detectors.general.features import (
     running_fields,
     seasonal,
 )
-from gatewatch.models.detectors.general.lone import MOST_CHANNELS, Reading, read_alone
+from gatewatch.models.detectors.general.lone import MOST_CHANNELS, Rules, look_ahead, read_alone
 from gatewatch.models.detectors.general.score import (
+    FORECAST_LIMIT,
     LARGEST_MISS,
     RANGE,
+    RANGE_ALERT_READINGS,
+    RANGE_NEWS,
     begin_surprise,
     due_forecasts,
     forget_forecasts,
@@ -61,7 +64,7 @@ from gatewatch.models.detectors.general.score import (
     surprise_fields,
     usual_miss,
 )
-from gatewatch.models.detectors.general.youth import Youth, youth_of
+from gatewatch.models.detectors.general.youth import youth_of
 from gatewatch.models.detectors.incidents import (
     JOIN_READINGS,
     check_shapes,
@@ -93,37 +96,8 @@ LEARNED = (
 )
 """The fields of a state that say what is normal for the stream; the others say where it stands."""
 
-RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
-"""Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
-range: the incident has become worse than anything before it. On NAB, without: four windows of 50 missed."""
-
 BAND_NATS = 6.0
 """One miss beyond the band expected is as rare as one reading in 400."""
-
-FORECAST_LIMIT = 50.0
-"""Steps; a forecast farther from the last value is cut there."""
-
-
-def read_together(
-    values: Floats,
-    timestamps_ms: NDArray[np.int64],
-    elapsed_ms: NDArray[np.int64],
-    states: Records,
-    readings: NDArray[np.int64],
-    limits: Floats,
-    within: NDArray[np.bool_],
-    youth: Youth | None,
-) -> Reading:
-    """Judge a reading of each of B streams and take it in; arguments as of `judge_general` and `observe`."""
-    due = due_forecasts(states, readings)
-    now = placed(states, values)
-    expected, known, off = seasonal(states, now[1], timestamps_ms)
-    ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
-    mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
-    mid[states["count"] == 0] = np.nan
-    judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, limits, within, youth)
-    features = observe(states, values, now, timestamps_ms, elapsed_ms, None if youth is None else youth.known)
-    return Reading(judged, mid, usual, features)
 
 
 def load_detector(
@@ -343,11 +317,37 @@ class GeneralDetector:
     ) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
         check_shapes(len(self.channels), values, timestamps_ms, states)
+        step = None
+        if asked is None and len(states) == 1 and len(self.channels) <= MOST_CHANNELS:
+            step = self.advance_alone(values, timestamps_ms, states)
+        return self.advance_together(values, timestamps_ms, states, asked) if step is None else step
+
+    def advance_alone(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
+        """`advance` of one stream, if its reading is usual; see models.detectors.general.lone."""
+        taken = read_alone(values, timestamps_ms, states, Rules(self.alerts_per_week, self._rare, self.warm_up))
+        if taken is None:
+            return None
+        look_ahead(taken, self._forecast(taken.features, states), states)
+        return taken.step
+
+    def advance_together(
+        self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records, asked: Asked | None = None
+    ) -> Step:
+        """`advance` of any number of streams."""
         if asked is not None:
             values = asked.seen(values)
         values = without_codes(values, states)
         elapsed = self._note_time(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
+        due = due_forecasts(states, readings)
+        now = placed(states, values)
+        expected, known, off = seasonal(states, now[1], timestamps_ms)
+        ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
+        mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
+        half = float32(self._rare * usual)
+        unseen = states["count"] == 0
+        if np.count_nonzero(unseen):
+            mid[unseen], half[unseen] = np.nan, np.inf
         alerts: float | Floats = self.alerts_per_week
         if asked is not None:
             alerts = np.where(np.isfinite(asked.alerts_per_week), asked.alerts_per_week, alerts)
@@ -356,19 +356,10 @@ class GeneralDetector:
         if asked is not None:
             threshold = at_rates(threshold, asked.false_alarm_rate)
         within = states["calm"] < joined(threshold, JOIN_READINGS)
-        limits = young_thresholds(threshold, readings)
-        read = None
-        if len(states) == 1 and len(self.channels) <= MOST_CHANNELS and states["calm"].item():
-            read = read_alone(values, timestamps_ms, elapsed, states, readings, limits)
-        if read is None:
-            youth = youth_of(states, readings, threshold)
-            read = read_together(values, timestamps_ms, elapsed, states, readings, limits, within, youth)
-        judged, mid, usual, features = read
-        half = float32(self._rare * usual)
-        unknown = np.isnan(mid)
-        if np.count_nonzero(unknown):
-            half[unknown] = np.inf
-        self._look_ahead(features, states, readings)
+        limits, youth = young_thresholds(threshold, readings), youth_of(states, readings, threshold)
+        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, limits, within, youth)
+        known_for = None if youth is None else youth.known
+        self._look_ahead(observe(states, values, now, timestamps_ms, elapsed, known_for), states, readings)
         take_pace(states, elapsed, readings)
         residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
         again = comes_again(states, judged.score, alerts)
@@ -402,16 +393,21 @@ class GeneralDetector:
     def _look_ahead(self, features: NDArray[np.float32], states: Records, readings: NDArray[np.int64]) -> None:
         """Run the network on every channel of all streams, and keep what it forecasts."""
         streams, channels, _ = features.shape
-        feed = {"x": features.reshape(streams * channels, -1)}
-        for name, shape in self._tensors.items():
-            feed[name] = np.ascontiguousarray(states[name]).reshape(streams * channels, *shape)
-        mean, tensors = self._network.step(feed)
-        for name, tensor in zip(self._tensors, tensors, strict=True):
-            states[name] = tensor.reshape(states[name].shape)
-        steps = np.minimum(np.maximum(mean.reshape(streams, channels, -1), -FORECAST_LIMIT), FORECAST_LIMIT)
+        forecast = self._forecast(features.reshape(streams * channels, -1), states).reshape(streams, channels, -1)
+        steps = np.minimum(np.maximum(forecast, -FORECAST_LIMIT), FORECAST_LIMIT)
         place = states["last"] - states["origin"]
         ahead = place[..., None] + states["step"][..., None] * steps.astype(np.float64)
         unseen = states["count"] == 0
         if np.count_nonzero(unseen):
             ahead[unseen] = np.nan
         remember_forecasts(states, ahead, readings)
+
+    def _forecast(self, features: NDArray[np.float32], states: Records) -> NDArray[np.float32]:
+        """(rows, horizons) forecasts of the network, in steps, of (rows, FEATURES), a row a channel of a stream."""
+        feed = {"x": features}
+        for name, shape in self._tensors.items():
+            feed[name] = np.ascontiguousarray(states[name]).reshape(len(features), *shape)
+        forecast, tensors = self._network.step(feed)
+        for name, tensor in zip(self._tensors, tensors, strict=True):
+            states[name] = tensor.reshape(states[name].shape)
+        return forecast

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.operands import operands
+from gatewatch.models.detectors.operands import Functions, operands
 from gatewatch.models.record_fields import load, store
 
 Records = NDArray[Any]
@@ -224,7 +224,7 @@ def observe(
     if np.count_nonzero(started) < started.size:
         fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
         states["first_ms"][fresh] = timestamps_ms[fresh]
-    take_interval(states, elapsed_ms)
+    _take_interval(states, elapsed_ms)
     x, scales, count = _take_values(states, now, observed, started)
     _take_time_of_day(states, scales, x, observed, timestamps_ms, of_life)
 
@@ -255,13 +255,18 @@ def observe(
     return features
 
 
-def take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
+def _take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
     """The typical interval: a mean over some 100 readings that a gap does not lengthen."""
     longest_known = np.maximum.reduce(states["count"], 1)
     of, (delta, interval, count) = operands(elapsed_ms, states["interval_ms"], longest_known)
-    gain = (delta > 0) / of.smaller(count + 1.0, INTERVAL_READINGS)
-    learned = interval + gain * (of.smaller(delta, 4 * interval) - interval)
-    states["interval_ms"] = of.where((delta > 0) & (interval == 0), delta, learned)
+    states["interval_ms"] = interval_after(of, interval, delta, count)
+
+
+def interval_after(of: Functions, interval: Any, elapsed: Any, count: Any) -> Any:
+    """The typical interval after a reading of a stream that had `count` before; arrays (B,) or numbers."""
+    gain = (elapsed > 0) / of.smaller(count + 1.0, INTERVAL_READINGS)
+    learned = interval + gain * (of.smaller(elapsed, 4 * interval) - interval)
+    return of.where((elapsed > 0) & (interval == 0), elapsed, learned)
 
 
 def _take_values(

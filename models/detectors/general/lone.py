@@ -18,6 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.detector import LARGEST_SCORE, NORMAL, WARMING_UP, Step
+from gatewatch.models.detectors.general.alert_budget import (
+    REST_READINGS,
+    YOUNG_NATS,
+    YOUTH_READINGS,
+    earned,
+    paced,
+    threshold_at,
+)
+from gatewatch.models.detectors.general.codes import LEAST_CODE
 from gatewatch.models.detectors.general.features import (
     BIN_MS,
     BINS,
@@ -35,14 +45,16 @@ from gatewatch.models.detectors.general.features import (
     RECENT_GAIN,
     RESOLUTION,
     SCALE_READINGS,
+    SPREAD,
     SPREAD_FLOOR,
+    STEP,
     STEP_FLOOR,
     TABLE_GAIN,
     TINY,
     TRIED_READINGS,
     UNCLIPPED,
     Times,
-    take_interval,
+    interval_after,
     times_of,
 )
 from gatewatch.models.detectors.general.jumps import (
@@ -54,8 +66,10 @@ from gatewatch.models.detectors.general.jumps import (
     SETTLING_READINGS,
 )
 from gatewatch.models.detectors.general.score import (
+    DUE,
     EVENT,
     EVENT_GAIN,
+    FORECAST_LIMIT,
     JUMP,
     LARGEST_LESSON,
     LARGEST_MISS,
@@ -65,12 +79,12 @@ from gatewatch.models.detectors.general.score import (
     MORE_NATS,
     MOST_NATS,
     MOST_OF_RUNS,
+    RANGE_ALERT_READINGS,
     RANGE_MARGIN,
     RANGE_READINGS,
     RANGE_SLOPE,
     TABLE_READINGS,
     YOUNG_READINGS,
-    due_forecasts,
     nats_of,
 )
 from gatewatch.models.detectors.general.shifts import (
@@ -96,8 +110,9 @@ from gatewatch.models.detectors.general.tail import (
     jump_rarity,
 )
 from gatewatch.models.detectors.general.youth import AS_OLD, BEHIND
-from gatewatch.models.detectors.incidents import MOST_READINGS
-from gatewatch.models.detectors.trained.score import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, Judged, pool, shares
+from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS
+from gatewatch.models.detectors.operands import NUMBERS
+from gatewatch.models.detectors.trained.score import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, pool, shares
 
 Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
@@ -105,27 +120,50 @@ Records = NDArray[Any]
 MOST_CHANNELS = 16
 """With more, arrays are quicker."""
 
-YOUNG = YOUNG_READINGS.tolist()
+SURELY_NO_GAP = 99.0
+"""Intervals; a longer time is looked at by models.detectors.clock."""
+
+FAR_AS_CODE = 99.0
+"""Spreads; what is farther off may be a code."""
+
+FLOAT = struct.Struct("<f")
+YOUNG, YOUNG_THRESHOLDS = YOUNG_READINGS.tolist(), YOUNG_NATS.tolist()
 LOG_EDGE, LOG_RATIO, LEAST_NATS = float(np.log(EDGE_READINGS)), float(RATIO), float(MORE_NATS)
 NOT_OFF = (0.0,) * 5
 ONE = np.float32(1.0)
 FADING = np.float32(1 - 1 / COUNTED_READINGS)
 
 
-class Reading(NamedTuple):
-    """What came of a reading of each of B streams.
+class Rules(NamedTuple):
+    """What a detector says of all its streams.
 
     Attributes:
-        judged: as `judge_general` says.
-        mid: (B, C) what was expected, physical units.
-        usual: (B, C) mean miss of the forecast, physical units.
-        features: (B, C, FEATURES) for the network.
+        alerts_per_week: false alerts of a stream that are allowed.
+        rare: mean misses that are as rare as the edge of the band.
+        warm_up: readings that are not judged yet.
     """
 
-    judged: Judged
-    mid: Float64Array
-    usual: Float64Array
+    alerts_per_week: float
+    rare: float
+    warm_up: int
+
+
+class Taken(NamedTuple):
+    """A usual reading of one stream, judged and taken in, but for what is forecast from it.
+
+    Attributes:
+        step: what is said of it.
+        features: (C, FEATURES) for the network.
+        places: C values, from the origins.
+        steps: C usual steps.
+        turn: the reading's number.
+    """
+
+    step: Step
     features: NDArray[np.float32]
+    places: list[float]
+    steps: tuple[float, ...]
+    turn: int
 
 
 class _Seen(NamedTuple):
@@ -151,6 +189,17 @@ class _Seen(NamedTuple):
         places = [value - origin for value, origin in zip(values, state.origin, strict=True)]
         return cls(there, values, places, [value - last for value, last in zip(values, state.last, strict=True)])
 
+    def plain(self, state: _State) -> bool:
+        """Whether there is a value, all can be summed, and none may stand for a missing one."""
+        sizes, c = list(map(abs, self.values)), len(self.values)
+        if not any(self.there) or not max(sizes) < LARGEST_VALUE:
+            return False
+        if max(sizes) < LEAST_CODE:
+            return True
+        center, spread = state.scales[:c], state.scales[SPREAD * c : (SPREAD + 1) * c]
+        bounds = zip(self.places, center, spread, strict=True)
+        return all(abs(place - middle) < FAR_AS_CODE * wide for place, middle, wide in bounds)
+
 
 class _Layout:
     """Where a stream's state has its numbers: neighbouring fields, read and written as one."""
@@ -158,7 +207,7 @@ class _Layout:
     def __init__(self, dtype: np.dtype[Any], channels: int) -> None:
         held: Any = dtype.fields
         c = channels
-        self.counts, self.count_at = struct.Struct(f"<{c}I{c}B"), held["count"][1]
+        self.head, self.head_at = struct.Struct(f"<qq?dI{2 + c}HHfff?qf{c}I{c}B"), held["last_ms"][1]
         self.places, self.places_at = struct.Struct(f"<{2 * c}d{7 * c}f"), held["last"][1]
         self.scales, self.scales_at = struct.Struct(f"<{7 * c}f"), held["center"][1]
         self.misses, self.misses_at = struct.Struct(f"<{5 * c}f{5 * c}I{c}f1f"), held["miss"][1]
@@ -171,13 +220,16 @@ def _layout(dtype: np.dtype[Any], channels: int) -> _Layout:
 
 
 class _State:
-    """What stands in the state of one stream, and what is to stand there."""
+    """What stands in the state of one stream."""
 
     def __init__(self, states: Records, channels: int) -> None:
         self.layout, self.record = _layout(states.dtype, channels), states.view(np.uint8).data
         layout, record, c = self.layout, self.record, channels
-        counts = layout.counts.unpack_from(record, layout.count_at)
-        self.count, self.moves = counts[:c], counts[c:]
+        head = layout.head.unpack_from(record, layout.head_at)
+        self.last_ms, self.before_ms, self.leapt, self.gap_ms, self.readings = head[:5]
+        self.calms, self.inside = head[5 : 7 + c], head[7 + c]
+        self.between_ms, self.pace_ms, self.repeats, self.rested, self.first_ms, self.interval_ms = head[8 + c : 14 + c]
+        self.count, self.moves = head[14 + c : 14 + 2 * c], head[14 + 2 * c :]
         places = layout.places.unpack_from(record, layout.places_at)
         self.last, self.origin, self.scales = places[:c], places[c : 2 * c], places[2 * c :]
         misses = layout.misses.unpack_from(record, layout.misses_at)
@@ -188,15 +240,18 @@ class _State:
             runs[at : at + c] for at in range(0, 5 * c, c)
         )
         self.jumps, self.lasts = runs[5 * c : 8 * c], runs[8 * c :]
-        self.finite = math.isfinite(sum(places) + sum(misses) + sum(runs))
+        paces = self.between_ms + self.pace_ms + self.repeats + self.interval_ms
+        self.finite = math.isfinite(paces + sum(places) + sum(misses) + sum(runs))
 
-    @property
-    def grown(self) -> bool:
-        """Whether all channels are known, and equally long."""
+    def usual_at(self, now_ms: int) -> bool:
+        """Whether the clock goes on as usual, nothing was anomalous, and all channels are known, and equally long."""
         if (
-            not SETTLING_LIVELY <= min(self.count) <= max(self.count) < MOST_READINGS
+            not SETTLING_LIVELY <= min(self.count) <= max(self.count) <= self.readings < MOST_READINGS
             or min(self.moves) <= UNCLIPPED
             or min(self.misses) == 0
+            or self.calms[0] == 0
+            or self.before_ms
+            or not 0 <= now_ms - self.last_ms < SURELY_NO_GAP * self.interval_ms
         ):
             return False
         absences = map(max, self.absent, self.longest_absent)
@@ -204,85 +259,105 @@ class _State:
         return self.finite and min(here) + BEHIND >= AS_OLD * max(here)
 
 
-def read_alone(
-    values: Float64Array,
-    timestamps_ms: NDArray[np.int64],
-    elapsed_ms: NDArray[np.int64],
-    states: Records,
-    readings: NDArray[np.int64],
-    limits: Float64Array,
-) -> Reading | None:
+def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: Records, rules: Rules) -> Taken | None:
     """Judge a usual reading of one stream and take it in; None, and nothing is changed, where it is not usual.
 
     Args:
         values: (1, C) physical units, NaN where missing.
         timestamps_ms: (1,) Unix time.
-        elapsed_ms: (1,) since the reading before; negative where the clock tells nothing.
         states: (1,) changed in place.
-        readings: (1,) how many the stream has seen.
-        limits: (1, 2) T in nats, of what is counted and of `range`.
+        rules: of the detector.
     """
     channels, state = values.shape[1], _State(states, values.shape[1])
-    if not state.grown or elapsed_ms.item() < 0:
+    now_ms, n, of = timestamps_ms.item(), state.readings, NUMBERS
+    if not state.usual_at(now_ms):
         return None
-    seen, due = _Seen.of(values[0].tolist(), state), due_forecasts(states, readings)[0].tolist()
-    largest = max(max(seen.values), -min(seen.values))
-    if not any(seen.there) or not math.isfinite(sum(map(sum, due))) or not largest < LARGEST_VALUE:
+    seen, due = _Seen.of(values[0].tolist(), state), states["ahead"][0].take(DUE[n % len(DUE)], 1).tolist()
+    if not seen.plain(state) or not math.isfinite(sum(map(sum, due))):
         return None
 
-    now = times_of(timestamps_ms)
+    at = times_of(timestamps_ms)
     least, floor = _least(states, state, channels)
-    surprise, events, jump, usual, missed = _surprise(seen, due, least, states, now, state)
+    surprise, events, jump, usual, missed = _surprise(seen, due, least, states, at, state)
     far, lively, lasts = _strayed(seen, floor, state)
     jumped, jumps = _jumps(jump, missed, seen, state)
     share = channels**0.25
     kinds = [[each / share for each in kind] for kind in (events, far, lively)]
     sizes = [*pool(np.array(kinds)).tolist(), max(jumped)]
-    nats, places = _rarity(sizes, states["counted"], readings.item())
-    first, by_range = limits[0].tolist()
+    nats, places = _rarity(sizes, states["counted"], n)
+    threshold, youth = threshold_at(of, rules.alerts_per_week, state.pace_ms), of.exp(n / -YOUTH_READINGS)
+    first, by_range = (max(threshold, young * youth) for young in YOUNG_THRESHOLDS)
     limit = first + LEAST_NATS
     still, absent, runs = _runs(seen, state, channels)
-    outside, excess = _outside(seen, readings.item(), by_range, state, channels)
+    outside = _outside(seen, n, by_range, state, channels)
     lasting = state.lasting + LASTING_GAIN * (nats[EVENT] - state.lasting)
     ratios = [each / limit for each in nats]
     at_once = JUMP if ratios[JUMP] > ratios[EVENT] else EVENT
     level = [LASTING_FACTOR * lasting / first, *ratios[1:JUMP]]
-    largest_parts = (ratios[at_once], max(level), max(still), max(absent), max(outside))
-    parts = [min(max(part, 0.0), LARGEST_PART) for part in largest_parts]
+    largest = (ratios[at_once], max(level), max(still), max(absent), max(outside))
+    parts = [min(max(part, 0.0), LARGEST_PART) for part in largest]
     score, scales = max(parts), _scales(seen, state)
     if score > 1.0 or scales is None:
         return None
 
     # it is usual: from here on it is taken in
-    reason = parts.index(score)
-    kinds.append(jumped)
-    strange = (kinds[at_once], kinds[level.index(max(level))], still, absent, outside)[reason]
-    ahead = [forecasts[0] for forecasts in due]
-    off = zip(seen.places, ahead, seen.there, strict=True)
-    judged = Judged(
-        np.array([score]),
-        np.array([reason]),
-        shares(np.array([strange])),
-        np.array([parts]),
-        np.array([[(place - expected) * there for place, expected, there in off]]),
-        None,
-        None,
-        np.array([excess]),
-    )
+    elapsed = float(now_ms - state.last_ms)
+    interval_ms = _kept(interval_after(of, state.interval_ms, elapsed, max(state.count)))
+    between_ms, pace_ms = paced(of, state.between_ms, state.pace_ms, elapsed, n)
+    repeats = earned(of, state.repeats, rules.alerts_per_week, _kept(pace_ms))
+    rested = state.rested or state.calms[0] >= REST_READINGS
+    calms = [min(calm + 1, JOIN_READINGS) for calm in state.calms]
+    inside = min(state.inside + 1, RANGE_ALERT_READINGS)
+    counts = [count + there for count, there in zip(state.count, seen.there, strict=True)]
+    layout, record = state.layout, state.record
+    stream = (n + 1, *calms, inside, between_ms, pace_ms, repeats, rested, state.first_ms, interval_ms)
+    clock = (now_ms, state.before_ms, state.leapt, state.gap_ms)
+    layout.head.pack_into(record, layout.head_at, *clock, *stream, *counts, *state.moves)
+    layout.places.pack_into(record, layout.places_at, *seen.values, *state.origin, *scales)
+    layout.misses.pack_into(record, layout.misses_at, *missed, *surprise, lasting)
+    layout.runs.pack_into(record, layout.runs_at, *runs, *jumps, *lasts)
     counted = states["counted"][0]
     counted *= FADING
     for kind, place in enumerate(places):
         counted[kind, int(place)] += ONE
-    take_interval(states, elapsed_ms)
-    mid = [origin + expected for origin, expected in zip(state.origin, ahead, strict=True)]
-    layout, record = state.layout, state.record
-    counts = [count + there for count, there in zip(state.count, seen.there, strict=True)]
-    layout.misses.pack_into(record, layout.misses_at, *missed, *surprise, lasting)
-    layout.runs.pack_into(record, layout.runs_at, *runs, *jumps, *lasts)
-    layout.counts.pack_into(record, layout.count_at, *counts, *state.moves)
-    layout.places.pack_into(record, layout.places_at, *seen.values, *state.origin, *scales)
-    features = _features(seen, counts, states, timestamps_ms, now, state)
-    return Reading(judged, np.array([mid]), np.array([usual]), features)
+    kept = layout.scales.unpack_from(record, layout.scales_at)  # as float32 has them
+    _take_time_of_day(seen, kept, interval_ms, states, now_ms, at, state)
+    features = _features(seen, counts, kept, states, timestamps_ms + max(int(interval_ms), 0), now_ms)
+
+    reason = parts.index(score)
+    kinds.append(jumped)
+    strange = (kinds[at_once], kinds[level.index(max(level))], still, absent, outside)[reason]
+    off = [
+        min(max((place - forecasts[0]) * there / miss, -LARGEST_MISS), LARGEST_MISS)
+        for place, forecasts, there, miss in zip(seen.places, due, seen.there, usual, strict=True)
+    ]
+    step = Step(
+        score=np.array([score], np.float32),
+        status=np.array([NORMAL if n >= rules.warm_up else WARMING_UP], np.uint8),
+        reason=np.array([reason], np.uint8),
+        alert=np.array([False]),
+        mid=np.array([[origin + each[0] for origin, each in zip(state.origin, due, strict=True)]]),
+        half=np.array([[min(rules.rare * miss, LARGEST_SCORE) for miss in usual]], np.float32),
+        residual=np.array([off], np.float32),
+        attribution=shares(np.array([strange])).astype(np.float32),
+        parts=np.array([parts]),
+        states=states,
+    )
+    return Taken(step, features, seen.places, kept[STEP * channels : (STEP + 1) * channels], n)
+
+
+def look_ahead(taken: Taken, forecast: NDArray[np.float32], states: Records) -> None:
+    """Keep what the network forecasts (C, horizons), in steps from the values."""
+    ahead = [
+        [place + step * min(max(each, -FORECAST_LIMIT), FORECAST_LIMIT) for each in steps]
+        for place, step, steps in zip(taken.places, taken.steps, forecast.tolist(), strict=True)
+    ]
+    states["ahead"][0][:, DUE[taken.turn % len(DUE)]] = ahead
+
+
+def _kept(number: float) -> float:
+    """As a state keeps it, in float32."""
+    return float(FLOAT.unpack(FLOAT.pack(number))[0])
 
 
 def _least(states: Records, state: _State, channels: int) -> tuple[list[float], list[float]]:
@@ -449,17 +524,17 @@ def _run(readings: int, limit: float) -> float:
     return min(readings / limit, MOST_OF_RUNS) if readings <= limit + APART_READINGS else 0.0
 
 
-def _outside(seen: _Seen, n: int, threshold: float, state: _State, channels: int) -> tuple[list[float], list[float]]:
-    """How strange it is that each channel has left its range so far, and by which share of it."""
-    strange, outside = [0.0] * channels, [0.0] * channels
+def _outside(seen: _Seen, n: int, threshold: float, state: _State, channels: int) -> list[float]:
+    """How strange it is that each channel has left its range so far."""
+    strange = [0.0] * channels
     for c, place in enumerate(seen.places):
         low, high = state.scales[LOW * channels + c], state.scales[HIGH * channels + c]
         excess = max(place - high, low - place) / max(high - low, 1e-30)
         if excess > RANGE_MARGIN and high > low and seen.there[c]:
             slope = RANGE_SLOPE * (n / (n + RANGE_READINGS))
             nats = float(np.log(max(state.count[c] / (2.0 * channels), 1e-9))) + slope * min(excess, 10.0)
-            strange[c], outside[c] = max(nats, 0.0) / threshold, excess
-    return strange, outside
+            strange[c] = max(nats, 0.0) / threshold
+    return strange
 
 
 def _scales(seen: _Seen, state: _State) -> list[float] | None:
@@ -489,20 +564,49 @@ def _scales(seen: _Seen, state: _State) -> list[float] | None:
     return [*center, *spread, *step, *recent, *low, *high, *reach]
 
 
+def _take_time_of_day(
+    seen: _Seen,
+    kept: tuple[float, ...],
+    interval_ms: float,
+    states: Records,
+    now_ms: int,
+    at: Times,
+    state: _State,
+) -> None:
+    """Write what the reading teaches the table of the day; `kept` are the scales after it."""
+    c = len(seen.places)
+    table, visits = states["table"][at.bin], states["visits"][at.bin]
+    table_miss, tried = states["table_miss"][at.day], states["tried"][at.day]
+    gain = TABLE_GAIN * min(interval_ms / BIN_MS, 1.0)
+    held = now_ms - state.first_ms >= DAYS_BACK[at.weekday] * DAY_MS
+    entries, visited, misses, tries = (each[0].tolist() for each in (table, visits, table_miss, tried))
+    for place_of, place in enumerate(seen.places):
+        visited[place_of] = min(visited[place_of] + seen.there[place_of], MOST_VISITS)
+        again, wide = visited[place_of] > 1, 10 * kept[SPREAD * c + place_of]
+        entry = entries[place_of] if again else kept[place_of]
+        if seen.there[place_of]:
+            off = min(max(place - entry, -wide), wide)
+            entry += max(1.0 / visited[place_of], gain) * off
+            if held and again:
+                tries[place_of] = min(tries[place_of] + 1, TRIED_READINGS)
+                misses[place_of] += (abs(off) - misses[place_of]) / tries[place_of]
+        entries[place_of] = entry
+    table[0], visits[0] = entries, visited
+    table_miss[0], tried[0] = misses, tries
+
+
 def _features(
     seen: _Seen,
     counts: list[int],
+    kept: tuple[float, ...],
     states: Records,
-    timestamps_ms: NDArray[np.int64],
-    now: Times,
-    state: _State,
+    then_ms: NDArray[np.int64],
+    now_ms: int,
 ) -> NDArray[np.float32]:
-    """Take the time of day in; what the network is shown, (1, C, FEATURES)."""
+    """What the network is shown, (C, FEATURES); `kept` are the scales, `then_ms` (1,) when the next reading is due."""
     c = len(counts)
-    kept = state.layout.scales.unpack_from(state.record, state.layout.scales_at)  # as float32 has them
     center, spread, step, recent = (kept[at : at + c] for at in range(0, 4 * c, c))
-    _take_time_of_day(seen, center, spread, states, timestamps_ms, now)
-    then = times_of(timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64))
+    then = times_of(then_ms)
     table, visits = states["table"][then.bin][0].tolist(), states["visits"][then.bin][0].tolist()
     tried = states["tried"][then.day][0].tolist()
     known, offsets, ratios = [], [], []
@@ -516,44 +620,15 @@ def _features(
     ages = [min(count, OLDEST_READINGS) + 1.0 for count in counts]
     shown = np.arcsinh(np.array(offsets)).reshape(c, 5)
     logarithms = np.log(np.array([*ratios, *ages]))
-    angle = (2 * np.pi / DAY_MS) * (timestamps_ms.item() % DAY_MS)
-    features = np.empty((1, c, FEATURES), np.float32)
-    features[0, :, :2] = shown[:, :2]
-    features[0, :, 2] = logarithms[:c]
-    features[0, :, 3:5] = shown[:, 2:4]
-    features[0, :, 5] = shown[:, 4] * 0.2
-    features[0, :, 6] = known
-    features[..., 7] = np.sin(angle)
-    features[..., 8] = np.cos(angle)
-    features[0, :, 9] = [not there for there in seen.there]
-    features[0, :, 10] = logarithms[c:] / 7
+    angle = (2 * np.pi / DAY_MS) * (now_ms % DAY_MS)
+    features = np.empty((c, FEATURES), np.float32)
+    features[:, :2] = shown[:, :2]
+    features[:, 2] = logarithms[:c]
+    features[:, 3:5] = shown[:, 2:4]
+    features[:, 5] = shown[:, 4] * 0.2
+    features[:, 6] = known
+    features[:, 7] = np.sin(angle)
+    features[:, 8] = np.cos(angle)
+    features[:, 9] = [not there for there in seen.there]
+    features[:, 10] = logarithms[c:] / 7
     return features
-
-
-def _take_time_of_day(
-    seen: _Seen,
-    center: tuple[float, ...],
-    spread: tuple[float, ...],
-    states: Records,
-    timestamps_ms: NDArray[np.int64],
-    now: Times,
-) -> None:
-    """Write what the reading teaches the table of the day."""
-    table, visits = states["table"][now.bin], states["visits"][now.bin]
-    table_miss, tried = states["table_miss"][now.day], states["tried"][now.day]
-    gain = TABLE_GAIN * min(states["interval_ms"].item() / BIN_MS, 1.0)
-    held = timestamps_ms.item() - states["first_ms"].item() >= DAYS_BACK[now.weekday] * DAY_MS
-    entries, visited, misses, tries = (each[0].tolist() for each in (table, visits, table_miss, tried))
-    for at, place in enumerate(seen.places):
-        visited[at] = min(visited[at] + seen.there[at], MOST_VISITS)
-        again, wide = visited[at] > 1, 10 * spread[at]
-        entry = entries[at] if again else center[at]
-        if seen.there[at]:
-            off = min(max(place - entry, -wide), wide)
-            entry += max(1.0 / visited[at], gain) * off
-            if held and again:
-                tries[at] = min(tries[at] + 1, TRIED_READINGS)
-                misses[at] += (abs(off) - misses[at]) / tries[at]
-        entries[at] = entry
-    table[0], visits[0] = entries, visited
-    table_miss[0], tried[0] = misses, tries

@@ -83,6 +83,13 @@ MOST_NATS = 2.5
 
 RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
 
+RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
+"""Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
+range: the incident has become worse than anything before it. On NAB, without: four windows of 50 missed."""
+
+FORECAST_LIMIT = 50.0
+"""Steps; a forecast farther from the last value is cut there."""
+
 MOST_OF_RUNS = 2.0
 """A channel that is dead gets no stranger than this, so that what happens to the others can still be told."""
 
@@ -92,7 +99,7 @@ LASTING, RANGE = 1, 4
 LARGEST_PART = 1e6
 
 _HORIZONS = np.array(HORIZONS)
-_DUE = np.cumsum([0, *HORIZONS[:-1]]) + np.arange(math.lcm(*HORIZONS))[:, None] % _HORIZONS
+DUE = np.cumsum([0, *HORIZONS[:-1]]) + np.arange(math.lcm(*HORIZONS))[:, None] % _HORIZONS
 """(30, 4) by the number of a reading."""
 
 _SEASONAL = len(HORIZONS)
@@ -132,7 +139,7 @@ def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
 def remember_forecasts(states: Records, forecasts: Float64Array, turn: NDArray[np.integer[Any]]) -> None:
     """Keep forecasts (B, C, horizons), from the origins, until their readings come; `turn` (B,) counts readings."""
     if len(turn) == 1:
-        states["ahead"][..., _DUE[turn.item() % len(_DUE)]] = forecasts
+        states["ahead"][..., DUE[turn.item() % len(DUE)]] = forecasts
     else:
         states["ahead"][_due(turn)] = forecasts.swapaxes(1, 2)
 
@@ -140,13 +147,13 @@ def remember_forecasts(states: Records, forecasts: Float64Array, turn: NDArray[n
 def due_forecasts(states: Records, turn: NDArray[np.integer[Any]]) -> Float64Array:
     """(B, C, horizons) what was forecast 1, 3, 10 and 30 readings ago of the `turn`-th reading; NaN where nothing."""
     if len(turn) == 1:
-        return np.asarray(states["ahead"].take(_DUE[turn.item() % len(_DUE)], 2).astype(np.float64))
+        return np.asarray(states["ahead"].take(DUE[turn.item() % len(DUE)], 2).astype(np.float64))
     return np.asarray(states["ahead"][_due(turn)].swapaxes(1, 2).astype(np.float64))
 
 
 def _due(turn: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
     """Where in `ahead` the forecasts of a reading stand, (B, horizons, C) of them."""
-    return np.arange(len(turn))[:, None], slice(None), _DUE[turn % len(_DUE)]
+    return np.arange(len(turn))[:, None], slice(None), DUE[turn % len(DUE)]
 
 
 def judge_general(
