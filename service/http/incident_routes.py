@@ -14,6 +14,7 @@ from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.asked import words as words_of
 from gatewatch.models.recordings.values import LATEST_S
+from gatewatch.service.core import records as state
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.guard import is_still_admitted
@@ -23,7 +24,8 @@ from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
-from gatewatch.service.policies.quiet import Quiet, quiet_of, strange_at_peak, strange_in
+from gatewatch.service.policies.policy import Policy
+from gatewatch.service.policies.quiet import Fault, Quiet, fault_of, quiet_of, strange_at_peak, strange_in
 from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
@@ -262,23 +264,42 @@ async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
-        await _make_quiet(request, stream, one, answer.label)
+        await _take_label(request, stream, one, answer.label)
     said = await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
     async with parts.store.changing.of(tenant_of(request)):
         label: str | None = said["label"]
         while True:  # somebody else may label it as well: in the end both say the same
-            quiet = await _make_quiet(request, stream, one, label)
+            own = await _take_label(request, stream, one, label)
             known = await _reader(request).one(incident)
             if known is None or known[2]["label"] == label:
                 break
             label = known[2]["label"]
-    return said | {"quiet": [each.model_dump(mode="json") for each in quiet]}
+    return said | {"quiet": [each.model_dump(mode="json") for each in own.quiet]}
 
 
-async def _make_quiet(request: Request, stream: StreamKey, incident: Incident, label: str | None) -> list[Quiet]:
-    """Have what is like an incident be quiet if it is a false alarm, else not; all that is quiet on the stream."""
+async def _take_label(request: Request, stream: StreamKey, incident: Incident, label: str | None) -> Policy:
+    """Have what is like an incident be quiet if it is a false alarm, never be held back if it is true, else neither.
+
+    Returns:
+        What is asked of the stream by itself since.
+    """
     like = await _like(request, stream, incident) if label == "false_alarm" else []
-    return await parts_of(request).policies.label(stream, incident.id, like, caller_of(request))
+    faults = await _fault(request, stream, incident) if label == "true" else []
+    return await parts_of(request).policies.label(stream, incident.id, like, faults, caller_of(request))
+
+
+async def _fault(request: Request, stream: StreamKey, incident: Incident) -> list[Fault]:
+    """What is like a true alarm, where a budget is held that could hold it back."""
+    parts = parts_of(request)
+    await parts.policies.newest(stream.tenant)
+    held = parts.policies.of(stream).held
+    if held is None or incident.is_silence:
+        return []
+    kept = began.decode(await parts.store.incidents.began(stream, incident.n))
+    part = None if kept is None else state.stream_part(kept.record, parts.store.seeds([stream])[0])
+    if kept is None or part is None:
+        return [fault_of(incident, 0.0, incident.peak_ms, held)]
+    return [fault_of(incident, state.level_in(kept.record), int(part[0]["last_ms"][0]), held)]
 
 
 async def _like(request: Request, stream: StreamKey, incident: Incident) -> list[Quiet]:

@@ -40,6 +40,7 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+    factor: float | msgspec.UnsetType = msgspec.UNSET
     windows: list[str] | msgspec.UnsetType = msgspec.UNSET
     alike: Annotated[
         list[list[str]] | msgspec.UnsetType,
@@ -241,6 +242,7 @@ class ProvedReading(msgspec.Struct):
     mid: list[float | None]
     half: list[float | None]
     attribution: list[float | None]
+    gate: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProofOfIncident(msgspec.Struct):

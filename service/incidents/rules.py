@@ -29,7 +29,7 @@ GATES: Final = ("", "direction", "deviation", "hours", "limit", "window", "windo
 
 OPEN, DIRECTION, DEVIATION, HOURS, LIMIT, WINDOW, LIMIT_IN_WINDOW, LABEL = range(len(GATES))
 
-_GATE_SHIFT: Final = 4
+GATE_SHIFT: Final = 4
 NO_DIRECTION: Final = ("still", "absent")
 _NO_DIRECTION: Final = tuple(map(REASONS.index, NO_DIRECTION))
 """What stands still or is missing is neither above nor below what was expected, and no deviation from it."""
@@ -321,7 +321,7 @@ def mark(entries: Entries, rules: Iterable[tuple[int, Rules]], channels: Sequenc
     for at, own in rules:
         decided = own.decide(entries[at], channels[at])
         if decided != OPEN:
-            entries["reason"][at] |= decided << _GATE_SHIFT
+            entries["reason"][at] |= decided << GATE_SHIFT
 
 
 def unlearned(rules: Sequence[tuple[int, Rules]], times_ms: NDArray[np.int64]) -> NDArray[np.bool_] | None:
@@ -366,18 +366,18 @@ def keep(heads: Any, entries: Entries, rules: Sequence[tuple[int, Rules]]) -> No
 
 def gate_of(entry: Any) -> int:
     """What decided about a reading, by its entry."""
-    return (int(entry["reason"]) & GATE_BITS) >> _GATE_SHIFT
+    return (int(entry["reason"]) & GATE_BITS) >> GATE_SHIFT
 
 
 def limited(entries: Entries) -> Any:
     """(K,) which readings were outside a limit."""
-    gates = (entries["reason"] & GATE_BITS) >> _GATE_SHIFT
+    gates = (entries["reason"] & GATE_BITS) >> GATE_SHIFT
     return (gates == LIMIT) | (gates == LIMIT_IN_WINDOW)
 
 
 def counted(entries: Entries) -> tuple[dict[str, int], int]:
     """Of (K,) entries, how many each gate decided about, and how many taught nothing."""
-    gates = Counter(((entries["reason"] & GATE_BITS) >> _GATE_SHIFT).tolist())
+    gates = Counter(((entries["reason"] & GATE_BITS) >> GATE_SHIFT).tolist())
     found: Counter[str] = Counter()
     for gate, count in gates.items():
         if gate != OPEN:

@@ -99,6 +99,11 @@ class Metrics:
             "Readings that taught the model nothing, in maintenance windows that skip learning.",
             registry=registry,
         )
+        self.budget_bounds = Gauge(
+            "gatewatch_budget_streams_at_bound",
+            "Streams whose budget loop is at a bound of its factor, and can hold their alerts no nearer.",
+            registry=registry,
+        )
         self.windows_active = Gauge(
             "gatewatch_windows_active",
             "Maintenance windows that are going on, of the tenants that this process knows.",

@@ -41,6 +41,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_alerts_total": {"reason": set(INCIDENT_REASONS)},
     "gatewatch_gated_total": {"gate": {"direction", "deviation", "hours", "limit", "window", "label"}},
     "gatewatch_unlearned_total": {},
+    "gatewatch_budget_streams_at_bound": {},
     "gatewatch_windows_active": {},
     "gatewatch_stage_seconds": {"stage": set(STAGES), "le": bounds(SECONDS)},
     "gatewatch_batch_readings": {"le": bounds(BATCHES)},
