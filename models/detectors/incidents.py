@@ -7,6 +7,7 @@ was last anomalous, last raised an alert, and each channel was last anomalous by
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -87,6 +88,20 @@ def unlearn(before: Records, after: Records) -> Records:
     kept = before.copy()
     calms(kept)[:] = calms(after)
     return kept
+
+
+def hold(before: Records, after: Records, learned: Sequence[str]) -> Records:
+    """(B,) the states after readings that are followed, with what was normal before them, and their incidents open.
+
+    Args:
+        learned: the fields that say what is normal.
+    """
+    held = after.copy()
+    for name in learned:
+        held[name] = before[name]
+    calm = calms(held)
+    calm[:, 0] = np.minimum(calm[:, 0], OPEN_READINGS - 1)
+    return held
 
 
 def check_shapes(channels: int, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> None:

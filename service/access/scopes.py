@@ -34,6 +34,7 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/incidents/{incident}": {"GET": "read"},
     "/v1/incidents/{incident}/proof": {"GET": "read"},
     "/v1/incidents/{incident}/acknowledge": {"POST": "operate"},
+    "/v1/incidents/{incident}/close": {"POST": "operate"},
     "/v1/incidents/{incident}/label": {"POST": "operate"},
     "/v1/incidents/{incident}/note": {"POST": "operate"},
     "/v1/models": {"GET": "read"},

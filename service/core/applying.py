@@ -19,7 +19,8 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Decision, Round, decide
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents.rules import NO_RULES, Rules, mark, unlearned
+from gatewatch.service.incidents.rules import NO_RULES, Rules, keep, kept, mark, unlearned
+from gatewatch.service.incidents.running import Running
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Applied:
         ruled: row of a stream whose incidents go by rules, to these.
         held: those of them that are to be looked at, whatever the detector says.
         was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
+        running: the incidents of streams after the batch, to be remembered once it is saved.
         clocks_set_back: readings whose time is before that of their stream's last one.
     """
 
@@ -48,6 +50,7 @@ class Applied:
     ruled: dict[int, Rules] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
     was_silent: dict[int, int] = field(default_factory=dict)
+    running: dict[StreamKey, Running] = field(default_factory=dict)
     clocks_set_back: int = 0
 
 
@@ -122,21 +125,29 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
         heads = records[rows]
         if not len(rows):
             return
-    kept = corrections.due(heads, times_ms)
-    if len(kept):
-        kept_rows = rows[kept].tolist()
+    due = corrections.due(heads, times_ms)
+    if len(due):
+        kept_rows = rows[due].tolist()
         own, seeds = [loaded.layouts[row] for row in kept_rows], [loaded.seeds[row] for row in kept_rows]
-        for row, (slot, record) in zip(kept_rows, corrections.keep(heads, kept, own, seeds), strict=True):
+        for row, (slot, record) in zip(kept_rows, corrections.keep(heads, due, own, seeds), strict=True):
             applied.earlier[row, slot] = record
     applied.clocks_set_back += int(np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)))
     layouts = None if batch.layouts is None else [loaded.layouts[row] for row in rows.tolist()]
     asked, by_row = None if loaded.asked is None else loaded.asked.at(rows), loaded.rules
     ruled = [(at, by_row[row]) for at, row in enumerate(rows.tolist()) if row in by_row] if by_row else []
     entries = batch.model.stepper.step(
-        heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked, unlearned(ruled, times_ms)
+        heads,
+        batch.seqs[places],
+        times_ms,
+        batch.values[places],
+        layouts,
+        asked,
+        unlearned(ruled, times_ms),
+        kept(ruled, heads["status"]),
     )
     if ruled:
         mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])
+        keep(heads, entries, ruled)
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))

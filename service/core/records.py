@@ -63,10 +63,11 @@ FENCE: Final = slice(_HEADER, _HEADER + 30)
 
 _BEGIN: Final = MAGIC + FORMAT.to_bytes(2, "little")
 
-CORRECTED, ALERT, OPEN, SILENT, HELD, STATUS_BITS = 0x80, 0x40, 0x20, 0x10, 0x08, 0x07
+CORRECTED, ALERT, OPEN, SILENT, HELD, KEPT, STATUS_BITS = 0x80, 0x40, 0x20, 0x10, 0x08, 0x04, 0x03
 """Bits of a reading's status: scored after a later one, or anew; raised an alert; an incident is open after it, as the
 detector sees it; in a record only, so that the next reading looks: the stream was found silent since, and its incidents
-are not as the detector sees them, or not told; index into STATUSES."""
+are not as the detector sees them, or not told; after this reading the stream teaches nothing until a person closes its
+incident; index into STATUSES."""
 
 UNLEARNED, GATE_BITS, REASON_BITS = 0x80, 0x70, 0x0F
 """Bits of a reading's reason: it taught nothing; the gate that decided about it, see incidents/rules.py; index into

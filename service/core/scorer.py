@@ -269,6 +269,7 @@ class Scorer:
             written = applied.writes.streams
             lost = {stream for stream, ok in zip(written, saved, strict=True) if not ok}
             now = self._clock.monotonic()
+            self._incidents.saved(applied, lost)
             self._backoff.saved(written, applied.writes.records, lost - work.failed.keys(), now - began, now)
             if work.unsure:
                 self._books.unsure(applied, loaded.streams, lost)

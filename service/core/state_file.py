@@ -100,6 +100,11 @@ class Standing:
             raise ValueError("the history does not lead to the record")
 
     @property
+    def size(self) -> int:
+        """Bytes of its record and history."""
+        return len(self.record) + self.kept.nbytes
+
+    @property
     def readings(self) -> int:
         """How many were applied."""
         return int(self.part["readings"][0])

@@ -205,15 +205,17 @@ class States:
         if loaded.moved or loaded.records["readings"][0]:
             raise AlreadyThere(f"stream {stream.name} has readings; expected the name of a new one")
 
-    async def copy(self, stream: StreamKey, to: StreamKey) -> None:
-        """Begin a stream with what another one stands at, under the model that it has itself.
+    async def copy(self, stream: StreamKey, to: StreamKey) -> int:
+        """Begin a stream with what another one stands at, under the model that it has itself; how many bytes that has.
 
         Raises:
             UnknownStream: there is nothing to copy.
             AlreadyThere: the new one has readings.
             BadRequest: it would be one stream too many.
         """
-        await self._replace(to, await self._standing(stream), anew=True)
+        standing = await self._standing(stream)
+        await self._replace(to, standing, anew=True)
+        return standing.size
 
     async def _standing(self, stream: StreamKey) -> Standing:
         """What a stream stands at: as it is kept or, where that is damaged, as its next reading would find it."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.asked import Asked
-from gatewatch.models.detectors.detector import Detector
+from gatewatch.models.detectors.detector import WARMING_UP, Detector
 from gatewatch.models.detectors.incidents import unlearn
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
@@ -50,6 +50,7 @@ class Stepper:
         layouts: Sequence[Layout] | None = None,
         asked: Asked | None = None,
         unlearned: NDArray[np.bool_] | None = None,
+        kept: NDArray[np.bool_] | None = None,
     ) -> Entries:
         """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories.
 
@@ -57,7 +58,11 @@ class Stepper:
             layouts: (R,) of the streams, where their channels are not the detector's; see serving/any_channels.py.
             asked: (R,) as in Detector.advance.
             unlearned: (R,) whether a reading teaches nothing: for the model its stream was silent; None where all do.
+            kept: (R,) whether a stream goes on, or begins, to be kept from learning: what follows a reading of it is
+                followed and teaches nothing. None where none is.
         """
+        held = None if kept is None else kept & ((heads["status"] & state.KEPT) != 0)
+        normal = None if held is None else heads["detector"][held]
         chains = (self.chain,) if layouts is None else _chains(layouts)
         before = None if unlearned is None else heads["detector"][unlearned]
         step = self.detector.advance(values, times_ms, heads["detector"], asked)
@@ -72,6 +77,13 @@ class Stepper:
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["status"] |= self.detector.is_open(step.states) * np.uint8(state.OPEN)
         entries["reason"] = step.reason
+        if held is not None and normal is not None and held.any():
+            heads["detector"][held] = self.detector.held(normal, heads["detector"][held])
+            unknown = held & ~np.isfinite(step.half).any(axis=1)  # nothing from before the hold is left to judge by
+            entries["status"][unknown] = WARMING_UP
+            entries["status"] |= held * np.uint8(state.OPEN)
+        if kept is not None:
+            entries["status"] |= kept * np.uint8(state.KEPT)
         if unlearned is not None and before is not None:
             heads["detector"][unlearned] = unlearn(before, heads["detector"][unlearned])
             entries["reason"] |= np.where(unlearned, np.uint8(state.UNLEARNED), np.uint8(0))
@@ -125,6 +137,7 @@ class Stepper:
                 None if layouts is None else [layouts[row] for row in rows.tolist()],
                 None if asked is None else asked.at(rows),
                 unlearned(one),
+                kept_from_learning(one),
             )
             records[rows] = heads
         entries["single"] = given["single"]
@@ -137,13 +150,14 @@ class Stepper:
             asked: (B,) as in `step`.
         """
         records = self.fresh(len(histories))
+        records["status"] = [entries["status"][0] & state.KEPT if len(entries) else 0 for entries in histories]
         for at in range(max(map(len, histories), default=0)):
             rows = [row for row, entries in enumerate(histories) if len(entries) > at]
             readings = np.concatenate([histories[row][at : at + 1] for row in rows])
             heads = records[rows]
             own = None if asked is None else asked.at(rows)
             columns = (readings["seq"], readings["timestamp_ms"], readings["values"])
-            self.step(heads, *columns, asked=own, unlearned=unlearned(readings))
+            self.step(heads, *columns, asked=own, unlearned=unlearned(readings), kept=kept_from_learning(readings))
             records[rows] = heads
         for row, entries in enumerate(histories):
             if len(entries):
@@ -211,6 +225,12 @@ class Stepper:
 def unlearned(readings: Entries) -> NDArray[np.bool_] | None:
     """(R,) which readings of histories taught nothing; None where all did."""
     marked = (readings["reason"] & state.UNLEARNED) != 0
+    return marked if marked.any() else None
+
+
+def kept_from_learning(readings: Entries) -> NDArray[np.bool_] | None:
+    """(R,) which readings of histories say that their streams are kept from learning; None where none does."""
+    marked = (readings["status"] & state.KEPT) != 0
     return marked if marked.any() else None
 
 

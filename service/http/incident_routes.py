@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.asked import words as words_of
@@ -18,7 +18,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.guard import is_still_admitted
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import TAG, caller_of, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
@@ -74,7 +74,7 @@ async def list_incidents(
     ] = "",
     after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
-) -> dict[str, Any]:
+) -> Response:
     """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full.
 
     With `group`, those that began first come first, and `since` and `until` do not count.
@@ -82,12 +82,12 @@ async def list_incidents(
     parts = parts_of(request)
     until_ms = 2**53 if until is None else round(until * 1000)
     search = Search(state, stream, reason, tag, min_score, round(since * 1000), until_ms)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         if group:
             incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)
         else:
             incidents, next_ = await _reader(request).page(search, after, limit)
-    return {"incidents": incidents, "next": next_}
+    return await replied(lambda: {"incidents": incidents, "next": next_})
 
 
 @router.get(
@@ -111,7 +111,7 @@ async def incident_events(
     or has expired.
     """
     parts = parts_of(request)
-    if parts.feed.is_full:
+    if not parts.feed.has_room(tenant_of(request)):
         raise TooManyWaiting("as many listen to the incidents as may; ask for /v1/incidents now and then instead")
     return StreamingResponse(
         _events(request, last_event_id),
@@ -148,7 +148,7 @@ async def get_dead_letters(
 ) -> dict[str, Any]:
     """Of the tenant: what was given up after it had been tried for as long as the settings say, and why."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         letters = await parts.outbox.dead_letters(tenant_of(request), limit)
     return {"letters": [msgspec.json.decode(letter) for letter in letters]}
 
@@ -157,7 +157,7 @@ async def get_dead_letters(
 async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
     """With the readings around it, as far as they are kept: `readings`, as the history of a stream has them."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
@@ -185,7 +185,7 @@ async def get_proof(request: Request, incident: Annotated[str, _ID_PATH]) -> dic
     `gatewatch prove` makes a file of it, `gatewatch verify` computes that anew elsewhere.
     """
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
@@ -211,6 +211,39 @@ async def acknowledge(request: Request, incident: Annotated[str, _ID_PATH]) -> d
 
 
 @router.post(
+    "/v1/incidents/{incident}/close",
+    summary="End it, and learn again",
+    response_model=None,
+    responses={**_INCIDENT, **NO_BODY},
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": ref("Answer")}}}},
+)
+async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """An incident of a stream whose policy says `hold` stays open until then. What is still strange is another one.
+
+    The first who closes it counts; one that has ended stays as it is. A silence is ended by its stream alone.
+    """
+    answer = await sent_as(request, Answer, InvalidAnswer, absent=b"{}")
+    parts = parts_of(request)
+    async with parts.store.changing.of(tenant_of(request)):
+        known = await _reader(request).one(incident)
+    if known is None:
+        raise _unknown(incident)
+    stream, one, as_shown = known
+    if one.is_open and one.is_silence:
+        raise InvalidAnswer("a silence ends when its stream sends again; nobody can close it")
+    if one.is_open:
+        async with parts.store.changing.of(tenant_of(request)):
+            await parts.closing.close(stream, one.n)
+            known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+    _, one, as_shown = known
+    if not one.closed or as_shown["closed"]:
+        return as_shown
+    return await _say(request, incident, answer, words.close)
+
+
+@router.post(
     "/v1/incidents/{incident}/label",
     summary="Say what it turned out to be",
     response_model=None,
@@ -224,14 +257,14 @@ async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
     """
     answer = await sent_as(request, LabelAnswer, InvalidAnswer)
     parts = parts_of(request)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
         await _make_quiet(request, stream, one, answer.label)
     said = await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         label: str | None = said["label"]
         while True:  # somebody else may label it as well: in the end both say the same
             quiet = await _make_quiet(request, stream, one, label)
@@ -282,7 +315,7 @@ async def _say(
 ) -> dict[str, Any]:
     parts = parts_of(request)
     said = words.Said(answer.by.strip(), parts.clock.unix_ms())
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)

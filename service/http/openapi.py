@@ -165,6 +165,7 @@ class Incident(msgspec.Struct):
     gate: str | None
     gated: int
     acknowledged: Spoken | None
+    closed: Spoken | None
     label: str | None
     labelled: Spoken | None
     notes: list[SpokenNote]
@@ -283,6 +284,7 @@ OF_A_STREAM: Final[dict[int | str, Described]] = {
 }
 
 
+OVER_LIMIT: Final = problem_with("More than the tenant may send, as its limits are set", "Retry-After")
 UNAUTHORIZED: Final = problem_with("No key, or not one good one", "WWW-Authenticate")
 FORBIDDEN: Final = problem_with("The key may not do this; or a page of another site sent the request")
 
@@ -325,16 +327,18 @@ def complete(document: Described, is_open: bool) -> Described:
     document["components"]["securitySchemes"] = CREDENTIALS
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            _secure(operation, None if is_open else needed(method.upper(), path))
+            _secure(operation, needed(method.upper(), path), is_open)
     return document
 
 
-def _secure(operation: Described, scope: str | None) -> None:
-    """Say which scope an operation needs, and what it answers without."""
+def _secure(operation: Described, scope: str | None, is_open: bool) -> None:
+    """Say which scope an operation needs, and what it answers without, and beyond the limits of a tenant."""
     operation.pop("security", None)  # of the document as it was before the first key
     answers = {**operation["responses"], "403": FORBIDDEN}
     answers.pop("401", None)
-    if scope is not None:
+    if scope is not None and scope != "metrics":
+        answers = {"429": OVER_LIMIT, **answers}
+    if scope is not None and not is_open:
         answers["401"] = UNAUTHORIZED
         operation["security"] = [{name: [scope]} for name in CREDENTIALS]
     operation["responses"] = dict(sorted(answers.items()))

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Self
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import InvalidPolicies, first_of
 from gatewatch.service.incidents.rules import ActiveWindow, Rules
-from gatewatch.service.policies.gates import Duration, Gate, compiled
+from gatewatch.service.policies.gates import Duration, Gate
+from gatewatch.service.policies.patterns import Patterns, compiled
 from gatewatch.service.policies.quiet import MOST_QUIET, Quiet
 from gatewatch.service.policies.windows import MOST_WINDOWS, WINDOW_NAME, Window
 from gatewatch.service.serving.remembered import Remembered
@@ -87,6 +89,18 @@ class Policy(BaseModel):
         strict=True,
         description="its readings are scored and its incidents kept, but nobody is told of them",
     )
+    hold: bool = Field(
+        default=False,
+        strict=True,
+        description="an incident stays open until a person closes it, however long; meanwhile nothing is learned",
+    )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same: a default that is said replaces what an earlier entry says, silence does not."""
+        said = other.model_fields_set if isinstance(other, Policy) else None
+        return super().__eq__(other) and self.model_fields_set == said
+
+    __hash__ = None  # type: ignore[assignment]
 
     def ignores(self, channel: str) -> bool:
         """Whether a channel is not looked at."""
@@ -118,6 +132,13 @@ class Policies(BaseModel):
     policies: Annotated[list[PolicyOfPattern], Field(max_length=MOST_PATTERNS)] = []
     streams: Annotated[dict[StreamName, Policy], Field(max_length=MOST_STREAMS)] = {}
 
+    def written(self) -> dict[str, Any]:
+        """As JSON has them; see `written`."""
+        return {
+            "policies": list(map(written, self.policies)),
+            "streams": {stream: written(policy) for stream, policy in self.streams.items()},
+        }
+
     @model_validator(mode="after")
     def _has_not_too_many_gates(self) -> Self:
         gates = sum(len(policy.gates) for policy in self.policies)
@@ -135,8 +156,28 @@ class PolicyDocument(Numbered):
     asked: Policies = Policies()
     windows: Annotated[dict[WindowName, Window], Field(max_length=MOST_WINDOWS)] = Field(default_factory=dict)
 
+    def as_kept(self) -> bytes:
+        """As Redis has it. What a policy does not say must not come back as said: it would replace what others say."""
+        return msgspec.json.encode(
+            {
+                "number": self.number,
+                "at": self.at,
+                "by": self.by,
+                "asked": self.asked.written(),
+                "windows": {name: written(window) for name, window in self.windows.items()},
+            }
+        )
+
+
+def written(model: BaseModel) -> msgspec.Raw:
+    """What a model says, and no defaults. One after the other, so that other threads have their turn between."""
+    return msgspec.Raw(model.model_dump_json(exclude_unset=True).encode())
+
 
 NOTHING_ASKED: Final = Policy()
+
+_ALL_DEFAULTS: Final = dict(NOTHING_ASKED)
+"""Pydantic takes 0.2 ms to make them anew."""
 
 OTHER_BUDGET: Final = {"false_alarm_rate": "alerts_per_week", "alerts_per_week": "false_alarm_rate"}
 
@@ -150,12 +191,16 @@ class PolicyFinder:
     Attributes:
         document: where it looks.
         has_rules: some streams have rules.
+        active: the maintenance windows by name, as rules take them.
     """
 
     def __init__(self, document: PolicyDocument) -> None:
         self.document = document
         self._entries = document.asked.policies
-        self._patterns = [compiled(entry.pattern) for entry in self._entries]
+        self._patterns = Patterns(entry.pattern for entry in self._entries)
+        self.active = {name: document.windows[name].active(name) for name in sorted(document.windows)}
+        self._windows = Patterns(document.windows[name].stream for name in self.active)
+        self._names_of_windows = list(self.active)
         self._known = Remembered(self._find, REMEMBERED_NAMES)
         self._merged: dict[tuple[int, ...], Policy] = {}
         self._rules = Remembered(self._make_rules, REMEMBERED_NAMES)
@@ -179,12 +224,12 @@ class PolicyFinder:
     def windows(self, stream: str) -> list[str]:
         """The names of the windows that a stream has, in their order."""
         windows = self.document.windows
-        tags = self.of(stream).tags if windows else {}
-        return [name for name in sorted(windows) if windows[name].fits(stream, tags)]
+        fitting = [self._names_of_windows[at] for at in self._windows.fitting(stream)]
+        return [name for name in fitting if windows[name].has_tags(self.of(stream).tags)]
 
     def _find(self, stream: str) -> Policy:
         """Those of which the same patterns fit have one policy, so that it is in memory once."""
-        fitting = tuple(at for at, pattern in enumerate(self._patterns) if pattern.match(stream))
+        fitting = tuple(self._patterns.fitting(stream))
         own = self.document.asked.streams.get(stream)
         if own is not None:
             return merged([*(self._entries[at] for at in fitting), own])
@@ -200,23 +245,23 @@ class PolicyFinder:
         if key not in self._made:
             if len(self._made) >= REMEMBERED_NAMES:
                 self._made.clear()
-            active = tuple(self.document.windows[name].active(name) for name in windows)
+            active = tuple(self.active[name] for name in windows)
             self._made[key] = policy, rules_of(policy, active)  # the policy too, so that its id stays its own
         return self._made[key][1]
 
 
 SPANS: Final = ("minimum", "merge", "cool_off")
-RULED: Final = {"gates", "quiet", *SPANS}
+RULED: Final = {"gates", "quiet", "hold", *SPANS}
 """What is asked of incidents, among the fields of a policy."""
 
 
 def rules_of(policy: Policy, windows: tuple[ActiveWindow, ...]) -> Rules | None:
     """The rules that a policy and maintenance windows come to; None for none."""
     spans = {name: None if (asked := getattr(policy, name)) is None else asked.span for name in SPANS}
-    if not (policy.gates or policy.quiet or windows or any(spans.values())):
+    if not (policy.gates or policy.quiet or policy.hold or windows or any(spans.values())):
         return None
     quiet = tuple(one.allowance for one in policy.quiet)
-    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, **spans)
+    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, hold=policy.hold, **spans)
 
 
 def merged(policies: Iterable[Policy]) -> Policy:
@@ -226,13 +271,13 @@ def merged(policies: Iterable[Policy]) -> Policy:
         for name in policy.model_fields_set - {"pattern"}:
             value = getattr(policy, name)
             if name == "tags":
-                value = {**said.get(name, {}), **value}
+                said.setdefault(name, {}).update(value)
             elif name in ("gates", "quiet"):
-                value = [*said.get(name, []), *value]
-            elif other := OTHER_BUDGET.get(name):
-                said.pop(other, None)
-            said[name] = value
-    return Policy.model_construct(_fields_set=set(said), **said) if said else NOTHING_ASKED
+                said.setdefault(name, []).extend(value)
+            else:
+                said.pop(OTHER_BUDGET.get(name, ""), None)
+                said[name] = value
+    return Policy.model_construct(_fields_set=set(said), **{**_ALL_DEFAULTS, **said}) if said else NOTHING_ASKED
 
 
 def with_quiet(policy: Policy, quiet: list[Quiet]) -> Policy:

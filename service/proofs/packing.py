@@ -23,7 +23,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype, layout_of, of_ring
-from gatewatch.service.core.records import ALERT, CORRECTED, OPEN, REASON_BITS, STATUS_BITS, UNLEARNED, Records
+from gatewatch.service.core.records import ALERT, CORRECTED, KEPT, OPEN, REASON_BITS, STATUS_BITS, UNLEARNED, Records
 from gatewatch.service.errors import NoProof
 from gatewatch.service.incidents.began import Began
 from gatewatch.service.incidents.incident import Incident
@@ -125,6 +125,7 @@ def as_json(entries: Entries) -> list[dict[str, Any]]:
             "status": STATUSES[int(entry["status"]) & STATUS_BITS],
             "reason": REASONS[int(entry["reason"]) & REASON_BITS],
             "taught": not entry["reason"] & UNLEARNED,
+            "kept": bool(entry["status"] & KEPT),
             "alert": bool(entry["status"] & ALERT),
             "open": bool(entry["status"] & OPEN),
             "corrected": bool(entry["status"] & CORRECTED),
@@ -146,6 +147,7 @@ def from_json(readings: Sequence[dict[str, Any]], channels: int) -> Entries:
         flags = (("alert", ALERT), ("open", OPEN), ("corrected", CORRECTED))
         entries["status"][at] = STATUSES.index(reading["status"]) | sum(bit for name, bit in flags if reading[name])
         entries["reason"][at] = REASONS.index(reading["reason"]) | (0 if reading["taught"] else UNLEARNED)
+        entries["status"][at] |= KEPT if reading.get("kept") else 0  # files made before there was such a thing lack it
         for name in ("values", "mid", "half", "attribution"):
             entries[name][at] = np.array(reading[name], np.float64)  # null becomes NaN
     return entries

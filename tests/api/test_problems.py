@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from gatewatch.service.access.scopes import ROUTES
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.support.samples import CROWDED, crowded, readings
@@ -48,7 +49,7 @@ WAYS: dict[tuple[str, int], Way] = {
 }
 INCIDENT = "/v1/incidents/{incident}"
 MODEL = "/v1/models/{model}"
-TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "label", "note"))
+TO_INCIDENTS = tuple(f"post {INCIDENT}/{what}" for what in ("acknowledge", "close", "label", "note"))
 TO_MODELS = tuple(f"post {MODEL}/{what}" for what in ("promote", "rollback"))
 OF_INCIDENTS = (f"get {INCIDENT}", f"get {INCIDENT}/proof", *TO_INCIDENTS)
 OF_MODELS = (f"get {MODEL}", f"get {MODEL}/history", f"get {MODEL}/versions", *TO_MODELS)
@@ -139,6 +140,12 @@ ELSEWHERE = {
     (REMOVE, 409),  # test_any_channels.py
     (WARM_UP, 429),
     (f"put {STATE}", 503),  # test_states.py, test_past.py
+    *(  # test_access.py
+        (f"{method.lower()} {path}", 429)
+        for path, methods in ROUTES.items()
+        for method, scope in methods.items()
+        if scope not in (None, "metrics") and f"{method.lower()} {path}" not in POSTS
+    ),
 }
 BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}
 """Answered before there is a request, see test_connection_limits.py."""

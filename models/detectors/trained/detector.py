@@ -27,14 +27,24 @@ from gatewatch.models.detectors.incidents import (
     calm_step,
     check_shapes,
     conclude,
+    hold,
     incident_fields,
     is_open,
     open_channels,
     with_incidents_ended,
 )
 from gatewatch.models.detectors.network import Network
+from gatewatch.models.detectors.trained.lone import MOST_CHANNELS, judge_alone
 from gatewatch.models.detectors.trained.scaling import Scaling, shown
-from gatewatch.models.detectors.trained.score import PARTS, ResidualCalibration, begin, judge, set_apart, state_fields
+from gatewatch.models.detectors.trained.score import (
+    LEARNED,
+    PARTS,
+    ResidualCalibration,
+    begin,
+    judge,
+    set_apart,
+    state_fields,
+)
 from gatewatch.models.detectors.version_1 import taken_over, trained_dtype_1
 from gatewatch.models.errors import ArtefactError, CalibrationError
 from gatewatch.models.evaluation.threshold import threshold_for
@@ -130,6 +140,10 @@ class TrainedDetector:
         reach = np.maximum(states["accepted"], 0.0)[:, None] * self.calibration.level_scale
         taken["accepted"] = np.clip(taken["level"], -reach, reach)
         return taken
+
+    def held(self, before: Records, after: Records) -> Records:
+        """(B,) states after readings that were followed and taught nothing; see Detector.held."""
+        return hold(before, after, LEARNED)
 
     is_open = staticmethod(is_open)
     open_channels = staticmethod(open_channels)
@@ -229,7 +243,11 @@ class TrainedDetector:
         states: Records,
         asked: Asked | None = None,
     ) -> Step:
-        judged = judge(values, deviation, forecast, states, self.calibration)
+        judged = None
+        if len(states) == 1 and len(self.channels) <= MOST_CHANNELS:
+            judged = judge_alone(values, deviation, forecast, states, self.calibration)
+        if judged is None:
+            judged = judge(values, deviation, forecast, states, self.calibration)
         if asked is not None:
             asked.forget_runs(states)
         mid = self.scaling.restore(forecast)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatewatch.service.errors import InvalidPolicies
-from gatewatch.service.policies.gates import compiled
+from gatewatch.service.policies.patterns import compiled
 from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, Policy, PolicyDocument, PolicyFinder, policies_in
 from gatewatch.service.policies.windows import Window
 
@@ -41,8 +41,22 @@ def test_what_fits_joins_and_what_comes_later_wins() -> None:
 
 
 def test_a_document_is_the_same_after_it_was_kept() -> None:
-    document = PolicyDocument(number=3, asked=ASKED, by="ann")
-    assert PolicyDocument.model_validate_json(document.model_dump_json()) == document
+    """What an entry does not say is still not said: it would take the place of what an earlier one says."""
+    entries = [
+        {"pattern": "*", "sensitivity": 0.5, "muted": True, "alerts_per_week": 2, "minimum": {"readings": 3}},
+        {"pattern": "p*", "tags": {"site": "north"}},
+        {"pattern": "*-1", "muted": False},
+    ]
+    windows = {"w": Window(stream="p*", hours="06:00-22:00")}
+    asked = Policies.model_validate({"policies": entries, "streams": {"p-1": {"ignore": ["x"]}}})
+    document = PolicyDocument(number=3, asked=asked, windows=windows, by="ann")
+    kept = PolicyDocument.model_validate_json(document.as_kept())
+    assert kept == document
+    assert kept.asked.model_dump(exclude_unset=True) == document.asked.model_dump(exclude_unset=True)
+    for name in ("p-1", "p-2", "q-1", "q"):
+        policy, again = PolicyFinder(document).of(name), PolicyFinder(kept).of(name)
+        assert (again, again.model_fields_set) == (policy, policy.model_fields_set)
+        assert (again.sensitivity, again.muted) == (0.5, not name.endswith("-1"))
 
 
 @pytest.mark.parametrize(
