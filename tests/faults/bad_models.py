@@ -138,7 +138,7 @@ def channels(bench: Bench) -> Iterator[Line]:
     counts = {word: sum(one["status"] == word for one in answers) for word in ("warming_up", "rejected")}
     assert counts["rejected"] == 200 - 64, counts
     assert len(client.get("/v1/streams/attack").json()["channels"]) == 64
-    said = f"64 channels joined, then {counts['rejected']} rejected: {answers[-1]['error'][:130]}..."
+    said = f"64 channels joined, then {counts['rejected']} rejected: {answers[-1]['error'][:105]}..."
     yield "a stream whose channels change at every reading, 200 of them", said, bench.neighbours()
 
 
