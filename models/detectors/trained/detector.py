@@ -306,8 +306,7 @@ class TrainedDetector:
 
     def _forecast(self, feed: dict[str, NDArray[np.float32]], states: Records) -> NDArray[np.float32]:
         """Run the network's step on all streams; returns the forecast (B, C) in standardised units."""
-        for name in self._tensors:
-            feed[name] = np.ascontiguousarray(states[name])
+        feed |= {name: states[name] for name in self._tensors}
         forecast, tensors = self._network.step(feed)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor

@@ -42,6 +42,7 @@ from gatewatch.models.detectors.trained.score import (
     just_above,
     pooled_of,
     shares,
+    shares_alone,
 )
 
 MOST_CHANNELS = 16
@@ -170,7 +171,7 @@ def advance_alone(
         mid=mid,
         half=rules.half,
         residual=residual,
-        attribution=shares(np.array([found.strange[reason]])).astype(np.float32),
+        attribution=shares_alone(found.strange[reason]),
         parts=np.array([found.parts]),
         states=states,
     )
