@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from gatewatch.models.artefact.repository import Repository
-from gatewatch.models.errors import RepositoryError
+from gatewatch.models.errors import ArtefactError, RepositoryError
 
 T = TypeVar("T")
 
@@ -32,7 +32,12 @@ class RepositoryAccess:
         return self._repository is not None
 
     async def ask(self, question: Callable[[Repository], T]) -> T:
-        """Ask the repository. Raises ArtefactError as the question does, and RepositoryError where it is away."""
+        """Ask the repository.
+
+        Raises:
+            ArtefactError: as the question does, and RepositoryError where it is away. Whoever asks a service about a
+                model hears it, so that it names no folder and no address.
+        """
         if self._repository is None:
             raise RepositoryError("there is no repository of models: GATEWATCH_MODELS is not set")
         asked = asyncio.get_running_loop().run_in_executor(self._threads, question, self._repository)
@@ -40,7 +45,10 @@ class RepositoryAccess:
             async with asyncio.timeout(REPOSITORY_S):
                 return await asked
         except TimeoutError as error:
-            raise RepositoryError(f"{self._repository.url} did not answer within {REPOSITORY_S:g} s") from error
+            raise RepositoryError(f"the repository did not answer within {REPOSITORY_S:g} s") from error
+        except ArtefactError as error:
+            error.args = (str(error).replace(self._repository.url, "the repository"),)
+            raise
 
     def close(self) -> None:
         """Wait for nobody."""
