@@ -19,6 +19,7 @@ from gatewatch.service.policies.policy import (
     PolicyDocument,
     PolicyFinder,
     labelled,
+    require_bounds,
     with_labels,
     with_labels_of,
 )
@@ -132,10 +133,12 @@ class StreamPolicies:
             number: of the document that was looked at; another one is refused.
 
         Raises:
-            InvalidPolicies: with the streams that have labels there are too many.
+            InvalidPolicies: they ask too much of one stream; or with the streams that have labels there are too many.
             Outdated: the document has another number.
             StoreUnavailable: Redis does not answer.
         """
+
+        require_bounds(asked)
 
         async def decide(before: PolicyDocument) -> PolicyDocument | None:
             after = with_labels(asked, before.asked)

@@ -31,6 +31,10 @@ MOST_GATES: Final = 64
 MOST_PATTERN_GATES: Final = 4096
 """Of all patterns together: all of them may fit one stream, and each of its anomalies is held against those."""
 
+MOST_PATTERN_QUIET: Final = 4096
+MOST_PATTERN_TAGS: Final = 256
+"""The same of what is quiet, and of names of tags, which each incident has."""
+
 MOST_IGNORED: Final = 64
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -341,6 +345,16 @@ def with_labels(asked: Policies, before: Policies) -> Policies:
             f"{len(streams)} streams would have policies, with those that have labels; expected up to {MOST_STREAMS}"
         )
     return asked.model_copy(update={"streams": streams})
+
+
+def require_bounds(asked: Policies) -> None:
+    """Raise InvalidPolicies for patterns that ask more of one stream than may be looked through at its anomalies."""
+    tags = len({name for policy in asked.policies for name in policy.tags})
+    if tags > MOST_PATTERN_TAGS:
+        raise InvalidPolicies(f"the patterns have tags of {tags} names; at most {MOST_PATTERN_TAGS} are taken")
+    quiet = sum(len(policy.quiet) for policy in asked.policies)
+    if quiet > MOST_PATTERN_QUIET:
+        raise InvalidPolicies(f"the patterns have {quiet} entries of quiet; at most {MOST_PATTERN_QUIET} are taken")
 
 
 def policies_in(body: bytes | str) -> Policies:

@@ -195,6 +195,7 @@ def test_a_bad_artefact_is_an_error_to_who_promotes_it_and_nothing_changes(
     reply = service.post("/v1/models/pumps/promote", json={"version": 2})
     assert reply.status_code == 422
     assert "model.onnx: SHA-256" in reply.json()["detail"]
+    assert repository.url not in reply.text
     assert models_of(post(service, readings("pump-1", 5))) == [digest(repository, "pumps@1")] * 5
     assert "gatewatch_models_refused_total 1.0" in service.get("/metrics").text
 
@@ -212,6 +213,7 @@ def test_an_artefact_that_went_bad_since_it_was_loaded_is_counted_too(
     for move, asked in (("promote", {"version": 2}), ("rollback", {})):
         reply = service.post(f"/v1/models/pumps/{move}", json=asked)
         assert (reply.status_code, "was copied in part" in reply.json()["detail"]) == (422, True)
+        assert repository.url not in reply.text
     assert models_of(post(service, readings("pump-1", 5))) == [digest(repository, "pumps@1")] * 5
     refused = service.post("/v1/models/pumps/promote", json={"version": 4})
     assert refused.status_code == 422  # its channels are others; it could be served
@@ -305,11 +307,13 @@ def test_models_and_rules_are_shown_with_tags_for_changes(service: TestClient, r
     ],
 )
 def test_what_cannot_be_done_with_models_is_a_problem_document(
-    service: TestClient, method: str, path: str, body: object, status: int, words: str
+    service: TestClient, repository: Repository, method: str, path: str, body: object, status: int, words: str
 ) -> None:
+    """It says nothing of where the models are kept."""
     reply = service.request(method, path, json=body)
     assert reply.status_code == status, reply.text
     assert words in reply.json()["detail"]
+    assert repository.url not in reply.text
     assert reply.headers["content-type"] == "application/problem+json"
 
 
