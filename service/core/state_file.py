@@ -95,7 +95,9 @@ class Standing:
         self.part, self.layout, model_part = found
         self.record, self.model = record, model_part[: state.MODEL_BYTES]
         self.kept = history.unpack_entries(kept, self.layout, seed) if isinstance(kept, bytes) else kept
-        self.earlier, self.settings = tuple(earlier), settings
+        written = int(self.part["earlier"][0])  # the first into slot 1; what lies there else is of before a reset
+        self.earlier = tuple(old if written > 1 - slot else b"" for slot, old in enumerate(earlier))
+        self.settings = settings
         if len(self.kept) and not self._leads_here():
             raise ValueError("the history does not lead to the record")
 

@@ -543,3 +543,22 @@ def test_a_state_of_too_many_channels_is_refused(settings: Make) -> None:
         reply = put(client, "pump", content)
     assert reply.status_code == 422
     assert "2 channels" in reply.json()["detail"]
+
+
+def test_what_was_kept_before_a_reset_is_no_part_of_a_stream_any_more(client: TestClient) -> None:
+    """With a reorder window there are two earlier records; they stay in Redis, and no export or snapshot has them."""
+    client.put("/v1/streams/s", json={"reorder_window_s": 60}).raise_for_status()
+    for start in (0, 40):
+        post(client, readings("s", 40, start=start))
+    assert client.post("/v1/streams/s/snapshots", json={"name": "before"}).status_code == 200
+    client.post("/v1/streams/s/reset?what=state").raise_for_status()
+    for name in ("empty", "begun", "two"):
+        taken = client.post("/v1/streams/s/snapshots", json={"name": name})
+        assert taken.status_code == 200, taken.text
+        state = client.get("/v1/streams/s/state").content
+        assert client.put("/v1/streams/s/state", content=state).status_code == 200
+        post(client, readings("s", 2 if name == "empty" else 70, start=0 if name == "empty" else 2))
+    client.post("/v1/streams/s/snapshots/before/rollback").raise_for_status()
+    assert client.get("/v1/streams/s").json()["readings"] == 80
+    state = client.get("/v1/streams/s/state").content
+    assert client.put("/v1/streams/s/state", content=state).status_code == 200
