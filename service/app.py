@@ -235,7 +235,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         def tenants() -> set[str]:
             return {*store.keys.tenants, *(key.identity.tenant for key in keys.known.values())}
 
-        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days)
+        forget_forks = partial(models.administration.forget_forks, by="the expiry of streams")
+        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days, forget_forks)
     feed = Feed(store.incidents, clock)
     drain = Drain(settings.drain_s, feed.stop)
 

@@ -25,6 +25,7 @@ from gatewatch.models.detectors.detector import STATUSES
 from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
+from gatewatch.service.core.alike import joined_alike
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.outcomes import Refused, format_time
 from gatewatch.service.core.readings import Batch
@@ -149,6 +150,17 @@ class Bookkeeping:
                 ended = decode(write.incident)
                 if ended is not None and ended.untold is None:
                     _log_end(ended)
+
+    def joined(self, loaded: LoadedBatch, saved: set[StreamKey]) -> None:
+        """Tell of channels that streams have brought which are named like another one of theirs."""
+        for row in (*loaded.new, *loaded.before):
+            stream, layout = loaded.streams[row], loaded.layouts[row]
+            if stream not in saved:
+                continue
+            before = loaded.before[row].channels if row in loaded.before else ()
+            for channel, like in joined_alike(layout.channels, before):
+                self._metrics.named_alike()
+                log.warning("a channel is named like another one", stream=stream.name, channel=channel, like=like)
 
     def count_entries(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """Count readings that were applied and saved."""

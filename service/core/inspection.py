@@ -14,6 +14,7 @@ from gatewatch.models.detectors.forecasting import cadence_ms, forecast
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
+from gatewatch.service.core.alike import names_alike
 from gatewatch.service.core.applying import whole
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, layout_of, of_ring
@@ -198,6 +199,7 @@ def _described(stream: StreamKey, record: Any, layout: Layout, model: str, level
         "stream": stream.name,
         "readings": readings,
         "channels": list(layout.channels),
+        **({"alike": alike} if (alike := names_alike(layout.channels)) else {}),
         "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
         "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
         "session": int(record["session"]),

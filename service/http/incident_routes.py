@@ -226,7 +226,7 @@ async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
     """
     answer = await sent_as(request, Answer, InvalidAnswer, absent=b"{}")
     parts = parts_of(request)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await _reader(request).one(incident)
     if known is None:
         raise _unknown(incident)
@@ -234,7 +234,7 @@ async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
     if one.is_open and one.is_silence:
         raise InvalidAnswer("a silence ends when its stream sends again; nobody can close it")
     if one.is_open:
-        async with parts.store.changing:
+        async with parts.store.changing.of(tenant_of(request)):
             await parts.closing.close(stream, one.n)
             known = await _reader(request).one(incident)
         if known is None:

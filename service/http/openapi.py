@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -42,6 +42,10 @@ class Stream(msgspec.Struct):
     tag: str
     factor: float | msgspec.UnsetType = msgspec.UNSET
     windows: list[str] | msgspec.UnsetType = msgspec.UNSET
+    alike: Annotated[
+        list[list[str]] | msgspec.UnsetType,
+        msgspec.Meta(description="channels whose names differ in case, spaces or Unicode form alone; only then"),
+    ] = msgspec.UNSET
 
 
 class WarmUp(msgspec.Struct):

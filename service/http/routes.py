@@ -40,7 +40,7 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.parts import TAG, key_of, parts_of, replied, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, key_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents.reading import has_tag
 
 router = APIRouter()
@@ -231,10 +231,11 @@ async def put_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> d
     responses={404: UNKNOWN, **OF_A_STREAM},
 )
 async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> None:
-    """Its state, history and settings are gone; a reading that comes later begins a new stream."""
-    store = parts_of(request).store
-    async with store.changing.of(tenant_of(request)):
-        known = await store.delete(key_of(request, stream))
+    """State, history, settings and a fork's pin are gone; a reading that comes later begins a new stream."""
+    parts, key = parts_of(request), key_of(request, stream)
+    async with parts.store.changing.of(tenant_of(request)):
+        known = await parts.store.delete(key)
+        await parts.models.administration.forget_forks([key], caller_of(request))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 

@@ -329,7 +329,7 @@ def test_a_repository_that_goes_away_stops_no_stream(
     assert models_of(post(service, sent[:10])) == [first] * 10
     there, away = Path(repository.url), tmp_path / "away"
     there.rename(away)
-    for at, words in ((10, "is empty, and had models: is it mounted?"), (20, "is empty")):
+    for at, words in ((10, "is not there: is it mounted?"), (20, "is empty, and had models: is it mounted?")):
         asked = [
             service.get("/v1/models"),
             service.get("/v1/models/pumps"),
@@ -352,13 +352,13 @@ def test_a_repository_that_goes_away_stops_no_stream(
     assert "warnings" not in service.get("/readyz").json()
 
 
-@pytest.mark.parametrize("url", ["folder", "ftp://127.0.0.1:9/models"])
+@pytest.mark.parametrize("url", ["gone", "gone/models", "ftp://127.0.0.1:9/models"])
 def test_a_service_starts_without_its_repository(
     settings: Make, repository: Repository, tmp_path: Path, url: str
 ) -> None:
     with TestClient(create_app(settings(models=repository.url))) as client:
         client.put("/v1/rules", json=PUMPS).raise_for_status()
-    gone = str(tmp_path / "gone") if url == "folder" else url
+    gone = str(tmp_path / url) if url.startswith("gone") else url
     with TestClient(create_app(settings(models=gone))) as client:
         for reply in (client.get("/v1/models"), client.post("/v1/models/pumps/promote", json={"version": 2})):
             assert (reply.status_code, reply.json()["title"]) == (503, "Model unavailable")
@@ -369,11 +369,18 @@ def test_a_service_starts_without_its_repository(
         assert any(gone in warning for warning in client.get("/readyz").json()["warnings"])
 
 
-def test_a_folder_without_models_is_a_repository(settings: Make, tmp_path: Path, made: list[Path]) -> None:
-    """Nothing was added yet."""
-    (tmp_path / "models").mkdir()
+def test_where_nothing_was_added_yet_there_is_a_repository_without_models(
+    settings: Make, tmp_path: Path, made: list[Path]
+) -> None:
+    """The first model makes the folder; but not where the folder that it would be in is not there."""
+    with TestClient(create_app(settings(models=str(tmp_path / "nowhere" / "models")))) as client:
+        reply = client.get("/v1/models/pumps")
+        assert (reply.status_code, "nor is the folder" in reply.json()["detail"]) == (503, True)
     with TestClient(create_app(settings(models=str(tmp_path / "models")))) as client:
         assert client.get("/v1/models").json()["models"] == []
-        assert client.get("/v1/models/pumps").status_code == 404
+        assert "warnings" not in client.get("/readyz").json()
+        reply = client.get("/v1/models/pumps")
+        assert reply.status_code == 404
+        assert "there are: none, and no such folder" in reply.json()["detail"]
         Repository(str(tmp_path / "models"), verify).add("pumps", made[0], "ann")
         assert client.get("/v1/models/pumps").status_code == 200

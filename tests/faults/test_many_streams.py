@@ -63,6 +63,8 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_models_bytes": {},
     "gatewatch_models_refused_total": {},
     "gatewatch_repository_up": {},
+    "gatewatch_channels_named_alike_total": {},
+    "gatewatch_unknown_channels_total": {},
     "gatewatch_rules_number": {},
     "gatewatch_model_drift": {"of": {"residuals", "inputs"}},
     "gatewatch_store_up": {},

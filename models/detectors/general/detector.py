@@ -406,7 +406,7 @@ class GeneralDetector:
         """(rows, horizons) forecasts of the network, in steps, of (rows, FEATURES), a row a channel of a stream."""
         feed = {"x": features}
         for name, shape in self._tensors.items():
-            feed[name] = np.ascontiguousarray(states[name]).reshape(len(features), *shape)
+            feed[name] = states[name].reshape(len(features), *shape)
         forecast, tensors = self._network.step(feed)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor.reshape(states[name].shape)

@@ -35,6 +35,7 @@ from gatewatch.models.detectors.general.features import (
     DAYS_BACK,
     FAR,
     FEATURES,
+    FIRST_LESSON,
     HIGH,
     LARGEST_VALUE,
     LOW,
@@ -112,7 +113,7 @@ from gatewatch.models.detectors.general.tail import (
 from gatewatch.models.detectors.general.youth import AS_OLD, BEHIND
 from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS
 from gatewatch.models.detectors.operands import NUMBERS
-from gatewatch.models.detectors.trained.score import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, pool, shares
+from gatewatch.models.detectors.trained.score import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, pool, shares_alone
 
 Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
@@ -190,10 +191,15 @@ class _Seen(NamedTuple):
         return cls(there, values, places, [value - last for value, last in zip(values, state.last, strict=True)])
 
     def plain(self, state: _State) -> bool:
-        """Whether there is a value, all can be summed, and none may stand for a missing one."""
+        """Whether there is a value, all can be summed, none may stand for a missing one, and no channel is in its first
+        lesson, but one that rests."""
         sizes, c = list(map(abs, self.values)), len(self.values)
         if not any(self.there) or not max(sizes) < LARGEST_VALUE:
             return False
+        if min(state.moves) <= UNCLIPPED:
+            moved = zip(state.moves, self.changes, strict=True)
+            if any(moves == UNCLIPPED or (moves < UNCLIPPED and change != 0.0) for moves, change in moved):
+                return False
         if max(sizes) < LEAST_CODE:
             return True
         center, spread = state.scales[:c], state.scales[SPREAD * c : (SPREAD + 1) * c]
@@ -230,6 +236,7 @@ class _State:
         self.calms, self.inside = head[5 : 7 + c], head[7 + c]
         self.between_ms, self.pace_ms, self.repeats, self.rested, self.first_ms, self.interval_ms = head[8 + c : 14 + c]
         self.count, self.moves = head[14 + c : 14 + 2 * c], head[14 + 2 * c :]
+        self.resting = [moves <= UNCLIPPED for moves in self.moves]
         places = layout.places.unpack_from(record, layout.places_at)
         self.last, self.origin, self.scales = places[:c], places[c : 2 * c], places[2 * c :]
         misses = layout.misses.unpack_from(record, layout.misses_at)
@@ -247,7 +254,6 @@ class _State:
         """Whether the clock goes on as usual, nothing was anomalous, and all channels are known, and equally long."""
         if (
             not SETTLING_LIVELY <= min(self.count) <= max(self.count) <= self.readings < MOST_READINGS
-            or min(self.moves) <= UNCLIPPED
             or min(self.misses) == 0
             or self.calms[0] == 0
             or self.before_ms
@@ -295,7 +301,7 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
     at_once = JUMP if ratios[JUMP] > ratios[EVENT] else EVENT
     level = [LASTING_FACTOR * lasting / first, *ratios[1:JUMP]]
     largest = (ratios[at_once], max(level), max(still), max(absent), max(outside))
-    parts = [min(max(part, 0.0), LARGEST_PART) for part in largest]
+    parts = [min(max(0.0, part), LARGEST_PART) for part in largest]
     score, scales = max(parts), _scales(seen, state)
     if score > 1.0 or scales is None:
         return None
@@ -339,7 +345,7 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
         mid=np.array([[origin + each[0] for origin, each in zip(state.origin, due, strict=True)]]),
         half=np.array([[min(rules.rare * miss, LARGEST_SCORE) for miss in usual]], np.float32),
         residual=np.array([off], np.float32),
-        attribution=shares(np.array([strange])).astype(np.float32),
+        attribution=shares_alone(strange),
         parts=np.array([parts]),
         states=states,
     )
@@ -386,13 +392,13 @@ def _surprise(
             off += NOT_OFF
             jump.append(0.0)
             continue
-        leap = abs(seen.changes[c]) / usual
+        leap, most = abs(seen.changes[c]) / usual, math.inf if state.resting[c] else LARGEST_LESSON
         for expected in due[c]:
             error, mean = abs(place - expected), miss[at]
             usual = mean if mean > bound else bound
             off.append(min(error / usual, LARGEST_MISS))
             misses[at] += 1
-            miss[at] = mean + (min(error, LARGEST_LESSON * usual) - mean) / misses[at]
+            miss[at] = mean + (min(error, most * usual) - mean) / misses[at]
             at += 1
         jump.append(min(off[-4], leap))
         if tried[c] >= BINS and visits[c] > 0:  # the table's misses are kept elsewhere
@@ -402,7 +408,7 @@ def _surprise(
             usual = max(mean, bound)
             off.append(min(error / usual, LARGEST_MISS))
             misses[at] += 1
-            miss[at] = mean + (min(error, LARGEST_LESSON * usual) - mean) / min(float(misses[at]), TABLE_READINGS)
+            miss[at] = mean + (min(error, most * usual) - mean) / min(float(misses[at]), TABLE_READINGS)
     nats = nats_of(np.array(off)).tolist()
     kept, counts = list(state.surprise), []
     for c, there in enumerate(seen.there):
@@ -459,7 +465,7 @@ def _jumps(size: list[float], missed: list[float], seen: _Seen, state: _State) -
         if z > edge[at]:
             e = float(np.log(z / edge[at]))
             weight = jumps[at] + PRIOR
-            if forecasts >= SETTLING_READINGS:
+            if forecasts >= SETTLING_READINGS and not state.resting[at]:
                 nats[at] = LOG_EDGE + weight * float(np.log1p(e / (weight * excess[at])))
             jumps[at] = min(jumps[at] + 1.0, MOST_JUMPS)
             excess[at] += (min(e, LARGEST_EXCESS * excess[at]) - excess[at]) / (jumps[at] + PRIOR)
@@ -515,7 +521,7 @@ def _runs(seen: _Seen, state: _State, channels: int) -> tuple[list[float], list[
                 changes[c] += 1
         else:
             absent[c] += 1
-        stood.append(_run(still[c], limit))
+        stood.append(0.0 if state.resting[c] else _run(still[c], limit))
         missing.append(_run(absent[c], limit_absent))
     return stood, missing, [*still, *absent, *longest_still, *longest_absent, *changes]
 
@@ -543,6 +549,8 @@ def _scales(seen: _Seen, state: _State) -> list[float] | None:
     center, spread, step, recent, low, high, reach = (list(state.scales[at : at + c]) for at in range(0, 7 * c, c))
     for at, place in enumerate(seen.places):
         there, by_spread, by_step = seen.there[at], spread[at], step[at]
+        if state.resting[at]:  # what it shows first teaches without bounds
+            by_spread = by_step = math.inf
         if not low[at] <= place <= high[at]:
             wild = RANGE_GROWTH * max(high[at] - low[at], by_spread)
             low[at] -= min(max(low[at] - place, 0.0), wild)
@@ -553,8 +561,10 @@ def _scales(seen: _Seen, state: _State) -> list[float] | None:
         if there:
             gain, wide = 1.0 / min(state.count[at] + 1, SCALE_READINGS), 4 * by_spread
             center[at] += gain * min(max(away, -wide), wide)
-            spread[at] += gain * (1.25 * min(far, 6 * by_spread) - by_spread)
-            step[at] += gain * (min(abs(seen.changes[at]), 8 * by_step) - by_step)
+            spread[at] += gain * (1.25 * min(far, 6 * by_spread) - spread[at])
+            step[at] += gain * (min(abs(seen.changes[at]), 8 * by_step) - step[at])
+            if state.resting[at]:
+                spread[at] = max(spread[at], FIRST_LESSON * far)
             recent[at] += RECENT_GAIN * (place - recent[at])
         off = abs(center[at])
         spread[at] = max(spread[at], SPREAD_FLOOR * reach[at] + RESOLUTION * off + TINY)
@@ -582,7 +592,8 @@ def _take_time_of_day(
     entries, visited, misses, tries = (each[0].tolist() for each in (table, visits, table_miss, tried))
     for place_of, place in enumerate(seen.places):
         visited[place_of] = min(visited[place_of] + seen.there[place_of], MOST_VISITS)
-        again, wide = visited[place_of] > 1, 10 * kept[SPREAD * c + place_of]
+        again = visited[place_of] > 1
+        wide = math.inf if state.resting[place_of] else 10 * kept[SPREAD * c + place_of]
         entry = entries[place_of] if again else kept[place_of]
         if seen.there[place_of]:
             off = min(max(place - entry, -wide), wide)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +35,7 @@ from gatewatch.models.detectors.incidents import (
     with_incidents_ended,
 )
 from gatewatch.models.detectors.network import Network
-from gatewatch.models.detectors.trained.lone import MOST_CHANNELS, judge_alone
+from gatewatch.models.detectors.trained.lone import MOST_CHANNELS, Rules, advance_alone
 from gatewatch.models.detectors.trained.scaling import Scaling, shown
 from gatewatch.models.detectors.trained.score import (
     LEARNED,
@@ -192,11 +193,38 @@ class TrainedDetector:
         """
         self.require_live()
         check_shapes(len(self.channels), values, timestamps_ms, states)
+        step = None
+        if asked is None and len(states) == 1 and len(self.channels) <= MOST_CHANNELS:
+            step = self.advance_alone(values, timestamps_ms, states)
+        return self.advance_together(values, timestamps_ms, states, asked) if step is None else step
+
+    def advance_alone(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
+        """`advance` of one stream; None where arrays have to look at it, see models.detectors.trained.lone."""
+        return advance_alone(values, timestamps_ms, states, self._rules, self._forecast)
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return Rules(
+            self.scaling.center.tolist(),
+            self.scaling.spread.tolist(),
+            self.scaling.interval_s,
+            self.calibration,
+            self._error_scale.tolist(),
+            self.half,
+            self._restart_gap_ms,
+            self.warm_up,
+            self._calm_step,
+        )
+
+    def advance_together(
+        self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records, asked: Asked | None = None
+    ) -> Step:
+        """`advance` of any number of streams."""
         if asked is not None:
             values = asked.seen(values)
         elapsed = self._take_time(timestamps_ms, states)
         deviation = self.scaling.deviation(values)
-        forecast = self._advance(deviation, elapsed, states)
+        forecast = self._forecast(_seen(deviation, elapsed), states)
         return self._compare(values, deviation, forecast, states, asked)
 
     def require_live(self) -> None:
@@ -243,11 +271,7 @@ class TrainedDetector:
         states: Records,
         asked: Asked | None = None,
     ) -> Step:
-        judged = None
-        if len(states) == 1 and len(self.channels) <= MOST_CHANNELS:
-            judged = judge_alone(values, deviation, forecast, states, self.calibration)
-        if judged is None:
-            judged = judge(values, deviation, forecast, states, self.calibration)
+        judged = judge(values, deviation, forecast, states, self.calibration)
         if asked is not None:
             asked.forget_runs(states)
         mid = self.scaling.restore(forecast)
@@ -293,11 +317,9 @@ class TrainedDetector:
                 states[name][anew] = 0
         return elapsed[:, None]
 
-    def _advance(self, deviation: Floats, elapsed: NDArray[np.float32], states: Records) -> NDArray[np.float32]:
+    def _forecast(self, feed: dict[str, NDArray[np.float32]], states: Records) -> NDArray[np.float32]:
         """Run the network's step on all streams; returns the forecast (B, C) in standardised units."""
-        feed = _seen(deviation, elapsed)
-        for name in self._tensors:
-            feed[name] = np.ascontiguousarray(states[name])
+        feed |= {name: states[name] for name in self._tensors}
         forecast, tensors = self._network.step(feed)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.detector import LARGEST_SCORE, NORMAL, WARMING_UP, Step
+from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS, conclude
 from gatewatch.models.detectors.operands import NUMBERS
+from gatewatch.models.detectors.trained.scaling import ELAPSED_LIMITS, STANDARDISED_LIMIT
 from gatewatch.models.detectors.trained.score import (
     APART_READINGS,
     CHANGE_LIMIT,
@@ -38,6 +42,7 @@ from gatewatch.models.detectors.trained.score import (
     just_above,
     pooled_of,
     shares,
+    shares_alone,
 )
 
 MOST_CHANNELS = 16
@@ -47,37 +52,165 @@ LARGEST = 1e150
 """Of values and deviations whose squares are finite."""
 
 
+class Rules(NamedTuple):
+    """What a detector says of all its streams, by channel in lists.
+
+    Attributes:
+        center, spread, interval_s: see Scaling.
+        calibration: of the model.
+        error_scale: usual errors, standardised units.
+        half: (1, C) half width of the band, physical units.
+        restart_gap_ms: a longer gap is looked at by models.detectors.clock.
+        warm_up: readings that are not judged yet.
+        calm_step: what a normal reading counts, see models.detectors.incidents.calm_step.
+    """
+
+    center: list[float]
+    spread: list[float]
+    interval_s: float
+    calibration: ResidualCalibration
+    error_scale: list[float]
+    half: NDArray[np.float32]
+    restart_gap_ms: int
+    warm_up: int
+    calm_step: int
+
+
+class _Layout:
+    """Where a stream's state has its numbers: neighbouring fields, read and written as one."""
+
+    def __init__(self, dtype: np.dtype[Any], channels: int) -> None:
+        held: Any = dtype.fields
+        c = channels
+        self.head, self.head_at = struct.Struct(f"<qq?dI{2 + c}H"), held["last_ms"][1]
+        self.score, self.score_at = struct.Struct(f"<{5 + 4 * c}f{c}d{2 * c}I?{2 * c}I"), held["event"][1]
+
+
 @lru_cache
-def _layout(dtype: np.dtype[Any], channels: int) -> tuple[struct.Struct, int]:
-    """All numbers of `state_fields`, and where they begin."""
-    fields: Any = dtype.fields
-    return struct.Struct(f"<{5 + 4 * channels}f{channels}d{2 * channels}I?{2 * channels}I"), fields["event"][1]
+def _layout(dtype: np.dtype[Any], channels: int) -> _Layout:
+    return _Layout(dtype, channels)
 
 
-def judge_alone(
+class _Judged(NamedTuple):
+    """What models.detectors.trained.score.Judged has, in numbers; and the runs and their limits."""
+
+    score: float
+    parts: tuple[float, ...]
+    strange: tuple[list[float], ...]
+    missed: list[float]
+    signals: tuple[float, ...]
+    runs: list[int]
+    limits: list[float]
+
+
+def advance_alone(
     values: Floats,
-    deviation: Floats,
-    forecast: NDArray[np.float32],
+    timestamps_ms: NDArray[np.int64],
     states: Records,
-    calibration: ResidualCalibration,
-) -> Judged | None:
-    """`judge` of one stream; None, and nothing is changed, where that has to look at it."""
-    c, of = values.shape[1], calibration.numbers
-    layout, offset = _layout(states.dtype, c)
-    record = states.view(np.uint8).data
-    held = layout.unpack_from(record, offset)
-    row, places = values[0].tolist(), deviation[0].tolist()
+    rules: Rules,
+    network: Callable[[dict[str, NDArray[np.float32]], Records], NDArray[np.float32]],
+) -> Step | None:
+    """`Detector.advance` of one stream; None, and nothing is changed, where arrays have to look at it.
+
+    Args:
+        values: (1, C) physical units, NaN where missing.
+        timestamps_ms: (1,) Unix time.
+        states: (1,) changed in place.
+        rules: of the detector.
+        network: steps the network in the states by its other inputs, and says the forecast (1, C).
+    """
+    c, now_ms, row = values.shape[1], timestamps_ms.item(), values[0].tolist()
+    layout, record = _layout(states.dtype, c), states.view(np.uint8).data
+    last_ms, before_ms, leapt, gap_ms, readings, *calms = layout.head.unpack_from(record, layout.head_at)
+    held = layout.score.unpack_from(record, layout.score_at)
+    places = [(value - middle) / wide for value, middle, wide in zip(row, rules.center, rules.spread, strict=True)]
     there = list(map(math.isfinite, row))
     wild = any(seen and abs(each) > LARGEST for each, seen in zip((*row, *places), there * 2, strict=True))
-    if of is None or wild or not math.isfinite(sum(held[: 5 + 4 * c])):
+    numbers, elapsed_ms = rules.calibration.numbers, now_ms - last_ms
+    if before_ms or not 0 <= elapsed_ms <= rules.restart_gap_ms:
+        return None
+    if numbers is None or wild or not math.isfinite(sum(held[: 5 + 4 * c])):
         return None
 
+    least, most = ELAPSED_LIMITS
+    elapsed = NUMBERS.log(max(elapsed_ms, 1) / (1000.0 * rules.interval_s))
+    x = [
+        min(max(place, -STANDARDISED_LIMIT), STANDARDISED_LIMIT) if seen else 0.0
+        for place, seen in zip(places, there, strict=True)
+    ]
+    shown, observed, passed = ([x], [there], [[min(max(elapsed, least), most)]])
+    feed = {name: np.array(of, np.float32) for name, of in (("x", shown), ("observed", observed), ("elapsed", passed))}
+    forecast = network(feed, states)[0].tolist()
+    found, kept = _judged(row, places, there, forecast, held, rules.calibration, numbers)
+    layout.score.pack_into(record, layout.score_at, *kept)
+    clock = (now_ms, before_ms, leapt, gap_ms)
+    mid = np.array(
+        [[each * wide + middle for each, wide, middle in zip(forecast, rules.spread, rules.center, strict=True)]]
+    )
+    residual = np.array(
+        [
+            [
+                min(max(off / usual, -LARGEST_SCORE), LARGEST_SCORE)
+                for off, usual in zip(found.missed, rules.error_scale, strict=True)
+            ]
+        ],
+        np.float32,
+    )
+    if found.score > 1.0:
+        layout.head.pack_into(record, layout.head_at, *clock, readings, *calms)
+        judged = _in_arrays(found, states, rules.calibration)
+        return conclude(judged, mid, rules.half, residual, states, rules.warm_up, step=rules.calm_step)
+    calmer = [min(calm + rules.calm_step, JOIN_READINGS) for calm in calms]
+    layout.head.pack_into(record, layout.head_at, *clock, readings + (readings < MOST_READINGS), *calmer)
+    reason = found.parts.index(max(found.parts))
+    return Step(
+        score=np.array([found.score], np.float32),
+        status=np.array([NORMAL if readings >= rules.warm_up else WARMING_UP], np.uint8),
+        reason=np.array([reason], np.uint8),
+        alert=np.array([False]),
+        mid=mid,
+        half=rules.half,
+        residual=residual,
+        attribution=shares_alone(found.strange[reason]),
+        parts=np.array([found.parts]),
+        states=states,
+    )
+
+
+def _in_arrays(found: _Judged, states: Records, calibration: ResidualCalibration) -> Judged:
+    """For `conclude`; `states` as they are after the reading."""
+    c, told = len(found.missed), np.array(found.strange)[:, None]
+    reason = found.parts.index(max(found.parts))
+    return Judged(
+        np.array([found.score]),
+        np.array([reason]),
+        shares(told[reason]),
+        np.array([found.parts]),
+        np.array([found.missed]),
+        alone_of(told, states, calibration),
+        just_above(np.array(found.runs).reshape(2, 1, c), np.array(found.limits).reshape(2, 1, c)),
+        np.array([found.signals]),
+        told,
+    )
+
+
+def _judged(
+    row: list[float],
+    places: list[float],
+    there: list[bool],
+    forecast: list[float],
+    held: tuple[Any, ...],
+    calibration: ResidualCalibration,
+    of: Numbers,
+) -> tuple[_Judged, tuple[Any, ...]]:
+    """What `judge` says of the values, in physical and in standardised units, and what is to be held after it."""
+    c = len(row)
     noise, level, lively, home, last = (list(held[at : at + c]) for at in range(5, 5 + 5 * c, c))
     changes = [abs(value - before) for value, before in zip(row, last, strict=True)]
     runs, limits, longest, long = _runs(changes, there, held[5 + 5 * c :], of)
     missed, misses, strays, louder = [], [], [], []
     taught, settles = [0.0] * c, [0.0] * c
-    for at, forecast_of in enumerate(forecast[0].tolist()):
+    for at, forecast_of in enumerate(forecast):
         seen, x = there[at], places[at] if there[at] else 0.0
         off = (x - forecast_of) * seen
         miss = abs(off) / of.event_scale[at]
@@ -118,30 +251,11 @@ def judge_alone(
     sums = np.add.reduce(np.array(squares), 1).tolist()
     longest_runs = [max(each) for each in strange[2:]]
     pooled = pooled_of(sums, longest_runs, held[:5], any(there), calibration, NUMBERS)
-
     pace = pooled[13]
     noise = [each + lesson * pace for each, lesson in zip(noise, taught, strict=True)]
     home = [each + lesson * pace for each, lesson in zip(home, settles, strict=True)]
-    numbers = (*pooled[8:13], *noise, *level, *lively, *home, *last)
-    layout.pack_into(record, offset, *numbers, *runs, long, *longest)
-    parts, score = pooled[:PARTS], pooled[7]
-    reason = parts.index(max(parts))
-    told = np.array(strange)[:, None]
-    alone = stops = None
-    if score > 1.0:
-        alone = alone_of(told, states, calibration)
-        stops = just_above(np.array(runs).reshape(2, 1, c), np.array(limits).reshape(2, 1, c))
-    return Judged(
-        np.array([score]),
-        np.array([reason]),
-        shares(told[reason]),
-        np.array([parts]),
-        np.array([missed]),
-        alone,
-        stops,
-        np.array([pooled[PARTS:7]]),
-        told,
-    )
+    kept = (*pooled[8:13], *noise, *level, *lively, *home, *last, *runs, long, *longest)
+    return _Judged(pooled[7], pooled[:PARTS], strange, missed, pooled[PARTS:7], runs, limits), kept
 
 
 def _square(number: float) -> float:

@@ -502,3 +502,13 @@ def shares(strangeness: Floats) -> Floats:
     powers *= powers
     powers /= np.add.reduce(powers, 1, keepdims=True)
     return powers
+
+
+def shares_alone(strangeness: list[float]) -> NDArray[np.float32]:
+    """(1, C) `shares` of one stream, in float32."""
+    largest = max(strangeness)
+    powers = np.array([[each / largest if largest > 0.0 else 1.0 for each in strangeness]])
+    powers *= powers
+    powers *= powers
+    powers /= np.add.reduce(powers, 1)
+    return powers.astype(np.float32)
