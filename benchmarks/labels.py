@@ -165,7 +165,7 @@ class Told:
 
 
 def followed(streams: Streams) -> list[list[Told]]:
-    """What is told of the streams without a label, with one on the first pulse that is told, and on each; side by side."""
+    """What is told of the streams without a label, with one on the first pulse that is told, and with one on each."""
     count, rows, _ = streams.values.shape
     watch, told = Watch(3 * count, CHANNELS, BUDGET), [Told(None, set(), set()) for _ in range(3 * count)]
     shown: list[list[tuple[Floats, Any]]] = [[] for _ in told]
