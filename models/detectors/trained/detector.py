@@ -25,6 +25,7 @@ from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Step, float32
 from gatewatch.models.detectors.incidents import (
+    AGAIN_READINGS,
     calm_step,
     check_shapes,
     conclude,
@@ -278,7 +279,17 @@ class TrainedDetector:
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
         residual = float32(judged.missed / self._error_scale)
         factors = None if asked is None else self._factors(asked)
-        return conclude(judged, mid, half, residual, states, self.warm_up, step=self._calm_step, factors=factors)
+        return conclude(
+            judged,
+            mid,
+            half,
+            residual,
+            states,
+            self.warm_up,
+            step=self._calm_step,
+            factors=factors,
+            again=AGAIN_READINGS,
+        )
 
     def _factors(self, asked: Asked) -> Floats:
         """(B, 4) on the parts of scores: thresholds for another rate are the artefact's tails' (contract 16)."""
