@@ -218,7 +218,7 @@ async def remove_channel(
     """It leaves state and history, the others keep theirs. A reading that has it brings it again, as a new one."""
     parts = parts_of(request)
     request.scope[DETAIL] = {"channel": channel}
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         await parts.states.remove_channel(key_of(request, stream), channel)
     return await get_stream(request, stream)
 
