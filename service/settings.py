@@ -197,6 +197,13 @@ class Settings(BaseSettings):
         10_000, ge=1, description="most incidents kept; of more, the oldest that have ended unanswered go first"
     )
     incident_days: float = Field(90.0, gt=0, description="how long an incident is kept after it began, days")
+    incident_write_s: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="an incident that goes on is written at most once in so many seconds, unless people would see a "
+        "difference; with each reading if 0",
+    )
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
     waiting_readings: int = Field(
         20_000,

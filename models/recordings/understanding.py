@@ -17,13 +17,12 @@ from gatewatch.models.recordings.sheets import blocks_of, sheet_rows
 from gatewatch.models.recordings.sniffing import Form, header_of, sniff
 from gatewatch.models.recordings.tables import SAMPLE_ROWS, Block
 from gatewatch.models.recordings.time_styles import TimeStyle
-from gatewatch.models.recordings.values import WORDS_FOR_MISSING, CellStyle, decimal_of
+from gatewatch.models.recordings.values import WORDS_FOR_MISSING, CellStyle, decimal_of, looks_like_unit
 from gatewatch.models.text import counted, listed
 
 MOST_CHANNELS, LONGEST_NAME = 4096, 256
 """As many as a model can have, and characters of the name of one."""
 
-LONGEST_UNIT = 12
 PROCESSING = frozenset({"avg", "max", "min", "smp", "tot", "std", "ts", "rn", "double", "float", "string", "datetime"})
 """What stands between header and readings, too, and is no unit."""
 
@@ -140,4 +139,4 @@ def _preamble(form: Form) -> tuple[str, ...]:
 def _unit_below(form: Form, at: int) -> str | None:
     """The unit of a column from the lines between header and readings; None where they name none."""
     cells = [row[at].strip() for row in form.second if at < len(row)]
-    return next((cell for cell in cells if 0 < len(cell) <= LONGEST_UNIT and cell.lower() not in PROCESSING), None)
+    return next((cell for cell in cells if looks_like_unit(cell) and cell.lower() not in PROCESSING), None)

@@ -38,26 +38,51 @@ LATEST_S = 1e11
 
 _GROUPS = re.compile(r"(?<=\d)[\u00a0\u202f' ](?=\d{3})")
 _UNIT = re.compile(r"([+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?)\s*([%°A-Za-zµμΩ℃℉][^0-9,;]*[23²³]?)")
-_UNIT_IN_HEADER = re.compile(r"(?P<open>[\[(])\s*(?P<unit>[^\[\]()]{1,16}?)\s*[\])]\s*$")
+_BRACKETS = re.compile(r"(?P<open>[\[(])\s*(?P<text>[^\[\]()]*?)\s*[\])]")
+_BRACKETS_AT_END = re.compile(r"(?:\s*[\[(][^\[\]()]*[\])])+\s*$")
+_NO_UNIT = re.compile(r"[:#]|(?<!\d)(?!10+(?!\d))\d{3}|^[^A-Za-z%°µμΩ℃℉]+$|^([sn]/[na]|i/o)\b", re.IGNORECASE)
+"""What no unit has in it: a colon, as in `S/N: 7`, digits as of a serial number, or digits alone."""
+
+LONGEST_UNIT = 16
 UNITS = frozenset(
     {
         "m", "mm", "cm", "km", "s", "ms", "us", "min", "h", "d", "kg", "g", "mg", "t", "l", "ml", "bar", "mbar", "pa",
         "hpa", "kpa", "mpa", "psi", "v", "mv", "kv", "a", "ma", "ka", "w", "mw", "kw", "gw", "wh", "kwh", "mwh", "hz",
         "khz", "mhz", "ghz", "rpm", "c", "f", "k", "degc", "degf", "deg", "ppm", "ppb", "ph", "lx", "lux", "db", "n",
         "nm", "j", "kj", "var", "kvar", "va", "kva", "in", "ft", "gal", "gpm", "cfm", "inhg", "mmhg", "ntu", "pct",
+        "dl", "mol", "mmol", "hr", "sec", "day", "year", "volts", "amps",
     }
 )  # fmt: skip
 """What may stand in round brackets behind a name and is a unit, in lower case; so is what has a sign of one in it."""
 
 
 def unit_in_header(name: str) -> str | None:
-    """The unit behind a column's name: in square brackets, or in round ones if it is known as one."""
-    found = _UNIT_IN_HEADER.search(name)
-    if found is None:
-        return None
-    unit = found["unit"]
-    known = unit.lower() in UNITS or any(sign in unit for sign in "°%/²³µμΩ^·")
-    return unit if known or found["open"] == "[" else None
+    """The unit in a column's name: in brackets at its end, or behind a comma before them.
+
+    In square brackets anything may be one that looks like it; in round ones, and behind a comma, what is known as one.
+    """
+    end = _BRACKETS_AT_END.search(name)
+    if end is not None:
+        for found in reversed(list(_BRACKETS.finditer(end[0]))):
+            text = found["text"]
+            if looks_like_unit(text) and (found["open"] == "[" or _known_unit(text)):
+                return text
+    _, comma, last = (name if end is None else name[: end.start()]).rpartition(",")
+    text = last.strip()
+    named = text.lower() not in ("in", "min")  # a word more often than a unit, as in "Motor, in"
+    return text if comma and named and looks_like_unit(text) and _known_unit(text) else None
+
+
+def looks_like_unit(text: str) -> bool:
+    """Whether a text may be a unit, as far as its form goes: no serial number, no index."""
+    return 0 < len(text) <= LONGEST_UNIT and _NO_UNIT.search(text) is None
+
+
+def _known_unit(text: str) -> bool:
+    """Whether it is a unit of UNITS, something by one of them, or has a sign in it that only units have."""
+    low = text.lower()
+    by = re.sub(r"^\d+\s*|[\d²³^-]+$", "", low.rpartition("/")[2]) if "/" in low else ""
+    return low in UNITS or by in UNITS or any(sign in text for sign in "°%²³µμΩ℃℉^·")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from gatewatch.models.text import one_line
 from gatewatch.service.client.remote import ask, refused
 
 MOST_ASKED = 1000
-"""Names of streams asked for at once."""
+"""Streams that a service lists at once."""
 
 COLOURS = {"anomalous": "bold red", "warming_up": "yellow"}
 
@@ -44,7 +44,12 @@ def look(client: httpx2.Client, most: int) -> Shown:
     Raises:
         GatewatchError: it does not answer, or not as Gatewatch does.
     """
-    page = _answer(client, "/v1/streams", {"details": "true", "limit": str(MOST_ASKED)})
+    asked = {"details": "true", "limit": str(min(most, MOST_ASKED))}
+    sorts, page = ask(client, "GET", "/v1/streams", {**asked, "sort": "status"})
+    if sorts == 422:  # too many streams to be put in order, or an older service
+        page = _answer(client, "/v1/streams", {**asked, "limit": str(MOST_ASKED)})
+    elif sorts != 200:
+        raise refused(client, sorts, page)
     try:
         details = [_stream(client, one) for one in page["streams"][:MOST_ASKED]]
         total = int(page["total"])
@@ -82,7 +87,8 @@ def _answer(client: httpx2.Client, path: str, params: Mapping[str, str]) -> Any:
 
 def drawn(found: Shown, url: str) -> Group:
     anomalous = sum(one.get("status") == "anomalous" for one in found.shown)
-    head = Text(f"{url}: {found.streams:,} streams, {anomalous} anomalous", style="bold")
+    more = " or more" if anomalous == len(found.shown) < found.streams else ""
+    head = Text(f"{url}: {found.streams:,} streams, {anomalous}{more} anomalous", style="bold")
     parts: list[Any] = [head]
     if found.trouble:
         parts.append(Text(found.trouble, style="bold red"))

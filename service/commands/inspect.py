@@ -17,7 +17,7 @@ from gatewatch.models.recordings.reading import Reader
 from gatewatch.models.recordings.recording import read_parts
 from gatewatch.models.recordings.survey import StreamLook, Survey
 from gatewatch.models.scores import iso
-from gatewatch.models.text import one_line
+from gatewatch.models.text import counted, one_line
 from gatewatch.service.cli_support.answers import console_of_tables
 from gatewatch.service.cli_support.oddities import by_value
 from gatewatch.service.cli_support.reading import OPTION_NAMES, reads_recordings
@@ -49,8 +49,8 @@ def inspect(
     tell(f"{file.name}: {reader.layout.read_as()}\n  {reader.layout.holds()}")
     for remark in reader.remarks():
         tell(f"  {remark}")
-    first = next(iter(survey.streams.values()))
-    tell("")
+    name, first = next(iter(survey.streams.items()))
+    tell("" if len(survey.streams) == 1 else f"\n{one_line(name)}, its first readings:")
     console.print(_first_rows(first))
     tell("")
     for name, look in list(survey.streams.items())[:MOST_STREAMS]:
@@ -58,12 +58,12 @@ def inspect(
     if len(survey.streams) > MOST_STREAMS:
         tell(f"and {len(survey.streams) - MOST_STREAMS} more streams")
     tell("")
-    _show_channels(console, first, reader)
+    _show_channels(console, survey, reader)
     for line in _proposals(survey):
         tell(line)
     tell(f"\nNext: {command}")
-    if first.readings >= ENOUGH_TO_TRAIN:
-        tell(f"Or, where its beginning was normal: {command} --train-rows {first.readings // 2}")
+    if (training := _training(command, survey)) is not None:
+        tell(training)
 
 
 def _first_rows(look: StreamLook) -> Table:
@@ -83,26 +83,33 @@ def _pace(look: StreamLook) -> str:
         uneven = f", {look.uneven:.0%} of the steps are others" if look.uneven > 0.01 else ""
         said += f", one every {lasted(look.step_us / 1e6)}{uneven}"
     if look.gaps:
-        said += f"; {look.gaps} gaps, the longest of {lasted(look.longest_us / 1e6)} before {iso(look.longest_at_us)}"
+        longest = f"the longest of {lasted(look.longest_us / 1e6)} before {iso(look.longest_at_us)}"
+        said += f"; {counted(look.gaps, 'gap')}, {longest}"
     if look.back:
-        said += f"; times step back {look.back} times"
+        said += f"; times step back {counted(look.back, 'time')}"
     if look.same:
         said += f"; {look.same} have the time of the one before"
     return said
 
 
-def _show_channels(console: Console, look: StreamLook, reader: Reader) -> None:
+def _show_channels(console: Console, survey: Survey, reader: Reader) -> None:
+    """A row for each channel; of several streams, each stream's in turn, so that all of them are seen."""
     units = reader.layout.units
-    table = Table("channel", "unit", "missing", "lowest", "median", "highest", "", box=None, pad_edge=False)
-    for one in look.channels[:MOST_CHANNELS]:
-        notes = (["marks readings, no channel for scan and train"] if one.name in look.labels else []) + one.notes()
-        figures = [f"{one.low:.6g}", f"{np.median(one.sample):.6g}", f"{one.high:.6g}"] if one.sample else ["", "", ""]
-        share = f"{one.missing / look.readings:.1%}" if one.missing else ""
-        name = one_line(one.name).replace("[", r"\[")
-        table.add_row(name, one_line(units.get(one.name, "")).replace("[", r"\["), share, *figures, "; ".join(notes))
+    streams = list(survey.streams.items())[:MOST_STREAMS]
+    of_stream = ["stream"] if len(survey.streams) > 1 else []
+    table = Table(*of_stream, "channel", "unit", "missing", "lowest", "median", "highest", "", box=None, pad_edge=False)
+    for stream, look in streams:
+        shown = look.channels[: MOST_CHANNELS // len(streams)]
+        for one in shown:
+            notes = (["marks readings, no channel for scan and train"] if one.name in look.labels else []) + one.notes()
+            figures = [f"{one.low:.6g}", f"{np.median(one.sample):.6g}", f"{one.high:.6g}"] if one.sample else [""] * 3
+            share = f"{one.missing / look.readings:.1%}" if one.missing else ""
+            words = ([stream] if of_stream else []) + [one.name, units.get(one.name, "")]
+            table.add_row(*(one_line(word).replace("[", r"\[") for word in words), share, *figures, "; ".join(notes))
+        if len(look.channels) > len(shown):
+            said = f"and {len(look.channels) - len(shown)} more channels"
+            table.add_row(*([one_line(stream).replace("[", r"\[")] if of_stream else []), said)
     console.print(table)
-    if len(look.channels) > MOST_CHANNELS:
-        tell(f"and {len(look.channels) - MOST_CHANNELS} more channels")
 
 
 def _proposals(survey: Survey) -> list[str]:
@@ -128,6 +135,18 @@ def _next(file: Path, how: ReadOptions, survey: Survey) -> str:
     if labels is not None and labels not in ("label", "anomaly") and how.label_column is None:
         given.append(f"--label-column {shlex.quote(labels)}")
     return " ".join(["gatewatch scan", shlex.quote(str(file)), *given, "--plot scan.html"])
+
+
+def _training(scan: str, survey: Survey) -> str | None:
+    """The command that trains on the file, where that is worth while and all its streams fit one model."""
+    looks = list(survey.streams.values())
+    alike = all(look.first.channels == looks[0].first.channels for look in looks)
+    if not alike or min(look.readings for look in looks) < ENOUGH_TO_TRAIN:
+        return None
+    if len(looks) == 1:
+        return f"Or, where its beginning was normal: {scan} --train-rows {looks[0].readings // 2}"
+    train = scan.replace("gatewatch scan", "gatewatch train", 1).removesuffix("--plot scan.html")
+    return f"Or, where all of it was normal: {train}--out model"
 
 
 def _as_json(reader: Reader, survey: Survey, command: str) -> dict[str, Any]:

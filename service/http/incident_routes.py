@@ -14,16 +14,18 @@ from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.asked import words as words_of
 from gatewatch.models.recordings.values import LATEST_S
+from gatewatch.service.core import records as state
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.guard import is_still_admitted
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import caller_of, parts_of, replied, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
-from gatewatch.service.policies.quiet import Quiet, quiet_of, strange_at_peak, strange_in
+from gatewatch.service.policies.policy import Policy
+from gatewatch.service.policies.quiet import Fault, Quiet, fault_of, quiet_of, strange_at_peak, strange_in
 from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
@@ -62,12 +64,7 @@ async def list_incidents(
         str | None, Query(description="of the highest score", pattern=f"^({'|'.join(INCIDENT_REASONS)})$")
     ] = None,
     tag: Annotated[
-        str,
-        Query(
-            pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,31}(=[^\x00-\x1f\x7f]{1,128})?)?$",
-            max_length=161,
-            description="that its stream had when it began: name=value, or a name for any value",
-        ),
+        str, Query(**TAG, description="that its stream had when it began: name=value, or a name for any value")
     ] = "",
     min_score: Annotated[float, Query(ge=0, description="least highest score")] = 0,
     since: Annotated[float, Query(ge=0, le=LATEST_S, description="began at this Unix time (s) or later")] = 0,
@@ -216,6 +213,39 @@ async def acknowledge(request: Request, incident: Annotated[str, _ID_PATH]) -> d
 
 
 @router.post(
+    "/v1/incidents/{incident}/close",
+    summary="End it, and learn again",
+    response_model=None,
+    responses={**_INCIDENT, **NO_BODY},
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": ref("Answer")}}}},
+)
+async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
+    """An incident of a stream whose policy says `hold` stays open until then. What is still strange is another one.
+
+    The first who closes it counts; one that has ended stays as it is. A silence is ended by its stream alone.
+    """
+    answer = await sent_as(request, Answer, InvalidAnswer, absent=b"{}")
+    parts = parts_of(request)
+    async with parts.store.changing.of(tenant_of(request)):
+        known = await _reader(request).one(incident)
+    if known is None:
+        raise _unknown(incident)
+    stream, one, as_shown = known
+    if one.is_open and one.is_silence:
+        raise InvalidAnswer("a silence ends when its stream sends again; nobody can close it")
+    if one.is_open:
+        async with parts.store.changing.of(tenant_of(request)):
+            await parts.closing.close(stream, one.n)
+            known = await _reader(request).one(incident)
+        if known is None:
+            raise _unknown(incident)
+    _, one, as_shown = known
+    if not one.closed or as_shown["closed"]:
+        return as_shown
+    return await _say(request, incident, answer, words.close)
+
+
+@router.post(
     "/v1/incidents/{incident}/label",
     summary="Say what it turned out to be",
     response_model=None,
@@ -234,23 +264,42 @@ async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
-        await _make_quiet(request, stream, one, answer.label)
+        await _take_label(request, stream, one, answer.label)
     said = await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
     async with parts.store.changing.of(tenant_of(request)):
         label: str | None = said["label"]
         while True:  # somebody else may label it as well: in the end both say the same
-            quiet = await _make_quiet(request, stream, one, label)
+            own = await _take_label(request, stream, one, label)
             known = await _reader(request).one(incident)
             if known is None or known[2]["label"] == label:
                 break
             label = known[2]["label"]
-    return said | {"quiet": [each.model_dump(mode="json") for each in quiet]}
+    return said | {"quiet": [each.model_dump(mode="json") for each in own.quiet]}
 
 
-async def _make_quiet(request: Request, stream: StreamKey, incident: Incident, label: str | None) -> list[Quiet]:
-    """Have what is like an incident be quiet if it is a false alarm, else not; all that is quiet on the stream."""
+async def _take_label(request: Request, stream: StreamKey, incident: Incident, label: str | None) -> Policy:
+    """Have what is like an incident be quiet if it is a false alarm, never be held back if it is true, else neither.
+
+    Returns:
+        What is asked of the stream by itself since.
+    """
     like = await _like(request, stream, incident) if label == "false_alarm" else []
-    return await parts_of(request).policies.label(stream, incident.id, like, caller_of(request))
+    faults = await _fault(request, stream, incident) if label == "true" else []
+    return await parts_of(request).policies.label(stream, incident.id, like, faults, caller_of(request))
+
+
+async def _fault(request: Request, stream: StreamKey, incident: Incident) -> list[Fault]:
+    """What is like a true alarm, where a budget is held that could hold it back."""
+    parts = parts_of(request)
+    await parts.policies.newest(stream.tenant)
+    held = parts.policies.of(stream).held
+    if held is None or incident.is_silence:
+        return []
+    kept = began.decode(await parts.store.incidents.began(stream, incident.n))
+    part = None if kept is None else state.stream_part(kept.record, parts.store.seeds([stream])[0])
+    if kept is None or part is None:
+        return [fault_of(incident, 0.0, incident.peak_ms, held)]
+    return [fault_of(incident, state.level_in(kept.record), int(part[0]["last_ms"][0]), held)]
 
 
 async def _like(request: Request, stream: StreamKey, incident: Incident) -> list[Quiet]:

@@ -165,7 +165,7 @@ class Ingest:
             context, read, needed = self._context_of(tenant, self._registry.default, stream), None, error
         if read is not None:
             decoded, form = read
-            if isinstance(decoded, Mixed) or decoded.refused:
+            if isinstance(decoded, Mixed) or decoded.refused or decoded.unknown:
                 return Pending(asyncio.ensure_future(self._take([decoded], door.encoder, tenant)), form, door.encoder)
             self._quota.take(tenant, len(decoded))
             return Pending(self._batcher.take(decoded.readings, door.encoder), form, door.encoder)
@@ -259,7 +259,9 @@ class Ingest:
         taken = [self._batcher.take(part.decoded.readings, encoder) for part in parts]
         if len(taken) > 1:
             await asyncio.wait(taken)
-        answers = merged(parts, [await of_part for of_part in taken])
+        answers = merged(parts, [await of_part for of_part in taken], encoder)
+        for part in parts:
+            self._rejected.look_unknown(part.decoded)
         self._metrics.answered("rejected", sum(len(part.decoded.refused) for part in parts))
         return answers
 

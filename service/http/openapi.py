@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -40,7 +40,12 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+    factor: float | msgspec.UnsetType = msgspec.UNSET
     windows: list[str] | msgspec.UnsetType = msgspec.UNSET
+    alike: Annotated[
+        list[list[str]] | msgspec.UnsetType,
+        msgspec.Meta(description="channels whose names differ in case, spaces or Unicode form alone; only then"),
+    ] = msgspec.UNSET
 
 
 class WarmUp(msgspec.Struct):
@@ -57,11 +62,15 @@ class WarmUp(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one."""
+    """Names of streams, or what is known of them; `next` is the `after` of the next page, null on the last one.
+
+    `as_of` says when streams that are sorted by score or status stood in this order.
+    """
 
     streams: list[str | Stream]
     next: str | None
     total: int
+    as_of: str = ""
 
 
 class Changes(msgspec.Struct):
@@ -157,6 +166,7 @@ class Incident(msgspec.Struct):
     gate: str | None
     gated: int
     acknowledged: Spoken | None
+    closed: Spoken | None
     label: str | None
     labelled: Spoken | None
     notes: list[SpokenNote]
@@ -232,6 +242,7 @@ class ProvedReading(msgspec.Struct):
     mid: list[float | None]
     half: list[float | None]
     attribution: list[float | None]
+    gate: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProofOfIncident(msgspec.Struct):

@@ -18,6 +18,7 @@ from gatewatch.service.aside import IN_PLACE_BYTES, aside
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
+from gatewatch.service.core.standings import Standings
 from gatewatch.service.core.states import States
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import BadRequest, ServiceError, first_of
@@ -26,6 +27,7 @@ from gatewatch.service.http.drain import Drain
 from gatewatch.service.http.ingest import SETTINGS_BYTES, Ingest, json_body
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.incidents.closing import Closing
 from gatewatch.service.incidents.conditions import Conditions
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.intake.past import Past
@@ -51,6 +53,8 @@ class Parts:
     models: Models
     store: StateStore
     inspection: Inspection
+    standings: Standings
+    closing: Closing
     states: States
     snapshots: SnapshotStore
     encoder: Encoder
@@ -93,6 +97,12 @@ def caller_of(request: Request) -> str:
     """Who sends a request, for the log of changes."""
     return str(request.scope[IDENTITY].name)
 
+
+TAG: Final[dict[str, Any]] = {
+    "pattern": r"^([A-Za-z_][A-Za-z0-9_]{0,31}(=[^\x00-\x1f\x7f]{1,128})?)?$",
+    "max_length": 161,
+}
+"""What a tag may be that is searched for: name=value, a name for any value, or nothing."""
 
 _ENTITY_TAG: Final = re.compile(r'"([0-9]{1,18})"')
 

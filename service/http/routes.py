@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from fnmatch import fnmatchcase
+import re
+from fnmatch import translate
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -13,7 +14,9 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import CHANGE
-from gatewatch.service.core.outcomes import Encoder
+from gatewatch.service.core.outcomes import Encoder, format_time
+from gatewatch.service.core.standings import LOOKED_AT, Search
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.doors.door import STREAM_NAME, Form, Part
 from gatewatch.service.errors import (
@@ -37,14 +40,10 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.parts import key_of, parts_of, replied, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, key_of, parts_of, replied, sent_as, tenant_of
+from gatewatch.service.incidents.reading import has_tag
 
 router = APIRouter()
-
-SCANNED: Final = 20_000
-"""Streams looked at for one page of a search; `next` goes on from there."""
-
-SCAN_CHUNK: Final = 1000
 
 DESCRIBED: Final = 100
 """Streams that are described, some 10 us each, before others have their turn."""
@@ -120,7 +119,7 @@ STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.patt
 
 @router.get(
     "/v1/streams",
-    summary="Streams, by name",
+    summary="Streams, by name, score or status",
     response_model=None,
     responses={
         200: found("One page of names, or of what is known of streams", ref("Page")),
@@ -131,49 +130,57 @@ STREAM_PATH = Path(description="the stream's name", pattern=f"^{STREAM_NAME.patt
 )
 async def list_streams(
     request: Request,
-    after: Annotated[str, Query(description="names that come behind this one; `next` of the page before")] = "",
+    after: Annotated[str, Query(max_length=256, description="`next` before; by name, any name to go on behind")] = "",
     limit: Annotated[int, Query(ge=1, le=1000, description="most names in the reply")] = 100,
     match: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
     status: Annotated[
         Literal["warming_up", "normal", "anomalous"] | None, Query(description="of the last reading")
     ] = None,
+    tag: Annotated[str, Query(**TAG, description="that its policy gives it: name=value, or a name for any value")] = "",
+    sort: Annotated[
+        Literal["name", "score", "status"],
+        Query(description="by name; the highest score first; or the anomalous first, then those that warm up"),
+    ] = "name",
     details: Annotated[bool, Query(description="what is known of each stream, instead of its name")] = False,
 ) -> Response:
-    """In alphabetical order, page by page: `streams`, `next` (null on the last page), and `total`.
+    """Page by page: `streams`, `next` (null on the last page), and `total`.
 
-    `total` counts all streams. Pages of a narrow search may not be full, and go on with `next` all the same.
+    `total` counts all streams. Pages of a narrow search may not be full, and go on with `next` all the same. By score
+    and status the order is that of `as_of`, some seconds ago; of at most 500,000 streams.
     """
     parts, tenant = parts_of(request), tenant_of(request)
-    chosen: list[Any] = []
-    async with parts.store.reading.of(tenant_of(request)):
-        total, scanned, more = await parts.store.count_streams(tenant), 0, True
-        while more and len(chosen) < limit and scanned < SCANNED:
-            chunk = SCAN_CHUNK if match or status else limit - len(chosen)
-            names = await parts.store.list_streams(tenant, after, chunk + 1)
-            more, names = len(names) > chunk, names[:chunk]
-            scanned += len(names)
-            fitting = [name for name in names if not match or fnmatchcase(name, match.replace("[", "[[]"))]
-            for name, known in zip(fitting, await _known(request, fitting, details or bool(status)), strict=True):
-                if len(chosen) == limit:
-                    more = True
-                    break
-                after = name
-                if status is None or (known is not None and known["status"] == status):
-                    chosen.append(known if details else name)
-            else:
-                after = names[-1] if names else after
-    return await replied(lambda: {"streams": chosen, "next": after if more else None, "total": total})
+    pattern, looked_at = re.compile(translate(match.replace("[", "[[]"))) if match else None, LOOKED_AT
+    if tag:
+        policies = (await parts.policies.newest(tenant)).asked.policies
+        looked_at = max(1000, LOOKED_AT // (1 + len(policies) // 10))  # each pattern is held against each name
+
+    def fits(name: str) -> bool:
+        if pattern is not None and not pattern.match(name):
+            return False
+        return not tag or has_tag(parts.policies.tags(StreamKey(tenant, name)), tag)
+
+    search = Search(status, fits if match or tag else None, looked_at)
+    async with parts.store.reading.of(tenant):
+        total = await parts.store.count_streams(tenant)
+        if sort == "name":
+            found = await parts.standings.by_name(tenant, search, after, limit)
+        else:
+            found = await parts.standings.ordered(tenant, sort, search, after, limit)
+        streams: list[Any] = found.names
+        if details and streams:
+            streams = await _described(request, found.names)
+    as_of = {} if found.at_ms is None else {"as_of": format_time(found.at_ms)}
+    return await replied(lambda: {"streams": streams, "next": found.next, "total": total, **as_of})
 
 
-async def _known(request: Request, names: list[str], wanted: bool) -> list[dict[str, Any] | None]:
-    if not wanted:
-        return [None] * len(names)
+async def _described(request: Request, names: list[str]) -> list[dict[str, Any]]:
+    """What is known of streams; of those that are there."""
     found: list[dict[str, Any] | None] = []
     for first in range(0, len(names), DESCRIBED):
         keys = [key_of(request, name) for name in names[first : first + DESCRIBED]]
         found += await parts_of(request).inspection.describe_each(keys)
         await asyncio.sleep(0)
-    return found
+    return [one for one in found if one is not None]
 
 
 UNKNOWN = problem_with("No such stream")
@@ -224,10 +231,11 @@ async def put_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> d
     responses={404: UNKNOWN, **OF_A_STREAM},
 )
 async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> None:
-    """Its state, history and settings are gone; a reading that comes later begins a new stream."""
-    store = parts_of(request).store
-    async with store.changing.of(tenant_of(request)):
-        known = await store.delete(key_of(request, stream))
+    """State, history, settings and a fork's pin are gone; a reading that comes later begins a new stream."""
+    parts, key = parts_of(request), key_of(request, stream)
+    async with parts.store.changing.of(tenant_of(request)):
+        known = await parts.store.delete(key)
+        await parts.models.administration.forget_forks([key], caller_of(request))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 

@@ -14,6 +14,7 @@ from gatewatch.service.access.audit import DETAIL
 from gatewatch.service.core import state_file
 from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.doors.door import STREAM_NAME, Form, Part
+from gatewatch.service.doors.named_readings import LONGEST_NAME
 from gatewatch.service.errors import (
     BadRequest,
     InvalidRequest,
@@ -198,6 +199,30 @@ async def delete_snapshot(
         raise NoSuchSnapshot(f"stream {stream} has no snapshot {snapshot}")
 
 
+@router.delete(
+    "/v1/streams/{stream}/channels",
+    summary="Remove a channel of a stream",
+    response_model=None,
+    responses={
+        200: KNOWN,
+        404: problem_with("No such stream, or it has no such channel"),
+        409: problem_with("The model of the stream wants the channel, or it is the only one"),
+        **OF_A_STREAM,
+    },
+)
+async def remove_channel(
+    request: Request,
+    stream: Annotated[str, STREAM_PATH],
+    channel: Annotated[str, Query(description="its name", min_length=1, max_length=LONGEST_NAME)],
+) -> dict[str, Any]:
+    """It leaves state and history, the others keep theirs. A reading that has it brings it again, as a new one."""
+    parts = parts_of(request)
+    request.scope[DETAIL] = {"channel": channel}
+    async with parts.store.changing.of(tenant_of(request)):
+        await parts.states.remove_channel(key_of(request, stream), channel)
+    return await get_stream(request, stream)
+
+
 @router.post(
     "/v1/streams/{stream}/fork",
     summary="Copy a stream under another name",
@@ -231,13 +256,13 @@ async def fork_stream(
         raise MissingScope("admin")
     parts.quota_bytes.check(key.tenant)
     await parts.states.require_new(copy)
-    before = None if model is None else await administration.pin(to, model, identity.name)
+    before = None if model is None else await administration.pin_fork(copy, model, identity.name)
     try:
         async with parts.store.changing.of(tenant_of(request)):
             parts.quota_bytes.note(key.tenant, await parts.states.copy(key, copy))
     except ServiceError:
         if model is not None:
             with contextlib.suppress(StoreUnavailable):  # a pin of a stream that is not there does no harm
-                await administration.pin(to, before, identity.name)
+                await administration.undo_fork(copy, before, identity.name)
         raise
     return await get_stream(request, to)

@@ -49,17 +49,19 @@ class Search:
         return (
             self.state in (None, state)
             and self.reason in (None, incident.reason)
-            and self._fits_tags(incident.tags)
+            and has_tag(incident.tags, self.tag)
             and incident.peak_score >= self.min_score
         )
-
-    def _fits_tags(self, tags: Mapping[str, str]) -> bool:
-        name, given, value = self.tag.partition("=")
-        return not name or (name in tags and (not given or tags[name] == value))
 
     def fits_stream(self, name: str) -> bool:
         """Whether a stream is one of them."""
         return not self.stream or fnmatch.fnmatchcase(name, self.stream.replace("[", "[[]"))
+
+
+def has_tag(tags: Mapping[str, str], wanted: str) -> bool:
+    """Whether a stream has a tag: name=value, a name alone for any value, or "" for any tags."""
+    name, given, value = wanted.partition("=")
+    return not name or (name in tags and (not given or tags[name] == value))
 
 
 class IncidentReader:
@@ -191,6 +193,7 @@ def shown(incident: Incident, said: words.Words) -> dict[str, Any]:
         "gate": incident.gate,
         "gated": incident.gated,
         "acknowledged": _said(said.acknowledged),
+        "closed": _said(said.closed),
         "label": said.label,
         "labelled": _said(said.labelled),
         "notes": [{"text": one.text, "by": one.by, "at": format_time(one.at_ms)} for one in said.notes],

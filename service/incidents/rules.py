@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import GATE_BITS, REASON_BITS, STATUS_BITS, UNLEARNED
+from gatewatch.service.core.records import GATE_BITS, KEPT, REASON_BITS, STATUS_BITS, UNLEARNED
 
 GATES: Final = ("", "direction", "deviation", "hours", "limit", "window", "window", "label")
 """What decides about a reading, by the number in its entry."""
 
 OPEN, DIRECTION, DEVIATION, HOURS, LIMIT, WINDOW, LIMIT_IN_WINDOW, LABEL = range(len(GATES))
 
-_GATE_SHIFT: Final = 4
+GATE_SHIFT: Final = 4
 NO_DIRECTION: Final = ("still", "absent")
 _NO_DIRECTION: Final = tuple(map(REASONS.index, NO_DIRECTION))
 """What stands still or is missing is neither above nor below what was expected, and no deviation from it."""
@@ -190,6 +190,7 @@ class Rules:
         merge: with less than this between them anomalies are one incident; None: as the detector joins them.
         cool_off: for so long after an incident's end nobody is told of another one.
         quiet: what people called a false alarm.
+        hold: an incident stays open until a person closes it, and nothing is learned meanwhile.
     """
 
     gates: tuple[ChannelGate, ...] = ()
@@ -198,6 +199,7 @@ class Rules:
     cool_off: Span | None = None
     windows: tuple[ActiveWindow, ...] = ()
     quiet: tuple[Allowance, ...] = ()
+    hold: bool = False
     _of_channels: dict[tuple[str, ...], _ChannelRules] = field(default_factory=dict, init=False, repr=False)
     _skipped: dict[int, tuple[str | None, bool]] = field(default_factory=dict, init=False, repr=False)
 
@@ -319,7 +321,7 @@ def mark(entries: Entries, rules: Iterable[tuple[int, Rules]], channels: Sequenc
     for at, own in rules:
         decided = own.decide(entries[at], channels[at])
         if decided != OPEN:
-            entries["reason"][at] |= decided << _GATE_SHIFT
+            entries["reason"][at] |= decided << GATE_SHIFT
 
 
 def unlearned(rules: Sequence[tuple[int, Rules]], times_ms: NDArray[np.int64]) -> NDArray[np.bool_] | None:
@@ -336,20 +338,46 @@ def unlearned(rules: Sequence[tuple[int, Rules]], times_ms: NDArray[np.int64]) -
     return marked if marked.any() else None
 
 
+def kept(rules: Sequence[tuple[int, Rules]], statuses: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """(K,) which streams go on to be kept from learning; None where none does.
+
+    Args:
+        rules: as in `mark`.
+        statuses: (K,) of the streams before the readings.
+    """
+    marked = np.zeros(len(statuses), bool)
+    for at, own in rules:
+        marked[at] = own.hold and statuses[at] & KEPT
+    return marked if marked.any() else None
+
+
+def keep(heads: Any, entries: Entries, rules: Sequence[tuple[int, Rules]]) -> None:
+    """Keep streams from learning on, from readings with which an incident may begin.
+
+    Args:
+        heads: (K,) the streams' records after the readings.
+        rules: as in `mark`.
+    """
+    for at, own in rules:
+        if own.hold and counts(entries[at]):
+            heads["status"][at] |= KEPT
+            entries["status"][at] |= KEPT
+
+
 def gate_of(entry: Any) -> int:
     """What decided about a reading, by its entry."""
-    return (int(entry["reason"]) & GATE_BITS) >> _GATE_SHIFT
+    return (int(entry["reason"]) & GATE_BITS) >> GATE_SHIFT
 
 
 def limited(entries: Entries) -> Any:
     """(K,) which readings were outside a limit."""
-    gates = (entries["reason"] & GATE_BITS) >> _GATE_SHIFT
+    gates = (entries["reason"] & GATE_BITS) >> GATE_SHIFT
     return (gates == LIMIT) | (gates == LIMIT_IN_WINDOW)
 
 
 def counted(entries: Entries) -> tuple[dict[str, int], int]:
     """Of (K,) entries, how many each gate decided about, and how many taught nothing."""
-    gates = Counter(((entries["reason"] & GATE_BITS) >> _GATE_SHIFT).tolist())
+    gates = Counter(((entries["reason"] & GATE_BITS) >> GATE_SHIFT).tolist())
     found: Counter[str] = Counter()
     for gate, count in gates.items():
         if gate != OPEN:

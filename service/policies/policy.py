@@ -13,12 +13,13 @@ from typing import Annotated, Any, Final, Self
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from gatewatch.models.detectors.budget_loop import LEAST
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import InvalidPolicies, first_of
 from gatewatch.service.incidents.rules import ActiveWindow, Rules
 from gatewatch.service.policies.gates import Duration, Gate
 from gatewatch.service.policies.patterns import Patterns, compiled
-from gatewatch.service.policies.quiet import MOST_QUIET, Quiet
+from gatewatch.service.policies.quiet import MOST_QUIET, Fault, Quiet, with_label
 from gatewatch.service.policies.windows import MOST_WINDOWS, WINDOW_NAME, Window
 from gatewatch.service.serving.remembered import Remembered
 from gatewatch.service.serving.shared_document import Numbered
@@ -82,16 +83,30 @@ class Policy(BaseModel):
         allow_inf_nan=False,
         description="false alerts of the stream that are allowed in a week",
     )
+    hold_budget: bool | None = Field(
+        None,
+        strict=True,
+        description="a factor on the score follows the stream's alerts, within bounds, so that they stay near "
+        "alerts_per_week; without that it does nothing",
+    )
     ignore: Annotated[list[Pattern], Field(max_length=MOST_IGNORED)] = Field(
         default_factory=list, description="channels, by name or pattern, that are kept and not looked at"
     )
     quiet: Annotated[list[Quiet], Field(max_length=MOST_QUIET)] = Field(
         default_factory=list, description="what was labelled a false alarm: its like is no incident; see labels"
     )
+    faults: Annotated[list[Fault], Field(max_length=MOST_QUIET)] = Field(
+        default_factory=list, description="what was labelled true while hold_budget was on: its like is never held back"
+    )
     muted: bool = Field(
         default=False,
         strict=True,
         description="its readings are scored and its incidents kept, but nobody is told of them",
+    )
+    hold: bool = Field(
+        default=False,
+        strict=True,
+        description="an incident stays open until a person closes it, however long; meanwhile nothing is learned",
     )
 
     def __eq__(self, other: object) -> bool:
@@ -110,10 +125,22 @@ class Policy(BaseModel):
         """Whether its streams are scored otherwise than their model says."""
         return bool({"sensitivity", "false_alarm_rate", "alerts_per_week", "ignore"} & self.model_fields_set)
 
+    @property
+    def held(self) -> float | None:
+        """Alerts a week near which the loop is to hold its streams; None where it is not."""
+        return self.alerts_per_week if self.hold_budget else None
+
+    @property
+    def least_factor(self) -> float:
+        """The lowest factor of the loop: with it, what is like a true alarm still alerts."""
+        return max((one.factor for one in self.faults), default=LEAST)
+
     @model_validator(mode="after")
     def _has_one_budget(self) -> Self:
         if self.false_alarm_rate is not None and self.alerts_per_week is not None:
             raise ValueError("expected a false_alarm_rate or alerts_per_week, and not both")
+        if self.false_alarm_rate is not None and self.hold_budget:
+            raise ValueError("hold_budget holds alerts_per_week; expected that in place of a false_alarm_rate")
         return self
 
 
@@ -249,18 +276,21 @@ class PolicyFinder:
         return self._made[key][1]
 
 
+LABELLED: Final = ("quiet", "faults")
+"""What people's labels come to, among the fields of a policy."""
+
 SPANS: Final = ("minimum", "merge", "cool_off")
-RULED: Final = {"gates", "quiet", *SPANS}
+RULED: Final = {"gates", "quiet", "hold", *SPANS}
 """What is asked of incidents, among the fields of a policy."""
 
 
 def rules_of(policy: Policy, windows: tuple[ActiveWindow, ...]) -> Rules | None:
     """The rules that a policy and maintenance windows come to; None for none."""
     spans = {name: None if (asked := getattr(policy, name)) is None else asked.span for name in SPANS}
-    if not (policy.gates or policy.quiet or windows or any(spans.values())):
+    if not (policy.gates or policy.quiet or policy.hold or windows or any(spans.values())):
         return None
     quiet = tuple(one.allowance for one in policy.quiet)
-    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, **spans)
+    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, hold=policy.hold, **spans)
 
 
 def merged(policies: Iterable[Policy]) -> Policy:
@@ -271,7 +301,7 @@ def merged(policies: Iterable[Policy]) -> Policy:
             value = getattr(policy, name)
             if name == "tags":
                 said.setdefault(name, {}).update(value)
-            elif name in ("gates", "quiet"):
+            elif name in ("gates", *LABELLED):
                 said.setdefault(name, []).extend(value)
             else:
                 said.pop(OTHER_BUDGET.get(name, ""), None)
@@ -279,23 +309,35 @@ def merged(policies: Iterable[Policy]) -> Policy:
     return Policy.model_construct(_fields_set=set(said), **{**_ALL_DEFAULTS, **said}) if said else NOTHING_ASKED
 
 
-def with_quiet(policy: Policy, quiet: list[Quiet]) -> Policy:
-    """A policy with that made quiet, and nothing else."""
-    said = {name: getattr(policy, name) for name in policy.model_fields_set - {"quiet"}}
-    return Policy(**said, quiet=quiet) if quiet else Policy(**said)
+def labelled(policy: Policy, incident_id: str, quiet: list[Quiet], faults: list[Fault]) -> Policy:
+    """A policy after an incident was labelled, in place of what was said of it before."""
+    return _with_labels(
+        policy, with_label(policy.quiet, incident_id, quiet), with_label(policy.faults, incident_id, faults)
+    )
 
 
-def with_quiet_of(before: Policy, policy: Policy) -> Policy:
-    """A stream's policy that replaces another one: where it does not say what is quiet, that stays."""
-    return with_quiet(policy, policy.quiet if "quiet" in policy.model_fields_set else before.quiet)
+def with_labels_of(before: Policy, policy: Policy) -> Policy:
+    """A stream's policy that replaces another one: what it does not say of labels stays."""
+    quiet = policy.quiet if "quiet" in policy.model_fields_set else before.quiet
+    return _with_labels(policy, quiet, policy.faults if "faults" in policy.model_fields_set else before.faults)
+
+
+def _with_labels(policy: Policy, quiet: list[Quiet], faults: list[Fault]) -> Policy:
+    """A policy with these labels, and no others."""
+    said = {name: getattr(policy, name) for name in policy.model_fields_set - {*LABELLED}}
+    if quiet:
+        said["quiet"] = quiet
+    if faults:
+        said["faults"] = faults
+    return Policy(**said)
 
 
 def with_labels(asked: Policies, before: Policies) -> Policies:
     """Policies that replace others, with what people labelled on streams. Raises InvalidPolicies for too many."""
     streams = dict(asked.streams)
     for name, one in before.streams.items():
-        if one.quiet and (name not in streams or "quiet" not in streams[name].model_fields_set):
-            streams[name] = with_quiet_of(one, streams.get(name, NOTHING_ASKED))
+        if one.quiet or one.faults:
+            streams[name] = with_labels_of(one, streams.get(name, NOTHING_ASKED))
     if streams == asked.streams:
         return asked
     if len(streams) > MOST_STREAMS:

@@ -15,6 +15,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gatewatch.service.aside import IN_PLACE_BYTES, aside
+from gatewatch.service.background import repeat
 from gatewatch.service.errors import ForeignValue, StoreUnavailable, TooLarge, first_of
 
 log = structlog.get_logger(__name__)
@@ -158,16 +159,12 @@ LOOK_S: Final = 1.0
 
 async def look_each_second(look: Callable[[], Awaitable[object]], what: str) -> None:
     """Look for a newer document, or several, until cancelled; `what` they are called in logs."""
-    while True:
-        try:
-            await look()
-        except ForeignValue as error:
-            log.error(f"the {what} cannot be read", error=str(error))
-        except StoreUnavailable:  # which others report
-            pass
-        except Exception as error:  # nobody else would go on looking
-            log.error(f"the {what} cannot be followed", exc_info=error)
-        await asyncio.sleep(LOOK_S)
+
+    async def step() -> float:
+        await look()
+        return LOOK_S
+
+    await repeat(step, f"the {what} cannot be followed", LOOK_S)
 
 
 def now_text() -> str:

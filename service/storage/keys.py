@@ -137,6 +137,11 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The keys of streams."""
         return list(map(self.__getitem__, streams))
 
+    def record(self, stream: StreamKey) -> bytes:
+        """The key of a stream's record, without keeping what else is made of its name: for looks at all streams."""
+        name = identity(stream)
+        return b"gatewatch:{%d}:%b:state" % (bucket_of(name, self.buckets), name)
+
     def part(self, stream: StreamKey, what: str) -> bytes:
         """The key of one of PARTS of a stream."""
         return self[stream].record.removesuffix(b"state") + what.encode()
@@ -152,6 +157,10 @@ class Keys(dict[StreamKey, StreamKeys]):
     def channels(self, sets: Sets) -> bytes:
         """The key of how many channels the streams of a bucket have, see channel_counts.py."""
         return sets.streams.removesuffix(b"streams") + b"channels"
+
+    def bounds(self, sets: Sets) -> bytes:
+        """The key of the streams of a bucket whose budget loop is at a bound: a sorted set, by their last batch."""
+        return sets.streams.removesuffix(b"streams") + b"bounds"
 
     def unused(self, sets: Sets) -> bytes:
         """The key of since when the streams of a bucket have not moved, see unused_streams.py."""

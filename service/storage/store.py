@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from gatewatch.service.core.records import STREAM_PART
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.event import Event
 from gatewatch.service.incidents.incident import decode
@@ -96,6 +97,13 @@ class StateStore(Database):
         await self.replicated([key.record for key in self.keys.of(streams)])
         return rings
 
+    async def record_heads(self, streams: Sequence[StreamKey]) -> list[bytes]:
+        """The stream part of each record, not checked; fewer bytes where there is none. One round trip."""
+        last = b"%d" % (STREAM_PART.itemsize - 1)
+        async with self.within(f"look at {len(streams)} states"):
+            found = await self.ask_each([b"GETRANGE", self.keys.record(stream), b"0", last] for stream in streams)
+        return [head if isinstance(head, bytes) else b"" for head in found]
+
     async def history_pieces(self, streams: Sequence[StreamKey], places: Sequence[tuple[int, int]]) -> list[bytes]:
         """The bytes from first to last of a place of each stream's history, fewer where it ends. One round trip."""
         async with self.within(f"look at {len(streams)} histories"):
@@ -166,6 +174,7 @@ class StateStore(Database):
                 [b"DEL", *(self.keys.part(stream, what) for what in PARTS)],
                 [b"ZREM", key.sets.open, key.member],
                 [b"ZREM", key.sets.streams, key.member],
+                [b"ZREM", self.keys.bounds(key.sets), key.member],
                 [b"ZADD", self.keys.due(tag_of(key.record)), b"XX", b"0", identity_in(key.record)],  # to be forgotten
                 [b"HDEL", self.keys.unused(key.sets), key.member],
                 *([b"ZADD", self.keys.outbox(tag_of(key.record)), b"0", event] for event in ended),
@@ -210,6 +219,15 @@ class StateStore(Database):
         """How many streams a tenant has."""
         async with self.within("count streams"):
             return sum(await self._in_all([b"ZCARD", key] for key in self._lists(tenant)))
+
+    async def count_at_bound(self, tenant: str, since: float) -> int:
+        """How many of a tenant's streams that sent since a Unix time have a budget loop at a bound."""
+        begin = b"%.3f" % since
+        async with self.within("count streams at a bound"):
+            found = await self._in_all(
+                [b"ZCOUNT", self.keys.bounds(sets), begin, b"+inf"] for sets in self.keys.sets_of(tenant)
+            )
+        return sum(map(int, found))
 
     async def count_channels(self, tenant: str) -> int:
         """How many channels all streams of a tenant have, as far as they were counted."""

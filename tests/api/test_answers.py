@@ -150,7 +150,7 @@ def test_inspect_shows_what_was_understood_and_what_to_run_next(tmp_path: Path) 
     done = gatewatch("inspect", path)
     assert done.returncode == 0, done.stderr
     assert "Latin-1, cells parted by comma; time: Date/Time (day first, no zone" in done.stdout
-    assert "one every 10 min; 1 gaps, the longest of 6 h 50 min before 2024-01-26T15:50:00Z" in done.stdout
+    assert "one every 10 min; 1 gap, the longest of 6 h 50 min before 2024-01-26T15:50:00Z" in done.stdout
     assert "Wind Direction (°)   °" in done.stdout
     assert "an angle? 359 and 1 are near, and look far" in done.stdout
     assert f"Next: gatewatch scan {path} --plot scan.html" in done.stdout
@@ -159,6 +159,27 @@ def test_inspect_shows_what_was_understood_and_what_to_run_next(tmp_path: Path) 
     assert known["next"] == f"gatewatch scan {quality} --missing -200 --plot scan.html"
     assert known["streams"][0]["perhaps_missing"] == ["-200"]
     assert known["streams"][0]["step_s"] == 600
+
+
+def test_inspect_shows_the_channels_of_every_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gatewatch.service.cli import app
+
+    def inspect(rows: str) -> str:
+        (tmp_path / "r.csv").write_text(rows)
+        app(["inspect", str(tmp_path / "r.csv")], standalone_mode=False)
+        return capsys.readouterr().out
+
+    rows = [f"{60 * n},{s},{n % 7 + k},{n % 5}\n" for n in range(2000) for k, s in enumerate(("p-1", "p-2"))]
+    said = inspect("time,device,flow [l/h],level\n" + "".join(rows))
+    assert "p-1, its first readings:" in said
+    assert re.search(r"p-1 +flow \[l/h\] +l/h +0 +3 +6 ", said)
+    assert re.search(r"p-2 +flow \[l/h\] +l/h +1 +4 +7 ", said)
+    assert f"Or, where all of it was normal: gatewatch train {tmp_path / 'r.csv'} --out model" in said
+    long = [f"{n},a,x,1\n{n},a,y,2\n{n},b,y,{n % 3}\n{n},b,z,4\n" for n in range(2000)]
+    said = inspect("time,device,tag,value\n" + "".join(long))
+    assert re.search(r"b +y +0 +1 +2 ", said)
+    assert re.search(r"b +z +4 +4 +4 +always 4", said)
+    assert "--out model" not in said, "streams of other channels do not fit one model"
 
 
 def test_counters_and_switches_are_named(tmp_path: Path) -> None:

@@ -395,6 +395,27 @@ def test_a_fork_is_pinned_to_another_model_and_stands_where_that_would_have_brou
         assert known(client, "pump")["model"] != version["digest"]
 
 
+def test_the_pin_that_a_fork_left_goes_with_the_stream_and_one_that_somebody_made_stays(two_models: Make) -> None:
+    """A new stream of the name has the model of the rules again; what is said in between of other streams stays."""
+    with TestClient(create_app(two_models())) as client, TestClient(create_app(two_models())) as other:
+        general = post(client, readings("pump", 40))[0]["model"]
+        client.put("/v1/rules", json={"pins": {"mine": "pumps@1", "own": "pumps@1"}}).raise_for_status()
+        for name in ("trial", "kept", "mine"):
+            fork = {"to": name, "model": "pumps@1"}
+            client.post("/v1/streams/pump/fork", params=fork).raise_for_status()
+        rules = client.get("/v1/rules").json()
+        assert rules["pins"] == dict.fromkeys(("mine", "own", "trial", "kept"), "pumps@1")
+        (version,) = client.get("/v1/models/pumps/versions").json()
+        again = dict.fromkeys(rules["pins"], "pumps@1") | {"kept": "default"}  # which makes it somebody's own
+        client.put("/v1/rules", json={"pins": again}).raise_for_status()
+        for name in ("trial", "kept", "mine"):
+            assert other.delete(f"/v1/streams/{name}").status_code == 204
+        assert other.get("/v1/rules").json()["pins"] == {"mine": "pumps@1", "own": "pumps@1", "kept": "default"}
+        assert post(other, readings("trial", 1))[0]["model"] == general
+        assert post(other, readings("mine", 1))[0]["model"] == version["digest"]
+        assert client.delete("/v1/streams/nobody").status_code == 404
+
+
 def test_a_fork_to_a_model_that_is_not_there_leaves_nothing_behind(two_models: Make) -> None:
     with TestClient(create_app(two_models(streams=1))) as client:
         post(client, readings("pump", 5))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.core import standings
+from gatewatch.service.http import routes
 from gatewatch.service.intake.batcher import SECOND_BATCH_MIN
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.keys import Keys
+from tests.api.test_incidents import fault
 from tests.support.samples import post, readings
 from tests.support.scorer import sets_of
 
@@ -35,6 +39,84 @@ def test_streams_are_listed_page_by_page_in_order(client: TestClient) -> None:
     assert found == names
     client.delete("/v1/streams/p-003")
     assert client.get("/v1/streams").json()["total"] == 24
+
+
+def pages(client: TestClient, **asked: str | int) -> list[Any]:
+    """The streams of all pages."""
+    streams, after = list[Any](), ""
+    while after is not None:
+        page = client.get("/v1/streams", params={**asked, "after": after}).json()
+        streams += page["streams"]
+        after = page["next"]
+    return streams
+
+
+def test_streams_are_sorted_by_score_and_status_page_by_page(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standings, "CHUNK", 3)  # so that a search takes several
+    with TestClient(create_app(settings())) as client:
+        for name in ("broken", "worse"):
+            post(client, [{**one, "stream": name} for one in fault(name)])
+        post(client, [one for n in range(5) for one in readings(f"calm-{n}", 60)])
+        post(client, first_of(["new-1", "new-2"]))
+        client.put("/v1/streams/chosen", json={"on_gap": "hold"})  # has settings, and no reading yet
+        known = pages(client, details="true")
+        assert [one["stream"] for one in known] == sorted(one["stream"] for one in known)
+        assert {one["status"] for one in known} == {"anomalous", "normal", "warming_up"}
+
+        def by_score(one: dict[str, Any]) -> tuple[float, str]:
+            return -1.0 if one["score"] is None else -one["score"], one["stream"]
+
+        ranks = ("anomalous", "warming_up", "normal")
+        scored = [one for one in known if one["readings"]]
+        score = [one["stream"] for one in sorted(scored, key=by_score)] + ["chosen"]
+        status = [
+            one["stream"] for one in sorted(scored, key=lambda one: (ranks.index(one["status"]), *by_score(one)))
+        ] + ["chosen"]
+        for limit in (1, 4, 100):
+            assert pages(client, sort="score", limit=limit) == score
+            assert pages(client, sort="status", limit=limit) == status
+            assert pages(client, sort="score", limit=limit, match="calm*") == [s for s in score if s[:4] == "calm"]
+            for one in ranks:
+                fitting = [found["stream"] for found in scored if found["status"] == one]
+                assert pages(client, status=one, limit=limit) == fitting
+                assert pages(client, sort="status", status=one, limit=limit) == [s for s in status if s in fitting]
+        page = client.get("/v1/streams", params={"sort": "score", "details": "true", "limit": 1}).json()
+        assert page["streams"][0]["stream"] == score[0]
+        assert page["total"] == len(known)
+        assert page["as_of"].startswith("20")
+        for wrong in ("calm-1", "0:x:calm-1", ":::"):
+            refused = client.get("/v1/streams", params={"sort": "score", "after": wrong})
+            assert (refused.status_code, refused.json()["title"]) == (422, "Invalid request")
+        post(client, first_of(["new-3"]))
+        monkeypatch.setattr(standings.Standings, "_table", standings.Standings._read)  # as if all were old
+        assert "new-3" in pages(client, sort="score")
+        monkeypatch.setattr(standings, "MOST", 3)
+        assert "at most 3 are put in order" in client.get("/v1/streams?sort=score").json()["detail"]
+
+
+def test_a_search_goes_on_behind_the_streams_that_were_looked_at(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standings, "CHUNK", 2)
+    monkeypatch.setattr(routes, "LOOKED_AT", 4)
+    post(client, first_of([f"p-{n}" for n in range(9)]))
+    for sort in ("name", "score"):
+        first = client.get("/v1/streams", params={"match": "*-8", "sort": sort}).json()
+        assert (first["streams"], first["next"] is None) == ([], False)
+        assert pages(client, match="*-8", sort=sort) == ["p-8"]
+
+
+def test_streams_are_found_by_the_tags_of_their_policies(client: TestClient) -> None:
+    post(client, first_of(["a-1", "a-2", "b-1"]))
+    policies = [{"pattern": "*-1", "tags": {"site": "north"}}, {"pattern": "b-*", "tags": {"site": "south"}}]
+    client.put("/v1/policies", json={"policies": policies}).raise_for_status()
+    for sort in ("name", "score", "status"):
+        assert sorted(pages(client, tag="site", sort=sort)) == ["a-1", "b-1"]
+        assert pages(client, tag="site=north", sort=sort) == ["a-1"]
+        assert pages(client, tag="site=west", sort=sort) == []
+    assert client.get("/v1/streams?tag=9").status_code == 422
 
 
 def test_a_stream_too_many_is_rejected_and_the_others_go_on(settings: Callable[..., Settings]) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 import structlog
 
+from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.readings import Policies
@@ -94,31 +95,27 @@ class Webhook:
         self._most_dead = most_dead
         self._external_url = external_url
         self._failing = False
+        self._pause_s = 0.0  # while nobody listens
         self._taken: list[Claimed] = []  # and not yet off the list
 
     async def run(self) -> None:
         """Tell, look again, and rest while nobody listens. Ends when cancelled."""
-        pause_s = 0.0
         try:
-            while True:
-                wait_s = EVERY_S
-                try:
-                    await self._take_off()
-                    claimed, waiting = await self._outbox.claim(AT_ONCE, self._lease_s)
-                    self._metrics.webhook_waiting.set(waiting)
-                    if not claimed:
-                        await self._drop(await self._outbox.too_many())
-                    else:
-                        taken = await asyncio.gather(*map(self._tell, claimed))
-                        pause_s = 0.0 if any(taken) else min(2 * pause_s + 1, LONGEST_PAUSE_S)
-                        wait_s = pause_s
-                except ServiceError as error:
-                    log.debug("events not told", error=str(error))
-                except Exception as error:  # nobody else would go on telling
-                    log.error("events not told", exc_info=error)
-                await asyncio.sleep(wait_s)
+            await repeat(self._tell_some, "events not told", EVERY_S)
         finally:
             await self._sender.close()
+
+    async def _tell_some(self) -> float:
+        """Tell the next events; the time until the next ones, in s."""
+        await self._take_off()
+        claimed, waiting = await self._outbox.claim(AT_ONCE, self._lease_s)
+        self._metrics.webhook_waiting.set(waiting)
+        if not claimed:
+            await self._drop(await self._outbox.too_many())
+            return EVERY_S
+        taken = await asyncio.gather(*map(self._tell, claimed))
+        self._pause_s = 0.0 if any(taken) else min(2 * self._pause_s + 1, LONGEST_PAUSE_S)
+        return self._pause_s
 
     async def _tell(self, claimed: Claimed) -> bool:
         """Tell one event; whether it is off the list."""
