@@ -8,6 +8,7 @@ GatewatchError
 ├── EvaluationError    labels that do not fit the recordings, or nothing to evaluate
 └── ArtefactError      an artefact that is missing, damaged or of another format
     ├── RepositoryError     the repository of models cannot be read or written, or holds something else
+    │   └── RepositoryAway      it cannot be reached, or is not where it was
     ├── UnknownModel        no such model, version or alias in it
     ├── UnfitModel          a version that may not be promoted as it is
     │   └── NotBetter           it was to be better than the one that it replaces
@@ -45,6 +46,10 @@ class ArtefactError(GatewatchError, RuntimeError):
 
 class RepositoryError(ArtefactError):
     """A repository of models that cannot be reached, or holds something that it did not write."""
+
+
+class RepositoryAway(RepositoryError):
+    """A repository of models that cannot be reached now: not mounted, no network, no right, no answer in time."""
 
 
 class UnknownModel(ArtefactError):

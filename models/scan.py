@@ -90,24 +90,28 @@ def scan_together(
     for at, recording in enumerate(ordered):
         values[: lengths[at], at] = recording.values
         times[: lengths[at], at] = recording.timestamps_ms
-    known = [detector.hindsight(recording.values.astype(np.float64), recording.timestamps_ms) for recording in ordered]
+    known = np.empty(len(ordered), object)
+    for at, recording in enumerate(ordered):
+        known[at] = detector.hindsight(recording.values.astype(np.float64), recording.timestamps_ms)
+    shortest = lengths.min()
     rows: dict[str, NDArray[Any]] = {}
     told = scored = 0
     for now in range(len(values)):
         if now % BEATS == 0:
             on_readings(scored - told)
             told = scored
-        running = np.flatnonzero(lengths > now)
+        running: Any = slice(None) if now < shortest else np.flatnonzero(lengths > now)
         readings = values[now, running], times[now, running], states[running]
-        forecasts = [forecast[now] for at in running if (forecast := known[at]) is not None]
+        forecasts = [forecast[now] for forecast in known[running] if forecast is not None]
         step = detector.advance_knowing(np.array(forecasts), *readings) if forecasts else detector.advance(*readings)
-        states[running] = step.states
-        scored += len(running)
-        for name in ROW_FIELDS:
-            column = getattr(step, name)
-            if name not in rows:
-                rows[name] = np.zeros((len(values), len(ordered), *column.shape[1:]), column.dtype)
-            rows[name][now, running] = column
+        if now >= shortest:
+            states[running] = step.states
+        scored += len(readings[1])
+        if not rows:
+            columns = ((name, getattr(step, name)) for name in ROW_FIELDS)
+            rows = {name: np.zeros((len(values), len(ordered), *of.shape[1:]), of.dtype) for name, of in columns}
+        for name, column in rows.items():
+            column[now, running] = getattr(step, name)
     on_readings(scored - told)
     found = []
     for at, recording in enumerate(ordered):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -14,11 +14,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from fastapi import FastAPI
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, Artefact, model_folder
 from gatewatch.models.artefact.signatures import trust_of
@@ -29,8 +25,8 @@ from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
-from gatewatch.service.access.quotas import NewStreams, Quota
-from gatewatch.service.access.scopes import route_of
+from gatewatch.service.access.quotas import NewStreams, Quota, RequestLimits
+from gatewatch.service.background import Background
 from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
@@ -43,27 +39,20 @@ from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
 from gatewatch.service.errors import (
-    ForeignValue,
-    MethodNotAllowed,
-    ServiceError,
     StoreUnavailable,
-    cause_of,
-    first_of,
-    problem,
 )
-from gatewatch.service.http import condition_routes, incident_routes, policy_routes
-from gatewatch.service.http.bodies import Bodies, Receive
+from gatewatch.service.http import condition_routes, incident_routes, model_routes, policy_routes, routes, state_routes
+from gatewatch.service.http.bodies import Bodies
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
 from gatewatch.service.http.guard import Guard
-from gatewatch.service.http.ingest import INGEST, PROBLEM_JSON, Ingest, Scope, Send, problem_reply, send_reply
-from gatewatch.service.http.model_routes import router as model_router
+from gatewatch.service.http.ingest import INGEST, Ingest
 from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.parts import Parts
+from gatewatch.service.http.problems import answer_problems
 from gatewatch.service.http.readiness import Readiness
-from gatewatch.service.http.routes import router
 from gatewatch.service.http.scrape import Scrape
-from gatewatch.service.http.state_routes import router as state_router
+from gatewatch.service.http.service import Service
 from gatewatch.service.incidents.conditions import Conditions
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.groups import Groups
@@ -106,58 +95,23 @@ from gatewatch.service.storage.unused_streams import UnusedStreams
 if TYPE_CHECKING:
     from gatewatch.service.observability.traces import Traces
 
+ROUTERS: Final = (
+    routes.router,
+    state_routes.router,
+    model_routes.router,
+    incident_routes.router,
+    policy_routes.router,
+    condition_routes.router,
+    page.router,
+)
+
 OWN_TRACES: Final = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """What FastAPI's own telemetry may do: it does not see the fast path, and would send what no setting of ours names."""
 
 TENANTS: Final = 1024
 """Whose names of streams are kept; of more, those that sent longest ago are made anew."""
 
-NOBODY: Final = 499
-"""In a span, the status of a request whose sender was gone before there was an answer."""
-
 log = structlog.get_logger(__name__)
-
-
-class Service(FastAPI):
-    """The FastAPI app, which asks who calls before anything else."""
-
-    def __init__(self, guard: Guard, traces: Traces | None, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._guard = guard
-        self._traces = traces
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route a request, HEAD as GET; the server sends no body for it."""
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-        elif self._traces is None or not scope["path"].startswith("/v1/"):
-            await self._answer(scope, receive, send)
-        else:
-            await self._answer_traced(scope, receive, send, self._traces)
-
-    async def _answer_traced(self, scope: Scope, receive: Receive, send: Send, traces: Traces) -> None:
-        span, status = traces.request(scope["method"], route_of(scope["path"]), scope["headers"]), NOBODY
-
-        async def noting(message: Any) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            with traces.within(span):
-                await self._answer(scope, receive, noting)
-        finally:
-            traces.answered(span, status)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        send = self._guard.with_headers(scope, send)
-        try:
-            send = await self._guard.admit(scope, send)
-        except ServiceError as error:
-            await send_reply(send, problem_reply(error))
-            return
-        await super().__call__({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, send)
 
 
 def create_app(settings: Settings | None = None, tally: Tally | None = None) -> FastAPI:
@@ -224,7 +178,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         "correcting_ms": settings.correcting_ms,
         "stream_channels": settings.stream_channels,
     }
-    core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, groups=groups, **bounds)
+    live: dict[str, Any] = {"groups": groups, "incident_write_s": settings.incident_write_s, **bounds}
+    core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, **live)
     lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
     outbox = Outbox(store)
     webhook = _webhook(settings, store, outbox, policies, metrics, clock)
@@ -252,11 +207,17 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     audit = Audit(store)
     quota = Quota(store, "readings", settings.tenant_readings_per_s)
     quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
+    limits = RequestLimits(
+        Quota(store, "posts", settings.tenant_posts_per_s),
+        Quota(store, "reads", settings.tenant_reads_per_s),
+        Quota(store, "changes", settings.tenant_changes_per_s),
+    )
     ingest = Ingest(
         (JsonDoor(lines), lines),
         registry,
         lru_cache(TENANTS)(StreamNames),
         access,
+        limits,
         quota,
         quota_bytes,
         batcher,
@@ -274,7 +235,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         def tenants() -> set[str]:
             return {*store.keys.tenants, *(key.identity.tenant for key in keys.known.values())}
 
-        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days)
+        forget_forks = partial(models.administration.forget_forks, by="the expiry of streams")
+        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days, forget_forks)
     feed = Feed(store.incidents, clock)
     drain = Drain(settings.drain_s, feed.stop)
 
@@ -289,47 +251,39 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
             )
         await models.start()
         batcher.start()
-        shadowing = asyncio.create_task(shadows.run(), name="shadows")
         await readiness.begin()
         with contextlib.suppress(StoreUnavailable):  # else it is known with the first request that needs it
             await keys.refresh()
-        watching_keys = asyncio.create_task(keys.run(), name="keys")
-        bookkeeping = asyncio.create_task(core.books.run(), name="bookkeeping")
         gc.collect()
         gc.freeze()  # a batch makes some 10,000 short-lived objects; the collector took half of the time of its lists
         gc.set_threshold(100_000, 50, 50)
         keep_freed_memory()
         log.info("started", model=detector.name, channels=list(detector.channels) or "any")
-        watching = asyncio.create_task(takeover.watch(), name="takeover")
-        watching_policies = asyncio.create_task(policies.run(), name="policies")
-        janitor = asyncio.create_task(
-            forget_old(store.incidents, clock, settings.incident_days, settings.incidents), name="incidents"
+        background = Background()
+        background.start(
+            {
+                "takeover": takeover.watch(),
+                "keys": keys.run(),
+                "policies": policies.run(),
+                "bookkeeping": core.books.run(),
+                "shadows": shadows.run(),
+                "incidents": forget_old(store.incidents, clock, settings.incident_days, settings.incidents),
+                **({"silence": lookout.run()} if settings.silent_after else {}),
+                **({"webhook": webhook.run()} if webhook is not None else {}),
+                **({"expiry": expiry.run()} if expiry is not None else {}),
+            }
         )
-        looking = asyncio.create_task(lookout.run(), name="silence") if settings.silent_after else None
-        telling = asyncio.create_task(webhook.run(), name="webhook") if webhook is not None else None
-        expiring = asyncio.create_task(expiry.run(), name="expiry") if expiry is not None else None
         drain.start()
         yield {INGEST: ingest, DRAIN: drain}
-        watching.cancel()
-        watching_policies.cancel()
-        shadowing.cancel()
-        await models.stop()
-        watching_keys.cancel()
-        janitor.cancel()
-        if expiring is not None:
-            expiring.cancel()
-        if looking is not None:
-            looking.cancel()
-        if telling is not None:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
         feed.stop()
         quota.stop()
         quota_bytes.stop()
+        limits.stop()
         await batcher.stop()
         await core.corrector.finish()
         await past.corrector.finish()
-        bookkeeping.cancel()
+        await background.stop()
+        await models.stop()
         with contextlib.suppress(StoreUnavailable):
             await core.books.settle()
         await store.close()
@@ -338,7 +292,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         log.info("stopped")
 
     app = Service(
-        Guard(callers, access, audit),
+        Guard(callers, access, limits, audit),
         traces,
         title="Gatewatch",
         version=version("gatewatch"),
@@ -357,6 +311,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         store,
         core.inspection,
         Standings(store, clock),
+        core.closing,
         States(
             registry,
             store,
@@ -377,6 +332,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         bodies,
         readiness,
         drain,
+        access,
+        quota_bytes,
         audit,
         clock,
         policies,
@@ -384,16 +341,12 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         Conditions(store, silences, policies, clock),
         outbox,
     )
-    app.include_router(router)
-    app.include_router(state_router)
-    app.include_router(model_router)
-    app.include_router(incident_routes.router)
-    app.include_router(policy_routes.router)
-    app.include_router(condition_routes.router)
-    app.include_router(page.router)
-    _answer_problems(app, metrics)
+    for router in ROUTERS:
+        app.include_router(router)
+    answer_problems(app, ROUTERS, metrics)
     generate = app.openapi
-    app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
+    described = lru_cache(1)(lambda is_open: complete(generate(), is_open))  # it takes 40 ms, and anybody may ask
+    app.openapi = lambda: described(access.seems_open)  # type: ignore[method-assign]
     return app
 
 
@@ -426,56 +379,3 @@ def _traces() -> Traces:
     except ImportError as error:
         raise GatewatchError("GATEWATCH_TRACES needs the extra: pip install 'gatewatch[traces]'") from error
     return Traces(version("gatewatch"))
-
-
-def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
-    """Every error leaves as application/problem+json; none shows a traceback or a name from inside."""
-
-    @app.exception_handler(ServiceError)
-    async def service_error(request: Request, error: ServiceError) -> JSONResponse:
-        if isinstance(error, StoreUnavailable):
-            log.warning("request not answered", path=request.url.path[:256], error=str(error), cause=cause_of(error))
-        if isinstance(error, ForeignValue):
-            metrics.foreign_value()
-        return JSONResponse(problem(error), error.status, error.headers, media_type=MEDIA)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == MethodNotAllowed.status:
-            return await service_error(request, _not_allowed(app, request))
-        return _other(error.status_code, str(error.detail), str(error.detail), error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _other(422, "Invalid request", first_of(error.errors()))
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        log.error("unexpected error", exc_info=error)
-        return JSONResponse(problem(error), 500, media_type=MEDIA)
-
-
-MEDIA = PROBLEM_JSON.decode()
-
-
-def _not_allowed(app: FastAPI, request: Request) -> MethodNotAllowed:
-    """With every method that the path has; the router names those of one route only."""
-    included = (
-        router,
-        state_router,
-        model_router,
-        incident_routes.router,
-        condition_routes.router,
-        policy_routes.router,
-        page.router,
-        app.router,
-    )
-    found = [route for one in included for route in one.routes if isinstance(route, Route)]
-    fitting = [route for route in found if route.matches(request.scope)[0] is not Match.NONE]
-    methods = {method for route in fitting for method in route.methods or ()}
-    return MethodNotAllowed(request.method, sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-
-
-def _other(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(content, status, headers, media_type=MEDIA)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from gatewatch.models.errors import RepositoryError
+from gatewatch.models.errors import RepositoryAway, RepositoryError
 
 LISTED_AT_MOST: Final = 1_000_000
 
@@ -27,46 +27,68 @@ class Place:
 
     def __init__(self, url: str) -> None:
         """Raises RepositoryError where there is no such kind of URL, or a package for it is missing."""
+        self.url = url
+        self._opened: Any = None
+        self._root = ""
+        self._folder: Path | None = None
+        with contextlib.suppress(RepositoryAway):  # which who asks hears
+            self._open()
+
+    def _open(self) -> Any:
+        """The file system. Raises RepositoryAway where that needs a connection, as over FTP, and there is none."""
         from fsspec.core import url_to_fs  # an import of 0.1 s, which only those with a repository need
         from fsspec.implementations.local import LocalFileSystem
 
-        self.url = url
-        with self._reached("opened"):
-            fs, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
-        self._fs: Any = fs
-        self._root = root.rstrip("/")
-        self._folder = Path(root) if isinstance(fs, LocalFileSystem) else None
+        if self._opened is None:
+            with self._reached("opened"):
+                self._opened, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+            self._root = root.rstrip("/")
+            self._folder = Path(root) if isinstance(self._opened, LocalFileSystem) else None
+        return self._opened
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is such a folder; of what a URL names that is not known before something is written."""
+        return self._folder is None or self._folder.is_dir()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is such a folder, or the one that it would be made in."""
+        return self.is_there or (self._folder is not None and self._folder.parent.is_dir())
 
     def names(self, folder: str) -> list[str]:
         """The names in a folder; none of one that is not there, unless nothing of the place is."""
+        fs = self._open()
         with self._reached("listed"):
             if self._folder is not None:
                 self._require_folder(self._folder)
                 place = self._folder / folder
                 return [] if not place.is_dir() else [name for name in os.listdir(place) if not name.startswith(".")]
             try:
-                found = self._fs.ls(f"{self._root}/{folder}", detail=False)
+                found = fs.ls(f"{self._root}/{folder}", detail=False)
             except FileNotFoundError:
                 return []
             return [path.rstrip("/").rpartition("/")[2] for path in found[:LISTED_AT_MOST]]
 
     def read(self, name: str, most: int) -> bytes:
         """The content of a file. Raises RepositoryError where it is not there, or has more bytes than `most`."""
+        fs = self._open()
         with self._reached(f"read: {name}"):
-            content: bytes = self._fs.cat_file(f"{self._root}/{name}", end=most + 1)
+            content: bytes = fs.cat_file(f"{self._root}/{name}", end=most + 1)
         if len(content) > most:
             raise RepositoryError(f"{self.url}: {name} has more than {most} bytes")
         return content
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file whole; False, and nothing is changed, where there is one of this name already."""
+        fs = self._open()
         with self._reached(f"written: {name}"):
-            self._fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
+            fs.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
             try:
                 if self._folder is not None:
                     _link(self._folder / name, content)
                 else:
-                    self._fs.pipe_file(f"{self._root}/{name}", content, mode="create")
+                    fs.pipe_file(f"{self._root}/{name}", content, mode="create")
             except FileExistsError:
                 return False
         return True
@@ -82,9 +104,12 @@ class Place:
             yield
         except ImportError as error:
             raise RepositoryError(f"{self.url}: {str(error).splitlines()[0]} (a package of fsspec)") from error
+        except RepositoryError:
+            raise
         except Exception as error:  # each file system raises classes of its own
             reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-            raise RepositoryError(f"the repository {self.url} cannot be {what} ({reason:.200})") from error
+            kind = RepositoryError if isinstance(error, (FileNotFoundError, ValueError)) else RepositoryAway
+            raise kind(f"the repository {self.url} cannot be {what} ({reason:.200})") from error
 
 
 def _link(path: Path, content: bytes) -> None:

@@ -40,6 +40,7 @@ from gatewatch.models.errors import (
     ArtefactError,
     ChangedMeanwhile,
     NotBetter,
+    RepositoryAway,
     RepositoryError,
     UnfitModel,
     UnknownModel,
@@ -169,13 +170,28 @@ class Reference:
 class Repository:
     """Models under a folder or an fsspec URL; several processes may change it at once.
 
+    Nothing is ever taken away from a repository: one that is empty, and was not before, is away.
+
     Args:
         verify: raises ArtefactError for an artefact that must not be served, see models/detectors/canary.py.
         trust: who must have signed what is read; None where nobody need.
+        for_service: a folder is away too where the one that it would be in does not exist; else `add` makes both.
+
+    Attributes:
+        has_models: whether it is known to have any: it was seen, or whoever has it knows from elsewhere.
     """
 
-    def __init__(self, url: str, verify: Callable[[Artefact], object], trust: Signed | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        verify: Callable[[Artefact], object],
+        trust: Signed | None = None,
+        *,
+        for_service: bool = False,
+    ) -> None:
         self._trust = trust
+        self._for_service = for_service
+        self.has_models = False
         self.url = url
         self._place = Place(url)
         self._verify = verify
@@ -199,7 +215,8 @@ class Repository:
         """
         model = self._read(name, revision).after if revision else self._standing(name)
         if not model.revision:
-            there = listed(list(self.revisions())) or "none"
+            none = "none" if self._place.is_there else "none, and no such folder"
+            there = listed(list(self.revisions())) or none
             raise UnknownModel(f"there is no model {name} in {self.url}; there are: {there}")
         return model
 
@@ -229,6 +246,7 @@ class Repository:
             return self._place.read(name, most)
         except RepositoryError as error:
             if isinstance(error.__cause__, FileNotFoundError):
+                self._require_log(self._place.names("log"), has_models=True)
                 raise ArtefactError(
                     f"{self.url}/{name} is not there: the repository was copied in part; copy it again"
                 ) from error
@@ -271,6 +289,7 @@ class Repository:
 
     def _keep(self, name: str, artefact: Artefact, contents: dict[str, bytes], by: str, note: str) -> Version:
         sha256 = artefact.manifest.manifest_sha256
+        self.revisions()  # one that went away during a training is not begun anew in its place
         for file, content in contents.items():
             self._place.create(f"artefacts/{sha256}/{file}", content)
         written = Version(version=1, sha256=sha256, added_at="", added_by="")
@@ -447,6 +466,7 @@ class Repository:
             at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             result, change = decide(model.model_copy(update={"revision": number}), at)
             if change is None or self._place.create(_log_name(name, number), change.model_dump_json(indent=1).encode()):
+                self.has_models = True
                 return result
         raise ChangedMeanwhile(f"others kept changing the model {name}; look at it, and do it again")
 
@@ -456,9 +476,27 @@ class Repository:
         return self._read(name, last).after if last else Model(model=name, revision=0)
 
     def _log(self) -> Iterator[tuple[str, int]]:
-        for file in self._place.names("log"):
+        files = self._place.names("log")
+        self._require_log(files, self.has_models)
+        self.has_models = bool(files)
+        for file in files:
             if found := _LOG_NAME.fullmatch(file):
                 yield found[1], int(found[2])
+
+    def _require_log(self, files: Sequence[str], has_models: bool) -> None:
+        """Raise RepositoryAway where the log has no files, and should have or is not there at all."""
+        if files:
+            return
+        if has_models and not self._place.is_there:
+            raise RepositoryAway(f"the repository {self.url} is not there: is it mounted?")
+        if self._for_service and not self._place.has_room:
+            raise RepositoryAway(
+                f"the repository {self.url} is not there, nor is the folder that it would be in: is it mounted?"
+            )
+        if has_models:
+            raise RepositoryAway(
+                f"the repository {self.url} is empty, and had models: is it mounted? Nothing is ever taken away there"
+            )
 
     def _read(self, name: str, number: int) -> Change:
         file = _log_name(name, number)

@@ -22,6 +22,9 @@ GAP_MEMORY = 0.9
 NEVER = -(2**62)
 """The time of the last reading of a stream that has not seen any."""
 
+LONGEST_MS = 2**61
+"""Nothing has lasted longer: what seems to is a stream's first reading, the time since NEVER."""
+
 UNKNOWN = -1
 """An elapsed time of which the clock tells nothing; the usual interval stands for it."""
 
@@ -48,7 +51,7 @@ def take_time(
     Args:
         states: (B,) records with `clock_fields`; changed.
         timestamps_ms: (B,) of the reading.
-        limit_ms: one or (B,), above which a step forward is a gap.
+        limit_ms: one or (B,), above which a step forward is a gap; at most LONGEST_MS, which stands for no limit.
 
     Returns:
         (B,), and (B,) or None, where every clock has gone on as usual.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import Final
 
@@ -12,7 +11,7 @@ import structlog
 from gatewatch.models.errors import GatewatchError
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.keys import Key, Known
-from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.background import repeat
 
 log = structlog.get_logger(__name__)
 
@@ -68,11 +67,13 @@ class KeyRing:
             task.exception()  # whoever asked has it, if he is still there
 
     async def run(self) -> None:
-        """Look once a second, for ever."""
-        while True:
-            with contextlib.suppress(StoreUnavailable):  # /readyz says so
-                await self.refresh()
-            await asyncio.sleep(LOOK_S)
+        """Look once a second, until cancelled."""
+
+        async def step() -> float:
+            await self.refresh()
+            return LOOK_S
+
+        await repeat(step, "keys not looked for", LOOK_S)
 
     async def _look(self) -> None:
         self._look_at_file()

@@ -133,7 +133,7 @@ class Oidc:
                 if time.monotonic() - self._tried > RETRY_S:
                     await self._fetch()
         if time.monotonic() - self._fetched > KEEP_S:
-            raise ProviderUnavailable(f"the keys of {self._issuer} cannot be fetched, so no token can be verified")
+            raise ProviderUnavailable("the identity provider's keys cannot be fetched, so no token can be verified")
         key = self._keys.get(kid)
         if key is None or key.algorithm_name != algorithm:
             raise Unauthorized(_UNKNOWN)

@@ -25,6 +25,7 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/streams/{stream}/snapshots": {"GET": "read", "POST": "operate"},
     "/v1/streams/{stream}/snapshots/{snapshot}": {"DELETE": "operate"},
     "/v1/streams/{stream}/snapshots/{snapshot}/rollback": {"POST": "operate"},
+    "/v1/streams/{stream}/channels": {"DELETE": "operate"},
     "/v1/streams/{stream}/fork": {"POST": "operate"},
     "/v1/streams/{stream}/warm-up": {"POST": "operate"},
     "/v1/conditions": {"GET": "read"},
@@ -33,6 +34,7 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/incidents/{incident}": {"GET": "read"},
     "/v1/incidents/{incident}/proof": {"GET": "read"},
     "/v1/incidents/{incident}/acknowledge": {"POST": "operate"},
+    "/v1/incidents/{incident}/close": {"POST": "operate"},
     "/v1/incidents/{incident}/label": {"POST": "operate"},
     "/v1/incidents/{incident}/note": {"POST": "operate"},
     "/v1/models": {"GET": "read"},
@@ -66,17 +68,22 @@ def granted(scopes: Iterable[Scope]) -> frozenset[Scope]:
     return frozenset(SCOPES) if "admin" in named else named
 
 
-def route_of(path: str) -> str:
-    """The route in ROUTES that a path belongs to, or else the path itself."""
-    if path in ROUTES:
-        return path
-    return next((route for route, pattern in _PATTERNS if pattern.fullmatch(path)), path)
+def route_of(method: str, path: str) -> str:
+    """The route in ROUTES that answers a request, one of the path alone if none takes the method; else the path itself.
+
+    A path may fit several, as the snapshot named `readings` in /v1/streams/a/snapshots/readings.
+    """
+    fitting = [path] if path in ROUTES else [route for route, pattern in _PATTERNS if pattern.fullmatch(path)]
+    return next((route for route in fitting if _asked(method) in ROUTES[route]), fitting[0] if fitting else path)
 
 
 def needed(method: str, path: str) -> Scope | None:
     """The scope that a request needs; None if it needs no key."""
-    methods = ROUTES.get(route_of(path), {})
-    return methods.get("GET" if method == "HEAD" else method, "admin")
+    return ROUTES.get(route_of(method, path), {}).get(_asked(method), "admin")
+
+
+def _asked(method: str) -> str:
+    return "GET" if method == "HEAD" else method
 
 
 _NAMES_WITH_SLASHES: Final = "/v1/streams/{stream}/readings"

@@ -1,4 +1,7 @@
-"""What `gatewatch doctor` looks at, one check each: settings, model, Redis, durability, clock, service, Prometheus."""
+"""What `gatewatch doctor` looks at, one check each.
+
+Settings, model, repository of models, Redis, durability, clock, service, Prometheus.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Mapping
 import httpx2
 
 from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.errors import GatewatchError
 from gatewatch.service.cli_support.check import Check, Checks
@@ -23,6 +27,7 @@ def all_checks(settings: Settings, environment: Mapping[str, str], url: str, pro
     """Every check, one after the other; each says its own trouble."""
     yield from _settings(settings, environment)
     yield from _model(settings)
+    yield from _repository(settings)
     yield from redis_checks(settings)
     yield from _service(url)
     yield from _prometheus(prometheus)
@@ -68,6 +73,19 @@ def _model(settings: Settings) -> Checks:
         "ok",
         f"{settings.model}, version {detector.digest.hex()[:16]}, {channels}",
     )
+
+
+def _repository(settings: Settings) -> Checks:
+    if settings.models is None:
+        return
+    from gatewatch.models.detectors.canary import verify
+
+    try:
+        models = Repository(settings.models, verify, for_service=True).revisions()
+    except GatewatchError as error:
+        yield Check("models", "wrong", f"GATEWATCH_MODELS: {error}; streams go on with the models in memory")
+        return
+    yield Check("models", "ok", f"{settings.models} has {len(models)} model{'s' * (len(models) != 1)}")
 
 
 def _service(url: str) -> Checks:

@@ -22,7 +22,7 @@ def doctor(
     prometheus: Annotated[str | None, typer.Option(help="URL of a Prometheus server to look at")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
 ) -> None:
-    """Say what is wrong, in plain words: settings, model, Redis, durability, clock, service, Prometheus.
+    """Say what is wrong, in plain words: settings, model, repository, Redis, durability, clock, service, Prometheus.
 
     Changes nothing. Exit status 1 if something is wrong.
     """

@@ -9,7 +9,7 @@ be started anew as well.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import signal
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from gatewatch.service.background import repeat
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable, Superseded
@@ -27,6 +28,9 @@ log = structlog.get_logger(__name__)
 
 
 LOOK_S: Final = 1.0
+
+ENDING_S: Final = 3600.0
+"""Longer than a process takes to end."""
 
 
 class Takeover:
@@ -70,17 +74,17 @@ class Takeover:
 
     async def watch(self) -> None:
         """Look every second, until cancelled. End this process once its own service goes on with another model."""
-        while True:
-            try:
-                await self.look()
-            except Superseded:
-                if self._followed:
-                    log.info("this service goes on with another model: this process ends, to be started anew with it")
-                    signal.raise_signal(signal.SIGTERM)
-                    return
-            except StoreUnavailable:
-                pass
-            await asyncio.sleep(LOOK_S)
+        await repeat(self._look_and_follow, "no look whether another model has taken over", LOOK_S)
+
+    async def _look_and_follow(self) -> float:
+        """Look; the time until the next look, in s."""
+        with contextlib.suppress(Superseded):
+            await self.look()
+        if self._followed:
+            log.info("this service goes on with another model: this process ends, to be started anew with it")
+            signal.raise_signal(signal.SIGTERM)
+            return ENDING_S
+        return LOOK_S
 
     def check(self, numbers: NDArray[Any]) -> None:
         """Raise Superseded if a record carries a higher number than this process has."""

@@ -2,6 +2,7 @@
 
 caller     by whose page a browser was made to send it (callers.py)
 access     whether its key may do this, and whose streams it sees (service/access)
+limits     how many requests of its kind the tenant may send in a second
 audit      what an answer says was changed is noted before the answer leaves
 headers    which keep a browser from taking an answer for something else, or from keeping it
 """
@@ -15,8 +16,10 @@ import structlog
 
 from gatewatch.service.access.access import IDENTITY, Access
 from gatewatch.service.access.audit import DETAIL, Audit
+from gatewatch.service.access.identity import Identity
+from gatewatch.service.access.quotas import RequestLimits
 from gatewatch.service.access.scopes import needed, route_of
-from gatewatch.service.errors import StoreUnavailable, cause_of
+from gatewatch.service.errors import ServiceError, StoreUnavailable, cause_of
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.ingest import Scope, Send, stream_in
 
@@ -35,9 +38,10 @@ them `nosniff`. No header lets a page of another origin read anything (CORS)."""
 class Guard:
     """Asks callers and access, and tells the audit."""
 
-    def __init__(self, callers: Callers, access: Access, audit: Audit) -> None:
+    def __init__(self, callers: Callers, access: Access, limits: RequestLimits, audit: Audit) -> None:
         self._callers = callers
         self._access = access
+        self._limits = limits
         self._audit = audit
 
     async def admit(self, scope: Scope, send: Send) -> Send:
@@ -46,19 +50,23 @@ class Guard:
         Raises:
             ServiceError: what it is refused with.
         """
-        method, path, headers = scope["method"], scope["path"], scope["headers"]
-        self._callers.check(method, headers)
-        address = (scope.get("server") or ("",))[0]
+        method, path = scope["method"], scope["path"]
+        self._callers.check(method, scope["headers"])
         try:
-            scope[IDENTITY] = await self._access.check(method, path, headers, address)
+            identity = scope[IDENTITY] = await _identity(self._access, scope)
         except StoreUnavailable as error:
             log.warning("request not answered", path=path[:256], error=str(error), cause=cause_of(error))
             raise
-        changes = method not in ("GET", "HEAD", "OPTIONS") and needed(method, path) in ("operate", "admin")
+        asked = needed(method, path)
+        if identity is None or asked is None:
+            return send
+        changes = method not in ("GET", "HEAD", "OPTIONS") and asked in ("operate", "admin")
+        self._limits.count(identity.tenant, changes, asked)
         return self._noting(scope, send) if changes else send
 
     def _noting(self, scope: Scope, send: Send) -> Send:
-        what, target, identity = f"{scope['method']} {route_of(scope['path'])}", scope["path"], scope[IDENTITY]
+        method, target, identity = scope["method"], scope["path"], scope[IDENTITY]
+        what = f"{method} {route_of(method, target)}"
 
         async def noting(message: Any) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
@@ -69,9 +77,10 @@ class Guard:
 
     def with_headers(self, scope: Scope, send: Send) -> Send:
         """What sends an answer with HEADERS, where a browser may ask for it."""
-        with contextlib.suppress(LookupError):
-            stream_in(scope["path"])
-            return send
+        if scope["method"] == "POST":
+            with contextlib.suppress(LookupError):
+                stream_in(scope["path"])
+                return send
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -81,3 +90,17 @@ class Guard:
             await send(message)
 
         return sending
+
+
+async def is_still_admitted(access: Access, scope: Scope) -> bool:
+    """Whether a request that was let in would be let in again: since then its key may have been revoked, or expired."""
+    admitted: Identity | None = scope[IDENTITY]
+    try:
+        return await _identity(access, scope) == admitted
+    except ServiceError:
+        return False
+
+
+async def _identity(access: Access, scope: Scope) -> Identity | None:
+    address = (scope.get("server") or ("",))[0]
+    return await access.check(scope["method"], scope["path"], scope["headers"], address)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from gatewatch.service.clock import Clock
 from gatewatch.service.errors import ServiceError
 from gatewatch.service.incidents.reading import IncidentReader
 from gatewatch.service.storage.incident_store import IncidentStore
+from gatewatch.service.turns import has_room
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +28,9 @@ OVERLAP_MS: Final = 5000
 
 QUEUED: Final = 1000
 """Changes that wait for a listener; one with more is ended."""
+
+PAUSE_S: Final = 2.0
+"""After so long without a change a listener gets None: whoever serves it may look whether it is still there."""
 
 AT_ONCE: Final = 500
 LISTENERS: Final = 100
@@ -49,12 +53,15 @@ class Feed:
         self._since_ms = 0
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many listen as may."""
-        return len(self._listeners) >= LISTENERS
+    def has_room(self, tenant: str) -> bool:
+        """Whether one more of a tenant may listen."""
+        own = sum(listener.tenant == tenant for listener in self._listeners)
+        tenants = len({tenant, *(listener.tenant for listener in self._listeners)})
+        return has_room(1, own, len(self._listeners), tenants, LISTENERS)
 
-    async def changes(self, tenant: str, since_ms: int | None) -> AsyncIterator[tuple[int, dict[str, Any]] | None]:
+    async def changes(
+        self, tenant: str, since_ms: int | None
+    ) -> AsyncGenerator[tuple[int, dict[str, Any]] | None, None]:
         """Changes of a tenant's incidents from a time on, or from now on: when, and the incident; None after a pause.
 
         Ends when the service stops, or when the listener was too slow.
@@ -71,7 +78,7 @@ class Feed:
                         yield missed
             while True:
                 try:
-                    async with asyncio.timeout(15):
+                    async with asyncio.timeout(PAUSE_S):
                         change = await listener.queue.get()
                 except TimeoutError:
                     yield None

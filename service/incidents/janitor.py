@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
-import structlog
-
+from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
-from gatewatch.service.errors import ServiceError
 from gatewatch.service.storage.incident_store import TRIMMED, IncidentStore
-
-log = structlog.get_logger(__name__)
 
 EVERY_S: Final = 60.0
 SOON_S: Final = 1.0
@@ -22,11 +17,10 @@ DAY_MS: Final = 86_400_000
 
 async def forget_old(store: IncidentStore, clock: Clock, days: float, most: int) -> None:
     """Forget incidents older than `days`, and the oldest of a tenant beyond `most`. Ends when cancelled."""
-    while True:
-        forgotten = 0
-        try:
-            for tenant in store.tenants:
-                forgotten = max(forgotten, await store.trim(tenant, clock.unix_ms() - round(days * DAY_MS), most))
-        except ServiceError as error:
-            log.debug("incidents not looked through", error=str(error))
-        await asyncio.sleep(SOON_S if forgotten >= TRIMMED else EVERY_S)
+
+    async def step() -> float:
+        before_ms = clock.unix_ms() - round(days * DAY_MS)
+        forgotten = [await store.trim(tenant, before_ms, most) for tenant in store.tenants]
+        return SOON_S if max(forgotten, default=0) >= TRIMMED else EVERY_S
+
+    await repeat(step, "incidents not looked through", EVERY_S)

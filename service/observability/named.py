@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-OPEN_LABELS: Final = ("stream", "channel", "reason", "direction", "model", "tenant", "group")
+OPEN_LABELS: Final = ("stream", "channel", "reason", "direction", "model", "tenant", "group", "tags")
 GROUP_LABELS: Final = ("group", "tag", "tenant")
 FIRST_LABELS: Final = (*GROUP_LABELS, "stream", "channel", "reason", "direction")
 CHANNEL_LABELS: Final = ("stream", "channel")
@@ -39,6 +39,7 @@ class OpenAnomaly(NamedTuple):
         channel: empty where the stream sends no more.
         tenant: whose stream it is; empty, which is as no label, for the service's own.
         group: the id of the group that it belongs to; empty where it belongs to none.
+        tags: of the stream, when the anomaly began, as `line=3,site=north`; empty where it had none.
         begin_s: time of the reading, Unix time in seconds.
     """
 
@@ -49,6 +50,7 @@ class OpenAnomaly(NamedTuple):
     model: str
     tenant: str
     group: str
+    tags: str
     score: float
     value: float | None
     expected: float | None

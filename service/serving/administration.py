@@ -8,8 +8,9 @@ way the version is loaded and verified here before any stream is given to it; on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 import structlog
@@ -24,7 +25,9 @@ from gatewatch.models.errors import (
     UnfitModel,
     UnknownModel,
 )
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import (
+    ForeignValue,
     InvalidRules,
     ModelAway,
     NoBetterModel,
@@ -164,11 +167,14 @@ class Administration:
         await self._assignments.look()
         return self._assignments.now.assignment
 
-    async def put_rules(self, rules: Rules, by: str, number: int | None) -> tuple[Assignment, list[str]]:
+    async def put_rules(
+        self, rules: Rules, by: str, number: int | None, fork: StreamKey | None = None
+    ) -> tuple[Assignment, list[str]]:
         """Replace the rules; returns the assignment, and what may be wrong with them.
 
         Args:
             number: of the assignment that was looked at; another one is refused.
+            fork: a stream whose pin is made for it as a fork, and goes with it.
 
         Raises:
             InvalidRules: a model that is not there.
@@ -186,7 +192,10 @@ class Administration:
             versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
             if before.rules == rules and before.versions == versions:
                 return None
-            return before.model_copy(update={"rules": rules, "versions": versions, "at": now_text(), "by": by})
+            after = before.with_rules(rules)
+            forked = after.forked if fork is None else {**after.forked, fork.name: fork.tenant}
+            changed = {"versions": versions, "forked": forked, "at": now_text(), "by": by}
+            return after.model_copy(update=changed)
 
         assignment = await self._assignments.change(decide)
         patterns = Counter(rule.pattern for rule in rules.rules)
@@ -197,8 +206,10 @@ class Administration:
         warnings += [f"no stream fits {pattern} yet" for pattern in new if not await self._fits_any(pattern)]
         return assignment, warnings
 
-    async def pin(self, stream: str, model: str | None, by: str) -> str | None:
-        """Pin a stream to a model, or with None take its pin away; the model that it was pinned to before.
+    async def pin_fork(self, fork: StreamKey, model: str, by: str) -> str | None:
+        """Pin a stream that is to be a fork to a model; the model that somebody had pinned it to before.
+
+        The pin goes with the stream, unless it takes the place of one that somebody made.
 
         Raises:
             InvalidRules: no such model.
@@ -206,19 +217,34 @@ class Administration:
         """
         for _ in range(PIN_ATTEMPTS):
             known = await self.rules()
-            pins = {name: reference for name, reference in known.rules.pins.items() if name != stream}
-            if model is not None:
-                pins[stream] = model
+            before = None if fork.name in known.forked else known.rules.pins.get(fork.name)
             try:
-                rules = Rules(rules=known.rules.rules, pins=pins)
+                rules = Rules(rules=known.rules.rules, pins={**known.rules.pins, fork.name: model})
             except ValidationError as error:
                 raise InvalidRules(first_of(error.errors())) from error
             try:
-                await self.put_rules(rules, by, known.number)
+                await self.put_rules(rules, by, known.number, fork if before is None else None)
             except Outdated:
                 continue
-            return known.rules.pins.get(stream)
+            return before
         raise StoreUnavailable("others kept changing the rules; send the request again")
+
+    async def undo_fork(self, fork: StreamKey, before: str | None, by: str) -> None:
+        """A stream did not become a fork: its pin is as it was. Raises as `pin_fork`."""
+        if before is None:
+            await self.forget_forks([fork], by)
+        else:
+            await self.pin_fork(fork, before, by)
+
+    async def forget_forks(self, gone: Collection[StreamKey], by: str) -> None:
+        """Take the pins away that forks made for streams that are gone. Raises StoreUnavailable."""
+
+        async def decide(before: Assignment) -> Assignment | None:
+            after = before.without_forks(gone)
+            return None if after is before else after.model_copy(update={"at": now_text(), "by": by})
+
+        with contextlib.suppress(ForeignValue):  # rules that cannot be read keep no stream from being forgotten
+            await self._assignments.change(decide)
 
     async def follow(self, by: str = "", only: Sequence[str] | None = None) -> None:
         """Have the assignment say what the aliases in the repository say.
@@ -257,13 +283,15 @@ class Administration:
 
     async def watch(self) -> None:
         """Look at the repository now and then, until cancelled."""
+        wanted = self._access.given
         while True:
-            await asyncio.sleep(self._look_s)
             try:
-                if self._assignments.now.assignment.versions:
+                if wanted:
                     await self._look()
             except Exception as error:  # nobody else would go on looking
                 log.error("the repository of models cannot be followed", exc_info=error)
+            await asyncio.sleep(self._look_s)
+            wanted = bool(self._assignments.now.assignment.versions or self._access.away)
 
     async def _look(self) -> None:
         try:
@@ -274,7 +302,8 @@ class Administration:
                 await self.follow(only=changed)
                 self._revisions = revisions
         except StoreUnavailable as error:
-            log.warning("the repository of models cannot be followed", error=str(error))
+            if not self._access.away:  # which is said once
+                log.warning("the repository of models cannot be followed", error=str(error))
         except ServiceError as error:
             log.error("the repository of models cannot be followed", error=str(error))
 
@@ -337,8 +366,14 @@ class Administration:
     async def _ask(self, question: Callable[[Repository], T]) -> T:
         if not self._access.given:
             raise NoRepository("there is no repository of models: GATEWATCH_MODELS is not set")
+        named = bool(self._assignments.now.assignment.versions)
+
+        def asked(repository: Repository) -> T:
+            repository.has_models = repository.has_models or named
+            return question(repository)
+
         try:
-            return await self._access.ask(question)
+            return await self._access.ask(asked)
         except ArtefactError as error:
             raise as_answer(error) from error
 

@@ -107,10 +107,14 @@ class LoadedModels(Generic[M]):
         await self.get(chosen)
 
     def keep_only(self, sha256s: Collection[str]) -> None:
-        """Drop what is not among these and has been unused for a minute, and what has long been unused."""
+        """Drop what is not among these and has been unused for a minute, and what has long been unused.
+
+        What is among these stays while it could not be loaded again.
+        """
         now = time.monotonic()
         for sha256, loaded in list(self._loaded.items()):
-            if now - loaded.used_at > (UNUSED_S if sha256 in sha256s else UNUSED_S / 10):
+            wanted = sha256 in sha256s
+            if now - loaded.used_at > (UNUSED_S if wanted else UNUSED_S / 10) and not (wanted and self._access.away):
                 self._drop(sha256, "unused")
         self._refused = {sha256: refused for sha256, refused in self._refused.items() if sha256 in sha256s}
 
@@ -134,6 +138,7 @@ class LoadedModels(Generic[M]):
     def _made(self, repository: Repository, chosen: Chosen) -> tuple[M, int]:
         """Runs on a thread of the repository's."""
         version = Version(version=chosen.version, sha256=chosen.sha256, added_at="", added_by="")
+        repository.has_models = True  # the rules name this one
         artefact = repository.artefact(version)
         return self._make(artefact), len(artefact.graph) + SESSION_BYTES
 

@@ -12,6 +12,7 @@ from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.artefact.signatures import trust_of
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.errors import ArtefactError
+from gatewatch.service.background import Background
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.serving.administration import Administration, Names
@@ -60,8 +61,10 @@ class Models:
         self._metrics = metrics
         repository = None
         if settings.models:
-            repository = Repository(settings.models, verify, trust_of(settings.trusted_keys, settings.models))
-        self._access = RepositoryAccess(repository)
+            trust = trust_of(settings.trusted_keys, settings.models)
+            repository = Repository(settings.models, verify, trust, for_service=True)
+        metrics.repository_asked(answered=True)  # until it is
+        self._access = RepositoryAccess(repository, metrics.repository_asked)
         self.loaded = LoadedModels(
             self._access, make, settings.loaded_models, settings.loaded_bytes, metrics.models_loaded
         )
@@ -76,32 +79,32 @@ class Models:
             settings.models_look_s,
         )
         self.shadows = ShadowAdministration(self.administration, self.assignments, self.loaded, figures)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background()
 
     async def start(self) -> None:
         """Know the rules if Redis has them at hand, and look after them from now on."""
         with contextlib.suppress(StoreUnavailable):  # which readiness says
             await self.assignments.look()
-        watches = {
-            "rules": look_each_second(self.assignments.look, "rules"),
-            "repository": self.administration.watch(),
-            "models": self._tidy(),
-        }
-        self._tasks = [asyncio.create_task(watch, name=name) for name, watch in watches.items()]
+        self._background.start(
+            {
+                "rules": look_each_second(self.assignments.look, "rules"),
+                "repository": self.administration.watch(),
+                "models": self._tidy(),
+            }
+        )
 
     async def stop(self) -> None:
         """Look after nothing any more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
         self._access.close()
 
     def warnings(self) -> list[str]:
-        """Models of the rules that could not be loaded: readings of their streams get 503."""
+        """A repository that is away; models of the rules that could not be loaded, whose streams get 503."""
         errors = {
             name: self.loaded.error_of(chosen) for name, chosen in self.assignments.now.assignment.versions.items()
         }
-        return [f"{name} cannot be loaded: {error}" for name, error in errors.items() if error is not None]
+        away = [f"{self._access.away}; models cannot be changed"] if self._access.away else []
+        return away + [f"{name} cannot be loaded: {error}" for name, error in errors.items() if error is not None]
 
     async def _prepare(self, assignment: Assignment) -> None:
         """Have the new version of each model that is in use in memory, before a stream moves to it."""

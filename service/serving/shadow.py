@@ -12,7 +12,6 @@ chooses the same ones, and each compares the readings that it scored itself.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import zlib
 from collections import defaultdict, deque
@@ -28,6 +27,7 @@ from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Detector
 from gatewatch.models.detectors.incidents import unlearn
 from gatewatch.models.errors import ArtefactError
+from gatewatch.service.background import repeat
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
@@ -35,7 +35,7 @@ from gatewatch.service.core.layout import layout_of, of_ring
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model
 from gatewatch.service.core.sequencing import Round
-from gatewatch.service.core.stepper import unlearned
+from gatewatch.service.core.stepper import kept_from_learning, unlearned
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
@@ -217,15 +217,13 @@ class Shadows:
 
     async def run(self) -> None:
         """Step the shadows while there is time, until cancelled."""
-        while True:
-            rest_s = IDLE_S
-            try:
-                for run in list(self._runs.values()):
-                    rest_s = min(rest_s, await self._work(run))
-                await self._flush()
-            except Exception as error:  # nobody else would go on
-                log.error("a shadow cannot be scored", exc_info=error)
-            await asyncio.sleep(rest_s)
+
+        async def step() -> float:
+            rests = [await self._work(run) for run in list(self._runs.values())]
+            await self._flush()
+            return min(rests, default=IDLE_S)
+
+        await repeat(step, "a shadow cannot be scored", IDLE_S)
 
     async def _work(self, run: _Run) -> float:
         """Do a piece of a shadow's work; returns the seconds to rest."""
@@ -311,11 +309,13 @@ class Shadows:
         columns = columns_of(names, detector.channels)
         values = in_channels(entries["values"], columns)
         states = np.concatenate([one.state for one in streams if one.state is not None])
-        silent = unlearned(entries)
+        normal, silent = states.copy(), unlearned(entries)
         before = None if silent is None else states[silent]
         step = detector.advance(values, entries["timestamp_ms"], states, asked)
         if silent is not None and before is not None:
             states[silent] = unlearn(before, states[silent])
+        if (kept := kept_from_learning(entries)) is not None:
+            states[kept] = detector.held(normal[kept], states[kept])
         seen = enumerate(zip(streams, entries, strict=True))
         elapsed = np.array([one.seen(entry, states[at : at + 1].copy()) for at, (one, entry) in seen])
         judged = compared & (step.status != WARMING_UP) & (entries["status"] & state.STATUS_BITS != WARMING_UP)

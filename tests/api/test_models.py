@@ -195,6 +195,7 @@ def test_a_bad_artefact_is_an_error_to_who_promotes_it_and_nothing_changes(
     reply = service.post("/v1/models/pumps/promote", json={"version": 2})
     assert reply.status_code == 422
     assert "model.onnx: SHA-256" in reply.json()["detail"]
+    assert repository.url not in reply.text
     assert models_of(post(service, readings("pump-1", 5))) == [digest(repository, "pumps@1")] * 5
     assert "gatewatch_models_refused_total 1.0" in service.get("/metrics").text
 
@@ -212,6 +213,7 @@ def test_an_artefact_that_went_bad_since_it_was_loaded_is_counted_too(
     for move, asked in (("promote", {"version": 2}), ("rollback", {})):
         reply = service.post(f"/v1/models/pumps/{move}", json=asked)
         assert (reply.status_code, "was copied in part" in reply.json()["detail"]) == (422, True)
+        assert repository.url not in reply.text
     assert models_of(post(service, readings("pump-1", 5))) == [digest(repository, "pumps@1")] * 5
     refused = service.post("/v1/models/pumps/promote", json={"version": 4})
     assert refused.status_code == 422  # its channels are others; it could be served
@@ -305,11 +307,13 @@ def test_models_and_rules_are_shown_with_tags_for_changes(service: TestClient, r
     ],
 )
 def test_what_cannot_be_done_with_models_is_a_problem_document(
-    service: TestClient, method: str, path: str, body: object, status: int, words: str
+    service: TestClient, repository: Repository, method: str, path: str, body: object, status: int, words: str
 ) -> None:
+    """It says nothing of where the models are kept."""
     reply = service.request(method, path, json=body)
     assert reply.status_code == status, reply.text
     assert words in reply.json()["detail"]
+    assert repository.url not in reply.text
     assert reply.headers["content-type"] == "application/problem+json"
 
 
@@ -318,3 +322,69 @@ def test_a_body_that_is_no_json_and_a_tag_that_is_none_are_refused(service: Test
     assert service.put("/v1/rules", content=b"{", headers=json_type).status_code == 400
     assert service.put("/v1/rules", json={}, headers={"If-Match": "seven"}).status_code == 400
     assert service.put("/v1/rules", content=b" " * 2**23, headers=json_type).status_code == 413
+
+
+def test_a_repository_that_goes_away_stops_no_stream(
+    service: TestClient, repository: Repository, tmp_path: Path
+) -> None:
+    """Its folder is gone, or the disk is unmounted: the folder is there, and empty."""
+    service.put("/v1/rules", json=PUMPS).raise_for_status()
+    sent, first = readings("pump-1", 30), digest(repository, "pumps")
+    assert models_of(post(service, sent[:10])) == [first] * 10
+    there, away = Path(repository.url), tmp_path / "away"
+    there.rename(away)
+    for at, words in ((10, "is not there: is it mounted?"), (20, "is empty, and had models: is it mounted?")):
+        asked = [
+            service.get("/v1/models"),
+            service.get("/v1/models/pumps"),
+            service.post("/v1/models/pumps/promote", json={"version": 2}),
+            service.post("/v1/models/pumps/rollback", json={}),
+            service.put("/v1/rules", json={"rules": [{"pattern": "fan-*", "model": "fans"}]}),
+            service.put("/v1/models/pumps/shadow", json={"version": 2}),
+        ]
+        assert [reply.status_code for reply in asked] == [503] * len(asked), [reply.text for reply in asked]
+        assert all(words in reply.json()["detail"] for reply in asked)
+        assert models_of(post(service, sent[at : at + 10])) == [first] * 10
+        assert any("is it mounted?" in warning for warning in service.get("/readyz").json()["warnings"])
+        assert "gatewatch_repository_up 0.0" in service.get("/metrics").text
+        there.mkdir(exist_ok=True)
+    assert list(there.iterdir()) == []
+    there.rmdir()
+    away.rename(there)
+    service.post("/v1/models/pumps/promote", json={"version": 2}).raise_for_status()
+    assert "gatewatch_repository_up 1.0" in service.get("/metrics").text
+    assert "warnings" not in service.get("/readyz").json()
+
+
+@pytest.mark.parametrize("url", ["gone", "gone/models", "ftp://127.0.0.1:9/models"])
+def test_a_service_starts_without_its_repository(
+    settings: Make, repository: Repository, tmp_path: Path, url: str
+) -> None:
+    with TestClient(create_app(settings(models=repository.url))) as client:
+        client.put("/v1/rules", json=PUMPS).raise_for_status()
+    gone = str(tmp_path / url) if url.startswith("gone") else url
+    with TestClient(create_app(settings(models=gone))) as client:
+        for reply in (client.get("/v1/models"), client.post("/v1/models/pumps/promote", json={"version": 2})):
+            assert (reply.status_code, reply.json()["title"]) == (503, "Model unavailable")
+            assert gone in reply.json()["detail"]
+        reply = client.post("/v1/readings", json=readings("pump-1", 3))
+        assert (reply.status_code, gone in reply.json()["detail"]) == (503, True)
+        assert len(models_of(post(client, readings("other", 3)))) == 3
+        assert any(gone in warning for warning in client.get("/readyz").json()["warnings"])
+
+
+def test_where_nothing_was_added_yet_there_is_a_repository_without_models(
+    settings: Make, tmp_path: Path, made: list[Path]
+) -> None:
+    """The first model makes the folder; but not where the folder that it would be in is not there."""
+    with TestClient(create_app(settings(models=str(tmp_path / "nowhere" / "models")))) as client:
+        reply = client.get("/v1/models/pumps")
+        assert (reply.status_code, "nor is the folder" in reply.json()["detail"]) == (503, True)
+    with TestClient(create_app(settings(models=str(tmp_path / "models")))) as client:
+        assert client.get("/v1/models").json()["models"] == []
+        assert "warnings" not in client.get("/readyz").json()
+        reply = client.get("/v1/models/pumps")
+        assert reply.status_code == 404
+        assert "there are: none, and no such folder" in reply.json()["detail"]
+        Repository(str(tmp_path / "models"), verify).add("pumps", made[0], "ann")
+        assert client.get("/v1/models/pumps").status_code == 200

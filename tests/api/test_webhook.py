@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import threading
@@ -12,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from gatewatch.models.errors import GatewatchError
 from gatewatch.service.app import create_app
@@ -280,12 +283,32 @@ def test_without_the_setting_nothing_is_kept_to_be_told(client: TestClient, redi
 def test_a_private_address_is_not_contacted_unless_it_is_named(
     told: Callable[..., TestClient], receiver: Receiver
 ) -> None:
-    with told(webhook_networks=("10.0.0.0/8",), webhook_retry_s=0) as client:
+    """The log says where it is; who may read incidents does not hear it."""
+    service = told(webhook_networks=("10.0.0.0/8",), webhook_retry_s=0)
+    with capture_logs() as lines, service as client:
         post(client, fault("pump"))
         receiver.wait_for(lambda: client.get("/v1/dead-letters").json()["letters"])
         (letter,) = client.get("/v1/dead-letters").json()["letters"]
-    assert "127.0.0.1, which is not public" in letter["error"]
+    assert letter["error"] == "its host has no address that may be contacted"
+    assert any("127.0.0.1, which is not public" in str(line.get("error")) for line in lines)
     assert receiver.deliveries == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/hook", "http://localhost:9/hook", "https://127.0.0.1:9", "http://10.1.2.3/hook"]
+)
+def test_why_a_webhook_is_not_taken_names_no_host_but_in_the_log(url: str) -> None:
+    async def send() -> NotTaken:
+        sends = Sender(url, b"x" * 16, Resolver([ipaddress.ip_network("127.0.0.0/8")]), 10)
+        with pytest.raises(NotTaken) as refused:
+            await sends.send("e", b"{}", 0)
+        await sends.close()
+        return refused.value
+
+    error, host = asyncio.run(send()), urlsplit(url).hostname
+    assert host is not None
+    assert host in str(error)
+    assert re.search(r"[0-9]+\.[0-9]+|localhost|hook", error.public) is None
 
 
 @pytest.mark.parametrize(

@@ -184,17 +184,26 @@ def masters_of(servers: Servers) -> dict[int, str]:
     return found
 
 
+def _masters_and_owner(servers: Servers, slot: int) -> tuple[dict[int, str], int]:
+    """Port to id of each master, and the port of the one that has a slot; waits until somebody has it."""
+    found: list[tuple[dict[int, str], int]] = []
+
+    def look() -> bool:
+        ids = masters_of(servers)
+        slots = servers.client(next(iter(servers.running))).execute_command("CLUSTER", "SLOTS")
+        found.extend((ids, port) for of in slots if of[0] <= slot <= of[1] and (port := int(of[2][1])) in ids)
+        return bool(found)
+
+    servers.wait_for(look, f"nobody serves slot {slot}")
+    return found[-1]
+
+
 def moves(servers: Servers, times: int, rng: random.Random) -> None:
     """Move the slots of buckets to other nodes, key by key."""
     keys = Keys("default", BUCKETS)
     buckets = {key_slot(keys[StreamKey("default", f"s{n}")].record) for n in range(STREAMS)}
     for slot in rng.choices(sorted(buckets), k=times):
-        ids = masters_of(servers)
-        source = next(
-            int(of[2][1])
-            for of in servers.client(next(iter(servers.running))).execute_command("CLUSTER", "SLOTS")
-            if of[0] <= slot <= of[1]
-        )
+        ids, source = _masters_and_owner(servers, slot)
         to = rng.choice([port for port in ids if port != source])
         servers.client(to).execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
         servers.client(source).execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to])
@@ -238,12 +247,15 @@ def main() -> None:
                 print("sentinel", options.times, "failovers", end=" ", flush=True)
                 under_load(url, options.replicas, lambda: failovers(servers, options.times, options.lag))
             return
-        with redis_cluster(Path(scratch), replicas=1) as servers:
-            url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in servers.running)
-            for name, harm, times in (("moves", moves, options.moves), ("kills", kills, options.kills)):
-                if times:
-                    print("cluster", times, name, end=" ", flush=True)
-                    under_load(url, options.replicas, partial(harm, servers, times, random.Random(times)))
+        for name, harm, times in (("moves", moves, options.moves), ("kills", kills, options.kills)):
+            if not times:
+                continue
+            folder = Path(scratch, name)
+            folder.mkdir()
+            with redis_cluster(folder, replicas=1) as servers:
+                url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in servers.running)
+                print("cluster", times, name, end=" ", flush=True)
+                under_load(url, options.replicas, partial(harm, servers, times, random.Random(times)))
 
 
 if __name__ == "__main__":

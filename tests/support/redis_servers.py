@@ -24,9 +24,11 @@ class Servers:
         self.folder = folder
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self._commands: dict[int, list[str]] = {}
+        self._stopped = False
 
     def start(self, port: int, *options: str) -> None:
-        """Start a server, and wait until it answers; without options as it was before."""
+        """Start a server, and wait until it answers; without options as it was before. Not after `stop`."""
+        assert not self._stopped, f"{port} is not started: all servers were stopped"
         home = self.folder / str(port)
         home.mkdir(exist_ok=True)
         if options:
@@ -65,7 +67,8 @@ class Servers:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Kill all."""
+        """Kill all, for good: whoever still does them harm in a thread starts none any more."""
+        self._stopped = True
         for port in list(self.running):
             self.kill(port)
 

@@ -26,7 +26,16 @@ LARGEST_SECRET: Final = 4096
 
 
 class NotTaken(Exception):
-    """A webhook was not delivered, as far as is known; the message says why."""
+    """A webhook was not delivered, as far as is known; the message says why, and is for the log.
+
+    Attributes:
+        public: why, for whoever may read incidents: without names of hosts and addresses.
+    """
+
+    def __init__(self, public: str, cause: str | None = None) -> None:
+        """`cause`: more than everybody may read."""
+        super().__init__(public if cause is None else f"{public}: {cause}")
+        self.public = public
 
 
 def secret_of(path: Path) -> bytes:
@@ -87,9 +96,9 @@ class Sender:
         except TimeoutError as error:
             raise NotTaken(f"no answer within {self._timeout_s:g} s") from error
         except NoAddress as error:
-            raise NotTaken(str(error)) from error
+            raise NotTaken("its host has no address that may be contacted", str(error)) from error
         except httpx2.HTTPError as error:
-            raise NotTaken(f"{host} does not answer: {error or type(error).__name__}") from error
+            raise NotTaken("it does not answer", f"{host}: {error or type(error).__name__}") from error
         if 300 <= status < 400:
             raise NotTaken(f"it answered {status}, a redirect, which is not followed")
         if not 200 <= status < 300:

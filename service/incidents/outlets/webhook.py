@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 import structlog
 
+from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.readings import Policies
@@ -47,7 +48,7 @@ class DeadLetter(msgspec.Struct):
         incident: its id.
         at: when it was saved.
         given_up: when.
-        error: what the last try came to.
+        error: what the last try came to, without names of hosts and addresses.
     """
 
     id: str
@@ -94,31 +95,27 @@ class Webhook:
         self._most_dead = most_dead
         self._external_url = external_url
         self._failing = False
+        self._pause_s = 0.0  # while nobody listens
         self._taken: list[Claimed] = []  # and not yet off the list
 
     async def run(self) -> None:
         """Tell, look again, and rest while nobody listens. Ends when cancelled."""
-        pause_s = 0.0
         try:
-            while True:
-                wait_s = EVERY_S
-                try:
-                    await self._take_off()
-                    claimed, waiting = await self._outbox.claim(AT_ONCE, self._lease_s)
-                    self._metrics.webhook_waiting.set(waiting)
-                    if not claimed:
-                        await self._drop(await self._outbox.too_many())
-                    else:
-                        taken = await asyncio.gather(*map(self._tell, claimed))
-                        pause_s = 0.0 if any(taken) else min(2 * pause_s + 1, LONGEST_PAUSE_S)
-                        wait_s = pause_s
-                except ServiceError as error:
-                    log.debug("events not told", error=str(error))
-                except Exception as error:  # nobody else would go on telling
-                    log.error("events not told", exc_info=error)
-                await asyncio.sleep(wait_s)
+            await repeat(self._tell_some, "events not told", EVERY_S)
         finally:
             await self._sender.close()
+
+    async def _tell_some(self) -> float:
+        """Tell the next events; the time until the next ones, in s."""
+        await self._take_off()
+        claimed, waiting = await self._outbox.claim(AT_ONCE, self._lease_s)
+        self._metrics.webhook_waiting.set(waiting)
+        if not claimed:
+            await self._drop(await self._outbox.too_many())
+            return EVERY_S
+        taken = await asyncio.gather(*map(self._tell, claimed))
+        self._pause_s = 0.0 if any(taken) else min(2 * self._pause_s + 1, LONGEST_PAUSE_S)
+        return self._pause_s
 
     async def _tell(self, claimed: Claimed) -> bool:
         """Tell one event; whether it is off the list."""
@@ -143,7 +140,7 @@ class Webhook:
         try:
             await self._sender.send(event.id, self._body(event, found and found[2]), now_ms // 1000)
         except NotTaken as error:
-            await self._not_taken(claimed, event, str(error), now_ms)
+            await self._not_taken(claimed, event, error, now_ms)
             return False
         self._metrics.webhook("delivered")
         if self._failing:
@@ -163,11 +160,11 @@ class Webhook:
                 self._taken.append(claimed)
                 raise
 
-    async def _not_taken(self, claimed: Claimed, event: Event, error: str, now_ms: int) -> None:
+    async def _not_taken(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int) -> None:
         self._metrics.webhook("failed")
         if not self._failing:
             self._failing = True
-            log.warning("the webhook is not taken; it is tried again", error=error)
+            log.warning("the webhook is not taken; it is tried again", error=str(error))
         waited_s = (now_ms - event.at_ms) / 1000
         if waited_s > self._retry_s:
             await self._give_up(claimed, event, error, now_ms)
@@ -181,15 +178,16 @@ class Webhook:
             if (event := decode(claimed.event)) is None:
                 await self._outbox.told(claimed)
             else:
-                await self._give_up(claimed, event, "too many events waited to be told", self._clock.unix_ms())
+                too_many = NotTaken("too many events waited to be told")
+                await self._give_up(claimed, event, too_many, self._clock.unix_ms())
 
-    async def _give_up(self, claimed: Claimed, event: Event, error: str, now_ms: int) -> None:
+    async def _give_up(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int) -> None:
         kind, at = f"incident.{event.what}", format_time(event.at_ms)
-        letter = DeadLetter(event.id, kind, event.incident, at, format_time(now_ms), error)
+        letter = DeadLetter(event.id, kind, event.incident, at, format_time(now_ms), error.public)
         await self._outbox.give_up(event.tenant, msgspec.json.encode(letter), now_ms, self._most_dead)
         await self._outbox.told(claimed)
         self._metrics.webhook("dead")
-        log.warning("an event is given up", webhook=event.id, error=error)
+        log.warning("an event is given up", webhook=event.id, error=str(error))
 
     def _body(self, event: Event, shown: dict[str, Any] | None) -> bytes:
         """An event as it is sent: its incident as it is now, of which only the id is left where it was forgotten."""

@@ -205,8 +205,8 @@ class World:
         await self._patiently(lambda: made.append(access.add_to_redis(url, tenant, *scopes, replicas=least)))
         return made[-1]
 
-    async def _patiently(self, work: Callable[[], None], within_s: float = 30) -> None:
-        """Do what needs the store, again and again while it is harmed."""
+    async def _patiently(self, work: Callable[[], None], within_s: float = 90) -> None:
+        """Do what needs the store, again and again while it is harmed; Sentinels that saw time jump rest for 30 s."""
         deadline = time.monotonic() + within_s
         while True:
             try:

@@ -17,6 +17,7 @@ from gatewatch.models.errors import (
     ArtefactError,
     ChangedMeanwhile,
     NotBetter,
+    RepositoryAway,
     RepositoryError,
     UnfitModel,
     UnknownModel,
@@ -292,3 +293,32 @@ def test_a_report_is_there_for_people_too(made: list[Path], tmp_path: Path) -> N
     kept[0].write_text("{}")
     with pytest.raises(RepositoryError, match="is damaged, or of a newer gatewatch"):
         repository.report("pumps", 1, 1)
+
+
+def test_a_repository_that_went_away_is_not_begun_anew_in_its_place(made: list[Path], tmp_path: Path) -> None:
+    """Whoever adds has looked before, as `train --into` does, and trained for a day since."""
+    place = tmp_path / "models"
+    repository = Repository(str(place), verify)
+    assert repository.revisions() == {}
+    repository.add("pumps", made[0], "ann")
+    place.rename(tmp_path / "away")
+    place.mkdir()
+    for asked in (repository.revisions, lambda: repository.add("pumps", made[1], "ann")):
+        with pytest.raises(RepositoryAway, match="is empty, and had models"):
+            asked()
+    assert list(place.iterdir()) == []
+    place.rmdir()
+    (tmp_path / "away").rename(place)
+    assert repository.add("pumps", made[1], "ann").version == 2
+
+
+def test_artefacts_of_a_repository_that_went_away_are_not_copied_in_part(made: list[Path], tmp_path: Path) -> None:
+    place = tmp_path / "models"
+    version = Repository(str(place), verify).add("pumps", made[0], "ann")
+    other = Repository(str(place), verify)
+    place.rename(tmp_path / "away")
+    with pytest.raises(RepositoryAway):
+        other.artefact(version)
+    shutil.copytree(tmp_path / "away" / "log", place / "log")
+    with pytest.raises(ArtefactError, match="was copied in part"):
+        other.artefact(version)

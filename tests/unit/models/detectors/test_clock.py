@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import model_folder
-from gatewatch.models.detectors.clock import NEVER, UNKNOWN, clock_fields, take_time
+from gatewatch.models.detectors.clock import LONGEST_MS, NEVER, UNKNOWN, clock_fields, take_time
 from gatewatch.models.detectors.detector import WARMING_UP, Scanner
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.trained.detector import TrainedDetector
@@ -116,3 +116,21 @@ def test_bursts_are_judged(detector: TrainedDetector) -> None:
     assert (found.status[: detector.warm_up] == WARMING_UP).all()
     assert (found.status[12:] != WARMING_UP).all()
     assert found.alert[70:75].any()
+
+
+@pytest.mark.parametrize("first_ms", [[], [1], [1] * 20, [0] * 5, [DAY_MS]])
+def test_a_new_stream_soon_knows_its_interval_whatever_its_first_readings_were_apart(first_ms: list[int]) -> None:
+    detector = load_detector(model_folder("general"), ["a"])
+    states, times = detector.initial(1), np.cumsum([START_MS, *first_ms, *[5 * MINUTE_MS] * 1200])
+    for row, moment in enumerate(times.tolist()):
+        detector.advance(np.array([[np.sin(row)]]), np.array([moment]), states)
+    assert states["interval_ms"][0] == pytest.approx(5 * MINUTE_MS, rel=0.2)
+    assert states["between_ms"][0] == pytest.approx(5 * MINUTE_MS, rel=0.2)
+
+
+def test_nothing_has_passed_before_a_first_reading_even_without_a_limit() -> None:
+    states = np.zeros(1, clock_fields())
+    states["last_ms"] = NEVER
+    elapsed, anew = take_time(states, np.array([START_MS]), LONGEST_MS)
+    assert elapsed.tolist() == [UNKNOWN]
+    assert anew is None or not anew.any()

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import private_redis
+from tests.support.access import add_to_file, bearer
 from tests.support.samples import readings
 
 COMPANY = 40
@@ -92,6 +93,21 @@ def test_a_policy_that_evicts_only_keys_with_a_time_to_live_is_a_warning(
         assert [line["log_level"] for line in logged if "volatile-lru" in line["event"]] == ["warning"]
         with redis.Redis.from_url(url) as database:
             assert all(database.ttl(key) == -1 for key in database.scan_iter("gatewatch:*"))
+
+
+def test_warnings_are_for_administrators_where_keys_are_asked_for(
+    open_service: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    """They may name nodes of Redis, models and keys."""
+    file = tmp_path / "keys.json"
+    reader, admin = (bearer(add_to_file(file, "default", scope)) for scope in ("read", "admin"))
+    with (
+        server(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru") as url,
+        open_service(url, keys_file=file) as client,
+    ):
+        assert len(client.get("/readyz", headers=admin).json()["warnings"]) == 1
+        assert client.get("/readyz", headers=reader).json().keys() == {"status", "model"}
+        assert client.get("/readyz").json().keys() == {"status"}
 
 
 @pytest.mark.parametrize("durability", ["fast", "strict"])

@@ -90,6 +90,16 @@ def test_an_open_anomaly_is_named_with_what_stood_out_until_it_ends(settings: Ma
         assert shown(one, "gatewatch_open_anomalies_left_out") == {(): 0}
 
 
+def test_an_open_anomaly_carries_the_tags_of_its_stream(settings: Make) -> None:
+    with TestClient(create_app(settings())) as client:
+        policies = [{"pattern": "*", "tags": {"site": "north"}}, {"pattern": "pump-*", "tags": {"line": "3"}}]
+        assert client.put("/v1/policies", json={"policies": policies}).is_success
+        for stream in ("pump-1", "fan-1"):
+            open_with(client, stream, pressure=900.0)
+        tags = {labels[0]: labels[-1] for labels in shown(client, "gatewatch_open_anomaly_score")}
+        assert tags == {"pump-1": "line=3,site=north", "fan-1": "site=north"}
+
+
 def test_at_most_so_many_streams_are_named_the_highest_scores_first_and_the_rest_is_counted(settings: Make) -> None:
     with TestClient(create_app(settings(open_series=3))) as client:
         for number in range(5):

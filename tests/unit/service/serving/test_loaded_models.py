@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gatewatch.models.artefact.files import GRAPH, Artefact
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
-from gatewatch.models.errors import ArtefactError, RepositoryError
+from gatewatch.models.errors import ArtefactError, RepositoryAway, RepositoryError
 from gatewatch.service.serving import loaded_models
 from gatewatch.service.serving.loaded_models import SESSION_BYTES, LoadedModels
 from gatewatch.service.serving.repository_access import RepositoryAccess
@@ -36,9 +37,8 @@ class Loads:
         repository = None if folder is None else Repository(str(folder), verify)
         self.made: list[str] = []
         self.counts: list[tuple[int, int]] = []
-        self.models = LoadedModels(
-            RepositoryAccess(repository), self._make, most, most_bytes, lambda *count: self.counts.append(count)
-        )
+        self.access = RepositoryAccess(repository)
+        self.models = LoadedModels(self.access, self._make, most, most_bytes, lambda *count: self.counts.append(count))
 
     def _make(self, artefact: Artefact) -> str:
         self.made.append(artefact.digest.hex())
@@ -91,6 +91,27 @@ async def test_what_no_rule_names_is_dropped_once_it_is_unused(folder: Path, mon
     monkeypatch.setattr(loaded_models, "UNUSED_S", 0.0)
     loads.models.keep_only({a.sha256, b.sha256})
     assert loads.counts[-1] == (0, 0)
+
+
+@asynchronous
+async def test_a_model_of_the_rules_stays_while_the_repository_is_away(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "models"
+    shutil.copytree(folder, place)
+    loads, (a, b, *_) = Loads(place), versions(folder)
+    await loads.models.get(a)
+    await loads.models.get(b)
+    place.rename(tmp_path / "away")
+    with pytest.raises(RepositoryAway):
+        await loads.access.ask(lambda repository: repository.revisions())
+    monkeypatch.setattr(loaded_models, "UNUSED_S", 0.0)
+    loads.models.keep_only({a.sha256})
+    assert (loads.models.has(a), loads.models.has(b)) == (True, False)
+    (tmp_path / "away").rename(place)
+    await loads.access.ask(lambda repository: repository.revisions())
+    loads.models.keep_only({a.sha256})
+    assert not loads.models.has(a)
 
 
 @asynchronous

@@ -1,0 +1,152 @@
+"""The correction of a stream under way: its steps, what it follows, and what is saved of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewatch.models.detectors.asked import Asked, together, words
+from gatewatch.service.core import history
+from gatewatch.service.core import records as state
+from gatewatch.service.core.bookkeeping import alert_of
+from gatewatch.service.core.corrections import Correction
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.late_readings import LateReading
+from gatewatch.service.core.layout import Layout
+from gatewatch.service.core.loading import LoadedBatch
+from gatewatch.service.core.outcomes import Answer, Outcomes, encode
+from gatewatch.service.core.readings import Model
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents.recorder import Corrected
+from gatewatch.service.incidents.rules import Rules, mark
+
+SLICE_STEPS: Final = 256
+"""Readings replayed before those that wait are looked at again: some 20 ms of a stream that is alone."""
+
+
+@dataclass
+class CorrectionJob:
+    """The correction of one stream under way.
+
+    Attributes:
+        late: the readings that get their places, in the order of those.
+        packed: the stream's record in Redis when it was last looked at.
+        attempts: how often it was begun, or saved, in vain.
+        asked: of the stream's scoring; None where that is nothing.
+        rules: of the stream's incidents, if any.
+        answers: to `late`, once they are known.
+        alerts: of incidents that begin with what was scored anew.
+    """
+
+    stream: StreamKey
+    layout: Layout
+    seed: int
+    correction: Correction
+    late: list[LateReading]
+    packed: bytes | None
+    attempts: int = 0
+    asked: Asked | None = None
+    rules: Rules | None = None
+    answers: list[Answer] = field(default_factory=list)
+    alerts: list[bytes] = field(default_factory=list)
+
+
+def step(model: Model, jobs: list[CorrectionJob], most: int) -> int:
+    """Replay up to so many readings of each stream; returns how many in all."""
+    records = np.concatenate([job.correction.record for job in jobs])
+    parts = [job.correction.part(most) for job in jobs]
+    layouts = [job.layout for job in jobs] if model.any_channels else None
+    asked = together([job.asked for job in jobs], len(model.detector.channels))
+
+    def marked(entries: Entries, rows: NDArray[np.intp]) -> None:
+        own = [(at, rules) for at, row in enumerate(rows.tolist()) if (rules := jobs[row].rules) is not None]
+        mark(entries, own, [jobs[row].layout.model for row in rows.tolist()])
+
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked, marked)):
+        jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
+    return sum(map(len, parts))
+
+
+def follow(
+    model: Model,
+    jobs: list[CorrectionJob],
+    loaded: LoadedBatch,
+    packed: Sequence[bytes | None],
+    rings: dict[int, bytes],
+) -> set[int]:
+    """Have corrections catch up with streams that were written meanwhile; returns those that begin anew.
+
+    Args:
+        packed: the streams' records now.
+        rings: row to the history of such a stream.
+    """
+    vain = set()
+    for row, ring in rings.items():
+        job = jobs[row]
+        if row in loaded.others:
+            vain.add(row)
+        elif job.correction.follow(
+            loaded.records[row : row + 1], kept_history(model, ring, loaded.layouts[row], job.seed)
+        ):
+            job.packed = packed[row]
+        else:
+            vain.add(row)
+    short = [jobs[row] for row in rings if row not in vain and jobs[row].correction.left <= SLICE_STEPS]
+    if short:
+        step(model, short, SLICE_STEPS)
+    return vain
+
+
+def kept_history(model: Model, ring: bytes, layout: Layout, seed: int) -> Entries:
+    return history.gathered(model.stepper.read_history(ring, layout, seed), layout)
+
+
+def writes_of(model: Model, jobs: list[CorrectionJob], loaded: LoadedBatch, rows: list[int], now_ms: int) -> Writes:
+    """What is to be saved of corrections that are done; notes the answers of their readings."""
+    stepper, detector = model.stepper, model.detector
+    writes = Writes(now_ms / 1000, [loaded.streams[row] for row in rows], [loaded.fences[row] for row in rows])
+    for at, row in enumerate(rows):
+        job = jobs[row]
+        entries = job.correction.finish()
+        if row in loaded.recovered:
+            writes.anew.append(at)
+            writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
+        writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
+        begun = job.correction.begun() if job.rules is None else entries[:0]
+        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in begun]
+        writes.alerts += [(at, alert) for alert in job.alerts]
+        writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
+        late = job.correction.entries[job.correction.places]
+        outcomes = Outcomes([job.stream] * len(late), late, [job.layout.model] * len(late), replayed=False)
+        job.answers = encode([reading.batch.encoders[reading.place] for reading in job.late], outcomes)
+    records = np.concatenate([jobs[row].correction.record for row in rows])
+    ruled = np.array([jobs[row].rules is not None for row in rows])
+    records["status"] |= np.where(ruled, np.uint8(state.HELD), loaded.records["status"][rows] & state.HELD)
+    writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
+    was_open, is_open = (detector.is_open(of["detector"]) for of in (loaded.records[rows], records))
+    writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open & ~ruled)}
+    writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open & ~ruled)}
+    return writes
+
+
+def ruled(done: Sequence[tuple[int, CorrectionJob]]) -> list[Corrected]:
+    """The streams whose incidents go by rules, where something counts that did not."""
+    return [
+        Corrected(at, job.stream, job.layout, job.seed, words(job.asked), job.rules, job.correction)
+        for at, job in done
+        if job.rules is not None and job.correction.counts_anew()
+    ]
+
+
+def back(
+    done: Sequence[tuple[int, CorrectionJob]], loaded: LoadedBatch, rows: Sequence[int]
+) -> list[tuple[int, StreamKey, int, int]]:
+    """The streams that had been found silent, see Recorder.back: a late reading is a sign of life, too."""
+    before = loaded.records[rows]
+    silent = (before["status"] & state.SILENT) > 0
+    return [(at, job.stream, int(before["readings"][at]), int(before["last_ms"][at])) for at, job in done if silent[at]]
