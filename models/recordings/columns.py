@@ -120,7 +120,8 @@ class _Roles:
         seen = {text.lower() for text in look.different()} - {"", "nan"}
         if "192" in seen and look.whole is not None:
             return True
-        told = "good" in seen or re.search("qual|qc", look.name.lower()) is not None  # a machine has a status, too
+        named = re.search("qual|qc|güte|guete|calid", look.name.lower()) is not None  # a machine has a status, too
+        told = "good" in seen or named
         return bool(look.texts) and told and seen <= GOOD | POOR
 
     def _split(self, rest: Sequence[Look]) -> tuple[list[Look], list[Look]]:

@@ -156,6 +156,9 @@ def test_values_of_poor_quality_are_missing(tmp_path: Path) -> None:
     reader = read(tmp_path / "r.csv", "timestamp,a,Quality\n" + words)
     assert np.flatnonzero(np.isnan(reader.pieces[0].values[:, 0])).tolist() == [3]  # type: ignore[attr-defined]
     assert "1 value of poor quality taken for missing" in reader.remarks()
+    german = "".join(f"{n},{n},{'SCHLECHT' if n == 3 else 'GUT'}\n" for n in range(8))
+    reader = read(tmp_path / "r.csv", "timestamp,a,Güte\n" + german)
+    assert np.flatnonzero(np.isnan(reader.pieces[0].values[:, 0])).tolist() == [3]  # type: ignore[attr-defined]
     numbers = "".join(f"{n},{n},{64 if n == 5 else 192}\n" for n in range(8))
     reader = read(tmp_path / "r.csv", "timestamp,a,a_quality\n" + numbers)
     assert np.flatnonzero(np.isnan(reader.pieces[0].values[:, 0])).tolist() == [5]  # type: ignore[attr-defined]
