@@ -31,9 +31,9 @@ MOST_GATES: Final = 64
 MOST_PATTERN_GATES: Final = 4096
 """Of all patterns together: all of them may fit one stream, and each of its anomalies is held against those."""
 
-MOST_PATTERN_QUIET: Final = 4096
+MOST_PATTERN_LABELS: Final = 4096
 MOST_PATTERN_TAGS: Final = 256
-"""The same of what is quiet, and of names of tags, which each incident has."""
+"""The same of what was labelled, and of names of tags, which each incident has."""
 
 MOST_IGNORED: Final = 64
 
@@ -352,9 +352,9 @@ def require_bounds(asked: Policies) -> None:
     tags = len({name for policy in asked.policies for name in policy.tags})
     if tags > MOST_PATTERN_TAGS:
         raise InvalidPolicies(f"the patterns have tags of {tags} names; at most {MOST_PATTERN_TAGS} are taken")
-    quiet = sum(len(policy.quiet) for policy in asked.policies)
-    if quiet > MOST_PATTERN_QUIET:
-        raise InvalidPolicies(f"the patterns have {quiet} entries of quiet; at most {MOST_PATTERN_QUIET} are taken")
+    labels = sum(len(policy.quiet) + len(policy.faults) for policy in asked.policies)
+    if labels > MOST_PATTERN_LABELS:
+        raise InvalidPolicies(f"the patterns have {labels} quiet and faults; at most {MOST_PATTERN_LABELS} are taken")
 
 
 def policies_in(body: bytes | str) -> Policies:

@@ -127,7 +127,7 @@ def test_patterns_have_no_more_gates_in_all_than_a_stream_can_be_held_against() 
                     for number in range(64)
                 ]
             },
-            "4160 entries of quiet",
+            "4160 quiet and faults",
         ),
     ],
 )
