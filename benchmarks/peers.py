@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality.series import period
+
 Rows = NDArray[np.float64]
 Scored = tuple[Rows, int]
 
 WINDOW = 16  # rows that k-means, PCA and isolation forest look at together, the newest included
 FIT_WINDOWS = 5000
+LEAST_SPREAD = 0.1  # of the train rows' deviation; a channel that rests for a period has no shape
 ROLLING = 200  # rows before the newest one, to which `surprise` compares it
 LSTM_STEPS = 300
 HIDDEN = 32
@@ -90,7 +93,7 @@ def windows(rows: Rows) -> NDArray[np.float32]:
     return np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0).reshape(len(rows), -1)
 
 
-def to_fit(seen: NDArray[np.float32], train: int) -> NDArray[np.float32]:
+def to_fit(seen: NDArray[Any], train: int) -> NDArray[Any]:
     """At most FIT_WINDOWS of the train part's windows."""
     if train <= FIT_WINDOWS:
         return seen[:train]
@@ -104,6 +107,27 @@ def kmeans(rows: Rows, train: int) -> Scored:
     seen = windows(rows)
     fitted = KMeans(n_clusters=16, n_init=1, random_state=0).fit(to_fit(seen, train))
     return fitted.transform(seen).min(1).astype(np.float64), 8 * WINDOW * rows.shape[1]
+
+
+def kmeans_period(rows: Rows, train: int) -> Scored:
+    """Distance of the shape of the newest period from the nearest of 16 centres: of what is left of each channel when
+    the period's mean and deviation, at least LEAST_SPREAD, are taken out."""
+    from sklearn.cluster import KMeans
+
+    length = period(rows[:train, 0])
+    padded = np.concatenate([np.repeat(rows[:1], length - 1, axis=0), rows]).astype(np.float32)
+    seen = np.lib.stride_tricks.sliding_window_view(padded, length, axis=0)  # (N, C, length)
+
+    def shapes(at: NDArray[np.intp]) -> NDArray[np.float32]:
+        found = seen[at] - seen[at].mean(2, keepdims=True)
+        found /= np.maximum(found.std(2, keepdims=True), LEAST_SPREAD)
+        return np.asarray(found.reshape(len(at), -1))
+
+    fit = shapes(to_fit(np.arange(len(rows)), train))
+    fitted = KMeans(n_clusters=min(16, len(fit)), n_init=1, random_state=0).fit(fit)
+    pieces = np.array_split(np.arange(len(rows)), 1 + len(rows) // 4096)
+    scores = np.concatenate([fitted.transform(shapes(piece)).min(1) for piece in pieces])
+    return scores.astype(np.float64), 8 * length * rows.shape[1]
 
 
 def pca(rows: Rows, train: int) -> Scored:
@@ -153,6 +177,7 @@ PEERS: dict[str, Callable[[Rows, int], Scored]] = {
     "persistence": persistence,
     "lstm": lstm,
     "kmeans": kmeans,
+    "kmeans-period": kmeans_period,
     "pca": pca,
     "isolation-forest": isolation_forest,
     "half-space-trees": half_space_trees,

@@ -24,12 +24,12 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.peers import PEERS
-from benchmarks.quality.detectors import DETECTORS, covers, run
+from benchmarks.quality.detectors import DETECTORS, LAST, covers, run
 from benchmarks.quality.measures import Scorers
 from benchmarks.quality.report import Measured, report
 from benchmarks.quality.series import SETS, Series, read_set
 
-DEFAULT = ("gatewatch", "gatewatch-target", *PEERS)
+DEFAULT = ("gatewatch", "gatewatch-target", "general", "general-target", LAST, *PEERS)
 
 
 def main() -> None:
