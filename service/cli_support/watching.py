@@ -88,7 +88,8 @@ def _answer(client: httpx2.Client, path: str, params: Mapping[str, str]) -> Any:
 def drawn(found: Shown, url: str) -> Group:
     anomalous = sum(one.get("status") == "anomalous" for one in found.shown)
     more = " or more" if anomalous == len(found.shown) < found.streams else ""
-    head = Text(f"{url}: {found.streams:,} streams, {anomalous}{more} anomalous", style="bold")
+    streams = f"{found.streams:,} stream{'s' * (found.streams != 1)}"
+    head = Text(f"{url}: {streams}, {anomalous}{more} anomalous", style="bold")
     parts: list[Any] = [head]
     if found.trouble:
         parts.append(Text(found.trouble, style="bold red"))
