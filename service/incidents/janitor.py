@@ -19,8 +19,9 @@ async def forget_old(store: IncidentStore, clock: Clock, days: float, most: int)
     """Forget incidents older than `days`, and the oldest of a tenant beyond `most`. Ends when cancelled."""
 
     async def step() -> float:
-        before_ms = clock.unix_ms() - round(days * DAY_MS)
-        forgotten = [await store.trim(tenant, before_ms, most) for tenant in store.tenants]
+        now_ms = clock.unix_ms()
+        before_ms = now_ms - round(days * DAY_MS)
+        forgotten = [await store.trim(tenant, before_ms, most, now_ms) for tenant in store.tenants]
         return SOON_S if max(forgotten, default=0) >= TRIMMED else EVERY_S
 
     await repeat(step, "incidents not looked through", EVERY_S)

@@ -255,7 +255,8 @@ class Lookout:
                 await self._silences.drop_open([(stream, id_of(n, stream.name).encode())])
             elif silence.is_open:
                 ended = over(silence, now_ms)
-                await self._silences.end(stream, n, encode(ended), ended.id.encode(), self._clock.unix_ms())
+                now = self._clock.unix_ms()
+                await self._silences.end(stream, n, encode(ended), ended.id.encode(), now)
 
     async def _watch_listed(self, bucket: int, now_ms: int) -> bool:
         """Have streams watched that a version before has listed, or that are listed again; whether there are more."""

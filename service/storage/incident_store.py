@@ -15,17 +15,19 @@ their beginning, and by their last change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended
+from gatewatch.service.incidents.event import Event
 from gatewatch.service.incidents.incident import Incident, decode, number_and_stream
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database, pairs
-from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, PENDING
+from gatewatch.service.storage.keys import INCIDENT_PARTS, LATEST, NUMBER, PENDING, tag_of
+from gatewatch.service.storage.outbox import END_IF_LISTED
 
 log = structlog.get_logger(__name__)
 
@@ -187,12 +189,13 @@ class IncidentStore:
                 return after
         raise Contended(f"others keep answering the incident {n} of {stream.name}; send the request again")
 
-    async def trim(self, tenant: str, before_ms: int, most: int) -> int:
+    async def trim(self, tenant: str, before_ms: int, most: int, now_ms: int) -> int:
         """Forget a tenant's incidents that are older than a time, and those beyond a number; how many were.
 
         Old is what began before that time, and has ended or was heard of last before it too. Beyond the number go first
         those that have ended and of which nobody has said anything, then those that are open, at last those that
-        people have answered; the oldest of each. At most TRIMMED at a time: whoever calls again goes on.
+        people have answered; the oldest of each. At most TRIMMED at a time: whoever calls again goes on. Who was told
+        that one is open is told that it has ended.
         """
         sets = self._database.keys.sets_of(tenant)
         async with self._database.within("forget old incidents"):
@@ -200,6 +203,7 @@ class IncidentStore:
             raise_first(counts)
         beyond = min(sum(counts) - most, TRIMMED)
         forgotten: list[bytes] = []
+        waited_for: set[bytes] = set()
         spared: tuple[list[bytes], list[bytes]] = [], []
         after: Listed | None = None
         while len(forgotten) < TRIMMED:
@@ -207,6 +211,8 @@ class IncidentStore:
             page = await self.listed(tenant, newest_ms, 0, SCANNED, oldest_first=True, after=after)
             for one, incident, said in await self._known(tenant, page):
                 is_open = incident is not None and incident.is_open
+                if self._database.tells and incident is not None and incident.is_waited_for:
+                    waited_for.add(one.id)
                 is_old = one.at_ms < before_ms and (incident is None or not is_open or incident.last_ms < before_ms)
                 if is_old or (len(forgotten) < beyond and not is_open and not said):
                     forgotten.append(one.id)
@@ -222,7 +228,8 @@ class IncidentStore:
                 incidents=len(more), setting="GATEWATCH_INCIDENTS",
             )  # fmt: skip
             forgotten += more
-        await self._forget_all(tenant, forgotten[:TRIMMED])
+        ends = {id_: now_ms for id_ in forgotten[:TRIMMED] if id_ in waited_for}
+        await self._forget_all(tenant, forgotten[:TRIMMED], ends)
         return len(forgotten[:TRIMMED])
 
     async def _known(self, tenant: str, page: Sequence[Listed]) -> list[tuple[Listed, Incident | None, bool]]:
@@ -233,15 +240,22 @@ class IncidentStore:
         found = [Found(b"", b"") if one is None else next(kept) for one in parsed]
         return [(one, decode(kept.incident), bool(kept.words)) for one, kept in zip(page, found, strict=True)]
 
-    async def _forget_all(self, tenant: str, ids: Sequence[bytes]) -> None:
+    async def _forget_all(self, tenant: str, ids: Sequence[bytes], ends: Mapping[bytes, int]) -> None:
         for start in range(0, len(ids), FORGOTTEN):
             some = ids[start : start + FORGOTTEN]
             async with self._database.within("forget old incidents"):
                 raise_first(
-                    await self._database.ask_each(command for id_ in some for command in self._forget(tenant, id_))
+                    await self._database.ask_each(
+                        command for id_ in some for command in self._forget(tenant, id_, ends.get(id_))
+                    )
                 )
 
-    def _forget(self, tenant: str, incident_id: bytes) -> list[Sequence[bytes]]:
+    def _forget(self, tenant: str, incident_id: bytes, end_ms: int | None) -> list[Sequence[bytes]]:
+        """What forgets an incident.
+
+        Args:
+            end_ms: when it ends by that for those who were told that it is open; None where nobody waits.
+        """
         keys = self._database.keys
         parsed = number_and_stream(incident_id.decode())
         if parsed is None:  # none of ours: it may be listed in any bucket
@@ -249,7 +263,13 @@ class IncidentStore:
         n, name = parsed
         stream, number = StreamKey(tenant, name), b"%d" % n
         sets = keys[stream].sets
+        end: list[Sequence[bytes]] = []
+        if end_ms is not None:
+            event = Event("ended", end_ms, tenant, n, name).encode()
+            outbox = keys.outbox(tag_of(keys[stream].record))
+            end = [[b"EVAL", END_IF_LISTED, b"2", sets.incidents, outbox, incident_id, event]]
         return [
+            *end,
             [b"HDEL", keys.part(stream, "incidents"), number],
             [b"HDEL", keys.part(stream, "incident-words"), number],
             *([b"DEL", keys.incident(stream, n, what)] for what in INCIDENT_PARTS),

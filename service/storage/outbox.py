@@ -33,6 +33,12 @@ local time = redis.call('TIME')
 return redis.call('ZADD', KEYS[1], 'XX', string.format('%.3f', time[1] + time[2] / 1000000 + ARGV[1]), ARGV[2])"""
 
 
+END_IF_LISTED: Final = b"""
+-- KEYS: a sorted set that lists what has not ended, and the outbox. ARGV: the member; the event of its end.
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then redis.call('ZADD', KEYS[2], 0, ARGV[2]) end"""
+"""Takes what ends off a list, and has it told, of those that do so at the same time once."""
+
+
 class Claimed(NamedTuple):
     """An event that is this process's to tell, for some time."""
 

@@ -19,9 +19,11 @@ from typing import Final
 
 from gatewatch.service.core.records import STREAM_PART
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents.event import Event
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database
 from gatewatch.service.storage.keys import identity, stream_of, tag_of
+from gatewatch.service.storage.outbox import END_IF_LISTED
 
 LEASE_MS: Final = 30_000
 
@@ -175,15 +177,20 @@ class SilenceStore:
             )
 
     async def end(self, stream: StreamKey, n: int, incident: bytes, incident_id: bytes, now_ms: int) -> None:
-        """Keep the end of a silence that no reading has ended. Raises StoreUnavailable."""
+        """Keep the end of a silence that no reading has ended, and have it told. Raises StoreUnavailable."""
         keys = self._database.keys
         sets = keys[stream].sets
+        taken_off: list[bytes] = [b"ZREM", sets.silent, incident_id]
+        if self._database.tells:
+            event = Event("ended", now_ms, stream.tenant, n, stream.name).encode()
+            outbox = keys.outbox(tag_of(keys[stream].record))
+            taken_off = [b"EVAL", END_IF_LISTED, b"2", sets.silent, outbox, incident_id, event]
         async with self._database.within("keep the end of a silence"):
             raise_first(
                 await self._database.ask(
                     [b"HSET", keys.part(stream, "incidents"), b"%d" % n, incident],
                     [b"ZADD", sets.changes, b"%d" % now_ms, incident_id],
-                    [b"ZREM", sets.silent, incident_id],
+                    taken_off,
                 )
             )
 

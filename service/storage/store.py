@@ -166,7 +166,7 @@ class StateStore(Database):
             self.listed.forget(key)
             if self.moving:
                 await self.move([stream])
-            ended = await self._waited_for(stream) if self.tells else []
+            ended = await self.ends_of(stream)
             transaction = (
                 [b"UNWATCH"],  # of what a batch watched on this connection and did not save
                 [b"MULTI"],
@@ -189,8 +189,10 @@ class StateStore(Database):
         await self.replicated([key.record])
         return known or bool(replies[-1][1])
 
-    async def _waited_for(self, stream: StreamKey) -> list[bytes]:
+    async def ends_of(self, stream: StreamKey) -> list[bytes]:
         """The ends of a stream's incidents, as events, for those who were told that they are open."""
+        if not self.tells:
+            return []
         at_ms, found = round(1000 * self._now()), map(decode, (await self.incidents.all_of(stream)).values())
         ended = [one.n for one in found if one is not None and one.is_waited_for]
         return [Event("ended", at_ms, stream.tenant, n, stream.name).encode() for n in ended]

@@ -194,7 +194,7 @@ def test_old_incidents_and_those_beyond_the_most_are_forgotten(redis_url: str, t
     async def trim(before_ms: int, most: int) -> int:
         store = StateStore(redis_url, tenant, PATIENT_MS)
         try:
-            return await store.incidents.trim(tenant, before_ms, most)
+            return await store.incidents.trim(tenant, before_ms, most, 0)
         finally:
             await store.close()
 
@@ -221,7 +221,7 @@ def test_those_that_ended_unanswered_make_room_before_others(
     async def left(most: int) -> list[str]:
         store = StateStore(redis_url, tenant, PATIENT_MS)
         try:
-            await store.incidents.trim(tenant, 0, most)
+            await store.incidents.trim(tenant, 0, most, 0)
         finally:
             await store.close()
         return [one["id"] for one in client.get("/v1/incidents").json()["incidents"]]
@@ -245,7 +245,7 @@ def test_one_that_goes_on_is_not_too_old(redis_url: str, tenant: str, client: Te
     async def trim(before_ms: int) -> int:
         store = StateStore(redis_url, tenant, PATIENT_MS)
         try:
-            return await store.incidents.trim(tenant, before_ms, 100)
+            return await store.incidents.trim(tenant, before_ms, 100, 0)
         finally:
             await store.close()
 

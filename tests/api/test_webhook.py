@@ -29,6 +29,7 @@ from gatewatch.service.incidents.outlets.sender import NotTaken, Sender, secret_
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import outbox
 from gatewatch.service.storage.keys import encode
+from gatewatch.service.storage.unused_streams import UnusedStreams
 from tests.api.test_incidents import CALM, FAULT, fault
 from tests.support.certificates import make_certificate
 from tests.support.receiver import SECRET, Receiver, receiving
@@ -120,6 +121,38 @@ def test_an_incident_ends_with_its_stream(way: str, told: Callable[..., TestClie
         assert client.delete("/v1/streams/pump").is_success or way == "deleted"
         time.sleep(0.3)
         assert len(receiver.taken) == 2  # once
+
+
+@pytest.mark.parametrize("way", ["unused", "too old", "too many"])
+def test_an_incident_that_is_forgotten_while_it_is_open_ends_for_those_who_were_told(
+    way: str, told: Callable[..., TestClient], receiver: Receiver, tenant: str
+) -> None:
+    with told() as client:
+        post(client, fault("pump"))
+        post(client, fault("fan")[:CALM])
+        receiver.wait_for(lambda: receiver.taken == ["incident.opened"])
+        store, now_ms = client.app.state.parts.store, round(time.time() * 1000)  # type: ignore[attr-defined]
+
+        async def forget() -> None:
+            if way != "unused":
+                before_ms, most = (2**52, 100) if way == "too old" else (0, 0)
+                assert await asyncio.gather(
+                    *(store.incidents.trim(tenant, before_ms, most, now_ms) for _ in range(2))
+                )  # as two processes may
+                return
+            unused = UnusedStreams(store)
+            gone: list[str] = []
+            for now_s in (0, 1000):
+                for bucket in range(unused.buckets):
+                    names = await unused.page(tenant, bucket, b"", 10)
+                    gone += await unused.look(tenant, bucket, names, now_s, 1000) if names else []
+            assert sorted(gone) == ["fan", "pump"]
+
+        client.portal.call(forget)  # type: ignore[union-attr]
+        receiver.wait_for(lambda: len(receiver.taken) == 2)
+        time.sleep(0.2)
+    assert receiver.taken == ["incident.opened", "incident.ended"]
+    assert receiver.deliveries[-1].body["data"]["id"] == f"{CALM}.pump"
 
 
 @pytest.mark.parametrize("bad", [500, 404, 301, 308, 0, 429])

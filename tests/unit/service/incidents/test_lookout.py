@@ -11,6 +11,7 @@ from typing import Any
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.core import records as state
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.incidents.event import decode
 from gatewatch.service.incidents.rules import ActiveWindow, Rules
 from gatewatch.service.storage.silence_store import LEASE_MS
 from tests.support.asynchronous import asynchronous
@@ -52,6 +53,11 @@ class World:
 
     def told(self) -> float:
         return sum(process.alerts() for process in self.processes)
+
+
+def outboxes(world: World) -> list[bytes]:
+    keys = world.one.store.keys
+    return [keys.outbox(b"%d" % bucket) for bucket in range(keys.buckets)]
 
 
 @asynccontextmanager
@@ -155,9 +161,13 @@ async def test_a_silence_that_no_reading_could_end_is_ended_by_a_look(
         world.one.store.record_cache.forget([key.record])
         await world.go_on(["s000", *OTHERS], 1)
         assert (await world.silences())[0]["state"] == "open"
+        world.one.store.tells = True
         await world.go_on(["s000", *OTHERS], 60)
         assert [one["state"] for one in await world.silences()] == ["ended", "open", "open"]
         assert await world.open_silences() == 2
+        waiting = [await world.one.store.ask_one(b"ZRANGE", outbox, b"0", b"-1") for outbox in outboxes(world)]
+        (ended,) = [event for events in waiting for event in map(decode, events) if event]
+        assert (ended.what, ended.stream, ended.n < 0) == ("ended", "s000", True)
 
 
 @asynchronous
@@ -187,7 +197,7 @@ async def test_a_silence_that_is_forgotten_is_not_counted_and_its_stream_comes_b
     async with world_of(redis_url, tenant, detector) as world:
         await world.go_on(STREAMS, ROUNDS)
         await world.go_on(OTHERS, 20)
-        assert await world.one.store.incidents.trim(tenant, world.clock.ms + 1, 1000) == 3
+        assert await world.one.store.incidents.trim(tenant, world.clock.ms + 1, 1000, world.clock.ms) == 3
         assert (await world.silences(), await world.open_silences()) == ([], 0)
         await world.go_on(STREAMS, 60)
         await world.go_on(OTHERS, 60)
