@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, WARMING_UP, Scanner, expected_band
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.text import listed
+from gatewatch.models.text import counted, listed
 
 ROW_FIELDS = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected", "residual", "parts")
@@ -222,8 +222,8 @@ class Summary:
     def line(self) -> str:
         """One line: readings, anomalous ones, alerts; what was not judged, and whether the budget holds."""
         streams = f" of {self.streams} streams" if self.streams > 1 else ""
-        said = f"{self.readings} readings{streams}, {self.anomalous} anomalous{self._share()}, {self.alerts} alerts"
-        said += self._a_week()
+        said = f"{self.readings} readings{streams}, {self.anomalous} anomalous{self._share()}, "
+        said += counted(self.alerts, "alert") + self._a_week()
         if self.unjudged:
             why = "in one warm-up" if self.warm_ups == 1 else f"in {self.warm_ups} warm-ups"
             anew = self.warm_ups > self.streams or self.unjudged == self.readings

@@ -116,6 +116,12 @@ class Detector(Protocol):
     def is_open(self, states: Records) -> NDArray[np.bool_]:
         """(B,) whether each stream's incident is open."""
 
+    def held(self, before: Records, after: Records) -> Records:
+        """(B,) states after readings that were followed and taught nothing: what is normal is as before them.
+
+        The incident stays open.
+        """
+
     def require_live(self) -> None:
         """Raise ArtefactError if no stream can be scored while it runs."""
 

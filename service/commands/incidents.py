@@ -52,6 +52,13 @@ def acknowledge(incident: Id, by: By = None, url: Url = SERVICE) -> None:
 
 
 @app.command()
+def close(incident: Id, by: By = None, url: Url = SERVICE) -> None:
+    """End it: an incident of a stream whose policy says hold stays open until then, and nothing is learned."""
+    said = _answer(url, "POST", f"{_path(incident)}/close", {"by": by or _user()})
+    tell(f"{incident}: {said['state']}" + (f", closed by {said['closed']['by']}" if said["closed"] else ""))
+
+
+@app.command()
 def label(
     incident: Id,
     value: Annotated[Literal["true", "false_alarm", "expected"], typer.Argument(metavar="LABEL")],

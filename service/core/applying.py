@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.budget_loop import at_bound
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core import corrections
 from gatewatch.service.core import records as state
@@ -19,7 +20,8 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Decision, Round, decide
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents.rules import NO_RULES, Rules, mark, unlearned
+from gatewatch.service.incidents.rules import NO_RULES, Rules, keep, kept, mark, unlearned
+from gatewatch.service.incidents.running import Running
 
 
 @dataclass
@@ -35,7 +37,9 @@ class Applied:
         was_open: (B,) whether each stream was in an incident before, as the detector sees it.
         ruled: row of a stream whose incidents go by rules, to these.
         held: those of them that are to be looked at, whatever the detector says.
+        levels: (B,) of the loops that hold budgets, before; None where no budget is held.
         was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
+        running: the incidents of streams after the batch, to be remembered once it is saved.
         clocks_set_back: readings whose time is before that of their stream's last one.
     """
 
@@ -47,7 +51,9 @@ class Applied:
     was_open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     ruled: dict[int, Rules] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
+    levels: NDArray[np.float64] | None = None
     was_silent: dict[int, int] = field(default_factory=dict)
+    running: dict[StreamKey, Running] = field(default_factory=dict)
     clocks_set_back: int = 0
 
 
@@ -69,6 +75,10 @@ def apply(
     applied.ruled = dict.fromkeys(applied.held, NO_RULES) | loaded.rules
     silent = np.flatnonzero(records["status"] & state.SILENT)
     applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
+    held = None if loaded.asked is None else np.isfinite(loaded.asked.held)
+    if records["level"].any():  # a budget that is held no more leaves nothing behind
+        records["level"] *= False if held is None else held
+    applied.levels = records["level"].copy() if held is not None and held.any() else None
     for round_ in rounds:
         if loaded.excess:
             round_ = _without_excess(applied, batch, loaded, round_)
@@ -85,6 +95,9 @@ def apply(
     if loaded.causes:  # a rebuilt state is kept though no reading is new: the history then answers those sent again
         changed = np.union1d(changed, list(loaded.causes))
     _write(applied, batch, loaded, changed)
+    if applied.levels is not None and loaded.asked is not None:
+        was, is_ = (at_bound(of, loaded.asked.least)[changed] for of in (applied.levels, records["level"]))
+        applied.writes.bounds = {at: bool(is_[at]) for at in np.flatnonzero(was | is_).tolist()}
     applied.writes.opened, applied.writes.closed = _incidents(detector, loaded.streams, was_open, records)
     return applied
 
@@ -122,21 +135,30 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
         heads = records[rows]
         if not len(rows):
             return
-    kept = corrections.due(heads, times_ms)
-    if len(kept):
-        kept_rows = rows[kept].tolist()
+    due = corrections.due(heads, times_ms)
+    if len(due):
+        kept_rows = rows[due].tolist()
         own, seeds = [loaded.layouts[row] for row in kept_rows], [loaded.seeds[row] for row in kept_rows]
-        for row, (slot, record) in zip(kept_rows, corrections.keep(heads, kept, own, seeds), strict=True):
+        for row, (slot, record) in zip(kept_rows, corrections.keep(heads, due, own, seeds), strict=True):
             applied.earlier[row, slot] = record
     applied.clocks_set_back += int(np.count_nonzero((times_ms < heads["last_ms"]) & (heads["readings"] > 0)))
     layouts = None if batch.layouts is None else [loaded.layouts[row] for row in rows.tolist()]
     asked, by_row = None if loaded.asked is None else loaded.asked.at(rows), loaded.rules
     ruled = [(at, by_row[row]) for at, row in enumerate(rows.tolist()) if row in by_row] if by_row else []
     entries = batch.model.stepper.step(
-        heads, batch.seqs[places], times_ms, batch.values[places], layouts, asked, unlearned(ruled, times_ms)
+        heads,
+        batch.seqs[places],
+        times_ms,
+        batch.values[places],
+        layouts,
+        asked,
+        unlearned(ruled, times_ms),
+        kept(ruled, heads["status"]),
     )
     if ruled:
         mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])
+        keep(heads, entries, ruled)
+    batch.model.stepper.settle(heads, entries, asked, entries["reason"])
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))

@@ -17,6 +17,7 @@ from gatewatch.service.core.sessions import Sessions
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
+from gatewatch.service.incidents.closing import Closing
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
@@ -30,6 +31,7 @@ class Core(NamedTuple):
     corrector: Corrector
     books: Bookkeeping
     loader: Loader
+    closing: Closing
 
 
 def build_core(
@@ -49,6 +51,7 @@ def build_core(
     stream_channels: int = 64,
     groups: Groups | None = None,
     tells: bool = True,
+    incident_write_s: float = 0.0,
 ) -> Core:
     """Build the core.
 
@@ -60,9 +63,11 @@ def build_core(
         stream_channels: that a stream may have where it may have any.
         groups: which incidents belong together; without it none do.
         tells: alerts, see Bookkeeping.
+        incident_write_s: how often open incidents are written where nothing else has them written.
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
-    books, incidents = Bookkeeping(metrics, store, clock, tells=tells), Recorder(store, policies, groups)
+    books = Bookkeeping(metrics, store, clock, tells=tells)
+    incidents = Recorder(store, policies, groups, clock, incident_write_s)
     loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace, most_channels), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
@@ -70,4 +75,6 @@ def build_core(
     repeats = Repeats(store, books, corrector, sessions)
     saving = (backoff, takeover, metrics, clock, save_attempts)
     scorer = Scorer(models, store, loader, repeats, incidents, books, *saving, stream_channels)
-    return Core(scorer, Inspection(models, store, loader, sessions, clock, save_attempts), corrector, books, loader)
+    inspection = Inspection(models, store, loader, sessions, clock, save_attempts)
+    closing = Closing(models, store, loader, clock, save_attempts)
+    return Core(scorer, inspection, corrector, books, loader, closing)

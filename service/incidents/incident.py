@@ -44,6 +44,11 @@ class Scored(NamedTuple):
     score: float
 
 
+def scored(entry: Any) -> Scored:
+    """What an onset is sought by, of an entry of the history."""
+    return Scored(int(entry["n"]), int(entry["timestamp_ms"]), float(entry["score"]))
+
+
 class Share(msgspec.Struct, frozen=True):
     """A channel's part in an incident, at the reading with the highest score.
 
@@ -104,6 +109,8 @@ class Incident(msgspec.Struct, frozen=True):
         ruled: it began by rules, and not where the detector says.
         cooled: of one that nobody was told of, number and time of the last reading of one before that somebody was.
         tags: of its stream when it began, name to value.
+        seen: the number of the last reading that these figures go up to; 0 of one that is written with each.
+        closed: a person ended it: what comes after is another incident.
     """
 
     n: int
@@ -130,6 +137,8 @@ class Incident(msgspec.Struct, frozen=True):
     ruled: bool = False
     cooled: tuple[int, int] | None = None
     tags: dict[str, str] = {}
+    seen: int = 0
+    closed: bool = False
 
     @property
     def id(self) -> str:
@@ -215,15 +224,15 @@ def advance(
         before: readings of the stream's history, as far as it was read: the onset is sought there.
     """
     changed: dict[int, Incident] = {}
-    earlier = [*before]
-    for entry in entries:
+    for at, entry in enumerate(entries):
         status = int(entry["status"])
         anomalous, alert = status & STATUS_BITS == ANOMALOUS, bool(status & ALERT)
         if incident is not None and int(entry["n"]) <= incident.n:
             continue  # it has seen this reading
         goes_on = was_open and incident is not None and incident.is_open  # else what is open was not told of
         if anomalous and alert and not goes_on:
-            incident = opened(stream, entry, channels, onset_of(entry, earlier))
+            earlier = map(scored, entries[:at])
+            incident = opened(stream, entry, channels, onset_of(entry, [*before, *earlier]))
             incident = incident.with_alert(raised_by(entry, channels))
         elif anomalous and incident is not None and (goes_on or not was_open):
             incident = gone_on(incident, entry, channels)
@@ -234,7 +243,6 @@ def advance(
         if incident is not None:
             changed[incident.n] = incident
         was_open = bool(status & OPEN)
-        earlier.append(Scored(int(entry["n"]), int(entry["timestamp_ms"]), float(entry["score"])))
     return list(changed.values())
 
 

@@ -193,6 +193,7 @@ def shown(incident: Incident, said: words.Words) -> dict[str, Any]:
         "gate": incident.gate,
         "gated": incident.gated,
         "acknowledged": _said(said.acknowledged),
+        "closed": _said(said.closed),
         "label": said.label,
         "labelled": _said(said.labelled),
         "notes": [{"text": one.text, "by": one.by, "at": format_time(one.at_ms)} for one in said.notes],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from gatewatch.models.detectors.asked import Words, words
+from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied
 from gatewatch.service.core.bookkeeping import encode_alert
@@ -17,14 +19,17 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model, Policies
-from gatewatch.service.core.records import ALERT, HELD, Records
+from gatewatch.service.core.records import ALERT, HELD, KEPT, Records
+from gatewatch.service.core.sequencing import Places
 from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.began import began
+from gatewatch.service.incidents.closing import let_go
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
 from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import Rules, limited
+from gatewatch.service.incidents.running import Running, RunningIncidents, caught_up, histories, name_of, shows
 from gatewatch.service.incidents.silence import over
 
 
@@ -33,16 +38,20 @@ class _Changed(NamedTuple):
 
     Attributes:
         row: of the stream in Writes.
-        latest: its latest incident until then, as it is kept.
+        running: its latest incident until then.
         incidents: those that changed or began, in their order.
         before_it: makes what one that begins is proved from.
+        seen: the number of its last reading.
+        waits: whether the latest is written later, where people would see no difference.
     """
 
     row: int
     stream: StreamKey
-    latest: bytes
+    running: Running
     incidents: list[Incident]
     before_it: Callable[[], bytes]
+    seen: int = 0
+    waits: bool = False
 
 
 class Begun(NamedTuple):
@@ -86,10 +95,21 @@ class Corrected(NamedTuple):
 class Recorder:
     """Makes incidents of entries. Streams that are in none cost nothing; those in one, a round trip for all of them."""
 
-    def __init__(self, store: Store, policies: Policies, groups: Groups | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        policies: Policies,
+        groups: Groups | None,
+        clock: Clock,
+        write_s: float = 0.0,
+    ) -> None:
+        """`write_s`: how often open incidents are written where nothing else has them written, seconds."""
         self._store = store
         self._policies = policies
         self._groups = groups
+        self._clock = clock
+        self._write_s = write_s
+        self._remembered = RunningIncidents()
 
     async def writes(
         self, model: Model, loaded: LoadedBatch, applied: Applied, packed: Sequence[bytes | None]
@@ -118,19 +138,22 @@ class Recorder:
         every = [row for row in np.unique(rows[concerned]).tolist() if row not in applied.ruled]
         if not every:
             return silences + ruled
-        kept = await self._store.latest_incidents([loaded.streams[row] for row in every])
+        own = _of_rows(rows, entries)
+        known = await self._known(model, loaded, packed, every, own)
         begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]} & {*every}
         histories = await self._histories(model, sorted(begins), loaded)
         changed = []
-        for row, latest in zip(every, kept, strict=True):
-            stream, of_row = loaded.streams[row], entries[rows == row]
+        for row, running in zip(every, known, strict=True):
+            stream, of_row = loaded.streams[row], own[row]
             before = partial(_before, model, loaded, row, packed[row])
             incidents = advance(
-                decode(latest), stream.name, of_row, loaded.layouts[row].model, bool(was_open[row]),
+                running.incident, stream.name, of_row, loaded.layouts[row].model, bool(was_open[row]),
                 histories.get(row, ()),
             )  # fmt: skip
-            changed.append(_Changed(row_of[stream], stream, latest, incidents, before))
-        return silences + ruled + await self._written(changed)
+            seen = int(of_row["n"][-1])
+            waits = self._waits(model, loaded, row, running, seen)
+            changed.append(_Changed(row_of[stream], stream, running, incidents, before, seen, waits))
+        return silences + ruled + await self._written(changed, applied)
 
     async def _ruled(
         self, model: Model, loaded: LoadedBatch, applied: Applied, packed: Sequence[bytes | None]
@@ -149,29 +172,104 @@ class Recorder:
         every = [row for row in np.unique(rows[concerned]).tolist() if row in applied.ruled]
         if not every:
             return []
-        names = [loaded.streams[row] for row in every]
-        kept, pendings = await self._store.latest_incidents(names), await self._store.pending_incidents(names)
+        own = _of_rows(rows, entries)
+        known = await self._known(model, loaded, packed, every, own, applied.ruled)
         begins = [
             row
-            for row, latest, pending in zip(every, kept, pendings, strict=True)
-            if may_begin(applied.ruled[row], decode(latest), decode_pending(pending), entries[rows == row])
+            for row, running in zip(every, known, strict=True)
+            if may_begin(applied.ruled[row], running.incident, decode_pending(running.pending or b""), own[row])
         ]
         histories = await self._histories(model, begins, loaded)
         row_of = {stream: row for row, stream in enumerate(writes.streams)}
         changed = []
-        for row, stream, latest, pending in zip(every, names, kept, pendings, strict=True):
+        for row, running in zip(every, known, strict=True):
+            stream, pending = loaded.streams[row], running.pending or b""
             at, layout = row_of[stream], loaded.layouts[row]
             made = fold(
-                applied.ruled[row], stream.name, layout.model, decode(latest), decode_pending(pending),
-                bool(applied.was_open[row]), entries[rows == row], histories.get(row, ()),
+                applied.ruled[row], stream.name, layout.model, running.incident, decode_pending(pending),
+                bool(applied.was_open[row]), own[row], histories.get(row, ()),
             )  # fmt: skip
             before = partial(_before, model, loaded, row, packed[row])
-            changed.append(_Changed(at, stream, latest, list(made.changed.values()), before))
+            seen = int(own[row]["n"][-1])
+            waits = not made.has_ended and self._waits(model, loaded, row, running, seen)
+            running = running._replace(pending=encode_pending(made.pending))
+            incidents = list(made.changed.values())
+            changed.append(_Changed(at, stream, running, incidents, before, seen, waits))
             _put(writes, at, stream, made, pending)
-            if made.is_held:
-                loaded.records["status"][row] |= HELD
+            record = loaded.records[row : row + 1]
+            ends = bool(record["status"][0] & KEPT) and not made.goes_on(seen)
+            if ends:
+                let_go(record)
+            elif made.is_held:
+                record["status"] |= HELD
+            if ends or made.is_held:
                 (writes.records[at],) = state.pack(loaded.records[row : row + 1], [layout], [loaded.seeds[row]])
-        return await self._written(changed)
+        return await self._written(changed, applied)
+
+    def saved(self, applied: Applied, lost: Container[StreamKey]) -> None:
+        """A batch was saved, but for streams that are lost: remember its incidents."""
+        if not applied.running:
+            return
+        writes, now_s = applied.writes, self._clock.monotonic()
+        names = {
+            stream: name_of(record)
+            for stream, record in zip(writes.streams, writes.records, strict=True)
+            if stream in applied.running and stream not in lost
+        }
+        self._remembered.forget(stream for stream in applied.running if stream in lost)
+        self._remembered.note(
+            (
+                stream,
+                running._replace(record=names[stream], since_s=now_s if running.since_s is None else running.since_s),
+            )
+            for stream, running in applied.running.items()
+            if stream in names
+        )
+
+    async def _known(
+        self,
+        model: Model,
+        loaded: LoadedBatch,
+        packed: Sequence[bytes | None],
+        rows: Sequence[int],
+        entries: Mapping[int, Entries],
+        rules: Mapping[int, Rules] | None = None,
+    ) -> list[Running]:
+        """The latest incidents of streams as they stand before a batch: remembered, or what is kept and the history.
+
+        Args:
+            packed: the records before the batch, as the store held them.
+            entries: of the rows, which are the streams' next ones.
+            rules: of the rows, where they go by rules.
+        """
+        known: dict[int, Running] = {}
+        for row in rows:
+            running = self._remembered.of(loaded.streams[row], packed[row])
+            if running is not None and (rules is None or running.pending is not None):
+                known[row] = running
+        missing = [row for row in rows if row not in known]
+        if not missing:
+            return [known[row] for row in rows]
+        names = [loaded.streams[row] for row in missing]
+        kept = list(map(decode, await self._store.latest_incidents(names)))
+        pendings: Sequence[bytes | None] = [None] * len(missing)
+        if rules is not None:
+            pendings = await self._store.pending_incidents(names)
+        of_rows = dict(zip(missing, kept, strict=True))
+        next_ = {row: int(entries[row]["n"][0]) for row in missing}
+        exact = await caught_up(self._store, model, loaded, of_rows, next_)
+        for row, incident, pending in zip(missing, kept, pendings, strict=True):
+            known[row] = Running(exact.get(row, incident), incident, pending)
+        return [known[row] for row in rows]
+
+    def _waits(self, model: Model, loaded: LoadedBatch, row: int, running: Running, seen: int) -> bool:
+        """Whether an incident may be behind its stream after a reading: its history goes back far enough.
+
+        A late reading changes the history; so the incidents of streams that take any are written with each.
+        """
+        if running.written is None or not running.may_wait(self._clock.monotonic(), self._write_s):
+            return False
+        return seen - running.written.seen < model.stepper.slots // 2 and not loaded.records["reorder_ms"][row]
 
     async def corrected(self, model: Model, begun: Sequence[Begun]) -> list[IncidentWrite]:
         """What corrections make of incidents: those that begin with a reading that was scored anew."""
@@ -181,8 +279,9 @@ class Recorder:
         changed = []
         for one, latest in zip(begun, kept, strict=True):
             before = partial(_packed, model, one.start, one.layout, one.seed, one.asked)
-            incidents = advance(decode(latest), one.stream.name, one.entries, one.layout.model, was_open=False)
-            changed.append(_Changed(one.row, one.stream, latest, incidents, before))
+            known = decode(latest)
+            incidents = advance(known, one.stream.name, one.entries, one.layout.model, was_open=False)
+            changed.append(_Changed(one.row, one.stream, Running(known, known), incidents, before))
         return await self._written(changed)
 
     async def corrected_ruled(
@@ -204,9 +303,10 @@ class Recorder:
                 pending = None  # all of it is replayed
             elif pending is not None:
                 entries = entries[entries["n"] > pending.last_n]
-            made = fold(one.rules, one.stream.name, one.layout.model, decode(latest), pending, False, entries)
+            known = decode(latest)
+            made = fold(one.rules, one.stream.name, one.layout.model, known, pending, False, entries)
             before = partial(_packed, model, one.correction.start, one.layout, one.seed, one.asked)
-            changed.append(_Changed(one.row, one.stream, latest, list(made.changed.values()), before))
+            changed.append(_Changed(one.row, one.stream, Running(known, known), list(made.changed.values()), before))
             _put(writes, one.row, one.stream, made, content, corrected=True)
         return await self._written(changed)
 
@@ -234,48 +334,65 @@ class Recorder:
         writes.closed |= quiet
         writes.alerts = [one for one in writes.alerts if not self._policies.is_muted(writes.streams[one[0]])]
 
-    async def _written(self, changed: Sequence[_Changed]) -> list[IncidentWrite]:
-        """What is to be saved of incidents that changed; those that begin, or are told, get tags and groups."""
+    async def _written(self, changed: Sequence[_Changed], applied: Applied | None = None) -> list[IncidentWrite]:
+        """What is to be saved of incidents that changed; those that begin, or are told, get tags and groups.
+
+        Args:
+            applied: gets what is to be remembered of them.
+        """
         begun = [
             (one.stream, incident)
             for one in changed
             for incident in one.incidents
-            if _begins(incident, decode(one.latest))
+            if _begins(incident, one.running.written)
         ]
         joined = await self._groups.joined(begun) if begun and self._groups else [one for _, one in begun]
         grouped = {(stream, one.n): one for (stream, _), one in zip(begun, joined, strict=True)}
         writes: list[IncidentWrite] = []
+        now_s = self._clock.monotonic()
         for one in changed:
-            before = decode(one.latest)
-            last = None if before is None else (before.n, one.latest)
+            before, running = one.running.written, one.running
+            last = running.incident
             was_ended = before is not None and not before.is_open
             for found in one.incidents:
                 incident = grouped.get((one.stream, found.n), found)
-                is_new = last is None or incident.n != last[0]
+                waits = one.waits and found is one.incidents[-1]
+                if before is not None and (found is before or (waits and not shows(before, found))):
+                    running = running._replace(incident=incident)
+                    continue
+                if self._write_s:
+                    incident = msgspec.structs.replace(incident, seen=one.seen)
+                is_new = last is None or incident.n != last.n
                 ended = not incident.is_open and (is_new or not was_ended)
-                content = encode(incident)
-                begun_from, past = (one.before_it(), last) if is_new else (b"", None)
+                begun_from = one.before_it() if is_new else b""
+                past = (last.n, encode(last)) if is_new and last is not None else None
                 again = was_ended and not is_new and incident.is_open
                 told = incident.untold is None
                 newly = told and not is_new and before is not None and before.n == incident.n and bool(before.untold)
+                content = encode(incident)
                 write = IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
                 writes.append(write._replace(told=told, reopened=again, newly_told=newly))
-                last = (incident.n, content)
+                last = incident
+                running = running._replace(incident=incident, written=incident, written_s=now_s)
+            if applied is not None and self._write_s:
+                applied.running[one.stream] = running
         return writes
 
     async def _histories(self, model: Model, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, list[Scored]]:
         """The last readings of streams whose incidents begin: their onsets are sought there."""
-        if not rows:
-            return {}
-        rings = await self._store.load_histories([loaded.streams[row] for row in rows])
         found = {}
-        for row, ring in zip(rows, rings, strict=True):
-            kept = loaded.recovered.get(row)  # what is in Redis may have other channels, or be of an earlier version
-            if kept is None:
-                kept = model.stepper.read_history(ring, loaded.layouts[row], loaded.seeds[row])
+        for row, kept in (await histories(self._store, model, rows, loaded)).items():
             columns = (kept["n"].tolist(), kept["timestamp_ms"].tolist(), kept["score"].tolist())
             found[row] = [Scored(*one) for one in zip(*columns, strict=True)]
         return found
+
+
+def _of_rows(rows: Places, entries: Entries) -> dict[int, Entries]:
+    """The entries of each row, in their order."""
+    listed = rows.tolist()
+    if len(set(listed)) == len(listed):
+        return {row: entries[at : at + 1] for at, row in enumerate(listed)}
+    return {row: entries[rows == row] for row in set(listed)}
 
 
 def _put(writes: Writes, row: int, stream: StreamKey, made: Fold, pending: bytes, corrected: bool = False) -> None:

@@ -23,7 +23,7 @@ import msgspec
 from gatewatch.models.detectors.detector import ANOMALOUS
 from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS, calm_step
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import ALERT, OPEN, STATUS_BITS
+from gatewatch.service.core.records import ALERT, KEPT, OPEN, STATUS_BITS
 from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, gone_on, onset_of, opened, raised_by
 from gatewatch.service.incidents.rules import (
     GATES,
@@ -85,6 +85,7 @@ class Fold:
         was_open: whether the detector's was open before the next reading.
         changed: every incident that changed or began, in their order, by number.
         alerts: number of the reading and alert, of those that are to be told.
+        has_ended: an incident ended, though it may have gone on since.
     """
 
     stream: str
@@ -96,6 +97,7 @@ class Fold:
     earlier: list[Scored]
     changed: dict[int, Incident] = field(default_factory=dict)
     alerts: list[tuple[int, RaisedAlert]] = field(default_factory=list)
+    has_ended: bool = False
 
     @property
     def is_told(self) -> bool:
@@ -108,6 +110,12 @@ class Fold:
         return self.is_told != self.was_open or (
             self.incident is not None and self.incident.is_open and not self.is_told
         )
+
+    def goes_on(self, n: int) -> bool:
+        """Whether an incident is open after reading n, or may still become one."""
+        if self.incident is not None and self.incident.is_open:
+            return True
+        return self.pending is not None and n - self.pending.last_n < OPEN_READINGS
 
     def take(self, entries: Entries) -> None:
         """Go on with (K,) readings of the stream, in their order."""
@@ -127,7 +135,7 @@ class Fold:
         limit = gate_of(entry) in (LIMIT, LIMIT_IN_WINDOW)
         breach = self.rules.breach(entry, self.channels) if limit else None
         latest = self.incident
-        if latest is not None and self._joins(latest, n, time_ms, bool(status & ALERT)):
+        if latest is not None and self._joins(latest, n, time_ms, status):
             incident = gone_on(latest, entry, self.channels, limit, breach)
             window = self.rules.window_at(time_ms)
             if latest.untold is not None or (window is not None and not latest.is_open):
@@ -172,8 +180,9 @@ class Fold:
         """A reading that does not count while an incident is open."""
         if status & STATUS_BITS == ANOMALOUS:  # a gate is closed on it
             incident = msgspec.structs.replace(incident, gate=GATES[gate_of(entry)], gated=incident.gated + 1)
-        if self._ends(incident, int(entry["n"]), int(entry["timestamp_ms"]), bool(status & OPEN)):
+        if not status & KEPT and self._ends(incident, int(entry["n"]), int(entry["timestamp_ms"]), bool(status & OPEN)):
             incident = msgspec.structs.replace(incident, end_ms=incident.last_ms)
+            self.has_ended = True
         if incident is not self.incident:
             self.incident = self.changed[incident.n] = incident
 
@@ -193,13 +202,15 @@ class Fold:
                 return Pending(*first, n, last_ms, pending.readings + 1)
         return Pending(onset_of(entry, self.earlier), n, time_ms, n, time_ms, 1)
 
-    def _joins(self, latest: Incident, n: int, time_ms: int, alert: bool) -> bool:
+    def _joins(self, latest: Incident, n: int, time_ms: int, status: int) -> bool:
         """Whether a reading that counts goes on with the latest incident."""
-        if latest.is_open and self.rules.merge is None:
+        if latest.is_open and (self.rules.merge is None or status & KEPT):
             return True
+        if latest.closed:
+            return False
         if self.rules.merge is not None:
             return not self.rules.merge.reached(n - latest.last_n - 1, time_ms - latest.last_ms)
-        return not alert and calm(latest.last_n, latest.last_ms, n - 1, time_ms) < JOIN_READINGS
+        return not status & ALERT and calm(latest.last_n, latest.last_ms, n - 1, time_ms) < JOIN_READINGS
 
     def _ends(self, incident: Incident, n: int, time_ms: int, detector_open: bool) -> bool:
         """Whether an open incident ends with a reading that does not count."""

@@ -41,12 +41,14 @@ class Words(msgspec.Struct, frozen=True):
         label: what it turned out to be.
         labelled: who said so last.
         notes: in the order in which they were written.
+        closed: who ended it, of one that was held open.
     """
 
     acknowledged: Said | None = None
     label: Label | None = None
     labelled: Said | None = None
     notes: list[Note] = []
+    closed: Said | None = None
 
 
 def decode(kept: bytes) -> Words:
@@ -60,6 +62,11 @@ def decode(kept: bytes) -> Words:
 def acknowledge(words: Words, said: Said) -> Words:
     """The first who acknowledges stays: who comes later sees that it was done."""
     return words if words.acknowledged else msgspec.structs.replace(words, acknowledged=said)
+
+
+def close(words: Words, said: Said) -> Words:
+    """The first who closes it stays."""
+    return words if words.closed else msgspec.structs.replace(words, closed=said)
 
 
 def label(words: Words, value: Label, said: Said) -> Words:

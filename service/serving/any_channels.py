@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import Records
-from gatewatch.service.core.stepper import Stepper, unlearned
+from gatewatch.service.core.records import KEPT, Records
+from gatewatch.service.core.stepper import Stepper, kept_from_learning, unlearned
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.serving.served_model import ServedModel
 
@@ -53,6 +53,7 @@ class NamedStepper(Stepper):
         """
         begins = [0, *(np.flatnonzero((known[1:] != known[:-1]).any(axis=1)) + 1).tolist(), len(entries)]
         state, before = self.detector.initial(1), self.detector.channels
+        status = entries["status"][0] & KEPT
         for start, stop in pairwise(begins):
             there = np.flatnonzero(known[start])
             own = None if asked is None else asked.of_channels(there)
@@ -60,11 +61,13 @@ class NamedStepper(Stepper):
             stepper = Stepper(self._general.watching(names), self.slots)
             head = stepper.fresh(1)
             head["detector"] = stepper.detector.carried_over(state.tobytes(), before)
+            head["status"] = status
             for reading in entries[start:stop]:
                 values = reading["values"][None, there]
                 columns = (reading["seq"][None], reading["timestamp_ms"][None], values)
-                stepper.step(head, *columns, asked=own, unlearned=unlearned(reading[None]))
-            state, before = head["detector"], names
+                one = reading[None]
+                stepper.step(head, *columns, None, own, unlearned(one), kept_from_learning(one))
+            state, before, status = head["detector"], names, head["status"][0]
         record["detector"] = self.detector.carried_over(state.tobytes(), before)
         record["score"], record["status"] = head["score"], head["status"]
         record["present"] = False

@@ -35,7 +35,7 @@ from gatewatch.service.core.layout import layout_of, of_ring
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model
 from gatewatch.service.core.sequencing import Round
-from gatewatch.service.core.stepper import unlearned
+from gatewatch.service.core.stepper import kept_from_learning, unlearned
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
@@ -309,11 +309,13 @@ class Shadows:
         columns = columns_of(names, detector.channels)
         values = in_channels(entries["values"], columns)
         states = np.concatenate([one.state for one in streams if one.state is not None])
-        silent = unlearned(entries)
+        normal, silent = states.copy(), unlearned(entries)
         before = None if silent is None else states[silent]
         step = detector.advance(values, entries["timestamp_ms"], states, asked)
         if silent is not None and before is not None:
             states[silent] = unlearn(before, states[silent])
+        if (kept := kept_from_learning(entries)) is not None:
+            states[kept] = detector.held(normal[kept], states[kept])
         seen = enumerate(zip(streams, entries, strict=True))
         elapsed = np.array([one.seen(entry, states[at : at + 1].copy()) for at, (one, entry) in seen])
         judged = compared & (step.status != WARMING_UP) & (entries["status"] & state.STATUS_BITS != WARMING_UP)

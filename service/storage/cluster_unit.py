@@ -67,8 +67,8 @@ class ClusterUnit:
             of = self._store.keys.of(writes.streams)
             if writes.alerts:
                 self._store.note_alerts(writes, of)
-            whole = dict(zip(self._streams, self._cached, strict=True)) if self._cached is not None else {}
-            expected = [whole[stream] for stream in writes.streams] if whole else writes.fences
+            before = dict(zip(self._streams, self.packed, strict=True))
+            expected = [before[stream] or b"" for stream in writes.streams]  # a person may leave the fence as it is
             self._saving = asyncio.create_task(self._store.save_buckets(writes, of, expected))
 
     async def saved(self) -> list[bool]:

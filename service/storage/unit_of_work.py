@@ -146,7 +146,8 @@ class UnitOfWork:
             except ConnectionLost:
                 saved, self.unsure = None, True
         if saved is None:
-            expected = None if self._watched else self._cached
+            before = dict(zip(self._streams, self.packed, strict=True))
+            expected = [before[stream] or b"" for stream in writes.streams]  # a person may leave the fence as it is
             saved = await self._database.save(writes, expected)  # stream by stream, to find out whose it was
         self._record_cache.note([key.record for key in self._keys], writes.records, saved)
         return saved

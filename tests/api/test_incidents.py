@@ -57,16 +57,19 @@ def test_a_fault_is_an_incident_with_its_channel_direction_and_values(client: Te
     assert one["alerts"][0]["timestamp"] == one["start"]
 
 
-def test_it_is_the_same_whether_sent_one_by_one_or_at_once_and_repeats_change_nothing(client: TestClient) -> None:
-    sent = fault("at-once")
-    post(client, sent)
-    for reading in fault("one-by-one"):
-        post(client, [reading])
-    together, apart = (the_incident(client, stream=name) for name in ("at-once", "one-by-one"))
-    for key in ("state", "onset", "start", "last", "peak_score", "anomalous", "judged", "channels", "alerts"):
-        assert together[key] == apart[key], key
-    post(client, sent[-30:])
-    assert the_incident(client, stream="at-once") == together
+def test_it_is_the_same_whether_sent_one_by_one_or_at_once_and_repeats_change_nothing(
+    settings: Callable[..., Settings],
+) -> None:
+    with TestClient(create_app(settings(incident_write_s=0.0))) as client:  # while it is open, too
+        sent = fault("at-once")
+        post(client, sent)
+        for reading in fault("one-by-one"):
+            post(client, [reading])
+        together, apart = (the_incident(client, stream=name) for name in ("at-once", "one-by-one"))
+        for key in ("state", "onset", "start", "last", "peak_score", "anomalous", "judged", "channels", "alerts"):
+            assert together[key] == apart[key], key
+        post(client, sent[-30:])
+        assert the_incident(client, stream="at-once") == together
 
 
 def test_it_ends_and_the_readings_around_it_stay(client: TestClient) -> None:

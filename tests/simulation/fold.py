@@ -48,6 +48,10 @@ class Fold:
     def require_live(self) -> None:
         """It is."""
 
+    def held(self, before: Records, after: Records) -> Records:  # noqa: ARG002
+        """It learns nothing but the fold."""
+        return after
+
     def carried_over(self, state: bytes, channels_before: Sequence[str]) -> None:
         """It has one channel, always."""
 

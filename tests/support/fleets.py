@@ -70,6 +70,7 @@ class Process:
         group_by: str | None = "site",
         most_open: int = 1000,
         most_streams: int = 10_000_000,
+        incident_write_s: float = 0.0,
     ) -> None:
         self.tenant, self.model, self.clock = tenant, model, clock
         self.metrics = Metrics()
@@ -88,6 +89,7 @@ class Process:
             save_attempts=20,
             most_streams=most_streams,
             groups=self.groups,
+            incident_write_s=incident_write_s,
         )
         books = self.core.books
         self.lookout = Lookout(self.store, self.silences, self.groups, asked, books, clock, 10.0, most_open)

@@ -69,6 +69,7 @@ from gatewatch.models.detectors.incidents import (
     JOIN_READINGS,
     check_shapes,
     conclude,
+    hold,
     incident_fields,
     is_open,
     open_channels,
@@ -86,6 +87,14 @@ has shown of itself stays."""
 RESTART_AGE = 1000
 """Readings from which on gaps are known by the interval. After a burst at the start it is far too short; all that came
 later would be gaps, of which nothing is learned."""
+
+LEARNED = (
+    *("count", "moves", "lesson", "center", "spread", "step", "low", "high", "reach"),
+    *("table", "visits", "table_miss", "tried"),
+    *("miss", "misses", "counted", "longest_still", "longest_absent", "changes"),
+    *("jump_edge", "jump_excess", "jumps", "home", "drift", "usual", "unrest"),
+)
+"""The fields of a state that say what is normal for the stream; the others say where it stands."""
 
 BAND_NATS = 6.0
 """One miss beyond the band expected is as rare as one reading in 400."""
@@ -175,6 +184,15 @@ class GeneralDetector:
     def rebuild_readings(self) -> int:
         """How many readings a state that was lost has to be replayed to be whole again."""
         return self.manifest.calibration.rebuild_readings
+
+    def held(self, before: Records, after: Records) -> Records:
+        """(B,) states after readings that were followed and taught nothing; see Detector.held."""
+        states = hold(before, after, LEARNED)
+        moved = before["origin"] - after["origin"]
+        if np.count_nonzero(moved):
+            for name in set(LEARNED) & set(PLACES):
+                states[name] += moved.reshape(*moved.shape, *[1] * (states[name].ndim - 2))
+        return states
 
     is_open = staticmethod(is_open)
     open_channels = staticmethod(open_channels)

@@ -25,9 +25,11 @@ from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Step, float32
 from gatewatch.models.detectors.incidents import (
+    AGAIN_READINGS,
     calm_step,
     check_shapes,
     conclude,
+    hold,
     incident_fields,
     is_open,
     open_channels,
@@ -36,7 +38,15 @@ from gatewatch.models.detectors.incidents import (
 from gatewatch.models.detectors.network import Network
 from gatewatch.models.detectors.trained.lone import MOST_CHANNELS, Rules, advance_alone
 from gatewatch.models.detectors.trained.scaling import Scaling, shown
-from gatewatch.models.detectors.trained.score import PARTS, ResidualCalibration, begin, judge, set_apart, state_fields
+from gatewatch.models.detectors.trained.score import (
+    LEARNED,
+    PARTS,
+    ResidualCalibration,
+    begin,
+    judge,
+    set_apart,
+    state_fields,
+)
 from gatewatch.models.detectors.version_1 import taken_over, trained_dtype_1
 from gatewatch.models.errors import ArtefactError, CalibrationError
 from gatewatch.models.evaluation.threshold import threshold_for
@@ -132,6 +142,10 @@ class TrainedDetector:
         reach = np.maximum(states["accepted"], 0.0)[:, None] * self.calibration.level_scale
         taken["accepted"] = np.clip(taken["level"], -reach, reach)
         return taken
+
+    def held(self, before: Records, after: Records) -> Records:
+        """(B,) states after readings that were followed and taught nothing; see Detector.held."""
+        return hold(before, after, LEARNED)
 
     is_open = staticmethod(is_open)
     open_channels = staticmethod(open_channels)
@@ -265,7 +279,17 @@ class TrainedDetector:
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
         residual = float32(judged.missed / self._error_scale)
         factors = None if asked is None else self._factors(asked)
-        return conclude(judged, mid, half, residual, states, self.warm_up, step=self._calm_step, factors=factors)
+        return conclude(
+            judged,
+            mid,
+            half,
+            residual,
+            states,
+            self.warm_up,
+            step=self._calm_step,
+            factors=factors,
+            again=AGAIN_READINGS,
+        )
 
     def _factors(self, asked: Asked) -> Floats:
         """(B, 4) on the parts of scores: thresholds for another rate are the artefact's tails' (contract 16)."""

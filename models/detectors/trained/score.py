@@ -251,6 +251,10 @@ def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
     ]
 
 
+LEARNED = ("usual", "unrest", "held", "noise", "accepted", "long", "longest_still", "longest_absent")
+"""Of `state_fields`, those that say what is normal for the stream."""
+
+
 def begin(states: Records, calibration: ResidualCalibration) -> None:
     """Turn states, all 0, into those of streams that have not seen a reading."""
     states["lively"] = calibration.usual_lively

@@ -24,7 +24,8 @@ export function summary(one) {
 
 function length(one) {
   if (one.reason === "silent" && one.state === "open") return ["last heard ", moment(one.last)];
-  return [one.judged === 1 ? "one reading" : duration(one.start, one.last)];
+  if (one.start === one.last) return [one.judged === 1 ? "one reading" : `${one.judged} readings of one time`];
+  return [duration(one.start, one.last)];
 }
 
 function person() {
@@ -49,6 +50,7 @@ function actions(one, changed, fail) {
   },
   h("button", { type: "button", disabled: Boolean(one.acknowledged), onclick: act("acknowledge", {}) },
     one.acknowledged ? "Acknowledged" : "Acknowledge"),
+  one.state === "open" && one.reason !== "silent" ? h("button", { type: "button", onclick: act("close", {}) }, "Close") : null,
   label, note, h("button", {}, "Add note"));
 }
 
@@ -62,6 +64,7 @@ function card(one, changed, fail) {
     one.told === false ? h("p", { class: "soft" }, one.untold === "window"
       ? `Nobody is told: maintenance${one.window ? ` (${one.window})` : ""}` : "Nobody is told yet: the incident before has just ended") : null,
     one.acknowledged ? h("p", { class: "soft" }, `Acknowledged by ${one.acknowledged.by || "somebody"}`) : null,
+    one.closed ? h("p", { class: "soft" }, `Closed by ${one.closed.by || "somebody"}`) : null,
     one.label ? h("p", { class: "soft" }, `Labelled as ${LABELS[one.label] ?? one.label}`) : null,
     (one.notes ?? []).map((note) => h("p", { class: "soft" }, `${note.by || "Somebody"}: ${note.text}`)),
     actions(one, changed, fail));
