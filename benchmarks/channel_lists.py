@@ -78,7 +78,13 @@ def main() -> None:
             with start_private_redis(folder, "everysec") as private:
                 with Redis.from_url(private.url) as client:
                     redis_pid = int(client.info("server")["process_id"])
-                known = {"GATEWATCH_REDIS_URL": private.url, "GATEWATCH_LOG_LEVEL": "error", **environment}
+                known = {
+                    "GATEWATCH_REDIS_URL": private.url,
+                    "GATEWATCH_LOG_LEVEL": "error",
+                    "GATEWATCH_WAITING_MS": "60000",  # else a busy machine means 429, and 503
+                    "GATEWATCH_STORE_TIMEOUT_MS": "10000",
+                    **environment,
+                }
                 with server(command, known) as (port, pid):
                     load = drive(port, (pid, redis_pid), "/v1/readings", bodies(lists, mixed), BULK, options.seconds)
                     found[what].append((load, resident_mib(pid)))

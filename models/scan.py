@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, WARMING_UP, Scanner, expected_band
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.recording import Recording
-from gatewatch.models.text import listed
+from gatewatch.models.text import counted, listed
 
 ROW_FIELDS = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected", "residual", "parts")
@@ -90,24 +90,28 @@ def scan_together(
     for at, recording in enumerate(ordered):
         values[: lengths[at], at] = recording.values
         times[: lengths[at], at] = recording.timestamps_ms
-    known = [detector.hindsight(recording.values.astype(np.float64), recording.timestamps_ms) for recording in ordered]
+    known = np.empty(len(ordered), object)
+    for at, recording in enumerate(ordered):
+        known[at] = detector.hindsight(recording.values.astype(np.float64), recording.timestamps_ms)
+    shortest = lengths.min()
     rows: dict[str, NDArray[Any]] = {}
     told = scored = 0
     for now in range(len(values)):
         if now % BEATS == 0:
             on_readings(scored - told)
             told = scored
-        running = np.flatnonzero(lengths > now)
+        running: Any = slice(None) if now < shortest else np.flatnonzero(lengths > now)
         readings = values[now, running], times[now, running], states[running]
-        forecasts = [forecast[now] for at in running if (forecast := known[at]) is not None]
+        forecasts = [forecast[now] for forecast in known[running] if forecast is not None]
         step = detector.advance_knowing(np.array(forecasts), *readings) if forecasts else detector.advance(*readings)
-        states[running] = step.states
-        scored += len(running)
-        for name in ROW_FIELDS:
-            column = getattr(step, name)
-            if name not in rows:
-                rows[name] = np.zeros((len(values), len(ordered), *column.shape[1:]), column.dtype)
-            rows[name][now, running] = column
+        if now >= shortest:
+            states[running] = step.states
+        scored += len(readings[1])
+        if not rows:
+            columns = ((name, getattr(step, name)) for name in ROW_FIELDS)
+            rows = {name: np.zeros((len(values), len(ordered), *of.shape[1:]), of.dtype) for name, of in columns}
+        for name, column in rows.items():
+            column[now, running] = getattr(step, name)
     on_readings(scored - told)
     found = []
     for at, recording in enumerate(ordered):
@@ -218,8 +222,8 @@ class Summary:
     def line(self) -> str:
         """One line: readings, anomalous ones, alerts; what was not judged, and whether the budget holds."""
         streams = f" of {self.streams} streams" if self.streams > 1 else ""
-        said = f"{self.readings} readings{streams}, {self.anomalous} anomalous{self._share()}, {self.alerts} alerts"
-        said += self._a_week()
+        said = f"{self.readings} readings{streams}, {self.anomalous} anomalous{self._share()}, "
+        said += counted(self.alerts, "alert") + self._a_week()
         if self.unjudged:
             why = "in one warm-up" if self.warm_ups == 1 else f"in {self.warm_ups} warm-ups"
             anew = self.warm_ups > self.streams or self.unjudged == self.readings

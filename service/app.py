@@ -25,8 +25,7 @@ from gatewatch.service.access.audit import Audit
 from gatewatch.service.access.key_ring import KeyRing
 from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.access.oidc import Oidc
-from gatewatch.service.access.quotas import NewStreams, Quota
-from gatewatch.service.access.scopes import route_of
+from gatewatch.service.access.quotas import NewStreams, Quota, RequestLimits
 from gatewatch.service.background import Background
 from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
@@ -40,20 +39,20 @@ from gatewatch.service.doors.door import StreamNames
 from gatewatch.service.doors.json_door import JsonDoor
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
 from gatewatch.service.errors import (
-    ServiceError,
     StoreUnavailable,
 )
 from gatewatch.service.http import condition_routes, incident_routes, model_routes, policy_routes, routes, state_routes
-from gatewatch.service.http.bodies import Bodies, Receive
+from gatewatch.service.http.bodies import Bodies
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.drain import DRAIN, Drain
 from gatewatch.service.http.guard import Guard
-from gatewatch.service.http.ingest import INGEST, Ingest, Scope, Send, problem_reply, send_reply
+from gatewatch.service.http.ingest import INGEST, Ingest
 from gatewatch.service.http.openapi import complete
 from gatewatch.service.http.parts import Parts
 from gatewatch.service.http.problems import answer_problems
 from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
+from gatewatch.service.http.service import Service
 from gatewatch.service.incidents.conditions import Conditions
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.incidents.groups import Groups
@@ -112,53 +111,7 @@ OWN_TRACES: Final = {"tracing": False, "metrics": False, "logs": False, "auto_co
 TENANTS: Final = 1024
 """Whose names of streams are kept; of more, those that sent longest ago are made anew."""
 
-NOBODY: Final = 499
-"""In a span, the status of a request whose sender was gone before there was an answer."""
-
 log = structlog.get_logger(__name__)
-
-
-class Service(FastAPI):
-    """The FastAPI app, which asks who calls before anything else."""
-
-    def __init__(self, guard: Guard, traces: Traces | None, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._guard = guard
-        self._traces = traces
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route a request, HEAD as GET; the server sends no body for it."""
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-        elif self._traces is None or not scope["path"].startswith("/v1/"):
-            await self._answer(scope, receive, send)
-        else:
-            await self._answer_traced(scope, receive, send, self._traces)
-
-    async def _answer_traced(self, scope: Scope, receive: Receive, send: Send, traces: Traces) -> None:
-        method, status = scope["method"], NOBODY
-        span = traces.request(method, route_of(method, scope["path"]), scope["headers"])
-
-        async def noting(message: Any) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            with traces.within(span):
-                await self._answer(scope, receive, noting)
-        finally:
-            traces.answered(span, status)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        send = self._guard.with_headers(scope, send)
-        try:
-            send = await self._guard.admit(scope, send)
-        except ServiceError as error:
-            await send_reply(send, problem_reply(error))
-            return
-        await super().__call__({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, send)
 
 
 def create_app(settings: Settings | None = None, tally: Tally | None = None) -> FastAPI:
@@ -254,11 +207,17 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     audit = Audit(store)
     quota = Quota(store, "readings", settings.tenant_readings_per_s)
     quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
+    limits = RequestLimits(
+        Quota(store, "posts", settings.tenant_posts_per_s),
+        Quota(store, "reads", settings.tenant_reads_per_s),
+        Quota(store, "changes", settings.tenant_changes_per_s),
+    )
     ingest = Ingest(
         (JsonDoor(lines), lines),
         registry,
         lru_cache(TENANTS)(StreamNames),
         access,
+        limits,
         quota,
         quota_bytes,
         batcher,
@@ -276,7 +235,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         def tenants() -> set[str]:
             return {*store.keys.tenants, *(key.identity.tenant for key in keys.known.values())}
 
-        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days)
+        forget_forks = partial(models.administration.forget_forks, by="the expiry of streams")
+        expiry = Expiry(UnusedStreams(store), tenants, metrics, clock, settings.stream_days, forget_forks)
     feed = Feed(store.incidents, clock)
     drain = Drain(settings.drain_s, feed.stop)
 
@@ -318,6 +278,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         feed.stop()
         quota.stop()
         quota_bytes.stop()
+        limits.stop()
         await batcher.stop()
         await core.corrector.finish()
         await past.corrector.finish()
@@ -331,7 +292,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         log.info("stopped")
 
     app = Service(
-        Guard(callers, access, audit),
+        Guard(callers, access, limits, audit),
         traces,
         title="Gatewatch",
         version=version("gatewatch"),
@@ -372,6 +333,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         readiness,
         drain,
         access,
+        quota_bytes,
         audit,
         clock,
         policies,
@@ -383,7 +345,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         app.include_router(router)
     answer_problems(app, ROUTERS, metrics)
     generate = app.openapi
-    app.openapi = lambda: complete(generate(), access.seems_open)  # type: ignore[method-assign]
+    described = lru_cache(1)(lambda is_open: complete(generate(), is_open))  # it takes 40 ms, and anybody may ask
+    app.openapi = lambda: described(access.seems_open)  # type: ignore[method-assign]
     return app
 
 

@@ -13,9 +13,11 @@ ServiceError
 ├── NoSuchModel         404  no such model, version or alias
 │   └── NoShadow             the model has no shadow
 ├── NoSuchSnapshot      404
+├── NoSuchChannel       404
 ├── TooSlow             408  head or body not whole in time; the connection is closed
 ├── NoBetterModel       409  a version that was to be promoted only if it is better
 ├── AlreadyThere        409  a stream, or a snapshot, of this name is there; or as many as there may be
+├── ChannelInUse        409  a channel that cannot be removed: the model wants it, or it is the only one
 ├── Outdated            412  somebody else changed what the request changes; look, and do it again
 ├── TooLarge            413  body or number of readings over the limit
 ├── UnsupportedMedia    415  neither JSON nor NDJSON, or an unknown encoding
@@ -125,6 +127,20 @@ class NoSuchSnapshot(ServiceError):
 
     status = 404
     title = "Unknown snapshot"
+
+
+class NoSuchChannel(ServiceError):
+    """The stream has no channel of this name."""
+
+    status = 404
+    title = "Unknown channel"
+
+
+class ChannelInUse(ServiceError):
+    """A channel that the stream cannot be without."""
+
+    status = 409
+    title = "Channel in use"
 
 
 class AlreadyThere(ServiceError):

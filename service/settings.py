@@ -127,8 +127,32 @@ class Settings(BaseSettings):
         gt=0,
         le=1e12,
         allow_inf_nan=False,
-        description="most bytes a second of each tenant's bodies with readings, decompressed, over all processes; more "
-        "get 429; no limit if not set",
+        description="most bytes a second of each tenant's bodies, decompressed, and of the states that it has kept, "
+        "copied or gone back to, over all processes; more get 429; no limit if not set",
+    )
+    tenant_posts_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="most requests with readings a second of each tenant, over all processes; more get 429; no limit "
+        "if not set",
+    )
+    tenant_reads_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="most requests a second of each tenant that look at something, over all processes; more get 429; "
+        "no limit if not set",
+    )
+    tenant_changes_per_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="most requests a second of each tenant that change something (policies, rules, windows, labels, "
+        "settings, states), over all processes; more get 429; no limit if not set",
     )
 
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -181,7 +205,11 @@ class Settings(BaseSettings):
         "difference; with each reading if 0",
     )
     batch_readings: int = Field(1024, ge=1, le=65536, description="most readings scored together")
-    waiting_readings: int = Field(20_000, ge=1, description="most readings waiting in a process; more get 429")
+    waiting_readings: int = Field(
+        20_000,
+        ge=1,
+        description="most readings waiting in a process; more get 429, but of a tenant with less than its share",
+    )
     waiting_ms: float = Field(
         500.0, gt=0, description="most time that what waits ahead of a request may take, milliseconds; more gets 429"
     )

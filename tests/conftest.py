@@ -17,7 +17,7 @@ from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
-from tests.support.samples import PATIENT_MS, make_artefact
+from tests.support.samples import KEPT_DAYS, PATIENT_MS, make_artefact
 
 _tenants = itertools.count()
 
@@ -55,6 +55,7 @@ def settings(artefact: Path, redis_url: str, tenant: str) -> Callable[..., Setti
             "redis_url": redis_url,
             "tenant": tenant,
             "store_timeout_ms": PATIENT_MS,
+            "incident_days": KEPT_DAYS,
         }
         return Settings(**given | changes)
 

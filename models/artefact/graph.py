@@ -139,8 +139,9 @@ def settle(mean: NDArray[np.float32], tensors: Iterable[NDArray[np.float32]]) ->
 
     A NaN that stayed in a state would silence its stream for ever.
     """
-    wrong = ~np.isfinite(mean).all(axis=1)
-    if np.count_nonzero(wrong):
+    finite = np.isfinite(mean)
+    if np.count_nonzero(finite) < finite.size:
+        wrong = ~finite.all(axis=1)
         for array in (mean, *tensors):
             array[wrong] = 0
 

@@ -51,6 +51,11 @@ class Place:
         """Whether there is such a folder; of what a URL names that is not known before something is written."""
         return self._folder is None or self._folder.is_dir()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is such a folder, or the one that it would be made in."""
+        return self.is_there or (self._folder is not None and self._folder.parent.is_dir())
+
     def names(self, folder: str) -> list[str]:
         """The names in a folder; none of one that is not there, unless nothing of the place is."""
         fs = self._open()

@@ -175,7 +175,7 @@ class Repository:
     Args:
         verify: raises ArtefactError for an artefact that must not be served, see models/detectors/canary.py.
         trust: who must have signed what is read; None where nobody need.
-        must_be_there: a folder that does not exist is away too; else the first `add` makes it.
+        for_service: a folder is away too where the one that it would be in does not exist; else `add` makes both.
 
     Attributes:
         has_models: whether it is known to have any: it was seen, or whoever has it knows from elsewhere.
@@ -187,10 +187,10 @@ class Repository:
         verify: Callable[[Artefact], object],
         trust: Signed | None = None,
         *,
-        must_be_there: bool = False,
+        for_service: bool = False,
     ) -> None:
         self._trust = trust
-        self._must_be_there = must_be_there
+        self._for_service = for_service
         self.has_models = False
         self.url = url
         self._place = Place(url)
@@ -215,7 +215,8 @@ class Repository:
         """
         model = self._read(name, revision).after if revision else self._standing(name)
         if not model.revision:
-            there = listed(list(self.revisions())) or "none"
+            none = "none" if self._place.is_there else "none, and no such folder"
+            there = listed(list(self.revisions())) or none
             raise UnknownModel(f"there is no model {name} in {self.url}; there are: {there}")
         return model
 
@@ -484,13 +485,17 @@ class Repository:
 
     def _require_log(self, files: Sequence[str], has_models: bool) -> None:
         """Raise RepositoryAway where the log has no files, and should have or is not there at all."""
-        if not files and has_models:
+        if files:
+            return
+        if has_models and not self._place.is_there:
+            raise RepositoryAway(f"the repository {self.url} is not there: is it mounted?")
+        if self._for_service and not self._place.has_room:
+            raise RepositoryAway(
+                f"the repository {self.url} is not there, nor is the folder that it would be in: is it mounted?"
+            )
+        if has_models:
             raise RepositoryAway(
                 f"the repository {self.url} is empty, and had models: is it mounted? Nothing is ever taken away there"
-            )
-        if not files and self._must_be_there and not self._place.is_there:
-            raise RepositoryAway(
-                f"the repository {self.url} is not there: is it mounted? gatewatch models add makes a new one"
             )
 
     def _read(self, name: str, number: int) -> Change:

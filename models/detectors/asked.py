@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.budget_loop import LEAST
 from gatewatch.models.detectors.detector import Floats, Records
 
 
@@ -22,18 +23,21 @@ class Asked:
         false_alarm_rate: (B,) share of normal readings that may be judged anomalous.
         alerts_per_week: (B,) alerts of a stream that are allowed.
         ignored: (B, C) channels that are not looked at, as if they were missing, which is not counted either.
+        held: (B,) alerts a week near which another factor on the scores is to hold the stream, see budget_loop.py; NaN
+            where none does. Detectors know nothing of it: who keeps the factors multiplies `sensitivity`.
+        least: (B,) the lowest that this factor may be.
     """
 
     sensitivity: Floats
     false_alarm_rate: Floats
     alerts_per_week: Floats
     ignored: NDArray[np.bool_]
+    held: Floats
+    least: Floats
 
     def at(self, rows: Sequence[int] | NDArray[np.integer]) -> Self:
         """That of some of the streams."""
-        return type(self)(
-            self.sensitivity[rows], self.false_alarm_rate[rows], self.alerts_per_week[rows], self.ignored[rows]
-        )
+        return type(self)(**{name: column[rows] for name, column in vars(self).items()})
 
     def of_channels(self, places: NDArray[np.integer]) -> Self:
         """The same for some of the channels."""
@@ -54,6 +58,7 @@ Words = dict[str, float | list[bool] | None]
 """What is asked of one stream, as JSON has it."""
 
 _NUMBERS = ("sensitivity", "false_alarm_rate", "alerts_per_week")
+_OF_LOOP = {"held": None, "least": LEAST}
 _NOTHING: Words = {"sensitivity": 1.0, "false_alarm_rate": None, "alerts_per_week": None}
 
 
@@ -64,6 +69,8 @@ def words(asked: Asked | None, row: int = 0) -> Words:
     numbers = [(name, float(getattr(asked, name)[row])) for name in _NUMBERS]
     said: Words = {name: None if math.isnan(number) else number for name, number in numbers}
     ignored = asked.ignored[row].tolist()
+    if np.isfinite(asked.held[row]):
+        said |= {name: float(getattr(asked, name)[row]) for name in _OF_LOOP}
     return {} if said == _NOTHING and not any(ignored) else {**said, "ignored": ignored}
 
 
@@ -72,13 +79,14 @@ def of_words(said: Words) -> Asked | None:
     if not said:
         return None
     sensitivity, rate, alerts = (np.array([said[name]], np.float64) for name in _NUMBERS)  # None becomes NaN
-    return Asked(sensitivity, rate, alerts, np.array([said["ignored"]], bool))
+    held, least = (np.array([said.get(name, otherwise)], np.float64) for name, otherwise in _OF_LOOP.items())
+    return Asked(sensitivity, rate, alerts, np.array([said["ignored"]], bool), held, least)
 
 
 def nothing_asked(streams: int, channels: int) -> Asked:
     """What stands for streams of which nothing is asked, beside some of which something is."""
     nan = np.full(streams, np.nan)
-    return Asked(np.ones(streams), nan, nan, np.zeros((streams, channels), bool))
+    return Asked(np.ones(streams), nan, nan, np.zeros((streams, channels), bool), nan, np.full(streams, LEAST))
 
 
 def together(asked: Sequence[Asked | None], channels: int) -> Asked | None:
@@ -86,9 +94,4 @@ def together(asked: Sequence[Asked | None], channels: int) -> Asked | None:
     if not any(asked):
         return None
     each = [nothing_asked(1, channels) if one is None else one for one in asked]
-    return Asked(
-        np.concatenate([one.sensitivity for one in each]),
-        np.concatenate([one.false_alarm_rate for one in each]),
-        np.concatenate([one.alerts_per_week for one in each]),
-        np.concatenate([one.ignored for one in each]),
-    )
+    return Asked(**{name: np.concatenate([getattr(one, name) for one in each]) for name in vars(each[0])})

@@ -27,18 +27,20 @@ ROW_NAMES = frozenset(
     }
 )  # fmt: skip
 QUALITY_NAME = re.compile(
-    r"(.*[_ .:-])?(quality|opcquality|qualitydetail|qc|status|qualitaet|qualität)(_?(code|flag))?"
+    r"(.*[_ .:-])?(quality|opcquality|qualitydetail|qc|status|qualitaet|qualität|guete|güte|qualite|qualité|calidad)"
+    r"(_?(code|flag))?"
 )
 GOOD = frozenset(
     {
-        "good", "ok", "valid", "normal", "true", "good, non-specific", "g"
+        "good", "ok", "valid", "normal", "true", "good, non-specific", "g", "gut", "bon",
+        "bonne", "bueno", "buena"
     }
 )  # fmt: skip
 POOR = frozenset(
     {
         "bad", "uncertain", "questionable", "substituted", "suspect", "invalid", "poor", "error", "stale", "false", "b",
         "u", "unavailable", "unknown", "bad input", "no data", "bad, non-specific", "uncertain, non-specific",
-        "not good", "offline"
+        "not good", "offline", "schlecht", "ungültig", "unsicher", "mauvais", "mauvaise", "malo", "mala"
     }
 )  # fmt: skip
 INFLUX = frozenset({"result", "table", "_start", "_stop", "_measurement"})

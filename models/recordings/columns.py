@@ -75,7 +75,7 @@ class _Roles:
         self._name_streams(texts, values)
         for look in texts:
             if look.at not in (*self.streams, self.tag_at):
-                self.left_out[look.name] = "times" if look.dates * 2 > look.known else "words"
+                self.left_out[look.name] = _kind_of(look)
         values = [look for look in values if look.at not in (*self.streams, self.tag_at)]
         self.channels = tuple(self._channel(look, quality, len(values)) for look in values)
         if not self.channels:
@@ -120,7 +120,8 @@ class _Roles:
         seen = {text.lower() for text in look.different()} - {"", "nan"}
         if "192" in seen and look.whole is not None:
             return True
-        told = "good" in seen or re.search("qual|qc", look.name.lower()) is not None  # a machine has a status, too
+        named = re.search("qual|qc|güte|guete|calid", look.name.lower()) is not None  # a machine has a status, too
+        told = "good" in seen or named
         return bool(look.texts) and told and seen <= GOOD | POOR
 
     def _split(self, rest: Sequence[Look]) -> tuple[list[Look], list[Look]]:
@@ -220,6 +221,14 @@ class _Roles:
             look.at, look.name, look.unit or unit_in_header(look.name), look.unit, look.words,
             about[0].at if about else None,
         )  # fmt: skip
+
+
+def _kind_of(look: Look) -> str:
+    """What a column that has no numbers has, in a word."""
+    if look.dates * 2 > look.known:
+        return "times"
+    formulas = sum(count for text, count in look.texts.items() if text.startswith("="))
+    return "formulas: export values" if formulas * 2 > look.known else "words"
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:

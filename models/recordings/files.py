@@ -101,7 +101,7 @@ def open_bytes(path: Path) -> io.BufferedReader:
         OSError: it cannot be opened.
     """
     file = open_regular(path)
-    if path.name.endswith(".gz") or file.peek(2)[:2] == GZIP:
+    if file.peek(2)[:2] == GZIP:  # whatever it is called
         return io.BufferedReader(_Unpacked(path, file), CHUNK)
     kind = next((kind for magic, kind in KINDS.items() if file.peek(16).startswith(magic)), None)
     if kind is not None:

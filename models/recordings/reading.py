@@ -62,7 +62,7 @@ class Reader:
 
     def __init__(self, path: Path, options: ReadOptions = AS_FOUND, most_values: int = 2**30) -> None:
         if not path.name.endswith((*SUFFIXES, *TEXTS)):
-            what = "a folder" if path.is_dir() else "not a recording"
+            what = "a folder, which scan and train take" if path.is_dir() else "not a recording"
             raise RecordingError(f"{path}: {what}; expected a file ending in {', '.join((*SUFFIXES, *TEXTS))}")
         self.path, self._options = path, options.beside(path)
         self.finished = False

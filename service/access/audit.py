@@ -28,6 +28,9 @@ NOT_OURS: Final = (msgspec.MsgspecError, RecursionError, TypeError)
 LONGEST: Final = 4096
 """Bytes of one change."""
 
+TOO_LONG: Final = "too long"
+"""In place of what was changed, where that is."""
+
 
 class Change(msgspec.Struct):
     """One change. `id` rises; it is the `before` of the next page."""
@@ -50,7 +53,7 @@ class Audit:
         """Keep one change, which has been made. Where Redis does not take it, the log alone has it."""
         change = {"who": who, "what": what, "target": target[:256], "detail": detail}
         if len(msgspec.json.encode(change)) > LONGEST:
-            change["detail"] = "too long"
+            change["detail"] = TOO_LONG
         log.info("changed", tenant=tenant, **change)
         entry = msgspec.json.encode(change)
         try:

@@ -1,8 +1,8 @@
-"""Quotas: how many readings and bytes a second a tenant may send, and how many streams it may begin.
+"""Quotas: how many readings, bytes and requests a second a tenant may send, and how many streams it may begin.
 
-All processes share them. New streams are few, and Redis is asked for each batch that has some (NewStreams). Readings
-and bytes are many (Quota): a tenant has a bucket in Redis, which fills at the rate, up to READY_S of it, and which
-requests empty. A process does not ask Redis for each request. It keeps a copy of the bucket, takes from that, and
+All processes share them. New streams are few, and Redis is asked for each batch that has some (NewStreams). Readings,
+bytes and requests are many (Quota): a tenant has a bucket in Redis, which fills at the rate, up to READY_S of it, and
+which requests empty. A process does not ask Redis for each request. It keeps a copy of the bucket, takes from that, and
 SYNC_S after the first taking tells Redis what it took and hears what is left. So processes, which do not know of each
 other's last tenth of a second, take at most that much too much; the bucket then lacks it, and the rate holds over any
 longer time.
@@ -20,6 +20,7 @@ from typing import Final, Literal
 import structlog
 
 from gatewatch.service.access.redis_keys import of_tenant
+from gatewatch.service.access.scopes import Scope
 from gatewatch.service.errors import OverLimit, StoreUnavailable
 from gatewatch.service.storage.database import Database
 
@@ -56,6 +57,10 @@ redis.call('HSET', KEYS[1], 'left', tostring(left - taken), 'at', string.format(
 return taken"""
 
 
+Counted = Literal["readings", "bytes", "posts", "reads", "changes"]
+"""What is counted: requests are posts of readings, reads and changes."""
+
+
 class NewStreams:
     """The streams that tenants may begin in a minute: a bucket each, which fills in a minute."""
 
@@ -86,7 +91,7 @@ class _Copy:
 class Quota:
     """How much of something every tenant may send in a second; see the module's text."""
 
-    def __init__(self, database: Database, what: Literal["readings", "bytes"], per_s: float | None) -> None:
+    def __init__(self, database: Database, what: Counted, per_s: float | None) -> None:
         """`per_s`: of each tenant; None for no limit."""
         self._database = database
         self._what = what
@@ -96,9 +101,15 @@ class Quota:
 
     def take(self, tenant: str, amount: int) -> None:
         """Count what a request has. Raises OverLimit when nothing is left; then none of it counts."""
+        if self._rate != math.inf and amount:
+            self._checked(tenant)
+            self.note(tenant, amount)
+
+    def note(self, tenant: str, amount: int) -> None:
+        """Count what was done already; nothing is refused."""
         if self._rate == math.inf or not amount:
             return
-        copy = self._checked(tenant)
+        copy = self._copy(tenant)
         copy.left -= amount
         copy.taken += amount
         if self._syncing is None:
@@ -109,20 +120,24 @@ class Quota:
         if self._rate != math.inf:
             self._checked(tenant)
 
-    def _checked(self, tenant: str) -> _Copy:
+    def _copy(self, tenant: str) -> _Copy:
+        """A tenant's copy, as it is now."""
         copy, now = self._copies.get(tenant), time.monotonic()
         if copy is None:
             copy = self._copies[tenant] = _Copy(self._rate * READY_S, now)
         copy.left = min(self._rate * READY_S, copy.left + (now - copy.at) * self._rate)
         copy.at = copy.used = now
+        return copy
+
+    def _checked(self, tenant: str) -> None:
+        copy = self._copy(tenant)
         if copy.left <= 0:
             wait_s = (1 - copy.left) / self._rate
             raise OverLimit(
-                f"the tenant sends more than {self._rate:g} {self._what} a second "
-                f"(GATEWATCH_TENANT_{self._what.upper()}_PER_S); send these again after the time in Retry-After",
+                f"these are more than {self._rate:g} {self._what} a second of the tenant "
+                f"(GATEWATCH_TENANT_{self._what.upper()}_PER_S); send them again after the time in Retry-After",
                 wait_s,
             )
-        return copy
 
     async def _sync(self) -> None:
         """Compare the copies with Redis until nobody takes anything any more."""
@@ -160,3 +175,33 @@ class Quota:
         """Compare no more."""
         if self._syncing is not None:
             self._syncing.cancel()
+
+
+class RequestLimits:
+    """How many requests of each kind every tenant may send in a second.
+
+    Attributes:
+        posts: of readings; who answers those without asking `count` takes from it himself.
+    """
+
+    def __init__(self, posts: Quota, reads: Quota, changes: Quota) -> None:
+        self.posts = posts
+        self._reads = reads
+        self._changes = changes
+
+    def count(self, tenant: str, changes: bool, scope: Scope) -> None:
+        """Count a request, but for those of `metrics`: who watches the service must see it. Raises OverLimit.
+
+        Args:
+            changes: whether it may change anything.
+            scope: that it needs.
+        """
+        if scope == "ingest":
+            self.posts.take(tenant, 1)
+        elif scope != "metrics":
+            (self._changes if changes else self._reads).take(tenant, 1)
+
+    def stop(self) -> None:
+        """Compare no more."""
+        for quota in (self.posts, self._reads, self._changes):
+            quota.stop()

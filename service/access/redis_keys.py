@@ -14,6 +14,6 @@ CHANGED: Final = b"gatewatch:{access}:changed"
 
 
 def of_tenant(tenant: str, what: str) -> bytes:
-    """The key under which something is kept of a tenant: `audit`, `readings`, `bytes`, `new-streams`."""
+    """The key under which something is kept of a tenant: `audit`, `new-streams`, and what Quota counts."""
     encoded = base64.urlsafe_b64encode(tenant.encode()).rstrip(b"=")
     return b"gatewatch:{%b}:access:%b" % (encoded, what.encode())

@@ -25,6 +25,7 @@ ROUTES: Final[dict[str, dict[str, Scope | None]]] = {
     "/v1/streams/{stream}/snapshots": {"GET": "read", "POST": "operate"},
     "/v1/streams/{stream}/snapshots/{snapshot}": {"DELETE": "operate"},
     "/v1/streams/{stream}/snapshots/{snapshot}/rollback": {"POST": "operate"},
+    "/v1/streams/{stream}/channels": {"DELETE": "operate"},
     "/v1/streams/{stream}/fork": {"POST": "operate"},
     "/v1/streams/{stream}/warm-up": {"POST": "operate"},
     "/v1/conditions": {"GET": "read"},

@@ -11,7 +11,7 @@ from rich.table import Table
 from gatewatch.models.findings import Finding, Findings
 from gatewatch.models.recordings.reading import Reader
 from gatewatch.models.scan import Scan, Summary
-from gatewatch.models.text import one_line
+from gatewatch.models.text import counted, one_line
 from gatewatch.service.cli_support.pictures import HEADS, cells_of, write_picture
 from gatewatch.service.cli_support.terminal import tell
 from gatewatch.service.cli_support.terminal_pictures import in_terminal
@@ -71,7 +71,7 @@ class Answer:
         shown = sorted(sorted(found, key=lambda one: -one.score)[:MOST_SHOWN], key=lambda one: one.start_us)
         console.print(incident_table(shown))
         if self.whole.alerts > len(found):
-            alerts = f"{self.whole.alerts} alerts in {len(found)} incidents"
+            alerts = f"{self.whole.alerts} alerts in {counted(len(found), 'incident')}"
             tell(f"{alerts}: one that is raised while an incident runs is told with it.")
         if len(found) > len(shown):
             tell(f"{len(found) - len(shown)} more incidents with lower scores; --json has them all.")

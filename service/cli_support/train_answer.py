@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatewatch.models.artefact.files import Manifest
 from gatewatch.models.artefact.repository import Version
-from gatewatch.models.text import listed
+from gatewatch.models.text import counted, listed
 from gatewatch.service.cli_support.terminal import tell, tell_json, warn
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class TrainAnswer:
             "findings": training["suitability"]["findings"],
         }
         self._tell(
-            f"{title}: {training['readings']} readings of {training['recordings']} recordings, held-out loss "
-            f"{training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
+            f"{title}: {training['readings']} readings of {counted(training['recordings'], 'recording')}, "
+            f"held-out loss {training['held_out_loss']:.4f}, thresholds for a false-alarm rate of "
             f"{calibration.false_alarm_rate:g} with {calibration.confidence} confidence"
         )
 

@@ -53,5 +53,14 @@ def delete_snapshot(url: str, stream: str, name: str) -> None:
             raise refused(client, status, said[:MOST_SAID].decode(errors="replace"))
 
 
+def remove_channel(url: str, stream: str, channel: str) -> dict[str, Any]:
+    """Take a channel out of a stream; what is known of it since. Raises GatewatchError."""
+    with connected(url) as client:
+        status, said = exchange(client, "DELETE", _path(stream, "channels"), {"channel": channel})
+        if status != 200:
+            raise refused(client, status, said[:MOST_SAID].decode(errors="replace"))
+        return answered(client, "GET", _path(stream))
+
+
 def _path(stream: str, *what: str) -> str:
     return "/".join(("/v1/streams", *(quote(part, safe="") for part in (stream, *what))))

@@ -17,7 +17,7 @@ from gatewatch.models.recordings.reading import Reader
 from gatewatch.models.recordings.recording import read_parts
 from gatewatch.models.recordings.survey import StreamLook, Survey
 from gatewatch.models.scores import iso
-from gatewatch.models.text import one_line
+from gatewatch.models.text import counted, one_line
 from gatewatch.service.cli_support.answers import console_of_tables
 from gatewatch.service.cli_support.oddities import by_value
 from gatewatch.service.cli_support.reading import OPTION_NAMES, reads_recordings
@@ -83,9 +83,10 @@ def _pace(look: StreamLook) -> str:
         uneven = f", {look.uneven:.0%} of the steps are others" if look.uneven > 0.01 else ""
         said += f", one every {lasted(look.step_us / 1e6)}{uneven}"
     if look.gaps:
-        said += f"; {look.gaps} gaps, the longest of {lasted(look.longest_us / 1e6)} before {iso(look.longest_at_us)}"
+        longest = f"the longest of {lasted(look.longest_us / 1e6)} before {iso(look.longest_at_us)}"
+        said += f"; {counted(look.gaps, 'gap')}, {longest}"
     if look.back:
-        said += f"; times step back {look.back} times"
+        said += f"; times step back {counted(look.back, 'time')}"
     if look.same:
         said += f"; {look.same} have the time of the one before"
     return said

@@ -116,7 +116,7 @@ def _put_in(policy: dict[str, Any], names: list[str], value: Any) -> None:
         inside = inside.setdefault(name, {})
         if not isinstance(inside, dict):
             raise GatewatchError(f"{'.'.join(names)}: there is nothing inside {name}")
-    if names == ["quiet"] and value is None:  # what is not said of it stays
+    if names in (["quiet"], ["faults"]) and value is None:  # what is not said of them stays
         inside[last] = []
     elif value is None:
         inside.pop(last, None)

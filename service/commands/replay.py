@@ -14,7 +14,9 @@ from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import read_recordings
 from gatewatch.service.cli_support.progress import scan_progress
 from gatewatch.service.cli_support.reading import Announcer, reads_recordings
+from gatewatch.service.cli_support.stream_names import as_streams
 from gatewatch.service.cli_support.terminal import AsJson, sensors, stopped, tell, tell_json, warn_in_one_line
+from gatewatch.service.doors.door import STREAM_NAME
 
 if TYPE_CHECKING:
     from gatewatch.models.recordings.recording import Recording
@@ -70,7 +72,12 @@ def replay(
                 f"{file}: --stream {stream} names one stream, the file holds {len(recordings)}; without --stream each "
                 "is posted under its own name"
             )
+        if not STREAM_NAME.fullmatch(stream):
+            raise RecordingError(
+                f"--stream {stream!r}: expected 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
+            )
         recordings = [replace(recordings[0], stream=stream)]
+    recordings = as_streams(recordings)
     if out is not None and out.resolve() == file.resolve():
         raise RecordingError(f"{out}: would be written over the recording; name another file")
     if warm_up and out is not None:

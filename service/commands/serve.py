@@ -85,9 +85,7 @@ def serve(
             private.keep_running()
             os.environ["GATEWATCH_REDIS_URL"] = private.url
             if settings.models is None:
-                models = repository_in(settings.data_dir).resolve()
-                models.mkdir(exist_ok=True)
-                os.environ["GATEWATCH_MODELS"] = str(models)
+                os.environ["GATEWATCH_MODELS"] = str(repository_in(settings.data_dir).resolve())
         addresses = [address_of(port) for port in ports]
         log.info("listening", addresses=addresses)
         _require_keys(settings)

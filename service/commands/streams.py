@@ -102,6 +102,16 @@ def reset(
     _tell(change(url, stream, "reset", params={"what": "sequence" if sequence else "state"}))
 
 
+@app.command("remove-channel")
+def remove(
+    stream: Stream, channel: Annotated[str, typer.Argument(help="the channel's name")], url: Url = SERVICE
+) -> None:
+    """Take a channel out of a stream's state and history; the other channels' stay as they are."""
+    from gatewatch.service.client.streams import remove_channel
+
+    _tell(remove_channel(url, stream, channel))
+
+
 @app.command()
 def fork(
     stream: Stream,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.budget_loop import at_bound
 from gatewatch.models.detectors.detector import Detector
 from gatewatch.service.core import corrections
 from gatewatch.service.core import records as state
@@ -36,6 +37,7 @@ class Applied:
         was_open: (B,) whether each stream was in an incident before, as the detector sees it.
         ruled: row of a stream whose incidents go by rules, to these.
         held: those of them that are to be looked at, whatever the detector says.
+        levels: (B,) of the loops that hold budgets, before; None where no budget is held.
         was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
         running: the incidents of streams after the batch, to be remembered once it is saved.
         clocks_set_back: readings whose time is before that of their stream's last one.
@@ -49,6 +51,7 @@ class Applied:
     was_open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     ruled: dict[int, Rules] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
+    levels: NDArray[np.float64] | None = None
     was_silent: dict[int, int] = field(default_factory=dict)
     running: dict[StreamKey, Running] = field(default_factory=dict)
     clocks_set_back: int = 0
@@ -72,6 +75,10 @@ def apply(
     applied.ruled = dict.fromkeys(applied.held, NO_RULES) | loaded.rules
     silent = np.flatnonzero(records["status"] & state.SILENT)
     applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
+    held = None if loaded.asked is None else np.isfinite(loaded.asked.held)
+    if records["level"].any():  # a budget that is held no more leaves nothing behind
+        records["level"] *= False if held is None else held
+    applied.levels = records["level"].copy() if held is not None and held.any() else None
     for round_ in rounds:
         if loaded.excess:
             round_ = _without_excess(applied, batch, loaded, round_)
@@ -88,6 +95,9 @@ def apply(
     if loaded.causes:  # a rebuilt state is kept though no reading is new: the history then answers those sent again
         changed = np.union1d(changed, list(loaded.causes))
     _write(applied, batch, loaded, changed)
+    if applied.levels is not None and loaded.asked is not None:
+        was, is_ = (at_bound(of, loaded.asked.least)[changed] for of in (applied.levels, records["level"]))
+        applied.writes.bounds = {at: bool(is_[at]) for at in np.flatnonzero(was | is_).tolist()}
     applied.writes.opened, applied.writes.closed = _incidents(detector, loaded.streams, was_open, records)
     return applied
 
@@ -148,6 +158,7 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
     if ruled:
         mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])
         keep(heads, entries, ruled)
+    batch.model.stepper.settle(heads, entries, asked, entries["reason"])
     if heads is not records:
         records[rows] = heads
     applied.rounds.append((Round(rows, places), entries))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,11 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
+from gatewatch.models.detectors.budget_loop import at_bound, notable
 from gatewatch.models.detectors.detector import STATUSES
 from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
+from gatewatch.service.core.alike import joined_alike
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.outcomes import Refused, format_time
 from gatewatch.service.core.readings import Batch
@@ -139,11 +143,24 @@ class Bookkeeping:
         for row, alert in applied.writes.alerts:
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
+        if applied.levels is not None and self._tells_of:
+            _log_moves(applied.levels, loaded, lost)
         for write in applied.writes.incidents if self._tells_of else ():
             if write.ended and applied.writes.streams[write.row] not in lost:
                 ended = decode(write.incident)
                 if ended is not None and ended.untold is None:
                     _log_end(ended)
+
+    def joined(self, loaded: LoadedBatch, saved: set[StreamKey]) -> None:
+        """Tell of channels that streams have brought which are named like another one of theirs."""
+        for row in (*loaded.new, *loaded.before):
+            stream, layout = loaded.streams[row], loaded.layouts[row]
+            if stream not in saved:
+                continue
+            before = loaded.before[row].channels if row in loaded.before else ()
+            for channel, like in joined_alike(layout.channels, before):
+                self._metrics.named_alike()
+                log.warning("a channel is named like another one", stream=stream.name, channel=channel, like=like)
 
     def count_entries(self, streams: Sequence[StreamKey], entries: Entries) -> None:
         """Count readings that were applied and saved."""
@@ -264,6 +281,26 @@ def silence_alert(silence: Incident) -> bytes:
     (raised,) = silence.alerts
     more = (raised.timestamp_ms, raised.channel, raised.direction)
     return msgspec.msgpack.encode(Alert(silence.stream, silence.n, raised.reason, raised.score, False, *more))
+
+
+def _log_moves(before: NDArray[np.float64], loaded: LoadedBatch, lost: set[StreamKey]) -> None:
+    """Log factors that the budget loop has moved far; about as often as their streams alert."""
+    asked, after = loaded.asked, loaded.records["level"]
+    if asked is None:
+        return
+    bound = at_bound(after, asked.least)
+    for row in np.flatnonzero(notable(before, after, asked.least)).tolist():
+        stream, record = loaded.streams[row], loaded.records[row]
+        if stream not in lost:
+            log.info(
+                "budget factor moved",
+                stream=stream.name,
+                before=round(math.exp(before[row]), 3),
+                factor=round(math.exp(record["level"]), 3),
+                at_bound=bool(bound[row]),
+                alerts_per_week=float(asked.held[row]),
+                at=format_time(int(record["last_ms"])),
+            )
 
 
 def _log_end(ended: Incident) -> None:

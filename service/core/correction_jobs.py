@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gatewatch.models.detectors.asked import Asked, together, words
 from gatewatch.service.core import history
@@ -61,9 +62,12 @@ def step(model: Model, jobs: list[CorrectionJob], most: int) -> int:
     parts = [job.correction.part(most) for job in jobs]
     layouts = [job.layout for job in jobs] if model.any_channels else None
     asked = together([job.asked for job in jobs], len(model.detector.channels))
-    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked)):
-        if (rules := jobs[row].rules) is not None:
-            mark(entries, [(at, rules) for at in range(len(entries))], [jobs[row].layout.model] * len(entries))
+
+    def marked(entries: Entries, rows: NDArray[np.intp]) -> None:
+        own = [(at, rules) for at, row in enumerate(rows.tolist()) if (rules := jobs[row].rules) is not None]
+        mark(entries, own, [jobs[row].layout.model for row in rows.tolist()])
+
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked, marked)):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import structlog
 
 from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.observability.metrics import Metrics
 
 _drawn = random.Random()  # noqa: S311 - it spreads work
@@ -57,9 +58,22 @@ class Expiry:
     """Looks, until it is cancelled."""
 
     def __init__(
-        self, unused: Unused, tenants: Callable[[], Iterable[str]], metrics: Metrics, clock: Clock, days: float
+        self,
+        unused: Unused,
+        tenants: Callable[[], Iterable[str]],
+        metrics: Metrics,
+        clock: Clock,
+        days: float,
+        on_gone: Callable[[Sequence[StreamKey]], Awaitable[None]],
     ) -> None:
-        """`days`: that a stream may be unused."""
+        """Look at the streams of these tenants.
+
+        Args:
+            days: that a stream may be unused.
+            on_gone: is told of streams that were forgotten; again, where it raises StoreUnavailable.
+        """
+        self._on_gone = on_gone
+        self._untold: list[StreamKey] = []
         self._unused = unused
         self._tenants = tenants
         self._metrics = metrics
@@ -83,6 +97,7 @@ class Expiry:
         parts = [(tenant, bucket) for tenant in sorted(set(self._tenants())) for bucket in range(self._unused.buckets)]
         _drawn.shuffle(parts)  # a process that is always stopped in the middle comes to each all the same
         expired = 0
+        await self._tell()
         for tenant, bucket in parts:
             after: bytes | None = b""
             while after is not None:
@@ -99,7 +114,14 @@ class Expiry:
     async def _look(self, tenant: str, bucket: int, names: list[bytes]) -> int:
         now_s = self._clock.unix_ms() // 1000
         gone = await self._unused.look(tenant, bucket, names, now_s, self._unused_s)
+        self._untold += [StreamKey(tenant, name) for name in gone]
         if gone:
             self._metrics.expired(len(gone))
             log.info("unused streams forgotten", streams=len(gone), tenant=tenant, first=gone[:SHOWN])
+        await self._tell()
         return len(gone)
+
+    async def _tell(self) -> None:
+        if self._untold:
+            await self._on_gone(self._untold)
+            self._untold = []

@@ -64,6 +64,15 @@ def rearranged(kept: Entries, before: Layout, after: Layout) -> Entries:
     return moved
 
 
+def without(kept: Entries, before: Layout, after: Layout) -> Entries:
+    """Entries in the channels of a stream to those of a later layout, which lacks some of them."""
+    left = np.empty(len(kept), after.entry)
+    places = [before.channels.index(name) for name in after.channels]
+    for name in kept.dtype.names or ():
+        left[name] = kept[name][:, places] if name in _CHANNELS else kept[name]
+    return left
+
+
 def pack_entries(kept: Entries, seeds: Iterable[int]) -> list[bytes]:
     """Slots to bytes, each with its checksum; `seeds`: where those begin, see `Layout.slot_seed`."""
     raw, size = kept.tobytes(), kept.dtype.itemsize  # whatever stands in the checksum field is written over

@@ -14,6 +14,7 @@ from gatewatch.models.detectors.forecasting import cadence_ms, forecast
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
+from gatewatch.service.core.alike import names_alike
 from gatewatch.service.core.applying import whole
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, layout_of, of_ring
@@ -61,12 +62,14 @@ class Inspection:
         for stream, content, seed in zip(streams, packed, self._store.seeds(streams), strict=True):
             if part := state.stream_part(content or b"", seed):
                 record, layout, model = part[0][0], part[1], part[2][: state.MODEL_BYTES].hex()
+                level = state.level_in(content or b"")
             else:
                 served = await self._models.of(stream)
                 _, loaded = await self._loader.load_one(served, stream, content)
                 record, layout, model = loaded.records[0], loaded.layouts[0], served.detector.name
+                level = float(record["level"])
             unknown = content is None and record["readings"] == 0
-            found.append(None if unknown else _described(stream, record, layout, model))
+            found.append(None if unknown else _described(stream, record, layout, model, level))
         return found
 
     async def channels(self, stream: StreamKey) -> tuple[str, ...]:
@@ -190,12 +193,13 @@ def _shown(stream: StreamKey, kept: Entries, layout: Layout, encoder: Encoder) -
     return list(map(Kept, kept["n"].tolist(), named, answers))
 
 
-def _described(stream: StreamKey, record: Any, layout: Layout, model: str) -> dict[str, Any]:
+def _described(stream: StreamKey, record: Any, layout: Layout, model: str, level: float) -> dict[str, Any]:
     readings = int(record["readings"])
     return {
         "stream": stream.name,
         "readings": readings,
         "channels": list(layout.channels),
+        **({"alike": alike} if (alike := names_alike(layout.channels)) else {}),
         "last_timestamp": format_time(int(record["last_ms"])) if readings else None,
         "last_seq": None if record["last_seq"] < 0 else int(record["last_seq"]),
         "session": int(record["session"]),
@@ -204,4 +208,5 @@ def _described(stream: StreamKey, record: Any, layout: Layout, model: str) -> di
         **StreamSettings.of(record).model_dump(),
         "model": model,
         "tag": bytes(record["tag"]).hex(),
+        **({"factor": math.exp(level)} if level else {}),
     }

@@ -114,7 +114,7 @@ class Loader:
         stepper = model.stepper
         own = [stepper.detector.channels] * len(streams) if layouts is None else [one.channels for one in layouts]
         asked = self._policies.asked(streams, own)
-        size = stepper.record.itemsize
+        size = state.fixed_bytes(stepper.record)
         seeds = self._store.seeds(streams)
         presumed = layouts
         if sound and state.of_model(packed, stepper.record, model.detector.digest):
@@ -122,9 +122,9 @@ class Loader:
             if presumed is None:
                 layouts = [state.layout_in(p, stepper.usual, size) for p in written]
             if presumed is None or all(
-                p[size:-4] == layout.encoded for p, layout in zip(written, presumed, strict=True)
+                state.encoded_layout(p, size) == layout.encoded for p, layout in zip(written, presumed, strict=True)
             ):
-                records = state.sound([p[:size] for p in written], stepper.record)
+                records = state.sound(written, stepper.record)
                 return LoadedBatch(
                     streams,
                     seeds,

@@ -66,6 +66,9 @@ class Encoder(Protocol):
     def refusal(self, refused: Refused) -> Encoded:
         """The answer to a reading that was not applied."""
 
+    def with_unknown(self, answer: Encoded, channels: Sequence[str]) -> Encoded:
+        """The answer to a reading that was applied without these channels, which its model does not know."""
+
 
 Answer = Encoded | Refused | ServiceError | asyncio.Future[Any]
 """A reading's answer; or why it was refused; or why it has none, which concerns its stream alone; or the future of an

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.stream_key import StreamKey
 
 if TYPE_CHECKING:
-    from gatewatch.service.core.outcomes import Encoder
+    from gatewatch.service.core.outcomes import Encoder, Outcomes
     from gatewatch.service.core.stepper import Stepper
     from gatewatch.service.incidents.rules import Rules
 
@@ -135,6 +135,20 @@ class Part(NamedTuple):
     encoder: Encoder
 
 
+class _WithUnknown:
+    """Writes the answer to a reading that was taken without some of its channels."""
+
+    def __init__(self, encoder: Encoder, channels: Sequence[str]) -> None:
+        self._encoder = encoder
+        self._channels = channels
+        self.refusal = encoder.refusal
+        self.with_unknown = encoder.with_unknown
+
+    def encode(self, outcomes: Outcomes) -> list[Any]:
+        """The answers, with the channels left out."""
+        return [self._encoder.with_unknown(answer, self._channels) for answer in self._encoder.encode(outcomes)]
+
+
 @dataclass(frozen=True)
 class Batch:
     """N readings that are scored together by one model, in columns.
@@ -174,23 +188,25 @@ class Batch:
         return {channel: value for channel, value in named if value == value}
 
     def fits(self, place: int, model: Model) -> bool:
-        """Whether another model takes all channels that a reading may have."""
-        if model.any_channels:
-            return True
-        own = self.channels_at(place) if self.layouts is None else self.sent_at(place)
-        return set(own) <= set(model.detector.channels)
+        """Whether another model takes a reading: it knows some of its channels."""
+        sent = self.sent_at(place)
+        return model.any_channels or not sent or not sent.keys().isdisjoint(model.detector.channels)
 
     def moved(self, places: Sequence[int], model: Model) -> Batch:
-        """The readings at these places for another model of channels of its own, which has to fit, in their order."""
-        channels = model.detector.channels
-        values = np.full((len(places), len(channels)), np.nan)
-        if self.layouts is None:
-            values[:, [channels.index(channel) for channel in self.model.detector.channels]] = self.values[places]
-        else:
-            for row, place in enumerate(places):
-                for channel, value in self.sent_at(place).items():
-                    values[row, channels.index(channel)] = value
-        encoders, streams = [self.encoders[at] for at in places], [self.streams[at] for at in places]
+        """The readings at these places for another model of channels of its own, which has to fit, in their order.
+
+        Channels that it does not know are left out, which the answers say.
+        """
+        at = {channel: column for column, channel in enumerate(model.detector.channels)}
+        values = np.full((len(places), len(at)), np.nan)
+        encoders: list[Encoder] = [self.encoders[place] for place in places]
+        for row, place in enumerate(places):
+            sent = self.sent_at(place)
+            for channel in sent.keys() & at.keys():
+                values[row, at[channel]] = sent[channel]
+            if unknown := [channel for channel in sent if channel not in at]:
+                encoders[row] = _WithUnknown(encoders[row], unknown)
+        streams = [self.streams[place] for place in places]
         return Batch(model, streams, self.timestamps_ms[places], self.seqs[places], values, encoders)
 
     def relaid(self, place: int, model: Model, layout: Layout) -> Batch:

@@ -25,6 +25,8 @@ copying; behind it the stream's layout (see layout.py), and a checksum over all 
     8        model        digest of the model that the rest belongs to
     C        present      which of its channels have come with the time of the last reading
     ...      detector     network state and residual memory, see Detector.state_dtype
+    8        level        where it is not 0, which a bit of the version says: of the budget loop, see
+                          models/detectors/budget_loop.py
 
     ...      layout       MessagePack: the stream's channels; where the model's stand among them
     4        checksum     CRC-32 over everything before it, begun with a seed that ties the record to its stream
@@ -58,6 +60,11 @@ MODEL_BYTES: Final = 8
 """Of a model's digest, at the beginning of the model part."""
 
 _HEADER: Final = 14
+
+LEVEL_BYTES: Final = 8
+_LEVELLED: Final = 0x8000
+"""Bit of the model part's version: the part ends in a level. It stands in the last byte of the header."""
+
 FENCE: Final = slice(_HEADER, _HEADER + 30)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
 
@@ -99,7 +106,7 @@ _STREAM_BYTES: Final[int] = _LAID_OUT.itemsize
 
 
 def state_dtype(detector_state: np.dtype[Any], channels: int) -> np.dtype[Any]:
-    """The dtype of the fixed part of a record around a detector's state."""
+    """The dtype of a record around a detector's state: its fixed part, and a level, which most are written without."""
     return np.dtype(
         [
             ("magic", "S2"),
@@ -112,8 +119,14 @@ def state_dtype(detector_state: np.dtype[Any], channels: int) -> np.dtype[Any]:
             ("model", "V8"),
             ("present", "?", (channels,)),
             ("detector", detector_state),
+            ("level", "<f8"),
         ]
     )
+
+
+def fixed_bytes(dtype: np.dtype[Any]) -> int:
+    """How many bytes a record of this dtype has without its level."""
+    return dtype.itemsize - LEVEL_BYTES
 
 
 STREAM_PART: Final = np.dtype(
@@ -145,7 +158,7 @@ def head(records: Records, model: bytes) -> None:
     records["format"] = FORMAT
     records["stream_bytes"] = _STREAM_BYTES
     records["stream_version"] = STREAM_VERSION
-    records["model_bytes"] = records.dtype.itemsize - _HEADER - _STREAM_BYTES
+    records["model_bytes"] = fixed_bytes(records.dtype) - _HEADER - _STREAM_BYTES
     records["model_version"] = STATE_VERSION
     records["model"] = np.void(model)
 
@@ -157,13 +170,43 @@ def seed(key: bytes) -> int:
 
 def pack(records: Records, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[bytes]:
     """Records to bytes, each with its layout and its checksum; `seeds` are those of their streams."""
-    size = records.dtype.itemsize
+    size, fixed = records.dtype.itemsize, fixed_bytes(records.dtype)
     raw = np.ascontiguousarray(records).tobytes()
+    levelled = set(np.flatnonzero(records["level"]).tolist())
     whole = []
     for at, (layout, seed) in enumerate(zip(layouts, seeds, strict=True)):
-        body = raw[at * size : (at + 1) * size] + layout.encoded
+        part = raw[at * size : at * size + fixed]
+        if levelled and at in levelled:
+            part = _with_level(part, raw[at * size + fixed : (at + 1) * size])
+        body = part + layout.encoded
         whole.append(body + zlib.crc32(body, seed).to_bytes(4, "little"))
     return whole
+
+
+def _with_level(part: bytes, level: bytes) -> bytes:
+    """The fixed part of a record with its level behind it, and a header that says so."""
+    model_bytes = int.from_bytes(part[8:12], "little") + LEVEL_BYTES
+    version = int.from_bytes(part[12:_HEADER], "little") | _LEVELLED
+    return part[:8] + model_bytes.to_bytes(4, "little") + version.to_bytes(2, "little") + part[_HEADER:] + level
+
+
+def _level_bytes(packed: bytes) -> int:
+    """How many bytes of a record are its level."""
+    return LEVEL_BYTES * (packed[_HEADER - 1] >> 7)
+
+
+def level_in(packed: bytes) -> float:
+    """The level of a sound record of format 4; 0 where it has none."""
+    if not _level_bytes(packed):
+        return 0.0
+    end = STREAM_PART.itemsize + int.from_bytes(packed[8:12], "little")
+    return _level(packed[end - LEVEL_BYTES : end])
+
+
+def _level(written: bytes) -> float:
+    """A level as it is written; 0 where that is no number."""
+    (level,) = np.frombuffer(written, "<f8")
+    return float(level) if np.isfinite(level) else 0.0
 
 
 def unpack(
@@ -184,7 +227,7 @@ def unpack(
         usual: the layout of streams that have sent this model's channels and no others; or that of each stream.
         slots: of the history.
     """
-    size = dtype.itemsize
+    size = fixed_bytes(dtype)
     begin, model_at, slots_at = _landmarks(dtype)
     written = slots.to_bytes(4, "little")
     flaws: dict[int, str] = {}
@@ -206,13 +249,20 @@ def unpack(
             if flaw:
                 flaws[at] = flaw
             p = bytes(size) if p is None or flaw not in ("", "history") else p
-        good.append(p[:size])
+        good.append(p)
     return sound(good, dtype), layouts, flaws
 
 
 def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
-    """(B,) records from the fixed parts of bytes that need no check."""
-    return np.frombuffer(bytearray().join(packed), dtype)
+    """(B,) records from bytes that need no check."""
+    size = fixed_bytes(dtype)
+    records: Records = np.frombuffer(bytearray(LEVEL_BYTES).join([*(p[:size] for p in packed), b""]), dtype)
+    levelled = np.flatnonzero(records["model_version"] & _LEVELLED)
+    if len(levelled):
+        records["model_bytes"][levelled] -= LEVEL_BYTES
+        records["model_version"][levelled] &= _LEVELLED - 1
+        records["level"][levelled] = [_level(packed[at][size : size + LEVEL_BYTES]) for at in levelled.tolist()]
+    return records
 
 
 def of_model(packed: Sequence[bytes | None], dtype: np.dtype[Any], model: bytes) -> bool:
@@ -230,14 +280,20 @@ def fence_of(packed: bytes | None) -> bytes:
 
 def layout_in(packed: bytes, usual: Layout, size: int) -> Layout:
     """The layout at the end of a sound record whose fixed part has so many bytes."""
-    encoded = packed[size:-4]
+    encoded = packed[size + LEVEL_BYTES * (packed[_HEADER - 1] >> 7) : -4]
     return usual if encoded == usual.encoded else decode(encoded) or usual
+
+
+def encoded_layout(packed: bytes, size: int) -> bytes:
+    """The same as it is written."""
+    return packed[size + _level_bytes(packed) : -4]
 
 
 def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | None:
     """(1,) stream part of a record of format 4, its layout, and its model part with digest, whatever the model.
 
-    None where it is damaged, another stream's, or of another format.
+    The model part is without its level, see `level_in`. None where it is damaged, another stream's, or of another
+    format.
     """
     if len(packed) < STREAM_PART.itemsize + 4 or packed[:4] != MAGIC + FORMAT.to_bytes(2, "little"):
         return None
@@ -247,7 +303,7 @@ def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | Non
     layout = decode(packed[size:-4])
     if layout is None:
         return None
-    return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size]
+    return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size - _level_bytes(packed)]
 
 
 def marked_silent(packed: bytes, seed: int) -> bytes:
@@ -276,7 +332,7 @@ def _flaw(
         return "model", layout
     if layout.model != usual.model:
         return "channels", layout
-    if packed[:_HEADER] != _landmarks(dtype)[0]:
+    if packed[:_HEADER] not in (begin := _landmarks(dtype)[0], _with_level(begin, b"")):
         return "format", layout
     return ("" if stream["history"].tobytes() == slots else "history"), layout
 

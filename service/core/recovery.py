@@ -120,24 +120,29 @@ def _write_stream_part(record: Records, stream: Records, stepper: Stepper) -> No
 def _own(stepper: Stepper, loss: Lost, stream: Records, layout: Layout, model_part: bytes) -> Records | None:
     """(1,) the record itself, where it is this model's and only its history or its channels are others."""
     if loss.flaw == "channels":
-        return _carried(stepper, stream, layout, model_part)
+        return carried(stepper, stream, layout, model_part, state.level_in(loss.record))
     if loss.flaw not in ("history", "stale"):
         return None
-    record = np.frombuffer(loss.record, stepper.record, 1).copy()
+    record = state.sound([loss.record], stepper.record)
     record["history"] = stepper.slots
     return record
 
 
-def _carried(stepper: Stepper, stream: Records, layout: Layout, model_part: bytes) -> Records | None:
-    """(1,) record of the same model under other channels; None where it has to be rebuilt."""
+def carried(stepper: Stepper, stream: Records, layout: Layout, model_part: bytes, level: float) -> Records | None:
+    """(1,) record of the same model under other channels; None where it has to be rebuilt.
+
+    Args:
+        stream: (1,) its stream part.
+        layout, model_part, level: of the record as it was.
+    """
     present_at = len(stepper.detector.digest)
     state_at = present_at + len(layout.model)
-    carried = stepper.detector.carried_over(model_part[state_at:], layout.model)
-    if carried is None:
+    detector = stepper.detector.carried_over(model_part[state_at:], layout.model)
+    if detector is None:
         return None
     record = stepper.fresh(1)
     _write_stream_part(record, stream, stepper)
-    record["detector"] = carried
+    record["detector"], record["level"] = detector, level
     present = dict(zip(layout.model, map(bool, model_part[present_at:state_at]), strict=True))
     record["present"] = [present.get(channel, False) for channel in stepper.detector.channels]
     return record

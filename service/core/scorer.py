@@ -279,6 +279,7 @@ class Scorer:
             await self._loader.saved(loaded, set(written) - lost)
             if batch.layouts is not None:
                 self._learn(loaded, set(written) - lost)
+                self._books.joined(loaded, set(written) - lost)
             if seen := [(place, row) for place, row in applied.seen if loaded.streams[row] not in lost]:
                 apart = await self._repeats.apart(batch, seen, into, loaded) if into else []
                 alone = {place for place, _ in apart}

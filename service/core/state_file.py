@@ -25,7 +25,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.outcomes import clip, format_time
-from gatewatch.service.core.records import FORMAT, STREAM_PART, Records
+from gatewatch.service.core.records import FORMAT, LEVEL_BYTES, STREAM_PART, Records
 from gatewatch.service.core.state_checks import check_channels, check_entries, check_part
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.errors import InvalidState
@@ -95,9 +95,16 @@ class Standing:
         self.part, self.layout, model_part = found
         self.record, self.model = record, model_part[: state.MODEL_BYTES]
         self.kept = history.unpack_entries(kept, self.layout, seed) if isinstance(kept, bytes) else kept
-        self.earlier, self.settings = tuple(earlier), settings
+        written = int(self.part["earlier"][0])  # the first into slot 1; what lies there else is of before a reset
+        self.earlier = tuple(old if written > 1 - slot else b"" for slot, old in enumerate(earlier))
+        self.settings = settings
         if len(self.kept) and not self._leads_here():
             raise ValueError("the history does not lead to the record")
+
+    @property
+    def size(self) -> int:
+        """Bytes of its record and history."""
+        return len(self.record) + self.kept.nbytes
 
     @property
     def readings(self) -> int:
@@ -204,7 +211,8 @@ def _standing(file: StateFile) -> Standing:
         raise ValueError("readings of the history are damaged or missing")
     check_entries(kept)
     for earlier in file.earlier:
-        if earlier and (_checked(earlier)[0]["readings"][0] > part["readings"][0] or len(earlier) > len(file.record)):
+        longest = len(file.record) + LEVEL_BYTES  # it may have lost its level since
+        if earlier and (_checked(earlier)[0]["readings"][0] > part["readings"][0] or len(earlier) > longest):
             raise ValueError("an earlier record is not of this stream")
     settings = StreamSettings.decode(file.settings).encode() if file.settings else b""
     return Standing(file.record, SEED, kept, file.earlier, settings)

@@ -6,23 +6,38 @@ meanwhile is applied before it, or after it and on top of it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+import numpy as np
 import structlog
 
+from gatewatch.models.text import listed
 from gatewatch.service.clock import Clock
+from gatewatch.service.core import history, state_file
 from gatewatch.service.core import records as state
-from gatewatch.service.core import state_file
 from gatewatch.service.core.applying import whole
+from gatewatch.service.core.history import Entries
+from gatewatch.service.core.layout import Layout, layout_of
 from gatewatch.service.core.loading import Loader
-from gatewatch.service.core.readings import Models
+from gatewatch.service.core.outcomes import clip
+from gatewatch.service.core.readings import Model, Models
+from gatewatch.service.core.recovery import carried
 from gatewatch.service.core.state_file import SEED, Standing, StateFile, resealed
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.errors import AlreadyThere, BadRequest, Contended, InvalidState, UnknownStream
+from gatewatch.service.errors import (
+    AlreadyThere,
+    BadRequest,
+    ChannelInUse,
+    Contended,
+    InvalidState,
+    NoSuchChannel,
+    UnknownStream,
+)
 from gatewatch.service.incidents.left import incidents_left
 
 log = structlog.get_logger(__name__)
@@ -141,6 +156,47 @@ class States:
 
         await self._go_on_from(stream, fresh)
 
+    async def remove_channel(self, stream: StreamKey, channel: str) -> None:
+        """Take a channel out of a stream's state and history; the other channels' stay as they are.
+
+        Its tags are those of a stream that never had the channel, as far back as its history goes. Earlier records are
+        gone: a late reading is placed where the history begins with the stream, or after the removal.
+
+        Raises:
+            UnknownStream: nothing is known of it.
+            NoSuchChannel: it has no such channel.
+            ChannelInUse: its model wants the channel, or it has no other one.
+        """
+
+        async def without(before: bytes | None) -> Standing | None:
+            model = await self._models.of(stream)
+            _, loaded = await self._loader.load_one(model, stream, before)
+            if loaded.moved:
+                return None
+            if loaded.new:
+                raise UnknownStream(f"nothing is known of stream {stream.name}")
+            (layout,), (seed,), record = loaded.layouts, loaded.seeds, loaded.records
+            after = _without(stream, layout, channel, model)
+            if (kept := loaded.recovered.get(0)) is None:
+                (ring,) = await self._store.load_histories([stream])
+                kept = history.unpack_entries(ring, layout, seed)
+            (packed,) = state.pack(record, [layout], [SEED])
+            if model.any_channels and (part := state.stream_part(packed, SEED)):
+                carried_over = carried(model.named(after.channels), part[0], layout, part[2], float(record["level"][0]))
+                record = record if carried_over is None else carried_over
+            left = await asyncio.to_thread(_chained_anew, history.without(kept, layout, after), after)
+            if len(left):
+                record["tag"] = left["tag"][-1]
+            record["earlier"], record["earlier_ms"] = 0, 0
+            (packed,) = state.pack(record, [after], [SEED])
+            (settings,) = await self._store.load_settings([stream])
+            try:
+                return Standing(packed, SEED, left, (b"", b""), settings)
+            except ValueError:  # a reading came in between
+                return None
+
+        await self._go_on_from(stream, without)
+
     async def require_new(self, stream: StreamKey) -> None:
         """Raise AlreadyThere where a stream has readings."""
         await self._takeover.claim()
@@ -149,15 +205,17 @@ class States:
         if loaded.moved or loaded.records["readings"][0]:
             raise AlreadyThere(f"stream {stream.name} has readings; expected the name of a new one")
 
-    async def copy(self, stream: StreamKey, to: StreamKey) -> None:
-        """Begin a stream with what another one stands at, under the model that it has itself.
+    async def copy(self, stream: StreamKey, to: StreamKey) -> int:
+        """Begin a stream with what another one stands at, under the model that it has itself; how many bytes that has.
 
         Raises:
             UnknownStream: there is nothing to copy.
             AlreadyThere: the new one has readings.
             BadRequest: it would be one stream too many.
         """
-        await self._replace(to, await self._standing(stream), anew=True)
+        standing = await self._standing(stream)
+        await self._replace(to, standing, anew=True)
+        return standing.size
 
     async def _standing(self, stream: StreamKey) -> Standing:
         """What a stream stands at: as it is kept or, where that is damaged, as its next reading would find it."""
@@ -202,14 +260,21 @@ class States:
         if loaded.excess:
             raise BadRequest(loaded.excess[0])
 
-    async def _go_on_from(self, stream: StreamKey, decide: Callable[[bytes | None], Awaitable[Standing]]) -> None:
-        """Write what a stream stands at from now on; `decide` is asked with the record that it has."""
+    async def _go_on_from(
+        self, stream: StreamKey, decide: Callable[[bytes | None], Awaitable[Standing | None]]
+    ) -> None:
+        """Write what a stream stands at from now on; `decide` is asked with the record that it has.
+
+        Again where that says None: it has moved meanwhile.
+        """
         await self._takeover.claim()
         (seed,), stepper = self._store.seeds([stream]), (await self._models.of(stream)).stepper
         for _ in range(self._attempts):
             async with self._store.begin([stream]) as work:
                 before = work.packed[0]
                 standing = await decide(before)
+                if standing is None:
+                    continue
                 writes = Writes(self._clock.unix_ms() / 1000, [stream], [state.fence_of(before)], anew=[0])
                 writes.records = [standing.sealed(seed, self._takeover.number, stepper.slots)]
                 writes.slots = stepper.slots_anew(standing.layout, seed, 0, standing.kept[-stepper.slots :])
@@ -244,3 +309,34 @@ class States:
                 if (await work.saved())[0]:
                     return
         raise Contended(f"others kept writing stream {stream.name}; send the request again")
+
+
+def _chained_anew(kept: Entries, layout: Layout) -> Entries:
+    """A history with the tags of its values as they are now; of one that does not begin with the stream from its first.
+
+    Args:
+        kept: in the stream's channels.
+    """
+    tag = np.zeros(1, kept.dtype["tag"])
+    for at in range(len(kept)):
+        one = kept[at : at + 1]
+        if at or not one["n"][0]:
+            one["tag"] = layout.chain.tags(tag, one["seq"], one["timestamp_ms"], one["values"][:, layout.columns])
+        tag = one["tag"]
+    return kept
+
+
+def _without(stream: StreamKey, layout: Layout, channel: str, model: Model) -> Layout:
+    """A stream's layout without a channel. Raises NoSuchChannel, ChannelInUse."""
+    rest = tuple(name for name in layout.channels if name != channel)
+    if rest == layout.channels:
+        raise NoSuchChannel(
+            f"stream {stream.name} has no channel {clip(channel)}; it has {listed([clip(c) or '' for c in rest])}"
+        )
+    if not model.any_channels and channel in layout.model:
+        raise ChannelInUse(f"the model of stream {stream.name} has a channel {clip(channel)}: it can only stay away")
+    if not rest:
+        raise ChannelInUse(
+            f"{clip(channel)} is the only channel of stream {stream.name}; expected the stream to be reset, or deleted"
+        )
+    return layout_of(rest, rest if model.any_channels else layout.model)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors import budget_loop
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import WARMING_UP, Detector
 from gatewatch.models.detectors.incidents import unlearn
@@ -54,6 +56,8 @@ class Stepper:
     ) -> Entries:
         """Feed one reading of each of R streams; moves `heads` forward and returns the entries for their histories.
 
+        Where budgets are held, `settle` is to follow.
+
         Args:
             layouts: (R,) of the streams, where their channels are not the detector's; see serving/any_channels.py.
             asked: (R,) as in Detector.advance.
@@ -65,7 +69,7 @@ class Stepper:
         normal = None if held is None else heads["detector"][held]
         chains = (self.chain,) if layouts is None else _chains(layouts)
         before = None if unlearned is None else heads["detector"][unlearned]
-        step = self.detector.advance(values, times_ms, heads["detector"], asked)
+        step = self.detector.advance(values, times_ms, heads["detector"], _held(heads, times_ms, asked))
         entries = np.empty(len(heads), self.entry)
         entries["n"] = heads["readings"]
         entries["timestamp_ms"] = times_ms
@@ -104,12 +108,27 @@ class Stepper:
         heads["status"] = entries["status"]
         return entries
 
+    def settle(self, heads: Records, entries: Entries, asked: Asked | None, gates: NDArray[np.uint8]) -> None:
+        """Have R streams whose budgets are held take in the alerts of their readings that no gate decided about.
+
+        Args:
+            heads: (R,) after `step`; moved.
+            entries: (R,) that `step` made.
+            gates: (R,) reasons with the gates' bits.
+        """
+        if asked is None or not np.isfinite(asked.held).any():
+            return
+        told = ((entries["status"] & state.ALERT) != 0) & ((gates & state.GATE_BITS) == 0)
+        after = budget_loop.alerted(heads["level"], asked.least, told)
+        heads["level"] = np.where(np.isfinite(asked.held), after, 0.0)
+
     def replay(
         self,
         records: Records,
         readings: Sequence[Entries],
         layouts: Sequence[Layout] | None = None,
         asked: Asked | None = None,
+        mark: Callable[[Entries, NDArray[np.intp]], None] | None = None,
     ) -> list[Entries]:
         """Feed each of B streams its readings, in their order and in rounds; returns the new entries of each.
 
@@ -117,6 +136,7 @@ class Stepper:
             records: (B,) moved forward.
             readings: of each stream, any number.
             layouts, asked: (B,) as in `step`.
+            mark: writes what gates decide into new entries, given the streams' rows; None where it is as it was.
         """
         lengths = np.array([len(of_stream) for of_stream in readings])
         given = np.zeros((max(lengths, default=0), len(lengths)), self.entry)
@@ -139,6 +159,12 @@ class Stepper:
                 unlearned(one),
                 kept_from_learning(one),
             )
+            made = entries[at, rows]
+            if mark is not None:
+                mark(made, rows)
+                entries[at, rows] = made
+            own = None if asked is None else asked.at(rows)
+            self.settle(heads, made, own, one["reason"] if mark is None else made["reason"])
             records[rows] = heads
         entries["single"] = given["single"]
         return [entries[:length, row] for row, length in enumerate(lengths.tolist())]
@@ -157,7 +183,9 @@ class Stepper:
             heads = records[rows]
             own = None if asked is None else asked.at(rows)
             columns = (readings["seq"], readings["timestamp_ms"], readings["values"])
-            self.step(heads, *columns, asked=own, unlearned=unlearned(readings), kept=kept_from_learning(readings))
+            kept = kept_from_learning(readings)
+            entries = self.step(heads, *columns, asked=own, unlearned=unlearned(readings), kept=kept)
+            self.settle(heads, entries, own, readings["reason"])
             records[rows] = heads
         for row, entries in enumerate(histories):
             if len(entries):
@@ -232,6 +260,17 @@ def kept_from_learning(readings: Entries) -> NDArray[np.bool_] | None:
     """(R,) which readings of histories say that their streams are kept from learning; None where none does."""
     marked = (readings["status"] & state.KEPT) != 0
     return marked if marked.any() else None
+
+
+def _held(heads: Records, times_ms: NDArray[np.int64], asked: Asked | None) -> Asked | None:
+    """What is asked of R streams, with the factors of those whose budgets are held; moves their levels with time."""
+    if asked is None or not np.isfinite(asked.held).any():
+        return asked
+    judged = (heads["readings"] > 0) & ((heads["status"] & state.STATUS_BITS) != WARMING_UP)
+    elapsed_ms = np.where(judged, times_ms - heads["last_ms"], 0)
+    levels = budget_loop.drifted(heads["level"], asked.held, asked.least, elapsed_ms)
+    heads["level"] = levels
+    return replace(asked, sensitivity=asked.sensitivity * np.exp(levels))
 
 
 def _chains(layouts: Sequence[Layout]) -> list[Chain]:

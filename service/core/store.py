@@ -78,6 +78,7 @@ class Writes:
         incidents: those that the readings changed, in the order of the changes.
         pending: row and content of anomalies that may become incidents, as they are kept; b"" where there is none.
         incidents_left: of streams that go on from another state.
+        bounds: row to whether the factor of its budget loop is at a bound; of those that are, or were.
         channels: row to how many channels more, or fewer, the stream has from now on.
         settings: row to the settings that are kept beside the record.
         at: when that was, in Unix seconds: the score of what is put into sorted sets.
@@ -99,6 +100,7 @@ class Writes:
     incidents: list[IncidentWrite] = field(default_factory=list)
     pending: list[tuple[int, bytes]] = field(default_factory=list)
     incidents_left: list[IncidentsLeft] = field(default_factory=list)
+    bounds: dict[int, bool] = field(default_factory=dict)
     channels: dict[int, int] = field(default_factory=dict)
     settings: dict[int, bytes] = field(default_factory=dict)
     unlisted: list[int] = field(default_factory=list)

@@ -66,20 +66,25 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         readings: those that can be scored.
         refused: place among the N items of each other one, to why it cannot.
+        unknown: place among the N items of a reading whose model does not know all of its channels, to those left out.
     """
 
     readings: Readings
     refused: dict[int, Refused]
+    unknown: dict[int, tuple[str, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.readings) + len(self.refused)
 
-    def merged(self, answers: list[Answer]) -> list[Answer]:
-        """The answers to all items, from those to the readings."""
-        if not self.refused:
-            return answers
-        rest = iter(answers)
-        return [self.refused[at] if at in self.refused else next(rest) for at in range(len(self))]
+    def merged(self, answers: list[Answer], encoder: Encoder) -> list[Answer]:
+        """The answers to all items, from those to the readings, which the encoder wrote."""
+        if self.refused:
+            rest = iter(answers)
+            answers = [self.refused[at] if at in self.refused else next(rest) for at in range(len(self))]
+        for at, channels in self.unknown.items():
+            if type(answers[at]) is not Refused:
+                answers[at] = encoder.with_unknown(answers[at], channels)
+        return answers
 
 
 class Form(NamedTuple):
@@ -122,21 +127,22 @@ def by_model(parts: Sequence[Decoded | Mixed]) -> list[Part]:
             readings = decoded.readings
             if (whole := groups.get(id(readings.model))) is None:
                 begun = Readings(readings.model, [], [], [], [], None if readings.channels is None else [])
-                whole = groups[id(readings.model)] = Part(Decoded(begun, {}), [])
+                whole = groups[id(readings.model)] = Part(Decoded(begun, {}, {}), [])
             whole.decoded.readings.extend(readings)
             whole.decoded.refused.update({len(whole.places) + at: why for at, why in decoded.refused.items()})
+            whole.decoded.unknown.update({len(whole.places) + at: names for at, names in decoded.unknown.items()})
             whole.places.extend(items + place for place in places)
         items += len(part)
     return list(groups.values())
 
 
-def merged(parts: Sequence[Part], answers: Sequence[list[Answer]]) -> list[Answer]:
-    """The answers to all items, from those to the readings of each part."""
+def merged(parts: Sequence[Part], answers: Sequence[list[Answer]], encoder: Encoder) -> list[Answer]:
+    """The answers to all items, from those to the readings of each part, which the encoder wrote."""
     if len(parts) == 1:
-        return parts[0].decoded.merged(answers[0])
+        return parts[0].decoded.merged(answers[0], encoder)
     whole: list[Answer] = [None] * sum(len(decoded) for decoded, _ in parts)
     for (decoded, places), of_part in zip(parts, answers, strict=True):
-        for place, answer in zip(places, decoded.merged(of_part), strict=True):
+        for place, answer in zip(places, decoded.merged(of_part, encoder), strict=True):
             whole[place] = answer
     return whole
 

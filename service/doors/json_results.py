@@ -55,6 +55,10 @@ class Result(msgspec.Struct):
     replayed: bool = False
     corrected: bool = False
     error: str | None = None
+    unknown: Annotated[
+        list[str] | msgspec.UnsetType,
+        msgspec.Meta(description="channels of the reading that its model does not know, left out; only then"),
+    ] = msgspec.UNSET
 
 
 _encoder = msgspec.json.Encoder()
@@ -74,6 +78,10 @@ class JsonEncoder:
         """The answer to one that was not."""
         result = Result(refused.stream, refused.timestamp, refused.seq, refused.status, error=refused.error)
         return _encoder.encode(result).decode()
+
+    def with_unknown(self, answer: str, channels: Sequence[str]) -> str:
+        """The answer to one that was applied without these channels."""
+        return f'{answer[:-1]},"unknown":{_encoder.encode(channels).decode()}}}'
 
 
 @lru_cache(TEXTS_KEPT)

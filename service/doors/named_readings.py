@@ -25,7 +25,9 @@ LISTS_KEPT: Final = 2048
 """Lists of channels that are known to be good."""
 
 
-class _Reading(msgspec.Struct, forbid_unknown_fields=True):
+class NamedReading(msgspec.Struct, forbid_unknown_fields=True):
+    """A reading whose channels may be any."""
+
     values: dict[str, float | None] | float
     stream: str = ""
     timestamp: str | float | None = None
@@ -41,9 +43,9 @@ class NamedReadingDecoder(ReadingDecoder):
         self._most_channels = most_channels
         self._future_ms = future_ms
         self.most = most
-        self._reading = _Reading
-        self.one = msgspec.json.Decoder(_Reading)
-        self.many = msgspec.json.Decoder(list[_Reading])
+        self._reading = NamedReading
+        self.one = msgspec.json.Decoder(NamedReading)
+        self.many = msgspec.json.Decoder(list[NamedReading])
         self.part_bytes = max(PART_BYTES, 2 * most_channels * (LONGEST_NAME + 64))
         self._good: set[tuple[str, ...]] = set()
 
@@ -89,24 +91,22 @@ class NamedReadingDecoder(ReadingDecoder):
             return None, (values,)
         channels = tuple(values)
         if channels not in self._good:
-            if problem := self._problem(channels):
+            if problem := problem_of_channels(channels, self._most_channels):
                 return problem
             if len(self._good) >= LISTS_KEPT:
                 self._good.clear()
             self._good.add(channels)
         return channels, tuple(values.values())
 
-    def _problem(self, channels: tuple[str, ...]) -> str | None:
-        """Why a reading cannot have these channels."""
-        if len(channels) > self._most_channels:
+
+def problem_of_channels(channels: tuple[str, ...], most: int) -> str | None:
+    """Why a reading cannot have these channels; `most`: how many it may have."""
+    if len(channels) > most:
+        return f"values has {len(channels)} channels; a stream has at most {most} (GATEWATCH_STREAM_CHANNELS)"
+    for name in channels:
+        if not 0 < len(name) <= LONGEST_NAME or name != name.strip() or not name.isprintable():
             return (
-                f"values has {len(channels)} channels; a stream has at most {self._most_channels} "
-                "(GATEWATCH_STREAM_CHANNELS)"
+                f"values has {show(name)} as a channel; expected a name of 1 to {LONGEST_NAME} printable "
+                "characters, with no space around it"
             )
-        for name in channels:
-            if not 0 < len(name) <= LONGEST_NAME or name != name.strip() or not name.isprintable():
-                return (
-                    f"values has {show(name)} as a channel; expected a name of 1 to {LONGEST_NAME} printable "
-                    "characters, with no space around it"
-                )
-        return None
+    return None

@@ -89,6 +89,7 @@ class ReadingDecoder:
         values = msgspec.defstruct(
             "Values", [(name, float | None, None) for name in names], rename=rename, forbid_unknown_fields=True
         )
+        self._values = values
         seq = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SEQ)]
         self._reading = msgspec.defstruct(
             "Reading",
@@ -142,6 +143,11 @@ class ReadingDecoder:
                 return msgspec.convert(given, self._reading)
             except msgspec.ValidationError as error:
                 problem = str(error)
+        return self.refused(content, problem)
+
+    @staticmethod
+    def refused(content: Any, problem: str) -> Refused:
+        """An item of JSON, as far as it can be shown, and what is wrong with it."""
         fields = content if isinstance(content, dict) else {}
         stream, seq = fields.get("stream"), fields.get("seq")
         stream = stream if isinstance(stream, str) else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from gatewatch.service.http.openapi import AWAY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import parts_of, tenant_of
+from gatewatch.service.http.parts import parts_of, replied, tenant_of
 from gatewatch.service.incidents.conditions import Condition
 
 router = APIRouter()
@@ -30,9 +30,9 @@ async def list_conditions(
     match: Annotated[str, Query(max_length=256, description="a pattern of names, * for anything")] = "",
     after: Annotated[str, Query(max_length=128, description="`next` of the page before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="about the most conditions in the reply")] = 100,
-) -> dict[str, Any]:
+) -> Response:
     """By the names of streams, page by page: `conditions` and `next` (null on the last page), which may not be full."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         page = await parts.conditions.page(tenant_of(request), condition, match.replace("[", "[[]"), after, limit)
-    return {"conditions": page[0], "next": page[1]}
+    return await replied(lambda: {"conditions": page[0], "next": page[1]})

@@ -82,6 +82,7 @@ class FastRequest:
 
     def _begin(self) -> None:
         try:
+            self._ingest.limits.posts.take(self._tenant, 1)
             self._pending = self._ingest.begin(bytes(self.body), self._stream, self._content_type, self._tenant)
         except Exception as error:
             self._reply(*problem_reply(error))

@@ -2,6 +2,7 @@
 
 caller     by whose page a browser was made to send it (callers.py)
 access     whether its key may do this, and whose streams it sees (service/access)
+limits     how many requests of its kind the tenant may send in a second
 audit      what an answer says was changed is noted before the answer leaves
 headers    which keep a browser from taking an answer for something else, or from keeping it
 """
@@ -16,6 +17,7 @@ import structlog
 from gatewatch.service.access.access import IDENTITY, Access
 from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.access.identity import Identity
+from gatewatch.service.access.quotas import RequestLimits
 from gatewatch.service.access.scopes import needed, route_of
 from gatewatch.service.errors import ServiceError, StoreUnavailable, cause_of
 from gatewatch.service.http.callers import Callers
@@ -36,9 +38,10 @@ them `nosniff`. No header lets a page of another origin read anything (CORS)."""
 class Guard:
     """Asks callers and access, and tells the audit."""
 
-    def __init__(self, callers: Callers, access: Access, audit: Audit) -> None:
+    def __init__(self, callers: Callers, access: Access, limits: RequestLimits, audit: Audit) -> None:
         self._callers = callers
         self._access = access
+        self._limits = limits
         self._audit = audit
 
     async def admit(self, scope: Scope, send: Send) -> Send:
@@ -50,11 +53,15 @@ class Guard:
         method, path = scope["method"], scope["path"]
         self._callers.check(method, scope["headers"])
         try:
-            scope[IDENTITY] = await _identity(self._access, scope)
+            identity = scope[IDENTITY] = await _identity(self._access, scope)
         except StoreUnavailable as error:
             log.warning("request not answered", path=path[:256], error=str(error), cause=cause_of(error))
             raise
-        changes = method not in ("GET", "HEAD", "OPTIONS") and needed(method, path) in ("operate", "admin")
+        asked = needed(method, path)
+        if identity is None or asked is None:
+            return send
+        changes = method not in ("GET", "HEAD", "OPTIONS") and asked in ("operate", "admin")
+        self._limits.count(identity.tenant, changes, asked)
         return self._noting(scope, send) if changes else send
 
     def _noting(self, scope: Scope, send: Send) -> Send:

@@ -9,21 +9,23 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from gatewatch.models.detectors.asked import words as words_of
 from gatewatch.models.recordings.values import LATEST_S
+from gatewatch.service.core import records as state
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidAnswer, TooManyWaiting, UnknownIncident
 from gatewatch.service.http.guard import is_still_admitted
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import TAG, caller_of, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents import began, words
 from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
-from gatewatch.service.policies.quiet import Quiet, quiet_of, strange_at_peak, strange_in
+from gatewatch.service.policies.policy import Policy
+from gatewatch.service.policies.quiet import Fault, Quiet, fault_of, quiet_of, strange_at_peak, strange_in
 from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
@@ -74,7 +76,7 @@ async def list_incidents(
     ] = "",
     after: Annotated[str, Query(pattern=r"^([0-9]{1,16}_[A-Za-z0-9._-]{1,160})?$", description="`next` before")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="most incidents in the reply")] = 50,
-) -> dict[str, Any]:
+) -> Response:
     """Page by page: `incidents` and `next` (null on the last page). Pages of a narrow search may not be full.
 
     With `group`, those that began first come first, and `since` and `until` do not count.
@@ -82,12 +84,12 @@ async def list_incidents(
     parts = parts_of(request)
     until_ms = 2**53 if until is None else round(until * 1000)
     search = Search(state, stream, reason, tag, min_score, round(since * 1000), until_ms)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         if group:
             incidents, next_ = await _reader(request).of_group(parts.groups, group, search, after, limit)
         else:
             incidents, next_ = await _reader(request).page(search, after, limit)
-    return {"incidents": incidents, "next": next_}
+    return await replied(lambda: {"incidents": incidents, "next": next_})
 
 
 @router.get(
@@ -111,7 +113,7 @@ async def incident_events(
     or has expired.
     """
     parts = parts_of(request)
-    if parts.feed.is_full:
+    if not parts.feed.has_room(tenant_of(request)):
         raise TooManyWaiting("as many listen to the incidents as may; ask for /v1/incidents now and then instead")
     return StreamingResponse(
         _events(request, last_event_id),
@@ -148,7 +150,7 @@ async def get_dead_letters(
 ) -> dict[str, Any]:
     """Of the tenant: what was given up after it had been tried for as long as the settings say, and why."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         letters = await parts.outbox.dead_letters(tenant_of(request), limit)
     return {"letters": [msgspec.json.decode(letter) for letter in letters]}
 
@@ -157,7 +159,7 @@ async def get_dead_letters(
 async def get_incident(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[str, Any]:
     """With the readings around it, as far as they are kept: `readings`, as the history of a stream has them."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
@@ -185,7 +187,7 @@ async def get_proof(request: Request, incident: Annotated[str, _ID_PATH]) -> dic
     `gatewatch prove` makes a file of it, `gatewatch verify` computes that anew elsewhere.
     """
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
@@ -224,7 +226,7 @@ async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
     """
     answer = await sent_as(request, Answer, InvalidAnswer, absent=b"{}")
     parts = parts_of(request)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await _reader(request).one(incident)
     if known is None:
         raise _unknown(incident)
@@ -232,7 +234,7 @@ async def close(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
     if one.is_open and one.is_silence:
         raise InvalidAnswer("a silence ends when its stream sends again; nobody can close it")
     if one.is_open:
-        async with parts.store.changing:
+        async with parts.store.changing.of(tenant_of(request)):
             await parts.closing.close(stream, one.n)
             known = await _reader(request).one(incident)
         if known is None:
@@ -257,28 +259,47 @@ async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
     """
     answer = await sent_as(request, LabelAnswer, InvalidAnswer)
     parts = parts_of(request)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
-        await _make_quiet(request, stream, one, answer.label)
+        await _take_label(request, stream, one, answer.label)
     said = await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         label: str | None = said["label"]
         while True:  # somebody else may label it as well: in the end both say the same
-            quiet = await _make_quiet(request, stream, one, label)
+            own = await _take_label(request, stream, one, label)
             known = await _reader(request).one(incident)
             if known is None or known[2]["label"] == label:
                 break
             label = known[2]["label"]
-    return said | {"quiet": [each.model_dump(mode="json") for each in quiet]}
+    return said | {"quiet": [each.model_dump(mode="json") for each in own.quiet]}
 
 
-async def _make_quiet(request: Request, stream: StreamKey, incident: Incident, label: str | None) -> list[Quiet]:
-    """Have what is like an incident be quiet if it is a false alarm, else not; all that is quiet on the stream."""
+async def _take_label(request: Request, stream: StreamKey, incident: Incident, label: str | None) -> Policy:
+    """Have what is like an incident be quiet if it is a false alarm, never be held back if it is true, else neither.
+
+    Returns:
+        What is asked of the stream by itself since.
+    """
     like = await _like(request, stream, incident) if label == "false_alarm" else []
-    return await parts_of(request).policies.label(stream, incident.id, like, caller_of(request))
+    faults = await _fault(request, stream, incident) if label == "true" else []
+    return await parts_of(request).policies.label(stream, incident.id, like, faults, caller_of(request))
+
+
+async def _fault(request: Request, stream: StreamKey, incident: Incident) -> list[Fault]:
+    """What is like a true alarm, where a budget is held that could hold it back."""
+    parts = parts_of(request)
+    await parts.policies.newest(stream.tenant)
+    held = parts.policies.of(stream).held
+    if held is None or incident.is_silence:
+        return []
+    kept = began.decode(await parts.store.incidents.began(stream, incident.n))
+    part = None if kept is None else state.stream_part(kept.record, parts.store.seeds([stream])[0])
+    if kept is None or part is None:
+        return [fault_of(incident, 0.0, incident.peak_ms, held)]
+    return [fault_of(incident, state.level_in(kept.record), int(part[0]["last_ms"][0]), held)]
 
 
 async def _like(request: Request, stream: StreamKey, incident: Incident) -> list[Quiet]:
@@ -315,7 +336,7 @@ async def _say(
 ) -> dict[str, Any]:
     parts = parts_of(request)
     said = words.Said(answer.by.strip(), parts.clock.unix_ms())
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await _reader(request).one(incident)
         if known is None:
             raise _unknown(incident)

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from gatewatch.service.access.access import IDENTITY, Access
-from gatewatch.service.access.quotas import Quota
+from gatewatch.service.access.quotas import Quota, RequestLimits
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer, Encoder, Refused
 from gatewatch.service.doors.door import Context, Decoded, Door, Form, Mixed, Part, StreamNames, by_model, merged
@@ -75,7 +75,7 @@ class Ingest:
     """Answers requests with readings.
 
     Attributes:
-        callers, access: asked by whoever hands in a request.
+        callers, access, limits: asked by whoever hands in a request.
         traces: told by whoever hands in a request; None for none.
         direct_bytes: of a body that a connection may hand in itself; larger ones are counted, or refused, by Bodies.
     """
@@ -86,6 +86,7 @@ class Ingest:
         registry: Registry,
         names: Callable[[str], StreamNames],
         access: Access,
+        limits: RequestLimits,
         quota: Quota,
         quota_bytes: Quota,
         batcher: Batcher,
@@ -100,6 +101,7 @@ class Ingest:
         """`names`: those of a tenant."""
         self.callers = callers
         self.access = access
+        self.limits = limits
         self.traces = traces
         self._quota = quota
         self._quota_bytes = quota_bytes
@@ -136,10 +138,11 @@ class Ingest:
         headers = headers_of(scope)
         content_type = headers.get(b"content-type", "")
         self._door(content_type)
-        self._batcher.check_room()  # what is refused here is read past by the server, and takes no memory
-        self._quota_bytes.check(scope[IDENTITY].tenant)
+        tenant = scope[IDENTITY].tenant
+        self._batcher.check_room(tenant)  # what is refused here is read past by the server, and takes no memory
+        self._quota_bytes.check(tenant)
         with self._bodies.of(headers) as body:
-            pending = self.begin(await body.read(receive), stream, content_type, scope[IDENTITY].tenant)
+            pending = self.begin(await body.read(receive), stream, content_type, tenant)
             try:
                 return self.reply(await pending.answers, pending)
             finally:
@@ -152,7 +155,7 @@ class Ingest:
             ServiceError: what concerns the whole request.
         """
         door = self._door(content_type)
-        self._batcher.check_room()
+        self._batcher.check_room(tenant)
         self._quota_bytes.take(tenant, len(content))
         needed = None
         try:
@@ -162,7 +165,7 @@ class Ingest:
             context, read, needed = self._context_of(tenant, self._registry.default, stream), None, error
         if read is not None:
             decoded, form = read
-            if isinstance(decoded, Mixed) or decoded.refused:
+            if isinstance(decoded, Mixed) or decoded.refused or decoded.unknown:
                 return Pending(asyncio.ensure_future(self._take([decoded], door.encoder, tenant)), form, door.encoder)
             self._quota.take(tenant, len(decoded))
             return Pending(self._batcher.take(decoded.readings, door.encoder), form, door.encoder)
@@ -250,13 +253,15 @@ class Ingest:
     async def _take(self, decoded: Sequence[Decoded | Mixed], encoder: Encoder, tenant: str) -> list[Answer]:
         """Have scored what can be; the answers to all items of the parts."""
         items = sum(map(len, decoded))
-        self._batcher.check_room(items)
+        self._batcher.check_room(tenant, items)
         self._quota.take(tenant, items)
         parts = by_model(decoded)
         taken = [self._batcher.take(part.decoded.readings, encoder) for part in parts]
         if len(taken) > 1:
             await asyncio.wait(taken)
-        answers = merged(parts, [await of_part for of_part in taken])
+        answers = merged(parts, [await of_part for of_part in taken], encoder)
+        for part in parts:
+            self._rejected.look_unknown(part.decoded)
         self._metrics.answered("rejected", sum(len(part.decoded.refused) for part in parts))
         return answers
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -10,7 +12,7 @@ from gatewatch.models.artefact.repository import MODEL_NAME, Change, Model
 from gatewatch.service.errors import InvalidRequest, InvalidRules, NoRepository
 from gatewatch.service.http.model_requests import Promotion, Rollback, ShadowOf
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import caller_of, number_seen, parts_of, sent_as
+from gatewatch.service.http.parts import caller_of, number_seen, parts_of, replied, sent_as
 from gatewatch.service.serving.administration import Administration
 from gatewatch.service.serving.rules import Assignment, Rules
 
@@ -198,9 +200,9 @@ async def delete_shadow(request: Request, model: Annotated[str, _MODEL_PATH]) ->
     response_model=None,
     responses={200: _RULES_FOUND, 405: OTHER_METHOD, 503: AWAY},
 )
-async def get_rules(request: Request, response: Response) -> dict[str, Any]:
+async def get_rules(request: Request) -> Response:
     """Pins of streams, rules in order, and the version that each model named in them has now."""
-    return _rules(await _administration(request).rules(), response)
+    return await _rules(await _administration(request).rules())
 
 
 @router.put(
@@ -218,11 +220,11 @@ async def get_rules(request: Request, response: Response) -> dict[str, Any]:
     },
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ref("Rules")}}}},
 )
-async def put_rules(request: Request, response: Response) -> dict[str, Any]:
+async def put_rules(request: Request) -> Response:
     """All rules and pins at once; `warnings` names patterns that fit no stream yet."""
     rules = await sent_as(request, Rules, InvalidRules, RULES_BYTES)
     assignment, warnings = await _administration(request).put_rules(rules, caller_of(request), number_seen(request))
-    return {**_rules(assignment, response), "warnings": warnings}
+    return await _rules(assignment, {"warnings": warnings})
 
 
 def _administration(request: Request) -> Administration:
@@ -258,15 +260,18 @@ def _change(change: Change) -> dict[str, Any]:
     }
 
 
-def _rules(assignment: Assignment, response: Response) -> dict[str, Any]:
-    response.headers["ETag"] = f'"{assignment.number}"'
-    return {
-        "number": assignment.number,
-        **assignment.rules.model_dump(),
-        "versions": {
-            name: {"version": chosen.version, "digest": chosen.digest.hex()}
-            for name, chosen in sorted(assignment.versions.items())
-        },
-        "changed_at": assignment.at or None,
-        "changed_by": assignment.by or None,
-    }
+async def _rules(assignment: Assignment, more: Mapping[str, Any] = MappingProxyType({})) -> Response:
+    def shown() -> dict[str, Any]:
+        return {
+            "number": assignment.number,
+            **assignment.rules.model_dump(),
+            "versions": {
+                name: {"version": chosen.version, "digest": chosen.digest.hex()}
+                for name, chosen in sorted(assignment.versions.items())
+            },
+            "changed_at": assignment.at or None,
+            "changed_by": assignment.by or None,
+            **more,
+        }
+
+    return await replied(shown, {"ETag": f'"{assignment.number}"'})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -40,7 +40,12 @@ class Stream(msgspec.Struct):
     same_time: str
     model: str
     tag: str
+    factor: float | msgspec.UnsetType = msgspec.UNSET
     windows: list[str] | msgspec.UnsetType = msgspec.UNSET
+    alike: Annotated[
+        list[list[str]] | msgspec.UnsetType,
+        msgspec.Meta(description="channels whose names differ in case, spaces or Unicode form alone; only then"),
+    ] = msgspec.UNSET
 
 
 class WarmUp(msgspec.Struct):
@@ -237,6 +242,7 @@ class ProvedReading(msgspec.Struct):
     mid: list[float | None]
     half: list[float | None]
     attribution: list[float | None]
+    gate: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProofOfIncident(msgspec.Struct):
@@ -280,6 +286,7 @@ OF_A_STREAM: Final[dict[int | str, Described]] = {
 }
 
 
+OVER_LIMIT: Final = problem_with("More than the tenant may send, as its limits are set", "Retry-After")
 UNAUTHORIZED: Final = problem_with("No key, or not one good one", "WWW-Authenticate")
 FORBIDDEN: Final = problem_with("The key may not do this; or a page of another site sent the request")
 
@@ -322,16 +329,18 @@ def complete(document: Described, is_open: bool) -> Described:
     document["components"]["securitySchemes"] = CREDENTIALS
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            _secure(operation, None if is_open else needed(method.upper(), path))
+            _secure(operation, needed(method.upper(), path), is_open)
     return document
 
 
-def _secure(operation: Described, scope: str | None) -> None:
-    """Say which scope an operation needs, and what it answers without."""
+def _secure(operation: Described, scope: str | None, is_open: bool) -> None:
+    """Say which scope an operation needs, and what it answers without, and beyond the limits of a tenant."""
     operation.pop("security", None)  # of the document as it was before the first key
     answers = {**operation["responses"], "403": FORBIDDEN}
     answers.pop("401", None)
-    if scope is not None:
+    if scope is not None and scope != "metrics":
+        answers = {"429": OVER_LIMIT, **answers}
+    if scope is not None and not is_open:
         answers["401"] = UNAUTHORIZED
         operation["security"] = [{name: [scope]} for name in CREDENTIALS]
     operation["responses"] = dict(sorted(answers.items()))

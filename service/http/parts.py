@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from fastapi import Request
+import msgspec
+from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
 from gatewatch.service.access.access import IDENTITY, Access
-from gatewatch.service.access.audit import DETAIL, Audit
+from gatewatch.service.access.audit import DETAIL, TOO_LONG, Audit
+from gatewatch.service.access.quotas import Quota
+from gatewatch.service.aside import IN_PLACE_BYTES, aside
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.inspection import Inspection
 from gatewatch.service.core.outcomes import Encoder
@@ -63,6 +67,7 @@ class Parts:
     readiness: Readiness
     drain: Drain
     access: Access
+    quota_bytes: Quota
     audit: Audit
     clock: Clock
     policies: StreamPolicies
@@ -121,13 +126,23 @@ async def sent_as(
         most: bytes.
         absent: what is taken for a body without a byte.
     """
-    body = await json_body(request.scope, request.receive, parts_of(request).bodies, most)
+    parts, tenant = parts_of(request), tenant_of(request)
+    parts.quota_bytes.check(tenant)
+    body = await json_body(request.scope, request.receive, parts.bodies, most)
+    parts.quota_bytes.take(tenant, len(body))
+    large = len(body) > IN_PLACE_BYTES
     try:
-        sent = kind.model_validate_json(body or absent)
+        sent = await aside(kind.model_validate_json, body) if large else kind.model_validate_json(body or absent)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             raise BadRequest(f"the body is not JSON: {first['msg']}") from error
         raise refusal(first_of([first])) from error
-    request.scope[DETAIL] = sent.model_dump(mode="json")
+    request.scope[DETAIL] = TOO_LONG if large else sent.model_dump(mode="json")
     return sent
+
+
+async def replied(make: Callable[[], Any], headers: Mapping[str, str] | None = None) -> Response:
+    """The reply of a large answer, which is put together and written aside."""
+    content = await aside(lambda: msgspec.json.encode(make()))
+    return Response(content, media_type="application/json", headers=dict(headers or {}))

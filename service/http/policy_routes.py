@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 from gatewatch.service.doors.door import STREAM_NAME
 from gatewatch.service.errors import InvalidPolicies, InvalidRequest
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OF_A_STREAM, OTHER_METHOD, found, problem_with, ref
-from gatewatch.service.http.parts import caller_of, key_of, number_seen, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import caller_of, key_of, number_seen, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.policies.policy import Policies, Policy, PolicyDocument
 from gatewatch.service.policies.windows import WINDOW_NAME, Window
 
@@ -33,9 +33,9 @@ _OF_STREAM: Final = found("`asked` of the stream by itself, and `policy`, of all
     response_model=None,
     responses={200: _FOUND, 405: OTHER_METHOD, 503: AWAY},
 )
-async def get_policies(request: Request, response: Response) -> dict[str, Any]:
+async def get_policies(request: Request) -> Response:
     """`policies` by pattern, in order, and `streams` with one of their own; the ETag is for If-Match of a change."""
-    return _shown(await parts_of(request).policies.newest(tenant_of(request)), response)
+    return await _shown(await parts_of(request).policies.newest(tenant_of(request)))
 
 
 @router.put(
@@ -52,11 +52,11 @@ async def get_policies(request: Request, response: Response) -> dict[str, Any]:
     },
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ref("Policies")}}}},
 )
-async def put_policies(request: Request, response: Response) -> dict[str, Any]:
+async def put_policies(request: Request) -> Response:
     """All of them at once. Every process goes by them within two seconds."""
     asked = await sent_as(request, Policies, InvalidPolicies, POLICIES_BYTES)
     policies, seen = parts_of(request).policies, number_seen(request)
-    return _shown(await policies.put(tenant_of(request), asked, caller_of(request), seen), response)
+    return await _shown(await policies.put(tenant_of(request), asked, caller_of(request), seen))
 
 
 @router.get(
@@ -105,9 +105,9 @@ async def put_policy(request: Request, stream: Annotated[str, _STREAM_PATH]) -> 
     response_model=None,
     responses={200: _WINDOWS, 405: OTHER_METHOD, 503: AWAY},
 )
-async def get_windows(request: Request) -> dict[str, Any]:
+async def get_windows(request: Request) -> Response:
     """`windows` by name, each with `active`: whether it is going on now."""
-    return _windows(await parts_of(request).policies.newest(tenant_of(request)), parts_of(request).clock.unix_ms())
+    return await _windows(request, await parts_of(request).policies.newest(tenant_of(request)))
 
 
 @router.put(
@@ -117,7 +117,7 @@ async def get_windows(request: Request) -> dict[str, Any]:
     responses={200: _WINDOWS, **NO_BODY, 405: OTHER_METHOD, 422: _NO_WINDOW, 503: AWAY},
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ref("Window")}}}},
 )
-async def put_window(request: Request, window: Annotated[str, _WINDOW_PATH]) -> dict[str, Any]:
+async def put_window(request: Request, window: Annotated[str, _WINDOW_PATH]) -> Response:
     """Instead of the one of this name, if there is one. Every process goes by it within two seconds."""
     asked = await sent_as(request, Window, InvalidRequest)
     return await _put_window(request, window, asked)
@@ -129,27 +129,29 @@ async def put_window(request: Request, window: Annotated[str, _WINDOW_PATH]) -> 
     response_model=None,
     responses={200: _WINDOWS, 405: OTHER_METHOD, 422: _NO_WINDOW, 503: AWAY},
 )
-async def delete_window(request: Request, window: Annotated[str, _WINDOW_PATH]) -> dict[str, Any]:
+async def delete_window(request: Request, window: Annotated[str, _WINDOW_PATH]) -> Response:
     """One that is not there is taken away too."""
     return await _put_window(request, window, None)
 
 
-async def _put_window(request: Request, name: str, window: Window | None) -> dict[str, Any]:
-    parts = parts_of(request)
-    document = await parts.policies.put_window(tenant_of(request), name, window, caller_of(request))
-    return _windows(document, parts.clock.unix_ms())
+async def _put_window(request: Request, name: str, window: Window | None) -> Response:
+    policies = parts_of(request).policies
+    return await _windows(request, await policies.put_window(tenant_of(request), name, window, caller_of(request)))
 
 
-def _windows(document: PolicyDocument, now_ms: int) -> dict[str, Any]:
-    return {
-        "windows": {
+async def _windows(request: Request, document: PolicyDocument) -> Response:
+    now_ms = parts_of(request).clock.unix_ms()
+
+    def shown() -> dict[str, Any]:
+        found = {
             name: {**one.model_dump(mode="json", exclude_unset=True), "active": one.active(name).has(now_ms)}
             for name, one in sorted(document.windows.items())
         }
-    }
+        return {"windows": found}
+
+    return await replied(shown)
 
 
-def _shown(document: PolicyDocument, response: Response) -> dict[str, Any]:
-    response.headers["ETag"] = f'"{document.number}"'
-    asked = document.asked.model_dump(mode="json", exclude_unset=True)
-    return {"number": document.number, "at": document.at, "by": document.by, "policies": [], "streams": {}, **asked}
+async def _shown(document: PolicyDocument) -> Response:
+    about = {"number": document.number, "at": document.at, "by": document.by}
+    return await replied(lambda: {**about, **document.asked.written()}, {"ETag": f'"{document.number}"'})

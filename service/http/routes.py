@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+from fnmatch import translate
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -37,11 +40,13 @@ from gatewatch.service.http.openapi import (
     problem_with,
     ref,
 )
-from gatewatch.service.http.parts import TAG, key_of, parts_of, sent_as, tenant_of
+from gatewatch.service.http.parts import TAG, caller_of, key_of, parts_of, replied, sent_as, tenant_of
 from gatewatch.service.incidents.reading import has_tag
-from gatewatch.service.policies.gates import compiled
 
 router = APIRouter()
+
+DESCRIBED: Final = 100
+"""Streams that are described, some 10 us each, before others have their turn."""
 
 MOST_FORECAST: Final = 100
 """Readings; of those that the history keeps, at most 56 in 128 can be held against so that there is a band."""
@@ -137,14 +142,14 @@ async def list_streams(
         Query(description="by name; the highest score first; or the anomalous first, then those that warm up"),
     ] = "name",
     details: Annotated[bool, Query(description="what is known of each stream, instead of its name")] = False,
-) -> dict[str, Any]:
+) -> Response:
     """Page by page: `streams`, `next` (null on the last page), and `total`.
 
     `total` counts all streams. Pages of a narrow search may not be full, and go on with `next` all the same. By score
     and status the order is that of `as_of`, some seconds ago; of at most 500,000 streams.
     """
     parts, tenant = parts_of(request), tenant_of(request)
-    pattern, looked_at = compiled(match.replace("[", "[[]")) if match else None, LOOKED_AT
+    pattern, looked_at = re.compile(translate(match.replace("[", "[[]"))) if match else None, LOOKED_AT
     if tag:
         policies = (await parts.policies.newest(tenant)).asked.policies
         looked_at = max(1000, LOOKED_AT // (1 + len(policies) // 10))  # each pattern is held against each name
@@ -155,7 +160,7 @@ async def list_streams(
         return not tag or has_tag(parts.policies.tags(StreamKey(tenant, name)), tag)
 
     search = Search(status, fits if match or tag else None, looked_at)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant):
         total = await parts.store.count_streams(tenant)
         if sort == "name":
             found = await parts.standings.by_name(tenant, search, after, limit)
@@ -163,10 +168,19 @@ async def list_streams(
             found = await parts.standings.ordered(tenant, sort, search, after, limit)
         streams: list[Any] = found.names
         if details and streams:
-            known = await parts.inspection.describe_each([key_of(request, name) for name in streams])
-            streams = [one for one in known if one is not None]
+            streams = await _described(request, found.names)
     as_of = {} if found.at_ms is None else {"as_of": format_time(found.at_ms)}
-    return {"streams": streams, "next": found.next, "total": total, **as_of}
+    return await replied(lambda: {"streams": streams, "next": found.next, "total": total, **as_of})
+
+
+async def _described(request: Request, names: list[str]) -> list[dict[str, Any]]:
+    """What is known of streams; of those that are there."""
+    found: list[dict[str, Any] | None] = []
+    for first in range(0, len(names), DESCRIBED):
+        keys = [key_of(request, name) for name in names[first : first + DESCRIBED]]
+        found += await parts_of(request).inspection.describe_each(keys)
+        await asyncio.sleep(0)
+    return [one for one in found if one is not None]
 
 
 UNKNOWN = problem_with("No such stream")
@@ -182,7 +196,7 @@ KNOWN = {**found("What is known of the stream", ref("Stream")), "links": links()
 async def get_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict[str, Any]:
     """Readings applied so far, the last one's time, seq, status and score, the model, and the chain tag."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         known = await parts.inspection.describe(key_of(request, stream))
     if known is None:
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
@@ -205,7 +219,7 @@ async def put_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> d
     """What is done at gaps in `seq` and with late readings; what is left out goes back to its default."""
     parts = parts_of(request)
     settings = await sent_as(request, StreamSettings, InvalidSettings)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         await parts.inspection.configure(key_of(request, stream), settings)
     return await get_stream(request, stream)
 
@@ -217,10 +231,11 @@ async def put_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> d
     responses={404: UNKNOWN, **OF_A_STREAM},
 )
 async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -> None:
-    """Its state, history and settings are gone; a reading that comes later begins a new stream."""
-    store = parts_of(request).store
-    async with store.changing:
-        known = await store.delete(key_of(request, stream))
+    """State, history, settings and a fork's pin are gone; a reading that comes later begins a new stream."""
+    parts, key = parts_of(request), key_of(request, stream)
+    async with parts.store.changing.of(tenant_of(request)):
+        known = await parts.store.delete(key)
+        await parts.models.administration.forget_forks([key], caller_of(request))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 
@@ -235,14 +250,16 @@ async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -
         **OF_A_STREAM,
     },
 )
-async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> list[dict[str, Any]]:
+async def get_history(request: Request, stream: Annotated[str, STREAM_PATH]) -> Response:
     """The last readings, oldest first, each with its values and the answer it got."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         entries = await parts.inspection.recent(key_of(request, stream), parts.encoder)
     if not entries:
         raise UnknownStream(f"no reading of stream {stream} is in the history")
-    return [{"n": n, "values": values, "result": msgspec.json.decode(answer)} for n, values, answer in entries]
+    return await replied(
+        lambda: [{"n": n, "values": values, "result": msgspec.Raw(answer)} for n, values, answer in entries]
+    )
 
 
 @router.get(
@@ -284,7 +301,7 @@ async def reset_stream(
     """`sequence` is for senders that begin to count at 0 again and send no time; with one, the service notices it."""
     parts = parts_of(request)
     if what == "state":
-        async with parts.store.changing:
+        async with parts.store.changing.of(tenant_of(request)):
             await parts.states.begin_anew(key_of(request, stream))
     elif not await parts.inspection.restart_sequence(key_of(request, stream)):
         raise UnknownStream(f"no reading of stream {stream} has been applied yet")
@@ -311,7 +328,7 @@ async def get_audit(
 ) -> dict[str, Any]:
     """Of the tenant, newest first, page by page: `changes` and `next` (null on the last page)."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         changes = await parts.audit.last(tenant_of(request), before, limit + 1)
     page = changes[:limit]
     return {

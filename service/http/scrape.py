@@ -84,6 +84,9 @@ class Scrape:
             silent = sum([await self._silent.count_open(tenant) for tenant in tenants])
             found = (await self._store.open_anomalies(self._within_s, 0)).count, silent
             self._metrics.streams.set(sum([await self._store.count_streams(tenant) for tenant in tenants]))
+            since = self._clock.unix_ms() / 1000 - self._within_s
+            at_bound = [await self._store.count_at_bound(tenant, since) for tenant in tenants]
+            self._metrics.budget_bounds.set(sum(at_bound))
             self._metrics.windows_active.set(self._policies.active_windows(self._clock.unix_ms()))
             now = asyncio.get_running_loop().time()
             if now - self._at >= FRESH_S or found != self._open:

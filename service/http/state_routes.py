@@ -14,6 +14,7 @@ from gatewatch.service.access.audit import DETAIL
 from gatewatch.service.core import state_file
 from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.doors.door import STREAM_NAME, Form, Part
+from gatewatch.service.doors.named_readings import LONGEST_NAME
 from gatewatch.service.errors import (
     BadRequest,
     InvalidRequest,
@@ -25,7 +26,7 @@ from gatewatch.service.errors import (
 from gatewatch.service.http.bodies import ClientGone
 from gatewatch.service.http.ingest import headers_of
 from gatewatch.service.http.openapi import NO_BODY, NO_ROOM, OF_A_STREAM, POST_READINGS, found, problem_with, ref
-from gatewatch.service.http.parts import key_of, parts_of, sent_as
+from gatewatch.service.http.parts import key_of, parts_of, sent_as, tenant_of
 from gatewatch.service.http.routes import KNOWN, STREAM_PATH, UNKNOWN, get_stream
 from gatewatch.service.http.state_requests import SNAPSHOT_NAME, SnapshotDetails, SnapshotRequest
 
@@ -46,7 +47,7 @@ _NO_SNAPSHOT = problem_with("No such snapshot of the stream")
 async def get_state(request: Request, stream: Annotated[str, STREAM_PATH]) -> Response:
     """One file: record, history, settings, the model's digest, versions and a checksum. PUT takes it in."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         content = await parts.states.export(key_of(request, stream))
     named = {"content-disposition": f'attachment; filename="{stream}.state"'}
     return Response(content, media_type=OCTETS, headers=named)
@@ -68,11 +69,13 @@ async def put_state(
     ] = None,
 ) -> dict[str, Any]:
     """In place of whatever it stood at. A state that is damaged, of another stream or an unknown model is refused."""
-    parts = parts_of(request)
+    parts, tenant = parts_of(request), tenant_of(request)
+    parts.quota_bytes.check(tenant)
     try:
         with parts.bodies.of(headers_of(request.scope)) as body:
             content = await body.read(request.receive)
-            async with parts.store.changing:
+            parts.quota_bytes.take(tenant, len(content))
+            async with parts.store.changing.of(tenant_of(request)):
                 taken = await parts.states.take_in(key_of(request, stream), content, as_new=as_ == "new")
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None
@@ -107,7 +110,7 @@ async def warm_up(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None
     request.scope[DETAIL] = done
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         return {**done, "stream": await parts.inspection.describe(key_of(request, stream))}
 
 
@@ -123,7 +126,7 @@ async def warm_up(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict
 async def list_snapshots(request: Request, stream: Annotated[str, STREAM_PATH]) -> list[dict[str, Any]]:
     """Name, when each was taken, and what the stream stood at then."""
     parts = parts_of(request)
-    async with parts.store.reading:
+    async with parts.store.reading.of(tenant_of(request)):
         kept = await parts.snapshots.about_each(key_of(request, stream))
     about: list[dict[str, Any]] = [msgspec.json.decode(one) for one in kept]
     return sorted(about, key=lambda one: (one["taken_at"], one["name"]))
@@ -148,8 +151,9 @@ async def take_snapshot(request: Request, stream: Annotated[str, STREAM_PATH]) -
     """Within the service, in Redis; as many as GATEWATCH_SNAPSHOTS says of each stream."""
     sent = await sent_as(request, SnapshotRequest, InvalidRequest)
     parts, key = parts_of(request), key_of(request, stream)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         content = await parts.states.export(key)
+        parts.quota_bytes.take(key.tenant, len(content))
         file, _ = state_file.read(content)
         details = SnapshotDetails(
             sent.name, file.taken_at, file.readings, file.last_timestamp, file.model, file.tag, len(content)
@@ -169,10 +173,11 @@ async def roll_back(
 ) -> dict[str, Any]:
     """What was applied since is undone, with its incidents. The snapshot stays."""
     parts, key = parts_of(request), key_of(request, stream)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         content = await parts.snapshots.read(key, snapshot)
         if content is None:
             raise NoSuchSnapshot(f"stream {stream} has no snapshot {snapshot}")
+        parts.quota_bytes.take(key.tenant, len(content))
         await parts.states.take_in(key, content, as_new=False)
     return await get_stream(request, stream)
 
@@ -188,10 +193,34 @@ async def delete_snapshot(
 ) -> None:
     """The stream goes on as it is."""
     parts = parts_of(request)
-    async with parts.store.changing:
+    async with parts.store.changing.of(tenant_of(request)):
         known = await parts.snapshots.delete(key_of(request, stream), snapshot)
     if not known:
         raise NoSuchSnapshot(f"stream {stream} has no snapshot {snapshot}")
+
+
+@router.delete(
+    "/v1/streams/{stream}/channels",
+    summary="Remove a channel of a stream",
+    response_model=None,
+    responses={
+        200: KNOWN,
+        404: problem_with("No such stream, or it has no such channel"),
+        409: problem_with("The model of the stream wants the channel, or it is the only one"),
+        **OF_A_STREAM,
+    },
+)
+async def remove_channel(
+    request: Request,
+    stream: Annotated[str, STREAM_PATH],
+    channel: Annotated[str, Query(description="its name", min_length=1, max_length=LONGEST_NAME)],
+) -> dict[str, Any]:
+    """It leaves state and history, the others keep theirs. A reading that has it brings it again, as a new one."""
+    parts = parts_of(request)
+    request.scope[DETAIL] = {"channel": channel}
+    async with parts.store.changing.of(tenant_of(request)):
+        await parts.states.remove_channel(key_of(request, stream), channel)
+    return await get_stream(request, stream)
 
 
 @router.post(
@@ -225,14 +254,15 @@ async def fork_stream(
     identity, administration = request.scope[IDENTITY], parts.models.administration
     if model is not None and "admin" not in identity.scopes:
         raise MissingScope("admin")
+    parts.quota_bytes.check(key.tenant)
     await parts.states.require_new(copy)
-    before = None if model is None else await administration.pin(to, model, identity.name)
+    before = None if model is None else await administration.pin_fork(copy, model, identity.name)
     try:
-        async with parts.store.changing:
-            await parts.states.copy(key, copy)
+        async with parts.store.changing.of(tenant_of(request)):
+            parts.quota_bytes.note(key.tenant, await parts.states.copy(key, copy))
     except ServiceError:
         if model is not None:
             with contextlib.suppress(StoreUnavailable):  # a pin of a stream that is not there does no harm
-                await administration.pin(to, before, identity.name)
+                await administration.undo_fork(copy, before, identity.name)
         raise
     return await get_stream(request, to)

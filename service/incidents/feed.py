@@ -18,6 +18,7 @@ from gatewatch.service.clock import Clock
 from gatewatch.service.errors import ServiceError
 from gatewatch.service.incidents.reading import IncidentReader
 from gatewatch.service.storage.incident_store import IncidentStore
+from gatewatch.service.turns import has_room
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +53,11 @@ class Feed:
         self._since_ms = 0
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many listen as may."""
-        return len(self._listeners) >= LISTENERS
+    def has_room(self, tenant: str) -> bool:
+        """Whether one more of a tenant may listen."""
+        own = sum(listener.tenant == tenant for listener in self._listeners)
+        tenants = len({tenant, *(listener.tenant for listener in self._listeners)})
+        return has_room(1, own, len(self._listeners), tenants, LISTENERS)
 
     async def changes(
         self, tenant: str, since_ms: int | None

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -28,13 +29,18 @@ GATES: Final = ("", "direction", "deviation", "hours", "limit", "window", "windo
 
 OPEN, DIRECTION, DEVIATION, HOURS, LIMIT, WINDOW, LIMIT_IN_WINDOW, LABEL = range(len(GATES))
 
-_GATE_SHIFT: Final = 4
+GATE_SHIFT: Final = 4
 NO_DIRECTION: Final = ("still", "absent")
 _NO_DIRECTION: Final = tuple(map(REASONS.index, NO_DIRECTION))
 """What stands still or is missing is neither above nor below what was expected, and no deviation from it."""
 
 LIMIT_REASON: Final = "limit"
 """Of an incident with a reading outside a limit."""
+
+
+TIMES_KEPT: Final = 4096
+"""Times as clocks show them in a zone, and times of which it is known what windows skip; to find one takes 2 us, and as
+much for each window."""
 
 
 class Span(NamedTuple):
@@ -69,11 +75,17 @@ class Hours:
 
     def has(self, time_ms: int) -> bool:
         """Whether a time lies in them."""
-        local = datetime.fromtimestamp(time_ms / 1000, UTC).astimezone(self.zone)
-        minute, day = local.hour * 60 + local.minute, local.weekday()
+        minute, day = _local(self.zone, time_ms // 1000)
         if self.begin < self.end:
             return self.begin <= minute < self.end and day in self.days
         return (minute >= self.begin and day in self.days) or (minute < self.end and (day - 1) % 7 in self.days)
+
+
+@lru_cache(TIMES_KEPT)
+def _local(zone: ZoneInfo, second: int) -> tuple[int, int]:
+    """Minutes since midnight, and the day of the week, as clocks show them at a Unix time; a zone is off by seconds."""
+    local = datetime.fromtimestamp(second, UTC).astimezone(zone)
+    return local.hour * 60 + local.minute, local.weekday()
 
 
 @dataclass(frozen=True)
@@ -189,14 +201,40 @@ class Rules:
     quiet: tuple[Allowance, ...] = ()
     hold: bool = False
     _of_channels: dict[tuple[str, ...], _ChannelRules] = field(default_factory=dict, init=False, repr=False)
+    _skipped: dict[int, tuple[str | None, bool]] = field(default_factory=dict, init=False, repr=False)
 
     def window_at(self, time_ms: int) -> str | None:
         """The first window at a time in which nothing is judged, by name."""
-        return next((one.name for one in self.windows if one.judging and one.has(time_ms)), None)
+        return self._at(time_ms)[0]
 
     def teaches(self, time_ms: int) -> bool:
         """Whether a reading of a time teaches the model anything."""
-        return not any(one.learning and one.has(time_ms) for one in self.windows)
+        return not self._at(time_ms)[1]
+
+    @cached_property
+    def _step_ms(self) -> int:
+        """Windows begin and end between two steps of so long, and not within one."""
+        edges = [edge for one in self.windows for edge in (one.begin_ms, one.end_ms) if math.isfinite(edge)]
+        return 1 if any(edge % 1000 for edge in edges) else 1000
+
+    def _at(self, time_ms: int) -> tuple[str | None, bool]:
+        """The first window at a time in which nothing is judged, by name, and whether there is one that skips learning.
+
+        Readings of many streams have one time, and each asks twice; a tenant may have a thousand windows.
+        """
+        step = time_ms // self._step_ms
+        known = self._skipped.get(step)
+        if known is None:
+            if len(self._skipped) >= TIMES_KEPT:
+                self._skipped.clear()
+            judging, learning = None, False
+            for one in self.windows:
+                matters = (one.judging and judging is None) or (one.learning and not learning)
+                if matters and one.has(time_ms):
+                    judging = one.name if one.judging and judging is None else judging
+                    learning = learning or one.learning
+            known = self._skipped[step] = judging, learning
+        return known
 
     def decide(self, entry: Any, channels: tuple[str, ...]) -> int:
         """What decides about a reading: its number among GATES, OPEN if nothing does.
@@ -283,7 +321,7 @@ def mark(entries: Entries, rules: Iterable[tuple[int, Rules]], channels: Sequenc
     for at, own in rules:
         decided = own.decide(entries[at], channels[at])
         if decided != OPEN:
-            entries["reason"][at] |= decided << _GATE_SHIFT
+            entries["reason"][at] |= decided << GATE_SHIFT
 
 
 def unlearned(rules: Sequence[tuple[int, Rules]], times_ms: NDArray[np.int64]) -> NDArray[np.bool_] | None:
@@ -328,18 +366,18 @@ def keep(heads: Any, entries: Entries, rules: Sequence[tuple[int, Rules]]) -> No
 
 def gate_of(entry: Any) -> int:
     """What decided about a reading, by its entry."""
-    return (int(entry["reason"]) & GATE_BITS) >> _GATE_SHIFT
+    return (int(entry["reason"]) & GATE_BITS) >> GATE_SHIFT
 
 
 def limited(entries: Entries) -> Any:
     """(K,) which readings were outside a limit."""
-    gates = (entries["reason"] & GATE_BITS) >> _GATE_SHIFT
+    gates = (entries["reason"] & GATE_BITS) >> GATE_SHIFT
     return (gates == LIMIT) | (gates == LIMIT_IN_WINDOW)
 
 
 def counted(entries: Entries) -> tuple[dict[str, int], int]:
     """Of (K,) entries, how many each gate decided about, and how many taught nothing."""
-    gates = Counter(((entries["reason"] & GATE_BITS) >> _GATE_SHIFT).tolist())
+    gates = Counter(((entries["reason"] & GATE_BITS) >> GATE_SHIFT).tolist())
     found: Counter[str] = Counter()
     for gate, count in gates.items():
         if gate != OPEN:

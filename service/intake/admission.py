@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gatewatch.service.errors import TooLarge, TooManyWaiting
+from gatewatch.service.intake.queue import Queue
 
 BATCH_COST: Final = 32
 """Readings; a batch of one takes as long as one of so many more that are of different streams (measured)."""
@@ -22,25 +23,25 @@ class Admission:
         self._most_s = waiting_ms / 1000
         self._reading_s = 0.0  # what one of many readings takes, of late
 
-    def check(self, readings: int, waiting: int, ahead: int) -> None:
-        """Raise TooManyWaiting if so many readings may not wait now.
+    def check(self, tenant: str, readings: int, queue: Queue) -> None:
+        """Raise TooManyWaiting if so many readings of a tenant may not wait now.
 
-        More than may ever wait are TooLarge: sent again they would be refused for ever.
-
-        Args:
-            waiting: how many do.
-            ahead: how many of them are in the way of a request that comes now.
+        More than may ever wait are TooLarge: sent again they would be refused for ever. Where others have taken all the
+        room, and are ahead by more than may be, a tenant that has less waiting than they is let in all the same.
         """
         if readings > self._most:
             raise TooLarge(
                 f"{readings} readings in one request; at most {self._most} may wait to be scored "
                 "(GATEWATCH_WAITING_READINGS): send them in several"
             )
-        if waiting + readings > self._most:
+        if not queue.has_room(tenant, readings, self._most):
             raise TooManyWaiting(
-                f"{waiting} readings wait to be scored; at most {self._most} may wait: "
+                f"{queue.waiting} readings wait to be scored; at most {self._most} may wait: "
                 "send again after the time in Retry-After"
             )
+        if queue.ahead * self._reading_s <= self._most_s:
+            return
+        ahead = queue.ahead_of(tenant)
         ahead_s = ahead * self._reading_s
         if ahead_s > self._most_s:
             raise TooManyWaiting(

@@ -93,9 +93,9 @@ class Batcher:
         for worker in self._workers:
             worker.cancel()
 
-    def check_room(self, readings: int = 1) -> None:
-        """Raise TooManyWaiting or TooLarge if so many readings may not wait now; see Admission."""
-        self._admission.check(readings, self._queue.waiting, self._queue.ahead)
+    def check_room(self, tenant: str, readings: int = 1) -> None:
+        """Raise TooManyWaiting or TooLarge if so many readings of a tenant may not wait now; see Admission."""
+        self._admission.check(tenant, readings, self._queue)
 
     def take(self, readings: Readings, encoder: Encoder) -> asyncio.Future[list[Answer]]:
         """Have scored what a request sent; it may share batches with others. Answers come in the order given.
@@ -116,7 +116,7 @@ class Batcher:
             return submission.done
         if self._stopping:
             raise StoreUnavailable("the service is stopping; send the readings again")
-        self.check_room(len(readings))
+        self.check_room(submission.tenant, len(readings))
         self._queue.add(submission)
         if self._may_begin():
             self._wake()

@@ -18,6 +18,7 @@ from gatewatch.service.core.readings import Part, Readings
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.errors import ServiceError, TooManyWaiting
 from gatewatch.service.intake.queue import size_of_part
+from gatewatch.service.turns import Turns, has_room
 
 CHUNK: Final = 512
 """Readings of a request; of one stream they take some 0.3 s, and what saves them is a hundredth of that."""
@@ -80,7 +81,8 @@ class Beside:
     def __init__(self, most_readings: int) -> None:
         self._most = most_readings
         self._waiting = 0
-        self._requests: list[_Request] = []
+        self._waiting_of = Counter[str]()
+        self._requests = Turns[_Request]()
         self._worker: asyncio.Task[None] | None = None
 
     async def score(
@@ -103,7 +105,9 @@ class Beside:
             ServiceError: what one of the streams met, or the store; what was scored before that is.
         """
         size = sum(map(len, requests))
-        if self._waiting and self._waiting + size > self._most:
+        tenant = next((one.streams[0].tenant for one in requests if len(one)), "")
+        own_size, tenants = self._waiting_of[tenant], len({tenant, *self._waiting_of})
+        if self._waiting and not has_room(size, own_size, self._waiting, tenants, self._most):
             raise TooManyWaiting(
                 f"{self._waiting} readings of the past, or to be tried, wait; at most {self._most} may wait "
                 "(GATEWATCH_WAITING_READINGS): send again after the time in Retry-After"
@@ -114,10 +118,11 @@ class Beside:
             how = (encoder, most_per_stream, on_progress, loop.create_future())
             own.append(_Request(scorer, readings.rearranged(order), order, *how))
         self._waiting += size
+        self._waiting_of[tenant] += size
         try:
             for request in own:
                 if request.order:
-                    self._requests.append(request)
+                    self._requests.add(tenant, request)
                 else:
                     request.done.set_result([])
             if self._worker is None or self._worker.done():
@@ -125,31 +130,48 @@ class Beside:
             scored = await asyncio.gather(*(request.done for request in own), return_exceptions=True)
         finally:
             self._waiting -= size
-            self._requests = [request for request in self._requests if request not in own]
+            self._waiting_of[tenant] -= size
+            self._waiting_of += Counter()  # which leaves those that are 0
+            for request in own:
+                self._requests.remove(tenant, request)
         for answers in scored:
             if isinstance(answers, BaseException):
                 raise answers
         return [answers for answers in scored if not isinstance(answers, BaseException)]
 
     async def _work(self) -> None:
-        """Score what waits, chunk after chunk, each request's in turn."""
+        """Score what waits, chunk after chunk, tenants and each one's requests in turn."""
         while self._requests:
-            scorer = self._requests[0].scorer
-            some = [request for request in self._requests if request.scorer is scorer][:TOGETHER]
-            parts = [request.next() for request in some]
+            some = self._together()
+            parts = [request.next() for _, request in some]
             try:
-                scored = [await _settled(answer) for answer in await scorer.score_batch(parts)]
+                scored = [await _settled(answer) for answer in await some[0][1].scorer.score_batch(parts)]
             except Exception as error:
-                for request in some:
+                for _, request in some:
                     request.fail(error)
             else:
                 at = 0
-                for request, part in zip(some, parts, strict=True):
+                for (_, request), part in zip(some, parts, strict=True):
                     size = part.stop - part.start
                     request.take(part, scored[at : at + size])
                     at += size
-            waiting = [request for request in self._requests if request not in some]
-            self._requests = [*waiting, *(request for request in some if not request.done.done())]
+            for tenant, request in some:
+                if not request.done.done():
+                    self._requests.add(tenant, request)
+
+    def _together(self) -> list[tuple[str, _Request]]:
+        """Requests of which the next chunks are scored together: those whose turn it is, and who have one scorer."""
+        some: list[tuple[str, _Request]] = []
+        others: dict[str, list[_Request]] = {}
+        while self._requests and len(some) < TOGETHER:
+            tenant, request = self._requests.next()
+            if some and request.scorer is not some[0][1].scorer:
+                others.setdefault(tenant, []).append(request)
+            else:
+                some.append((tenant, request))
+        for tenant, requests in others.items():
+            self._requests.put_back(tenant, requests)
+        return some
 
 
 async def _settled(answer: Answer) -> Answer:

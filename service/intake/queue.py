@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gatewatch.service.core.outcomes import Answer, Encoder
 from gatewatch.service.core.readings import Readings
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.turns import Turns, has_room
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -45,6 +46,11 @@ class Submission:
     answered: int = 0
     order: list[int] | None = None
     span: SpanContext | None = None
+
+    @property
+    def tenant(self) -> str:
+        """Whose readings these are: a request is of one tenant."""
+        return self.readings.streams[0].tenant
 
     def answer(self, start: int, answers: list[Answer]) -> None:
         """Note the answers of a part; with the last one, whoever waits gets them all in the order of the request."""
@@ -82,8 +88,16 @@ class Taken(NamedTuple):
     stop: int
 
 
+@dataclass
+class _OfTenant:
+    """Readings of a tenant that wait, and how many of them are in the way of its next request."""
+
+    waiting: int = 0
+    ahead: int = 0
+
+
 class Queue:
-    """Submissions in the order in which they came.
+    """Submissions that wait: each tenant's in the order in which they came, tenants in turn.
 
     Attributes:
         waiting: readings that wait.
@@ -95,10 +109,27 @@ class Queue:
         self.waiting = 0
         self.ahead = 0
         self._batch_readings = batch_readings
-        self._submissions: deque[Submission] = deque()
+        self._submissions = Turns[Submission]()
+        self._of_tenants: dict[str, _OfTenant] = {}
 
     def __bool__(self) -> bool:
         return bool(self._submissions)
+
+    def has_room(self, tenant: str, readings: int, most: int) -> bool:
+        """Whether so many more readings of a tenant may wait, where `most` may in all; see turns.has_room."""
+        own = self._of_tenants.get(tenant)
+        tenants = len(self._of_tenants) + (own is None)
+        return has_room(readings, own.waiting if own else 0, self.waiting, tenants, most)
+
+    def ahead_of(self, tenant: str) -> int:
+        """How many are in the way of a request of a tenant that comes now: of others no more than of its own, and one
+        batch."""
+        own = self._of_tenants[tenant].ahead if tenant in self._of_tenants else 0
+        return own + sum(
+            min(of_other.ahead, own + self._batch_readings)
+            for other, of_other in self._of_tenants.items()
+            if other != tenant
+        )
 
     def add(self, submission: Submission) -> None:
         """Have a submission wait."""
@@ -106,23 +137,30 @@ class Queue:
         submission.ahead = len(streams)
         if len(streams) > MAX_PER_STREAM:
             submission.ahead = sum(min(count, MAX_PER_STREAM) for count in Counter(streams).values())
-        self._submissions.append(submission)
-        self.waiting += len(streams)
-        self.ahead += submission.ahead
+        self._submissions.add(submission.tenant, submission)
+        self._count(submission.tenant, len(streams), submission.ahead)
 
     def remove(self, submission: Submission) -> None:
         """What is left of a submission waits no more."""
-        if submission.taken < len(submission.readings) and submission in self._submissions:
-            self._submissions.remove(submission)
-            self.waiting -= len(submission.readings) - submission.taken
-            self.ahead -= submission.ahead
+        left = len(submission.readings) - submission.taken
+        if left and self._submissions.remove(submission.tenant, submission):
+            self._count(submission.tenant, -left, -submission.ahead)
 
     def clear(self) -> list[Submission]:
         """Nothing waits any more; returns what did."""
-        left = list(self._submissions)
-        self._submissions.clear()
         self.waiting = self.ahead = 0
-        return left
+        self._of_tenants.clear()
+        return self._submissions.clear()
+
+    def _count(self, tenant: str, waiting: int, ahead: int) -> None:
+        """More of a tenant's readings wait, or fewer."""
+        self.waiting += waiting
+        self.ahead += ahead
+        own = self._of_tenants.setdefault(tenant, _OfTenant())
+        own.waiting += waiting
+        own.ahead += ahead
+        if not own.waiting:
+            del self._of_tenants[tenant]
 
     def take(self, busy: set[StreamKey]) -> list[Taken]:
         """The next batch: whole submissions as long as they fit, or a part of one that is large or deep.
@@ -133,39 +171,41 @@ class Queue:
             busy: streams that rest or are under way, of which nothing is taken; those of what is left are added.
         """
         taken: list[Taken] = []
-        left: deque[Submission] = deque()
+        left: dict[str, list[Submission]] = {}
         room, depth = self._batch_readings, Counter[StreamKey]()
         while self._submissions and room > 0:
-            submission = self._submissions.popleft()
+            tenant, submission = self._submissions.next()
             start = submission.taken
             streams = submission.readings.streams[start:] if start else submission.readings.streams
             if not busy.isdisjoint(streams):
                 busy.update(streams)
-                left.append(submission)
+                left.setdefault(tenant, []).append(submission)
                 continue
             if taken and len(streams) > room:
-                left.append(submission)
+                left.setdefault(tenant, []).append(submission)
+                self._submissions.put_back(tenant, left.pop(tenant), first=True)
                 break
             size = size_of_part(streams, room, depth)
             if size == 0:
                 busy.update(streams)
-                left.append(submission)
+                left.setdefault(tenant, []).append(submission)
                 continue
             if size < len(streams) and start == 0 and len(set(streams)) < len(streams):
                 submission.put_in_order()
                 streams = submission.readings.streams
                 size = size_of_part(streams, room, depth)
             submission.taken += size
-            self.ahead -= max(0, submission.ahead - (len(streams) - size))
-            submission.ahead = min(submission.ahead, len(streams) - size)
+            passed = max(0, submission.ahead - (len(streams) - size))
+            submission.ahead -= passed
+            self._count(tenant, -size, -passed)
             depth.update(streams[:size])
             room -= size
             taken.append(Taken(submission, start, start + size))
             if size < len(streams):
                 busy.update(streams[size:])
-                left.append(submission)
-        self._submissions.extendleft(reversed(left))
-        self.waiting -= sum(stop - start for _, start, stop in taken)
+                left.setdefault(tenant, []).append(submission)
+        for tenant, submissions in left.items():
+            self._submissions.put_back(tenant, submissions)
         return taken
 
 

@@ -29,4 +29,6 @@ class Trial:
         """
         with structlog.contextvars.bound_contextvars(dry_run=True):  # as for a sender that would count anew
             readings = [part.decoded.readings for part in parts]
-            return merged(parts, await self._beside.score(self._make_scorer(), readings, encoder, MAX_PER_STREAM))
+            return merged(
+                parts, await self._beside.score(self._make_scorer(), readings, encoder, MAX_PER_STREAM), encoder
+            )

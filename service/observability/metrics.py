@@ -99,6 +99,11 @@ class Metrics:
             "Readings that taught the model nothing, in maintenance windows that skip learning.",
             registry=registry,
         )
+        self.budget_bounds = Gauge(
+            "gatewatch_budget_streams_at_bound",
+            "Streams whose budget loop is at a bound of its factor, and can hold their alerts no nearer.",
+            registry=registry,
+        )
         self.windows_active = Gauge(
             "gatewatch_windows_active",
             "Maintenance windows that are going on, of the tenants that this process knows.",
@@ -158,12 +163,21 @@ class Metrics:
         self._models_refused = Counter(
             "gatewatch_models_refused", "Versions that could not be served; the one before went on.", registry=registry
         )
+        self._unknown = Counter(
+            "gatewatch_unknown_channels",
+            "Readings that were taken without channels that the model of their stream does not know.",
+            registry=registry,
+        )
+        self._alike = Counter(
+            "gatewatch_channels_named_alike",
+            "Channels that came with a name like another one of their stream.",
+            registry=registry,
+        )
         self._repository_up = Gauge(
             "gatewatch_repository_up",
             "1 while the repository of models answers, or none is asked; 0 while it cannot be reached.",
             registry=registry,
         )
-        self._repository_up.set(1)
         self._shadow = Shadowed(registry)
         self._drift = Gauge(
             "gatewatch_model_drift",
@@ -367,6 +381,14 @@ class Metrics:
     def model_refused(self) -> None:
         """A version could not be served; the one before goes on."""
         self._models_refused.inc()
+
+    def unknown_channels(self, readings: int) -> None:
+        """So many readings were taken without some of their channels."""
+        self._unknown.inc(readings)
+
+    def named_alike(self) -> None:
+        """A channel came whose name is like that of another one of its stream."""
+        self._alike.inc()
 
     def repository_asked(self, answered: bool) -> None:
         """The repository of models was asked, and answered or could not be reached."""

@@ -8,8 +8,10 @@ from typing import Final
 
 import structlog
 
+from gatewatch.models.text import listed
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Refused
+from gatewatch.service.doors.door import Decoded
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -19,6 +21,9 @@ SILENCE_S: Final = 60.0
 
 SHOWN: Final = 300
 """Characters of an error in the log."""
+
+
+UNKNOWN: Final = "unknown channel"
 
 
 class Rejected:
@@ -44,12 +49,33 @@ class Rejected:
                 log.warning("readings rejected", reason=reason, readings=readings, stream=one.stream, error=error)
         return rejected[0].error if rejected and len(rejected) == answers else None
 
+    def look_unknown(self, decoded: Decoded) -> None:
+        """Count readings that were taken without channels that their model does not know, and tell of them."""
+        if not decoded.unknown:
+            return
+        self._metrics.unknown_channels(len(decoded.unknown))
+        self._since[UNKNOWN] += len(decoded.unknown)
+        now = self._clock.monotonic()
+        if now - self._logged.get(UNKNOWN, -SILENCE_S) >= SILENCE_S:
+            self._logged[UNKNOWN] = now
+            names = sorted({name for channels in decoded.unknown.values() for name in channels})
+            log.warning(
+                "channels left out that the model of their stream does not know",
+                readings=self._since.pop(UNKNOWN),
+                channels=listed(names)[:SHOWN],
+                model=decoded.readings.model.detector.name,
+            )
+
 
 def reason_of(error: str) -> str:
     """One of metrics.REJECTIONS, by how a rejection's text begins: with the field that it is about."""
     field, _, rest = error.partition(" ")
     if field == "values" or field.startswith("values."):
-        return "channel" if rest.startswith("is not a channel") or "; this model has" in rest else "value"
+        return (
+            "channel"
+            if rest.startswith(("is not a channel", "has no channel of")) or "; this model has" in rest
+            else "value"
+        )
     if field == "timestamp":
         return "clock" if "ahead of this service's clock" in rest else "timestamp"
     if field == "seq":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-import re
 from functools import lru_cache
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -12,12 +10,10 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from gatewatch.service.incidents.rules import ChannelGate, Hours, Span
+from gatewatch.service.policies.patterns import compiled
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-PATTERNS_KEPT: Final = 16_384
-"""As regular expressions; to make one takes 0.1 ms, and a tenant may have thousands."""
 
 _CLOCK: Final = r"(?:[01]\d|2[0-3]):[0-5]\d"
 
@@ -26,12 +22,6 @@ _CLOCK: Final = r"(?:[01]\d|2[0-3]):[0-5]\d"
 def zone_names() -> frozenset[str]:
     """The names of time zones that this machine knows."""
     return frozenset(available_timezones())
-
-
-@lru_cache(PATTERNS_KEPT)
-def compiled(pattern: str) -> re.Pattern[str]:
-    """A pattern with `*`, `?` and `[abc]` as a regular expression."""
-    return re.compile(fnmatch.translate(pattern))
 
 
 def _minutes(clock: str) -> int:

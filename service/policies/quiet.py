@@ -8,11 +8,13 @@ What stands still or is absent is like what did.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gatewatch.models.detectors.budget_loop import GAIN, WEEK_MS
 from gatewatch.service.incidents.incident import Incident
 from gatewatch.service.incidents.rules import LIMIT_REASON, NO_DIRECTION, Allowance
 
@@ -52,6 +54,20 @@ class Quiet(BaseModel):
     def allowance(self) -> Allowance:
         """As rules take it."""
         return Allowance(self.channel, self.direction, self.deviation, self.score, 1000 * self.until)
+
+
+class Fault(BaseModel):
+    """An incident that was labelled true, and the factor of the budget loop with which its like still alerts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    incident: Annotated[str, Field(min_length=1, max_length=160)] = Field(description="its id")
+    factor: float = Field(
+        strict=True, gt=0, le=1, allow_inf_nan=False, description="the loop's factor goes no lower than this"
+    )
+
+
+Labelled = TypeVar("Labelled", Quiet, Fault)
 
 
 class Strange(NamedTuple):
@@ -119,7 +135,18 @@ def quiet_of(incident: Incident, strange: Iterable[Strange]) -> list[Quiet]:
     ]
 
 
-def labelled(before: list[Quiet], incident_id: str, like: list[Quiet]) -> list[Quiet]:
-    """What is quiet once an incident has been labelled; `like` it nothing, where it is no false alarm."""
-    kept = [*(one for one in before if one.incident != incident_id), *like]
-    return kept[-MOST_QUIET:]
+def fault_of(incident: Incident, level: float, at_ms: int, held: float) -> Fault:
+    """What is like a true alarm: what would score as high. Errs towards telling.
+
+    Args:
+        level: of the budget loop at a time before the incident.
+        held: alerts a week that it holds.
+    """
+    raised = level + GAIN * held * max(incident.peak_ms - at_ms, 0) / WEEK_MS
+    return Fault(incident=incident.id, factor=min(math.exp(raised) / max(incident.peak_score, 1.0), 1.0))
+
+
+def with_label(before: list[Labelled], incident_id: str, like: list[Labelled]) -> list[Labelled]:
+    """What labels come to once an incident has got another one; `like` it nothing, where it is of another kind."""
+    kept = [one for one in before if one.incident != incident_id]
+    return (kept + like)[-MOST_QUIET:]

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
 
 from gatewatch.service.incidents.rules import ActiveWindow
-from gatewatch.service.policies.gates import Hourly, compiled
+from gatewatch.service.policies.gates import Hourly
 
 MOST_WINDOWS: Final = 1000
 
@@ -57,11 +57,9 @@ class Window(Hourly):
             raise ValueError("zone is of hours and days; start and end say their offset from UTC")
         return self
 
-    def fits(self, stream: str, tags: Mapping[str, str]) -> bool:
-        """Whether it is for a stream with these tags."""
-        if any(tags.get(name) != value for name, value in self.tags.items()):
-            return False
-        return compiled(self.stream).match(stream) is not None
+    def has_tags(self, tags: Mapping[str, str]) -> bool:
+        """Whether it is for streams with these tags, as far as they go."""
+        return all(tags.get(name) == value for name, value in self.tags.items())
 
     def active(self, name: str) -> ActiveWindow:
         """As rules take it."""

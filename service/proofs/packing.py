@@ -23,10 +23,21 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype, layout_of, of_ring
-from gatewatch.service.core.records import ALERT, CORRECTED, KEPT, OPEN, REASON_BITS, STATUS_BITS, UNLEARNED, Records
+from gatewatch.service.core.records import (
+    ALERT,
+    CORRECTED,
+    GATE_BITS,
+    KEPT,
+    OPEN,
+    REASON_BITS,
+    STATUS_BITS,
+    UNLEARNED,
+    Records,
+)
 from gatewatch.service.errors import NoProof
 from gatewatch.service.incidents.began import Began
 from gatewatch.service.incidents.incident import Incident
+from gatewatch.service.incidents.rules import GATE_SHIFT, gate_of
 
 FORMAT = 1
 
@@ -60,7 +71,7 @@ def packed(
     entries = _following(stream, layout, model_part[: state.MODEL_BYTES], rings, seed)
     if not (entries["n"] == incident.n).any():
         raise NoProof(f"the readings with which incident {incident.id} began are not kept any more")
-    body = began.record[: len(began.record) - len(layout.encoded) - 4]
+    body = began.record[: len(began.record) - len(layout.encoded) - 4]  # with its level, where it has one
     return {
         "proof": {
             "format": FORMAT,
@@ -125,6 +136,7 @@ def as_json(entries: Entries) -> list[dict[str, Any]]:
             "status": STATUSES[int(entry["status"]) & STATUS_BITS],
             "reason": REASONS[int(entry["reason"]) & REASON_BITS],
             "taught": not entry["reason"] & UNLEARNED,
+            **({"gate": gate_of(entry)} if gate_of(entry) else {}),
             "kept": bool(entry["status"] & KEPT),
             "alert": bool(entry["status"] & ALERT),
             "open": bool(entry["status"] & OPEN),
@@ -147,6 +159,7 @@ def from_json(readings: Sequence[dict[str, Any]], channels: int) -> Entries:
         flags = (("alert", ALERT), ("open", OPEN), ("corrected", CORRECTED))
         entries["status"][at] = STATUSES.index(reading["status"]) | sum(bit for name, bit in flags if reading[name])
         entries["reason"][at] = REASONS.index(reading["reason"]) | (0 if reading["taught"] else UNLEARNED)
+        entries["reason"][at] |= int(reading.get("gate", 0)) << GATE_SHIFT & GATE_BITS
         entries["status"][at] |= KEPT if reading.get("kept") else 0  # files made before there was such a thing lack it
         for name in ("values", "mid", "half", "attribution"):
             entries[name][at] = np.array(reading[name], np.float64)  # null becomes NaN

@@ -25,7 +25,7 @@ from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import ArtefactError
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import CORRECTED, Records
+from gatewatch.service.core.records import CORRECTED, Records, encoded_layout, fixed_bytes, sound
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.incidents.began import versions
 from gatewatch.service.incidents.incident import Incident, advance
@@ -141,9 +141,10 @@ def _record(state: dict[str, Any], stepper: Stepper) -> Records:
         packed = base64.b64decode(state["record"], validate=True)
     except binascii.Error as error:
         raise ValueError(f"the state is no base64: {error}") from error
-    if len(packed) != stepper.record.itemsize:
-        raise ValueError(f"the state has {len(packed)} bytes; of this model it has {stepper.record.itemsize}")
-    return np.frombuffer(packed, stepper.record, 1).copy()
+    size = fixed_bytes(stepper.record)
+    if len(packed) < size or encoded_layout(packed + bytes(4), size):
+        raise ValueError(f"the state has {len(packed)} bytes; of this model it has {size}")
+    return sound([packed], stepper.record)
 
 
 def _of_state(state: dict[str, Any], record: Records) -> Difference | None:

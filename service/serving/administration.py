@@ -8,8 +8,9 @@ way the version is loaded and verified here before any stream is given to it; on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 import structlog
@@ -24,7 +25,9 @@ from gatewatch.models.errors import (
     UnfitModel,
     UnknownModel,
 )
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import (
+    ForeignValue,
     InvalidRules,
     ModelAway,
     NoBetterModel,
@@ -164,11 +167,14 @@ class Administration:
         await self._assignments.look()
         return self._assignments.now.assignment
 
-    async def put_rules(self, rules: Rules, by: str, number: int | None) -> tuple[Assignment, list[str]]:
+    async def put_rules(
+        self, rules: Rules, by: str, number: int | None, fork: StreamKey | None = None
+    ) -> tuple[Assignment, list[str]]:
         """Replace the rules; returns the assignment, and what may be wrong with them.
 
         Args:
             number: of the assignment that was looked at; another one is refused.
+            fork: a stream whose pin is made for it as a fork, and goes with it.
 
         Raises:
             InvalidRules: a model that is not there.
@@ -186,7 +192,10 @@ class Administration:
             versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
             if before.rules == rules and before.versions == versions:
                 return None
-            return before.model_copy(update={"rules": rules, "versions": versions, "at": now_text(), "by": by})
+            after = before.with_rules(rules)
+            forked = after.forked if fork is None else {**after.forked, fork.name: fork.tenant}
+            changed = {"versions": versions, "forked": forked, "at": now_text(), "by": by}
+            return after.model_copy(update=changed)
 
         assignment = await self._assignments.change(decide)
         patterns = Counter(rule.pattern for rule in rules.rules)
@@ -197,8 +206,10 @@ class Administration:
         warnings += [f"no stream fits {pattern} yet" for pattern in new if not await self._fits_any(pattern)]
         return assignment, warnings
 
-    async def pin(self, stream: str, model: str | None, by: str) -> str | None:
-        """Pin a stream to a model, or with None take its pin away; the model that it was pinned to before.
+    async def pin_fork(self, fork: StreamKey, model: str, by: str) -> str | None:
+        """Pin a stream that is to be a fork to a model; the model that somebody had pinned it to before.
+
+        The pin goes with the stream, unless it takes the place of one that somebody made.
 
         Raises:
             InvalidRules: no such model.
@@ -206,19 +217,34 @@ class Administration:
         """
         for _ in range(PIN_ATTEMPTS):
             known = await self.rules()
-            pins = {name: reference for name, reference in known.rules.pins.items() if name != stream}
-            if model is not None:
-                pins[stream] = model
+            before = None if fork.name in known.forked else known.rules.pins.get(fork.name)
             try:
-                rules = Rules(rules=known.rules.rules, pins=pins)
+                rules = Rules(rules=known.rules.rules, pins={**known.rules.pins, fork.name: model})
             except ValidationError as error:
                 raise InvalidRules(first_of(error.errors())) from error
             try:
-                await self.put_rules(rules, by, known.number)
+                await self.put_rules(rules, by, known.number, fork if before is None else None)
             except Outdated:
                 continue
-            return known.rules.pins.get(stream)
+            return before
         raise StoreUnavailable("others kept changing the rules; send the request again")
+
+    async def undo_fork(self, fork: StreamKey, before: str | None, by: str) -> None:
+        """A stream did not become a fork: its pin is as it was. Raises as `pin_fork`."""
+        if before is None:
+            await self.forget_forks([fork], by)
+        else:
+            await self.pin_fork(fork, before, by)
+
+    async def forget_forks(self, gone: Collection[StreamKey], by: str) -> None:
+        """Take the pins away that forks made for streams that are gone. Raises StoreUnavailable."""
+
+        async def decide(before: Assignment) -> Assignment | None:
+            after = before.without_forks(gone)
+            return None if after is before else after.model_copy(update={"at": now_text(), "by": by})
+
+        with contextlib.suppress(ForeignValue):  # rules that cannot be read keep no stream from being forgotten
+            await self._assignments.change(decide)
 
     async def follow(self, by: str = "", only: Sequence[str] | None = None) -> None:
         """Have the assignment say what the aliases in the repository say.

@@ -10,6 +10,7 @@ from gatewatch.models.detectors.detector import Detector
 from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.doors.named_readings import NamedReadingDecoder
+from gatewatch.service.doors.partly_known import PartlyKnownDecoder
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.serving.any_channels import AnyChannels
 from gatewatch.service.serving.served_model import ServedModel
@@ -18,7 +19,7 @@ from gatewatch.service.settings import Settings
 
 def served_by(detector: Detector, settings: Settings) -> ServedModel:
     """A detector as it is served: for its channels; the general one without channels for any."""
-    future_ms, most = int(settings.future_s * 1000), settings.request_readings
+    future_ms, most = _limits(settings)
     if isinstance(detector, GeneralDetector) and not detector.channels:
         named = NamedReadingDecoder(settings.stream_channels, future_ms, most)
         return AnyChannels(detector, named, settings.history_readings)
@@ -32,7 +33,20 @@ def served_from(artefact: Artefact, settings: Settings) -> ServedModel:
         return served_by(GeneralDetector(artefact, settings.channels, settings.alerts_per_week), settings)
     detector = TrainedDetector(artefact)
     verify(artefact, detector)
-    return served_by(detector, settings)
+    decoder = _partly_of(detector.channels, *_limits(settings), settings.stream_channels, settings.channels)
+    return ServedModel(detector, decoder, settings.history_readings)
+
+
+def _limits(settings: Settings) -> tuple[int, int]:
+    return int(settings.future_s * 1000), settings.request_readings
+
+
+@lru_cache(256)
+def _partly_of(
+    channels: tuple[str, ...], future_ms: int, most: int, most_channels: int, allowed: tuple[str, ...]
+) -> PartlyKnownDecoder:
+    """As `_decoder_of`."""
+    return PartlyKnownDecoder(channels, future_ms, most, most_channels, allowed)
 
 
 @lru_cache(256)

@@ -62,7 +62,8 @@ class Models:
         repository = None
         if settings.models:
             trust = trust_of(settings.trusted_keys, settings.models)
-            repository = Repository(settings.models, verify, trust, must_be_there=True)
+            repository = Repository(settings.models, verify, trust, for_service=True)
+        metrics.repository_asked(answered=True)  # until it is
         self._access = RepositoryAccess(repository, metrics.repository_asked)
         self.loaded = LoadedModels(
             self._access, make, settings.loaded_models, settings.loaded_bytes, metrics.models_loaded

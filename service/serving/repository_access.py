@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import structlog
 
 from gatewatch.models.artefact.repository import Repository
-from gatewatch.models.errors import RepositoryAway, RepositoryError
+from gatewatch.models.errors import ArtefactError, RepositoryAway, RepositoryError
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,12 @@ class RepositoryAccess:
         return self._repository is not None
 
     async def ask(self, question: Callable[[Repository], T]) -> T:
-        """Ask the repository. Raises ArtefactError as the question does, RepositoryAway where it cannot be reached."""
+        """Ask the repository.
+
+        Raises:
+            ArtefactError: as the question does, and RepositoryAway where it cannot be reached. Whoever asks a service
+                about a model hears it, so that it names no folder and no address.
+        """
         if self._repository is None:
             raise RepositoryError("there is no repository of models: GATEWATCH_MODELS is not set")
         asked = asyncio.get_running_loop().run_in_executor(self._threads, question, self._repository)
@@ -51,21 +56,24 @@ class RepositoryAccess:
             async with asyncio.timeout(REPOSITORY_S):
                 answer = await asked
         except TimeoutError as error:
-            away = f"the repository {self._repository.url} did not answer within {REPOSITORY_S:g} s"
-            self._looked(away)
-            raise RepositoryAway(away) from error
-        except RepositoryAway as error:
-            self._looked(str(error))
+            away = RepositoryAway(f"the repository did not answer within {REPOSITORY_S:g} s")
+            self._looked(str(away))
+            raise away from error
+        except ArtefactError as error:
+            error.args = (str(error).replace(self._repository.url, "the repository"),)
+            if isinstance(error, RepositoryAway):
+                self._looked(str(error))
             raise
         self._looked("")
         return answer
 
     def _looked(self, away: str) -> None:
         """Note whether it answered, and say so where that is new."""
+        url = self._repository.url if self._repository else None
         if away and not self.away:
-            log.error("the repository of models is away: streams go on with the models in memory", error=away)
+            log.error("the repository of models is away: streams go on with the models in memory", url=url, error=away)
         elif self.away and not away:
-            log.info("the repository of models is there again")
+            log.info("the repository of models is there again", url=url)
         self.away = away
         self._on_look(not away)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from gatewatch.models.artefact.repository import REFERENCE, Model, Reference
 from gatewatch.models.errors import UnknownModel
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidRules, first_of
 from gatewatch.service.serving.remembered import Remembered
 from gatewatch.service.serving.shared_document import Numbered
@@ -118,15 +119,34 @@ class Assignment(Numbered):
     Attributes:
         versions: of each reference.
         shadows: of models by name.
+        forked: streams whose pin a fork made, and their tenant; it goes with the stream.
     """
 
     rules: Rules = Rules()
     versions: Mapping[str, Chosen] = {}
     shadows: Annotated[Mapping[str, Shadow], Field(max_length=MOST_SHADOWS)] = {}
+    forked: Annotated[Mapping[StreamName, str], Field(max_length=MOST_PINS)] = {}
 
     def as_kept(self) -> bytes:
-        """As it is kept; without the shadows where there are none, which versions before them can read."""
-        return self.model_dump_json(exclude=None if self.shadows else {"shadows"}).encode()
+        """As it is kept; without shadows and forks where there are none, which versions before them can read."""
+        empty = {name for name in ("shadows", "forked") if not getattr(self, name)}
+        return self.model_dump_json(exclude=empty).encode()
+
+    def with_rules(self, rules: Rules) -> Assignment:
+        """The same with other rules: a fork's pin that stays as it is goes on being one."""
+        known = self.rules.pins
+        forked = {name: tenant for name, tenant in self.forked.items() if rules.pins.get(name) == known[name]}
+        return self.model_copy(update={"rules": rules, "forked": forked})
+
+    def without_forks(self, gone: Iterable[StreamKey]) -> Assignment:
+        """The same without the pins that forks made for streams that are gone; itself where there are none."""
+        names = {stream.name for stream in gone if self.forked.get(stream.name) == stream.tenant}
+        if not names:
+            return self
+        pins = {name: model for name, model in self.rules.pins.items() if name not in names}
+        after = self.with_rules(Rules(rules=self.rules.rules, pins=pins))
+        named = set(after.rules.references())
+        return after.model_copy(update={"versions": {n: one for n, one in self.versions.items() if n in named}})
 
     def in_use(self) -> set[str]:
         """The SHA-256 of every version that scores."""
@@ -136,6 +156,8 @@ class Assignment(Numbered):
     def _knows_its_versions(self) -> Assignment:
         if set(self.versions) != set(self.rules.references()):
             raise ValueError("expected the version of each model that is named, and no other")
+        if not set(self.forked) <= set(self.rules.pins):
+            raise ValueError("expected a pin of each stream that a fork pinned")
         return self
 
 

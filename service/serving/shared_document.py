@@ -14,10 +14,14 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gatewatch.service.aside import IN_PLACE_BYTES, aside
 from gatewatch.service.background import repeat
-from gatewatch.service.errors import ForeignValue, StoreUnavailable, first_of
+from gatewatch.service.errors import ForeignValue, StoreUnavailable, TooLarge, first_of
 
 log = structlog.get_logger(__name__)
+
+MOST_BYTES: Final = 8 * 2**20
+"""Of a document as it is kept. Every process reads all of it after each change; so much takes 0.4 s, aside."""
 
 ATTEMPTS: Final = 20
 """Changes of others in a row that one change waits for."""
@@ -99,7 +103,9 @@ class SharedDocument(Generic[D]):
                 await self._kept.write(number, known.number, known.as_kept())
             if number <= known.number:
                 return False
-            await self._go_by(self._read(await self._kept.read()))
+            content = await self._kept.read()
+            large = len(content) > IN_PLACE_BYTES
+            await self._go_by(await aside(self._read, content) if large else self._read(content))
             return True
 
     async def change(self, decide: Callable[[D], Awaitable[D | None]]) -> D:
@@ -110,6 +116,7 @@ class SharedDocument(Generic[D]):
                 It is asked again whenever somebody else was faster.
 
         Raises:
+            TooLarge: it would be larger than is kept, and no smaller than before.
             StoreUnavailable: Redis does not answer, or others kept changing it.
         """
         for _ in range(ATTEMPTS):
@@ -119,7 +126,13 @@ class SharedDocument(Generic[D]):
             if decided is None:
                 return before
             after = decided.model_copy(update={"number": before.number + 1})
-            if await self._kept.write(before.number, after.number, after.as_kept()):
+            content = await aside(after.as_kept)
+            if len(content) > MOST_BYTES and len(content) >= len(await aside(before.as_kept)):
+                raise TooLarge(
+                    f"the {self._what} would have {len(content)} bytes, with all that they have already; at most "
+                    f"{MOST_BYTES} are kept of a tenant: say less of each stream, or take something away first"
+                )
+            if await self._kept.write(before.number, after.number, content):
                 async with self._changing:
                     await self._go_by(after)
                 return after

@@ -322,6 +322,9 @@ def _split(writes: Writes, of: Sequence[StreamKeys]) -> list[tuple[list[int], Wr
     for left in writes.incidents_left:
         some, at = places[left.row]
         some.incidents_left.append(left._replace(row=at))
+    for row, at_bound in writes.bounds.items():
+        some, at = places[row]
+        some.bounds[at] = at_bound
     for row, more in writes.channels.items():
         some, at = places[row]
         some.channels[at] = more

@@ -157,6 +157,9 @@ def _more_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iter
     """What else is saved with the records, and whose row."""
     yield from _incident_commands(keys, writes, of)
     yield from _watch_commands(keys, writes, of)
+    for row, at_bound in writes.bounds.items():
+        bounds, member = keys.bounds(of[row].sets), of[row].member
+        yield row, [b"ZADD", bounds, b"%.3f" % writes.at, member] if at_bound else [b"ZREM", bounds, member]
     for row, settings in writes.settings.items():
         yield row, [b"SET", keys.part(writes.streams[row], "settings"), settings]
     for left in writes.incidents_left:

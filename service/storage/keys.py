@@ -158,6 +158,10 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The key of how many channels the streams of a bucket have, see channel_counts.py."""
         return sets.streams.removesuffix(b"streams") + b"channels"
 
+    def bounds(self, sets: Sets) -> bytes:
+        """The key of the streams of a bucket whose budget loop is at a bound: a sorted set, by their last batch."""
+        return sets.streams.removesuffix(b"streams") + b"bounds"
+
     def unused(self, sets: Sets) -> bytes:
         """The key of since when the streams of a bucket have not moved, see unused_streams.py."""
         return sets.streams.removesuffix(b"streams") + b"unused"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -32,16 +36,47 @@ class PrivateRedisError(RuntimeError):
     """The private server cannot be started; the message says what is missing or what its log says."""
 
 
+class _Left:
+    """A server that a killed owner left running, as far as one that is no child of this process can be followed."""
+
+    returncode = None  # its parent would hear how it ended
+
+    def __init__(self, url: str) -> None:
+        """Raises RedisError or OSError: no server answers there."""
+        with _client(url) as client:
+            known: Any = client.info("server")
+        self._descriptor = os.pidfd_open(known["process_id"])  # not a number, which others may get later
+
+    def poll(self) -> int | None:
+        """As of a child: None while it runs."""
+        return -1 if select.select([self._descriptor], [], [], 0)[0] else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As of a child."""
+        if not select.select([self._descriptor], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("redis-server", timeout or 0.0)
+        return -1
+
+    def kill(self) -> None:
+        """As of a child."""
+        signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+
 class PrivateRedis:
     """A running private server; stops it, if it is still there, at the end of the `with` block."""
 
     def __init__(
-        self, url: str, launch: Callable[[], subprocess.Popen[bytes]] | None, lock: IO[str], scratch: Path | None
+        self,
+        url: str,
+        launch: Callable[[], subprocess.Popen[bytes]],
+        lock: IO[str],
+        scratch: Path | None,
+        left: _Left | None,
     ) -> None:
-        """`launch` starts the server and waits until it answers; None for one that runs already."""
+        """`launch` starts the server and waits until it answers; `left` is one that runs already."""
         self.url = url
         self._launch = launch
-        self._process = launch() if launch is not None else None
+        self._process = left or launch()
         self._lock = lock
         self._scratch = scratch
         self._stopping = threading.Event()
@@ -52,7 +87,7 @@ class PrivateRedis:
 
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_S):
-            if self._launch is not None and self._process is not None and self._process.poll() is not None:
+            if self._process.poll() is not None:
                 log.error("the private Redis ended; starting it again", status=self._process.returncode)
                 try:
                     self._process = self._launch()
@@ -67,12 +102,11 @@ class PrivateRedis:
                 client.shutdown(nosave=True)
         except (RedisError, OSError):
             pass
-        if self._process is not None:
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._lock.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -123,12 +157,14 @@ def running(data_dir: Path) -> str | None:
 
 def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
     lock.seek(0)
-    left = lock.read().strip()
-    if left and _answers(left):  # its owner was killed; two servers must never write one append-only file
-        return PrivateRedis(left, None, lock, None)
-    scratch = None
+    before, left, scratch = lock.read().strip(), None, None
+    with contextlib.suppress(RedisError, OSError):
+        left = _Left(before) if before else None
     socket = data_dir / "redis.sock"
-    if len(str(socket)) > LONGEST_SOCKET_PATH:
+    if left is not None:  # its owner was killed; two servers must never write one append-only file
+        socket = Path(before.removeprefix("unix://"))
+        scratch = None if socket.parent == data_dir else socket.parent
+    elif len(str(socket)) > LONGEST_SOCKET_PATH:
         try:
             scratch = Path(tempfile.mkdtemp(prefix="gatewatch-"))
         except OSError as error:
@@ -155,7 +191,7 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
     command = [str(server_binary())]
     for name, value in settings.items():
         command += (f"--{name}", str(value))
-    return PrivateRedis(url, partial(_launch, command, socket, data_dir), lock, scratch)
+    return PrivateRedis(url, partial(_launch, command, socket, data_dir), lock, scratch, left)
 
 
 def _launch(command: list[str], socket: Path, data_dir: Path) -> subprocess.Popen[bytes]:

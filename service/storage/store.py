@@ -174,6 +174,7 @@ class StateStore(Database):
                 [b"DEL", *(self.keys.part(stream, what) for what in PARTS)],
                 [b"ZREM", key.sets.open, key.member],
                 [b"ZREM", key.sets.streams, key.member],
+                [b"ZREM", self.keys.bounds(key.sets), key.member],
                 [b"ZADD", self.keys.due(tag_of(key.record)), b"XX", b"0", identity_in(key.record)],  # to be forgotten
                 [b"HDEL", self.keys.unused(key.sets), key.member],
                 *([b"ZADD", self.keys.outbox(tag_of(key.record)), b"0", event] for event in ended),
@@ -220,6 +221,15 @@ class StateStore(Database):
         """How many streams a tenant has."""
         async with self.within("count streams"):
             return sum(await self._in_all([b"ZCARD", key] for key in self._lists(tenant)))
+
+    async def count_at_bound(self, tenant: str, since: float) -> int:
+        """How many of a tenant's streams that sent since a Unix time have a budget loop at a bound."""
+        begin = b"%.3f" % since
+        async with self.within("count streams at a bound"):
+            found = await self._in_all(
+                [b"ZCOUNT", self.keys.bounds(sets), begin, b"+inf"] for sets in self.keys.sets_of(tenant)
+            )
+        return sum(map(int, found))
 
     async def count_channels(self, tenant: str) -> int:
         """How many channels all streams of a tenant have, as far as they were counted."""

@@ -31,18 +31,18 @@ return 1"""
 _EXPIRE: Final = (
     CHANNELS_OF
     + b"""
--- KEYS: record, snapshots, list of streams, open anomalies, unused, due, channels, outbox; then all parts of the
--- stream. ARGV: the fence that the record must still have, where it lies, the stream's name; tenant and name; then the
--- events of incidents that end with it. Answers whether it is gone.
+-- KEYS: record, snapshots, list of streams, open anomalies, loops at a bound, unused, due, channels, outbox; then all
+-- parts of the stream. ARGV: the fence that the record must still have, where it lies, the stream's name; tenant and
+-- name; then the events of incidents that end with it. Answers whether it is gone.
 local held = redis.call('GET', KEYS[1]) or ''
 if held:sub(ARGV[2] + 1, ARGV[3] + 1) ~= ARGV[1] then return 0 end
 if redis.call('TYPE', KEYS[2]).ok ~= 'none' then return 0 end
-forget_channels(held, KEYS[7])
-for i = 9, #KEYS do redis.call('DEL', KEYS[i]) end
-for i = 6, #ARGV do redis.call('ZADD', KEYS[8], 0, ARGV[i]) end
-for i = 3, 4 do redis.call('ZREM', KEYS[i], ARGV[4]) end
-redis.call('HDEL', KEYS[5], ARGV[4])
-redis.call('ZADD', KEYS[6], 'XX', 0, ARGV[5]) -- whoever looks whether it fell silent finds that it is gone
+forget_channels(held, KEYS[8])
+for i = 10, #KEYS do redis.call('DEL', KEYS[i]) end
+for i = 6, #ARGV do redis.call('ZADD', KEYS[9], 0, ARGV[i]) end
+for i = 3, 5 do redis.call('ZREM', KEYS[i], ARGV[4]) end
+redis.call('HDEL', KEYS[6], ARGV[4])
+redis.call('ZADD', KEYS[7], 'XX', 0, ARGV[5]) -- whoever looks whether it fell silent finds that it is gone
 return 1"""
 )
 
@@ -115,9 +115,9 @@ class UnusedStreams:
         async with self._store.within(f"forget {len(due)} unused streams"):
             done = await self._store.ask_each(
                 [
-                    b"EVAL", _EXPIRE, b"%d" % (8 + len(PARTS)),
+                    b"EVAL", _EXPIRE, b"%d" % (9 + len(PARTS)),
                     keys[stream].record, keys.part(stream, "snapshots"), sets.streams, sets.open,
-                    self._store.keys.unused(sets), keys.due(tag_of(keys[stream].record)), keys.channels(sets),
+                    keys.bounds(sets), keys.unused(sets), keys.due(tag_of(keys[stream].record)), keys.channels(sets),
                     keys.outbox(tag_of(keys[stream].record)),
                     *(keys.part(stream, what) for what in PARTS),
                     fence, b"%d" % FENCE.start, b"%d" % (FENCE.stop - 1), stream.name.encode(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,13 @@ from redis import Redis
 from starlette.testclient import TestClient
 
 from gatewatch.service.access import key_ring
+from gatewatch.service.access.redis_keys import of_tenant
 from gatewatch.service.access.scopes import ROUTES, SCOPES, Scope
 from gatewatch.service.app import create_app
 from gatewatch.service.incidents import feed
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import running, start_private_redis
+from tests.api.test_incidents import CALM, fault
 from tests.support.access import add_to_file, add_to_redis, bearer, revoke
 from tests.support.samples import post, readings
 from tests.support.whole_path import serving
@@ -106,33 +109,44 @@ def test_every_route_asks_for_its_scope_and_the_document_says_so(
 
 
 def test_no_tenant_sees_or_feels_another_one(settings: Callable[..., Settings], tenant: str, tmp_path: Path) -> None:
-    """Every answer about a stream of somebody else's is that about a stream of nobody's."""
+    """Every answer about what is somebody else's is that about what is nobody's, whatever kind of thing it is."""
     file = tmp_path / "keys.json"
     ours, theirs = (bearer(add_to_file(file, name, "admin")) for name in (tenant, f"{tenant}-other"))
     with TestClient(create_app(settings(keys_file=file, streams=3))) as client:
-        client.post("/v1/readings", json=readings("same", 5), headers=ours)
-        client.put("/v1/streams/same", json={"on_gap": "hold"}, headers=ours)
-        before = client.get("/v1/streams/same", headers=ours).json()
-        history = client.get("/v1/streams/same/history", headers=ours).json()
+        client.post("/v1/readings", json=fault("same"), headers=ours).raise_for_status()
+        client.put("/v1/streams/same", json={"on_gap": "hold"}, headers=ours).raise_for_status()
+        client.post("/v1/streams/same/snapshots", json={"name": "same"}, headers=ours).raise_for_status()
+        client.put("/v1/windows/same", json={"days": ["mon"]}, headers=ours).raise_for_status()
+        client.put("/v1/streams/same/policy", json={"sensitivity": 2}, headers=ours).raise_for_status()
+        own = (
+            "/v1/streams/same", "/v1/streams/same/history", "/v1/streams/same/snapshots", "/v1/streams/same/policy",
+            f"/v1/incidents/{CALM}.same", "/v1/incidents", "/v1/policies",
+        )  # fmt: skip
+        before = [client.get(path, headers=ours).raise_for_status().json() for path in own]
+        assert len(before[5]["incidents"]) == 1
         for _ in range(2):  # with nothing of their own, and with what the first round left
             for method, path, scope in routes(client):
                 if scope is None or scope == "metrics" or path == "/v1/audit":
                     continue
                 answers = []
                 for name in ("same", "none"):
-                    body = readings(name, 5) if path.endswith("readings") else {}
-                    url = f"{path.replace('known', name)}?what=sequence"
+                    body: Any = readings(name, 5) if path.endswith("readings") else {"days": ["mon"]}
+                    url = path.replace("known", name).replace("{incident}", f"{CALM}.{name}")
+                    url = f"{re.sub('{snapshot}|{window}', name, url)}?what=sequence"
                     reply = client.request(method, url, json=body, headers=theirs)
                     answers.append((reply.status_code, reply.text.replace("same", "none")))
+                    if path == "/v1/windows/{window}":
+                        client.delete(url, headers=theirs).raise_for_status()
                 assert answers[0] == answers[1], (method, path)
-        assert client.get("/v1/streams/same", headers=ours).json() == before
-        assert client.get("/v1/streams/same/history", headers=ours).json() == history
+        assert [client.get(path, headers=ours).json() for path in own] == before
+        assert client.get("/v1/windows", headers=ours).json()["windows"].keys() == {"same"}
+        assert client.get("/v1/windows", headers=theirs).json() == {"windows": {}}
         assert client.get("/v1/streams", headers=ours).json()["streams"] == ["same"]
-        assert len(client.get("/v1/audit", headers=ours).json()["changes"]) == 1
+        assert len(client.get("/v1/audit", headers=ours).json()["changes"]) == 4
         client.post("/v1/readings", json=readings("same", 2, seed=7), headers=theirs)
         found = client.get("/v1/streams/same", headers=theirs).json()
         assert (found["readings"], found["on_gap"]) == (2, "accept")
-        assert found["tag"] != before["tag"]
+        assert found["tag"] != before[0]["tag"]
         for who in (ours, theirs):  # each has room for its own
             sent = [readings(name, 1)[0] for name in ("same", "b", "c", "d")]
             results = client.post("/v1/readings", json=sent, headers=who).json()
@@ -159,6 +173,68 @@ def test_a_tenant_begins_streams_at_its_pace_and_its_neighbour_at_its_own(
         refused = client.post("/v1/readings", json=sent[:1], headers=ours)
         assert (refused.status_code, int(refused.headers["retry-after"]) > 5) == (429, True)
         assert client.post("/v1/readings", json=sent[:1], headers=theirs).status_code == 200
+
+
+def test_a_tenant_beyond_its_requests_of_a_kind_gets_429_on_every_route_and_its_neighbour_none(
+    settings: Callable[..., Settings], tenant: str, tmp_path: Path
+) -> None:
+    """Posts, reads and changes are counted each for themselves; what needs no key, and /metrics, is not."""
+    file = tmp_path / "keys.json"
+    ours, theirs = (bearer(add_to_file(file, name, "admin")) for name in (tenant, f"{tenant}-other"))
+    kinds = ("posts", "reads", "changes")
+    for limited in kinds:
+        app = create_app(settings(keys_file=file, tenant=f"{tenant}-{limited}", **{f"tenant_{limited}_per_s": 0.001}))
+        with TestClient(app) as client:
+            first = True
+            for method, path, scope in sorted(routes(client), key=str):
+                kind = None
+                if scope not in (None, "metrics"):
+                    kind = "posts" if scope == "ingest" else "reads" if method == "GET" else "changes"
+                url = f"{path}?what=sequence"
+                refused = client.request(method, url, json={}, headers=ours)
+                if kind != limited:
+                    assert refused.status_code != 429 or "listen" in refused.json()["detail"], (limited, method, path)
+                    continue
+                if first:  # a request is taken whole as long as anything is left
+                    first, refused = False, client.request(method, url, json={}, headers=ours)
+                assert (refused.status_code, refused.json()["title"]) == (429, "Over the limit of the tenant"), path
+                assert int(refused.headers["retry-after"]) > 900
+                assert f"GATEWATCH_TENANT_{limited.upper()}_PER_S" in refused.json()["detail"]
+            assert client.post("/v1/readings", json=[], headers=theirs).status_code == 200
+            assert client.get("/v1/streams", headers=theirs).status_code == 200
+            assert client.put("/v1/windows/w", json={"days": ["mon"]}, headers=theirs).status_code == 200
+
+
+def test_bytes_of_bodies_states_and_snapshots_count_as_those_of_readings_do(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    ours, theirs = (bearer(add_to_file(file, name, "admin")) for name in (tenant, f"{tenant}-other"))
+    with TestClient(create_app(settings(keys_file=file))) as client:
+        for who in (ours, theirs):
+            assert client.post("/v1/readings", json=readings("s", 40), headers=who).status_code == 200
+            assert client.post("/v1/streams/s/snapshots", json={"name": "kept"}, headers=who).status_code == 200
+        state = client.get("/v1/streams/s/state", headers=ours).content
+    policies = {"streams": {f"s-{at}": {"tags": {"site": "north"}} for at in range(200)}}
+    large: list[tuple[str, str, dict[str, Any]]] = [
+        ("PUT", "/v1/streams/s/state", {"content": state}),
+        ("POST", "/v1/streams/s/snapshots", {"json": {"name": "more"}}),
+        ("POST", "/v1/streams/s/snapshots/kept/rollback", {}),
+        ("POST", "/v1/streams/s/fork?to=copy", {}),
+        ("PUT", "/v1/policies", {"json": policies}),
+    ]
+    for at, (method, path, sent) in enumerate(large):
+        app = create_app(settings(keys_file=file, tenant=f"{tenant}-{at}", tenant_bytes_per_s=len(state) / 100))
+        with TestClient(app) as client:
+            with Redis.from_url(redis_url) as redis:
+                redis.delete(of_tenant(tenant, "bytes"))
+            assert client.request(method, path, headers=ours, **sent).status_code == 200, path
+            for one_method, one_path, same in large:
+                refused = client.request(one_method, one_path, headers=ours, **same)
+                assert refused.status_code == 429, (path, one_path)
+                assert "GATEWATCH_TENANT_BYTES_PER_S" in refused.json()["detail"]
+            assert client.get("/v1/streams/s/state", headers=ours).status_code == 200
+            assert client.post("/v1/readings", json=readings("t", 1), headers=theirs).status_code == 200
 
 
 def test_the_table_has_every_route_and_no_other(client: TestClient) -> None:

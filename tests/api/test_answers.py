@@ -150,7 +150,7 @@ def test_inspect_shows_what_was_understood_and_what_to_run_next(tmp_path: Path) 
     done = gatewatch("inspect", path)
     assert done.returncode == 0, done.stderr
     assert "Latin-1, cells parted by comma; time: Date/Time (day first, no zone" in done.stdout
-    assert "one every 10 min; 1 gaps, the longest of 6 h 50 min before 2024-01-26T15:50:00Z" in done.stdout
+    assert "one every 10 min; 1 gap, the longest of 6 h 50 min before 2024-01-26T15:50:00Z" in done.stdout
     assert "Wind Direction (°)   °" in done.stdout
     assert "an angle? 359 and 1 are near, and look far" in done.stdout
     assert f"Next: gatewatch scan {path} --plot scan.html" in done.stdout

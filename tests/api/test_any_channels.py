@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import redis
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.general.detector import load_detector
@@ -120,6 +123,89 @@ def test_a_channel_that_comes_later_joins_and_the_others_go_on(client: TestClien
     assert all(one["replayed"] for one in again)
 
 
+def remove(client: TestClient, stream: str, channel: str) -> Any:
+    return client.delete(f"/v1/streams/{stream}/channels", params={"channel": channel})
+
+
+def test_a_channel_is_removed_and_the_others_keep_theirs(
+    client: TestClient, any_channels: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    """Also in another process, and in a state that is rebuilt from the history."""
+    values = wave(("a", "b", "c"), 60)
+    joined = [{name: one[name] for name in one if name != "c" or at >= 30} for at, one in enumerate(values)]
+    twin = [{name: one[name] for name in one if name != "b"} for one in joined]
+    client.put("/v1/streams/s", json={"reorder_window_s": 3600}).raise_for_status()
+    first = post(client, sent("s", joined[:10] + joined[11:50], 0))
+    post(client, sent("twin", twin[:10] + twin[11:50], 0))
+    with TestClient(create_app(any_channels())) as other:
+        post(other, sent("s", [joined[50]], 49))
+        post(other, sent("twin", [twin[50]], 49))
+        before = state_of(redis_url, tenant, "s", ("a", "b", "c"))
+        known = remove(client, "s", "b").json()
+        assert (known["channels"], known["readings"], known["reorder_window_s"]) == (["a", "c"], 50, 3600.0)
+        after = state_of(redis_url, tenant, "s", ("a", "c"))
+        by_channel = [field for field in after.dtype.names or () if after[field].shape[1:2] == (2,)]
+        assert len(by_channel) > 10
+        for field in after.dtype.names or ():
+            kept = before[field][:, [0, 2]] if field in by_channel else before[field]
+            assert after[field].tobytes() == kept.tobytes(), field
+        found, expected = (post(other, sent(name, twin[51:55], 50)) for name in ("s", "twin"))
+        assert [one["expected"] for one in found] == [one["expected"] for one in expected]
+        (again,) = post(other, sent("s", [twin[20]], 19))
+        assert (again["replayed"], again["score"], list(again["expected"])) == (True, first[19]["score"], ["a"])
+        assert post(other, sent("s", [joined[20]], 19))[0]["status"] == "conflict"
+        assert client.get("/v1/streams/s").json()["channels"] == ["a", "c"]
+        with redis.Redis.from_url(redis_url) as database:
+            database.delete(state_key(tenant, "s"))
+        found, expected = (post(client, sent(name, twin[55:58], 54)) for name in ("s", "twin"))
+        assert [one["expected"] for one in found] == [one["expected"] for one in expected]
+        back = post(other, sent("s", [joined[58]], 57))[0]
+        assert (list(back["expected"]), back["expected"]["b"]) == (["a", "c", "b"], [None] * 3)
+    assert client.get("/v1/streams/s").json()["channels"] == ["a", "c", "b"]
+
+
+def test_a_late_reading_takes_its_place_in_a_stream_whose_channel_was_removed(client: TestClient) -> None:
+    values = wave(("a", "b"), 30)
+    client.put("/v1/streams/s", json={"reorder_window_s": 3600}).raise_for_status()
+    in_order = sent("s", values)
+    post(client, in_order[:10] + in_order[11:])
+    remove(client, "s", "b").raise_for_status()
+    (late,) = post(client, [{**in_order[10], "values": {"a": values[10]["a"]}}])
+    assert (late["corrected"], list(late["expected"])) == (True, ["a"])
+    whole = post(client, sent("t", [{"a": one["a"]} for one in values]))
+    tags = [client.get(f"/v1/streams/{name}").json()["tag"] for name in ("s", "t")]
+    assert tags[0] == tags[1]
+    assert late["expected"] == whole[10]["expected"]
+    (next_,) = post(client, sent("s", [{"a": 50.0}], 30))
+    assert next_["expected"] == post(client, sent("t", [{"a": 50.0}], 30))[0]["expected"]
+
+
+def test_a_channel_that_is_not_there_or_is_needed_is_not_removed(client: TestClient) -> None:
+    post(client, sent("s", wave(("a",), 3)))
+    for stream, channel, status, words in (
+        ("s", "b", 404, "stream s has no channel b; it has a"),
+        ("nobody", "a", 404, "nothing is known of stream nobody"),
+        ("s", "a", 409, "a is the only channel of stream s"),
+        ("s", "", 422, "channel"),
+    ):
+        reply = remove(client, stream, channel)
+        assert (reply.status_code, words in reply.json()["detail"]) == (status, True), reply.text
+    assert client.get("/v1/streams/s").json()["channels"] == ["a"]
+
+
+def test_a_channel_is_removed_while_its_stream_sends(client: TestClient) -> None:
+    """Each reading counts once, before it or after it; none fails."""
+    values = wave(("a", "b"), 200)
+    post(client, sent("s", values[:20]))
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(alone, client, sent("s", [{"a": one["a"]} for one in values[20:]], 20))
+        remove(client, "s", "b").raise_for_status()
+        results = sending.result()
+    assert {one["status"] for one in results} <= {"warming_up", "normal", "anomalous"}
+    known = client.get("/v1/streams/s").json()
+    assert (known["readings"], known["channels"]) == (200, ["a"])
+
+
 def test_readings_of_one_stream_through_two_processes_with_channels_of_their_own(
     any_channels: Callable[..., Settings],
 ) -> None:
@@ -155,6 +241,28 @@ def test_names_that_differ_are_other_channels_and_those_that_only_look_alike_are
     assert list(results[1]["expected"]) == ["Flow", "flow"]
     assert [one["status"] for one in results[2:]] == ["rejected"] * 3
     assert "'flow ' as a channel" in results[2]["error"]
+
+
+def test_a_channel_named_like_another_one_is_taken_and_said_once(client: TestClient) -> None:
+    """Case, inner spaces, and Unicode that looks the same; by a first reading, and by one that brings it."""
+    post(client, sent("s", [{"flow rate": 1.0, "Fühler": 2.0}]))
+    assert "alike" not in client.get("/v1/streams/s").json()
+    with capture_logs() as logs:
+        odd = [{"Flow  rate": 1.0}, {"Flow  rate": 2.0, unicodedata.normalize("NFD", "Fühler"): 1.0}, {"FLOWRATE": 3.0}]
+        results = alone(client, sent("s", odd, 1)) + post(client, sent("s", odd, 1))
+        post(client, sent("t", [{"Ⅳ": 1.0, "iv": 1.0, "other": 1.0}]))
+        alone(client, [{"stream": "s", "seq": 0, "values": {"FLOW rate": 1.0}}])  # it is not applied
+    assert [one["status"] for one in results] == ["warming_up"] * 6
+    said = [(one["stream"], one["channel"], one["like"]) for one in logs if "named like" in one["event"]]
+    nfd = unicodedata.normalize("NFD", "Fühler")
+    assert said == [
+        ("s", "Flow  rate", "flow rate"),
+        ("s", nfd, "Fühler"),
+        ("s", "FLOWRATE", "Flow  rate"),
+        ("t", "iv", "Ⅳ"),
+    ]
+    assert client.get("/v1/streams/s").json()["alike"] == [["flow rate", "Flow  rate", "FLOWRATE"], ["Fühler", nfd]]
+    assert "gatewatch_channels_named_alike_total 4.0" in client.get("/metrics").text
 
 
 def test_a_number_alone_is_of_the_only_channel(client: TestClient) -> None:

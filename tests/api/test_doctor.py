@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from gatewatch.service.cli_support.checks import all_checks
+from gatewatch.service.cli_support.checks import _repository, all_checks
 from gatewatch.service.cli_support.redis_checks import redis_checks
 from gatewatch.service.settings import COMMANDS_KEY, Settings
 from tests.support.access import add_to_file
@@ -104,3 +104,15 @@ def test_every_check_is_made_where_nothing_is_there(tmp_path: Path) -> None:
     for url in ("redis+sentinel://127.0.0.1:1,127.0.0.1:2/m", "redis+cluster://127.0.0.1:1", "rediss://127.0.0.1:1"):
         found = list(all_checks(Settings(redis_url=url), {}, "http://127.0.0.1:9", None))
         assert [one.about for one in found if one.verdict == "wrong"] == ["Redis"], url
+
+
+def test_the_doctor_says_whether_the_repository_of_models_is_there(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for url, verdict, words in (
+        (str(tmp_path / "models"), "ok", "has 0 models"),
+        (str(tmp_path / "unmounted" / "models"), "wrong", "is not there, nor is the folder that it would be in"),
+        ("ftp://127.0.0.1:9/models", "wrong", "cannot be opened (Connection refused); streams go on"),
+    ):
+        (check,) = _repository(Settings(models=url))
+        assert (check.about, check.verdict, words in check.words) == ("models", verdict, True), check
+    assert list(_repository(Settings())) == []

@@ -195,6 +195,7 @@ def test_a_bad_artefact_is_an_error_to_who_promotes_it_and_nothing_changes(
     reply = service.post("/v1/models/pumps/promote", json={"version": 2})
     assert reply.status_code == 422
     assert "model.onnx: SHA-256" in reply.json()["detail"]
+    assert repository.url not in reply.text
     assert models_of(post(service, readings("pump-1", 5))) == [digest(repository, "pumps@1")] * 5
     assert "gatewatch_models_refused_total 1.0" in service.get("/metrics").text
 
@@ -212,6 +213,7 @@ def test_an_artefact_that_went_bad_since_it_was_loaded_is_counted_too(
     for move, asked in (("promote", {"version": 2}), ("rollback", {})):
         reply = service.post(f"/v1/models/pumps/{move}", json=asked)
         assert (reply.status_code, "was copied in part" in reply.json()["detail"]) == (422, True)
+        assert repository.url not in reply.text
     assert models_of(post(service, readings("pump-1", 5))) == [digest(repository, "pumps@1")] * 5
     refused = service.post("/v1/models/pumps/promote", json={"version": 4})
     assert refused.status_code == 422  # its channels are others; it could be served
@@ -305,11 +307,13 @@ def test_models_and_rules_are_shown_with_tags_for_changes(service: TestClient, r
     ],
 )
 def test_what_cannot_be_done_with_models_is_a_problem_document(
-    service: TestClient, method: str, path: str, body: object, status: int, words: str
+    service: TestClient, repository: Repository, method: str, path: str, body: object, status: int, words: str
 ) -> None:
+    """It says nothing of where the models are kept."""
     reply = service.request(method, path, json=body)
     assert reply.status_code == status, reply.text
     assert words in reply.json()["detail"]
+    assert repository.url not in reply.text
     assert reply.headers["content-type"] == "application/problem+json"
 
 
@@ -329,7 +333,7 @@ def test_a_repository_that_goes_away_stops_no_stream(
     assert models_of(post(service, sent[:10])) == [first] * 10
     there, away = Path(repository.url), tmp_path / "away"
     there.rename(away)
-    for at, words in ((10, "is empty, and had models: is it mounted?"), (20, "is empty")):
+    for at, words in ((10, "is not there: is it mounted?"), (20, "is empty, and had models: is it mounted?")):
         asked = [
             service.get("/v1/models"),
             service.get("/v1/models/pumps"),
@@ -352,13 +356,13 @@ def test_a_repository_that_goes_away_stops_no_stream(
     assert "warnings" not in service.get("/readyz").json()
 
 
-@pytest.mark.parametrize("url", ["folder", "ftp://127.0.0.1:9/models"])
+@pytest.mark.parametrize("url", ["gone", "gone/models", "ftp://127.0.0.1:9/models"])
 def test_a_service_starts_without_its_repository(
     settings: Make, repository: Repository, tmp_path: Path, url: str
 ) -> None:
     with TestClient(create_app(settings(models=repository.url))) as client:
         client.put("/v1/rules", json=PUMPS).raise_for_status()
-    gone = str(tmp_path / "gone") if url == "folder" else url
+    gone = str(tmp_path / url) if url.startswith("gone") else url
     with TestClient(create_app(settings(models=gone))) as client:
         for reply in (client.get("/v1/models"), client.post("/v1/models/pumps/promote", json={"version": 2})):
             assert (reply.status_code, reply.json()["title"]) == (503, "Model unavailable")
@@ -369,11 +373,18 @@ def test_a_service_starts_without_its_repository(
         assert any(gone in warning for warning in client.get("/readyz").json()["warnings"])
 
 
-def test_a_folder_without_models_is_a_repository(settings: Make, tmp_path: Path, made: list[Path]) -> None:
-    """Nothing was added yet."""
-    (tmp_path / "models").mkdir()
+def test_where_nothing_was_added_yet_there_is_a_repository_without_models(
+    settings: Make, tmp_path: Path, made: list[Path]
+) -> None:
+    """The first model makes the folder; but not where the folder that it would be in is not there."""
+    with TestClient(create_app(settings(models=str(tmp_path / "nowhere" / "models")))) as client:
+        reply = client.get("/v1/models/pumps")
+        assert (reply.status_code, "nor is the folder" in reply.json()["detail"]) == (503, True)
     with TestClient(create_app(settings(models=str(tmp_path / "models")))) as client:
         assert client.get("/v1/models").json()["models"] == []
-        assert client.get("/v1/models/pumps").status_code == 404
+        assert "warnings" not in client.get("/readyz").json()
+        reply = client.get("/v1/models/pumps")
+        assert reply.status_code == 404
+        assert "there are: none, and no such folder" in reply.json()["detail"]
         Repository(str(tmp_path / "models"), verify).add("pumps", made[0], "ann")
         assert client.get("/v1/models/pumps").status_code == 200

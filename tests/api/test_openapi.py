@@ -92,7 +92,12 @@ def run(app: Any, seed: int, headers: dict[str, str]) -> dict[str, str]:
         {
             "seed": seed,
             "headers": headers,
-            "generation": {"max-examples": 25, "database": "none", "no-shrink": True},
+            "generation": {  # a key that is made up beside the one in `headers` would be two, and 401
+                "max-examples": 25,
+                "database": "none",
+                "no-shrink": True,
+                "with-security-parameters": False,
+            },
             "checks": {"enabled": True},
             "phases": {"stateful": {"checks": {"positive_data_acceptance": {"enabled": False}}}},
             "operations": [

@@ -64,13 +64,18 @@ def page(browser: Browser) -> Iterator[Page]:
     assert [one for one in wrong if "404" not in one] == []  # what is not there is shown on the page
 
 
+def require_width(page: Page, width: int) -> None:
+    """The page fits, once its charts have followed the window."""
+    page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width, timeout=10_000)
+
+
 def require_accessible(page: Page) -> None:
     """What is shown now fits a phone, and axe finds nothing, in both themes."""
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
         for width in (1200, 360):
             page.set_viewport_size({"width": width, "height": 800})
-            page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width, timeout=10_000)
+            require_width(page, width)
         found = Axe().run(page).response["violations"]
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], theme
 
@@ -85,7 +90,7 @@ def test_every_view_is_accessible_and_fits_a_phone_in_both_themes(page: Page, ur
             page.goto(f"{url}/#/{view}")
             page.reload()
             expect(page.locator("main h1, main .error").first).to_be_visible()
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            require_width(page, width)
         found = Axe().run(page).response["violations"]
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], theme
 
@@ -134,6 +139,32 @@ def test_streams_are_searched_and_one_is_followed_and_set(page: Page, url: str) 
         expect(page.get_by_label("Reorder window")).to_have_value(window)
     known = httpx2.get(f"{url}/v1/streams/pump-2").json()
     assert (known["reorder_window_s"], known["on_gap"]) == (90, "hold")
+
+
+@needs_browser
+def test_streams_are_sorted_by_their_headings_and_found_by_tag(page: Page, url: str) -> None:
+    policies = {"policies": [{"pattern": "pump-1", "tags": {"site": "north"}}]}
+    httpx2.put(f"{url}/v1/policies", json=policies).raise_for_status()
+    httpx2.post(f"{url}/v1/readings", json=readings("a-new-one", 3), timeout=30).raise_for_status()
+    page.goto(f"{url}/#/streams")
+    first = page.locator("tbody tr").first
+    expect(first).to_contain_text("a-new-one")
+    page.get_by_role("link", name="Status").click()
+    expect(page.get_by_role("columnheader", name="Status")).to_have_attribute("aria-sort", "descending")
+    expect(page.get_by_text("in the order of")).to_be_visible()
+    page.get_by_role("link", name="Score").click()
+    expect(page.get_by_role("columnheader", name="Score")).to_have_attribute("aria-sort", "descending")
+    scores = [float(score) for score in page.locator("tbody td:nth-child(3)").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    page.get_by_label("Tag").fill("site=north")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(first).to_contain_text("pump-1")
+    require_accessible(page)
+    page.get_by_label("Tag").fill("site=south")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_text("No stream like that.")).to_be_visible()
+    httpx2.put(f"{url}/v1/policies", json={"policies": []}).raise_for_status()
 
 
 @pytest.fixture(scope="module")

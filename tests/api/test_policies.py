@@ -61,6 +61,15 @@ def test_a_policy_of_one_stream_is_taken_and_given_up(service: TestClient) -> No
     assert service.get("/v1/policies").json()["streams"] == {}
 
 
+def test_a_default_that_is_said_is_another_policy_than_none(service: TestClient) -> None:
+    for said in ({}, {"muted": False}, {}):
+        policies = [{"pattern": "*", "muted": True}, {"pattern": "p*", **said}]
+        service.put("/v1/policies", json={"policies": policies}).raise_for_status()
+        assert service.get("/v1/policies").json()["policies"] == policies
+    service.put("/v1/streams/alone/policy", json={"muted": False}).raise_for_status()
+    assert service.get("/v1/streams/alone/policy").json()["asked"] == {"muted": False}
+
+
 def test_of_two_changes_at_once_the_second_is_told(service: TestClient) -> None:
     tag = service.get("/v1/policies").headers["etag"]
     first = service.put("/v1/policies", json={"policies": [{"pattern": "a*"}]}, headers={"if-match": tag})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from gatewatch.service.access.scopes import ROUTES
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from tests.support.samples import CROWDED, crowded, readings
@@ -118,6 +119,14 @@ WAYS |= {
     **{(route, 415): ({}, {"headers": {"content-type": "text/xml"}}) for route in (f"post {SNAPSHOTS}", WARM_UP)},
     (f"put {STATE}", 415): ({}, {"headers": {"content-encoding": "br"}}),
 }
+REMOVE = f"delete {STREAM}/channels"
+GENERAL = {"model": "general"}
+WAYS |= {
+    (REMOVE, 404): (GENERAL, {"stream": "unknown"}),
+    (REMOVE, 405): (GENERAL, {"method": "PATCH"}),
+    (REMOVE, 422): (GENERAL, {"params": {}}),
+    (REMOVE, 503): (AWAY, {}),
+}
 WAYS |= {
     (route, 403): ({}, {"headers": {**JSON, "sec-fetch-site": "cross-site"}})
     for route in sorted({one for one, _ in WAYS})
@@ -128,8 +137,15 @@ ELSEWHERE = {
     (f"post {MODEL}/promote", 409),
     *((route, 503) for route in OF_MODELS),
     (FORK, 400),
+    (REMOVE, 409),  # test_any_channels.py
     (WARM_UP, 429),
     (f"put {STATE}", 503),  # test_states.py, test_past.py
+    *(  # test_access.py
+        (f"{method.lower()} {path}", 429)
+        for path, methods in ROUTES.items()
+        for method, scope in methods.items()
+        if scope not in (None, "metrics") and f"{method.lower()} {path}" not in POSTS
+    ),
 }
 BY_THE_SERVER = {(route, status) for route in POSTS for status in (408, 431)}
 """Answered before there is a request, see test_connection_limits.py."""
@@ -146,6 +162,8 @@ def sent(client: TestClient, route: str, **changes: Any) -> Any:
         request["json"] = bodies.get(path, {})
     if route == RESET:
         request["params"] = {"what": "sequence"}
+    if route == REMOVE:
+        request["params"] = {"channel": "pressure"}
     if route == FORK:
         request["params"] = {"to": "copy"}
     if route == f"put {STATE}":
@@ -193,7 +211,7 @@ def test_an_error_is_a_problem_document(
     changed, changes = WAYS[route, status]
     app = create_app(settings(**changed))
     with TestClient(app) as client, crowded(client, redis_url) if changed is CROWDED else nullcontext():
-        if not changed and "{incident}" not in route and "{model}" not in route and route != LISTENING:
+        if not changed and "{incident}" not in route and "{model}" not in route and route not in (LISTENING, REMOVE):
             assert sent(client, POSTS[0]).status_code == 200
             if route in OF_SNAPSHOTS:
                 assert client.post("/v1/streams/s/snapshots", json={"name": "kept"}).status_code == 200

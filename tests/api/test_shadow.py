@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.artefact.repository import Repository
-from gatewatch.models.detectors.asked import Asked
+from gatewatch.models.detectors.asked import Asked, nothing_asked
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Step
 from gatewatch.models.detectors.incidents import unlearn
@@ -138,8 +139,8 @@ def test_what_is_asked_of_the_streams_is_asked_of_a_shadow_too(service: TestClie
     service.put(
         "/v1/windows/seals", json={"stream": "pump-*", "skip": "learning", "start": start, "end": end}
     ).raise_for_status()
-    nan = np.array([np.nan])
-    asked = Asked(np.array([1.5]), nan, nan, np.array([[channel == "flow" for channel in CHANNELS]]))
+    ignored = np.array([[channel == "flow" for channel in CHANNELS]])
+    asked = replace(nothing_asked(1, len(CHANNELS)), sensitivity=np.array([1.5]), ignored=ignored)
     post(service, sent[:160])
     service.put(SHADOW, json={"version": 2, "share": 1}).raise_for_status()
     for at in range(160, 400, 40):

@@ -395,6 +395,27 @@ def test_a_fork_is_pinned_to_another_model_and_stands_where_that_would_have_brou
         assert known(client, "pump")["model"] != version["digest"]
 
 
+def test_the_pin_that_a_fork_left_goes_with_the_stream_and_one_that_somebody_made_stays(two_models: Make) -> None:
+    """A new stream of the name has the model of the rules again; what is said in between of other streams stays."""
+    with TestClient(create_app(two_models())) as client, TestClient(create_app(two_models())) as other:
+        general = post(client, readings("pump", 40))[0]["model"]
+        client.put("/v1/rules", json={"pins": {"mine": "pumps@1", "own": "pumps@1"}}).raise_for_status()
+        for name in ("trial", "kept", "mine"):
+            fork = {"to": name, "model": "pumps@1"}
+            client.post("/v1/streams/pump/fork", params=fork).raise_for_status()
+        rules = client.get("/v1/rules").json()
+        assert rules["pins"] == dict.fromkeys(("mine", "own", "trial", "kept"), "pumps@1")
+        (version,) = client.get("/v1/models/pumps/versions").json()
+        again = dict.fromkeys(rules["pins"], "pumps@1") | {"kept": "default"}  # which makes it somebody's own
+        client.put("/v1/rules", json={"pins": again}).raise_for_status()
+        for name in ("trial", "kept", "mine"):
+            assert other.delete(f"/v1/streams/{name}").status_code == 204
+        assert other.get("/v1/rules").json()["pins"] == {"mine": "pumps@1", "own": "pumps@1", "kept": "default"}
+        assert post(other, readings("trial", 1))[0]["model"] == general
+        assert post(other, readings("mine", 1))[0]["model"] == version["digest"]
+        assert client.delete("/v1/streams/nobody").status_code == 404
+
+
 def test_a_fork_to_a_model_that_is_not_there_leaves_nothing_behind(two_models: Make) -> None:
     with TestClient(create_app(two_models(streams=1))) as client:
         post(client, readings("pump", 5))
@@ -522,3 +543,22 @@ def test_a_state_of_too_many_channels_is_refused(settings: Make) -> None:
         reply = put(client, "pump", content)
     assert reply.status_code == 422
     assert "2 channels" in reply.json()["detail"]
+
+
+def test_what_was_kept_before_a_reset_is_no_part_of_a_stream_any_more(client: TestClient) -> None:
+    """With a reorder window there are two earlier records; they stay in Redis, and no export or snapshot has them."""
+    client.put("/v1/streams/s", json={"reorder_window_s": 60}).raise_for_status()
+    for start in (0, 40):
+        post(client, readings("s", 40, start=start))
+    assert client.post("/v1/streams/s/snapshots", json={"name": "before"}).status_code == 200
+    client.post("/v1/streams/s/reset?what=state").raise_for_status()
+    for name in ("empty", "begun", "two"):
+        taken = client.post("/v1/streams/s/snapshots", json={"name": name})
+        assert taken.status_code == 200, taken.text
+        state = client.get("/v1/streams/s/state").content
+        assert client.put("/v1/streams/s/state", content=state).status_code == 200
+        post(client, readings("s", 2 if name == "empty" else 70, start=0 if name == "empty" else 2))
+    client.post("/v1/streams/s/snapshots/before/rollback").raise_for_status()
+    assert client.get("/v1/streams/s").json()["readings"] == 80
+    state = client.get("/v1/streams/s/state").content
+    assert client.put("/v1/streams/s/state", content=state).status_code == 200

@@ -2,8 +2,9 @@
 
     python -m tests.faults.sender --readings 1000000 --kills 20 --spool /tmp/spool
 
-At the end each stream's count must be the number sent, and the rate is shown beside that of plain requests to the
-service without kills.
+Both are killed at once, the service alone, or Redis alone, at a random moment after the service was ready again. At the
+end each stream's count must be the number sent, and the rate is shown beside that of plain requests to the service
+without kills.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import redis
 
 from gatewatch.client import Client, Reading, Result
 from gatewatch.client.readings import body_of
 
 BEGAN = 1_700_000_000
 BATCH = 1000
+KILLED = ("both", "service", "Redis")
+LONGEST_S = 6.0
+"""Between the service being ready and the next kill, at most."""
 
 
 @dataclass
@@ -55,6 +60,7 @@ class Victim:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self._folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
         self._environment = kept | {
             "GATEWATCH_MODEL": "demo",
@@ -71,11 +77,21 @@ class Victim:
             start_new_session=True,
         )
 
-    def kill(self) -> None:
-        """Kill the service and its Redis in the middle of whatever they do, and begin them again."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._process = self._start()
+    def kill(self, what: str) -> None:
+        """Kill both, the service or Redis (one of KILLED) in the middle of whatever they do, and begin them again.
+
+        A service whose Redis was killed starts that again itself; one that was killed alone finds its Redis running.
+        """
+        if what != "service":
+            with redis.Redis(unix_socket_path=str(self._folder / "redis.sock")) as client:
+                redis_pid = client.info("server")[
+                    "process_id"
+                ]  # of a session of its own, and perhaps of an earlier one
+            os.kill(redis_pid, signal.SIGKILL)
+        if what != "Redis":
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = self._start()
 
     def stop(self) -> None:
         """End both."""
@@ -132,8 +148,9 @@ def run(folder: Path, port: int, count: int, streams: int, kills: int, spool: Pa
 
             threading.Thread(target=send, daemon=True).start()
             while killed < kills and (client.waiting or not sent_all.is_set()):
-                time.sleep(chance.uniform(0.5, 3.0))
-                service.kill()
+                await_ready(service.url)
+                sent_all.wait(chance.uniform(0.1, LONGEST_S))
+                service.kill(KILLED[killed % len(KILLED)])
                 killed += 1
             sent_all.wait()
             client.flush(3600)

@@ -110,11 +110,13 @@ def test_tolerating_more_false_alarms_never_raises_the_threshold(scores: list[fl
 
 
 @with_fixtures
-@given(seed=st.integers(0, 2**32 - 1), flip=st.integers(0, 10**9))
-def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: TrainedDetector, seed: int, flip: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), flip=st.integers(0, 10**9), level=st.sampled_from([0.0, -0.25]))
+def test_a_record_survives_its_round_trip_and_no_flipped_bit(
+    detector: TrainedDetector, seed: int, flip: int, level: float
+) -> None:
     dtype, usual = state.state_dtype(detector.state_dtype, len(CHANNELS)), layout_of(CHANNELS, CHANNELS)
     records = state.fresh(dtype, detector.initial(1), detector.digest, 128)
-    records["tag"] = np.void(np.random.default_rng(seed).bytes(16))
+    records["tag"], records["level"] = np.void(np.random.default_rng(seed).bytes(16)), level
     (packed,) = state.pack(records, [usual], [seed])
     unpacked, layouts, flaws = state.unpack([packed], [seed], dtype, usual, detector.digest, 128)
     assert not flaws
@@ -126,7 +128,8 @@ def test_a_record_survives_its_round_trip_and_no_flipped_bit(detector: TrainedDe
     several = [packed, bytes(damaged), cut, None]
     records, _, flaws = state.unpack(several, [seed] * 4, dtype, usual, detector.digest, 128)
     assert set(flaws) == {1, 2, 3}
-    assert packed.startswith(records[0].tobytes())
+    assert state.pack(records[:1], [usual], [seed]) == [packed]
+    assert packed[state.FENCE] == records[0].tobytes()[state.FENCE]
 
 
 @given(count=st.integers(0, 40), slots=st.integers(1, 12), damaged=st.integers(0, 11))

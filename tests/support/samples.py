@@ -27,6 +27,9 @@ from gatewatch.models.training.trained.calibration import neutral
 
 CHANNELS = ("pressure", "flow")
 START_MS = 1_700_000_000_000
+KEPT_DAYS = 100_000.0
+"""Of incidents, for tests that are not about it: these readings are years old, and within a minute forgotten else."""
+
 PATIENT_MS = 10_000
 """A store time-out for tests that are not about it: on a busy machine Redis may take its time."""
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.support.samples import KEPT_DAYS
+
 
 def free_port() -> int:
     """A port that nothing listens on."""
@@ -34,6 +36,7 @@ def serving(
         **({} if artefact is None else {"GATEWATCH_MODEL": str(artefact)}),
         "GATEWATCH_DATA_DIR": str(data),
         "GATEWATCH_PORT": str(port),
+        "GATEWATCH_INCIDENT_DAYS": str(KEPT_DAYS),
         **environment,
     }
     process = subprocess.Popen([sys.executable, "-m", "gatewatch", "serve", *options], env=kept, stderr=subprocess.PIPE)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import ClientError, SpoolFailed
@@ -20,16 +21,29 @@ CREATE TABLE IF NOT EXISTS next_seqs (stream TEXT PRIMARY KEY, seq INTEGER NOT N
 """
 
 
+RESERVE_BYTES = 1_000_000
+"""Room on the disk that is kept, in a file beside the spool: to take out what was sent needs some, too."""
+
+CHECKPOINT_PAGES = 100
+"""Of 4 kB, in the file of changes before they go into the spool itself; well within the reserve."""
+
+
 class Spool:
-    """A Queue in a file. What `put` has taken survives a killed sender; a power cut may cost the last moments."""
+    """A Queue in a file. What `put` has taken survives a killed sender; a power cut may cost the last moments.
+
+    On a full disk `put` fails, and what waits is sent and taken out all the same, by giving the reserve away. It is
+    made anew once nothing waits.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the file, or make it. Raises ClientError: it is no spool, or another process has it open."""
+        self._reserve = path.with_name(f"{path.name}-reserve")
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")  # a spool has one sender
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             self._database.executescript(_TABLES)
             self._database.execute("BEGIN IMMEDIATE")
             (self._waiting,) = self._database.execute("SELECT count(*) FROM readings").fetchone()
@@ -39,6 +53,8 @@ class Spool:
             raise ClientError(f"{path} cannot be the spool: {why}") from error
         except sqlite3.DatabaseError as error:
             raise ClientError(f"{path} cannot be the spool: {error}") from error
+        if not self._reserve.exists():
+            self._keep_reserve()
 
     def put(self, readings: Sequence[Reading]) -> list[int]:
         """See Queue."""
@@ -68,23 +84,58 @@ class Spool:
 
     def number(self, numbered: Sequence[tuple[int, Reading]], next_seqs: dict[str, int]) -> None:
         """See Queue."""
-        with self._transaction():
-            self._database.executemany(
-                "UPDATE readings SET seq = ? WHERE number = ?", [(reading.seq, number) for number, reading in numbered]
-            )
+        rows = [(reading.seq, number) for number, reading in numbered]
+
+        def change() -> None:
+            self._database.executemany("UPDATE readings SET seq = ? WHERE number = ?", rows)
             self._database.executemany("INSERT OR REPLACE INTO next_seqs VALUES (?, ?)", list(next_seqs.items()))
+
+        self._even_if_full(change)
 
     def done(self, number: int) -> None:
         """See Queue."""
-        with self._transaction():
-            self._waiting -= self._database.execute("DELETE FROM readings WHERE number <= ?", (number,)).rowcount
+        taken = 0
+
+        def change() -> None:
+            nonlocal taken
+            taken = self._database.execute("DELETE FROM readings WHERE number <= ?", (number,)).rowcount
+
+        self._even_if_full(change)
+        self._waiting -= taken
+        if not self._waiting and not self._reserve.exists():
+            self._keep_reserve()
 
     def close(self) -> None:
         """See Queue."""
         self._database.close()
+        if not self._waiting:
+            self._reserve.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return int(self._waiting)
+
+    def _keep_reserve(self) -> None:
+        try:
+            with self._reserve.open("wb") as file:
+                file.write(bytes(RESERVE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:  # there is no room for it now
+            self._reserve.unlink(missing_ok=True)
+
+    def _even_if_full(self, change: Callable[[], None]) -> None:
+        """Make a change that frees room in the end. Raises SpoolFailed: not without the reserve either."""
+        try:
+            with self._transaction():
+                change()
+        except SpoolFailed:
+            if not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            with self._transaction():
+                change()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.operands import Functions, operands
+
 Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
 
@@ -62,26 +64,33 @@ def budget_fields() -> list[tuple[str, str]]:
 
 def take_pace(states: Records, elapsed_ms: NDArray[np.int64], readings: NDArray[np.integer[Any]]) -> None:
     """Learn the pace of B streams from the time since the reading before, see models.detectors.clock.take_time."""
-    typical = states["between_ms"].astype(np.float64)
-    elapsed = np.where(elapsed_ms >= 0, elapsed_ms, typical)
-    step = np.maximum(4 / (readings + 1.0), LEAST_STEP)
-    towards = np.where(elapsed > typical, np.minimum(typical * np.exp(step), elapsed), typical * np.exp(-step))
-    towards = np.where(elapsed <= typical, np.maximum(towards, elapsed), towards)
-    forward = elapsed > 0
-    typical = np.where(forward, np.where(typical > 0, towards, elapsed), typical)
-    pace = states["pace_ms"].astype(np.float64)
-    gain = (readings > 0) / np.minimum(np.maximum(readings, 1), PACE_READINGS)
-    pace += gain * (np.minimum(elapsed, LONGEST * typical) - pace)
-    states["between_ms"] = typical
-    states["pace_ms"] = np.minimum(pace, SLOWEST * typical)
+    of, (typical, pace, elapsed, n) = operands(states["between_ms"], states["pace_ms"], elapsed_ms, readings)
+    states["between_ms"], states["pace_ms"] = paced(of, typical, pace, of.where(elapsed >= 0, elapsed, typical), n)
+
+
+def paced(of: Functions, typical: Any, pace: Any, elapsed: Any, n: Any) -> tuple[Any, Any]:
+    """f' and p' after the n-th reading and a time since the one before; arrays (B,) or numbers."""
+    step = of.larger(4 / (n + 1.0), LEAST_STEP)
+    longer, shorter = of.smaller(typical * of.exp(step), elapsed), of.larger(typical * of.exp(-step), elapsed)
+    towards = of.where(typical > 0, of.where(elapsed > typical, longer, shorter), elapsed)
+    typical = of.where(elapsed > 0, towards, typical)
+    gain = (n > 0) / of.smaller(of.larger(n, 1.0), PACE_READINGS)
+    pace = pace + gain * (of.smaller(elapsed, LONGEST * typical) - pace)
+    return typical, of.smaller(pace, SLOWEST * typical)
 
 
 def comes_again(states: Records, score: Float64Array, alerts_per_week: float | Float64Array) -> NDArray[np.bool_]:
     """(B,) whether what scores so much is to be told again within its incident; earns what repeats the time allows."""
-    repeats = states["repeats"] + alerts_per_week / WEEK_MS * states["pace_ms"].astype(np.float64)
-    states["repeats"] = np.minimum(repeats, REPEATS)
-    states["rested"] |= states["calm"] >= REST_READINGS
-    return np.asarray(states["rested"] & (score > AGAIN) & (states["repeats"] >= 1.0))
+    of, (repeats, pace) = operands(states["repeats"], states["pace_ms"])
+    states["repeats"] = earned(of, repeats, alerts_per_week, pace)
+    rested = states["rested"]
+    rested |= states["calm"] >= REST_READINGS
+    return np.asarray(rested & (score > AGAIN) & (states["repeats"] >= 1.0))
+
+
+def earned(of: Functions, repeats: Any, alerts_per_week: Any, pace_ms: Any) -> Any:
+    """Repeats after one more reading; arrays (B,) or numbers."""
+    return of.smaller(repeats + alerts_per_week / WEEK_MS * pace_ms, REPEATS)
 
 
 def note_alerts(states: Records, alert: NDArray[np.bool_], repeated: NDArray[np.bool_]) -> None:
@@ -92,8 +101,14 @@ def note_alerts(states: Records, alert: NDArray[np.bool_], repeated: NDArray[np.
 
 def thresholds(states: Records, alerts_per_week: float | Float64Array) -> Float64Array:
     """(B,) T in nats, for an alert budget of all or (B,) one each, at each stream's own pace."""
-    rate = np.maximum(_rate(states, alerts_per_week), LEAST_RATE)
-    return np.asarray(-np.log(np.minimum(rate, np.minimum(LARGEST_RATE * alerts_per_week, LARGEST_SHARE))))
+    of, (pace,) = operands(states["pace_ms"])
+    return np.atleast_1d(threshold_at(of, alerts_per_week, pace))
+
+
+def threshold_at(of: Functions, alerts_per_week: Any, pace_ms: Any) -> Any:
+    """T in nats for an alert budget at a pace; arrays (B,) or numbers."""
+    rate = of.larger(_power(alerts_per_week) * pace_ms / WEEK_MS, LEAST_RATE)
+    return -of.log(of.smaller(rate, of.smaller(LARGEST_RATE * alerts_per_week, LARGEST_SHARE)))
 
 
 def at_rates(threshold: Float64Array, rates: Float64Array) -> Float64Array:
@@ -105,18 +120,13 @@ def at_rates(threshold: Float64Array, rates: Float64Array) -> Float64Array:
 
 def kept(states: Records, alerts_per_week: float | Float64Array) -> NDArray[np.bool_]:
     """(B,) whether an alert budget can be kept at the pace of each stream: so rare an alert can be told at all."""
-    return np.asarray(_rate(states, alerts_per_week) >= LEAST_RATE) | (states["pace_ms"] <= 0)
+    pace = states["pace_ms"].astype(np.float64)
+    return np.asarray((_power(alerts_per_week) * pace / WEEK_MS >= LEAST_RATE) | (pace <= 0))
 
 
-def _rate(states: Records, alerts_per_week: float | Float64Array) -> Float64Array:
-    if isinstance(alerts_per_week, np.ndarray):  # number by number: the same bits as of one for all
-        power: float | Float64Array = np.array([_power(alerts) for alerts in alerts_per_week.tolist()])
-    else:
-        power = _power(alerts_per_week)
-    return np.asarray(power * states["pace_ms"].astype(np.float64) / WEEK_MS)
-
-
-def _power(alerts: float) -> float:
+def _power(alerts: float | Float64Array) -> float | Float64Array:
+    if isinstance(alerts, np.ndarray):  # number by number: the same bits as of one for all
+        return np.array([_power(each) for each in alerts.tolist()])
     return float(RATE * alerts ** (RATE_POWER if alerts >= 1 else SMALL_POWER))
 
 
@@ -128,4 +138,5 @@ def young_thresholds(threshold: Float64Array, readings: NDArray[np.integer[Any]]
 
 def joined(threshold: Float64Array, most: int) -> Float64Array:
     """(B,) readings within which what is anomalous belongs to one incident: `most`, fewer if the budget is large."""
-    return np.minimum(np.maximum(JOIN_SHARE * np.exp(threshold), LEAST_JOIN), most)
+    of, (nats,) = operands(threshold)
+    return np.asarray(of.smaller(of.larger(JOIN_SHARE * of.exp(nats), LEAST_JOIN), most))

@@ -47,9 +47,13 @@ from gatewatch.models.detectors.general.features import (
     running_fields,
     seasonal,
 )
+from gatewatch.models.detectors.general.lone import MOST_CHANNELS, Rules, look_ahead, read_alone
 from gatewatch.models.detectors.general.score import (
+    FORECAST_LIMIT,
     LARGEST_MISS,
     RANGE,
+    RANGE_ALERT_READINGS,
+    RANGE_NEWS,
     begin_surprise,
     due_forecasts,
     forget_forecasts,
@@ -92,15 +96,8 @@ LEARNED = (
 )
 """The fields of a state that say what is normal for the stream; the others say where it stands."""
 
-RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
-"""Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
-range: the incident has become worse than anything before it. On NAB, without: four windows of 50 missed."""
-
 BAND_NATS = 6.0
 """One miss beyond the band expected is as rare as one reading in 400."""
-
-FORECAST_LIMIT = 50.0
-"""Steps; a forecast farther from the last value is cut there."""
 
 
 def load_detector(
@@ -320,6 +317,23 @@ class GeneralDetector:
     ) -> Step:
         """Feed one reading of each of B streams and write the states after it into `states`; see Detector.advance."""
         check_shapes(len(self.channels), values, timestamps_ms, states)
+        step = None
+        if asked is None and len(states) == 1 and len(self.channels) <= MOST_CHANNELS:
+            step = self.advance_alone(values, timestamps_ms, states)
+        return self.advance_together(values, timestamps_ms, states, asked) if step is None else step
+
+    def advance_alone(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
+        """`advance` of one stream, if its reading is usual; see models.detectors.general.lone."""
+        taken = read_alone(values, timestamps_ms, states, Rules(self.alerts_per_week, self._rare, self.warm_up))
+        if taken is None:
+            return None
+        look_ahead(taken, self._forecast(taken.features, states), states)
+        return taken.step
+
+    def advance_together(
+        self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records, asked: Asked | None = None
+    ) -> Step:
+        """`advance` of any number of streams."""
         if asked is not None:
             values = asked.seen(values)
         values = without_codes(values, states)
@@ -337,6 +351,7 @@ class GeneralDetector:
         alerts: float | Floats = self.alerts_per_week
         if asked is not None:
             alerts = np.where(np.isfinite(asked.alerts_per_week), asked.alerts_per_week, alerts)
+            alerts = alerts.item() if len(alerts) == 1 else alerts
         threshold = thresholds(states, alerts)
         if asked is not None:
             threshold = at_rates(threshold, asked.false_alarm_rate)
@@ -346,12 +361,15 @@ class GeneralDetector:
         known_for = None if youth is None else youth.known
         self._look_ahead(observe(states, values, now, timestamps_ms, elapsed, known_for), states, readings)
         take_pace(states, elapsed, readings)
+        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
+        again = comes_again(states, judged.score, alerts)
+        if asked is None and not np.count_nonzero(judged.score > 1.0):
+            states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS)
+            return conclude(judged, mid, half, residual, states, self.warm_up)
         outside = judged.parts[:, RANGE] > 1.0
         news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
         worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
         states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-        again = comes_again(states, judged.score, alerts)
         urgent = worse | ~within
         factors = None if asked is None else asked.sensitivity[:, None]
         step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again, factors=factors)
@@ -375,16 +393,21 @@ class GeneralDetector:
     def _look_ahead(self, features: NDArray[np.float32], states: Records, readings: NDArray[np.int64]) -> None:
         """Run the network on every channel of all streams, and keep what it forecasts."""
         streams, channels, _ = features.shape
-        feed = {"x": features.reshape(streams * channels, -1)}
-        for name, shape in self._tensors.items():
-            feed[name] = np.ascontiguousarray(states[name]).reshape(streams * channels, *shape)
-        mean, tensors = self._network.step(feed)
-        for name, tensor in zip(self._tensors, tensors, strict=True):
-            states[name] = tensor.reshape(states[name].shape)
-        steps = np.minimum(np.maximum(mean.reshape(streams, channels, -1), -FORECAST_LIMIT), FORECAST_LIMIT)
+        forecast = self._forecast(features.reshape(streams * channels, -1), states).reshape(streams, channels, -1)
+        steps = np.minimum(np.maximum(forecast, -FORECAST_LIMIT), FORECAST_LIMIT)
         place = states["last"] - states["origin"]
         ahead = place[..., None] + states["step"][..., None] * steps.astype(np.float64)
         unseen = states["count"] == 0
         if np.count_nonzero(unseen):
             ahead[unseen] = np.nan
         remember_forecasts(states, ahead, readings)
+
+    def _forecast(self, features: NDArray[np.float32], states: Records) -> NDArray[np.float32]:
+        """(rows, horizons) forecasts of the network, in steps, of (rows, FEATURES), a row a channel of a stream."""
+        feed = {"x": features}
+        for name, shape in self._tensors.items():
+            feed[name] = states[name].reshape(len(features), *shape)
+        forecast, tensors = self._network.step(feed)
+        for name, tensor in zip(self._tensors, tensors, strict=True):
+            states[name] = tensor.reshape(states[name].shape)
+        return forecast

@@ -24,11 +24,12 @@ and counts as known when it has been tried 48 times. Where it is not known, the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.operands import Functions, operands
 from gatewatch.models.record_fields import load, store
 
 Records = NDArray[Any]
@@ -124,19 +125,22 @@ def bounded(values: NDArray[Any]) -> Float64Array:
 
 
 def placed(states: Records, values: Float64Array) -> Float64Array:
-    """(3, B, C) of values in physical units: their place and that of the values before, from the origins; the change.
+    """(4, B, C) of values in physical units: their place and that of the values before, from the origins; the change;
+    the values, bounded.
 
     A missing value is taken for the one before. Where no value came before, the place is that of the center.
     """
     last, origin = load(states, "last", 2)
-    x = bounded(np.where(np.isfinite(values), values, last))
-    now = np.empty((3, *values.shape))
+    observed = np.isfinite(values)
+    x = bounded(values if np.count_nonzero(observed) == observed.size else np.where(observed, values, last))
+    now = np.empty((4, *values.shape))
     np.subtract(x, origin, out=now[0])
     np.subtract(last, origin, out=now[1])
     np.subtract(x, last, out=now[2])
+    now[3] = x
     unseen = states["count"] == 0
     if np.count_nonzero(unseen):
-        np.copyto(now, 0.0, where=unseen)
+        np.copyto(now[:3], 0.0, where=unseen)
     return now
 
 
@@ -149,9 +153,30 @@ def move_origins(states: Records, at: tuple[NDArray[np.intp], ...], to: Float64A
         states[name][at] = places + by.reshape(-1, *[1] * (places.ndim - 1))
 
 
-def _weekday(timestamps_ms: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(B,) 0 on a Monday."""
-    return np.asarray((timestamps_ms // DAY_MS + MONDAY) % 7)
+class Times(NamedTuple):
+    """When readings of B streams are, in days and in the table: arrays (B,), or numbers of one stream.
+
+    Attributes:
+        weekday: 0 on a Monday.
+        bin: indices of the entries (B, C) of a table (B, C, DAYS, BINS); views of those of one stream.
+        day: the same of a table (B, C, DAYS).
+    """
+
+    weekday: Any
+    bin: tuple[Any, ...]
+    day: tuple[Any, ...]
+
+
+def times_of(timestamps_ms: NDArray[np.int64]) -> Times:
+    now_ms: Any = timestamps_ms
+    rows: Any = slice(None)
+    if len(timestamps_ms) == 1:
+        now_ms = timestamps_ms.item()
+    else:
+        rows = np.arange(len(timestamps_ms))
+    weekday = (now_ms // DAY_MS + MONDAY) % 7
+    day = (weekday >= SATURDAY) * 1
+    return Times(weekday, (rows, slice(None), day, now_ms % DAY_MS // BIN_MS), (rows, slice(None), day))
 
 
 def seasonal(
@@ -163,11 +188,12 @@ def seasonal(
     The first is a distance from the origins, as `before` is, the place of the last value, which stands for what is
     unknown.
     """
-    rows, bins = np.arange(len(states)), timestamps_ms % DAY_MS // BIN_MS
-    day = (_weekday(timestamps_ms) >= SATURDAY).astype(np.intp)
-    known = states["visits"][rows, :, day, bins] > 0
-    known &= states["tried"][rows, :, day] >= BINS
-    return np.where(known, states["table"][rows, :, day, bins], before), known, states["table_miss"][rows, :, day]
+    at = times_of(timestamps_ms)
+    known = states["tried"][at.day] >= BINS
+    if np.count_nonzero(known):
+        known &= states["visits"][at.bin] > 0
+        before = np.where(known, states["table"][at.bin], before)
+    return before, known, states["table_miss"][at.day]
 
 
 def observe(
@@ -183,7 +209,7 @@ def observe(
     Args:
         states: (B,) records with `running_fields`; zeros for a new stream.
         values: (B, C) physical units, NaN where missing.
-        now: (3, B, C) from `placed`.
+        now: (4, B, C) from `placed`.
         timestamps_ms: (B,) Unix time.
         elapsed_ms: (B,) since the reading before; negative where the clock tells nothing.
         of_life: (B, C) of its stream's life that each channel is known for; None where all are for all of it.
@@ -195,12 +221,11 @@ def observe(
     """
     observed = np.isfinite(values)
     started = states["count"] > 0
-    fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
-    if np.count_nonzero(fresh):
+    if np.count_nonzero(started) < started.size:
+        fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
         states["first_ms"][fresh] = timestamps_ms[fresh]
     _take_interval(states, elapsed_ms)
-    x = _take_values(states, values, now, observed, started)
-    scales = load(states, "center", SCALES)  # as they are kept, in float32
+    x, scales, count = _take_values(states, now, observed, started)
     _take_time_of_day(states, scales, x, observed, timestamps_ms, of_life)
 
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
@@ -226,49 +251,53 @@ def observe(
     features[..., 7] = np.sin(angle)
     features[..., 8] = np.cos(angle)
     features[..., 9] = ~observed
-    features[..., 10] = np.log(np.minimum(states["count"], OLDEST_READINGS) + 1.0) / 7
+    features[..., 10] = np.log(np.minimum(count, OLDEST_READINGS) + 1.0) / 7
     return features
 
 
 def _take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
     """The typical interval: a mean over some 100 readings that a gap does not lengthen."""
-    delta = elapsed_ms.astype(np.float64)
-    interval = states["interval_ms"].astype(np.float64)
-    forward = delta > 0
-    first = forward & (interval == 0)
-    gain = forward / np.minimum(np.maximum.reduce(states["count"], 1) + 1.0, INTERVAL_READINGS)
-    learned = interval + gain * (np.minimum(delta, 4 * interval) - interval)
-    states["interval_ms"] = np.where(first, delta, learned) if np.count_nonzero(first) else learned
+    longest_known = np.maximum.reduce(states["count"], 1)
+    of, (delta, interval, count) = operands(elapsed_ms, states["interval_ms"], longest_known)
+    states["interval_ms"] = interval_after(of, interval, delta, count)
+
+
+def interval_after(of: Functions, interval: Any, elapsed: Any, count: Any) -> Any:
+    """The typical interval after a reading of a stream that had `count` before; arrays (B,) or numbers."""
+    gain = (elapsed > 0) / of.smaller(count + 1.0, INTERVAL_READINGS)
+    learned = interval + gain * (of.smaller(elapsed, 4 * interval) - interval)
+    return of.where((elapsed > 0) & (interval == 0), elapsed, learned)
 
 
 def _take_values(
-    states: Records,
-    values: Float64Array,
-    now: Float64Array,
-    observed: NDArray[np.bool_],
-    started: NDArray[np.bool_],
-) -> Float64Array:
+    states: Records, now: Float64Array, observed: NDArray[np.bool_], started: NDArray[np.bool_]
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """The running scales, as the module's text has them; what is not observed changes nothing.
 
     Returns:
-        (B, C) the values' places: those of `now`, but where an origin has moved.
+        (B, C) the values' places: those of `now`, but where an origin has moved; (SCALES, B, C) the scales as they are
+        kept, in float32; (B, C) how many values there were.
     """
-    x, _, difference = now
-    np.copyto(states["last"], bounded(values), where=observed)
+    x, _, difference, values = now
+    whole = np.count_nonzero(observed) == observed.size
+    states["last"] = values
     if np.count_nonzero(started) < started.size:
-        np.copyto(states["origin"], states["last"], where=~started)
+        np.copyto(states["origin"], values, where=~started)
     scales = load(states, "center", SCALES)
     center, spread, step, recent, low, high, reach = scales
-    count = states["count"] + observed
+    count = states["count"].astype(np.float64)
+    count += 1.0 if whole else observed
     states["count"] = count
-    gain = observed / np.maximum(np.minimum(count, SCALE_READINGS), 1.0)
+    gain = np.minimum(count, SCALE_READINGS)
+    gain = 1.0 / gain if whole else observed / np.maximum(gain, 1.0)
     free, learned = _lesson(states, difference, observed)
     # what bounds a lesson; without bounds in a channel's first one
     by_spread, by_step = (spread, step) if free is None else (np.where(free, np.inf, s) for s in (spread, step))
 
-    wild = RANGE_GROWTH * np.maximum(high - low, by_spread)
-    low -= np.minimum(np.maximum(low - x, 0.0), wild)
-    high += np.minimum(np.maximum(x - high, 0.0), wild)
+    if np.count_nonzero((x < low) | (x > high)):
+        wild = RANGE_GROWTH * np.maximum(high - low, by_spread)
+        low -= np.minimum(np.maximum(low - x, 0.0), wild)
+        high += np.minimum(np.maximum(x - high, 0.0), wild)
     away = x - center
     far, leap = np.abs(away), np.abs(difference)
     np.maximum(reach, np.minimum(far, 10 * by_spread), out=reach)
@@ -281,19 +310,25 @@ def _take_values(
     if free is not None:
         np.maximum(spread, FIRST_LESSON * far * (free & observed), out=spread)
         np.maximum(step, FIRST_LESSON * leap * (free & observed), out=step)
-    np.maximum(spread, SPREAD_FLOOR * reach + RESOLUTION * np.abs(center) + TINY, out=spread)
+    off = np.abs(center)
+    np.maximum(spread, SPREAD_FLOOR * reach + RESOLUTION * off + TINY, out=spread)
     np.maximum(step, STEP_FLOOR * spread, out=step)
-    recent += observed * RECENT_GAIN * (x - recent)
+    recent += RECENT_GAIN * (x - recent) if whole else observed * RECENT_GAIN * (x - recent)
     store(states, "center", scales)
-    moved = np.abs(center) > np.maximum(FAR * spread, 2 * np.abs(x - center))  # and not to a wild value
+    gone = off > FAR * spread
     if learned is not None and learned.any():
         _heal(states, learned)
-    elif not np.count_nonzero(moved):
-        return np.asarray(x)
-    else:
-        at = np.nonzero(moved)
+    elif np.count_nonzero(gone) and np.count_nonzero(gone := gone & (off > 2 * np.abs(x - center))):  # not a wild value
+        at = np.nonzero(gone)
         move_origins(states, at, states["last"][at])
-    return np.asarray(states["last"] - states["origin"])
+    else:
+        return x, _as_kept(scales), count
+    return states["last"] - states["origin"], load(states, "center", SCALES), count
+
+
+def _as_kept(scales: Float64Array) -> Float64Array:
+    """Scales as states keep them."""
+    return scales.astype(np.float32).astype(np.float64)
 
 
 def _lesson(
@@ -345,24 +380,36 @@ def _take_time_of_day(
     timestamps_ms: NDArray[np.int64],
     of_life: Float64Array | None,
 ) -> None:
-    rows, weekday, bins = np.arange(len(states)), _weekday(timestamps_ms), timestamps_ms % DAY_MS // BIN_MS
-    day = (weekday >= SATURDAY).astype(np.intp)
+    at = times_of(timestamps_ms)
+    whole = np.count_nonzero(observed) == observed.size
     table, visits = states["table"], states["visits"]
-    entry, visited = table[rows, :, day, bins].astype(np.float64), visits[rows, :, day, bins]
-    visited += observed & (visited < MOST_VISITS)
+    entry, visited = table[at.bin].astype(np.float64), visits[at.bin].astype(np.float64)
+    visited += 1.0 if whole else observed
+    np.minimum(visited, MOST_VISITS, out=visited)
     share = np.minimum(states["interval_ms"].astype(np.float64) / BIN_MS, 1.0)[:, None]
-    gain = np.maximum(1 / np.maximum(visited, 1), TABLE_GAIN * share)
-    wide = np.where(states["moves"] > UNCLIPPED, 10 * scales[SPREAD], np.inf)
-    entry = np.where(visited > 1, entry, scales[CENTER])
+    gain = np.maximum(1.0 / (visited if whole else np.maximum(visited, 1.0)), TABLE_GAIN * share)
+    wide = 10 * scales[SPREAD]
+    learning = states["moves"] <= UNCLIPPED
+    if np.count_nonzero(learning):
+        wide[learning] = np.inf
+    again = visited > 1.0
+    if np.count_nonzero(again) < again.size:
+        entry = np.where(again, entry, scales[CENTER])
     missed = np.minimum(np.maximum(x - entry, -wide), wide)
-    table[rows, :, day, bins] = entry + observed * gain * missed
-    visits[rows, :, day, bins] = visited
-    since, back = timestamps_ms - states["first_ms"], DAYS_BACK[weekday] * DAY_MS
-    trial = observed & (visited > 1) & (since >= back)[:, None]
+    table[at.bin] = entry + (gain if whole else observed * gain) * missed
+    visits[at.bin] = visited
+    since, back = timestamps_ms - states["first_ms"], DAYS_BACK[at.weekday] * DAY_MS
+    trial = observed & again & (since >= back)[:, None]
     if of_life is not None:  # the day before is not that of a channel that came later
-        trial &= since[:, None] * of_life >= back[:, None]
-    if np.count_nonzero(trial):
-        tried = np.minimum(states["tried"][rows, :, day] + trial, TRIED_READINGS)
-        misses = states["table_miss"][rows, :, day]
-        states["table_miss"][rows, :, day] = misses + trial * (np.abs(missed) - misses) / np.maximum(tried, 1)
-        states["tried"][rows, :, day] = tried
+        trial &= since[:, None] * of_life >= np.asarray(back)[..., None]
+    tries = np.count_nonzero(trial)
+    if tries:
+        tried, lesson = states["tried"][at.day].astype(np.float64), np.abs(missed)
+        misses = states["table_miss"][at.day].astype(np.float64)
+        tried += 1.0 if tries == trial.size else trial
+        np.minimum(tried, TRIED_READINGS, out=tried)
+        lesson -= misses
+        if tries < trial.size:
+            lesson *= trial
+        states["table_miss"][at.day] = misses + lesson / np.maximum(tried, 1.0)
+        states["tried"][at.day] = tried

@@ -29,6 +29,7 @@ ones are too.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,13 @@ MOST_NATS = 2.5
 
 RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
 
+RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
+"""Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
+range: the incident has become worse than anything before it. On NAB, without: four windows of 50 missed."""
+
+FORECAST_LIMIT = 50.0
+"""Steps; a forecast farther from the last value is cut there."""
+
 MOST_OF_RUNS = 2.0
 """A channel that is dead gets no stranger than this, so that what happens to the others can still be told."""
 
@@ -91,7 +99,9 @@ LASTING, RANGE = 1, 4
 LARGEST_PART = 1e6
 
 _HORIZONS = np.array(HORIZONS)
-_OFFSETS = np.cumsum([0, *HORIZONS[:-1]])
+DUE = np.cumsum([0, *HORIZONS[:-1]]) + np.arange(math.lcm(*HORIZONS))[:, None] % _HORIZONS
+"""(30, 4) by the number of a reading."""
+
 _SEASONAL = len(HORIZONS)
 
 
@@ -128,17 +138,22 @@ def forget_forecasts(states: Records, which: NDArray[np.bool_]) -> None:
 
 def remember_forecasts(states: Records, forecasts: Float64Array, turn: NDArray[np.integer[Any]]) -> None:
     """Keep forecasts (B, C, horizons), from the origins, until their readings come; `turn` (B,) counts readings."""
-    states["ahead"][_due(turn)] = forecasts.swapaxes(1, 2)
+    if len(turn) == 1:
+        states["ahead"][..., DUE[turn.item() % len(DUE)]] = forecasts
+    else:
+        states["ahead"][_due(turn)] = forecasts.swapaxes(1, 2)
 
 
 def due_forecasts(states: Records, turn: NDArray[np.integer[Any]]) -> Float64Array:
     """(B, C, horizons) what was forecast 1, 3, 10 and 30 readings ago of the `turn`-th reading; NaN where nothing."""
+    if len(turn) == 1:
+        return np.asarray(states["ahead"].take(DUE[turn.item() % len(DUE)], 2).astype(np.float64))
     return np.asarray(states["ahead"][_due(turn)].swapaxes(1, 2).astype(np.float64))
 
 
 def _due(turn: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
     """Where in `ahead` the forecasts of a reading stand, (B, horizons, C) of them."""
-    return np.arange(len(turn))[:, None], slice(None), _OFFSETS + turn[:, None] % _HORIZONS
+    return np.arange(len(turn))[:, None], slice(None), DUE[turn % len(DUE)]
 
 
 def judge_general(
@@ -159,7 +174,7 @@ def judge_general(
 
     Args:
         values: (B, C) physical units; NaN is missing.
-        now: (3, B, C) from `features.placed`.
+        now: (4, B, C) from `features.placed`.
         mid: (B, C) what was expected of it, from the origins.
         due: (B, C, horizons) forecasts of it from the origins, NaN where there is none.
         seasonal: (B, C) what the time of day lets expect, from the origins.
@@ -177,7 +192,7 @@ def judge_general(
     streams, channels = values.shape
     observed = np.isfinite(values)
     told = observed & (states["count"] > 0)
-    x, _, change = now
+    x, _, change, _ = now
     seen = np.logical_or.reduce(told, 1)
 
     kinds = np.empty((KINDS, streams, channels))

@@ -37,9 +37,9 @@ LEAST_JUMP = 0.3
 
 TAIL_READINGS, PRIOR_EXCESS = 8.0, 10.0
 
-_RATIO = np.log(MOST / LEAST) / (COUNTERS - 1)
-_JUMP_EDGES = LEAST_JUMP * np.exp(_RATIO * np.arange(COUNTERS))
-_JUMP_MIDDLES = LEAST_JUMP * np.exp(_RATIO * (np.arange(COUNTERS) + 0.5))
+RATIO = np.log(MOST / LEAST) / (COUNTERS - 1)
+_JUMP_EDGES = LEAST_JUMP * np.exp(RATIO * np.arange(COUNTERS))
+_JUMP_MIDDLES = LEAST_JUMP * np.exp(RATIO * (np.arange(COUNTERS) + 0.5))
 
 
 def rarity(
@@ -111,7 +111,7 @@ def count(
 def _place(size: Float64Array, least: float) -> Float64Array:
     """Where sizes stand among counters whose lowest is at `least`; what is no number, as from a state that is damaged,
     stands at the lowest."""
-    place = np.log(np.maximum(size, 1e-9) / least) / _RATIO
+    place = np.log(np.maximum(size, 1e-9) / least) / RATIO
     return np.asarray(np.minimum(np.fmax(place, 0.0), COUNTERS - 1.001))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Step, float32
 from gatewatch.models.detectors.incidents import (
+    AGAIN_READINGS,
     calm_step,
     check_shapes,
     conclude,
@@ -34,6 +36,7 @@ from gatewatch.models.detectors.incidents import (
     with_incidents_ended,
 )
 from gatewatch.models.detectors.network import Network
+from gatewatch.models.detectors.trained.lone import MOST_CHANNELS, Rules, advance_alone
 from gatewatch.models.detectors.trained.scaling import Scaling, shown
 from gatewatch.models.detectors.trained.score import (
     LEARNED,
@@ -191,11 +194,38 @@ class TrainedDetector:
         """
         self.require_live()
         check_shapes(len(self.channels), values, timestamps_ms, states)
+        step = None
+        if asked is None and len(states) == 1 and len(self.channels) <= MOST_CHANNELS:
+            step = self.advance_alone(values, timestamps_ms, states)
+        return self.advance_together(values, timestamps_ms, states, asked) if step is None else step
+
+    def advance_alone(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
+        """`advance` of one stream; None where arrays have to look at it, see models.detectors.trained.lone."""
+        return advance_alone(values, timestamps_ms, states, self._rules, self._forecast)
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return Rules(
+            self.scaling.center.tolist(),
+            self.scaling.spread.tolist(),
+            self.scaling.interval_s,
+            self.calibration,
+            self._error_scale.tolist(),
+            self.half,
+            self._restart_gap_ms,
+            self.warm_up,
+            self._calm_step,
+        )
+
+    def advance_together(
+        self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records, asked: Asked | None = None
+    ) -> Step:
+        """`advance` of any number of streams."""
         if asked is not None:
             values = asked.seen(values)
         elapsed = self._take_time(timestamps_ms, states)
         deviation = self.scaling.deviation(values)
-        forecast = self._advance(deviation, elapsed, states)
+        forecast = self._forecast(_seen(deviation, elapsed), states)
         return self._compare(values, deviation, forecast, states, asked)
 
     def require_live(self) -> None:
@@ -249,7 +279,17 @@ class TrainedDetector:
         half = self.half if len(mid) == 1 else np.broadcast_to(self.half, mid.shape)
         residual = float32(judged.missed / self._error_scale)
         factors = None if asked is None else self._factors(asked)
-        return conclude(judged, mid, half, residual, states, self.warm_up, step=self._calm_step, factors=factors)
+        return conclude(
+            judged,
+            mid,
+            half,
+            residual,
+            states,
+            self.warm_up,
+            step=self._calm_step,
+            factors=factors,
+            again=AGAIN_READINGS,
+        )
 
     def _factors(self, asked: Asked) -> Floats:
         """(B, 4) on the parts of scores: thresholds for another rate are the artefact's tails' (contract 16)."""
@@ -288,11 +328,9 @@ class TrainedDetector:
                 states[name][anew] = 0
         return elapsed[:, None]
 
-    def _advance(self, deviation: Floats, elapsed: NDArray[np.float32], states: Records) -> NDArray[np.float32]:
+    def _forecast(self, feed: dict[str, NDArray[np.float32]], states: Records) -> NDArray[np.float32]:
         """Run the network's step on all streams; returns the forecast (B, C) in standardised units."""
-        feed = _seen(deviation, elapsed)
-        for name in self._tensors:
-            feed[name] = np.ascontiguousarray(states[name])
+        feed |= {name: states[name] for name in self._tensors}
         forecast, tensors = self._network.step(feed)
         for name, tensor in zip(self._tensors, tensors, strict=True):
             states[name] = tensor

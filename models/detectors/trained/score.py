@@ -38,7 +38,7 @@ as the strangest thing ever.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -46,6 +46,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.operands import ARRAYS, NUMBERS, Functions
 from gatewatch.models.record_fields import load, store
 
 PARTS = 4
@@ -109,17 +110,18 @@ Floats = NDArray[np.float64]
 Records = NDArray[Any]
 
 
-class _Functions(NamedTuple):
-    """What the rule needs besides + - * /, which round alike for arrays and for numbers."""
+class Numbers(NamedTuple):
+    """What `ResidualCalibration` says, in lists of Python numbers (C,); limits of runs (2C,), still and absent."""
 
-    root: Callable[[Any], Any]
-    smaller: Callable[[Any, Any], Any]
-    larger: Callable[[Any, Any], Any]
-    where: Callable[[Any, Any, Any], Any]
-
-
-_ARRAYS = _Functions(np.sqrt, np.minimum, np.maximum, np.where)
-_NUMBERS = _Functions(math.sqrt, min, max, lambda condition, yes, no: yes if condition else no)
+    event_scale: list[float]
+    usual_miss: list[float]
+    level_scale: list[float]
+    change_scale: list[float]
+    usual_lively: list[float]
+    quiet_gain: list[float]
+    accept_limit: list[float]
+    run_limits: list[float]
+    constant: list[bool]
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,15 @@ class ResidualCalibration:
     def run_limits(self) -> Floats:
         """(2, 1, C) still and absent limit."""
         return np.stack([self.still_limit, self.absent_limit])[:, None]
+
+    @cached_property
+    def numbers(self) -> Numbers | None:
+        """The same in numbers; None where one of them is 0, by which Python does not divide."""
+        scales = [self.event_scale, self.usual_miss, self.level_scale, self.change_scale, self.usual_lively]
+        if not all(map(np.all, scales)) or not self.run_limits.all():
+            return None
+        others = [self.quiet_gain, self.accept_limit, self.run_limits.ravel(), self.constant]
+        return Numbers(*(each.tolist() for each in (*scales, *others)))
 
 
 @dataclass(frozen=True)
@@ -338,17 +349,17 @@ def judge(
     if len(values) == 1:  # numbers: the same bits in a tenth of the time
         sums, lengths, before = (column[:, 0].tolist() for column in (powers, longest, means))
         noticed: Any = whole or bool(observed.any())
-        pooled = np.array(_pooled(sums, lengths, before, noticed, calibration, _NUMBERS))[:, None]
+        pooled = np.array(pooled_of(sums, lengths, before, noticed, calibration, NUMBERS))[:, None]
     else:
         noticed = np.logical_or.reduce(observed, 1)
-        pooled = np.array(_pooled(powers, longest, means, noticed, calibration, _ARRAYS))
+        pooled = np.array(pooled_of(powers, longest, means, noticed, calibration, ARRAYS))
     store(states, "event", pooled[8:13])
     channels[::3] += lessons[:2] * pooled[13, :, None]
     store(states, "noise", channels)
     reason = pooled[:PARTS].argmax(axis=0)
     alone = stops = None
     if np.count_nonzero(pooled[7] > 1.0):
-        alone, stops = _alone(strange, states, calibration), just_above(runs, limits)
+        alone, stops = alone_of(strange, states, calibration), just_above(runs, limits)
     telling = strange[reason.item()] if len(values) == 1 else strange[reason, np.arange(len(values))]
     return Judged(
         pooled[7], reason, shares(telling), pooled[:PARTS].T, missed, alone, stops, pooled[PARTS:7].T, strange
@@ -366,7 +377,7 @@ def _own_limits(before: Floats, runs: Floats, states: Records, calibration: Resi
     return limits
 
 
-def _alone(strange: Floats, states: Records, calibration: ResidualCalibration) -> NDArray[np.bool_]:
+def alone_of(strange: Floats, states: Records, calibration: ResidualCalibration) -> NDArray[np.bool_]:
     """(B, C) whether the channel's z, q, or run is above the threshold of its part.
 
     Args:
@@ -412,13 +423,13 @@ def _count_runs(runs: Floats, same: NDArray[np.bool_], missing: NDArray[np.bool_
         absent *= missing
 
 
-def _pooled(
+def pooled_of(
     powers: Iterable[Any],
     longest: Iterable[Any],
     means: Iterable[Any],
     noticed: Any,
     calibration: ResidualCalibration,
-    of: _Functions,
+    of: Functions,
 ) -> tuple[Any, ...]:
     """The four parts, three signals, the score, five means after the reading, and g, by what was summed over channels.
 
@@ -491,3 +502,13 @@ def shares(strangeness: Floats) -> Floats:
     powers *= powers
     powers /= np.add.reduce(powers, 1, keepdims=True)
     return powers
+
+
+def shares_alone(strangeness: list[float]) -> NDArray[np.float32]:
+    """(1, C) `shares` of one stream, in float32."""
+    largest = max(strangeness)
+    powers = np.array([[each / largest if largest > 0.0 else 1.0 for each in strangeness]])
+    powers *= powers
+    powers *= powers
+    powers /= np.add.reduce(powers, 1)
+    return powers.astype(np.float32)

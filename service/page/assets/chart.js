@@ -45,7 +45,25 @@ export function channelChart(parent, channel, data, together) {
     { label: "expected", stroke: colour("accent"), width: 1, dash: [4, 4], points: { show: false } },
     { label: channel, stroke: colour("text"), width: 1.5 },
     { label: "anomalous", stroke: colour("bad"), paths: () => null, points: { show: true, size: 7, fill: colour("bad") } },
-  ], { bands: [{ series: [2, 1], fill: colour("band") }] }, together);
+  ], { bands: [{ series: [2, 1], fill: colour("band") }], scales: { y: { range: around } } }, together);
+}
+
+// The heights that are shown: all values, what is expected, and the band, but no further than two times the values reach.
+// A forecast knows less and less: its band alone would leave the readings a flat line.
+function around(plot, lowest, highest) {
+  const [, low, high, expected, values] = plot.data, [first, last] = plot.series[0].idxs ?? [0, 0];
+  const seen = [];
+  for (let at = first; at <= last; at++) for (const of of [values, expected]) if (of[at] !== null) seen.push(of[at]);
+  if (!seen.length) return [lowest ?? 0, highest ?? 1];
+  let [from, to] = [seen.reduce((a, b) => Math.min(a, b)), seen.reduce((a, b) => Math.max(a, b))];
+  const reach = to > from ? 2 * (to - from) : Infinity, [least, most] = [from - reach, to + reach];
+  for (let at = first; at <= last; at++) {
+    if (values[at] === null) continue;
+    if (low[at] !== null) from = Math.min(from, Math.max(low[at], least));
+    if (high[at] !== null) to = Math.max(to, Math.min(high[at], most));
+  }
+  const rim = 0.05 * (to - from) || Math.abs(to) || 1;
+  return [from - rim, to + rim];
 }
 
 export function scoreChart(parent, data, together) {

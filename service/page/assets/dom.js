@@ -12,10 +12,10 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 export function table(caption, columns, rows) {
-  const cell = (tag, value, column, extra = {}) => h(tag, { class: column.number ? "number" : null, ...extra }, ...[value ?? ""].flat());
+  const cell = (tag, value, column, extra = {}) => h(tag, { class: column.number ? "number" : column.kind, ...extra }, ...[value ?? ""].flat());
   return h("div", { class: "wide", tabindex: 0, role: "region", "aria-label": caption },
     h("table", {},
-      h("thead", {}, h("tr", {}, columns.map((column) => cell("th", column.name, column, { scope: "col" })))),
+      h("thead", {}, h("tr", {}, columns.map((column) => cell("th", column.name, column, { scope: "col", "aria-sort": column.sorted })))),
       h("tbody", {}, rows.map((row, at) => h("tr", {}, columns.map((column) => cell("td", column.of(row, at), column)))))));
 }
 

@@ -82,7 +82,7 @@ const KINDS = {
     },
   },
   text: {
-    make: (of, now) => h("input", { value: now, placeholder: of.format === "date-time" ? "2026-05-04T10:00:00+02:00" : null }),
+    make: (of, now) => h("input", { value: now, ...(of.format === "date-time" && { placeholder: "2026-05-04T10:00:00+02:00", size: 27 }) }),
     read: (element) => element.value || undefined,
   },
 };
@@ -137,7 +137,8 @@ export function form(schema, now, save, word = "Save") {
 // What is set, in words.
 export function words(set) {
   const shown = (value) => (Array.isArray(value) ? value.map((one) => (typeof one === "object" ? `(${shown(one)})` : one)).join(", ")
-    : value && typeof value === "object" ? Object.entries(value).map((one) => one.join("=")).join(", ")
+    : value && typeof value === "object" ? Object.entries(value).filter((one) => one[1] !== null).map((one) => one.join("=")).join(", ")
       : value === true ? "yes" : value === false ? "no" : String(value));
-  return Object.entries(set).filter(([, value]) => value !== "" && value !== null).map(([name, value]) => `${said(name)}: ${shown(value)}`).join("; ");
+  const empty = (value) => value === "" || value === null || (typeof value === "object" && !Object.keys(value).length);
+  return Object.entries(set).filter(([, value]) => !empty(value)).map(([name, value]) => `${said(name)}: ${shown(value)}`).join("; ");
 }

@@ -3,7 +3,7 @@
 import { ask, askText } from "./api.js";
 import { h, number, problem, table } from "./dom.js";
 
-const EVERY_MS = 5000;
+const EVERY_MS = 15000;
 
 export async function health({ room, signal }) {
   const ready = h("div"), series = h("div");
@@ -20,8 +20,8 @@ export async function health({ room, signal }) {
     try {
       const rows = parsed(await askText("metrics", { signal }));
       series.replaceChildren(table("Series", [
-        { name: "What", of: (one) => one.help }, { name: "Labels", of: (one) => one.labels },
         { name: "Value", number: true, of: (one) => number(one.value, 6) },
+        { name: "What", of: (one) => one.help }, { name: "Labels", kind: "labels", of: (one) => one.labels },
       ], rows));
     } catch (error) {
       if (!signal.aborted) series.replaceChildren(problem(error));
@@ -40,7 +40,7 @@ function parsed(text) {
     if (help) helps.set(help[1], help[2]);
     const sample = /^(gatewatch_\w+?)(\{.*\})? (\S+)$/.exec(line);
     if (!sample || /_(bucket|created|sum)$/.test(sample[1])) continue;
-    rows.push({ help: helps.get(sample[1]) ?? helps.get(sample[1].replace(/_(total|count)$/, "")) ?? sample[1], labels: sample[2] ?? "", value: Number(sample[3]) });
+    rows.push({ help: helps.get(sample[1]) ?? helps.get(sample[1].replace(/_(total|count)$/, "")) ?? sample[1], labels: (sample[2] ?? "").slice(1, -1).replaceAll('",', '", '), value: Number(sample[3]) });
   }
   return rows;
 }

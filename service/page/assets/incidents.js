@@ -24,7 +24,8 @@ export function summary(one) {
 
 function length(one) {
   if (one.reason === "silent" && one.state === "open") return ["last heard ", moment(one.last)];
-  return [one.judged === 1 ? "one reading" : duration(one.start, one.last)];
+  if (one.start === one.last) return [one.judged === 1 ? "one reading" : `${one.judged} readings of one time`];
+  return [duration(one.start, one.last)];
 }
 
 function person() {

@@ -8,6 +8,7 @@ import { summary } from "./incidents.js";
 
 const EVERY_MS = 3000;
 const AHEAD = 30;
+const TO_BLAME = 0.2; // share of the score from which a channel is marked; the one with the largest share always is
 
 export async function stream({ room, signal, say, fail }, name) {
   const path = pathOf(name);
@@ -82,13 +83,15 @@ function columnsOf(kept) {
   const times = entries.map((one) => Date.parse(one.result.timestamp) / 1000);
   const channels = [...new Set(entries.flatMap((one) => Object.keys(one.values)))];
   const of = (pick) => entries.map((one) => pick(one) ?? null);
-  const anomalous = (one) => one.result.status === "anomalous";
+  const shares = (one) => one.result.attribution ?? {};
+  const blamed = (one, channel) => one.result.status === "anomalous"
+    && shares(one)[channel] >= Math.min(TO_BLAME, Math.max(...Object.values(shares(one))));
   return {
     score: [times, times.map(() => 1), of((one) => one.result.score)],
     channels: new Map(channels.map((channel) => [channel, [times,
       of((one) => one.result.expected?.[channel]?.[0]), of((one) => one.result.expected?.[channel]?.[2]),
       of((one) => one.result.expected?.[channel]?.[1]), of((one) => one.values[channel]),
-      of((one) => (anomalous(one) ? one.values[channel] : null))]])),
+      of((one) => (blamed(one, channel) ? one.values[channel] : null))]])),
   };
 }
 

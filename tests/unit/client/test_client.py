@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import signal
@@ -31,6 +32,7 @@ from gatewatch.client import (
     Unavailable,
     readings_of,
 )
+from gatewatch.client.spool import Spool
 from tests.support.relay import Relay
 from tests.support.samples import CHANNELS
 from tests.support.whole_path import serving
@@ -188,6 +190,31 @@ def test_a_spool_has_one_sender_and_a_full_disk_is_told(stream: str, tmp_path: P
     with pytest.raises(ClientError, match="cannot be the spool"):
         Client("http://127.0.0.1:9", spool=tmp_path)
     assert kept >= 5
+
+
+def test_what_waits_on_a_full_disk_is_numbered_and_taken_out_all_the_same(stream: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1600k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        away = Client("http://127.0.0.1:9", spool=disk / "spool", batch_readings=200)
+        with pytest.raises(ClientError, match="full"):
+            away.send_many(readings(stream, 20_000))
+        taken = away.waiting
+        away.close(0)
+        with (disk / "other").open("wb", buffering=0) as other, contextlib.suppress(OSError):
+            other.write(bytes(4_000_000))  # and somebody else takes the rest
+        spool, gone = Spool(disk / "spool"), 0
+        while found := spool.first(200):
+            spool.number([(number, one) for number, one in found], {stream: gone})
+            spool.done(found[-1][0])
+            gone += len(found)
+        spool.close()
+        assert gone == taken > 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_an_error_in_on_result_does_not_end_the_client(url: str, stream: str) -> None:

@@ -156,6 +156,9 @@ def test_values_of_poor_quality_are_missing(tmp_path: Path) -> None:
     reader = read(tmp_path / "r.csv", "timestamp,a,Quality\n" + words)
     assert np.flatnonzero(np.isnan(reader.pieces[0].values[:, 0])).tolist() == [3]  # type: ignore[attr-defined]
     assert "1 value of poor quality taken for missing" in reader.remarks()
+    german = "".join(f"{n},{n},{'SCHLECHT' if n == 3 else 'GUT'}\n" for n in range(8))
+    reader = read(tmp_path / "r.csv", "timestamp,a,Güte\n" + german)
+    assert np.flatnonzero(np.isnan(reader.pieces[0].values[:, 0])).tolist() == [3]  # type: ignore[attr-defined]
     numbers = "".join(f"{n},{n},{64 if n == 5 else 192}\n" for n in range(8))
     reader = read(tmp_path / "r.csv", "timestamp,a,a_quality\n" + numbers)
     assert np.flatnonzero(np.isnan(reader.pieces[0].values[:, 0])).tolist() == [5]  # type: ignore[attr-defined]
@@ -378,3 +381,9 @@ def test_how_months_are_written_is_said_in_true_words(tmp_path: Path) -> None:
     for first, said in (("01-Jun-22", "day first"), ("2022-Jun-01", "year first"), ("Jun 01, 2022", "month first")):
         rows = "".join(f'"{first} 0{n}:00:00",{n}\n' for n in range(5))
         assert f"({said}" in read(tmp_path / "r.csv", f"time,a\n{rows}").layout.read_as()
+
+
+def test_columns_of_formulas_are_named_and_a_name_in_gz_proves_nothing(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n},=B{n + 2}*2\n" for n in range(12))
+    assert "left out: y (formulas: export values)" in read(tmp_path / "r.csv", f"time,x,y\n{rows}").layout.holds()
+    assert len(read(tmp_path / "r.csv.gz", "time,x\n1,2\n3,4\n").pieces[0].values) == 2  # type: ignore[attr-defined]

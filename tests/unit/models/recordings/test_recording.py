@@ -291,5 +291,5 @@ def test_hidden_files_of_a_folder_are_no_recordings(tmp_path: Path) -> None:
         (tmp_path / name).write_text("timestamp,a\n2024-01-01,1\n")
     assert recording_files([tmp_path]) == [tmp_path / "a.csv"]
     assert recording_files([tmp_path / ".b.csv"]) == [tmp_path / ".b.csv"]  # who names one means it
-    with pytest.raises(RecordingError, match=r"a folder; expected a file ending in \.csv"):
+    with pytest.raises(RecordingError, match=r"a folder, which scan and train take; expected a file ending in \.csv"):
         read_recordings(tmp_path)

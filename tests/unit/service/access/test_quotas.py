@@ -94,12 +94,16 @@ def test_bytes_are_counted_as_they_are_read_whoever_hands_them_in(
 ) -> None:
     """On the fast path and on the other, with gzip or without; and another tenant does not notice."""
     file = tmp_path / "keys.json"
-    keys = [bearer(add_to_file(file, f"{tenant}-{name}", "ingest")) for name in ("fast", "gzip", "other")]
+    keys = [bearer(add_to_file(file, f"{tenant}-{name}", "ingest")) for name in ("fast", "gzip", "many", "other")]
     body = json.dumps(readings("s", 40)).encode()
     zipped = {"content-encoding": "gzip", "content-type": "application/json"}
     environment = {"GATEWATCH_REDIS_URL": redis_url, "GATEWATCH_KEYS_FILE": str(file), "GATEWATCH_OPEN": "never"}
-    environment |= {"GATEWATCH_TENANT_BYTES_PER_S": str(len(body) / 20)}
+    environment |= {"GATEWATCH_TENANT_BYTES_PER_S": str(len(body) / 20), "GATEWATCH_TENANT_POSTS_PER_S": "5"}
     with serving(artefact, tmp_path / "data", **environment) as (url, _):
+        for more in ({}, {"content-encoding": "identity"}):  # on the fast path and on the other
+            sent = [httpx2.post(f"{url}/v1/readings", json=[], headers=keys[2] | more) for _ in range(40)]
+            refused = next(reply for reply in sent if reply.status_code == 429)
+            assert "GATEWATCH_TENANT_POSTS_PER_S" in refused.json()["detail"]
         for key, content, more in ((keys[0], body, {}), (keys[1], gzip.compress(body), zipped)):
             assert httpx2.post(f"{url}/v1/readings", content=content, headers=key | more).status_code == 200
             for path in ("readings", "streams/s/readings"):
@@ -107,4 +111,4 @@ def test_bytes_are_counted_as_they_are_read_whoever_hands_them_in(
                 assert refused.status_code == 429
                 assert 15 <= int(refused.headers["retry-after"]) <= 18  # it had two seconds' worth, and sent twenty
                 assert "GATEWATCH_TENANT_BYTES_PER_S" in refused.json()["detail"]
-        assert httpx2.post(f"{url}/v1/readings", content=body, headers=keys[2]).status_code == 200
+        assert httpx2.post(f"{url}/v1/readings", content=body, headers=keys[3]).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +14,8 @@ from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.core.expiry import Expiry
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
@@ -54,13 +57,17 @@ def clock() -> Days:
 def on(redis_url: str, tenant: str, clock: Days) -> Callable[..., Any]:
     """Have an Expiry do something."""
 
-    def do(work: Callable[[Expiry], Awaitable[Any]], meanwhile: Callable[[], Any] = lambda: None) -> Any:
+    def do(
+        work: Callable[[Expiry], Awaitable[Any]], meanwhile: Callable[[], Any] = lambda: None, tell: Any = None
+    ) -> Any:
+        async def nobody(_: Any) -> None: ...
+
         async def whole() -> Any:
             store = StateStore(redis_url, tenant, PATIENT_MS)
             unused = Sending(store)
             unused.meanwhile = meanwhile
             try:
-                return await work(Expiry(unused, lambda: store.keys.tenants, Metrics(), clock, DAYS))
+                return await work(Expiry(unused, lambda: store.keys.tenants, Metrics(), clock, DAYS, tell or nobody))
             finally:
                 await store.close()
 
@@ -146,3 +153,28 @@ def test_a_service_forgets_unused_streams_by_itself_and_counts_them(settings: Ca
             assert time.monotonic() < deadline, "it is there after 30 s"
             time.sleep(0.05)
         assert "gatewatch_streams_expired_total 1.0" in client.get("/metrics").text
+
+
+def test_who_could_not_be_told_that_streams_are_gone_is_told_again(
+    client: TestClient, tenant: str, on: Callable[..., Any], clock: Days, alone: Callable[[], None]
+) -> None:
+    """So the pins of forks go once Redis takes the rules again."""
+    post(client, readings("one", 1))
+    tries: list[list[StreamKey]] = []
+
+    async def tell(gone: list[StreamKey]) -> None:
+        tries.append(list(gone))
+        if len(tries) == 1:
+            raise StoreUnavailable("away")
+
+    async def twice(expiry: Expiry) -> None:
+        for _ in range(2):
+            await expiry._unused.lease(expiry._me)
+            with contextlib.suppress(StoreUnavailable):
+                await expiry.round()
+
+    assert on(a_round) == 0
+    alone()
+    clock.day += DAYS
+    on(twice, tell=tell)
+    assert [[one.name for one in gone] for gone in tries] == [["one"]] * 2

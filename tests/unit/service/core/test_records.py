@@ -6,8 +6,9 @@ import hashlib
 
 import numpy as np
 
-from gatewatch.service.core.layout import entry_dtype
-from gatewatch.service.core.records import FORMAT, state_dtype
+from gatewatch.service.core import records as state
+from gatewatch.service.core.layout import entry_dtype, layout_of
+from gatewatch.service.core.records import FORMAT, fixed_bytes, state_dtype
 
 LAID_OUT = {4: "7efa36095adca689"}
 
@@ -15,5 +16,47 @@ LAID_OUT = {4: "7efa36095adca689"}
 def test_a_record_that_is_laid_out_otherwise_has_another_format_number() -> None:
     """Else every record that is in Redis would be taken for damaged, and rebuilt from a short history."""
     record, entry = state_dtype(np.dtype([("readings", "<u4")]), 2), entry_dtype(2)
-    described = repr((record.descr, record.itemsize, entry.descr, entry.itemsize))
+    described = repr((record.descr[:-1], fixed_bytes(record), entry.descr, entry.itemsize))
     assert hashlib.sha256(described.encode()).hexdigest()[:16] == LAID_OUT[FORMAT]
+
+
+LAYOUT = layout_of(("a", "b"), ("a", "b"))
+MORE = layout_of(("a", "b", "c"), ("a", "b"))
+
+
+def test_only_a_stream_whose_budget_is_held_has_a_level_in_its_record() -> None:
+    """Its neighbours' bytes are as they were before there were levels, and all are read back."""
+    dtype, model = state_dtype(np.dtype([("readings", "<u4")]), 2), b"modelno1"
+    records = state.fresh(dtype, np.zeros(3, [("readings", "<u4")]), model, 128)
+    records["detector"]["readings"] = [3, 4, 5]
+    layouts, seeds = [LAYOUT, LAYOUT, MORE], [1, 2, 3]
+    plain = state.pack(records, layouts, seeds)
+    records["level"] = [0.0, -0.25, 0.125]
+    packed = state.pack(records, layouts, seeds)
+    assert packed[0] == plain[0]
+    assert [len(one) - len(other) for one, other in zip(packed, plain, strict=True)] == [0, 8, 8]
+    assert [state.level_in(one) for one in packed] == [0.0, -0.25, 0.125]
+    for one, other, seed in zip(packed, plain, seeds, strict=True):
+        whole, without = state.stream_part(one, seed), state.stream_part(other, seed)
+        assert whole is not None
+        assert without is not None
+        assert whole[1:] == without[1:]
+        assert state.fence_of(one) == state.fence_of(other)
+    unpacked, found, flaws = state.unpack(packed, seeds, dtype, LAYOUT, model, 128)
+    assert not flaws
+    assert found == layouts
+    assert unpacked.tobytes() == records.tobytes() == state.sound(packed, dtype).tobytes()
+    assert [state.layout_in(one, LAYOUT, fixed_bytes(dtype)) for one in packed] == layouts
+    damaged = packed[1][:-6] + bytes([packed[1][-6] ^ 1]) + packed[1][-5:]
+    assert state.unpack([damaged], [2], dtype, LAYOUT, model, 128)[2] == {0: "corrupt"}
+
+
+def test_a_level_that_is_no_number_is_none() -> None:
+    """A state that was imported may say anything."""
+    dtype = state_dtype(np.dtype([("readings", "<u4")]), 2)
+    records = state.fresh(dtype, np.zeros(1, [("readings", "<u4")]), b"modelno1", 128)
+    for level in (np.nan, np.inf, -np.inf):
+        records["level"] = level
+        (packed,) = state.pack(records, [LAYOUT], [1])
+        assert state.level_in(packed) == 0.0
+        assert state.sound([packed], dtype)["level"] == [0.0]

@@ -11,6 +11,7 @@ import pytest
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.core.outcomes import Refused
 from gatewatch.service.doors.door import Context, Decoded, Mixed, StreamNames, by_model, merged
+from gatewatch.service.doors.json_results import JsonEncoder
 from gatewatch.service.doors.routing import RoutingDecoder
 from gatewatch.service.serving.served_model import ServedModel
 from tests.support.samples import START_MS, make_artefact
@@ -53,7 +54,7 @@ def in_order(parts: list[Decoded | Mixed]) -> list[Any]:
         ]
         for readings in (group.decoded.readings for group in groups)
     ]
-    return merged(groups, answers)
+    return merged(groups, answers, JsonEncoder())
 
 
 @pytest.mark.parametrize("lines", [False, True])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,7 +11,7 @@ import pytest
 
 from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL, REASONS
 from gatewatch.service.core.layout import entry_dtype
-from gatewatch.service.incidents.rules import GATES, Hours, Rules, counts, gate_of, mark
+from gatewatch.service.incidents.rules import GATES, Hours, Rules, _local, counts, gate_of, mark
 from gatewatch.service.policies.gates import Gate
 from gatewatch.service.policies.policy import Policy, rules_of
 from gatewatch.service.policies.windows import Window
@@ -138,3 +138,46 @@ def test_a_window_is_between_its_times_within_its_hours_and_skips_what_it_says()
     assert decided(own) == decided(own, score=0.1) == "window"
     assert decided(rules({"direction": "below"}, once=once)) == "direction"
     assert datetime.fromtimestamp(at["04T10:00"] / 1000, UTC).weekday() == 0
+
+
+def test_many_windows_say_what_each_says_by_itself_at_any_time() -> None:
+    """Also within a second in which one begins or ends, and where clocks are changed."""
+    zones = ("Europe/Berlin", "America/New_York", "Asia/Kathmandu", "UTC")
+    skips = ("judging", "learning", "both")
+    start = datetime(2026, 3, 28, 20, tzinfo=UTC)
+    sent = [
+        {
+            "hours": f"{at % 24:02}:{(7 * at) % 60:02}-{(at + 2) % 24:02}:30",
+            "zone": zones[at % 4],
+            "skip": skips[at % 3],
+        }
+        if at % 3
+        else {
+            "start": (start + timedelta(seconds=4000.25 * at)).isoformat(),
+            "end": (start + timedelta(seconds=4000.25 * at + 90.5)).isoformat(),
+            "skip": skips[(at // 3) % 3],
+        }
+        for at in range(24)
+    ]
+    for some in (sent, [one for one in sent if "hours" in one], sent[:1]):
+        active = tuple(Window.model_validate(one).active(f"w{at}") for at, one in enumerate(some))
+        rules, found = Rules(windows=active), set()
+        edges = [round(one.begin_ms) for one in active if one.hours is None]
+        times = [*range(round(start.timestamp() * 1000), round(start.timestamp() * 1000) + 86_400_000, 97_300)]
+        for time_ms in [*times, *(edge + off for edge in edges for off in (-1, 0, 1, 90_499, 90_500, 90_501))]:
+            on = [one for one in active if one.has(time_ms)]
+            assert rules.window_at(time_ms) == next((one.name for one in on if one.judging), None)
+            assert rules.teaches(time_ms) == (not any(one.learning for one in on))
+            found.add((rules.window_at(time_ms), rules.teaches(time_ms)))
+        assert len(found) >= 2
+
+
+def test_windows_are_looked_through_once_for_all_readings_of_a_time() -> None:
+    hours = [Window(hours="03:00-03:01", zone="Europe/Berlin").active(f"w{at}") for at in range(1000)]
+    rules = Rules(windows=tuple(hours))
+    assert rules.teaches(1_764_000_000_000)
+    asked = _local.cache_info()
+    for off_ms in range(100):
+        assert rules.teaches(1_764_000_000_000 + off_ms)
+        assert rules.window_at(1_764_000_000_000 + off_ms) is None
+    assert _local.cache_info() == asked

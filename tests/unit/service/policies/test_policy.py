@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from gatewatch.service.errors import InvalidPolicies
-from gatewatch.service.policies.gates import compiled
-from gatewatch.service.policies.policy import NOTHING_ASKED, Policies, Policy, PolicyDocument, PolicyFinder, policies_in
+from gatewatch.service.policies.patterns import compiled
+from gatewatch.service.policies.policy import (
+    NOTHING_ASKED,
+    Policies,
+    Policy,
+    PolicyDocument,
+    PolicyFinder,
+    policies_in,
+    require_bounds,
+)
 from gatewatch.service.policies.windows import Window
 
 ASKED = Policies.model_validate(
@@ -41,8 +51,22 @@ def test_what_fits_joins_and_what_comes_later_wins() -> None:
 
 
 def test_a_document_is_the_same_after_it_was_kept() -> None:
-    document = PolicyDocument(number=3, asked=ASKED, by="ann")
-    assert PolicyDocument.model_validate_json(document.model_dump_json()) == document
+    """What an entry does not say is still not said: it would take the place of what an earlier one says."""
+    entries = [
+        {"pattern": "*", "sensitivity": 0.5, "muted": True, "alerts_per_week": 2, "minimum": {"readings": 3}},
+        {"pattern": "p*", "tags": {"site": "north"}},
+        {"pattern": "*-1", "muted": False},
+    ]
+    windows = {"w": Window(stream="p*", hours="06:00-22:00")}
+    asked = Policies.model_validate({"policies": entries, "streams": {"p-1": {"ignore": ["x"]}}})
+    document = PolicyDocument(number=3, asked=asked, windows=windows, by="ann")
+    kept = PolicyDocument.model_validate_json(document.as_kept())
+    assert kept == document
+    assert kept.asked.model_dump(exclude_unset=True) == document.asked.model_dump(exclude_unset=True)
+    for name in ("p-1", "p-2", "q-1", "q"):
+        policy, again = PolicyFinder(document).of(name), PolicyFinder(kept).of(name)
+        assert (again, again.model_fields_set) == (policy, policy.model_fields_set)
+        assert (again.sensitivity, again.muted) == (0.5, not name.endswith("-1"))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +107,36 @@ def test_patterns_have_no_more_gates_in_all_than_a_stream_can_be_held_against() 
     assert len(policies_in(json.dumps({"policies": policies[:64]})).policies) == 64
     with pytest.raises(InvalidPolicies, match="4160 gates"):
         policies_in(json.dumps({"policies": policies}))
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        (lambda at: {"tags": {f"t{at}_{number}": "v" for number in range(16)}}, "tags of 272 names"),
+        (
+            lambda at: {
+                "quiet": [
+                    {
+                        "incident": "1.s",
+                        "channel": f"c{number}",
+                        "direction": None,
+                        "deviation": 0,
+                        "score": at,
+                        "until": 1,
+                    }
+                    for number in range(64)
+                ]
+            },
+            "4160 entries of quiet",
+        ),
+    ],
+)
+def test_patterns_say_no_more_in_all_than_one_stream_may_have(one: Callable[[int], dict[str, Any]], told: str) -> None:
+    count = 17 if "tags" in told else 65
+    asked = Policies.model_validate({"policies": [{"pattern": f"s{at}-*", **one(at)} for at in range(count)]})
+    with pytest.raises(InvalidPolicies, match=told):
+        require_bounds(asked)
+    require_bounds(Policies(policies=asked.policies[:-1]))
 
 
 def test_what_fits_a_stream_is_found_without_making_patterns_anew() -> None:

@@ -20,8 +20,10 @@ from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support.samples import readings
 
 
-async def enter(gate: Gate, log: list[str], name: str, leave: asyncio.Event, error: Exception | None = None) -> None:
-    async with gate:
+async def enter(
+    gate: Gate, log: list[str], name: str, leave: asyncio.Event, error: Exception | None = None, tenant: str = "t"
+) -> None:
+    async with gate.of(tenant):
         log.append(name)
         await leave.wait()
         if error is not None:
@@ -43,10 +45,23 @@ def test_who_waits_at_a_gate_enters_in_order_and_who_gives_up_leaves_his_place()
     assert asyncio.run(run()) == ["a", "c", "d", "e"]
 
 
+def test_tenants_that_wait_at_a_gate_enter_in_turn() -> None:
+    async def run() -> list[str]:
+        gate, leave, log = Gate(1), asyncio.Event(), list[str]()
+        names = ["a1", "a2", "a3", "a4", "b1", "b2", "c1"]
+        tasks = [asyncio.create_task(enter(gate, log, name, leave, tenant=name[0])) for name in names]
+        await asyncio.sleep(0)
+        leave.set()
+        await asyncio.wait(tasks)
+        return log
+
+    assert asyncio.run(run()) == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
+
+
 def test_a_place_that_is_passed_to_one_who_is_cancelled_goes_on_to_the_next() -> None:
     async def run() -> list[str]:
         gate, leave, log = Gate(1), asyncio.Event(), list[str]()
-        async with gate:
+        async with gate.of("t"):
             tasks = [asyncio.create_task(enter(gate, log, name, leave)) for name in "ab"]
             await asyncio.sleep(0)
             leave.set()

@@ -1,0 +1,46 @@
+"""One reading of one stream in numbers says what arrays say of many, to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
+from tests.support.samples import START_MS
+
+EVERY_MS = 1_800_000
+
+
+@pytest.mark.parametrize("channels", [1, 3, 9])
+def test_a_reading_alone_is_judged_and_taken_in_as_in_company(channels: int) -> None:
+    """Over ten days: spikes, rests, a constant channel, missing values, a code, a far origin and a clock that steps."""
+    detector = load_detector(model_folder("general"), [f"c{c}" for c in range(channels)])
+    assert isinstance(detector, GeneralDetector)
+    rng, rows = np.random.default_rng(channels), 480
+    values = np.sin(np.arange(rows)[:, None] / (3 + np.arange(channels))) + rng.normal(0, 0.1, (rows, channels))
+    values += np.where(np.arange(channels) % 2, 1e6, 0.0) + np.linspace(0, 30, rows)[:, None]
+    values[rng.integers(50, rows, 20), rng.integers(0, channels, 20)] += rng.normal(0, 3, 20)
+    values[rng.integers(0, rows, 10), 0] = np.nan
+    values[200:215, -1], values[300, 0] = values[200, -1], -9999.0
+    values[:, 2:3] = 3.0
+    times = START_MS + EVERY_MS * np.arange(rows)
+    times[400:] += 10 * EVERY_MS
+    times[420] -= 30 * EVERY_MS
+    states, alone = detector.initial(1), 0
+    for row in range(rows):
+        seen = (values[row : row + 1], times[row : row + 1])
+        by_numbers, before = states.copy(), states.copy()
+        found, expected = detector.advance_alone(*seen, by_numbers), detector.advance_together(*seen, states)
+        if found is None:
+            assert by_numbers.tobytes() == before.tobytes()
+            continue
+        alone += 1
+        for name in (field.name for field in dataclasses.fields(expected) if field.name != "states"):
+            here, there = getattr(found, name), getattr(expected, name)
+            assert (here.dtype, here.tobytes()) == (there.dtype, there.tobytes()), (row, name)
+        for name in states.dtype.names or ():
+            assert np.array_equal(by_numbers[name], states[name], equal_nan=states[name].dtype.kind == "f"), (row, name)
+    assert alone > 0.7 * rows
