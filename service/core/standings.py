@@ -120,6 +120,11 @@ class _Table:
             self.orders[by] = np.lexsort((-self.score, ranks)).tolist()  # stable: the alphabet decides the rest
         return self.orders[by]
 
+    def place(self, by: Order, name: str) -> tuple[int, float, str] | None:
+        """The key of a stream; None where it is not there."""
+        at = bisect.bisect_left(self.names, name)
+        return self.key(by, at) if self.names[at : at + 1] == [name] else None
+
     def key(self, by: Order, at: int) -> tuple[int, float, str]:
         """By which the streams stand in order."""
         rank = int(_RANKS[self.status[at]]) if by == "status" else 0
@@ -168,17 +173,22 @@ class Standings:
         return [name for name, status in zip(fitting, found.tolist(), strict=True) if status == search.wanted]
 
     async def ordered(self, tenant: str, by: Order, search: Search, after: str, most: int) -> Page:
-        """The same by score or status, as they stood some seconds ago; `after` is `next` of the page before, or "".
+        """The same by score or status, as they stood some seconds ago.
+
+        Args:
+            after: `next` of the page before, or a stream's name; nothing stands behind one that is not there.
 
         Raises:
-            InvalidRequest: the tenant has more than MOST streams, or `after` is no `next` of such a page.
+            InvalidRequest: the tenant has more than MOST streams.
             StoreUnavailable: Redis does not answer.
         """
-        behind = _cursor(after) if after else None
         table = await self._table(tenant)
         order = await asyncio.to_thread(table.ordered, by)
         begin = 0
-        if behind is not None:
+        if after:
+            behind = _cursor(after) or table.place(by, after)
+            if behind is None:
+                return Page([], None, table.at_ms)
             begin = bisect.bisect_right(order, behind, key=lambda at: table.key(by, at))
         chosen: list[str] = []
         last = begin
@@ -226,13 +236,11 @@ def _written(key: tuple[int, float, str]) -> str:
     return f"{rank}:{score!r}:{name}"
 
 
-def _cursor(after: str) -> tuple[int, float, str]:
+def _cursor(after: str) -> tuple[int, float, str] | None:
+    """The key that was `_written`; None of anything else. No stream has a colon in its name."""
     rank, _, rest = after.partition(":")
     score, parted, name = rest.partition(":")
     try:
-        key = int(rank), float(score), name
+        return (int(rank), float(score), name) if parted else None
     except ValueError:
-        parted = ""
-    if not parted:
-        raise InvalidRequest(f"after is {after[:64]!r}; expected `next` of a page in the same order")
-    return key
+        return None
