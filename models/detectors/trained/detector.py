@@ -25,7 +25,6 @@ from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Step, float32
 from gatewatch.models.detectors.incidents import (
-    AGAIN_READINGS,
     calm_step,
     check_shapes,
     conclude,
@@ -288,7 +287,7 @@ class TrainedDetector:
             self.warm_up,
             step=self._calm_step,
             factors=factors,
-            again=AGAIN_READINGS,
+            again=True,
         )
 
     def _factors(self, asked: Asked) -> Floats:

@@ -159,7 +159,7 @@ def advance_alone(
     if found.score > 1.0:
         layout.head.pack_into(record, layout.head_at, *clock, readings, *calms)
         judged = _in_arrays(found, states, rules.calibration)
-        return conclude(judged, mid, rules.half, residual, states, rules.warm_up, step=rules.calm_step)
+        return conclude(judged, mid, rules.half, residual, states, rules.warm_up, step=rules.calm_step, again=True)
     calmer = [min(calm + rules.calm_step, JOIN_READINGS) for calm in calms]
     layout.head.pack_into(record, layout.head_at, *clock, readings + (readings < MOST_READINGS), *calmer)
     reason = found.parts.index(max(found.parts))
