@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 import structlog
 
-from gatewatch.service.errors import ForeignValue, ServiceError
+from gatewatch.service.errors import ServiceError, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -15,8 +15,7 @@ log = structlog.get_logger(__name__)
 async def repeat(step: Callable[[], Awaitable[float]], failed: str, retry_s: float) -> None:
     """Take a step again and again, until cancelled; after each one rest for as long as it says, in s.
 
-    A step that fails is taken again after `retry_s`, since nobody else would take it. That Redis does not answer is
-    said elsewhere.
+    A step that fails is taken again after `retry_s`, since nobody else would take it.
 
     Args:
         failed: what to say of a step that failed.
@@ -24,11 +23,11 @@ async def repeat(step: Callable[[], Awaitable[float]], failed: str, retry_s: flo
     while True:
         try:
             rest_s = await step()
-        except ForeignValue as error:
-            log.error(failed, error=str(error))
+        except StoreUnavailable as error:  # others say so
+            log.debug(failed, error=str(error))
             rest_s = retry_s
         except ServiceError as error:
-            log.debug(failed, error=str(error))
+            log.error(failed, error=str(error))
             rest_s = retry_s
         except Exception as error:
             log.error(failed, exc_info=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -59,7 +60,8 @@ def remove_channel(url: str, stream: str, channel: str) -> dict[str, Any]:
         status, said = exchange(client, "DELETE", _path(stream, "channels"), {"channel": channel})
         if status != 200:
             raise refused(client, status, said[:MOST_SAID].decode(errors="replace"))
-        return answered(client, "GET", _path(stream))
+    known: dict[str, Any] = json.loads(said)
+    return known
 
 
 def _path(stream: str, *what: str) -> str:

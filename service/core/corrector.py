@@ -194,8 +194,8 @@ class Corrector:
             return
         for row in [*loaded.others, *loaded.before]:
             layout, waiting = loaded.others.get(row) or loaded.layouts[row], joining[streams[row]]
-            relaid = [relaid(reading, model, layout) for reading in waiting.late]
-            self._again(streams[row], relaid, loaded.records[row], waiting.attempts)
+            laid = [relaid(reading, model, layout) for reading in waiting.late]
+            self._again(streams[row], laid, loaded.records[row], waiting.attempts)
             del joining[streams[row]]
         if loaded.others or loaded.before:
             if joining:

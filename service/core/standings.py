@@ -204,15 +204,22 @@ class Standings:
         return Page(chosen, _written(table.key(by, order[last])) if more else None, table.at_ms)
 
     async def _table(self, tenant: str) -> _Table:
+        if (found := self._fresh(tenant)) is not None:
+            return found
         async with self._reading:
-            found = self._tables.get(tenant)
-            if found is None or not found.at_ms <= self._clock.unix_ms() < found.until_ms:
+            found = self._fresh(tenant)
+            if found is None:
                 found = await self._read(tenant)
                 self._tables = {other: one for other, one in self._tables.items() if other != tenant}
                 while sum(len(one.names) for one in self._tables.values()) > MOST - len(found.names):
                     self._tables.pop(next(iter(self._tables)))  # the oldest
                 self._tables[tenant] = found
             return found
+
+    def _fresh(self, tenant: str) -> _Table | None:
+        """What was found a moment ago."""
+        found = self._tables.get(tenant)
+        return found if found is not None and found.at_ms <= self._clock.unix_ms() < found.until_ms else None
 
     async def _read(self, tenant: str) -> _Table:
         count = await self._store.count_streams(tenant)

@@ -57,7 +57,7 @@ class PartlyKnownDecoder(ReadingDecoder):
         self._allowed = {*channels, *allowed} if allowed else None
         self._any = msgspec.json.Decoder(NamedReading)
         self._any_many = msgspec.json.Decoder(list[NamedReading])
-        self._parted: dict[tuple[str, ...], _Parted | None] = {}
+        self._parted: dict[tuple[str, ...], _Parted] = {}
 
     def all_readings(self, content: bytes) -> list[DecodedReading] | None:
         """The readings of an array without a flaw, perhaps without some of their channels; None where there is one."""
@@ -83,13 +83,14 @@ class PartlyKnownDecoder(ReadingDecoder):
         if isinstance(sent.values, float):
             return self._reading(sent.values, sent.stream, sent.timestamp, sent.seq)
         channels = tuple(sent.values)
-        if channels not in self._parted:
+        parted = self._parted.get(channels)
+        if parted is None:
+            parted = self._part(channels)
+            if parted is None:
+                return None
             if len(self._parted) >= LISTS_KEPT:
                 self._parted.clear()
-            self._parted[channels] = self._part(channels)
-        parted = self._parted[channels]
-        if parted is None:
-            return None
+            self._parted[channels] = parted
         row = (*sent.values.values(), None)
         values = self._values(*[row[at] for at in parted.columns])
         reading = self._reading(values, sent.stream, sent.timestamp, sent.seq)

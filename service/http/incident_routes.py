@@ -194,6 +194,8 @@ async def get_proof(request: Request, incident: Annotated[str, _ID_PATH]) -> dic
         stream, one, _ = known
         began_from = began.decode(await parts.store.incidents.began(stream, one.n))
         rings = await parts.store.incidents.histories(stream, one.n)
+        if not one.is_open and rings[1]:
+            rings = rings[:2]  # the stream's own has readings since, which a person's close may have had judged anew
         await parts.policies.know([stream])
     seed = parts.store.seeds([stream])[0]
     return packed(one, began_from, rings, seed, lambda channels: words_of(parts.policies.asked([stream], [channels])))

@@ -235,7 +235,7 @@ async def delete_stream(request: Request, stream: Annotated[str, STREAM_PATH]) -
     parts, key = parts_of(request), key_of(request, stream)
     async with parts.store.changing.of(tenant_of(request)):
         known = await parts.store.delete(key)
-        await parts.models.administration.forget_forks([key], caller_of(request))
+    await parts.models.administration.forget_forks([key], caller_of(request))
     if not known:
         raise UnknownStream(f"nothing is known of stream {stream}")
 

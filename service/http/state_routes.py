@@ -151,6 +151,7 @@ async def take_snapshot(request: Request, stream: Annotated[str, STREAM_PATH]) -
     """Within the service, in Redis; as many as GATEWATCH_SNAPSHOTS says of each stream."""
     sent = await sent_as(request, SnapshotRequest, InvalidRequest)
     parts, key = parts_of(request), key_of(request, stream)
+    parts.quota_bytes.check(key.tenant)
     async with parts.store.changing.of(tenant_of(request)):
         content = await parts.states.export(key)
         parts.quota_bytes.take(key.tenant, len(content))
@@ -173,6 +174,7 @@ async def roll_back(
 ) -> dict[str, Any]:
     """What was applied since is undone, with its incidents. The snapshot stays."""
     parts, key = parts_of(request), key_of(request, stream)
+    parts.quota_bytes.check(key.tenant)
     async with parts.store.changing.of(tenant_of(request)):
         content = await parts.snapshots.read(key, snapshot)
         if content is None:

@@ -360,8 +360,7 @@ class Recorder:
                 if before is not None and (found is before or (waits and not shows(before, found))):
                     running = running._replace(incident=incident)
                     continue
-                if self._write_s:
-                    incident = msgspec.structs.replace(incident, seen=one.seen)
+                incident = msgspec.structs.replace(incident, seen=one.seen if self._write_s else 0)
                 is_new = last is None or incident.n != last.n
                 ended = not incident.is_open and (is_new or not was_ended)
                 begun_from = one.before_it() if is_new else b""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gatewatch.models.detectors.budget_loop import GAIN, WEEK_MS
+from gatewatch.models.detectors.budget_loop import GAIN, MOST, WEEK_MS
 from gatewatch.service.incidents.incident import Incident
 from gatewatch.service.incidents.rules import LIMIT_REASON, NO_DIRECTION, Allowance
 
@@ -142,7 +142,7 @@ def fault_of(incident: Incident, level: float, at_ms: int, held: float) -> Fault
         level: of the budget loop at a time before the incident.
         held: alerts a week that it holds.
     """
-    raised = level + GAIN * held * max(incident.peak_ms - at_ms, 0) / WEEK_MS
+    raised = min(level + GAIN * held * max(incident.peak_ms - at_ms, 0) / WEEK_MS, math.log(MOST))
     return Fault(incident=incident.id, factor=min(math.exp(raised) / max(incident.peak_score, 1.0), 1.0))
 
 

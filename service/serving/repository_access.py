@@ -60,9 +60,12 @@ class RepositoryAccess:
             self._looked(str(away))
             raise away from error
         except ArtefactError as error:
-            error.args = (str(error).replace(self._repository.url, "the repository"),)
+            said, url = str(error), self._repository.url
+            public = said.replace(f"the repository {url}", "the repository").replace(url, "the repository")
             if isinstance(error, RepositoryAway):
-                self._looked(str(error))
+                self._looked(said)
+                public = public.partition(" (")[0]  # behind it a library says what it likes
+            error.args = (public,)
             raise
         self._looked("")
         return answer

@@ -160,6 +160,10 @@ def _start(data_dir: Path, appendfsync: str, lock: IO[str]) -> PrivateRedis:
     before, left, scratch = lock.read().strip(), None, None
     with contextlib.suppress(RedisError, OSError):
         left = _Left(before) if before else None
+    if before and left is None and _answers(before):
+        raise PrivateRedisError(
+            f"a Redis runs on {data_dir} already and cannot be watched: stop it, or set GATEWATCH_REDIS_URL"
+        )
     socket = data_dir / "redis.sock"
     if left is not None:  # its owner was killed; two servers must never write one append-only file
         socket = Path(before.removeprefix("unix://"))

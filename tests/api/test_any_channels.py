@@ -310,6 +310,18 @@ def test_a_late_reading_takes_its_place_in_a_stream_of_any_channels(client: Test
     assert client.get("/v1/streams/late").json()["tag"] == tags[0]
 
 
+def test_a_late_reading_with_which_a_channel_joins_keeps_no_other_stream_from_its_place(client: TestClient) -> None:
+    """One from before a channel joined has no place: what the others made of that time is not to be known any more."""
+    values = [*wave(("a", "b"), 40), {"a": 1.0, "b": 2.0, "c": 3.0}]
+    late, other = sent("late", values), sent("other", values[:40])
+    for stream in ("late", "other"):
+        client.put(f"/v1/streams/{stream}", json={"reorder_window_s": 60.0}).raise_for_status()
+    post(client, [*late[:30], *late[31:40], *other[:30], *other[31:]])
+    first, joined, second = post(client, [late[30], late[40], other[30]])
+    assert (first["status"], list(joined["expected"])) == ("late", ["a", "b", "c"])
+    assert second["corrected"]
+
+
 def test_a_reading_that_is_not_applied_brings_no_channel(client: TestClient) -> None:
     values = wave(("a",), 12)
     post(client, sent("s", values[:10]))
