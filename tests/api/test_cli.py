@@ -91,7 +91,7 @@ def test_a_recording_too_short_is_left_out_by_name(tmp_path: Path) -> None:
     done = gatewatch("train", *files, "--out", tmp_path / "out", "--epochs", "1", "--hidden", "3")
     assert done.returncode == 0, done.stderr
     assert "too short, left out: brief" in done.stderr
-    assert "60 readings of 1 recordings" in done.stdout
+    assert "60 readings of 1 recording," in done.stdout
 
 
 def test_a_constant_channel_can_be_trained_on(tmp_path: Path) -> None:

@@ -139,8 +139,9 @@ def test_a_live_reading_in_the_middle_of_a_warm_up_is_in_its_order(client: TestC
     with TestClient(create_app(make())) as other:
         done: list[dict[str, Any]] = []
         thread = threading.Thread(target=lambda: done.append(warm_up(client, "pump", sent[:1600])))
+        assert other.get("/v1/streams/pump").status_code == 404  # the route's model is built here, in one thread
         thread.start()
-        while other.get("/v1/streams/pump").status_code == 404:
+        while thread.is_alive() and other.get("/v1/streams/pump").status_code == 404:
             time.sleep(0.001)
         assert post(other, sent[1600:])[0]["status"] in ("warming_up", "normal", "anomalous")
         thread.join()

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatewatch.service.errors import InvalidPolicies
+from gatewatch.service.incidents.incident import Incident
 from gatewatch.service.policies.patterns import compiled
 from gatewatch.service.policies.policy import (
     NOTHING_ASKED,
@@ -21,6 +22,7 @@ from gatewatch.service.policies.policy import (
     policies_in,
     require_bounds,
 )
+from gatewatch.service.policies.quiet import fault_of
 from gatewatch.service.policies.windows import Window
 
 ASKED = Policies.model_validate(
@@ -170,3 +172,9 @@ def test_a_number_is_no_text_and_no_truth_value(body: str) -> None:
     with pytest.raises(ValidationError):
         Policy.model_validate_json(body)
     Policy.model_validate_json(re.sub('true|false|"[0-9]"', "1", body))
+
+
+def test_a_true_alarm_after_a_long_silence_asks_no_more_than_the_scores_own_bound() -> None:
+    week_ms = 7 * 86_400_000
+    silent = Incident(1, "pump", "m", 0, 0, 6 * week_ms, None, "event", 3.0, 6 * week_ms, 3.0, 1, 1, [], [])
+    assert fault_of(silent, level=0.0, at_ms=0, held=10_000.0).factor == pytest.approx(0.5)
