@@ -109,6 +109,6 @@ def test_bytes_are_counted_as_they_are_read_whoever_hands_them_in(
             for path in ("readings", "streams/s/readings"):
                 refused = httpx2.post(f"{url}/v1/{path}", content=content, headers=key | more)
                 assert refused.status_code == 429
-                assert 15 <= int(refused.headers["retry-after"]) <= 20  # rounded up: it had two seconds' worth, and sent twenty
+                assert 15 <= int(refused.headers["retry-after"]) <= 20  # it had two seconds' worth, and sent twenty
                 assert "GATEWATCH_TENANT_BYTES_PER_S" in refused.json()["detail"]
         assert httpx2.post(f"{url}/v1/readings", content=body, headers=keys[3]).status_code == 200
