@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
+from tests.support.lone import require_alike
 from tests.support.samples import START_MS
 
 EVERY_MS = 1_800_000
@@ -29,18 +28,5 @@ def test_a_reading_alone_is_judged_and_taken_in_as_in_company(channels: int) -> 
     times = START_MS + EVERY_MS * np.arange(rows)
     times[400:] += 10 * EVERY_MS
     times[420] -= 30 * EVERY_MS
-    states, alone = detector.initial(1), 0
-    for row in range(rows):
-        seen = (values[row : row + 1], times[row : row + 1])
-        by_numbers, before = states.copy(), states.copy()
-        found, expected = detector.advance_alone(*seen, by_numbers), detector.advance_together(*seen, states)
-        if found is None:
-            assert by_numbers.tobytes() == before.tobytes()
-            continue
-        alone += 1
-        for name in (field.name for field in dataclasses.fields(expected) if field.name != "states"):
-            here, there = getattr(found, name), getattr(expected, name)
-            assert (here.dtype, here.tobytes()) == (there.dtype, there.tobytes()), (row, name)
-        for name in states.dtype.names or ():
-            assert np.array_equal(by_numbers[name], states[name], equal_nan=states[name].dtype.kind == "f"), (row, name)
+    alone, _ = require_alike(detector, values, times)
     assert alone > 0.7 * rows

@@ -9,6 +9,7 @@ import pytest
 
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.detectors.trained.detector import TrainedDetector
+from tests.support.lone import require_alike
 from tests.support.samples import START_MS
 
 
@@ -24,25 +25,11 @@ def test_a_reading_alone_is_judged_and_taken_in_as_in_company(constant: bool) ->
     deviation[400:600] += [0, 0, 8, 0, 0]
     deviation[700:1400, 3], deviation[1700:1900, 3], deviation[800:1900, 4] = 0.5, 0.25, np.nan
     deviation[rng.random((rows, 5)) < 0.02] = np.nan
-    values, states = detector.scaling.restore(deviation), detector.initial(1)
+    values = detector.scaling.restore(deviation)
     values[2400] *= 1e151
     times = START_MS + 60_000 * np.arange(rows)
     times[2000:] -= 7_200_000
-    alone = anomalous = 0
-    for row in range(rows):
-        seen = (values[row : row + 1], times[row : row + 1])
-        by_numbers, before = states.copy(), states.copy()
-        found, expected = detector.advance_alone(*seen, by_numbers), detector.advance_together(*seen, states)
-        anomalous += int(expected.score[0] > 1)
-        if found is None:
-            assert by_numbers.tobytes() == before.tobytes()
-            continue
-        alone += 1
-        for name in (field.name for field in dataclasses.fields(expected) if field.name != "states"):
-            here, there = getattr(found, name), getattr(expected, name)
-            assert (here.dtype, here.tobytes()) == (there.dtype, there.tobytes()), (row, name)
-        for name in states.dtype.names or ():
-            assert np.array_equal(by_numbers[name], states[name], equal_nan=states[name].dtype.kind == "f"), (row, name)
+    alone, anomalous = require_alike(detector, values, times)
     assert alone > 0.9 * rows
     assert rows / 20 < anomalous < 0.9 * rows
 
@@ -55,3 +42,13 @@ def test_a_state_that_is_damaged_is_left_to_arrays() -> None:
     before = states.copy()
     assert detector.advance_alone(np.ones((1, 5)), times[1:], states) is None
     assert states.tobytes() == before.tobytes()
+
+
+def test_what_comes_again_is_told_alone_as_in_company() -> None:
+    detector = TrainedDetector.load(model_folder("demo"))
+    deviation = np.random.default_rng(2).normal(0, 0.2, (900, 5))
+    deviation[100::60, 1] = 20.0
+    times = START_MS + 60_000 * np.arange(len(deviation))
+    alone, anomalous = require_alike(detector, detector.scaling.restore(deviation), times)
+    assert alone > 0.9 * len(deviation)
+    assert anomalous > 10
