@@ -258,13 +258,18 @@ async def fork_stream(
         raise MissingScope("admin")
     parts.quota_bytes.check(key.tenant)
     await parts.states.require_new(copy)
-    before = None if model is None else await administration.pin_fork(copy, model, identity.name)
+    token = None if model is None else await administration.pin_fork(copy, model, identity.name)
     try:
         async with parts.store.changing.of(tenant_of(request)):
             parts.quota_bytes.note(key.tenant, await parts.states.copy(key, copy))
-    except ServiceError:
-        if model is not None:
-            with contextlib.suppress(StoreUnavailable):  # a pin of a stream that is not there does no harm
-                await administration.undo_fork(copy, before, identity.name)
+    except StoreUnavailable:  # nobody knows whether the stream is there; a pin of one that is not does no harm
         raise
+    except ServiceError:
+        if token is not None:
+            with contextlib.suppress(ServiceError):
+                await administration.undo_fork(copy, token, identity.name)
+        raise
+    if token is not None:
+        with contextlib.suppress(ServiceError):  # the stream is there, and so is its pin
+            await administration.keep_fork(copy, token, identity.name)
     return await get_stream(request, to)
