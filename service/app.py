@@ -205,6 +205,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     oidc = Oidc(settings.oidc_issuer, settings.oidc_audience, settings.tenant) if settings.oidc_issuer else None
     access = Access(keys, oidc, settings.open, settings.host, settings.tenant)
     audit = Audit(store)
+    rejected = Rejected(metrics, clock)
     quota = Quota(store, "readings", settings.tenant_readings_per_s)
     quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
     limits = RequestLimits(
@@ -223,7 +224,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         batcher,
         bodies,
         callers,
-        Rejected(metrics, clock),
+        rejected,
         metrics,
         clock,
         settings.all_rejected_is_422,
@@ -326,7 +327,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         lines.encoder,
         ingest,
         Trial(lambda: unseen_core(TrialStore(store)).scorer, beside),
-        Past(past.scorer, beside, metrics),
+        Past(past.scorer, beside, rejected, metrics),
         feed,
         scrape,
         bodies,

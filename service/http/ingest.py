@@ -210,7 +210,7 @@ class Ingest:
             return self._context_of(tenant, registry.default, stream)
         if stream is not None:
             return self._context_of(tenant, registry.at_hand(held, stream), stream)
-        routing = RoutingDecoder(registry.chooser(held), registry.default.decoder, registry.part_bytes)
+        routing = RoutingDecoder(registry.chooser(held), registry.default.decoder, registry.reading_bytes)
         return self._context_of(tenant, registry.default, stream, routing)
 
     def _context_of(

@@ -12,8 +12,9 @@ import pytest
 
 from gatewatch.service.doors.door import Context, StreamNames
 from gatewatch.service.doors.json_door import OBJECT
+from gatewatch.service.doors.json_parts import PART_BYTES
 from gatewatch.service.doors.ndjson_door import LINES
-from gatewatch.service.doors.reading_decoder import PART_BYTES, PART_READINGS, ReadingDecoder
+from gatewatch.service.doors.reading_decoder import PART_READINGS, ReadingDecoder
 from gatewatch.service.errors import BadRequest, TooLarge
 from gatewatch.service.http.bodies import MEMBERS, Bodies
 from tests.support.scorer import JSON, decode
