@@ -322,7 +322,7 @@ def test_a_warm_up_names_and_counts_the_channels_that_the_model_of_its_rule_does
 def test_readings_with_as_many_and_as_long_names_as_there_may_be_are_taken(
     any_channels: Make, artefact: Path, repository: Repository, lines: bool, escaped: bool
 ) -> None:
-    """By the general model, and without them by a rule's, whatever the default; in any form that JSON has for a name."""
+    """By the general model, and without them by a rule's, in any form that JSON has for a name."""
     names = [f"{at:02}{chr(0x1F600)}" + chr(0x1D54F) * 253 for at in range(62)]
     (good,) = readings("pump-1", 1)
     values = {**dict.fromkeys(names, 1.0), **good["values"]}
@@ -337,7 +337,8 @@ def test_readings_with_as_many_and_as_long_names_as_there_may_be_are_taken(
         assert [one["status"] for one in found] == ["warming_up"] * 3, found
         assert [len(one.get("unknown", ())) for one in found] == [0, 62, 62]
     with TestClient(create_app(any_channels(models=repository.url, model=str(artefact)))) as client:
-        reply = client.post("/v1/streams/pump-3/readings", content=texts[1].replace("pump-1", "pump-3"), headers=headers)
+        alone = texts[1].replace("pump-1", "pump-3")
+        reply = client.post("/v1/streams/pump-3/readings", content=alone, headers=headers)
         assert (reply.status_code, len(reply.json()["unknown"])) == (200, 62)
 
 
