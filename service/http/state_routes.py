@@ -72,7 +72,7 @@ async def put_state(
     parts, tenant = parts_of(request), tenant_of(request)
     parts.quota_bytes.check(tenant)
     try:
-        with parts.bodies.of(headers_of(request.scope)) as body:
+        with parts.bodies.of(headers_of(request.scope), tenant) as body:
             content = await body.read(request.receive)
             parts.quota_bytes.take(tenant, len(content))
             async with parts.store.changing.of(tenant_of(request)):

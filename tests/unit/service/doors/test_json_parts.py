@@ -195,7 +195,7 @@ def unzipped(compressed: bytes) -> tuple[bytes, int]:
             return {"type": "http.request", "body": compressed}
 
         beside = asyncio.create_task(others())
-        with Bodies(2**23, 2**26).of({b"content-encoding": "gzip"}) as body:
+        with Bodies(2**23, 2**26).of({b"content-encoding": "gzip"}, "t") as body:
             content = await body.read(receive)
         beside.cancel()
         return content, turns
