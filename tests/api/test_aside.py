@@ -60,8 +60,12 @@ def test_the_windows_of_a_tenant_leave_room_for_its_policies(
 ) -> None:
     """Whatever of a window is long; one that says less than before is taken."""
     monkeypatch.setattr(policies, "MOST_WINDOW_BYTES", 5000)
-    hours = {"hours": "06:00-22:00"}
-    long = {"text": {"text": "x" * 900}, "name": {"tags": {"x" * 900: "y"}}, "value": {"tags": {"y": "x" * 900}}}
+    hours: dict[str, Any] = {"hours": "06:00-22:00"}
+    long: dict[str, dict[str, Any]] = {
+        "text": {"text": "x" * 900},
+        "name": {"tags": {"x" * 900: "y"}},
+        "value": {"tags": {"y": "x" * 900}},
+    }
     with TestClient(create_app(settings())) as client:
         for kind, one in long.items():
             statuses = [client.put(f"/v1/windows/{kind}-{at}", json={**hours, **one}).status_code for at in range(6)]

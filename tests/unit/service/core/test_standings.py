@@ -37,6 +37,8 @@ async def test_a_tenant_whose_streams_take_long_to_read_keeps_no_other_waiting()
     standings = Standings(heads, SystemClock())
     both = [asyncio.create_task(standings.ordered("large", "score", Search(), "", 10)) for _ in range(2)]
     async with asyncio.timeout(10):
+        while not heads.asked["large"]:
+            await asyncio.sleep(0)
         other = await standings.ordered("small", "score", Search(), "", 10)
         assert other.names == ["small-0", "small-1", "small-2"]
         assert not any(one.done() for one in both)
