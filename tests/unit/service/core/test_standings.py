@@ -16,11 +16,12 @@ class Heads:
     """Streams of which nothing is known but their names; those of `large` come once they may."""
 
     def __init__(self) -> None:
-        self.may, self.asked = asyncio.Event(), Counter[str]()
+        self.begun, self.may, self.asked = asyncio.Event(), asyncio.Event(), Counter[str]()
 
     async def count_streams(self, tenant: str) -> int:
         self.asked[tenant] += 1
         if tenant == "large":
+            self.begun.set()
             await self.may.wait()
         return 3
 
@@ -37,8 +38,7 @@ async def test_a_tenant_whose_streams_take_long_to_read_keeps_no_other_waiting()
     standings = Standings(heads, SystemClock())
     both = [asyncio.create_task(standings.ordered("large", "score", Search(), "", 10)) for _ in range(2)]
     async with asyncio.timeout(10):
-        while not heads.asked["large"]:
-            await asyncio.sleep(0)
+        await heads.begun.wait()
         other = await standings.ordered("small", "score", Search(), "", 10)
         assert other.names == ["small-0", "small-1", "small-2"]
         assert not any(one.done() for one in both)
