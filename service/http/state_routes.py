@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from gatewatch.models.artefact.repository import REFERENCE
+from gatewatch.models.artefact.versions import REFERENCE
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import DETAIL
 from gatewatch.service.core import state_file

@@ -17,7 +17,8 @@ from typing import Final, Protocol, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from gatewatch.models.artefact.repository import Change, Model, Reference, Repository
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import Change, Model, Reference
 from gatewatch.models.errors import (
     ArtefactError,
     ChangedMeanwhile,

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from gatewatch.models.artefact.repository import REFERENCE, Model, Reference
+from gatewatch.models.artefact.versions import REFERENCE, Model, Reference
 from gatewatch.models.errors import UnknownModel
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidRules, first_of

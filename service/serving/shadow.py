@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import structlog
 
-from gatewatch.models.artefact.repository import Reference
+from gatewatch.models.artefact.versions import Reference
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Detector
 from gatewatch.models.detectors.incidents import unlearn

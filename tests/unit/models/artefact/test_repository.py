@@ -14,7 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, GRAPH, MANIFEST, manifest_hash
-from gatewatch.models.artefact.repository import Reference, Repository
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import Reference
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.errors import (
     ArtefactError,
