@@ -27,6 +27,7 @@ from gatewatch.models.training.architectures.cells import CellForecaster
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.export import export_step, weights
 from gatewatch.models.training.trained.calibration import neutral
+from tests.support.ports import free_port
 
 START = 1_700_000_000
 
@@ -232,9 +233,7 @@ def resident_mib(pid: int) -> float:
 @contextmanager
 def server(command: list[str], environment: dict[str, str]) -> Iterator[tuple[int, int]]:
     """A server process on a free port, ready to answer; its port and pid."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
+    port = free_port()
     process = subprocess.Popen(
         [*command, "--port", str(port)], env={**os.environ, **environment}, stderr=subprocess.DEVNULL
     )

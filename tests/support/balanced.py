@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from tests.support.whole_path import free_port
+from tests.support.ports import free_port
 
 START_S = 180.0
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support.whole_path import free_port
+from tests.support.ports import free_port
 
 SERVE = ("-m", "gatewatch", "serve")
 
@@ -57,6 +57,11 @@ class Replica:
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
+
+    @property
+    def ended(self) -> int | None:
+        """The exit status of a process that has ended."""
+        return self._process.poll()
 
     def tell(self, number: signal.Signals) -> None:
         """Send the process a signal."""
