@@ -41,7 +41,8 @@ def main() -> None:
             "GATEWATCH_REDIS_URL": private.url,
             "GATEWATCH_MODEL": str(artefact(Path(scratch) / "artefact")),
             "GATEWATCH_LOG_LEVEL": "error",
-            "GATEWATCH_WAITING_MS": "60000",  # however busy the machine
+            "GATEWATCH_STORE_TIMEOUT_MS": "5000",  # however busy the machine
+            "GATEWATCH_WAITING_MS": "60000",
         }
         key = access.add_to_file(Path(scratch) / "keys.json", "default", "ingest")
         asking = common | {"GATEWATCH_OPEN": "never", "GATEWATCH_KEYS_FILE": str(Path(scratch) / "keys.json")}
