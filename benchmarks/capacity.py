@@ -171,7 +171,8 @@ def check(console: Console, model: str, streams: int, readings: int, history: in
         held, every = one.info()["used_memory"] - empty, streams // parts // BULK * BULK * parts
         resident = resident_mib(one.pids[0]) * 2**20
     table = Table(
-        title=f"{model}: {every:,} streams ({rounds} x 1,000 asked), {readings} readings each, {CHECKED_CHANNELS} channels"
+        title=f"{model}: {every:,} streams ({rounds} x 1,000 asked), {readings} readings each, "
+        f"{CHECKED_CHANNELS} channels"
     )
     for column in ("what", "model", "run", "model / run"):
         table.add_column(column, justify="left" if column == "what" else "right")
