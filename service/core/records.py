@@ -306,6 +306,11 @@ def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | Non
     return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size - _level_bytes(packed)]
 
 
+def is_newer(packed: bytes, seed: int) -> bool:
+    """Whether a record is sound, and of a format that only later versions know."""
+    return packed[:2] == MAGIC and int.from_bytes(packed[2:4], "little") > FORMAT and zlib.crc32(packed, seed) == WHOLE
+
+
 def marked_silent(packed: bytes, seed: int) -> bytes:
     """A sound record of format 4, with the mark that its stream was found silent."""
     fields: Any = STREAM_PART.fields

@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx2
 import yaml
 
-from tests.support.whole_path import free_port
+from tests.support.ports import free_port
 
 DOCKER: Final = Path(__file__).parent.parent.parent / "docker"
 PROGRAMS: Final = ("prometheus", "prometheus-alertmanager")
