@@ -92,10 +92,14 @@ def packed(
 
 
 def _following(stream: Records, layout: Layout, model: bytes, rings: Sequence[bytes], seed: int) -> Entries:
-    """The readings that follow from a state by their tags, in the model's channels."""
+    """The readings that follow from a state by their tags, in the model's channels.
+
+    Of two that do, the one of the earlier ring is taken: what a late reading before the incident did to the readings
+    behind it, and to their numbers, is none of what the incident was found by.
+    """
     own = Chain(layout.model)
     found: dict[int, list[Any]] = {}
-    for ring in reversed(rings):
+    for ring in rings:
         for entry in _of_model(ring, layout, seed):
             found.setdefault(int(entry["n"]), []).append(entry)
     at, tag, taken = int(stream["readings"][0]), stream["tag"][:1], list[Any]()
