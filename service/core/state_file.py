@@ -141,7 +141,7 @@ class Standing:
         return resealed(self._with_status(0xFF ^ state.SILENT, takeover, slots), seed)
 
     def let_go(self) -> bytes:
-        """The record, for SEED, of a stream that is in no incident and kept from nothing; the model's part is as it was."""
+        """The record, for SEED, of a stream that is let go; the model's part is as it was."""
         gone = state.SILENT | state.KEPT | state.OPEN | state.HELD
         return resealed(self._with_status(0xFF ^ gone), SEED)
 
