@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, WARMING_UP, Scanner, expected_band
+from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, WARMING_UP, Scanner, Step, expected_band
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.text import counted, listed
@@ -21,7 +21,10 @@ JOINED_FIELDS = ("score", "status", "reason", "alert", "attribution", "expected"
 WEEK_US = 7 * 86_400 * 1_000_000
 
 BEATS = 64
-"""Rows between two calls of who follows a scan."""
+"""Readings between two calls of who follows a scan."""
+
+ENOUGH, LEAST_PAUSE, LONGEST_PAUSE = 16, 8, 128
+"""Rows of one stream that are worth taking together, and rows taken one by one before that is tried again."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,30 @@ def scan_together(
         known[at] = detector.hindsight(recording.values.astype(np.float64), recording.timestamps_ms)
     shortest = lengths.min()
     rows: dict[str, NDArray[Any]] = {}
-    told = scored = 0
-    for now in range(len(values)):
-        if now % BEATS == 0:
+    told = scored = now = 0
+    alone, tried, pause = len(ordered) == 1 and known[0] is None, 0, LEAST_PAUSE
+
+    def put(at: Any, running: Any, step: Step) -> None:
+        if not rows:
+            columns = ((name, getattr(step, name)) for name in ROW_FIELDS)
+            rows.update({name: np.zeros((len(values), len(ordered), *of.shape[1:]), of.dtype) for name, of in columns})
+        for name, column in rows.items():
+            column[at, running] = getattr(step, name)
+
+    while now < len(values):
+        if scored - told >= BEATS or not now:
             on_readings(scored - told)
             told = scored
+        if alone and now >= tried:
+            together = detector.advance_rows(values[now:, 0], times[now:, 0], states)
+            taken = 0 if together is None else len(together.score)
+            pause = LEAST_PAUSE if taken >= ENOUGH else min(2 * pause, LONGEST_PAUSE)
+            tried = now + taken + (0 if taken >= ENOUGH else pause)
+            if together is not None:
+                put(slice(now, now + taken), 0, together)
+                now += taken
+                scored += taken
+                continue
         running: Any = slice(None) if now < shortest else np.flatnonzero(lengths > now)
         readings = values[now, running], times[now, running], states[running]
         forecasts = [forecast[now] for forecast in known[running] if forecast is not None]
@@ -107,11 +129,8 @@ def scan_together(
         if now >= shortest:
             states[running] = step.states
         scored += len(readings[1])
-        if not rows:
-            columns = ((name, getattr(step, name)) for name in ROW_FIELDS)
-            rows = {name: np.zeros((len(values), len(ordered), *of.shape[1:]), of.dtype) for name, of in columns}
-        for name, column in rows.items():
-            column[now, running] = getattr(step, name)
+        put(now, running, step)
+        now += 1
     on_readings(scored - told)
     found = []
     for at, recording in enumerate(ordered):

@@ -166,6 +166,19 @@ class Scanner(Detector, Protocol):
             timestamps_ms: (N,) Unix time.
         """
 
+    def advance_rows(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
+        """Feed the first readings of a recording together, if they are usual enough for it, as `advance` one by one.
+
+        Args:
+            values: (N, C) physical units, NaN where missing.
+            timestamps_ms: (N,) Unix time.
+            states: (1,) the stream's; changed in place.
+
+        Returns:
+            What is said of the first of them, a row each, at least one; None, and nothing is changed, if `advance`
+            has to look at the first.
+        """
+
     def advance_knowing(
         self, forecast: NDArray[np.float32], values: Floats, timestamps_ms: NDArray[np.int64], states: Records
     ) -> Step:

@@ -67,7 +67,7 @@ class _Roles:
         self.tag_at: int | None = None
         self._where, self._looks, self._options, self._times = where, looks, options, times
         _check_names(where, [look.name for look in looks if look.known or look.name])
-        rest = [look for look in looks if look.at not in taken]
+        rest = [look for look in looks if look.at not in taken and not self._is_asked_out(look)]
         rest = [look for look in rest if not self._leave_out(look, annotated)]
         quality = [look for look in rest if len(rest) > 1 and self._says_quality(look)]
         rest = [look for look in rest if look not in quality]
@@ -78,6 +78,7 @@ class _Roles:
                 self.left_out[look.name] = _kind_of(look)
         values = [look for look in values if look.at not in (*self.streams, self.tag_at)]
         self.channels = tuple(self._channel(look, quality, len(values)) for look in values)
+        self._note_not_found()
         if not self.channels:
             raise RecordingError(f"{where}: no channel; expected at least one column beside timestamp" + self._why())
 
@@ -87,6 +88,19 @@ class _Roles:
             if look.name in self.left_out and odd is not None:
                 return f"; row {odd + 2}, column {look.name}: {look.cells[odd]!r:.80} is not a number"
         return ""
+
+    def _is_asked_out(self, look: Look) -> bool:
+        """Whether the user leaves a column out."""
+        asked = bool(look.name) and look.name in self._options.leave_out
+        if asked:
+            self.left_out[look.name] = "as asked"
+        return asked
+
+    def _note_not_found(self) -> None:
+        """Tell which columns that are to be left out are none; those of a long table stand in its cells."""
+        absent = [name for name in self._options.leave_out if name not in self.left_out]
+        if absent and self.tag_at is None:
+            self.notes.append(f"nothing to leave out by the name {listed(absent)}")
 
     def _leave_out(self, look: Look, annotated: bool) -> bool:
         """Whether a column is nothing, counts rows, or says how a database was asked."""

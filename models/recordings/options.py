@@ -19,6 +19,9 @@ MOST_BYTES = 2**16
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " ", "\\t": "\t"}
 DECIMALS = {"comma": ",", "point": "."}
 
+LISTS = ("missing", "leave_out")
+"""Options that may be given several times."""
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -34,6 +37,7 @@ class ReadOptions:
         missing: words and numbers that stand for a missing value.
         long: columns of names and of values with a comma between; `no` where each column is a channel.
         label_column: marks readings, and is no channel; `no` where every column is one, whatever it is called.
+        leave_out: columns that are not to be channels, of a long table names of channels.
     """
 
     time_column: str | None = None
@@ -44,6 +48,7 @@ class ReadOptions:
     missing: tuple[str, ...] = ()
     long: str | None = None
     label_column: str | None = None
+    leave_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Take names of signs for the signs. Raises RecordingError for what is none."""
@@ -102,7 +107,7 @@ def _read(file: Path) -> Mapping[str, Any]:
         name = key.replace("-", "_")
         if name not in names:
             raise RecordingError(f"{file}: {key} is no option of a recording; expected {listed(names)}")
-        if name == "missing":
+        if name in LISTS:
             words: Sequence[object] = value if isinstance(value, list) else [value]
             found[name] = tuple(map(str, words))
         elif not isinstance(value, str):

@@ -141,7 +141,10 @@ class Reader:
             streams = self._streams(block, len(micros))
             row += len(micros)
             if gathered is not None and layout.tag_at is not None:
-                gathered.take(micros, values[:, 0], list(map(str, block.column(layout.tag_at)))[: len(micros)], streams)
+                tags = list(map(str, block.column(layout.tag_at)))[: len(micros)]
+                kept = [at for at, tag in enumerate(tags) if tag not in self._options.leave_out]
+                owners = None if streams is None else [streams[at] for at in kept]
+                gathered.take(micros[kept], values[kept, 0], [tags[at] for at in kept], owners)
                 continue
             if streams is None:
                 places = np.arange(row - 2 - len(micros), row - 2) if layout.times.newest_first else None

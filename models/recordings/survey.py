@@ -65,6 +65,12 @@ class ChannelLook:
         self.last = float(known[-1])
         self.sample += known[: max(0, MOST_SAMPLED - len(self.sample))].tolist()
 
+    @property
+    def only_rises(self) -> bool:
+        """Whether it is like a counter."""
+        changes = self.rises + self.falls
+        return changes >= LEAST_RISES and self.rises >= RISING * changes and self.low >= 0
+
     def notes(self) -> list[str]:
         """What is odd about it, for people."""
         if not self.sample:
@@ -72,8 +78,7 @@ class ChannelLook:
         if self.low == self.high:
             return [f"always {self.low:.10g}"]
         found = []
-        changes = self.rises + self.falls
-        if changes >= LEAST_RISES and self.rises >= RISING * changes and self.low >= 0:
+        if self.only_rises:
             resets = f", {self.falls} resets" if self.falls else ""
             found.append(f"only rises{resets}: a counter? what it adds a step says more")
         turns = self.low >= 0 and self.high <= TURN and (self.leaps > 0 or self.high > LEAST_LEAP)
@@ -138,6 +143,11 @@ class StreamLook:
     def codes(self) -> list[Code]:
         """Values of its first readings that may stand for missing ones."""
         return find_codes([self.first])
+
+    @property
+    def counters(self) -> list[str]:
+        """Its channels that are like counters."""
+        return [look.name for look in self.channels if look.only_rises]
 
     @property
     def labels(self) -> list[str]:

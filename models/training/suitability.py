@@ -58,8 +58,8 @@ KINDS = {
     "constant": ("always {extent:.12g}", "any other value will be strange; leave it out if it is no sensor"),
     "counter": (
         "moves one way only, {count} times, by {extent:g} in all",
-        "live, it leaves all that was learned, and it raises thresholds; record its rate in its place: the difference "
-        "from one reading to the next",
+        "live, it leaves all that was learned, and it raises thresholds; record its rate in its place, the difference "
+        "from one reading to the next, or leave it out: --leave-out",
     ),
     "stuck": (
         "stood still for up to {extent:.0f} readings",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
 
 from gatewatch.models.recordings.codes import Code, find_codes
 from gatewatch.models.recordings.recording import Recording
+from gatewatch.models.recordings.survey import ChannelLook
 from gatewatch.models.text import listed
 from gatewatch.service.cli_support.terminal import warn
 
@@ -29,6 +31,8 @@ def say_what_is_odd(recording: Recording) -> None:
         channels = listed([code.channel for code in codes][:MOST_NAMED]) + ", ..." * (len(codes) > MOST_NAMED)
         often = codes[0] if len(codes) == 1 else f"{value} comes {codes[0].count} times and more"
         warn(f"{recording.stream}, {channels}: {often}, far from all else: a code for missing? --missing {value}")
+    for name in _counters(recording):
+        warn(f"{recording.stream}, {name}: only rises: a counter? --leave-out {shlex.quote(name)}")
     if recording.micros is not None:
         shared = int((np.diff(recording.timestamps_ms) == 0).sum())
         order = (
@@ -38,3 +42,10 @@ def say_what_is_odd(recording: Recording) -> None:
             f"{recording.stream}: times finer than a millisecond: written as they are, scored by the millisecond"
             + (order if shared else "")
         )
+
+
+def _counters(recording: Recording) -> list[str]:
+    looks = [ChannelLook(name) for name in recording.channels]
+    for look, values in zip(looks, recording.values.T, strict=True):
+        look.take(values)
+    return [look.name for look in looks if look.only_rises]

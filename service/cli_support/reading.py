@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gatewatch.models.recordings.options import ReadOptions
+from gatewatch.models.recordings.options import LISTS, ReadOptions
 from gatewatch.models.recordings.reading import Reader
 from gatewatch.service.cli_support.terminal import warn
 
@@ -53,6 +53,10 @@ def _options(
         str | None,
         typer.Option(help="column that marks what was wrong, and is no channel; or no", rich_help_panel=PANEL),
     ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="column that is not to be a channel, as a counter; may be repeated", rich_help_panel=PANEL),
+    ] = None,
 ) -> None:
     """The options, to be read off; never called."""
 
@@ -74,7 +78,8 @@ def reads_recordings(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*arguments: Any, **given: Any) -> None:
         said = {one.name: given.pop(one.name) for one in added if one.name in given}
-        said["missing"] = tuple(said.get("missing") or ())
+        for name in LISTS:
+            said[name] = tuple(said.get(name) or ())
         if "label_column" in own:  # it finds its labels itself
             said["label_column"] = "no"
         command(*arguments, **given, how=ReadOptions(**said))

@@ -134,7 +134,18 @@ def _next(file: Path, how: ReadOptions, survey: Survey) -> str:
     labels = next((label for look in survey.streams.values() for label in look.labels), None)
     if labels is not None and labels not in ("label", "anomaly") and how.label_column is None:
         given.append(f"--label-column {shlex.quote(labels)}")
+    given += [f"--leave-out {shlex.quote(name)}" for name in _left_out(how, survey, labels)]
     return " ".join(["gatewatch scan", shlex.quote(str(file)), *given, "--plot scan.html"])
+
+
+def _left_out(how: ReadOptions, survey: Survey, labels: str | None) -> list[str]:
+    """What was left out, and what is proposed to be: counters, and further columns of labels; not all there is."""
+    looks = list(survey.streams.values())
+    odd = dict.fromkeys(name for look in looks for name in [*look.counters, *look.labels])
+    proposed = [name for name in odd if name not in (labels, how.label_column, "label", "anomaly")]
+    if set(proposed).issuperset(name for look in looks for name in look.first.channels if name != labels):
+        proposed = []
+    return list(dict.fromkeys([*how.leave_out, *proposed]))
 
 
 def _training(scan: str, survey: Survey) -> str | None:

@@ -76,6 +76,12 @@ detector sees it; in a record only, so that the next reading looks: the stream w
 are not as the detector sees them, or not told; after this reading the stream teaches nothing until a person closes its
 incident; index into STATUSES."""
 
+CLOSED, LET_GO = 0x10, 0x08
+"""Bits of a reading's status in the history, where SILENT and HELD are none: after it, a person closed the stream's
+incident; or the stream was kept from learning no longer, since nothing came of what was strange."""
+
+ENDED: Final = CLOSED | LET_GO
+
 UNLEARNED, GATE_BITS, REASON_BITS = 0x80, 0x70, 0x0F
 """Bits of a reading's reason: it taught nothing; the gate that decided about it, see incidents/rules.py; index into
 REASONS."""
@@ -304,6 +310,11 @@ def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | Non
     if layout is None:
         return None
     return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size - _level_bytes(packed)]
+
+
+def is_newer(packed: bytes, seed: int) -> bool:
+    """Whether a record is sound, and of a format that only later versions know."""
+    return packed[:2] == MAGIC and int.from_bytes(packed[2:4], "little") > FORMAT and zlib.crc32(packed, seed) == WHOLE
 
 
 def marked_silent(packed: bytes, seed: int) -> bytes:

@@ -266,6 +266,7 @@ async def label(request: Request, incident: Annotated[str, _ID_PATH]) -> dict[st
         if known is None:
             raise _unknown(incident)
         stream, one, _ = known
+        one = await parts.current.of(stream, one)
         await _take_label(request, stream, one, answer.label)
     said = await _say(request, incident, answer, lambda before, said: words.label(before, answer.label, said))
     async with parts.store.changing.of(tenant_of(request)):

@@ -23,7 +23,7 @@ import msgspec
 from gatewatch.models.detectors.detector import ANOMALOUS
 from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS, calm_step
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import ALERT, KEPT, OPEN, STATUS_BITS
+from gatewatch.service.core.records import ALERT, ENDED, KEPT, OPEN, STATUS_BITS
 from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, gone_on, onset_of, opened, raised_by
 from gatewatch.service.incidents.rules import (
     GATES,
@@ -126,7 +126,7 @@ class Fold:
                     self._count(entry, status)
                 elif self.incident is not None and self.incident.is_open:
                     self._pass(entry, status, self.incident)
-            self.was_open = bool(status & OPEN)
+            self.was_open = bool(status & OPEN) and not status & ENDED
             self.earlier.append(Scored(n, int(entry["timestamp_ms"]), float(entry["score"])))
 
     def _count(self, entry: Any, status: int) -> None:

@@ -191,6 +191,7 @@ class Rules:
         cool_off: for so long after an incident's end nobody is told of another one.
         quiet: what people called a false alarm.
         hold: an incident stays open until a person closes it, and nothing is learned meanwhile.
+        begins: an incident may begin; not with readings of the past, which hold nothing that is not held by then.
     """
 
     gates: tuple[ChannelGate, ...] = ()
@@ -200,6 +201,7 @@ class Rules:
     windows: tuple[ActiveWindow, ...] = ()
     quiet: tuple[Allowance, ...] = ()
     hold: bool = False
+    begins: bool = True
     _of_channels: dict[tuple[str, ...], _ChannelRules] = field(default_factory=dict, init=False, repr=False)
     _skipped: dict[int, tuple[str | None, bool]] = field(default_factory=dict, init=False, repr=False)
 
@@ -351,17 +353,18 @@ def kept(rules: Sequence[tuple[int, Rules]], statuses: NDArray[np.uint8]) -> NDA
     return marked if marked.any() else None
 
 
-def keep(heads: Any, entries: Entries, rules: Sequence[tuple[int, Rules]]) -> None:
-    """Keep streams from learning on, from readings with which an incident may begin.
+def keep(heads: Any, entries: Entries, rules: Sequence[tuple[int, Rules]]) -> list[int]:
+    """Keep streams from learning on, from readings with which an incident may begin; returns which.
 
     Args:
         heads: (K,) the streams' records after the readings.
         rules: as in `mark`.
     """
-    for at, own in rules:
-        if own.hold and counts(entries[at]):
-            heads["status"][at] |= KEPT
-            entries["status"][at] |= KEPT
+    begun = [at for at, own in rules if own.hold and own.begins and counts(entries[at])]
+    for at in begun:
+        heads["status"][at] |= KEPT
+        entries["status"][at] |= KEPT
+    return begun
 
 
 def gate_of(entry: Any) -> int:

@@ -20,7 +20,7 @@ from gatewatch.service.core.readings import Model
 from gatewatch.service.core.records import STATUS_BITS, fence_of
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents.incident import Incident, gone_on
+from gatewatch.service.incidents.incident import Incident, decode, gone_on
 from gatewatch.service.incidents.rules import GATES, LIMIT, LIMIT_IN_WINDOW, NO_RULES, Rules, counts, gate_of
 
 HIGHER_PEAK: Final = 1.25
@@ -100,27 +100,43 @@ def _seen_at_once(one: Incident) -> tuple[object, ...]:
     return one.n, one.end_ms is None, one.reason, one.untold, one.gate, one.alerts[-1:], one.group, one.window
 
 
-async def caught_up(
-    store: Store, model: Model, loaded: LoadedBatch, kept: Mapping[int, Incident | None], until: Mapping[int, int]
-) -> dict[int, Incident]:
-    """The incidents of streams that go further than they are written, as they stand before a batch.
+class Latest(NamedTuple):
+    """The latest incident of a stream.
+
+    Attributes:
+        incident: as it stands after all of the stream's readings; None where the stream has none.
+        written: as Redis has it, which may be behind.
+    """
+
+    incident: Incident | None
+    written: Incident | None
+
+
+async def latest_of(store: Store, model: Model, loaded: LoadedBatch, until: Mapping[int, int]) -> dict[int, Latest]:
+    """The latest incidents of streams as they stand: what is written and, where that is behind, the history since.
+
+    Whoever goes by the figures of an incident asks this, and not what is written.
 
     Args:
-        kept: row of a stream to its latest incident, as Redis has it,
-        until: and to the number of its next reading.
+        until: row of a stream to the number of its next reading.
     """
-    behind = {
-        row: incident
-        for row, incident in kept.items()
+    kept = await store.latest_incidents([loaded.streams[row] for row in until])
+    written = dict(zip(until, map(decode, kept), strict=True))
+    behind = [
+        row
+        for row, incident in written.items()
         if incident is not None and incident.is_open and 0 < incident.seen < until[row] - 1
-    }
-    past = await histories(store, model, list(behind), loaded)
-    exact = {}
-    for row, incident in behind.items():
-        layout = loaded.layouts[row]
-        of_row = gathered(past[row], layout)
-        exact[row] = _with(incident, of_row, until[row], layout.model, loaded.rules.get(row, NO_RULES))
-    return exact
+    ]
+    past = await histories(store, model, behind, loaded)
+    found = {}
+    for row, incident in written.items():
+        exact = incident
+        if incident is not None and row in past:
+            layout = loaded.layouts[row]
+            of_row, rules = gathered(past[row], layout), loaded.rules.get(row, NO_RULES)
+            exact = _with(incident, of_row, until[row], layout.model, rules)
+        found[row] = Latest(exact, incident)
+    return found
 
 
 async def histories(store: Store, model: Model, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, Entries]:

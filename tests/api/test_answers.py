@@ -188,6 +188,7 @@ def test_counters_and_switches_are_named(tmp_path: Path) -> None:
     lines = [f"{60 * n},{energy[n]},{int(n % 50 < 9)},5\n" for n in range(300)]
     (tmp_path / "r.csv").write_text("timestamp,energy,pump,const\n" + "".join(lines))
     said = gatewatch("inspect", tmp_path / "r.csv").stdout
+    assert f"Next: gatewatch scan {tmp_path / 'r.csv'} --leave-out energy --plot scan.html" in said
     assert re.search(r"energy .*only rises: a counter\?", said)
     assert re.search(r"pump .*two values, 0 and 1: a switch\?", said)
     assert re.search(r"const .*always 5", said)

@@ -48,6 +48,7 @@ from gatewatch.models.detectors.general.features import (
     seasonal,
 )
 from gatewatch.models.detectors.general.lone import MOST_CHANNELS, Rules, look_ahead, read_alone
+from gatewatch.models.detectors.general.rows import advance_rows
 from gatewatch.models.detectors.general.score import (
     FORECAST_LIMIT,
     LARGEST_MISS,
@@ -321,6 +322,11 @@ class GeneralDetector:
         if asked is None and len(states) == 1 and len(self.channels) <= MOST_CHANNELS:
             step = self.advance_alone(values, timestamps_ms, states)
         return self.advance_together(values, timestamps_ms, states, asked) if step is None else step
+
+    def advance_rows(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
+        """Feed the first usual ones of a stream's next readings; see models.detectors.general.rows."""
+        rules = Rules(self.alerts_per_week, self._rare, self.warm_up)
+        return advance_rows(values, timestamps_ms, states, rules, self._network, self._tensors)
 
     def advance_alone(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
         """`advance` of one stream, if its reading is usual; see models.detectors.general.lone."""

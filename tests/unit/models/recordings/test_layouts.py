@@ -54,6 +54,25 @@ def read(path: Path, text: str, **how: object) -> Reader:
     return reader
 
 
+def test_columns_are_left_out_as_asked_and_a_name_that_is_none_is_told(tmp_path: Path) -> None:
+    rows = [f"{60 * n},{n},{n % 7},{n % 5}\n" for n in range(30)]
+    (tmp_path / "gatewatch.toml").write_text('leave-out = "hours"\n')
+    found = read(tmp_path / "r.csv", "timestamp,hours,a,b\n" + "".join(rows))
+    assert [column.name for column in found.layout.channels] == ["a", "b"]
+    assert "hours (as asked)" in found.layout.holds()
+    found = read(tmp_path / "r.csv", "timestamp,hours,a,b\n" + "".join(rows), leave_out=("a", "c"))
+    assert [column.name for column in found.layout.channels] == ["hours", "b"]
+    assert "nothing to leave out by the name c" in found.layout.holds()
+    with pytest.raises(RecordingError, match="no channel"):
+        read(tmp_path / "r.csv", "timestamp,hours\n60,1\n", leave_out=("hours",))
+
+
+def test_names_of_a_long_table_are_left_out_as_asked(tmp_path: Path) -> None:
+    rows = [f"{60 * n},{name},{n}\n" for n in range(30) for name in ("a", "b", "hours")]
+    found = read(tmp_path / "r.csv", "time,tag,value\n" + "".join(rows), leave_out=("hours",))
+    assert found.pieces[0].channels == ("a", "b")  # type: ignore[attr-defined]
+
+
 def days(order: str, count: int = 10, hours: int = 4) -> str:
     stamps = [datetime(2024, 4, 1 + n // hours, n % hours) for n in range(count * hours)]
     return "time,a\n" + "".join(f"{stamp:{order} %H:%M},{n}\n" for n, stamp in enumerate(stamps))

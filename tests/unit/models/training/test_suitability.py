@@ -106,7 +106,7 @@ def test_a_counter_is_told_with_what_to_record_in_its_place(sign: int) -> None:
     finding = found("counter", recording, plain_with(1, counter[:1200] - 3 * sign))
     assert (finding.channel, finding.count, finding.extent) == ("flow", 342 + 171, 345)
     (line,) = (line for line in examined(recording).lines() if line.startswith("counter"))
-    assert "record its rate in its place: the difference from one reading to the next" in line
+    assert "record its rate in its place, the difference from one reading to the next, or leave it out" in line
 
 
 def test_what_falls_once_or_rises_a_few_times_is_no_counter() -> None:
