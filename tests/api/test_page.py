@@ -61,7 +61,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.on("request", lambda request: None if "127.0.0.1" in request.url else wrong.append(request.url))
     yield page
     context.close()
-    assert [one for one in wrong if "404" not in one] == []  # what is not there is shown on the page
+    assert [one for one in wrong if "404" not in one and "422" not in one] == []  # both are told on the page
 
 
 def require_width(page: Page, width: int) -> None:
@@ -139,6 +139,18 @@ def test_streams_are_searched_and_one_is_followed_and_set(page: Page, url: str) 
         expect(page.get_by_label("Reorder window")).to_have_value(window)
     known = httpx2.get(f"{url}/v1/streams/pump-2").json()
     assert (known["reorder_window_s"], known["on_gap"]) == (90, "hold")
+
+
+@needs_browser
+def test_the_table_of_streams_stays_alive_and_says_what_is_refused(page: Page, url: str) -> None:
+    page.goto(f"{url}/#/streams?match=late*")
+    expect(page.get_by_text("No stream like that.")).to_be_visible()
+    httpx2.post(f"{url}/v1/readings", json=fault("late-1"), timeout=30).raise_for_status()
+    expect(page.get_by_role("cell", name="late-1")).to_be_visible(timeout=20_000)
+    page.goto(f"{url}/#/streams?sort=size")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_role("link", name="List them by name").click()
+    expect(page.get_by_role("cell", name="pump-1")).to_be_visible()
 
 
 @needs_browser
