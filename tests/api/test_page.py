@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
+from gatewatch.service.cli import app
 from tests.api.test_incidents import CALM, FAULT, fault
 from tests.support.samples import make_artefact, readings
 from tests.support.whole_path import serving
@@ -336,6 +337,28 @@ def test_it_says_so_when_the_service_is_away(artefact: Path, tmp_path: Path, bro
     page.evaluate("location.hash = '#/streams'")
     expect(page.locator(".error")).to_contain_text("does not answer")
     context.close()
+
+
+@needs_browser
+def test_a_key_is_asked_for_and_a_wrong_one_is_asked_for_again(
+    artefact: Path, tmp_path: Path, browser: Browser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = str(tmp_path / "keys.json")
+    app(["keys", "create", "--file", keys, "--scopes", "read"], standalone_mode=False)
+    secret = next(word for word in capsys.readouterr().out.split() if word.startswith("gw_"))
+    page = browser.new_page()
+    with serving(artefact, tmp_path / "data", GATEWATCH_KEYS_FILE=keys) as (url, _):
+        page.goto(f"{url}/#/streams")
+        expect(page.get_by_role("dialog")).to_contain_text("This service answers whoever has a key.")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_label("API key").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_contain_text("The key is refused")
+        page.get_by_label("API key").fill(secret)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("No stream yet")).to_be_visible()
+    page.close()
 
 
 def test_its_files_come_with_types_tags_and_a_strict_policy(client: TestClient) -> None:
