@@ -242,8 +242,19 @@ def may_begin(rules: Rules, incident: Incident | None, pending: Pending | None, 
     """Whether an anomaly may begin with (K,) readings, so that its onset is sought in the history."""
     if incident is not None and incident.is_open and rules.merge is None:
         return False
-    first = next((int(entry["n"]) for entry in entries if counts(entry)), None)
-    return first is not None and (pending is None or first > pending.last_n + 1)
+    last = incident if incident is not None and rules.merge is not None and not incident.closed else None
+    place = None if last is None else (last.last_n, last.last_ms)
+    for entry in entries:
+        if not counts(entry):
+            continue
+        n, time_ms = int(entry["n"]), int(entry["timestamp_ms"])
+        if place is not None and rules.merge is not None and last is not None:
+            held = last.is_open and int(entry["status"]) & KEPT
+            if held or not rules.merge.reached(n - place[0] - 1, time_ms - place[1]):
+                place = (n, max(time_ms, place[1]))
+                continue
+        return pending is None or n > pending.last_n + 1
+    return False
 
 
 def fold(
