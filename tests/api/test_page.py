@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
-from gatewatch.service.cli import app
 from tests.api.test_incidents import CALM, FAULT, fault
+from tests.support.cli import gatewatch
 from tests.support.samples import make_artefact, readings
 from tests.support.whole_path import serving
 
@@ -341,11 +341,10 @@ def test_it_says_so_when_the_service_is_away(artefact: Path, tmp_path: Path, bro
 
 @needs_browser
 def test_a_key_is_asked_for_and_a_wrong_one_is_asked_for_again(
-    artefact: Path, tmp_path: Path, browser: Browser, capsys: pytest.CaptureFixture[str]
+    artefact: Path, tmp_path: Path, browser: Browser
 ) -> None:
     keys = str(tmp_path / "keys.json")
-    app(["keys", "create", "--file", keys, "--scopes", "read"], standalone_mode=False)
-    secret = next(word for word in capsys.readouterr().out.split() if word.startswith("gw_"))
+    secret = gatewatch("keys", "create", "--file", keys, "--scopes", "read").stdout.split()[0]
     page = browser.new_page()
     with serving(artefact, tmp_path / "data", GATEWATCH_KEYS_FILE=keys) as (url, _):
         page.goto(f"{url}/#/streams")
