@@ -261,7 +261,7 @@ def _levels(deviation: Floats) -> Floats:
 
 
 def _beyond(levels: Sequence[Floats], splits: Sequence[Split]) -> Floats:
-    """(C,) share of the held-out readings whose level lies above all those of the rest, or below all, whichever is more.
+    """(C,) share of the held-out readings whose level is above all those of the rest, or below all, whichever is more.
 
     Of n independent readings and one more, that one is the highest with a chance of 1/(n + 1): a level that is beyond
     more often is going somewhere.
