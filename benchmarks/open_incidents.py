@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from redis import Redis
 
 from benchmarks.load import artefact, drive, server
@@ -29,7 +30,7 @@ from gatewatch.service.storage.private_redis import start_private_redis
 OPEN = "gatewatch_open_anomalies "
 STREAMS, CHANNELS, SETTLED = 4000, 8, 40
 CONNECTIONS = {"bulk": 4, "single": 128}
-ROUNDS_OF_READINGS = {"bulk": 60, "single": 20}
+ROUNDS_OF_READINGS = {"bulk": 20, "single": 5}
 
 
 def made(way: str, share: float, every: int, now: float) -> list[list[bytes]]:
@@ -56,7 +57,7 @@ def made(way: str, share: float, every: int, now: float) -> list[list[bytes]]:
                 for stream in own
             ]
             whole = way == "bulk" or turn < SETTLED
-            mine += [json.dumps(sent).encode()] if whole else [json.dumps(one).encode() for one in sent]
+            mine += [orjson.dumps(sent)] if whole else [orjson.dumps(one) for one in sent]
         bodies.append(mine)
     return bodies
 
