@@ -135,20 +135,21 @@ class Recorder:
                 if (rows == row).any()
             ]
         )
-        tallied = self._tallied(model, loaded, applied, packed)
+        tallied, due = self._tallied(model, loaded, applied, packed, row_of)
         ruled = await self._ruled(model, loaded, applied, packed, tallied) if applied.ruled else []
+        applied.writes.opened |= {one.stream for one in due}
         concerned = concerns(entries) | was_open[rows]
         if loaded.causes:  # an incident that was open before a state was lost may not be open after it
             concerned |= np.isin(rows, list(loaded.causes))
         concerned[tallied] = False
         every = [row for row in np.unique(rows[concerned]).tolist() if row not in applied.ruled]
         if not every:
-            return silences + ruled
+            return silences + ruled + await self._written(due, applied)
         own = _of_rows(rows, entries)
         known = await self._known(model, loaded, packed, every, own)
         begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]} & {*every}
         histories = await self._histories(model, sorted(begins), loaded)
-        changed, now_s = [], self._clock.monotonic()
+        changed, now_s = due, self._clock.monotonic()
         for row, running in zip(every, known, strict=True):
             stream, of_row = loaded.streams[row], own[row]
             before = partial(_before, model, loaded, row, packed[row])
@@ -162,35 +163,45 @@ class Recorder:
         return silences + ruled + await self._written(changed, applied)
 
     def _tallied(
-        self, model: Model, loaded: LoadedBatch, applied: Applied, packed: Sequence[bytes | None]
-    ) -> list[int]:
-        """Count readings that change nothing of open incidents which people need see at once; which those are.
+        self,
+        model: Model,
+        loaded: LoadedBatch,
+        applied: Applied,
+        packed: Sequence[bytes | None],
+        row_of: Mapping[StreamKey, int],
+    ) -> tuple[list[int], list[_Changed]]:
+        """Count readings that change no more of open incidents than what is counted; most of theirs are such.
 
-        That is most of what comes while an incident goes on. Nothing of such a stream's incident is written, and it
-        stays in the list of what is open as it stands there.
+        What waits to be written stays in the list of what is open as it stands there.
+
+        Returns:
+            The places of their entries, and the incidents that are due to be written.
         """
+        found: list[int] = []
+        due: list[_Changed] = []
         if not self._remembered.any:
-            return []
+            return found, due
         ((round_, entries),) = applied.rounds
         rows, status = round_.rows, entries["status"]
         likely = (status & (ALERT | OPEN) == OPEN) & (entries["reason"] & GATE_BITS == 0) & applied.was_open[rows]
-        likely &= loaded.records["reorder_ms"][rows] == 0
-        if len(rows) > len(loaded.streams) or len(np.unique(rows)) < len(rows):
-            likely &= np.bincount(rows, minlength=len(loaded.streams))[rows] == 1
-        found, now_s = [], self._clock.monotonic()
-        columns = [entries[name].tolist() for name in ("n", "timestamp_ms", "score", "status")]
-        for at in np.flatnonzero(likely).tolist():
-            row = int(rows[at])
-            stream, (n, time_ms, score, bits) = loaded.streams[row], (column[at] for column in columns)
+        likely &= (loaded.records["reorder_ms"][rows] == 0) & (np.bincount(rows)[rows] == 1)
+        places, now_s = np.flatnonzero(likely), self._clock.monotonic()
+        columns = [entries[name][places].tolist() for name in ("n", "timestamp_ms", "score", "status")]
+        for at, row, n, time_ms, score, bits in zip(places.tolist(), rows[places].tolist(), *columns, strict=True):
+            stream = loaded.streams[row]
             running = self._remembered.of(stream, packed[row])
-            if running is None or row in loaded.causes or not self._waits(model, running, n, now_s):
+            if running is None or row in loaded.causes:
                 continue
             after = running.tallied(n, time_ms, score, bits, applied.ruled.get(row))
-            if after is not None:
+            if after is None:
+                continue
+            found.append(at)
+            if self._waits(model, running, n, now_s):
                 applied.running[stream] = after
                 applied.writes.opened.discard(stream)
-                found.append(at)
-        return found
+            elif (whole := after.whole()).incident is not None:
+                due.append(_Changed(row_of[stream], stream, whole, [whole.incident], bytes, n))
+        return found, due
 
     async def _ruled(
         self,

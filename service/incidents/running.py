@@ -18,7 +18,7 @@ from gatewatch.models.detectors.incidents import OPEN_READINGS
 from gatewatch.service.core.history import Entries, gathered
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model
-from gatewatch.service.core.records import KEPT, STATUS_BITS, fence_of
+from gatewatch.service.core.records import FENCE, KEPT, STATUS_BITS
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.incident import Incident, decode, gone_on
@@ -154,7 +154,7 @@ class RunningIncidents:
 
 def name_of(packed: bytes | None) -> bytes:
     """What tells a record from all others of its stream: somebody who closes an incident leaves the fence as it is."""
-    return b"" if packed is None else fence_of(packed) + packed[-4:]
+    return b"" if packed is None else packed[FENCE] + packed[-4:]
 
 
 def shows(written: Incident, incident: Incident) -> bool:
