@@ -118,7 +118,13 @@ class Watch:
             before = (None, None) if last is None else (last.incident, last.pending)
             earlier = () if before[0] is not None and before[0].is_open else self._earlier(row)
             made = fold(
-                self.rules[row], str(row), self.names[row], *before, bool(was_open[row]), entries[row : row + 1], earlier
+                self.rules[row],
+                str(row),
+                self.names[row],
+                *before,
+                bool(was_open[row]),
+                entries[row : row + 1],
+                earlier,
             )
             self.latest[row] = made
             for incident in made.changed.values():

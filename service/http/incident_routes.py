@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -310,11 +311,11 @@ async def _like(request: Request, stream: StreamKey, incident: Incident) -> list
     parts = parts_of(request)
     rings = await parts.store.incidents.histories(stream, incident.n)
     kept = parts.inspection.readings_in(stream, rings if incident.is_open else rings[:2], parts.encoder)
-    readings = [
-        Reading(one.values, msgspec.json.decode(one.answer))
-        for one in kept
-        if incident.n <= one.n <= incident.last_n or incident.onset_ms <= one.timestamp_ms < incident.start_ms
-    ]
+    onset, readings = datetime.fromtimestamp(incident.onset_ms / 1000, UTC), []
+    for one in kept:
+        result = msgspec.json.decode(one.answer)
+        if one.n <= incident.last_n and datetime.fromisoformat(result["timestamp"]) >= onset:
+            readings.append(Reading(one.values, result))
     return quiet_of(incident, readings)
 
 

@@ -102,9 +102,10 @@ class Steps:
 
     def forget(self, head: Any, entry: Any, lasted: Lasted) -> None:
         """Forget a step that is over, after a reading that is not anomalous."""
-        if head["step_n"] and not int(entry["status"]) & OPEN:
-            if math.isinf(float(head["step"])) or lasted.beyond(0) >= OPEN_READINGS:
-                head["step_n"], head["step_ms"], head["step"] = 0, 0, 0.0
+        if not head["step_n"] or int(entry["status"]) & OPEN:
+            return
+        if math.isinf(float(head["step"])) or lasted.beyond(0) >= OPEN_READINGS:
+            head["step_n"], head["step_ms"], head["step"] = 0, 0, 0.0
 
     def quiets(self, entry: Any, head: Any, strange: Sequence[tuple[int, float]], placed: bool, lasted: Lasted) -> bool:
         """Whether an anomalous reading is like false alarms; if not, nothing is until its anomaly has ended.

@@ -37,6 +37,7 @@ from gatewatch.service.incidents.rules import (
     gate_of,
 )
 
+
 class Pending(msgspec.Struct, frozen=True, array_like=True):
     """An anomaly that has not lasted long enough to be an incident.
 

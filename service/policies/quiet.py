@@ -141,6 +141,8 @@ def quiet_of(incident: Incident, readings: Sequence[Reading]) -> list[Quiet]:
     sides: list[tuple[str, Literal["above", "below"] | None, float, float]] = []
     for channel, part in placed.items():
         went, farthest = _went(one.step(channel) for one in every)
+        if farthest == 0.0 and not readings:
+            went, farthest = _went(_alerted(incident, channel))
         if farthest == 0.0:  # no reading was outside of its band
             farthest = max(one.half(channel) for one in every)
         both: tuple[Literal["above", "below"], ...] = ("above", "below")
@@ -161,9 +163,14 @@ def quiet_of(incident: Incident, readings: Sequence[Reading]) -> list[Quiet]:
     ]
 
 
+def _alerted(incident: Incident, channel: str) -> Iterable[float]:
+    """How far a channel was off at the alerts of an incident."""
+    own = [one for one in incident.alerts if one.channel == channel and one.reason not in NO_DIRECTION]
+    return [one.actual - one.expected for one in own if one.actual is not None and one.expected is not None]
+
+
 def _went(steps: Iterable[float]) -> tuple[float, float]:
-    """The largest of steps, where one to the other side takes its place only if it is MARGIN times as large; and how far
-    any went."""
+    """The largest of steps, where one to the other side must be MARGIN times as large; and how far any went."""
     largest = farthest = 0.0
     for step in steps:
         farthest = max(farthest, abs(step))
