@@ -140,9 +140,8 @@ def quiet_of(incident: Incident, readings: Sequence[Reading]) -> list[Quiet]:
                 of[channel] = max(of.get(channel, 1.0), part)
     sides: list[tuple[str, Literal["above", "below"] | None, float, float]] = []
     for channel, part in placed.items():
-        went, farthest = _went(one.step(channel) for one in every)
-        if farthest == 0.0 and not readings:
-            went, farthest = _went(_alerted(incident, channel))
+        alerted = [] if readings else _alerted(incident, channel)
+        went, farthest = _went([*alerted, *(one.step(channel) for one in every)])
         if farthest == 0.0:  # no reading was outside of its band
             farthest = max(one.half(channel) for one in every)
         both: tuple[Literal["above", "below"], ...] = ("above", "below")
@@ -163,7 +162,7 @@ def quiet_of(incident: Incident, readings: Sequence[Reading]) -> list[Quiet]:
     ]
 
 
-def _alerted(incident: Incident, channel: str) -> Iterable[float]:
+def _alerted(incident: Incident, channel: str) -> list[float]:
     """How far a channel was off at the alerts of an incident."""
     own = [one for one in incident.alerts if one.channel == channel and one.reason not in NO_DIRECTION]
     return [one.actual - one.expected for one in own if one.actual is not None and one.expected is not None]
