@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from gatewatch.models.detectors.detector import ANOMALOUS
-from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS, calm_step
+from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS, interval_calm
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import ALERT, ENDED, KEPT, OPEN, STATUS_BITS
 from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, gone_on, onset_of, opened, raised_by
@@ -36,8 +36,6 @@ from gatewatch.service.incidents.rules import (
     counts,
     gate_of,
 )
-
-LEAST_INTERVAL_S = 0.001
 
 
 class Pending(msgspec.Struct, frozen=True, array_like=True):
@@ -234,8 +232,7 @@ class Fold:
 def calm(last_n: int, last_ms: int, n: int, time_ms: int) -> int:
     """Readings since the last one that counted, up to number n, of a slow stream each for several: see `calm_step`."""
     readings = n - last_n
-    interval_s = max((time_ms - last_ms) / 1000 / max(readings, 1), LEAST_INTERVAL_S)
-    return readings * calm_step(interval_s)
+    return readings * interval_calm(readings, time_ms - last_ms)
 
 
 def may_begin(rules: Rules, incident: Incident | None, pending: Pending | None, entries: Entries) -> bool:
