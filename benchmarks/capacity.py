@@ -25,7 +25,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import artefact, bodies, drive, resident_mib, server
+from benchmarks.load import PATIENT, artefact, bodies, drive, resident_mib, server
 from benchmarks.speed import SERVE
 from gatewatch.service.commands.capacity import COEFFICIENTS, load, plan
 from gatewatch.service.storage.private_redis import start_private_redis
@@ -79,10 +79,8 @@ def running(model: str, channels: int, history: int = KEPT) -> Iterator[Running]
     """
     with tempfile.TemporaryDirectory() as scratch:
         environment = {
-            "GATEWATCH_LOG_LEVEL": "error",
+            **PATIENT,
             "GATEWATCH_STREAMS": "10000000",
-            "GATEWATCH_STORE_TIMEOUT_MS": "60000",
-            "GATEWATCH_WAITING_MS": "60000",
             "GATEWATCH_HISTORY_READINGS": str(history),
         }
         if model == "general":

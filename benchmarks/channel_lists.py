@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from redis import Redis
 
-from benchmarks.load import START, Load, drive, resident_mib, server
+from benchmarks.load import PATIENT, START, Load, drive, resident_mib, server
 from gatewatch.service.storage.private_redis import start_private_redis
 
 BULK, CONNECTIONS, ROUNDS = 1000, 4, 30
@@ -79,10 +79,8 @@ def main() -> None:
                 with Redis.from_url(private.url) as client:
                     redis_pid = int(client.info("server")["process_id"])
                 known = {
+                    **PATIENT,
                     "GATEWATCH_REDIS_URL": private.url,
-                    "GATEWATCH_LOG_LEVEL": "error",
-                    "GATEWATCH_WAITING_MS": "60000",  # else a busy machine means 429, and 503
-                    "GATEWATCH_STORE_TIMEOUT_MS": "10000",
                     **environment,
                 }
                 with server(command, known) as (port, pid):

@@ -17,7 +17,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import artefact, bodies, drive, server
+from benchmarks.load import PATIENT, artefact, bodies, drive, server
 from benchmarks.speed import BULK, SERVE
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support import access
@@ -38,11 +38,9 @@ def main() -> None:
         with Redis.from_url(private.url) as client:
             redis_pid = int(client.info("server")["process_id"])
         common = {
+            **PATIENT,
             "GATEWATCH_REDIS_URL": private.url,
             "GATEWATCH_MODEL": str(artefact(Path(scratch) / "artefact")),
-            "GATEWATCH_LOG_LEVEL": "error",
-            "GATEWATCH_STORE_TIMEOUT_MS": "5000",  # however busy the machine
-            "GATEWATCH_WAITING_MS": "60000",
         }
         key = access.add_to_file(Path(scratch) / "keys.json", "default", "ingest")
         asking = common | {"GATEWATCH_OPEN": "never", "GATEWATCH_KEYS_FILE": str(Path(scratch) / "keys.json")}

@@ -31,6 +31,12 @@ from tests.support.ports import free_port
 
 START = 1_700_000_000
 
+QUIET = {"GATEWATCH_LOG_LEVEL": "error"}
+"""The environment of a service that is measured."""
+
+PATIENT = {**QUIET, "GATEWATCH_WAITING_MS": "60000", "GATEWATCH_STORE_TIMEOUT_MS": "60000"}
+"""The same where a busy machine would mean 429 and 503."""
+
 
 @dataclass
 class Load:

@@ -22,7 +22,7 @@ import httpx2
 import numpy as np
 from redis import Redis
 
-from benchmarks.load import START, Load, artefact, drive, resident_mib, server
+from benchmarks.load import PATIENT, START, Load, artefact, drive, resident_mib, server
 from gatewatch.models.artefact.files import MANIFEST, manifest_hash
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.service.storage.private_redis import start_private_redis
@@ -84,10 +84,8 @@ def main() -> None:
                 with Redis.from_url(private.url) as client:
                     redis_pid = int(client.info("server")["process_id"])
                 known = {
+                    **PATIENT,
                     "GATEWATCH_REDIS_URL": private.url,
-                    "GATEWATCH_LOG_LEVEL": "error",
-                    "GATEWATCH_WAITING_MS": "60000",  # else a busy machine means 429, and 503
-                    "GATEWATCH_STORE_TIMEOUT_MS": "10000",
                     "GATEWATCH_MODEL": str(Path(scratch) / "artefact"),
                     "GATEWATCH_MODELS": repository.url,
                 }

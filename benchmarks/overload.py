@@ -22,7 +22,7 @@ import uvloop
 from redis import Redis
 from rich.console import Console
 
-from benchmarks.load import artefact, bodies, cpu_s, drive, request, resident_mib, server
+from benchmarks.load import QUIET, artefact, bodies, cpu_s, drive, request, resident_mib, server
 from gatewatch.service.storage.private_redis import start_private_redis
 
 SIZE = 100
@@ -87,9 +87,9 @@ def main() -> None:
         with Redis.from_url(private.url) as client:
             redis_pid = int(client.info("server")["process_id"])
         environment = {
+            **QUIET,
             "GATEWATCH_REDIS_URL": private.url,
             "GATEWATCH_MODEL": str(artefact(Path(scratch) / "artefact")),
-            "GATEWATCH_LOG_LEVEL": "error",
         }
         with server([sys.executable, "-m", "gatewatch", "serve"], environment) as (port, pid):
             load = drive(port, (pid, redis_pid), "/v1/readings", bodies(4, 3000, SIZE, seed=1), SIZE, 10.0)

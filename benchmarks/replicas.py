@@ -23,7 +23,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import artefact, bodies, drive
+from benchmarks.load import PATIENT, artefact, bodies, drive
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support.balanced import await_ready, get, haproxy
 from tests.support.redis_servers import redis_cluster
@@ -52,9 +52,11 @@ def store(kind: str, folder: Path) -> Iterator[tuple[str, list[int]]]:
 def replicas(count: int, url: str, model: Path) -> Iterator[list[Replica]]:
     """So many replicas, ready."""
     settings = {
-        "GATEWATCH_MODEL": str(model), "GATEWATCH_REDIS_URL": url, "GATEWATCH_LOG_LEVEL": "error",
-        "GATEWATCH_DRAIN_S": str(DRAIN_S), "GATEWATCH_STORE_TIMEOUT_MS": "5000", "GATEWATCH_WAITING_MS": "60000",
-    }  # fmt: skip
+        **PATIENT,
+        "GATEWATCH_MODEL": str(model),
+        "GATEWATCH_REDIS_URL": url,
+        "GATEWATCH_DRAIN_S": str(DRAIN_S),
+    }
     started = [Replica(settings) for _ in range(count)]
     try:
         for replica in started:

@@ -18,7 +18,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import artefact, bodies, drive, resident_mib, server
+from benchmarks.load import QUIET, artefact, bodies, drive, resident_mib, server
 from benchmarks.speed import SERVE
 from gatewatch.service.storage.private_redis import start_private_redis
 
@@ -38,9 +38,9 @@ def running(scratch: Path, hidden: int = 64, channels: int = 8) -> Iterator[tupl
     ):
         redis_pid = int(client.info("server")["process_id"])
         environment = {
+            **QUIET,
             "GATEWATCH_REDIS_URL": private.url,
             "GATEWATCH_MODEL": str(folder),
-            "GATEWATCH_LOG_LEVEL": "error",
         }
         with server(SERVE, environment) as (port, pid):
             yield port, (pid, redis_pid), client

@@ -22,7 +22,7 @@ import httpx2
 import numpy as np
 from redis import Redis
 
-from benchmarks.load import cpu_s, resident_mib, server
+from benchmarks.load import PATIENT, cpu_s, resident_mib, server
 from gatewatch.service.http.scrape import FRESH_S
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support.samples import make_artefact
@@ -114,10 +114,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, start_private_redis(Path(scratch) / "redis") as private:
         artefact = make_artefact(Path(scratch) / "model", warm_up=1)
         environment = {
-            "GATEWATCH_REDIS_URL": private.url, "GATEWATCH_MODEL": str(artefact), "GATEWATCH_LOG_LEVEL": "error",
-            "GATEWATCH_HISTORY_READINGS": "32", "GATEWATCH_STORE_TIMEOUT_MS": "20000", "GATEWATCH_WAITING_MS": "60000",
+            **PATIENT,
+            "GATEWATCH_REDIS_URL": private.url,
+            "GATEWATCH_MODEL": str(artefact),
+            "GATEWATCH_HISTORY_READINGS": "32",
             "GATEWATCH_INCIDENTS": "1000000",
-        }  # fmt: skip
+        }
         with (
             server([sys.executable, "-m", "gatewatch", "serve"], environment) as (port, pid),
             httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client,

@@ -24,7 +24,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import START, Load, artefact, bodies, cpu_s, drive, one_stream_bodies, resident_mib, server
+from benchmarks.load import QUIET, START, Load, artefact, bodies, cpu_s, drive, one_stream_bodies, resident_mib, server
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.storage.private_redis import start_private_redis
 
@@ -167,9 +167,9 @@ def main() -> None:
                 with Redis.from_url(private.url) as client:
                     redis_pid = int(client.info("server")["process_id"])
                 environment = {
+                    **QUIET,
                     "GATEWATCH_REDIS_URL": private.url,
                     "GATEWATCH_MODEL": str(folder),
-                    "GATEWATCH_LOG_LEVEL": "error",
                     "GATEWATCH_DURABILITY": durability,
                 }
                 if durability == "strict":

@@ -24,6 +24,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.keys import BUCKETS, Keys
 from gatewatch.service.storage.store import StateStore
+from tests.support.asynchronous import asynchronous
 from tests.support.samples import make_artefact, post, readings
 from tests.support.scorer import JSON, core_of, model_of, read, state_key, texts
 
@@ -268,3 +269,28 @@ def test_looking_at_a_stream_rebuilds_nothing(settings: Callable[..., Settings],
         assert 'gatewatch_states_rebuilt_total{cause="model"} 0.0' in client.get("/metrics").text
         post(client, readings("look", 1, start=20))
         assert 'gatewatch_states_rebuilt_total{cause="model"} 1.0' in client.get("/metrics").text
+
+
+@asynchronous
+async def test_a_stream_that_has_readings_for_several_models_in_a_batch_keeps_their_order(
+    detector: TrainedDetector, redis_url: str, tenant: str
+) -> None:
+    """As where its rule changed between requests; other streams' models are scored beside each other."""
+    store = StateStore(redis_url, tenant, 2000)
+    models = [model_of(detector) for _ in range(12)]
+    core = core_of(models[0], store, 100)
+    moved = [read(model, tenant, one) for model, one in zip(models, readings("moved", 12), strict=True)]
+    apart = [read(model, tenant, *readings(f"apart-{at}", 2)) for at, model in enumerate(models)]
+    try:
+        for parts in (moved, apart):
+            batch = [one for part in parts for one in part]
+            answers = [json.loads(one) for one in texts(await core.scorer.score_batch(batch))]
+            assert {one["status"] for one in answers} <= {"warming_up", "normal"}
+            assert [one["replayed"] for one in answers] == [False] * len(answers)
+            streams = [name for one in batch for name in one.readings.streams]
+            assert [one["stream"] for one in answers] == [stream.name for stream in streams]
+        described = await core.inspection.describe(StreamKey(tenant, "moved"))
+        assert described is not None
+        assert described["readings"] == 12
+    finally:
+        await store.close()
