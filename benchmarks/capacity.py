@@ -2,6 +2,7 @@
 
     python -m benchmarks.capacity                # measures, and writes service/commands/capacity.json
     python -m benchmarks.capacity --check        # 200,000 streams of few readings, 20,000 with a full history
+    python -m benchmarks.capacity --check --model trained --few 1000000 --full 200000 --history 16
 
 Costs are measured at 1 and 8 channels and taken to be a line between. CPU time is that of the processes, so a machine
 that is busy with others changes it little. The checks are with 4 channels, which were not measured.
@@ -69,13 +70,20 @@ class Running:
 
 
 @contextmanager
-def running(model: str, channels: int) -> Iterator[Running]:
-    """`model`: general or trained."""
+def running(model: str, channels: int, history: int = KEPT) -> Iterator[Running]:
+    """A service and its Redis.
+
+    Args:
+        model: general or trained.
+        history: readings kept of a stream.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         environment = {
             "GATEWATCH_LOG_LEVEL": "error",
             "GATEWATCH_STREAMS": "10000000",
             "GATEWATCH_STORE_TIMEOUT_MS": "60000",
+            "GATEWATCH_WAITING_MS": "60000",
+            "GATEWATCH_HISTORY_READINGS": str(history),
         }
         if model == "general":
             names = ",".join(f"c{number}" for number in range(channels))
@@ -139,11 +147,16 @@ def measure(console: Console) -> None:
     COEFFICIENTS.write_text(json.dumps({"measured": said, "models": models}, indent=1) + "\n")
 
 
-def check(console: Console, streams: int, readings: int) -> None:
-    """Run so many streams, each with so many readings, of the general model, and print model against run."""
-    need = plan(load()["general"], streams, 1.0, CHECKED_CHANNELS, readings, BULK, 2**34)
+def check(console: Console, model: str, streams: int, readings: int, history: int) -> None:
+    """Run so many streams, each with so many readings, and print the capacity model against the run.
+
+    Args:
+        model: general or trained.
+        history: readings kept of a stream, at least those that it sends.
+    """
+    need = plan(load()[model], streams, 1.0, CHECKED_CHANNELS, readings, BULK, 2**34)
     rounds = streams // BULK
-    with running("general", CHECKED_CHANNELS) as one:
+    with running(model, CHECKED_CHANNELS, history) as one:
         empty, cpu, counted, totals = one.info()["used_memory"], [0.0, 0.0], 0.0, [0.0, 0.0, 0.0]
         parts = max(1, streams * readings // 200_000)  # bodies of one part at a time in memory
         for part in range(parts):
@@ -158,7 +171,8 @@ def check(console: Console, streams: int, readings: int) -> None:
         held, every = one.info()["used_memory"] - empty, streams // parts // BULK * BULK * parts
         resident = resident_mib(one.pids[0]) * 2**20
     table = Table(
-        title=f"{every:,} streams ({rounds} x 1,000 asked), {readings} readings each, {CHECKED_CHANNELS} channels"
+        title=f"{model}: {every:,} streams ({rounds} x 1,000 asked), {readings} readings each, "
+        f"{CHECKED_CHANNELS} channels"
     )
     for column in ("what", "model", "run", "model / run"):
         table.add_column(column, justify="left" if column == "what" else "right")
@@ -180,15 +194,19 @@ def main() -> None:
     """Measure, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="run streams and compare, instead of measuring")
+    parser.add_argument("--model", choices=("general", "trained"), default="general", help="that is checked")
     parser.add_argument("--few", type=int, default=200_000, help="streams of few readings")
     parser.add_argument("--full", type=int, default=20_000, help="streams with a full history")
+    parser.add_argument("--history", type=int, default=KEPT, help="readings that a full history has")
     options = parser.parse_args()
     console = Console(width=120)
     if not options.check:
         measure(console)
         return
-    check(console, options.few, 2)
-    check(console, options.full, KEPT)
+    if options.few:
+        check(console, options.model, options.few, 2, KEPT)
+    if options.full:
+        check(console, options.model, options.full, options.history, options.history)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from gatewatch.models.training.architectures.cells import CellForecaster
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.export import export_step, weights
 from gatewatch.models.training.trained.calibration import neutral
+from tests.support.ports import free_port
 
 START = 1_700_000_000
 
@@ -107,9 +108,17 @@ class Sender(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def drive(port: int, pids: Sequence[int], path: str, bodies: list[list[bytes]], size: int, seconds: float) -> Load:
+def drive(
+    port: int,
+    pids: Sequence[int],
+    path: str,
+    bodies: list[list[bytes]],
+    size: int,
+    seconds: float,
+    key: str | None = None,
+) -> Load:
     """Send each connection's bodies, of `size` readings each, for some seconds; the first of each is not counted."""
-    made = [[request(path, body) for body in own] for own in bodies]
+    made = [[request(path, body, key) for body in own] for own in bodies]
 
     async def run() -> Load:
         loop = asyncio.get_running_loop()
@@ -137,9 +146,11 @@ def drive(port: int, pids: Sequence[int], path: str, bodies: list[list[bytes]], 
     return uvloop.run(run())
 
 
-def request(path: str, body: bytes) -> bytes:
-    """A whole HTTP request."""
+def request(path: str, body: bytes, key: str | None = None) -> bytes:
+    """A whole HTTP request, with a key where there is one."""
     headers = f"host: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    if key is not None:
+        headers += f"authorization: Bearer {key}\r\n"
     return f"POST {path} HTTP/1.1\r\n{headers}\r\n".encode() + body
 
 
@@ -222,9 +233,7 @@ def resident_mib(pid: int) -> float:
 @contextmanager
 def server(command: list[str], environment: dict[str, str]) -> Iterator[tuple[int, int]]:
     """A server process on a free port, ready to answer; its port and pid."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
+    port = free_port()
     process = subprocess.Popen(
         [*command, "--port", str(port)], env={**os.environ, **environment}, stderr=subprocess.DEVNULL
     )

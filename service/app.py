@@ -31,6 +31,7 @@ from gatewatch.service.clock import Clock, SystemClock
 from gatewatch.service.core.build import Core, build_core
 from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.expiry import Expiry
+from gatewatch.service.core.readings import Policies
 from gatewatch.service.core.standings import Standings
 from gatewatch.service.core.states import States
 from gatewatch.service.core.store_view import PastStore, StoreView, TrialStore
@@ -72,6 +73,7 @@ from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.observability.rejections import Rejected
 from gatewatch.service.observability.tally import Tally
 from gatewatch.service.page import page
+from gatewatch.service.policies.past import PastPolicies
 from gatewatch.service.policies.policies import StreamPolicies
 from gatewatch.service.runtime import keep_freed_memory
 from gatewatch.service.serving.drift import Drift
@@ -185,13 +187,12 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     webhook = _webhook(settings, store, outbox, policies, metrics, clock)
     store.tells = webhook is not None
 
-    def unseen_core(view: StoreView, pace: NewStreams | None = None) -> Core:
+    def unseen_core(view: StoreView, asked: Policies, pace: NewStreams | None = None) -> Core:
         undisturbed = ContentionBackoff(random.Random())  # noqa: S311
-        return build_core(
-            registry, view, unseen, undisturbed, takeover, clock, policies, pace=pace, tells=False, **bounds
-        )
+        return build_core(registry, view, unseen, undisturbed, takeover, clock, asked, pace=pace, tells=False, **bounds)
 
-    past, beside = unseen_core(PastStore(store), pace), Beside(settings.waiting_readings)
+    past = unseen_core(PastStore(store), PastPolicies(policies), pace)
+    beside = Beside(settings.waiting_readings)
     admission = Admission(settings.waiting_readings, settings.waiting_ms)
     queue = Queue(settings.batch_readings)
     batcher = Batcher(core.scorer, backoff, queue, admission, metrics, clock, traces)
@@ -205,6 +206,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     oidc = Oidc(settings.oidc_issuer, settings.oidc_audience, settings.tenant) if settings.oidc_issuer else None
     access = Access(keys, oidc, settings.open, settings.host, settings.tenant)
     audit = Audit(store)
+    rejected = Rejected(metrics, clock)
     quota = Quota(store, "readings", settings.tenant_readings_per_s)
     quota_bytes = Quota(store, "bytes", settings.tenant_bytes_per_s)
     limits = RequestLimits(
@@ -223,7 +225,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         batcher,
         bodies,
         callers,
-        Rejected(metrics, clock),
+        rejected,
         metrics,
         clock,
         settings.all_rejected_is_422,
@@ -312,6 +314,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         core.inspection,
         Standings(store, clock),
         core.closing,
+        core.current,
         States(
             registry,
             store,
@@ -325,8 +328,8 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
         SnapshotStore(store, settings.snapshots),
         lines.encoder,
         ingest,
-        Trial(lambda: unseen_core(TrialStore(store)).scorer, beside),
-        Past(past.scorer, beside, metrics),
+        Trial(lambda: unseen_core(TrialStore(store), policies).scorer, beside),
+        Past(past.scorer, beside, rejected, metrics),
         feed,
         scrape,
         bodies,

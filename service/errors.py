@@ -38,6 +38,7 @@ ServiceError
     ├── ModelAway            a model cannot be loaded now: its repository is away, or its artefact is damaged
     ├── Contended            other processes kept writing a stream
     ├── PartlyUnavailable    a node of a Redis Cluster is away, with some of the streams
+    │   └── NewerRecord      a later version wrote them in a format that this one cannot read
     ├── Superseded           another model has taken the streams over
     └── ForeignValue         a key of the service holds a value of another kind
 """
@@ -45,7 +46,7 @@ ServiceError
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -331,6 +332,19 @@ class PartlyUnavailable(StoreUnavailable):
     def __init__(self, message: str, affects: Callable[[StreamKey], bool]) -> None:
         super().__init__(message)
         self.affects = affects
+
+
+class NewerRecord(PartlyUnavailable):
+    """A later version wrote streams in a way of which this one can read neither record nor history."""
+
+    title = "Written by a later version"
+
+    def __init__(self, streams: Collection[StreamKey]) -> None:
+        super().__init__(
+            "a later version of this service wrote the stream in a format that this one cannot read: "
+            "send its readings to that version",
+            streams.__contains__,
+        )
 
 
 class Superseded(StoreUnavailable):

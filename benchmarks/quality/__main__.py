@@ -4,10 +4,12 @@
 
 DATA holds `nab/` (data/<category>/<file>.csv, labels/combined_windows.json) and `skab/`, `smap_msl/`, `smd/` and others
 (train/, test/, labels.json); `injected` is made, see `injected.py`. EVAL holds the scorers `multi_eval.py` and
-`nab_score.py`. Detectors are listed in `detectors.py` and `benchmarks/peers.py`; peers flag what exceeds the 0.999
-quantile of their scores on the train part. Those named are run and kept under OUT/<detector>/<set>/; the tables,
-printed and in OUT/table.md, show all that OUT has of the sets: `--detectors ""` runs nothing. `--sample 6` takes six
-series of each set, for a first impression in minutes: give it an OUT of its own.
+`nab_score.py`. Detectors are listed in `detectors.py`, `benchmarks/peers.py` and `variants.py`; peers flag what exceeds
+the 0.999 quantile of their scores on the train part. What is named is run and kept under OUT/<detector>/<set>/, and not
+run again while it lies there, so that a run that was broken off goes on where it was, and sets can be run one by one;
+`--anew` runs it again. The tables, printed and in OUT/table.md, show all that OUT has of the sets, what ships and what
+was chosen without each set: `--detectors ""` runs nothing. `--sample 6` takes six series of each set, for a first
+impression in minutes: give it an OUT of its own.
 
 To choose between versions of Gatewatch, run each into an OUT of its own and compare them with `choose.py`.
 """
@@ -24,12 +26,13 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.peers import PEERS
-from benchmarks.quality.detectors import DETECTORS, LAST, covers, run
+from benchmarks.quality.detectors import DETECTORS, TELEMANOM, covers, run
 from benchmarks.quality.measures import Scorers
 from benchmarks.quality.report import Measured, report
 from benchmarks.quality.series import SETS, Series, read_set
+from benchmarks.quality.variants import LAST, VARIANTS
 
-DEFAULT = ("gatewatch", "gatewatch-target", "general", "general-target", LAST, *PEERS)
+DEFAULT = ("gatewatch", "gatewatch-target", "general", "general-target", LAST, *PEERS, *TELEMANOM)
 
 
 def main() -> None:
@@ -40,6 +43,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--detectors", default=",".join(DEFAULT), help=f"of {', '.join(DETECTORS)}")
+    parser.add_argument("--variants", action="store_true", help="run the versions of variants.py, too")
+    parser.add_argument("--anew", action="store_true", help="run what OUT has already, too")
     parser.add_argument("--sample", type=int, help="series of each set, evenly chosen; all by default")
     parser.add_argument(
         "--compare",
@@ -48,13 +53,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     sets = _chosen(parser, options.sets, SETS)
-    detectors = _chosen(parser, options.detectors, DETECTORS)
+    detectors = [*_chosen(parser, options.detectors, DETECTORS), *(VARIANTS if options.variants else ())]
     pairs = [_pair(parser, text) for text in options.compare.split(",") if text]
     scorers = Scorers(options.eval)
     for name in sets:
         series = read_set(options.data, name, options.out, options.sample)
         for detector in detectors:
-            if covers(detector, name):
+            if covers(detector, name) and (options.anew or load(options.out / detector / name) is None):
                 measure(detector, name, series, scorers, options.out / detector / name)
     kept = {name: {d: found for d in DETECTORS if (found := load(options.out / d / name))} for name in sets}
     report({name: found for name, found in kept.items() if found}, pairs, options.out / "table.md")

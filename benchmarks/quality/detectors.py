@@ -15,20 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from benchmarks.peers import PEERS, standardise
+from benchmarks.quality import telemanom
 from benchmarks.quality.last_value import scan_by_last_value
+from benchmarks.quality.measures import first_of_incident
 from benchmarks.quality.series import SETS, Series
+from benchmarks.quality.variants import LAST, VARIANTS, scan_variant
 from gatewatch.models.detectors.detector import ANOMALOUS
 from gatewatch.models.detectors.general.features import HORIZONS
 from gatewatch.models.recordings.recording import read_recordings
+from gatewatch.models.scan import Scan
 
 QUANTILE = 0.999
 """A peer flags what is above this quantile of its scores on the train rows, in all sets."""
-
-JOIN = 200
-"""Flags of a peer with fewer than so many rows between them raise one alert, as in Gatewatch."""
 
 TRAINED = {"nab": ("--train-rows", "{probation}")} | dict.fromkeys(SETS[1:], ("--train", "{train}"))
 UNTRAINED: dict[str, tuple[str, ...]] = dict.fromkeys(SETS, ())
@@ -64,10 +64,11 @@ COMMANDS: dict[str, Command] = {
     "general-cold": Command(dict.fromkeys(SETS[1:], ())),
 }
 
-LAST = "gatewatch-last"
-"""The recipe of trained models with the last value in the network's place, for the sets with a train part."""
+TELEMANOM = {"telemanom": telemanom.WHOLE, "telemanom-causal": telemanom.CAUSAL}
+"""For SMAP and MSL: as published, and without looking at rows that are yet to come."""
 
-DETECTORS = (*COMMANDS, LAST, *PEERS)
+DETECTORS = (*COMMANDS, LAST, *PEERS, *TELEMANOM, *VARIANTS)
+"""LAST is the recipe of trained models with the last value in the network's place, for the sets with a train part."""
 
 
 @dataclass
@@ -81,8 +82,12 @@ class Run:
 
 def covers(detector: str, set_name: str) -> bool:
     """Whether the table has the detector for this set."""
-    if detector == LAST:
+    if detector.startswith(LAST):
         return set_name != "nab"
+    if detector in TELEMANOM:
+        return set_name == telemanom.SET
+    if detector in VARIANTS:
+        return True
     return detector in PEERS or set_name in COMMANDS[detector].arguments
 
 
@@ -92,6 +97,10 @@ def run(detector: str, set_name: str, series: list[Series], scratch: Path) -> It
         yield from _run_peer(detector, series)
     elif detector == LAST:
         yield from _run_last_value(series)
+    elif detector in TELEMANOM:
+        yield from _run_telemanom(detector, series, scratch.parents[1])
+    elif detector in VARIANTS:
+        yield from _run_variant(detector, series)
     else:
         shutil.rmtree(scratch, ignore_errors=True)
         yield from _run_command(COMMANDS[detector], set_name, series, scratch)
@@ -114,6 +123,27 @@ def _run_peer(detector: str, series: list[Series]) -> Iterator[tuple[str, Run]]:
         yield one.name, done
 
 
+def _run_telemanom(detector: str, series: list[Series], out: Path) -> Iterator[tuple[str, Run]]:
+    done, started = Run(0.0), time.monotonic()
+    for one in series:
+        done.scored[one.name] = telemanom.scored(one, TELEMANOM[detector], out)
+        done.seconds = time.monotonic() - started
+        yield one.name, done
+
+
+def _run_variant(variant: str, series: list[Series]) -> Iterator[tuple[str, Run]]:
+    done, started = Run(0.0), time.monotonic()
+    for one, found in scan_variant(variant, series):
+        done.scored[one.name] = _table(found).iloc[-one.rows :]
+        done.seconds = time.monotonic() - started
+        yield one.name, done
+
+
+def _table(found: Scan) -> pd.DataFrame:
+    flag = (found.status == ANOMALOUS).astype(int)
+    return pd.DataFrame({"score": found.score, "flag": flag, "alert": found.alert.astype(int)})
+
+
 def _run_last_value(series: list[Series]) -> Iterator[tuple[str, Run]]:
     done = Run(0.0)
     for one in series:
@@ -122,18 +152,8 @@ def _run_last_value(series: list[Series]) -> Iterator[tuple[str, Run]]:
         started = time.monotonic()
         found = scan_by_last_value(normal, recording)
         done.seconds += time.monotonic() - started
-        flag = (found.status == ANOMALOUS).astype(int)
-        done.scored[one.name] = pd.DataFrame({"score": found.score, "flag": flag, "alert": found.alert.astype(int)})
+        done.scored[one.name] = _table(found)
         yield one.name, done
-
-
-def first_of_incident(flag: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The flagged rows that have none among the JOIN rows before them."""
-    at = np.flatnonzero(flag)
-    first = at[np.diff(at, prepend=-JOIN - 1) > JOIN]
-    alert = np.zeros(len(flag), bool)
-    alert[first] = True
-    return alert
 
 
 def _run_command(command: Command, set_name: str, series: list[Series], scratch: Path) -> Iterator[tuple[str, Run]]:

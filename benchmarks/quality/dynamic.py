@@ -35,8 +35,8 @@ SHOWN = {"skab": ("F1", "FAR %"), "smap_msl": ("event P", "event R", "event F1",
 SHOWN["smd"] = SHOWN["smap_msl"]
 
 
-def dynamic_flags(errors: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(N,) flags for (N,) smoothed errors, each from the errors up to the end of its step.
+def dynamic_flags(errors: NDArray[np.float64], least_fall: float = LEAST_FALL) -> NDArray[np.bool_]:
+    """(N,) flags for (N,) smoothed errors, each from the errors up to the end of its step; nothing is pruned by 0.
 
     Hundman et al. 2018, "Detecting Spacecraft Anomalies Using LSTMs and Nonparametric Dynamic Thresholding", 3.2, 3.3.
     """
@@ -44,11 +44,11 @@ def dynamic_flags(errors: NDArray[np.float64]) -> NDArray[np.bool_]:
     for start in range(0, len(errors), STEP):
         stop = min(start + STEP, len(errors))
         first = max(0, stop - WINDOW)
-        flags[start:stop] = _above(errors[first:stop])[start - first :]
+        flags[start:stop] = cut(errors[first:stop], least_fall)[start - first :]
     return flags
 
 
-def _above(errors: NDArray[np.float64]) -> NDArray[np.bool_]:
+def cut(errors: NDArray[np.float64], least_fall: float = LEAST_FALL) -> NDArray[np.bool_]:
     """What lies above the threshold that lowers mean and deviation most for the fewest errors and incidents."""
     mean, deviation = errors.mean(), errors.std()
     best, flags = 0.0, np.zeros(len(errors), bool)
@@ -63,16 +63,16 @@ def _above(errors: NDArray[np.float64]) -> NDArray[np.bool_]:
         worth = fall / (above.sum() + len(_incidents(above)) ** 2)
         if worth > best:
             best, flags = worth, above
-    return _pruned(errors, flags)
+    return _pruned(errors, flags, least_fall)
 
 
-def _pruned(errors: NDArray[np.float64], flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without the incidents behind the last fall, by LEAST_FALL at least, from one height to the next lower one."""
+def _pruned(errors: NDArray[np.float64], flags: NDArray[np.bool_], least_fall: float) -> NDArray[np.bool_]:
+    """Without the incidents behind the last fall, by so much at least, from one height to the next lower one."""
     incidents = sorted(_incidents(flags), key=lambda rows: -errors[rows].max())
     if not incidents:
         return flags
     heights = np.array([*(errors[rows].max() for rows in incidents), errors[~flags].max()])
-    falls = np.flatnonzero(1 - heights[1:] / heights[:-1] >= LEAST_FALL)
+    falls = np.flatnonzero(1 - heights[1:] / heights[:-1] >= least_fall)
     kept = np.zeros_like(flags)
     for rows in incidents[: falls[-1] + 1 if len(falls) else 0]:
         kept[rows] = True

@@ -32,6 +32,9 @@ MAIN = dict.fromkeys(SETS, ("event F1", "alert F1", "VUS-PR")) | {
 MERGE_GAP = 60
 """Rows; flags that are no farther apart are one event, where the scorer knows no other gap for a set."""
 
+JOIN = 200
+"""Flags of a peer with fewer than so many rows between them raise one alert, as in Gatewatch."""
+
 RESAMPLES = 2000
 
 
@@ -98,6 +101,15 @@ class Scorers:
         stamps = pd.date_range("2000-01-01", periods=one.rows, freq="min")  # only tell the rows apart
         windows = [(stamps[first], stamps[last]) for first, last in one.events]
         return self.nab.Series(one.name, stamps, values, windows, any_scale=True)
+
+
+def first_of_incident(flag: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The flagged rows that have none among the JOIN rows before them."""
+    at = np.flatnonzero(flag)
+    first = at[np.diff(at, prepend=-JOIN - 1) > JOIN]
+    alert = np.zeros(len(flag), bool)
+    alert[first] = True
+    return alert
 
 
 def count_alerts(one: Series, scored: pd.DataFrame) -> dict[str, float]:

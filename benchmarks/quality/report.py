@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.quality.measures import MAIN, Counts, figures, interval, resamples
+from benchmarks.quality.overview import overview
 
 NAMES = {
     "nab": "NAB",
@@ -70,20 +71,27 @@ def report(measured: Mapping[str, Mapping[str, Measured]], pairs: list[tuple[str
         pairs: detectors to compare series by series, the second subtracted from the first.
     """
     console, text = Console(width=max(Console().width, WIDTH)), []
+    for title, about, header, rows in overview({name: _counts(of) for name, of in measured.items()}):
+        text.append(f"## {title}\n\n{about}\n\n{markdown(header, rows)}")
+        _print(console, title, header, rows)
     for name, detectors in measured.items():
         title = f"{NAMES[name]}, {len(next(iter(detectors.values())).counts)} series"
         header = ["detector", *COLUMNS[name], "seconds", "state, bytes"]
         rows = [[detector, *_cells(name, found)] for detector, found in detectors.items()]
-        text.append(f"## {title}\n\n{NOTES[name]}\n\n{_markdown(header, rows)}")
+        text.append(f"## {title}\n\n{NOTES[name]}\n\n{markdown(header, rows)}")
         _print(console, title, header, rows)
         compared = [pair for pair in pairs if set(pair) <= set(detectors)]
         header = ["difference", *MAIN[name]]
         rows = [[f"{a} - {b}", *_differences(name, detectors[a], detectors[b])] for a, b in compared]
         if rows:
-            text.append(_markdown(header, rows))
+            text.append(markdown(header, rows))
             _print(console, f"{NAMES[name]}, paired differences", header, rows)
     about = "In brackets: 95 % of a bootstrap over series.\n"
     out.write_text(f"# Detection quality\n\n{about}\n" + "\n".join(text))
+
+
+def _counts(detectors: Mapping[str, Measured]) -> dict[str, Counts]:
+    return {detector: found.counts for detector, found in detectors.items()}
 
 
 def _cells(name: str, found: Measured) -> list[str]:
@@ -121,6 +129,8 @@ def _differences(name: str, first: Measured, second: Measured) -> list[str]:
 def _places(column: str, name: str) -> int:
     if column in ("hit", "false alerts"):
         return 0
+    if column in ALERTS:
+        return 3
     return 1 if "%" in column or (name == "nab" and "PR" not in column) else 3
 
 
@@ -128,7 +138,8 @@ def _shown(column: str, value: float, name: str) -> str:
     return f"{value:.{_places(column, name)}f}"
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

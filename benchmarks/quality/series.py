@@ -50,6 +50,13 @@ class Series:
         return np.concatenate([table[[*self.targets]].to_numpy(float) for table in tables])
 
     @cached_property
+    def others(self) -> NDArray[np.float64]:
+        """(N, D) the other channels, in the same rows."""
+        tables = [pd.read_csv(part) for part in ([self.path] if self.train is None else [self.train, self.path])]
+        names = [name for name in tables[0].columns if name != "timestamp" and name not in self.targets]
+        return np.concatenate([table[names].to_numpy(float) for table in tables])
+
+    @cached_property
     def rows(self) -> int:
         """Rows of `path`."""
         return len(pd.read_csv(self.path, usecols=["timestamp"]))

@@ -17,6 +17,10 @@ from gatewatch.models.errors import RepositoryAway, RepositoryError
 
 LISTED_AT_MOST: Final = 1_000_000
 
+BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss"})
+"""Kinds of URL whose first part is a bucket or container. It is there before any file is; a listing of one that is not
+looks like that of an empty one, and the first file would make it."""
+
 
 class Place:
     """A folder, or what an fsspec URL names; names are relative to it, with slashes between.
@@ -31,6 +35,7 @@ class Place:
         self._opened: Any = None
         self._root = ""
         self._folder: Path | None = None
+        self._bucket = ""
         with contextlib.suppress(RepositoryAway):  # which who asks hears
             self._open()
 
@@ -44,6 +49,8 @@ class Place:
                 self._opened, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
             self._root = root.rstrip("/")
             self._folder = Path(root) if isinstance(self._opened, LocalFileSystem) else None
+            if self.url.partition(":")[0] in BUCKETS:
+                self._bucket = self._root.lstrip("/").partition("/")[0]
         return self._opened
 
     @property
@@ -57,7 +64,11 @@ class Place:
         return self.is_there or (self._folder is not None and self._folder.parent.is_dir())
 
     def names(self, folder: str) -> list[str]:
-        """The names in a folder; none of one that is not there, unless nothing of the place is."""
+        """The names in a folder; none of one that is not there.
+
+        Raises:
+            RepositoryAway: the place cannot be reached, or the bucket that it is in does not exist.
+        """
         fs = self._open()
         with self._reached("listed"):
             if self._folder is not None:
@@ -67,6 +78,7 @@ class Place:
             try:
                 found = fs.ls(f"{self._root}/{folder}", detail=False)
             except FileNotFoundError:
+                self._require_bucket(fs)
                 return []
             return [path.rstrip("/").rpartition("/")[2] for path in found[:LISTED_AT_MOST]]
 
@@ -97,6 +109,11 @@ class Place:
     def _require_folder(folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(20, "not a folder")
+
+    def _require_bucket(self, fs: Any) -> None:
+        with contextlib.suppress(PermissionError):  # a key that may list what is in it may not ask for it
+            if self._bucket and not fs.exists(self._bucket):
+                raise RepositoryAway(f"the repository {self.url} is not there: there is no bucket {self._bucket}")
 
     @contextlib.contextmanager
     def _reached(self, what: str) -> Iterator[None]:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from gatewatch.models.artefact.files import Artefact, load_artefact, model_folder
 from gatewatch.models.artefact.gate_report import GateReport, Material
-from gatewatch.models.artefact.repository import Repository, Version
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import Version
 from gatewatch.models.errors import EvaluationError, UnknownModel
 from gatewatch.models.evaluation.gate import Parts, asked_of, compare, detector_for, rules_of
 from gatewatch.models.recordings.review import LeftOut, Reviewed

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
 import typer
 
 from gatewatch.models.artefact.files import MANIFEST, Artefact, Manifest, load_artefact, require_place
-from gatewatch.models.artefact.repository import MODEL_NAME, Repository
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import MODEL_NAME, require_name
 from gatewatch.models.errors import ArtefactError, GatewatchError, RepositoryError
 from gatewatch.models.recordings.recording import Source
 from gatewatch.service.cli_support.progress import items_progress
@@ -132,7 +133,7 @@ class InRepository:
                 raise GatewatchError(
                     f"{name}: its model would be called {model}, which is too long or begins with a sign"
                 )
-            self.repository.require_name(model)
+            require_name(model)
             if model in models:
                 raise GatewatchError(f"{models[model]} and {name} would both be the model {model}")
             models[model] = name

@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from gatewatch.models.artefact.files import MANIFEST
-from gatewatch.models.artefact.repository import Repository, Version
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import Version, require_name
 from gatewatch.models.errors import GatewatchError
 from gatewatch.service.cli_support.settings import settings_of_environment
 from gatewatch.service.settings import repository_in
@@ -70,7 +71,7 @@ class IntoModel:
 
     def __post_init__(self) -> None:
         """What cannot be added is known before a long training. Raises ArtefactError."""
-        self.repository.require_name(self.model)
+        require_name(self.model)
         self.repository.revisions()
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatewatch.models.artefact.files import Manifest
-from gatewatch.models.artefact.repository import Version
+from gatewatch.models.artefact.versions import Version
 from gatewatch.models.text import counted, listed
 from gatewatch.service.cli_support.terminal import tell, tell_json, warn
 

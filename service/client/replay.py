@@ -35,11 +35,13 @@ class Replayed:
         counts: stream to how many readings came back with which status; `replayed` for those known before.
         refused: how many were rejected or in conflict.
         first: stream, seq and error of the first of them.
+        unknown: channels that a warm-up was taken without, as the model of their stream does not know them.
     """
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     refused: int = 0
     first: str = ""
+    unknown: set[str] = field(default_factory=set)
 
     def add(self, stream: str, results: Sequence[Result]) -> None:
         """Count the results of one request."""

@@ -53,8 +53,11 @@ def warm_up_with(
     """
     found, lock, stop = Replayed(), Lock(), Event()
 
-    def count(recording: Recording, words: Mapping[str, int], first_refused: str, rows: int) -> None:
+    def count(
+        recording: Recording, words: Mapping[str, int], first_refused: str, unknown: Sequence[str], rows: int
+    ) -> None:
         with lock:
+            found.unknown.update(unknown)
             found.counts.setdefault(recording.stream, Counter()).update(words)
             found.refused += words.get("conflict", 0) + words.get("rejected", 0)
             found.first = found.first or first_refused
@@ -63,7 +66,7 @@ def warm_up_with(
     def send(recording: Recording) -> None:
         with connected(url) as client:
             first, at = _place(client, recording, start_seq)
-            count(recording, {"there already": at}, "", at)
+            count(recording, {"there already": at}, "", (), at)
             most = batch
             while at < len(recording) and not stop.is_set():
                 rows = range(at, min(at + most, len(recording)))
@@ -75,7 +78,7 @@ def warm_up_with(
                     continue
                 refused = answer["first_refused"]
                 said = f"{recording.stream}, from row {rows.start} on: {refused}" if refused else ""
-                count(recording, {word: answer[word] for word in WORDS}, said, len(rows))
+                count(recording, {word: answer[word] for word in WORDS}, said, answer["unknown"], len(rows))
                 at = rows.stop
 
     of_stream: dict[str, list[Recording]] = {}

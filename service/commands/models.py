@@ -10,7 +10,8 @@ import typer
 
 from gatewatch.models.artefact.files import Artefact, GeneralManifest
 from gatewatch.models.artefact.gate_report import GateReport
-from gatewatch.models.artefact.repository import CHAMPION, Change, Model, Reference, Repository, Version, channels_of
+from gatewatch.models.artefact.repository import Repository, channels_of
+from gatewatch.models.artefact.versions import CHAMPION, Change, Model, Reference, Version
 from gatewatch.models.errors import ArtefactError, GatewatchError, NotBetter
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.text import listed

@@ -12,6 +12,7 @@ import typer
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.options import ReadOptions
 from gatewatch.models.recordings.recording import read_recordings
+from gatewatch.models.text import listed
 from gatewatch.service.cli_support.progress import scan_progress
 from gatewatch.service.cli_support.reading import Announcer, reads_recordings
 from gatewatch.service.cli_support.stream_names import as_streams
@@ -91,9 +92,12 @@ def replay(
         stopped("; what was answered is kept. Run the same command again: nothing counts twice, and it goes on")
     if as_json:
         streams = {name: dict(sorted(counts.items())) for name, counts in found.counts.items()}
-        tell_json({"streams": streams, "refused": found.refused, "first_refused": found.first or None})
+        told = {"streams": streams, "refused": found.refused, "first_refused": found.first or None}
+        tell_json({**told, "unknown": sorted(found.unknown)} if warm_up else told)
     for name, counts in found.counts.items() if not as_json else ():
         tell(f"{name}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    if found.unknown:
+        warn_in_one_line(f"taken without what the model of the stream does not know: {listed(sorted(found.unknown))}")
     if found.refused:
         warn_in_one_line(f"{found.refused} readings were rejected or in conflict; the first: {found.first}")
         raise typer.Exit(1)

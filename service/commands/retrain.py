@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatewatch.models.artefact.files import Artefact, Manifest
-from gatewatch.models.artefact.repository import CHAMPION, Repository, Version
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import CHAMPION, Version, require_name
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import NotBetter, RecordingError, UnknownModel
 from gatewatch.models.evaluation.against_champion import Champion, Reviews, champion_of, hold_against
@@ -70,7 +71,7 @@ def retrain(
     The report lies in the repository beside the version. Exit status 0 whether it was promoted or not.
     """
     repository = open_repository(models)
-    repository.require_name(model)
+    require_name(model)
     who = by or user()
     given = Given(files or [], from_service, streams or [], labels, label_column, how)
     with extra_needed("retrain"):

@@ -38,6 +38,7 @@ class Applied:
         ruled: row of a stream whose incidents go by rules, to these.
         held: those of them that are to be looked at, whatever the detector says.
         levels: (B,) of the loops that hold budgets, before; None where no budget is held.
+        loosed: rows of streams whose budget is held no more.
         was_silent: row of a stream that had been found silent, to how many readings it had sent by then.
         running: the incidents of streams after the batch, to be remembered once it is saved.
         clocks_set_back: readings whose time is before that of their stream's last one.
@@ -52,6 +53,7 @@ class Applied:
     ruled: dict[int, Rules] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
     levels: NDArray[np.float64] | None = None
+    loosed: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     was_silent: dict[int, int] = field(default_factory=dict)
     running: dict[StreamKey, Running] = field(default_factory=dict)
     clocks_set_back: int = 0
@@ -77,7 +79,8 @@ def apply(
     applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
     held = None if loaded.asked is None else np.isfinite(loaded.asked.held)
     if records["level"].any():  # a budget that is held no more leaves nothing behind
-        records["level"] *= False if held is None else held
+        applied.loosed = np.flatnonzero((records["level"] != 0) & (True if held is None else ~held))
+        records["level"][applied.loosed] = 0.0
     applied.levels = records["level"].copy() if held is not None and held.any() else None
     for round_ in rounds:
         if loaded.excess:
@@ -95,9 +98,12 @@ def apply(
     if loaded.causes:  # a rebuilt state is kept though no reading is new: the history then answers those sent again
         changed = np.union1d(changed, list(loaded.causes))
     _write(applied, batch, loaded, changed)
-    if applied.levels is not None and loaded.asked is not None:
-        was, is_ = (at_bound(of, loaded.asked.least)[changed] for of in (applied.levels, records["level"]))
+    if applied.levels is not None and held is not None and loaded.asked is not None:
+        least = loaded.asked.least
+        was, is_ = ((held & at_bound(of, least))[changed] for of in (applied.levels, records["level"]))
         applied.writes.bounds = {at: bool(is_[at]) for at in np.flatnonzero(was | is_).tolist()}
+    if len(applied.loosed):
+        applied.writes.bounds |= dict.fromkeys(np.flatnonzero(np.isin(changed, applied.loosed)).tolist(), False)
     applied.writes.opened, applied.writes.closed = _incidents(detector, loaded.streams, was_open, records)
     return applied
 
@@ -156,7 +162,7 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
         kept(ruled, heads["status"]),
     )
     if ruled:
-        mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])
+        mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()], heads)
         keep(heads, entries, ruled)
     batch.model.stepper.settle(heads, entries, asked, entries["reason"])
     if heads is not records:

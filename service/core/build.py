@@ -18,6 +18,7 @@ from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.incidents.closing import Closing
+from gatewatch.service.incidents.current import CurrentIncidents
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
@@ -32,6 +33,7 @@ class Core(NamedTuple):
     books: Bookkeeping
     loader: Loader
     closing: Closing
+    current: CurrentIncidents
 
 
 def build_core(
@@ -77,4 +79,4 @@ def build_core(
     scorer = Scorer(models, store, loader, repeats, incidents, books, *saving, stream_channels)
     inspection = Inspection(models, store, loader, sessions, clock, save_attempts)
     closing = Closing(models, store, loader, clock, save_attempts)
-    return Core(scorer, inspection, corrector, books, loader, closing)
+    return Core(scorer, inspection, corrector, books, loader, closing, CurrentIncidents(models, store, loader))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.asked import Asked, together, words
+from gatewatch.models.detectors.budget_loop import at_bound
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.bookkeeping import alert_of
@@ -20,10 +21,11 @@ from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.outcomes import Answer, Outcomes, encode
 from gatewatch.service.core.readings import Model
+from gatewatch.service.core.records import Records
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents.recorder import Corrected
-from gatewatch.service.incidents.rules import Rules, mark
+from gatewatch.service.incidents.recorder import Begun, Corrected
+from gatewatch.service.incidents.rules import Rules, counts, keep, mark
 
 SLICE_STEPS: Final = 256
 """Readings replayed before those that wait are looked at again: some 20 ms of a stream that is alone."""
@@ -39,6 +41,7 @@ class CorrectionJob:
         attempts: how often it was begun, or saved, in vain.
         asked: of the stream's scoring; None where that is nothing.
         rules: of the stream's incidents, if any.
+        holds: it is kept from learning from one of its readings on, with which that is new.
         answers: to `late`, once they are known.
         alerts: of incidents that begin with what was scored anew.
     """
@@ -52,8 +55,36 @@ class CorrectionJob:
     attempts: int = 0
     asked: Asked | None = None
     rules: Rules | None = None
+    holds: bool = False
     answers: list[Answer] = field(default_factory=list)
     alerts: list[bytes] = field(default_factory=list)
+
+
+class _Ruling:
+    """What the rules of streams make of readings that are scored anew.
+
+    A reading that counted before, too, keeps its stream from learning if it did then. One that counts only now, under
+    `hold`, keeps it from there on, until a person closed what was open then.
+    """
+
+    def __init__(self, jobs: list[CorrectionJob]) -> None:
+        self._jobs = jobs
+
+    def before(self, heads: Records, readings: Entries, rows: NDArray[np.intp]) -> None:
+        for at, row in enumerate(rows.tolist()):
+            if self._jobs[row].holds and heads["status"][at] & state.KEPT:
+                readings["status"][at] |= state.KEPT
+                readings["status"][at] &= np.uint8(~state.LET_GO & 0xFF)  # the rules say so anew, when all is replayed
+
+    def after(self, heads: Records, entries: Entries, readings: Entries, rows: NDArray[np.intp]) -> None:
+        jobs = [self._jobs[row] for row in rows.tolist()]
+        own = [(at, job.rules) for at, job in enumerate(jobs) if job.rules is not None]
+        mark(entries, own, [job.layout.model for job in jobs], heads)
+        anew = [(at, rules) for at, rules in own if not counts(readings[at])]
+        for at in keep(heads, entries, anew):
+            jobs[at].holds = True
+        for at in np.flatnonzero(readings["status"] & state.CLOSED).tolist():
+            jobs[at].holds = False
 
 
 def step(model: Model, jobs: list[CorrectionJob], most: int) -> int:
@@ -62,12 +93,7 @@ def step(model: Model, jobs: list[CorrectionJob], most: int) -> int:
     parts = [job.correction.part(most) for job in jobs]
     layouts = [job.layout for job in jobs] if model.any_channels else None
     asked = together([job.asked for job in jobs], len(model.detector.channels))
-
-    def marked(entries: Entries, rows: NDArray[np.intp]) -> None:
-        own = [(at, rules) for at, row in enumerate(rows.tolist()) if (rules := jobs[row].rules) is not None]
-        mark(entries, own, [jobs[row].layout.model for row in rows.tolist()])
-
-    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked, marked)):
+    for row, entries in enumerate(model.stepper.replay(records, parts, layouts, asked, _Ruling(jobs))):
         jobs[row].correction.advance(records[row : row + 1].copy(), entries, jobs[row].layout, jobs[row].seed)
     return sum(map(len, parts))
 
@@ -117,27 +143,44 @@ def writes_of(model: Model, jobs: list[CorrectionJob], loaded: LoadedBatch, rows
             writes.anew.append(at)
             writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
         writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
-        begun = job.correction.begun() if job.rules is None else entries[:0]
-        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in begun]
+        begins = job.correction.begun() if job.rules is None else entries[:0]
+        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in begins]
         writes.alerts += [(at, alert) for alert in job.alerts]
         writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
         late = job.correction.entries[job.correction.places]
         outcomes = Outcomes([job.stream] * len(late), late, [job.layout.model] * len(late), replayed=False)
         job.answers = encode([reading.batch.encoders[reading.place] for reading in job.late], outcomes)
-    records = np.concatenate([jobs[row].correction.record for row in rows])
     ruled = np.array([jobs[row].rules is not None for row in rows])
-    records["status"] |= np.where(ruled, np.uint8(state.HELD), loaded.records["status"][rows] & state.HELD)
+    held = np.where(ruled, np.uint8(state.HELD), loaded.records["status"][rows] & state.HELD)
+    for row, bit in zip(rows, held, strict=True):
+        jobs[row].correction.record["status"] |= bit
+    records = np.concatenate([jobs[row].correction.record for row in rows])
     writes.records = state.pack(records, [jobs[row].layout for row in rows], [jobs[row].seed for row in rows])
+    for at, row in enumerate(rows):
+        asked = jobs[row].asked
+        if asked is not None and np.isfinite(asked.held).all():
+            of_loop = (at_bound(of, asked.least)[0] for of in (loaded.records["level"][row], records["level"][at]))
+            was, is_ = map(bool, of_loop)
+            writes.bounds |= {at: is_} if was or is_ else {}
     was_open, is_open = (detector.is_open(of["detector"]) for of in (loaded.records[rows], records))
     writes.opened = {writes.streams[at] for at in np.flatnonzero(is_open & ~ruled)}
     writes.closed = {writes.streams[at] for at in np.flatnonzero(was_open & ~is_open & ~ruled)}
     return writes
 
 
-def ruled(done: Sequence[tuple[int, CorrectionJob]]) -> list[Corrected]:
+def beginnings(done: Sequence[tuple[int, CorrectionJob]], rows: Sequence[int]) -> list[Begun]:
+    """The streams whose incidents go by the detector, where one begins; `rows`: of each job that is done."""
+    return [
+        Begun(at, rows[at], job.stream, job.layout, job.seed, words(job.asked), job.correction.start, since)
+        for at, job in done
+        if job.rules is None and len(since := job.correction.since_begun())
+    ]
+
+
+def ruled(done: Sequence[tuple[int, CorrectionJob]], rows: Sequence[int]) -> list[Corrected]:
     """The streams whose incidents go by rules, where something counts that did not."""
     return [
-        Corrected(at, job.stream, job.layout, job.seed, words(job.asked), job.rules, job.correction)
+        Corrected(at, rows[at], job.stream, job.layout, job.seed, words(job.asked), job.rules, job.correction)
         for at, job in done
         if job.rules is not None and job.correction.counts_anew()
     ]

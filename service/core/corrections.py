@@ -53,7 +53,7 @@ def within_window(record: Records, time_ms: int) -> bool:
 
 
 _OF_STREAM: Final = ("readings", "tag", "session", "last_seq", "last_ms", "newest_ms", "session_ms", "score", "status")
-STEPPED: Final = (*_OF_STREAM, "present", "detector", "level")
+STEPPED: Final = (*_OF_STREAM, "present", "detector", "level", "step_n", "step_ms", "step")
 """What a record owes to the readings it has seen; the rest are settings and notes."""
 
 
@@ -120,6 +120,9 @@ class Correction:
         """
         seen, n = self.before["readings"][0], entries["n"]
         since = entries[(n >= seen) & (n < record["readings"][0])]
+        known = np.delete(self.readings, self.places)  # a person may have closed its incident
+        if not np.array_equal(_closed(known[np.isin(known["n"], n)]), _closed(entries[np.isin(n, known["n"])])):
+            return False
         if self.before["earlier"][0] != record["earlier"][0] or not _leads_to(self._chain, self.before, since, record):
             return False
         self.readings = np.concatenate([self.readings, since])
@@ -141,15 +144,22 @@ class Correction:
         """
         alerts_before = np.flatnonzero(self.readings["status"] & state.ALERT)
         alerts = np.flatnonzero(self.entries["status"] & state.ALERT)
+        alerts = alerts[alerts >= len(self.entries) - len(self.since_closed())]
         gone, new = np.setdiff1d(alerts_before, alerts), np.setdiff1d(alerts, alerts_before)
         moved = np.abs(new[:, None] - gone).min(axis=1, initial=JOIN_READINGS) < JOIN_READINGS
         opened: Entries = self.entries[new[~moved]]
         return opened
 
+    def since_closed(self) -> Entries:
+        """The entries after the last one with which a person ended an incident: what was up to then is settled."""
+        closed = np.flatnonzero(self.entries["status"] & state.CLOSED)
+        since: Entries = self.entries[closed[-1] + 1 :] if len(closed) else self.entries
+        return since
+
     def counts_anew(self) -> bool:
         """Whether a reading counts by the rules of its stream that did not before, or is new and does."""
         before = {int(one["timestamp_ms"]) for one in np.delete(self.readings, self.places) if counts(one)}
-        return any(int(one["timestamp_ms"]) not in before for one in self.entries if counts(one))
+        return any(int(one["timestamp_ms"]) not in before for one in self.since_closed() if counts(one))
 
     def since_begun(self) -> Entries:
         """The entries from the first of `begun` on; none where there is none."""
@@ -236,6 +246,9 @@ def place(
     readings = np.insert(base.since, ahead_of, chosen)
     stops = [(start.first - base.first + later[start.slot], start.slot) for start in starts if later[start.slot]]
     places = ahead_of + np.arange(len(chosen))
+    for at in places.tolist():  # what comes late teaches a stream that is kept nothing
+        ahead = readings["status"][at - 1] if at else base.record["status"][0]
+        readings["status"][at] = ahead & state.KEPT if not at or not ahead & state.ENDED else 0
     return Correction(chain, record, base.record, readings, places, sorted(stops)), found
 
 
@@ -272,6 +285,12 @@ def _starts(
         newest_first.append((-1, fresh))  # all readings are at hand: earlier records may have been lost
     starts = [_Start(slot, start, entries[entries["n"] >= start["readings"][0]]) for slot, start in newest_first]
     return [start for start in starts if _leads_to(chain, start.record, start.since, record)]
+
+
+def _closed(entries: Entries) -> NDArray[np.uint64]:
+    """The numbers of the readings after which a person closed an incident."""
+    numbers: NDArray[np.uint64] = entries["n"][(entries["status"] & state.CLOSED) != 0]
+    return numbers
 
 
 def _moved(record: Records, seen: Records) -> Records:

@@ -13,11 +13,19 @@ from typing import Final
 
 import structlog
 
-from gatewatch.models.detectors.asked import words
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.bookkeeping import Bookkeeping
 from gatewatch.service.core.contention import ContentionBackoff
-from gatewatch.service.core.correction_jobs import SLICE_STEPS, CorrectionJob, back, follow, ruled, step, writes_of
+from gatewatch.service.core.correction_jobs import (
+    SLICE_STEPS,
+    CorrectionJob,
+    back,
+    beginnings,
+    follow,
+    ruled,
+    step,
+    writes_of,
+)
 from gatewatch.service.core.late_readings import LateReading, WaitingReadings, alike, by_model, for_model, give, relaid
 from gatewatch.service.core.loading import Loader
 from gatewatch.service.core.outcomes import Answer
@@ -27,7 +35,7 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
-from gatewatch.service.incidents.recorder import Begun, Recorder
+from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -283,21 +291,8 @@ class Corrector:
             if rows:
                 writes = await asyncio.to_thread(writes_of, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
-                begun = [
-                    Begun(
-                        at,
-                        job.stream,
-                        job.layout,
-                        job.seed,
-                        words(job.asked),
-                        job.correction.start,
-                        job.correction.since_begun(),
-                    )
-                    for at, job in done
-                    if job.rules is None
-                ]
-                writes.incidents = await self._incidents.corrected(model, [one for one in begun if len(one.entries)])
-                writes.incidents += await self._incidents.corrected_ruled(model, ruled(done), writes)
+                writes.incidents = await self._incidents.corrected(model, loaded, beginnings(done, rows))
+                writes.incidents += await self._incidents.corrected_ruled(model, loaded, ruled(done, rows), writes)
                 writes.incidents += await self._incidents.back(back(done, loaded, rows))
                 self._incidents.mute(writes)
                 for row_at, job in done:

@@ -24,7 +24,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_limit import StreamLimits
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.errors import NewerRecord, StoreUnavailable
 from gatewatch.service.incidents.rules import Rules
 
 MAY_BE_OLD: Final = ("format", "missing", "corrupt")
@@ -223,6 +223,12 @@ class Loader:
             lost, settings = self._as_presumed(loaded, lost, settings, flaws, presumed)
             channels = [presumed[row].channels for row in flaws]
             recovered = await asyncio.to_thread(_recover_each, model, lost, channels)
+        if newer := {
+            loaded.streams[row]
+            for row, loss, found in zip(flaws, lost, recovered, strict=True)
+            if not len(found.kept) and state.is_newer(loss.record, loss.seed)
+        }:
+            raise NewerRecord(newer)
         for row, loss, found in zip(flaws, lost, recovered, strict=True):
             self._takeover.check(found.record["takeover"])
             loaded.records[row], loaded.begun[row] = found.record[0], found.record

@@ -63,7 +63,6 @@ def place(
         entries["values"][at] = reading.batch.values[reading.place]
     if rules := loaded.rules.get(row):
         entries["reason"] = [0 if rules.teaches(reading.time_ms) else state.UNLEARNED for reading in in_order]
-    entries["status"] = record["status"] & state.KEPT  # what comes late teaches a stream that is kept nothing
     entries["seq"] = [reading.seq for reading in in_order]
     entries["timestamp_ms"] = [reading.time_ms for reading in in_order]
     flawed, _, flaws = state.unpack(

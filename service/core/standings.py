@@ -12,6 +12,7 @@ import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +139,7 @@ class Standings:
         self._store = store
         self._clock = clock
         self._tables: dict[str, _Table] = {}
-        self._reading = asyncio.Lock()
+        self._reading = WeakValueDictionary[str, asyncio.Lock]()  # of a tenant: others do not wait for its streams
 
     async def by_name(self, tenant: str, search: Search, after: str, most: int) -> Page:
         """Up to `most` names in alphabetical order, as they stand now; fewer where enough were looked at.
@@ -206,7 +207,7 @@ class Standings:
     async def _table(self, tenant: str) -> _Table:
         if (found := self._fresh(tenant)) is not None:
             return found
-        async with self._reading:
+        async with self._reading.setdefault(tenant, asyncio.Lock()):
             found = self._fresh(tenant)
             if found is None:
                 found = await self._read(tenant)

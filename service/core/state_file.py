@@ -25,7 +25,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.outcomes import clip, format_time
-from gatewatch.service.core.records import FORMAT, LEVEL_BYTES, STREAM_PART, Records
+from gatewatch.service.core.records import FORMAT, STREAM_PART, TAIL_BYTES, Records
 from gatewatch.service.core.state_checks import check_channels, check_entries, check_part
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.errors import InvalidState
@@ -117,6 +117,11 @@ class Standing:
         return bool(self.part["status"][0] & state.OPEN)
 
     @property
+    def is_kept(self) -> bool:
+        """Whether it is kept from learning after the last one."""
+        return bool(self.part["status"][0] & state.KEPT)
+
+    @property
     def last_ms(self) -> int:
         """Time of the last one."""
         return int(self.part["last_ms"][0])
@@ -132,14 +137,24 @@ class Standing:
             takeover: the number of the process that writes it.
             slots: of the history it goes with.
         """
+        # SILENT goes with an incident of the stream that it was
+        return resealed(self._with_status(0xFF ^ state.SILENT, takeover, slots), seed)
+
+    def let_go(self) -> bytes:
+        """The record, for SEED, of a stream that is let go; the model's part is as it was."""
+        gone = state.SILENT | state.KEPT | state.OPEN | state.HELD
+        return resealed(self._with_status(0xFF ^ gone), SEED)
+
+    def _with_status(self, bits: int, takeover: int | None = None, slots: int | None = None) -> bytes:
+        """The record with these bits of its status left, and no checksum."""
         body = bytearray(self.record[:-4])
         part: Records = np.frombuffer(body, STREAM_PART, 1)
-        part["status"] &= 0xFF ^ state.SILENT  # which goes with an incident of the stream that it was
+        part["status"] &= bits
         if takeover is not None:
             part["takeover"] = takeover
         if slots is not None:
             part["history"] = slots
-        return resealed(bytes(body) + b"\0\0\0\0", seed)
+        return bytes(body) + bytes(4)
 
 
 def resealed(record: bytes, seed: int) -> bytes:
@@ -211,7 +226,7 @@ def _standing(file: StateFile) -> Standing:
         raise ValueError("readings of the history are damaged or missing")
     check_entries(kept)
     for earlier in file.earlier:
-        longest = len(file.record) + LEVEL_BYTES  # it may have lost its level since
+        longest = len(file.record) + TAIL_BYTES  # it may have lost its tail since
         if earlier and (_checked(earlier)[0]["readings"][0] > part["readings"][0] or len(earlier) > longest):
             raise ValueError("an earlier record is not of this stream")
     settings = StreamSettings.decode(file.settings).encode() if file.settings else b""

@@ -25,6 +25,7 @@ from gatewatch.service.core.outcomes import clip
 from gatewatch.service.core.readings import Model, Models
 from gatewatch.service.core.recovery import carried
 from gatewatch.service.core.state_file import SEED, Standing, StateFile, resealed
+from gatewatch.service.core.stepper import let_go
 from gatewatch.service.core.store import Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
@@ -38,7 +39,7 @@ from gatewatch.service.errors import (
     NoSuchChannel,
     UnknownStream,
 )
-from gatewatch.service.incidents.left import incidents_left
+from gatewatch.service.incidents.left import incidents_left, is_settled
 
 log = structlog.get_logger(__name__)
 
@@ -268,13 +269,18 @@ class States:
         Again where that says None: it has moved meanwhile.
         """
         await self._takeover.claim()
-        (seed,), stepper = self._store.seeds([stream]), (await self._models.of(stream)).stepper
+        (seed,), model = self._store.seeds([stream]), await self._models.of(stream)
+        stepper = model.stepper
         for _ in range(self._attempts):
             async with self._store.begin([stream]) as work:
                 before = work.packed[0]
                 standing = await decide(before)
                 if standing is None:
                     continue
+                kept = await self._store.incidents.all_of(stream)
+                if standing.is_open or standing.is_kept:
+                    settled = is_settled(kept, standing.readings, standing.is_kept)
+                    standing = _let_go(standing, model) if settled else standing
                 writes = Writes(self._clock.unix_ms() / 1000, [stream], [state.fence_of(before)], anew=[0])
                 writes.records = [standing.sealed(seed, self._takeover.number, stepper.slots)]
                 writes.slots = stepper.slots_anew(standing.layout, seed, 0, standing.kept[-stepper.slots :])
@@ -286,7 +292,7 @@ class States:
                 writes.channels = {0: more} if more and (part or before is None) else {}
                 writes.settings = {0: standing.settings or StreamSettings().encode()}
                 (writes.opened if standing.is_open else writes.closed).add(stream)
-                kept = await self._store.incidents.all_of(stream)
+                writes.pending, writes.bounds = [(0, b"")], {0: False}  # of the state that it stood at
                 left = incidents_left(0, kept, standing.readings, standing.is_open, standing.last_ms)
                 writes.incidents_left = [] if left is None else [left]
                 await work.send(writes)
@@ -309,6 +315,23 @@ class States:
                 if (await work.saved())[0]:
                     return
         raise Contended(f"others kept writing stream {stream.name}; send the request again")
+
+
+def _let_go(standing: Standing, model: Model) -> Standing:
+    """What a stream stands at once its incident is closed; its history says so, too.
+
+    Args:
+        model: of the stream; the state of another one is made anew of the history.
+    """
+    stepper = model.sized(len(standing.layout.model)).stepper
+    packed, layout, digest = standing.let_go(), standing.layout, stepper.detector.digest
+    records, _, flaws = state.unpack([packed], [SEED], stepper.record, layout, digest, stepper.slots)
+    if flaws.get(0, "history") == "history":
+        let_go(records)
+        (packed,) = state.pack(records, [layout], [SEED])
+    kept = standing.kept.copy()
+    kept["status"][-1:] |= state.CLOSED
+    return Standing(packed, SEED, kept, standing.earlier, standing.settings)
 
 
 def _chained_anew(kept: Entries, layout: Layout) -> Entries:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import repeat
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from gatewatch.models.detectors import budget_loop
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import WARMING_UP, Detector
-from gatewatch.models.detectors.incidents import unlearn
+from gatewatch.models.detectors.incidents import unlearn, with_incidents_ended
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
 from gatewatch.service.core.chain import Chain, tags_of
@@ -25,6 +26,16 @@ Slots = list[tuple[int, int, bytes]]
 
 _NUMBER = 4
 """Where `n` stands in a slot, behind the checksum."""
+
+
+class Ruling(Protocol):
+    """What the rules of streams make of readings that are scored anew; see incidents/rules.py."""
+
+    def before(self, heads: Records, readings: Entries, rows: NDArray[np.intp]) -> None:
+        """Write into (R,) readings, as the history has them, whether their streams are kept from learning by now."""
+
+    def after(self, heads: Records, entries: Entries, readings: Entries, rows: NDArray[np.intp]) -> None:
+        """Write into new (R,) entries what decides about them, and what follows from that into their streams' heads."""
 
 
 class Stepper:
@@ -128,7 +139,7 @@ class Stepper:
         readings: Sequence[Entries],
         layouts: Sequence[Layout] | None = None,
         asked: Asked | None = None,
-        mark: Callable[[Entries, NDArray[np.intp]], None] | None = None,
+        ruling: Ruling | None = None,
     ) -> list[Entries]:
         """Feed each of B streams its readings, in their order and in rounds; returns the new entries of each.
 
@@ -136,7 +147,7 @@ class Stepper:
             records: (B,) moved forward.
             readings: of each stream, any number.
             layouts, asked: (B,) as in `step`.
-            mark: writes what gates decide into new entries, given the streams' rows; None where it is as it was.
+            ruling: of the streams; None where what was decided about the readings stands.
         """
         lengths = np.array([len(of_stream) for of_stream in readings])
         given = np.zeros((max(lengths, default=0), len(lengths)), self.entry)
@@ -149,23 +160,25 @@ class Stepper:
             began = heads["session"] != one["session"]
             heads["session_ms"] = np.where(began, one["timestamp_ms"], heads["session_ms"])
             heads["session"] = one["session"]
-            entries[at, rows] = self.step(
+            if ruling is not None:
+                ruling.before(heads, one, rows)
+            own = None if asked is None else asked.at(rows)
+            made = self.step(
                 heads,
                 one["seq"],
                 one["timestamp_ms"],
                 one["values"],
                 None if layouts is None else [layouts[row] for row in rows.tolist()],
-                None if asked is None else asked.at(rows),
+                own,
                 unlearned(one),
                 kept_from_learning(one),
             )
-            made = entries[at, rows]
-            if mark is not None:
-                mark(made, rows)
-                entries[at, rows] = made
-            own = None if asked is None else asked.at(rows)
-            self.settle(heads, made, own, one["reason"] if mark is None else made["reason"])
-            records[rows] = heads
+            if ruling is not None:
+                ruling.after(heads, made, one, rows)
+            self.settle(heads, made, own, one["reason"] if ruling is None else made["reason"])
+            made["status"] |= one["status"] & state.ENDED
+            end(heads, one)
+            entries[at, rows], records[rows] = made, heads
         entries["single"] = given["single"]
         return [entries[:length, row] for row, length in enumerate(lengths.tolist())]
 
@@ -186,6 +199,7 @@ class Stepper:
             kept = kept_from_learning(readings)
             entries = self.step(heads, *columns, asked=own, unlearned=unlearned(readings), kept=kept)
             self.settle(heads, entries, own, readings["reason"])
+            end(heads, readings)
             records[rows] = heads
         for row, entries in enumerate(histories):
             if len(entries):
@@ -224,7 +238,11 @@ class Stepper:
 
     def slots_anew(self, layout: Layout, seed: int, row: int, kept: Entries) -> Slots:
         """A whole history, of one stream's entries that are in its own channels already."""
-        return [(row, 0, layout.ring_header), *self._placed(layout, repeat(seed), repeat(row), kept)]
+        return [(row, 0, layout.ring_header), *self.slots_of(layout, seed, row, kept)]
+
+    def slots_of(self, layout: Layout, seed: int, row: int, kept: Entries) -> Slots:
+        """`slots_in` of one stream's entries that are in its own channels already."""
+        return self._placed(layout, repeat(seed), repeat(row), kept)
 
     def pieces_of(self, layout: Layout, seed: int, row: int, entries: Entries) -> Slots:
         """`slots_in` of consecutive entries of one stream, joined into one piece, or two at the end of its ring."""
@@ -248,6 +266,21 @@ class Stepper:
         offsets = kept["n"] % np.uint64(self.slots) * np.uint64(kept.dtype.itemsize) + headers
         slot_seeds = [layout.slot_seed(seed) for layout, seed in zip(layouts, seeds, strict=True)]
         return list(zip(rows, offsets.tolist(), history.pack_entries(kept, slot_seeds), strict=True))
+
+
+def let_go(records: Records) -> None:
+    """Have (R,) streams learn from their next readings on; what is strange then is another incident."""
+    records["detector"] = with_incidents_ended(records["detector"])
+    records["status"] &= np.uint8(~(state.KEPT | state.OPEN | state.HELD) & 0xFF)
+
+
+def end(heads: Records, readings: Entries) -> None:
+    """Let go of those of (R,) streams whose incidents ended after (R,) readings, as the history says."""
+    ended: NDArray[Any] = (readings["status"] & state.ENDED) != 0
+    if ended.any():
+        some = heads[ended]
+        let_go(some)
+        heads[ended] = some
 
 
 def unlearned(readings: Entries) -> NDArray[np.bool_] | None:

@@ -29,6 +29,7 @@ class IncidentWrite(NamedTuple):
         told: people are told of it.
         reopened: it had ended, and goes on.
         newly_told: it had begun, and people are told only now.
+        latest: it is the stream's latest one, or a silence, which stands beside that.
     """
 
     row: int
@@ -42,6 +43,7 @@ class IncidentWrite(NamedTuple):
     told: bool = True
     reopened: bool = False
     newly_told: bool = False
+    latest: bool = True
 
 
 class IncidentsLeft(NamedTuple):

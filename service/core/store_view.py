@@ -197,6 +197,8 @@ class TrialStore(StoreView):
         for (row, slot), record in writes.earlier.items():
             self._earlier[writes.streams[row], slot] = record
         for write in writes.incidents:
+            if write.n < 0:  # a silence stands beside the latest one
+                continue
             self._incidents[writes.streams[write.row]] = write.incident
         self._pending.update((writes.streams[row], content) for row, content in writes.pending)
         self._records.update(zip(writes.streams, writes.records, strict=True))

@@ -7,11 +7,11 @@ from typing import Final
 
 from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.doors.door import Context, Decoded, Form, Mixed, Opened
-from gatewatch.service.doors.json_parts import Array, opened
+from gatewatch.service.doors.json_parts import PART_BYTES, Array, opened
 from gatewatch.service.doors.json_problems import NOT_READ, kind, lenient_json
 from gatewatch.service.doors.json_results import JsonEncoder
 from gatewatch.service.doors.ndjson_door import NdjsonDoor
-from gatewatch.service.doors.reading_decoder import PART_BYTES, PART_READINGS
+from gatewatch.service.doors.reading_decoder import PART_READINGS
 from gatewatch.service.errors import BadRequest, TooLarge
 
 READ_AS_JSON: Final = frozenset(
@@ -67,7 +67,7 @@ class JsonDoor:
 
     def open(self, content: bytes, context: Context) -> Opened:
         """Any other body. Raises BadRequest."""
-        body = opened(content, False, context.decoder.part_bytes)
+        body = opened(content, False, context.decoder.reading_bytes)
         if body.form == "lines":
             return self._lines.open(content, context)
         if body.form == "object":
@@ -76,8 +76,8 @@ class JsonDoor:
 
     def _object(self, content: bytes, context: Context) -> Iterator[Decoded | Mixed]:
         decoder = context.decoder
-        if len(content) > decoder.part_bytes:
-            raise TooLarge(f"the body is one value of more than {decoder.part_bytes} bytes, which no reading needs")
+        if len(content) > decoder.reading_bytes:
+            raise TooLarge(f"the body is one value of more than {decoder.reading_bytes} bytes, which no reading needs")
         item = lenient_json(content)
         if not isinstance(item, dict):
             raise BadRequest(f"the body is {kind(item)}; expected an array of readings, or one reading as an object")
@@ -85,8 +85,8 @@ class JsonDoor:
 
     def _array(self, content: bytes, context: Context) -> Iterator[Decoded | Mixed]:
         decoder = context.decoder
-        array, count = Array(content, decoder.part_bytes), 0
-        whole = len(content) <= decoder.part_bytes
+        array, count = Array(content, decoder.reading_bytes), 0
+        whole = len(content) <= min(PART_BYTES, decoder.reading_bytes)
         while not array.ended:
             if (piece := array.piece()) is not None and (good := decoder.all_readings(piece[0])) is not None:
                 array.go_on(piece[1])

@@ -1,9 +1,9 @@
 """Parts: a body cut into pieces that each take little time and memory, however large the whole is.
 
 A few kilobytes of gzip can hold eight megabytes of anything: four million lines, a reading of 700,000 channels. So
-what does not come as one small body without a flaw is decoded part by part. A part holds whole readings, and is as
-long as the longest reading may be; between parts others have their turn, and the part that brings too many readings is
-the last one that is looked at.
+what does not come as one small body without a flaw is decoded part by part. A part holds whole readings, and is no
+longer than PART_BYTES, unless one reading is; between parts others have their turn, and the part that brings too many
+readings is the last one that is looked at.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Any, Final
 
 from gatewatch.service.doors.json_problems import SCAN, TOO_DEEP
 from gatewatch.service.errors import BadRequest
+
+PART_BYTES: Final = 65_536
+"""Of a body, decoded in one go; more where the names of many channels make a reading longer."""
 
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
 _LAST_COMMA: Final = re.compile(rb".*\}([ \t\r\n]*,[ \t\r\n]*)(?=\{)", re.DOTALL)
@@ -82,11 +85,12 @@ def _is_object(line: bytes) -> bool:
 
 
 def lines_of(content: bytes, most: int) -> Iterator[list[tuple[int, bytes | TooLong]]]:
-    """The lines of a body that are not blank, with their numbers, counted from 1."""
+    """The lines of a body that are not blank, with their numbers, counted from 1; `most`: bytes of one."""
     at, number = 0, 1
     while at < len(content):
-        end = len(content) if len(content) - at <= most else content.rfind(b"\n", at, at + most) + 1
-        if end:
+        sizes = (PART_BYTES, most) if most > PART_BYTES else (most,)
+        ends = (len(content) if len(content) - at <= n else content.rfind(b"\n", at, at + n) + 1 for n in sizes)
+        if end := next(filter(None, ends), 0):
             found = content[at:end].removesuffix(b"\n").split(b"\n")
             yield [(number + place, line) for place, line in enumerate(found) if line.strip()]
             number += len(found)
@@ -115,10 +119,12 @@ class Array:
         """An array of the next items, up to a comma that seems to stand between two of them, and where it is."""
         if self._at > 1 and self._content[self._at : self._at + 1] == b"]":
             return None  # behind a comma
-        if len(self._content) - self._at <= self._most:
-            return b"[" + self._content[self._at :], len(self._content)
-        found = _LAST_COMMA.match(self._content, self._at, self._at + self._most)
-        return found and (b"[%b]" % self._content[self._at : found.start(1)], found.end(1))
+        for most in (PART_BYTES, self._most) if self._most > PART_BYTES else (self._most,):
+            if len(self._content) - self._at <= most:
+                return b"[" + self._content[self._at :], len(self._content)
+            if (found := _LAST_COMMA.match(self._content, self._at, self._at + most)) is not None:
+                return b"[%b]" % self._content[self._at : found.start(1)], found.end(1)
+        return None
 
     def go_on(self, at: int) -> None:
         """Leave out what was read otherwise."""

@@ -15,11 +15,15 @@ import numpy as np
 from gatewatch.service.core.outcomes import Refused
 from gatewatch.service.core.readings import LARGEST_SEQ, NO_SEQ, Readings
 from gatewatch.service.doors.door import Context, Decoded
+from gatewatch.service.doors.json_parts import PART_BYTES
 from gatewatch.service.doors.json_problems import LARGEST_VALUE, LATEST_S, show
-from gatewatch.service.doors.reading_decoder import NONE, PART_BYTES, DecodedReading, ReadingDecoder
+from gatewatch.service.doors.reading_decoder import NONE, DecodedReading, ReadingDecoder
 
 LONGEST_NAME: Final = 256
 """Characters of a channel's name, as in files."""
+
+CHANNEL_BYTES: Final = 12 * LONGEST_NAME + 64
+"""Of a channel in a reading: its name, each character of which JSON may write as two escapes, and its value."""
 
 LISTS_KEPT: Final = 2048
 """Lists of channels that are known to be good."""
@@ -46,7 +50,7 @@ class NamedReadingDecoder(ReadingDecoder):
         self._reading = NamedReading
         self.one = msgspec.json.Decoder(NamedReading)
         self.many = msgspec.json.Decoder(list[NamedReading])
-        self.part_bytes = max(PART_BYTES, 2 * most_channels * (LONGEST_NAME + 64))
+        self.reading_bytes = max(PART_BYTES, most_channels * CHANNEL_BYTES)
         self._good: set[tuple[str, ...]] = set()
 
     def _one_good(self, reading: DecodedReading, context: Context) -> Decoded | None:

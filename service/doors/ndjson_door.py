@@ -7,10 +7,10 @@ from typing import Final
 
 from gatewatch.service.core.outcomes import Encoder
 from gatewatch.service.doors.door import Context, Decoded, Form, Mixed, Opened
-from gatewatch.service.doors.json_parts import lines_of, opened
+from gatewatch.service.doors.json_parts import PART_BYTES, lines_of, opened
 from gatewatch.service.doors.json_problems import NOT_READ
 from gatewatch.service.doors.json_results import JsonEncoder
-from gatewatch.service.doors.reading_decoder import PART_BYTES, PART_READINGS
+from gatewatch.service.doors.reading_decoder import PART_READINGS
 
 MEDIA_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
@@ -48,13 +48,13 @@ class NdjsonDoor:
 
     def open(self, content: bytes, context: Context) -> Opened:
         """Any other body. Raises BadRequest."""
-        return Opened(LINES, self._parts(opened(content, True, context.decoder.part_bytes).content, context))
+        return Opened(LINES, self._parts(opened(content, True, context.decoder.reading_bytes).content, context))
 
     def _parts(self, content: bytes, context: Context) -> Iterator[Decoded | Mixed]:
         decoder, count = context.decoder, 0
-        for lines in lines_of(content, decoder.part_bytes):
+        for lines in lines_of(content, decoder.reading_bytes):
             count += len(lines)
-            decoder.check_count(count, len(content) > decoder.part_bytes)
+            decoder.check_count(count, len(content) > decoder.reading_bytes)
             for start in range(0, len(lines), PART_READINGS):
                 part = lines[start : start + PART_READINGS]
                 yield decoder.columns([decoder.line(*line) for line in part], context)

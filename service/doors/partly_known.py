@@ -15,7 +15,7 @@ from gatewatch.service.core.outcomes import Refused, clip
 from gatewatch.service.doors.door import Context, Decoded
 from gatewatch.service.doors.json_parts import TooLong
 from gatewatch.service.doors.json_problems import NOT_READ, listed, problem_of
-from gatewatch.service.doors.named_readings import LISTS_KEPT, NamedReading, problem_of_channels
+from gatewatch.service.doors.named_readings import CHANNEL_BYTES, LISTS_KEPT, NamedReading, problem_of_channels
 from gatewatch.service.doors.reading_decoder import DecodedReading, ReadingDecoder
 
 
@@ -52,6 +52,7 @@ class PartlyKnownDecoder(ReadingDecoder):
             allowed: channels that a reading may have, with those of the model; none for any.
         """
         super().__init__(channels, future_ms, most)
+        self.reading_bytes = max(self.reading_bytes, most_channels * CHANNEL_BYTES)
         self._own = channels
         self._most_channels = most_channels
         self._allowed = {*channels, *allowed} if allowed else None

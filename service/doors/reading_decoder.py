@@ -17,7 +17,7 @@ from gatewatch.service.core.outcomes import Refused, clip, rejected
 from gatewatch.service.core.readings import LARGEST_SEQ, NO_SEQ, NO_TIME, Readings
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.doors.door import Context, Decoded
-from gatewatch.service.doors.json_parts import TooLong
+from gatewatch.service.doors.json_parts import PART_BYTES, TooLong
 from gatewatch.service.doors.json_problems import (
     LARGEST_VALUE,
     LATEST_S,
@@ -34,9 +34,6 @@ from gatewatch.service.errors import BadRequest, TooLarge
 
 DecodedReading = Any
 """One item of a body: a reading, of the type that ReadingDecoder makes for its channels; or why it is Refused."""
-
-PART_BYTES: Final = 65_536
-"""Of a body, decoded in one go; more where the names of many channels make a reading longer."""
 
 PART_READINGS: Final = 256
 """Readings taken apart in one go; 10 µs each (measured)."""
@@ -76,7 +73,7 @@ class ReadingDecoder:
     Attributes:
         one: decodes a reading from JSON.
         many: decodes an array of them.
-        part_bytes: of a body that is decoded in one go.
+        reading_bytes: that a reading may have, whatever its form.
     """
 
     def __init__(self, channels: tuple[str, ...], future_ms: int, most: int) -> None:
@@ -103,7 +100,7 @@ class ReadingDecoder:
         )
         self.one = msgspec.json.Decoder(self._reading)
         self.many = msgspec.json.Decoder(list[self._reading])  # type: ignore[name-defined]
-        self.part_bytes = max(PART_BYTES, 2 * sum(len(json.dumps(name)) + 64 for name in channels))
+        self.reading_bytes = max(PART_BYTES, 2 * sum(len(json.dumps(name)) + 64 for name in channels))
 
     def check_count(self, readings: int, at_least: bool = False) -> None:
         """Raise TooLarge for more readings than a request may have."""

@@ -55,20 +55,20 @@ class RoutingDecoder:
     """Items to columns, for the models of their streams; has the methods of ReadingDecoder.
 
     Attributes:
-        one, many, part_bytes: as of ReadingDecoder, but items are left as they were sent.
+        one, many, reading_bytes: as of ReadingDecoder, but items are left as they were sent.
     """
 
-    def __init__(self, model_of: Callable[[str], ServedModel], default: ReadingDecoder, part_bytes: int) -> None:
+    def __init__(self, model_of: Callable[[str], ServedModel], default: ReadingDecoder, reading_bytes: int) -> None:
         """Read for a request.
 
         Args:
             model_of: the model of a stream by its name, be that none.
             default: that of the default model; counts readings.
-            part_bytes: of a body that is decoded in one go.
+            reading_bytes: that a reading of any of the models may have.
         """
         self.one = _AsSent(msgspec.Raw)
         self.many = _AsSent(list[msgspec.Raw])
-        self.part_bytes = part_bytes
+        self.reading_bytes = reading_bytes
         self.most = default.most
         self.check_count = default.check_count
         self._model_of = model_of

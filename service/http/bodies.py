@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, Self
 
 from gatewatch.service.errors import BadRequest, TooLarge, TooManyWaiting, UnsupportedMedia
+from gatewatch.service.turns import has_room
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -32,15 +34,23 @@ class ClientGone(Exception):
 
 
 class Bodies:
-    """The bodies of a process, from their first byte to their answer; beyond FREE_BYTES each, they have one bound."""
+    """The bodies of a process, from their first byte to their answer; beyond FREE_BYTES each, they have one bound.
+
+    A tenant that has filled it leaves the others their share, so that all of them hold at most twice as much.
+
+    Attributes:
+        most_of_one: bytes of one body.
+        most: bytes of all.
+        held: bytes, of each tenant.
+    """
 
     def __init__(self, request_bytes: int, waiting_bytes: int) -> None:
         """`request_bytes`: of one body, also decompressed. `waiting_bytes`: of all."""
         self.most_of_one = min(request_bytes, waiting_bytes)
         self.most = waiting_bytes
-        self.held = 0
+        self.held = Counter[str]()
 
-    def of(self, headers: dict[bytes, str], most: int | None = None) -> Body:
+    def of(self, headers: dict[bytes, str], tenant: str, most: int | None = None) -> Body:
         """The body of a request, to be read inside a `with` that lasts as long as anything of it is in memory.
 
         Args:
@@ -58,14 +68,31 @@ class Bodies:
         announced = headers.get(b"content-length", "0")[:18]  # more digits are too many bytes all the same
         if announced.isascii() and announced.isdigit() and int(announced) > most:
             raise TooLarge(f"the body has {announced} bytes; at most {most} are taken: {_AS_SEVERAL}")
-        return Body(self, encoding != "identity", most)
+        return Body(self, tenant, encoding != "identity", most)
+
+    def hold(self, tenant: str, more: int) -> None:
+        """Count more bytes as held by a tenant. Raises TooManyWaiting where there is no room for them."""
+        held = self.held.total()
+        if not has_room(more, self.held[tenant], held, len({tenant, *self.held}), self.most):
+            raise TooManyWaiting(
+                f"the bodies of other requests have {held} bytes; at most {self.most} are held "
+                "(GATEWATCH_WAITING_BYTES): send again after the time in Retry-After, or less at once"
+            )
+        self.held[tenant] += more
+
+    def release(self, tenant: str, held: int) -> None:
+        """So many bytes of a tenant are held no more."""
+        self.held[tenant] -= held
+        if not self.held[tenant]:
+            del self.held[tenant]
 
 
 class Body:
     """One of them."""
 
-    def __init__(self, bodies: Bodies, zipped: bool, most: int) -> None:
+    def __init__(self, bodies: Bodies, tenant: str, zipped: bool, most: int) -> None:
         self._bodies = bodies
+        self._tenant = tenant
         self._zipped = zipped
         self._most = most
         self._held = 0
@@ -74,7 +101,7 @@ class Body:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        self._bodies.held -= self._held
+        self._bodies.release(self._tenant, self._held)
 
     async def read(self, receive: Receive) -> bytes:
         """The whole body, decompressed; no more of it than is taken is ever in memory.
@@ -130,13 +157,7 @@ class Body:
 
     def _hold(self, size: int) -> None:
         """Count so many bytes as held."""
-        more, bodies = size - FREE_BYTES - self._held, self._bodies
-        if more <= 0:
-            return
-        if bodies.held + more > bodies.most:
-            raise TooManyWaiting(
-                f"the bodies of other requests have {bodies.held} bytes; at most {bodies.most} are held "
-                "(GATEWATCH_WAITING_BYTES): send again after the time in Retry-After, or less at once"
-            )
-        bodies.held += more
-        self._held += more
+        more = size - FREE_BYTES - self._held
+        if more > 0:
+            self._bodies.hold(self._tenant, more)
+            self._held += more

@@ -220,6 +220,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._owes is None:
             self._owes = self._edge.heads
+        elif self._owes is self._edge.bodies and isinstance(self.cycle, FastRequest):
+            self.cycle.waited = True
         self._unframed += len(data)
         self._large_read = self._unframed > self._edge.head_bytes
         try:
@@ -353,7 +355,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if identity is None:
             return None
         keep_alive = self.parser.should_keep_alive()
-        return FastRequest(ingest, stream, content_type, identity.tenant, keep_alive, self.scope, self._reply)
+        return FastRequest(ingest, stream, content_type, identity, keep_alive, self.scope, self._reply)
 
     def _reply(self, request: FastRequest, status: int, headers: Headers, body: bytes) -> None:
         if request.disconnected:

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from gatewatch.service.access.access import IDENTITY
+from gatewatch.service.access.identity import Identity
 from gatewatch.service.core.outcomes import Answer
 from gatewatch.service.http.callers import FETCHED_BY_A_BROWSER, Callers
+from gatewatch.service.http.guard import require_still_admitted
 from gatewatch.service.http.ingest import READINGS, READINGS_OF_STREAM, Headers, Ingest, Pending, problem_reply
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class FastRequest:
     Attributes:
         scope: the protocol's, of this request.
         body, more_body: what was read of it, and whether there is more to come.
+        waited: whether the body was not whole with its head, so that its key may be good no more.
         disconnected: the caller is gone.
         keep_alive: whether the connection stays open after the answer.
         response_started, response_complete: whether it is answered.
@@ -49,12 +53,14 @@ class FastRequest:
         ingest: Ingest,
         stream: str | None,
         content_type: str,
-        tenant: str,
+        identity: Identity,
         keep_alive: bool,
         scope: Any,
         answer: Callable[..., None],
     ) -> None:
+        scope[IDENTITY] = identity
         self.scope = scope
+        self.waited = False
         self.body = bytearray()
         self.more_body = True
         self.disconnected = False
@@ -64,13 +70,30 @@ class FastRequest:
         self._ingest = ingest
         self._stream = stream
         self._content_type = content_type
-        self._tenant = tenant
+        self._tenant = identity.tenant
         self._answer = answer
         self._pending: Pending | None = None
         self._span: Span | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """The body is whole: hand it in."""
+        scope = self.scope
+        if self.waited and self._ingest.access.at_once(scope["headers"], "ingest") != scope[IDENTITY]:
+            self._asking = asyncio.ensure_future(self._begin_if_admitted())
+        else:
+            self._begin_traced()
+
+    async def _begin_if_admitted(self) -> None:
+        try:
+            scope = {**self.scope, "method": "POST", "path": READINGS}
+            await require_still_admitted(self._ingest.access, scope)
+        except Exception as error:
+            self._answer(self, *problem_reply(error))
+        else:
+            self._begin_traced()
+
+    def _begin_traced(self) -> None:
         traces = self._ingest.traces
         if traces is None:
             self._begin()

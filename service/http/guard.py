@@ -10,6 +10,7 @@ headers    which keep a browser from taking an answer for something else, or fro
 from __future__ import annotations
 
 import contextlib
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -19,7 +20,8 @@ from gatewatch.service.access.audit import DETAIL, Audit
 from gatewatch.service.access.identity import Identity
 from gatewatch.service.access.quotas import RequestLimits
 from gatewatch.service.access.scopes import needed, route_of
-from gatewatch.service.errors import ServiceError, StoreUnavailable, cause_of
+from gatewatch.service.errors import ServiceError, StoreUnavailable, Unauthorized, cause_of
+from gatewatch.service.http.bodies import Receive
 from gatewatch.service.http.callers import Callers
 from gatewatch.service.http.ingest import Scope, Send, stream_in
 
@@ -64,6 +66,17 @@ class Guard:
         self._limits.count(identity.tenant, changes, asked)
         return self._noting(scope, send) if changes else send
 
+    def asking_again(self, scope: Scope, receive: Receive) -> Receive:
+        """What a request's body is received with from here on: once that is whole, its key has to be good still."""
+
+        async def receiving() -> MutableMapping[str, Any]:
+            message = await receive()
+            if message["type"] == "http.request" and message.get("body") and not message.get("more_body", False):
+                await require_still_admitted(self._access, scope)
+            return message
+
+        return receiving
+
     def _noting(self, scope: Scope, send: Send) -> Send:
         method, target, identity = scope["method"], scope["path"], scope[IDENTITY]
         what = f"{method} {route_of(method, target)}"
@@ -92,13 +105,19 @@ class Guard:
         return sending
 
 
+async def require_still_admitted(access: Access, scope: Scope) -> None:
+    """Let a request in again: since it was, its key may have been revoked, or expired. Raises as `Guard.admit`."""
+    if await _identity(access, scope) != scope[IDENTITY]:
+        raise Unauthorized("what the key may do was changed while the request was sent; send it again")
+
+
 async def is_still_admitted(access: Access, scope: Scope) -> bool:
-    """Whether a request that was let in would be let in again: since then its key may have been revoked, or expired."""
-    admitted: Identity | None = scope[IDENTITY]
+    """Whether a request that was let in would be let in again."""
     try:
-        return await _identity(access, scope) == admitted
+        await require_still_admitted(access, scope)
     except ServiceError:
         return False
+    return True
 
 
 async def _identity(access: Access, scope: Scope) -> Identity | None:

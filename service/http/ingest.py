@@ -141,7 +141,7 @@ class Ingest:
         tenant = scope[IDENTITY].tenant
         self._batcher.check_room(tenant)  # what is refused here is read past by the server, and takes no memory
         self._quota_bytes.check(tenant)
-        with self._bodies.of(headers) as body:
+        with self._bodies.of(headers, tenant) as body:
             pending = self.begin(await body.read(receive), stream, content_type, tenant)
             try:
                 return self.reply(await pending.answers, pending)
@@ -191,7 +191,7 @@ class Ingest:
         headers, tenant = headers_of(scope), scope[IDENTITY].tenant
         door = self._door(headers.get(b"content-type", ""))
         self._quota_bytes.check(tenant)
-        with self._bodies.of(headers) as body:
+        with self._bodies.of(headers, tenant) as body:
             content = await body.read(receive)
             form = door.open(content, self._context_of(tenant, self._registry.default, stream)).form
 
@@ -210,7 +210,7 @@ class Ingest:
             return self._context_of(tenant, registry.default, stream)
         if stream is not None:
             return self._context_of(tenant, registry.at_hand(held, stream), stream)
-        routing = RoutingDecoder(registry.chooser(held), registry.default.decoder, registry.part_bytes)
+        routing = RoutingDecoder(registry.chooser(held), registry.default.decoder, registry.reading_bytes)
         return self._context_of(tenant, registry.default, stream, routing)
 
     def _context_of(
@@ -324,7 +324,7 @@ async def json_body(scope: Scope, receive: Receive, bodies: Bodies, most: int = 
     if not is_json(media):
         raise UnsupportedMedia(f"content type is {media[:64]!r}; expected application/json")
     try:
-        with bodies.of(headers, most) as body:
+        with bodies.of(headers, scope[IDENTITY].tenant, most) as body:
             return await body.read(receive)
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None

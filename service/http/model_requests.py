@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gatewatch.models.artefact.repository import ALIAS_NAME, CHAMPION
+from gatewatch.models.artefact.versions import ALIAS_NAME, CHAMPION
 
 VersionWord = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^{ALIAS_NAME.pattern}$")]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from gatewatch.models.artefact.repository import MODEL_NAME, Change, Model
+from gatewatch.models.artefact.versions import MODEL_NAME, Change, Model
 from gatewatch.service.errors import InvalidRequest, InvalidRules, NoRepository
 from gatewatch.service.http.model_requests import Promotion, Rollback, ShadowOf
 from gatewatch.service.http.openapi import AWAY, NO_BODY, OTHER_METHOD, found, problem_with, ref

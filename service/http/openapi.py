@@ -49,7 +49,10 @@ class Stream(msgspec.Struct):
 
 
 class WarmUp(msgspec.Struct):
-    """What became of readings of the past, by number; the first one that was refused; and the stream since."""
+    """What became of readings of the past, by number; the first one that was refused; and the stream since.
+
+    `unknown` are channels that the model does not know, and readings were taken without.
+    """
 
     sent: int
     taken: int
@@ -58,6 +61,7 @@ class WarmUp(msgspec.Struct):
     conflict: int
     rejected: int
     first_refused: str | None
+    unknown: list[str]
     stream: Stream | None
 
 

@@ -29,6 +29,7 @@ from gatewatch.service.http.readiness import Readiness
 from gatewatch.service.http.scrape import Scrape
 from gatewatch.service.incidents.closing import Closing
 from gatewatch.service.incidents.conditions import Conditions
+from gatewatch.service.incidents.current import CurrentIncidents
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.intake.past import Past
 from gatewatch.service.intake.trial import Trial
@@ -55,6 +56,7 @@ class Parts:
     inspection: Inspection
     standings: Standings
     closing: Closing
+    current: CurrentIncidents
     states: States
     snapshots: SnapshotStore
     encoder: Encoder

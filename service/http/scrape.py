@@ -104,7 +104,9 @@ class Scrape:
     async def _look_at_open(self) -> None:
         most = RANKED if self._most_open else 0
         found = await self._store.open_anomalies(self._within_s, most)
-        anomalies = [one for one in await self._latest(found.streams) if one[1].is_open]
+        open_ones = [one for one in await self._latest(found.streams) if one[1].is_open]
+        anomalies = await self._unmuted(open_ones)  # a stream may be muted, and send no reading that says so
+        count = found.count - (len(open_ones) - len(anomalies))
         silences, silent = await self._silences(most)
         groups = await self._groups([*anomalies, *silences])
         shown = {(group.tenant, group.group) for group in groups}
@@ -123,9 +125,9 @@ class Scrape:
         grouped = {(self._label(s), s.name) for s, one in anomalies if (self._label(s), one.group) in shown}
         told = {(one.tenant, one.stream) for one in named.values() if one.reason != SILENT_REASON}
         self._metrics.named.open, self._metrics.named.groups = list(named.values()), groups
-        self._metrics.open_anomalies.set(found.count)
+        self._metrics.open_anomalies.set(count)
         self._metrics.open_grouped.set(len(grouped))
-        self._metrics.open_left_out.set(found.count - len(told | grouped))
+        self._metrics.open_left_out.set(count - len(told | grouped))
         self._metrics.silent_streams.set(silent)
 
     async def _latest(self, streams: Sequence[StreamKey]) -> list[tuple[StreamKey, Incident]]:
@@ -153,9 +155,13 @@ class Scrape:
                     silence = decode(kept)
                     if silence is not None and silence.is_open:
                         found.append((stream, silence))
-        await self._policies.know({stream for stream, _ in found})
-        told = [one for one in found if not self._policies.is_muted(one[0])]
+        told = await self._unmuted(found)
         return told, count - (len(found) - len(told))
+
+    async def _unmuted(self, found: Sequence[tuple[StreamKey, Incident]]) -> list[tuple[StreamKey, Incident]]:
+        """The incidents of streams that people have not muted."""
+        await self._policies.know({stream for stream, _ in found})
+        return [one for one in found if not self._policies.is_muted(one[0])]
 
     async def _groups(self, found: Sequence[tuple[StreamKey, Incident]]) -> list[OpenGroup]:
         """The groups of open incidents: as many as streams may have a name, those with most streams."""

@@ -59,4 +59,5 @@ class Service(FastAPI):
         except ServiceError as error:
             await send_reply(send, problem_reply(error))
             return
+        receive = self._guard.asking_again(scope, receive)
         await super().__call__({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, send)

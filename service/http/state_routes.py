@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from gatewatch.models.artefact.repository import REFERENCE
+from gatewatch.models.artefact.versions import REFERENCE
 from gatewatch.service.access.access import IDENTITY
 from gatewatch.service.access.audit import DETAIL
 from gatewatch.service.core import state_file
@@ -72,7 +72,7 @@ async def put_state(
     parts, tenant = parts_of(request), tenant_of(request)
     parts.quota_bytes.check(tenant)
     try:
-        with parts.bodies.of(headers_of(request.scope)) as body:
+        with parts.bodies.of(headers_of(request.scope), tenant) as body:
             content = await body.read(request.receive)
             parts.quota_bytes.take(tenant, len(content))
             async with parts.store.changing.of(tenant_of(request)):
@@ -258,13 +258,18 @@ async def fork_stream(
         raise MissingScope("admin")
     parts.quota_bytes.check(key.tenant)
     await parts.states.require_new(copy)
-    before = None if model is None else await administration.pin_fork(copy, model, identity.name)
+    token = None if model is None else await administration.pin_fork(copy, model, identity.name)
     try:
         async with parts.store.changing.of(tenant_of(request)):
             parts.quota_bytes.note(key.tenant, await parts.states.copy(key, copy))
-    except ServiceError:
-        if model is not None:
-            with contextlib.suppress(StoreUnavailable):  # a pin of a stream that is not there does no harm
-                await administration.undo_fork(copy, before, identity.name)
+    except StoreUnavailable:  # nobody knows whether the stream is there; a pin of one that is not does no harm
         raise
+    except ServiceError:
+        if token is not None:
+            with contextlib.suppress(ServiceError):
+                await administration.undo_fork(copy, token, identity.name)
+        raise
+    if token is not None:
+        with contextlib.suppress(ServiceError):  # the stream is there, and so is its pin
+            await administration.keep_fork(copy, token, identity.name)
     return await get_stream(request, to)

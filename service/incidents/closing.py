@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 import structlog
 
-from gatewatch.models.detectors.incidents import with_incidents_ended
 from gatewatch.service.clock import Clock
 from gatewatch.service.core.applying import whole
-from gatewatch.service.core.loading import Loader
-from gatewatch.service.core.readings import Models
-from gatewatch.service.core.records import HELD, KEPT, OPEN, Records
-from gatewatch.service.core.store import IncidentWrite, Store
+from gatewatch.service.core.loading import LoadedBatch, Loader
+from gatewatch.service.core.readings import Model, Models
+from gatewatch.service.core.records import CLOSED
+from gatewatch.service.core.stepper import Slots, let_go
+from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import Contended
 from gatewatch.service.incidents.incident import Incident, decode, encode
-from gatewatch.service.incidents.running import caught_up
+from gatewatch.service.incidents.running import histories, latest_of
 
 log = structlog.get_logger(__name__)
 
@@ -24,12 +23,6 @@ log = structlog.get_logger(__name__)
 def closed(incident: Incident) -> Incident:
     """An incident after a person ended it."""
     return msgspec.structs.replace(incident, end_ms=incident.last_ms, closed=True)
-
-
-def let_go(record: Records) -> None:
-    """Have a (1,) record learn from its next reading on; what is strange then is another incident."""
-    record["detector"] = with_incidents_ended(record["detector"])
-    record["status"] &= np.uint8(~(KEPT | OPEN | HELD) & 0xFF)
 
 
 class Closing:
@@ -43,7 +36,9 @@ class Closing:
         self._attempts = attempts
 
     async def close(self, stream: StreamKey, n: int) -> None:
-        """End a stream's incident with the figures that it has by now, if it is the latest one and open.
+        """End a stream's incident, if it is open, with the figures that it has by now.
+
+        With its latest one the matter is settled up to its last reading, whatever comes late: the history says so.
 
         Raises:
             Contended: other processes kept writing the stream.
@@ -55,19 +50,37 @@ class Closing:
                 if loaded.moved:
                     model = await self._models.of(stream)
                     continue
-                incident = decode((await self._store.latest_incidents([stream]))[0])
-                if loaded.new or incident is None or incident.n != n or not incident.is_open:
+                latest = (await latest_of(self._store, sized, loaded, {0: int(loaded.records["readings"][0])}))[0]
+                is_latest = latest.incident is not None and latest.incident.n == n
+                incident = latest.incident if is_latest else decode((await self._store.incidents_of([(stream, n)]))[0])
+                if incident is None or not incident.is_open:
                     return
-                until = {0: int(loaded.records["readings"][0])}
-                exact = await caught_up(self._store, sized, loaded, {0: incident}, until)
-                ended = closed(exact.get(0, incident))
-                let_go(loaded.records)
-                writes = whole(sized, loaded, self._clock.unix_ms())
+                writes = await self._let_go(sized, loaded) if is_latest else self._as_it_is(sized, loaded)
+                ended = closed(incident)
                 write = IncidentWrite(0, n, ended.start_ms, encode(ended), None, began=False, ended=True)
-                writes.incidents = [write._replace(told=ended.untold is None)]
-                writes.pending, writes.closed = [(0, b"")], {stream}
+                writes.incidents = [write._replace(told=ended.untold is None, latest=is_latest)]
                 await work.send(writes)
                 if (await work.saved())[0]:
                     log.info("incident closed", stream=stream.name, incident=ended.id)
                     return
         raise Contended(f"other processes kept writing stream {stream.name}; send the request again")
+
+    def _as_it_is(self, model: Model, loaded: LoadedBatch) -> Writes:
+        return whole(model, loaded, self._clock.unix_ms())
+
+    async def _let_go(self, model: Model, loaded: LoadedBatch) -> Writes:
+        """What saves a stream that is let go, and says in its history after which reading that was."""
+        kept = (await histories(self._store, model, [0], loaded))[0]
+        settled: Slots = []
+        if len(kept) and kept["n"][-1] + 1 == loaded.records["readings"][0]:
+            kept = kept.copy()
+            kept["status"][-1] |= CLOSED
+            if 0 in loaded.recovered:
+                loaded.recovered[0] = kept
+            else:
+                settled = model.stepper.slots_of(loaded.layouts[0], loaded.seeds[0], 0, kept[-1:])
+        let_go(loaded.records)
+        writes = self._as_it_is(model, loaded)
+        writes.slots += settled
+        writes.pending, writes.closed = [(0, b"")], set(loaded.streams)
+        return writes

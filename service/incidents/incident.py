@@ -18,7 +18,7 @@ import numpy as np
 
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, expected_band
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import ALERT, OPEN, REASON_BITS, STATUS_BITS
+from gatewatch.service.core.records import ALERT, ENDED, OPEN, REASON_BITS, STATUS_BITS
 from gatewatch.service.incidents.rules import LIMIT_REASON, Breach
 
 SILENT_REASON: Final = "silent"
@@ -232,9 +232,11 @@ def advance(
         goes_on = was_open and incident is not None and incident.is_open  # else what is open was not told of
         if anomalous and alert and not goes_on:
             earlier = map(scored, entries[:at])
+            if incident is not None and incident.is_open:  # of a state that was lost
+                changed[incident.n] = msgspec.structs.replace(incident, end_ms=incident.last_ms)
             incident = opened(stream, entry, channels, onset_of(entry, [*before, *earlier]))
             incident = incident.with_alert(raised_by(entry, channels))
-        elif anomalous and incident is not None and (goes_on or not was_open):
+        elif anomalous and incident is not None and (goes_on or not (was_open or incident.closed)):
             incident = gone_on(incident, entry, channels)
             if alert:
                 incident = incident.with_alert(raised_by(entry, channels))
@@ -242,7 +244,7 @@ def advance(
             incident = msgspec.structs.replace(incident, end_ms=incident.last_ms)
         if incident is not None:
             changed[incident.n] = incident
-        was_open = bool(status & OPEN)
+        was_open = bool(status & OPEN) and not status & ENDED
     return list(changed.values())
 
 

@@ -10,6 +10,22 @@ from gatewatch.service.core.store import IncidentsLeft
 from gatewatch.service.incidents.incident import decode, encode
 
 
+def is_settled(kept: Mapping[int, bytes], readings: int, is_kept: bool) -> bool:
+    """Whether the incident that is open in a state is one that has ended for good, so that the state lets it go.
+
+    A person closed it; or it is held in the state, and not by an incident that is open still.
+
+    Args:
+        kept, readings: as in `incidents_left`.
+        is_kept: the state is kept from learning.
+    """
+    left = max((n for n in kept if 0 <= n < readings), default=None)
+    latest = None if left is None else decode(kept[left])
+    if latest is not None and latest.is_open:
+        return False
+    return is_kept or (latest is not None and latest.closed)
+
+
 def incidents_left(
     row: int, kept: Mapping[int, bytes], readings: int, is_open: bool, last_ms: int
 ) -> IncidentsLeft | None:

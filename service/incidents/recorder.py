@@ -19,17 +19,17 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model, Policies
-from gatewatch.service.core.records import ALERT, HELD, KEPT, Records
+from gatewatch.service.core.records import ALERT, GATE_BITS, HELD, KEPT, LET_GO, OPEN, Records
 from gatewatch.service.core.sequencing import Places
+from gatewatch.service.core.stepper import let_go
 from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.began import began
-from gatewatch.service.incidents.closing import let_go
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
 from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import Rules, limited
-from gatewatch.service.incidents.running import Running, RunningIncidents, caught_up, histories, name_of, shows
+from gatewatch.service.incidents.running import Running, RunningIncidents, histories, latest_of, shows
 from gatewatch.service.incidents.silence import over
 
 
@@ -58,7 +58,8 @@ class Begun(NamedTuple):
     """A stream whose incident begins with a reading that was scored anew.
 
     Attributes:
-        row: in Writes.
+        row: in Writes,
+        loaded: and among the streams that were loaded.
         seed: where the checksum of its record starts.
         asked: of the stream's scoring.
         start: (1,) the earlier record from which it was scored anew.
@@ -66,6 +67,7 @@ class Begun(NamedTuple):
     """
 
     row: int
+    loaded: int
     stream: StreamKey
     layout: Layout
     seed: int
@@ -78,12 +80,14 @@ class Corrected(NamedTuple):
     """A stream whose incidents go by rules, with readings that count only since it was corrected.
 
     Attributes:
-        row: in Writes.
+        row: in Writes,
+        loaded: and among the streams that were loaded.
         seed: where the checksum of its record starts.
         asked: of the stream's scoring.
     """
 
     row: int
+    loaded: int
     stream: StreamKey
     layout: Layout
     seed: int
@@ -131,18 +135,21 @@ class Recorder:
                 if (rows == row).any()
             ]
         )
-        ruled = await self._ruled(model, loaded, applied, packed) if applied.ruled else []
+        tallied, due = self._tallied(model, loaded, applied, packed, row_of)
+        ruled = await self._ruled(model, loaded, applied, packed, tallied) if applied.ruled else []
+        applied.writes.opened |= {one.stream for one in due}
         concerned = concerns(entries) | was_open[rows]
         if loaded.causes:  # an incident that was open before a state was lost may not be open after it
             concerned |= np.isin(rows, list(loaded.causes))
+        concerned[tallied] = False
         every = [row for row in np.unique(rows[concerned]).tolist() if row not in applied.ruled]
         if not every:
-            return silences + ruled
+            return silences + ruled + await self._written(due, applied)
         own = _of_rows(rows, entries)
         known = await self._known(model, loaded, packed, every, own)
         begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]} & {*every}
         histories = await self._histories(model, sorted(begins), loaded)
-        changed = []
+        changed, now_s = due, self._clock.monotonic()
         for row, running in zip(every, known, strict=True):
             stream, of_row = loaded.streams[row], own[row]
             before = partial(_before, model, loaded, row, packed[row])
@@ -151,16 +158,65 @@ class Recorder:
                 histories.get(row, ()),
             )  # fmt: skip
             seen = int(of_row["n"][-1])
-            waits = self._waits(model, loaded, row, running, seen)
+            waits = not loaded.records["reorder_ms"][row] and self._waits(model, running, seen, now_s)
             changed.append(_Changed(row_of[stream], stream, running, incidents, before, seen, waits))
         return silences + ruled + await self._written(changed, applied)
 
+    def _tallied(
+        self,
+        model: Model,
+        loaded: LoadedBatch,
+        applied: Applied,
+        packed: Sequence[bytes | None],
+        row_of: Mapping[StreamKey, int],
+    ) -> tuple[list[int], list[_Changed]]:
+        """Count readings that change no more of open incidents than what is counted; most of theirs are such.
+
+        What waits to be written stays in the list of what is open as it stands there.
+
+        Returns:
+            The places of their entries, and the incidents that are due to be written.
+        """
+        found: list[int] = []
+        due: list[_Changed] = []
+        if not self._remembered.any:
+            return found, due
+        ((round_, entries),) = applied.rounds
+        rows, status = round_.rows, entries["status"]
+        likely = (status & (ALERT | OPEN) == OPEN) & (entries["reason"] & GATE_BITS == 0) & applied.was_open[rows]
+        likely &= (loaded.records["reorder_ms"][rows] == 0) & (np.bincount(rows)[rows] == 1)
+        places, now_s = np.flatnonzero(likely), self._clock.monotonic()
+        columns = [entries[name][places].tolist() for name in ("n", "timestamp_ms", "score", "status")]
+        for at, row, n, time_ms, score, bits in zip(places.tolist(), rows[places].tolist(), *columns, strict=True):
+            stream = loaded.streams[row]
+            running = self._remembered.of(stream, packed[row])
+            if running is None or row in loaded.causes:
+                continue
+            after = running.tallied(n, time_ms, score, bits, applied.ruled.get(row))
+            if after is None:
+                continue
+            found.append(at)
+            if self._waits(model, running, n, now_s):
+                applied.running[stream] = after
+                applied.writes.opened.discard(stream)
+            elif (whole := after.whole()).incident is not None:
+                due.append(_Changed(row_of[stream], stream, whole, [whole.incident], bytes, n))
+        return found, due
+
     async def _ruled(
-        self, model: Model, loaded: LoadedBatch, applied: Applied, packed: Sequence[bytes | None]
+        self,
+        model: Model,
+        loaded: LoadedBatch,
+        applied: Applied,
+        packed: Sequence[bytes | None],
+        tallied: Sequence[int],
     ) -> list[IncidentWrite]:
         """What a batch makes of the incidents of streams that go by rules.
 
         What is told of them, and what is open, goes into the batch's Writes.
+
+        Args:
+            tallied: places of entries that are counted already.
         """
         writes = applied.writes
         writes.opened -= (streams := {loaded.streams[row] for row in applied.ruled})
@@ -169,6 +225,7 @@ class Recorder:
         rows = round_.rows
         looked_at = {row for row in applied.ruled if row in applied.held or applied.was_open[row]} | {*loaded.causes}
         concerned = concerns(entries) | limited(entries) | np.isin(rows, list(looked_at))
+        concerned[tallied] = False
         every = [row for row in np.unique(rows[concerned]).tolist() if row in applied.ruled]
         if not every:
             return []
@@ -181,7 +238,7 @@ class Recorder:
         ]
         histories = await self._histories(model, begins, loaded)
         row_of = {stream: row for row, stream in enumerate(writes.streams)}
-        changed = []
+        changed, now_s = [], self._clock.monotonic()
         for row, running in zip(every, known, strict=True):
             stream, pending = loaded.streams[row], running.pending or b""
             at, layout = row_of[stream], loaded.layouts[row]
@@ -191,19 +248,19 @@ class Recorder:
             )  # fmt: skip
             before = partial(_before, model, loaded, row, packed[row])
             seen = int(own[row]["n"][-1])
-            waits = not made.has_ended and self._waits(model, loaded, row, running, seen)
+            waits = not (made.has_ended or loaded.records["reorder_ms"][row])
+            waits = waits and self._waits(model, running, seen, now_s)
             running = running._replace(pending=encode_pending(made.pending))
             incidents = list(made.changed.values())
             changed.append(_Changed(at, stream, running, incidents, before, seen, waits))
             _put(writes, at, stream, made, pending)
-            record = loaded.records[row : row + 1]
-            ends = bool(record["status"][0] & KEPT) and not made.goes_on(seen)
-            if ends:
-                let_go(record)
+            record, seed = loaded.records[row : row + 1], loaded.seeds[row]
+            if record["status"][0] & KEPT and not made.goes_on(seen):
+                last = int(np.flatnonzero(rows == row)[-1])
+                _let_go(model, record, entries[last : last + 1], writes, at, layout, seed)
             elif made.is_held:
                 record["status"] |= HELD
-            if ends or made.is_held:
-                (writes.records[at],) = state.pack(loaded.records[row : row + 1], [layout], [loaded.seeds[row]])
+                (writes.records[at],) = state.pack(record, [layout], [seed])
         return await self._written(changed, applied)
 
     def saved(self, applied: Applied, lost: Container[StreamKey]) -> None:
@@ -211,20 +268,15 @@ class Recorder:
         if not applied.running:
             return
         writes, now_s = applied.writes, self._clock.monotonic()
-        names = {
-            stream: name_of(record)
-            for stream, record in zip(writes.streams, writes.records, strict=True)
-            if stream in applied.running and stream not in lost
-        }
-        self._remembered.forget(stream for stream in applied.running if stream in lost)
-        self._remembered.note(
-            (
-                stream,
-                running._replace(record=names[stream], since_s=now_s if running.since_s is None else running.since_s),
-            )
-            for stream, running in applied.running.items()
-            if stream in names
-        )
+        for stream, record in zip(writes.streams, writes.records, strict=True):
+            running = applied.running.get(stream)
+            if running is None:
+                continue
+            if stream in lost:
+                self._remembered.forget(stream)
+            else:
+                running = running._replace(since_s=now_s) if running.since_s is None else running
+                self._remembered.note(stream, record, running)
 
     async def _known(
         self,
@@ -246,68 +298,70 @@ class Recorder:
         for row in rows:
             running = self._remembered.of(loaded.streams[row], packed[row])
             if running is not None and (rules is None or running.pending is not None):
-                known[row] = running
+                known[row] = running.whole()
         missing = [row for row in rows if row not in known]
         if not missing:
             return [known[row] for row in rows]
-        names = [loaded.streams[row] for row in missing]
-        kept = list(map(decode, await self._store.latest_incidents(names)))
+        latest = await latest_of(self._store, model, loaded, {row: int(entries[row]["n"][0]) for row in missing})
         pendings: Sequence[bytes | None] = [None] * len(missing)
         if rules is not None:
-            pendings = await self._store.pending_incidents(names)
-        of_rows = dict(zip(missing, kept, strict=True))
-        next_ = {row: int(entries[row]["n"][0]) for row in missing}
-        exact = await caught_up(self._store, model, loaded, of_rows, next_)
-        for row, incident, pending in zip(missing, kept, pendings, strict=True):
-            known[row] = Running(exact.get(row, incident), incident, pending)
+            pendings = await self._store.pending_incidents([loaded.streams[row] for row in missing])
+        for row, pending in zip(missing, pendings, strict=True):
+            known[row] = Running(*latest[row], pending)
         return [known[row] for row in rows]
 
-    def _waits(self, model: Model, loaded: LoadedBatch, row: int, running: Running, seen: int) -> bool:
+    def _waits(self, model: Model, running: Running, seen: int, now_s: float) -> bool:
         """Whether an incident may be behind its stream after a reading: its history goes back far enough.
 
         A late reading changes the history; so the incidents of streams that take any are written with each.
-        """
-        if running.written is None or not running.may_wait(self._clock.monotonic(), self._write_s):
-            return False
-        return seen - running.written.seen < model.stepper.slots // 2 and not loaded.records["reorder_ms"][row]
 
-    async def corrected(self, model: Model, begun: Sequence[Begun]) -> list[IncidentWrite]:
+        Args:
+            seen: number of the reading.
+        """
+        if running.written is None or not running.may_wait(now_s, self._write_s):
+            return False
+        return seen - running.written.seen < model.stepper.slots // 2
+
+    async def corrected(self, model: Model, loaded: LoadedBatch, begun: Sequence[Begun]) -> list[IncidentWrite]:
         """What corrections make of incidents: those that begin with a reading that was scored anew."""
         if not begun:
             return []
-        kept = await self._store.latest_incidents([one.stream for one in begun])
+        latest = await latest_of(self._store, model, loaded, _until(loaded, begun))
         changed = []
-        for one, latest in zip(begun, kept, strict=True):
+        for one in begun:
             before = partial(_packed, model, one.start, one.layout, one.seed, one.asked)
-            known = decode(latest)
-            incidents = advance(known, one.stream.name, one.entries, one.layout.model, was_open=False)
-            changed.append(_Changed(one.row, one.stream, Running(known, known), incidents, before))
+            running = Running(*latest[one.loaded])
+            incidents = advance(running.incident, one.stream.name, one.entries, one.layout.model, was_open=False)
+            changed.append(_Changed(one.row, one.stream, running, incidents, before))
         return await self._written(changed)
 
     async def corrected_ruled(
-        self, model: Model, corrected: Sequence[Corrected], writes: Writes
+        self, model: Model, loaded: LoadedBatch, corrected: Sequence[Corrected], writes: Writes
     ) -> list[IncidentWrite]:
         """What corrections make of incidents of streams that go by rules: those that begin with what counts only now.
 
         Args:
-            writes: gets what is to be told of them.
+            writes: gets what is to be told of them, and the records of streams of which nothing is kept after all.
         """
         if not corrected:
             return []
-        names = [one.stream for one in corrected]
-        kept, pendings = await self._store.latest_incidents(names), await self._store.pending_incidents(names)
+        latest = await latest_of(self._store, model, loaded, _until(loaded, corrected))
+        pendings = await self._store.pending_incidents([one.stream for one in corrected])
         changed = []
-        for one, latest, content in zip(corrected, kept, pendings, strict=True):
-            entries, pending = one.correction.entries, decode_pending(content)
+        for one, content in zip(corrected, pendings, strict=True):
+            entries, pending = one.correction.since_closed(), decode_pending(content)
             if pending is not None and pending.first_n >= int(entries["n"][0]):
                 pending = None  # all of it is replayed
             elif pending is not None:
                 entries = entries[entries["n"] > pending.last_n]
-            known = decode(latest)
-            made = fold(one.rules, one.stream.name, one.layout.model, known, pending, False, entries)
+            running = Running(*latest[one.loaded])
+            made = fold(one.rules, one.stream.name, one.layout.model, running.incident, pending, False, entries)
             before = partial(_packed, model, one.correction.start, one.layout, one.seed, one.asked)
-            changed.append(_Changed(one.row, one.stream, Running(known, known), list(made.changed.values()), before))
+            changed.append(_Changed(one.row, one.stream, running, list(made.changed.values()), before))
             _put(writes, one.row, one.stream, made, content, corrected=True)
+            last = one.correction.entries[-1:]
+            if one.correction.record["status"][0] & KEPT and not made.goes_on(int(last["n"][0])):
+                _let_go(model, one.correction.record, last, writes, one.row, one.layout, one.seed)
         return await self._written(changed)
 
     async def back(self, back: Sequence[tuple[int, StreamKey, int, int]]) -> list[IncidentWrite]:
@@ -400,6 +454,24 @@ def _put(writes: Writes, row: int, stream: StreamKey, made: Fold, pending: bytes
     (writes.opened if made.is_told else writes.closed).add(stream)
     if (after := encode_pending(made.pending)) != pending:
         writes.pending.append((row, after))
+
+
+def _until(loaded: LoadedBatch, corrected: Sequence[Begun] | Sequence[Corrected]) -> dict[int, int]:
+    """Row of each stream that was loaded to the number of its next reading, as it was before the correction."""
+    return {one.loaded: int(loaded.records["readings"][one.loaded]) for one in corrected}
+
+
+def _let_go(model: Model, record: Records, last: Entries, writes: Writes, row: int, layout: Layout, seed: int) -> None:
+    """Have a (1,) record learn again, since nothing came of what it was kept for, and the history say so.
+
+    Args:
+        last: (1,) the entry of its last reading.
+        row: of the stream in Writes.
+    """
+    let_go(record)
+    last["status"] |= LET_GO
+    (writes.records[row],) = state.pack(record, [layout], [seed])
+    writes.slots += model.stepper.slots_in([layout], [seed], [row], last)
 
 
 def _before(model: Model, loaded: LoadedBatch, row: int, packed: bytes | None) -> bytes:

@@ -12,13 +12,21 @@ from gatewatch.service.doors.door import Part, merged
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.intake.beside import CHUNK, Beside
 from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.observability.rejections import Rejected
 
 WORDS: Final = ("taken", "replayed", "late", "conflict", "rejected")
 """What may become of a reading of the past."""
 
 
 class _Words:
-    """An Encoder that says in a word what became of a reading."""
+    """An Encoder that says in a word what became of a reading.
+
+    Attributes:
+        unknown: channels that readings were taken without.
+    """
+
+    def __init__(self) -> None:
+        self.unknown = set[str]()
 
     def encode(self, outcomes: Outcomes) -> list[Encoded]:
         """`taken`, or `replayed` for one that was applied before."""
@@ -28,22 +36,24 @@ class _Words:
         """Late, conflict or rejected."""
         return refused.status
 
-    def with_unknown(self, answer: Encoded, channels: Sequence[str]) -> Encoded:  # noqa: ARG002
-        """The same: the past is told of as a whole."""
+    def with_unknown(self, answer: Encoded, channels: Sequence[str]) -> Encoded:
+        """The same; the channels are told of once for all readings."""
+        self.unknown.update(channels)
         return answer
 
 
 class Past:
     """Takes in readings of the past."""
 
-    def __init__(self, scorer: Scorer, beside: Beside, metrics: Metrics) -> None:
+    def __init__(self, scorer: Scorer, beside: Beside, rejected: Rejected, metrics: Metrics) -> None:
         """`scorer`: over a PastStore."""
         self._scorer = scorer
         self._beside = beside
+        self._rejected = rejected
         self._metrics = metrics
 
     async def take(self, parts: Sequence[Part]) -> dict[str, Any]:
-        """Apply readings; returns how many were sent, what became of them, and the first one that was refused.
+        """Apply readings; returns how many were sent, what became of them, and what was refused or left out of them.
 
         Raises:
             StoreUnavailable: what came before that is applied; it says how many.
@@ -63,6 +73,8 @@ class Past:
                 f"{done.total()} of {sent} readings were looked at, {done['taken']} of them applied, before: {error}"
             ) from error
         answers = merged(parts, scored, words)
+        for part in parts:
+            self._rejected.look_unknown(part.decoded)
         refused = ((at, answer) for at, answer in enumerate(answers) if isinstance(answer, Refused))
         at, first = next(refused, (0, None))
         counts = Counter(map(_word, answers))
@@ -70,6 +82,7 @@ class Past:
             "sent": sent,
             **{word: counts[word] for word in WORDS},
             "first_refused": None if first is None else f"reading {at}: {first.status}: {first.error}",
+            "unknown": sorted(words.unknown),
         }
 
 

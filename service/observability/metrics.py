@@ -84,7 +84,7 @@ class Metrics:
         )
         self._alerts = Counter(
             "gatewatch_alerts",
-            "Incidents begun, by the part of the score that was largest.",
+            "Alerts, by the part of the score that was largest: incidents begun, and what else alerts within one.",
             ["reason"],
             registry=registry,
         )

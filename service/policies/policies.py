@@ -9,7 +9,7 @@ import numpy as np
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.service.aside import aside
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import InvalidPolicies, Outdated
+from gatewatch.service.errors import InvalidPolicies, Outdated, TooLarge
 from gatewatch.service.incidents.rules import Rules
 from gatewatch.service.policies.policy import (
     MOST_STREAMS,
@@ -24,7 +24,7 @@ from gatewatch.service.policies.policy import (
     with_labels_of,
 )
 from gatewatch.service.policies.quiet import Fault, Quiet
-from gatewatch.service.policies.windows import MOST_WINDOWS, Window
+from gatewatch.service.policies.windows import MOST_WINDOW_BYTES, MOST_WINDOWS, Window, bytes_of
 from gatewatch.service.serving.shared_document import KeptDocument, SharedDocument, look_each_second, now_text
 
 
@@ -201,6 +201,7 @@ class StreamPolicies:
 
         Raises:
             InvalidPolicies: there are as many as may be.
+            TooLarge: all of them would be larger than is kept, and larger than before.
             StoreUnavailable: Redis does not answer.
         """
 
@@ -212,6 +213,12 @@ class StreamPolicies:
                 return None
             if len(windows) > MOST_WINDOWS:
                 raise InvalidPolicies(f"there are {MOST_WINDOWS} windows; expected one to be taken away first")
+            size = await aside(bytes_of, windows)
+            if size > MOST_WINDOW_BYTES and size > await aside(bytes_of, before.windows):
+                raise TooLarge(
+                    f"the windows would have {size} bytes; at most {MOST_WINDOW_BYTES} are kept of a tenant: say less, "
+                    "or take one away first"
+                )
             return before.model_copy(update={"windows": windows, "at": now_text(), "by": by})
 
         return await self._change(tenant, decide)

@@ -290,7 +290,15 @@ def rules_of(policy: Policy, windows: tuple[ActiveWindow, ...]) -> Rules | None:
     if not (policy.gates or policy.quiet or policy.hold or windows or any(spans.values())):
         return None
     quiet = tuple(one.allowance for one in policy.quiet)
-    return Rules(tuple(gate.gate for gate in policy.gates), windows=windows, quiet=quiet, hold=policy.hold, **spans)
+    return Rules(
+        tuple(gate.gate for gate in policy.gates),
+        spans["minimum"],
+        spans["merge"],
+        spans["cool_off"],
+        windows,
+        quiet,
+        policy.hold,
+    )
 
 
 def merged(policies: Iterable[Policy]) -> Policy:

@@ -15,6 +15,9 @@ from gatewatch.service.policies.gates import Hourly
 
 MOST_WINDOWS: Final = 1000
 
+MOST_WINDOW_BYTES: Final = 2**20
+"""Of all windows of a tenant as they are kept: an eighth of what there is for them with policies and labels."""
+
 _RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 
 WINDOW_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -71,6 +74,11 @@ class Window(Hourly):
             _ms(self.end, math.inf),
             self.compiled,
         )
+
+
+def bytes_of(windows: Mapping[str, Window]) -> int:
+    """What windows take where they are kept."""
+    return sum(len(name) + len(one.model_dump_json().encode()) for name, one in windows.items())
 
 
 def _ms(moment: datetime | None, otherwise: float) -> float:

@@ -25,9 +25,11 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype, layout_of, of_ring
 from gatewatch.service.core.records import (
     ALERT,
+    CLOSED,
     CORRECTED,
     GATE_BITS,
     KEPT,
+    LET_GO,
     OPEN,
     REASON_BITS,
     STATUS_BITS,
@@ -40,6 +42,8 @@ from gatewatch.service.incidents.incident import Incident
 from gatewatch.service.incidents.rules import GATE_SHIFT, gate_of
 
 FORMAT = 1
+
+_ENDS = (("closed", CLOSED), ("let_go", LET_GO))
 
 
 def packed(
@@ -92,10 +96,14 @@ def packed(
 
 
 def _following(stream: Records, layout: Layout, model: bytes, rings: Sequence[bytes], seed: int) -> Entries:
-    """The readings that follow from a state by their tags, in the model's channels."""
+    """The readings that follow from a state by their tags, in the model's channels.
+
+    Of two that do, the one of the earlier ring is taken: what a late reading before the incident did to the readings
+    behind it, and to their numbers, is none of what the incident was found by.
+    """
     own = Chain(layout.model)
     found: dict[int, list[Any]] = {}
-    for ring in reversed(rings):
+    for ring in rings:
         for entry in _of_model(ring, layout, seed):
             found.setdefault(int(entry["n"]), []).append(entry)
     at, tag, taken = int(stream["readings"][0]), stream["tag"][:1], list[Any]()
@@ -138,6 +146,7 @@ def as_json(entries: Entries) -> list[dict[str, Any]]:
             "taught": not entry["reason"] & UNLEARNED,
             **({"gate": gate_of(entry)} if gate_of(entry) else {}),
             "kept": bool(entry["status"] & KEPT),
+            **{name: True for name, bit in _ENDS if entry["status"] & bit},
             "alert": bool(entry["status"] & ALERT),
             "open": bool(entry["status"] & OPEN),
             "corrected": bool(entry["status"] & CORRECTED),
@@ -160,7 +169,8 @@ def from_json(readings: Sequence[dict[str, Any]], channels: int) -> Entries:
         entries["status"][at] = STATUSES.index(reading["status"]) | sum(bit for name, bit in flags if reading[name])
         entries["reason"][at] = REASONS.index(reading["reason"]) | (0 if reading["taught"] else UNLEARNED)
         entries["reason"][at] |= int(reading.get("gate", 0)) << GATE_SHIFT & GATE_BITS
-        entries["status"][at] |= KEPT if reading.get("kept") else 0  # files made before there was such a thing lack it
+        later = (("kept", KEPT), *_ENDS)  # files made before there was such a thing lack it
+        entries["status"][at] |= sum(bit for name, bit in later if reading.get(name))
         for name in ("values", "mid", "half", "attribution"):
             entries[name][at] = np.array(reading[name], np.float64)  # null becomes NaN
     return entries

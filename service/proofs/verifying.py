@@ -160,7 +160,8 @@ def _differences(given: Entries, computed: Entries, channels: Sequence[str]) -> 
     texts, own = as_json(given), as_json(computed)
     bounds = {name: _bounds(given, computed, name) for name in ("score", "mid", "half", "attribution")}
     for at, (text, now) in enumerate(zip(texts, own, strict=True)):
-        where, near = f"reading {text['n']}", abs(text["score"] - 1.0) <= EDGE
+        where = f"reading {text['n']}"
+        near = abs(text["score"] - 1.0) <= EDGE and text["score"] != now["score"]  # of one score follows one verdict
         for name in ("n", "tag"):
             if text[name] != now[name]:
                 yield Difference(where, name, text[name], now[name]), np.inf

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
@@ -16,7 +17,8 @@ from typing import Final, Protocol, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from gatewatch.models.artefact.repository import Change, Model, Reference, Repository
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import Change, Model, Reference
 from gatewatch.models.errors import (
     ArtefactError,
     ChangedMeanwhile,
@@ -41,7 +43,7 @@ from gatewatch.service.errors import (
 )
 from gatewatch.service.serving.assignments import Assignments
 from gatewatch.service.serving.repository_access import RepositoryAccess
-from gatewatch.service.serving.rules import Assignment, Chosen, Rules, fits, literal_prefix
+from gatewatch.service.serving.rules import Assignment, Chosen, Forked, Rules, fits, literal_prefix
 from gatewatch.service.serving.shared_document import now_text
 
 log = structlog.get_logger(__name__)
@@ -168,13 +170,13 @@ class Administration:
         return self._assignments.now.assignment
 
     async def put_rules(
-        self, rules: Rules, by: str, number: int | None, fork: StreamKey | None = None
+        self, rules: Rules, by: str, number: int | None, forked: Mapping[str, Forked] | None = None
     ) -> tuple[Assignment, list[str]]:
         """Replace the rules; returns the assignment, and what may be wrong with them.
 
         Args:
             number: of the assignment that was looked at; another one is refused.
-            fork: a stream whose pin is made for it as a fork, and goes with it.
+            forked: what is known of forks' pins since, where the change is about them.
 
         Raises:
             InvalidRules: a model that is not there.
@@ -185,16 +187,17 @@ class Administration:
         chosen = await self._resolve(rules)
 
         async def decide(before: Assignment) -> Assignment | None:
-            if number is not None and before.number != number and before.rules != rules:
+            changes = forked is not None or before.rules != rules
+            if number is not None and before.number != number and changes:
                 raise Outdated(
                     f"the rules have number {before.number} by now, not {number}: look at them, and do it again"
                 )
             versions = {name: _later(before.versions.get(name), choice) for name, choice in chosen.items()}
-            if before.rules == rules and before.versions == versions:
+            if not changes and before.versions == versions:
                 return None
             after = before.with_rules(rules)
-            forked = after.forked if fork is None else {**after.forked, fork.name: fork.tenant}
-            changed = {"versions": versions, "forked": forked, "at": now_text(), "by": by}
+            forks = after.forked if forked is None else forked
+            changed = {"versions": versions, "forked": forks, "at": now_text(), "by": by}
             return after.model_copy(update=changed)
 
         assignment = await self._assignments.change(decide)
@@ -206,35 +209,41 @@ class Administration:
         warnings += [f"no stream fits {pattern} yet" for pattern in new if not await self._fits_any(pattern)]
         return assignment, warnings
 
-    async def pin_fork(self, fork: StreamKey, model: str, by: str) -> str | None:
-        """Pin a stream that is to be a fork to a model; the model that somebody had pinned it to before.
-
-        The pin goes with the stream, unless it takes the place of one that somebody made.
+    async def pin_fork(self, fork: StreamKey, model: str, by: str) -> str:
+        """Pin a stream that is to be a fork to a model; a token for `undo_fork` or `keep_fork`.
 
         Raises:
             InvalidRules: no such model.
             UnusableModel: it cannot be served.
+            StoreUnavailable: Redis is away, or others kept changing the rules.
         """
+        token = secrets.token_hex(8)
+        await self._change_forks(lambda known: known.with_fork(fork, token, model), by)
+        return token
+
+    async def undo_fork(self, fork: StreamKey, token: str, by: str) -> None:
+        """A stream did not become this fork: its pin is as if this one had not been. Raises as `pin_fork`."""
+        await self._change_forks(lambda known: known.without_fork(fork, token), by)
+
+    async def keep_fork(self, fork: StreamKey, token: str, by: str) -> None:
+        """A stream became this fork: the pin is its own, and goes with it unless somebody had pinned the stream."""
+        await self._change_forks(lambda known: known.with_stream(fork, token), by)
+
+    async def _change_forks(self, decide: Callable[[Assignment], Assignment], by: str) -> None:
         for _ in range(PIN_ATTEMPTS):
             known = await self.rules()
-            before = None if fork.name in known.forked else known.rules.pins.get(fork.name)
             try:
-                rules = Rules(rules=known.rules.rules, pins={**known.rules.pins, fork.name: model})
+                after = decide(known)
             except ValidationError as error:
                 raise InvalidRules(first_of(error.errors())) from error
+            if after is known:
+                return
             try:
-                await self.put_rules(rules, by, known.number, fork if before is None else None)
+                await self.put_rules(after.rules, by, known.number, after.forked)
             except Outdated:
                 continue
-            return before
+            return
         raise StoreUnavailable("others kept changing the rules; send the request again")
-
-    async def undo_fork(self, fork: StreamKey, before: str | None, by: str) -> None:
-        """A stream did not become a fork: its pin is as it was. Raises as `pin_fork`."""
-        if before is None:
-            await self.forget_forks([fork], by)
-        else:
-            await self.pin_fork(fork, before, by)
 
     async def forget_forks(self, gone: Collection[StreamKey], by: str) -> None:
         """Take the pins away that forks made for streams that are gone. Raises StoreUnavailable."""

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.general.detector import GeneralDetector
-from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import KEPT, Records
-from gatewatch.service.core.stepper import Stepper, kept_from_learning, unlearned
+from gatewatch.service.core.history import Entries, gathered
+from gatewatch.service.core.layout import layout_of
+from gatewatch.service.core.records import KEPT, STREAM_FIELDS, Records
+from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.serving.served_model import ServedModel
 
@@ -53,23 +54,25 @@ class NamedStepper(Stepper):
         """
         begins = [0, *(np.flatnonzero((known[1:] != known[:-1]).any(axis=1)) + 1).tolist(), len(entries)]
         state, before = self.detector.initial(1), self.detector.channels
-        status = entries["status"][0] & KEPT
+        head: Records | None = None
         for start, stop in pairwise(begins):
             there = np.flatnonzero(known[start])
             own = None if asked is None else asked.of_channels(there)
             names = tuple(self.detector.channels[at] for at in there)
             stepper = Stepper(self._general.watching(names), self.slots)
-            head = stepper.fresh(1)
-            head["detector"] = stepper.detector.carried_over(state.tobytes(), before)
-            head["status"] = status
-            for reading in entries[start:stop]:
-                values = reading["values"][None, there]
-                columns = (reading["seq"][None], reading["timestamp_ms"][None], values)
-                one = reading[None]
-                stepper.step(head, *columns, None, own, unlearned(one), kept_from_learning(one))
-            state, before, status = head["detector"], names, head["status"][0]
+            grown = stepper.fresh(1)
+            grown["status"] = entries["status"][0] & KEPT
+            if head is not None:
+                for name in (*STREAM_FIELDS, "level"):
+                    grown[name] = head[name]
+                grown["present"][0, [names.index(name) for name in before]] = head["present"][0]
+            grown["detector"] = stepper.detector.carried_over(state.tobytes(), before)
+            readings = gathered(entries[start:stop], layout_of(self.detector.channels, names))
+            stepper.replay(grown, [readings], asked=own)
+            head, state, before = grown, grown["detector"], names
+        assert head is not None  # noqa: S101 - there are readings
         record["detector"] = self.detector.carried_over(state.tobytes(), before)
-        record["score"], record["status"] = head["score"], head["status"]
+        record["score"], record["status"], record["level"] = head["score"], head["status"], head["level"]
         record["present"] = False
         record["present"][0, there] = head["present"][0]
 

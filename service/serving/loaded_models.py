@@ -12,7 +12,8 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from gatewatch.models.artefact.files import Artefact
-from gatewatch.models.artefact.repository import Repository, Version
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import Version
 from gatewatch.models.errors import ArtefactError
 from gatewatch.service.serving.repository_access import RepositoryAccess
 from gatewatch.service.serving.rules import Chosen

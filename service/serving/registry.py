@@ -40,18 +40,18 @@ class Registry:
 
     Attributes:
         default: scores every stream that has no other model by the rules.
-        part_bytes: of a body that is decoded in one go, whatever its streams' models.
+        reading_bytes: that a reading may have, whatever its stream's model.
     """
 
     def __init__(self, default: ServedModel, models: Models | None = None) -> None:
         """`models`: the rules, and the models that they name; without them the default one scores all."""
         self.default = default
-        self.part_bytes = default.decoder.part_bytes
+        self.reading_bytes = default.decoder.reading_bytes
         self._models = models
 
     def note(self, served: ServedModel) -> None:
         """A model was loaded."""
-        self.part_bytes = max(self.part_bytes, served.decoder.part_bytes)
+        self.reading_bytes = max(self.reading_bytes, served.decoder.reading_bytes)
 
     @property
     def is_single(self) -> bool:

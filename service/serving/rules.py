@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from gatewatch.models.artefact.repository import REFERENCE, Model, Reference
+from gatewatch.models.artefact.versions import REFERENCE, Model, Reference
 from gatewatch.models.errors import UnknownModel
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidRules, first_of
@@ -113,19 +113,41 @@ class Shadow(_Kept):
     by: str
 
 
+class Forked(_Kept):
+    """A pin that forks made for a stream; it goes with the stream.
+
+    Several forks to one name may be under way at once, of which one becomes the stream. Each takes away what it wanted
+    itself, and nobody else's.
+
+    Attributes:
+        tenant: of the stream.
+        wanted: the model that each fork wants, by its token; the last one is the pin.
+        before: the pin that somebody had made, which is there again if none of them becomes the stream.
+    """
+
+    tenant: str
+    wanted: Annotated[Mapping[str, ModelReference], Field(min_length=1)]
+    before: ModelReference | None = None
+
+    @property
+    def pin(self) -> str:
+        """The model that the stream has meanwhile."""
+        return list(self.wanted.values())[-1]
+
+
 class Assignment(Numbered):
     """A document of rules, the version that each model named in it has, and the shadows of models.
 
     Attributes:
         versions: of each reference.
         shadows: of models by name.
-        forked: streams whose pin a fork made, and their tenant; it goes with the stream.
+        forked: streams whose pin a fork made.
     """
 
     rules: Rules = Rules()
     versions: Mapping[str, Chosen] = {}
     shadows: Annotated[Mapping[str, Shadow], Field(max_length=MOST_SHADOWS)] = {}
-    forked: Annotated[Mapping[StreamName, str], Field(max_length=MOST_PINS)] = {}
+    forked: Annotated[Mapping[StreamName, Forked], Field(max_length=MOST_PINS)] = {}
 
     def as_kept(self) -> bytes:
         """As it is kept; without shadows and forks where there are none, which versions before them can read."""
@@ -135,12 +157,47 @@ class Assignment(Numbered):
     def with_rules(self, rules: Rules) -> Assignment:
         """The same with other rules: a fork's pin that stays as it is goes on being one."""
         known = self.rules.pins
-        forked = {name: tenant for name, tenant in self.forked.items() if rules.pins.get(name) == known[name]}
+        forked = {name: one for name, one in self.forked.items() if rules.pins.get(name) == known[name]}
         return self.model_copy(update={"rules": rules, "forked": forked})
+
+    def with_fork(self, stream: StreamKey, token: str, model: str) -> Assignment:
+        """The same with a pin for a stream that a fork is to become. Raises ValidationError for one pin too many."""
+        known, name = self.forked.get(stream.name), stream.name
+        wanted = {**(known.wanted if known else {}), token: reference(model)}
+        before = known.before if known else self.rules.pins.get(name)
+        return self._with_pin(name, model, Forked(tenant=stream.tenant, wanted=wanted, before=before))
+
+    def without_fork(self, stream: StreamKey, token: str) -> Assignment:
+        """The same once a fork did not become the stream; itself where somebody changed the pin since."""
+        known, name = self.forked.get(stream.name), stream.name
+        if known is None or token not in known.wanted:
+            return self
+        wanted = {one: model for one, model in known.wanted.items() if one != token}
+        if not wanted:
+            return self._with_pin(name, known.before, None)
+        left = known.model_copy(update={"wanted": wanted})
+        return self._with_pin(name, left.pin, left)
+
+    def with_stream(self, stream: StreamKey, token: str) -> Assignment:
+        """The same once a fork became the stream: the pin is its own, whatever others want; see `without_fork`."""
+        known, name = self.forked.get(stream.name), stream.name
+        if known is None or token not in known.wanted or (len(known.wanted) == 1 and known.before is None):
+            return self
+        model = known.wanted[token]
+        alone = known.model_copy(update={"wanted": {token: model}})
+        return self._with_pin(name, model, alone if known.before is None else None)
+
+    def _with_pin(self, name: str, model: str | None, fork: Forked | None) -> Assignment:
+        """The same but for one pin and what is known of it as a fork's; not yet with its version."""
+        pins = {one: pinned for one, pinned in self.rules.pins.items() if one != name}
+        forked = {one: known for one, known in self.forked.items() if one != name}
+        rules = Rules(rules=self.rules.rules, pins=pins if model is None else {**pins, name: model})
+        return self.model_copy(update={"rules": rules, "forked": forked if fork is None else {**forked, name: fork}})
 
     def without_forks(self, gone: Iterable[StreamKey]) -> Assignment:
         """The same without the pins that forks made for streams that are gone; itself where there are none."""
-        names = {stream.name for stream in gone if self.forked.get(stream.name) == stream.tenant}
+        known = self.forked
+        names = {one.name for one in gone if one.name in known and known[one.name].tenant == one.tenant}
         if not names:
             return self
         pins = {name: model for name, model in self.rules.pins.items() if name not in names}
@@ -156,8 +213,8 @@ class Assignment(Numbered):
     def _knows_its_versions(self) -> Assignment:
         if set(self.versions) != set(self.rules.references()):
             raise ValueError("expected the version of each model that is named, and no other")
-        if not set(self.forked) <= set(self.rules.pins):
-            raise ValueError("expected a pin of each stream that a fork pinned")
+        if any(self.rules.pins.get(name) != one.pin for name, one in self.forked.items()):
+            raise ValueError("expected the pin of each stream that a fork pinned")
         return self
 
 

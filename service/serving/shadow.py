@@ -22,10 +22,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 import structlog
 
-from gatewatch.models.artefact.repository import Reference
+from gatewatch.models.artefact.versions import Reference
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Detector
-from gatewatch.models.detectors.incidents import unlearn
+from gatewatch.models.detectors.incidents import calms, unlearn, with_incidents_ended
 from gatewatch.models.errors import ArtefactError
 from gatewatch.service.background import repeat
 from gatewatch.service.core import history
@@ -309,13 +309,20 @@ class Shadows:
         columns = columns_of(names, detector.channels)
         values = in_channels(entries["values"], columns)
         states = np.concatenate([one.state for one in streams if one.state is not None])
+        let_go = np.array([one.was_let_go(entry) for one, entry in zip(streams, entries, strict=True)])
+        if let_go.any():
+            states[let_go] = with_incidents_ended(states[let_go])
         normal, silent = states.copy(), unlearned(entries)
         before = None if silent is None else states[silent]
         step = detector.advance(values, entries["timestamp_ms"], states, asked)
         if silent is not None and before is not None:
             states[silent] = unlearn(before, states[silent])
         if (kept := kept_from_learning(entries)) is not None:
-            states[kept] = detector.held(normal[kept], states[kept])
+            kept &= np.array([one.is_kept(entry) for one, entry in zip(streams, entries, strict=True)])
+            own = states[kept]
+            followed, calm = detector.held(normal[kept], own), ~detector.is_open(own)
+            calms(followed)[calm] = calms(own)[calm]  # what the shadow has not found itself is not held open
+            states[kept] = followed
         seen = enumerate(zip(streams, entries, strict=True))
         elapsed = np.array([one.seen(entry, states[at : at + 1].copy()) for at, (one, entry) in seen])
         judged = compared & (step.status != WARMING_UP) & (entries["status"] & state.STATUS_BITS != WARMING_UP)

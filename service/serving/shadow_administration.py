@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from gatewatch.models.artefact.repository import Model, Reference
+from gatewatch.models.artefact.versions import Model, Reference
 from gatewatch.models.errors import ArtefactError, UnknownModel
 from gatewatch.service.errors import NoShadow, NoSuchModel, UnusableModel
 from gatewatch.service.serving.administration import Administration, as_answer

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import Detector, Records
 from gatewatch.service.core.history import Entries
+from gatewatch.service.core.records import ENDED, KEPT
 
 Columns = NDArray[np.intp]
 
@@ -50,6 +51,7 @@ class ShadowStream:
         self.used_at = 0.0
         self._next = 0
         self._tag = b""
+        self._status: int | None = None  # of the last reading
         self._names: tuple[str, ...] = ()
 
     def begins(self, taken: Taken, detector: Detector) -> bool:
@@ -92,11 +94,22 @@ class ShadowStream:
     def seen(self, entry: Any, state: Records) -> int:
         """A reading was stepped; returns the milliseconds since the one before, 0 where there was none."""
         self.state = state
-        self._next, self._tag = int(entry["n"]) + 1, bytes(entry["tag"])
+        self._next, self._tag, self._status = int(entry["n"]) + 1, bytes(entry["tag"]), int(entry["status"])
         now_ms = int(entry["timestamp_ms"])
         elapsed = 0 if self.before_ms is None else max(0, now_ms - self.before_ms)
         self.before_ms = now_ms
         return elapsed
+
+    def is_kept(self, entry: Any) -> bool:
+        """Whether the stream was kept from learning before a reading, which is the next one."""
+        status = int(entry["status"]) if self._status is None else self._status
+        return bool(status & KEPT) and not status & ENDED
+
+    def was_let_go(self, entry: Any) -> bool:
+        """Whether its incident was ended before a reading, which is the next one; where that is not said, it follows
+        from what it teaches."""
+        status = 0 if self._status is None else self._status
+        return bool(status & ENDED or status & KEPT > int(entry["status"]) & KEPT)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,7 +117,7 @@ class ShadowStream:
         return self._names
 
     def _restart(self, detector: Detector, names: tuple[str, ...]) -> None:
-        self.state, self.before_ms, self._names = detector.initial(1), None, names
+        self.state, self.before_ms, self._names, self._status = detector.initial(1), None, names, None
 
 
 def columns_of(names: Sequence[str], channels: Sequence[str]) -> Columns:

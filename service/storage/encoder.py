@@ -206,11 +206,13 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
     for row, content in writes.pending:
         kept = keys.part(writes.streams[row], "incidents")
         yield row, [b"HSET", kept, PENDING, content] if content else [b"HDEL", kept, PENDING]
-    for row, n, start_ms, incident, before, began, ended, begun_from, told, again, newly in writes.incidents:
+    for row, n, start_ms, incident, before, began, ended, begun_from, told, again, newly, last in writes.incidents:
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()
         past = () if before is None else (b"%d" % before[0], before[1])
-        latest = (LATEST, incident, NUMBER, number) if n >= 0 else (number, incident)  # a silence stands beside it
+        latest = (
+            (LATEST, incident, NUMBER, number) if n >= 0 and last else (number, incident)
+        )  # a silence stands beside it
         yield row, [b"HSET", kept, *latest, *past]
         yield row, [b"ZADD", key.sets.changes, at_ms, member]
         if began:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -328,6 +331,22 @@ def listed(url: str, key: str) -> object:
     return httpx2.get(f"{url}/v1/streams", headers=bearer(key)).json().get("streams")
 
 
+@contextlib.contextmanager
+def begun(url: str, key: str, method: str, path: str, body: bytes, chunked: bool) -> Iterator[Callable[[], int]]:
+    """A request of which all but the end of its body is sent; the rest, and then the status of the answer."""
+    size = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(body)
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+    framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    with socket.create_connection((urlsplit(url).hostname or "", urlsplit(url).port or 0), 20) as connection:
+        connection.sendall(head.encode() + b"content-type: application/json\r\n" + size + b"\r\n\r\n" + framed[:-9])
+
+        def end() -> int:
+            connection.sendall(framed[-9:])
+            return int(connection.recv(65_536).split()[1])
+
+        yield end
+
+
 def test_the_fast_path_asks_as_the_app_does_and_a_revoked_key_is_refused_by_every_process(
     artefact: Path, tmp_path: Path
 ) -> None:
@@ -363,12 +382,29 @@ def test_the_fast_path_asks_as_the_app_does_and_a_revoked_key_is_refused_by_ever
         with httpx2.Client(base_url=url, headers=bearer(keys["ingest"])) as connection:
             assert connection.post("/v1/readings", json=[]).status_code == 200
             assert connection.post("/v1/readings", json=[], headers={"authorization": ""}).status_code == 401
-            revoked_at = time.monotonic()
-            revoke(redis, keys["ingest"])
+            uploads = [
+                ("POST", "/v1/readings", json.dumps(readings("upload", 1)).encode().ljust(size), chunked)
+                for size, chunked in ((1000, False), (1000, True), (100_000, False), (100_000, True))
+            ]
+            settings = ("PUT", "/v1/streams/upload", b'{"reorder_window_s": 5}', False)
+            good = add_to_redis(redis, "default", "ingest", "operate")
             for _ in range(8):
-                until(lambda: connection.post("/v1/readings", json=[]).status_code == 401)
-                until(lambda: answer(url, keys["ingest"], json=[]) == 401)
-        print(f"refused by all after {time.monotonic() - revoked_at:.1f} s")
+                until(lambda: answer(url, good, json=[]) == 200)
+            with contextlib.ExitStack() as stack:
+                late = [stack.enter_context(begun(url, keys["ingest"], *upload)) for upload in uploads]
+                late.append(stack.enter_context(begun(url, keys["operate"], *settings)))
+                goes_on = [stack.enter_context(begun(url, good, *upload)) for upload in (*uploads, settings)]
+                time.sleep(0.3)  # each is let in
+                revoked_at = time.monotonic()
+                revoke(redis, keys["operate"])
+                revoke(redis, keys["ingest"])
+                for _ in range(8):
+                    until(lambda: connection.post("/v1/readings", json=[]).status_code == 401)
+                    until(lambda: answer(url, keys["ingest"], json=[]) == 401)
+                print(f"refused by all after {time.monotonic() - revoked_at:.1f} s")
+                assert [end() for end in late] == [401] * 5
+                assert httpx2.get(f"{url}/v1/streams/upload", headers=bearer(keys["read"])).status_code == 404
+                assert [end() for end in goes_on] == [200] * 5
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         log = process.stderr.read()

@@ -299,6 +299,49 @@ def test_a_reading_is_taken_without_the_channels_that_the_model_of_its_rule_does
     assert (said["channels"], said["readings"]) == ("power", 20)
 
 
+def test_a_warm_up_names_and_counts_the_channels_that_the_model_of_its_rule_does_not_know(
+    any_channels: Make, repository: Repository
+) -> None:
+    """Also where the rules change while it is on its way."""
+    given = any_channels(models=repository.url, models_look_s=3600)
+    with TestClient(create_app(given)) as one, TestClient(create_app(given)) as other, capture_logs() as logs:
+        sent = readings("pump-1", 40)
+        path = "/v1/streams/pump-1/warm-up"
+        assert one.post(path, json=with_power(sent[:10])).json()["unknown"] == []
+        one.put("/v1/rules", json=PUMPS).raise_for_status()
+        done = one.post(path, json=[*with_power(sent[10:20]), *sent[20:30]]).json()
+        assert (done["taken"], done["unknown"]) == (20, ["power"])
+        assert "gatewatch_unknown_channels_total 10.0" in one.get("/metrics").text
+        done = other.post(path, json=with_power(sent[30:])).json()
+        assert (done["taken"], done["unknown"]) == (10, ["power"])
+    assert [line["channels"] for line in logs if "channels left out" in line["event"]] == ["power"]
+
+
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("escaped", [False, True])
+def test_readings_with_as_many_and_as_long_names_as_there_may_be_are_taken(
+    any_channels: Make, artefact: Path, repository: Repository, lines: bool, escaped: bool
+) -> None:
+    """By the general model, and without them by a rule's, in any form that JSON has for a name."""
+    names = [f"{at:02}{chr(0x1F600)}" + chr(0x1D54F) * 253 for at in range(62)]
+    (good,) = readings("pump-1", 1)
+    values = {**dict.fromkeys(names, 1.0), **good["values"]}
+    sent = [{**good, "stream": name, "values": values} for name in ("fan-1", "pump-1", "pump-2")]
+    texts = [json.dumps(one, ensure_ascii=escaped) for one in sent]
+    body = "\n".join(texts) if lines else f"[{', '.join(texts)}]"
+    headers = {"content-type": "application/x-ndjson" if lines else "application/json"}
+    with TestClient(create_app(any_channels(models=repository.url))) as client:
+        client.put("/v1/rules", json=PUMPS).raise_for_status()
+        reply = client.post("/v1/readings", content=body.encode(), headers=headers)
+        found = [json.loads(line) for line in reply.text.splitlines()] if lines else reply.json()
+        assert [one["status"] for one in found] == ["warming_up"] * 3, found
+        assert [len(one.get("unknown", ())) for one in found] == [0, 62, 62]
+    with TestClient(create_app(any_channels(models=repository.url, model=str(artefact)))) as client:
+        alone = texts[1].replace("pump-1", "pump-3")
+        reply = client.post("/v1/streams/pump-3/readings", content=alone, headers=headers)
+        assert (reply.status_code, len(reply.json()["unknown"])) == (200, 62)
+
+
 def test_a_channel_that_the_model_of_a_stream_does_not_know_is_removed_and_one_of_its_own_stays(
     any_channels: Make, repository: Repository
 ) -> None:

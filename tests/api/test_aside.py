@@ -55,6 +55,29 @@ def test_large_requests_are_worked_on_aside_and_small_ones_in_place(
         assert "aside" not in seen["parsed"]
 
 
+def test_the_windows_of_a_tenant_leave_room_for_its_policies(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of a window is long; one that says less than before is taken."""
+    monkeypatch.setattr(policies, "MOST_WINDOW_BYTES", 5000)
+    hours: dict[str, Any] = {"hours": "06:00-22:00"}
+    long: dict[str, dict[str, Any]] = {
+        "text": {"text": "x" * 900},
+        "name": {"tags": {"x" * 900: "y"}},
+        "value": {"tags": {"y": "x" * 900}},
+    }
+    with TestClient(create_app(settings())) as client:
+        for kind, one in long.items():
+            statuses = [client.put(f"/v1/windows/{kind}-{at}", json={**hours, **one}).status_code for at in range(6)]
+            assert statuses == [200] * 4 + [413] * 2, kind
+            assert client.put("/v1/policies", json={"streams": LARGE}).status_code == 200
+            monkeypatch.setattr(policies, "MOST_WINDOW_BYTES", 2000)  # as if they were there before there was a bound
+            assert client.put(f"/v1/windows/{kind}-0", json={**hours, "text": "x" * 500}).status_code == 200
+            assert client.put(f"/v1/windows/{kind}-0", json={**hours, "text": "x" * 501}).status_code == 413
+            assert [client.delete(f"/v1/windows/{kind}-{at}").status_code for at in range(4)] == [200] * 4
+            monkeypatch.setattr(policies, "MOST_WINDOW_BYTES", 5000)
+
+
 def test_what_a_tenant_asks_of_its_streams_is_bounded_in_bytes_however_it_is_asked(
     settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:

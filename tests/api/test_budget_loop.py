@@ -238,6 +238,44 @@ def test_a_factor_at_its_bound_is_counted_and_larger_moves_are_logged(client: Te
     assert "gatewatch_budget_streams_at_bound 0.0" in client.get("/metrics").text
 
 
+def at_bound(client: TestClient) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("gatewatch_budget_streams_at_bound ")))
+
+
+def test_a_stream_whose_loop_is_gone_is_at_no_bound(client: TestClient) -> None:
+    """The policy was taken away, the stream begun anew, or gone back to an earlier state."""
+    sent = faulty("pump", 1)
+    hold(client, alerts_per_week=10_000.0)
+    for stream in ("free", "reset", "back"):
+        post(client, [{**one, "stream": stream} for one in sent[:2]])
+    client.post("/v1/streams/back/snapshots", json={"name": "before"}).raise_for_status()
+    for stream in ("free", "reset", "back"):
+        post(client, [{**one, "stream": stream} for one in sent[2 : FIRST - 1]])
+    assert at_bound(client) == 3
+    client.post("/v1/streams/reset/reset", params={"what": "state"}).raise_for_status()
+    client.post("/v1/streams/back/snapshots/before/rollback").raise_for_status()
+    assert at_bound(client) == 1
+    assert client.put("/v1/policies", json={"policies": []}).status_code == 200
+    post(client, [{**one, "stream": "free"} for one in sent[FIRST - 1 : FIRST]])
+    assert at_bound(client) == 0
+
+
+def test_a_stream_without_a_loop_is_at_no_bound_beside_one_that_has_one(client: TestClient) -> None:
+    """What was labelled true would be the bound of its factor, had it one."""
+    hold(client)
+    sent = faulty("pump", 2)
+    post(client, sent[: FIRST + EVERY])
+    (first,) = incidents(client, "pump")
+    client.post(f"/v1/incidents/{first['id']}/label", json={"label": "true"}).raise_for_status()
+    (fault,) = client.get("/v1/streams/pump/policy").json()["asked"]["faults"]
+    own = {"hold_budget": False, "faults": [{**fault, "factor": 1.0}]}
+    client.put("/v1/streams/pump/policy", json=own).raise_for_status()
+    post(client, [*sent[FIRST + EVERY :][:5], *faulty("other", 1)[:5]])
+    post(client, [*sent[FIRST + EVERY :][5:10], *faulty("other", 1)[5:10]])
+    assert at_bound(client) == 0
+
+
 def test_a_loop_without_alerts_a_week_does_nothing_and_with_a_rate_is_refused(client: TestClient) -> None:
     client.put("/v1/policies", json={"policies": [{"pattern": "*", "hold_budget": True}]}).raise_for_status()
     post(client, faulty("pump", 1))
@@ -261,3 +299,20 @@ def test_a_stream_of_the_general_model_keeps_its_factor_when_a_channel_joins(red
         post(client, sent[110:112])
         assert known(client, "any")["channels"] == ["pressure", "flow"]
         assert level(client, "any") == before
+
+
+def test_so_does_one_that_is_rebuilt_from_a_history_in_which_a_channel_joined(redis_url: str, tenant: str) -> None:
+    """Its readings are judged with the factor that they were judged with."""
+    sent = faulty("any", 1)[: FIRST + 50]
+    for one in sent[: FIRST + 40]:
+        del one["values"]["flow"]
+    with TestClient(create_app(Settings(redis_url=redis_url, tenant=tenant, log_level="error"))) as client:
+        hold(client)
+        post(client, sent)
+        before = known(client, "any")
+        assert before["factor"] < 0.91
+        with Redis.from_url(redis_url) as store:
+            assert store.delete(state_key(tenant, "any"))
+        after = known(client, "any")
+    assert after["factor"] == pytest.approx(before["factor"])
+    assert after["score"] == pytest.approx(before["score"])

@@ -15,8 +15,9 @@ import pytest
 
 from gatewatch.models.detectors.incidents import OPEN_READINGS
 from tests.support.monitoring import DOCKER, PROGRAMS, Monitoring, monitoring, until
+from tests.support.ports import free_port
 from tests.support.samples import readings
-from tests.support.whole_path import free_port, serving
+from tests.support.whole_path import serving
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, PROGRAMS)), reason="needs prometheus and prometheus-alertmanager, Debian's packages"

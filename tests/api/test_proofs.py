@@ -111,6 +111,20 @@ def test_one_that_began_with_a_correction_is_proved(client: TestClient, artefact
     assert (verdict.to_the_bit, verdict.difference) == (True, None)
 
 
+@pytest.mark.parametrize("late", [CALM, CALM - 3])
+def test_one_before_whose_first_reading_a_late_one_took_its_place_is_proved_as_it_was_found(
+    client: TestClient, artefact: Path, tmp_path: Path, late: int
+) -> None:
+    """The late reading has the number now that the incident began with, or moved that by one."""
+    client.put("/v1/streams/pump", json={"reorder_window_s": 3600}).raise_for_status()
+    sent = fault("pump", count=CALM + FAULT)
+    in_batches(client, [one for one in sent if one["seq"] != late], 4)
+    post(client, [sent[late]])
+    verdict = verified(proved(client, tmp_path / "proof", artefact))
+    assert (verdict.to_the_bit, verdict.difference) == (True, None)
+    assert verdict.last >= CALM - 1
+
+
 def test_a_sensitivity_is_part_of_the_proof_and_one_that_changed_meanwhile_is_told(
     client: TestClient, artefact: Path, tmp_path: Path
 ) -> None:
@@ -218,6 +232,25 @@ def test_what_was_changed_and_sealed_anew_is_named_with_both_numbers(
     assert verdict.difference is not None
     assert str(verdict.difference).startswith(where)
     assert not verdict.to_the_bit
+
+
+@pytest.mark.parametrize("field", ["status", "open", "reason"])
+def test_a_verdict_that_was_changed_is_found_where_the_score_stands_at_the_threshold(
+    client: TestClient, artefact: Path, tmp_path: Path, field: str
+) -> None:
+    """A sensitivity above 1 lifts what is normal up to the threshold, and no further."""
+    client.put("/v1/policies", json={"streams": {"pump": {"sensitivity": 20.0}}}).raise_for_status()
+    in_batches(client, fault("pump", count=CALM + FAULT + 40), 7)
+    path = proved(client, tmp_path / "proof", artefact)
+    assert verified(path).to_the_bit
+
+    def change(contents: dict[str, dict[str, Any]]) -> None:
+        of = next(one for one in contents.values() if one.get("score") == 1.0)
+        of[field] = {"status": "anomalous", "reason": "still", "open": not of["open"]}[field]
+
+    verdict = verified(changed_and_sealed_anew(path, change))
+    assert verdict.difference is not None
+    assert verdict.difference.field == field
 
 
 def test_another_state_gives_other_scores(sealed: Path) -> None:

@@ -24,7 +24,8 @@ from redis import Redis
 from starlette.testclient import TestClient
 
 from gatewatch.models.artefact.files import CANARY, FORMAT_VERSION, GRAPH, MANIFEST, load_artefact, manifest_hash
-from gatewatch.models.artefact.repository import Change, Model, Repository, Version
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import Change, Model, Version
 from gatewatch.models.detectors.canary import canary_of, verify
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
@@ -64,7 +65,7 @@ def added(repository: Repository, folder: Path) -> int:
         after = model.model_copy(update={"versions": [*model.versions, version]})
         return number, Change(at=at, by="somebody", action="add", version=number, after=after)
 
-    return repository._change("pumps", entry)
+    return repository._log.change("pumps", entry)
 
 
 class Bench:

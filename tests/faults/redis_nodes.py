@@ -32,7 +32,8 @@ from redis.crc import key_slot
 
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage.keys import BUCKETS, Keys
-from tests.support.redis_servers import Servers, free_ports, redis_cluster, redis_with_sentinels
+from tests.support.ports import free_ports
+from tests.support.redis_servers import Servers, redis_cluster, redis_with_sentinels
 
 STREAMS, SENDERS = 600, 12
 VALUES = {"pressure": 4.0, "flow": 120.0, "vibration": 1.9, "temperature": 40.0, "current": 35.0}

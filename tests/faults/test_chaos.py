@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 from tests.faults.chaos.schedule import HANDS, OF_STORE, STORES, faults_of, store_of_round
 from tests.faults.chaos.world import World
+from tests.support.ports import BUS, free_ports
 
 SECONDS = 8.0
 
@@ -28,3 +30,15 @@ def test_a_seed_gives_the_same_faults_again_and_each_kind_of_redis_and_fault_com
         kinds = {"store": OF_STORE[store], **{hand: kinds for hand, (kinds, _, _) in HANDS.items()}}
         assert performed == {(hand, what) for hand, whats in kinds.items() for what in whats}
     assert {store_of_round(7, number) for number in range(3)} == set(STORES)
+
+
+def test_no_outgoing_connection_gets_the_port_of_a_server_that_is_down() -> None:
+    """Two rounds of an hour ended before they began: a port that the system had chosen was taken meanwhile."""
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        outgoing = [socket.create_connection(server.getsockname()) for _ in range(50)]
+        given = [connection.getsockname()[1] for connection in outgoing]
+        for connection in outgoing:
+            connection.close()
+    assert max(ports) + BUS < min(given)

@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx2
 import yaml
 
-from tests.support.whole_path import free_port
+from tests.support.ports import free_port
 
 DOCKER: Final = Path(__file__).parent.parent.parent / "docker"
 PROGRAMS: Final = ("prometheus", "prometheus-alertmanager")
@@ -62,11 +62,12 @@ def until(what: Callable[[], object]) -> None:
 
 
 @contextmanager
-def monitoring(port: int, folder: Path, pending: str = "500ms") -> Iterator[Monitoring]:
+def monitoring(port: int | Sequence[int], folder: Path, pending: str | None = "500ms") -> Iterator[Monitoring]:
     """Prometheus scraping a service at a port, with our rules, Alertmanager with our routes, and a receiver.
 
     Args:
-        pending: for how long something has to be so that is not told at once.
+        port: or those of several services.
+        pending: for how long something has to be so that is not told at once; None for all times as they are shipped.
     """
     here, sender = free_port(), free_port()
     watched = Monitoring(f"http://127.0.0.1:{here}")
@@ -75,7 +76,8 @@ def monitoring(port: int, folder: Path, pending: str = "500ms") -> Iterator[Moni
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
         stack.callback(receiver.server_close)
         stack.callback(receiver.shutdown)
-        _write_configuration(folder, port, sender, receiver.server_port, pending)
+        ports = [port] if isinstance(port, int) else port
+        _write_configuration(folder, ports, sender, receiver.server_port, pending)
         for name, url, options in (
             ("prometheus", watched._url, ["--storage.tsdb.path=tsdb", f"--web.listen-address=127.0.0.1:{here}"]),
             (
@@ -133,16 +135,20 @@ def _ready(url: str) -> bool:
         return False
 
 
-def _write_configuration(folder: Path, service: int, sender: int, receiver: int, pending: str) -> None:
-    """Ours, but for addresses, and with times that a test can wait for."""
+def _write_configuration(
+    folder: Path, services: Sequence[int], sender: int, receiver: int, pending: str | None
+) -> None:
+    """Ours, but for addresses, and perhaps with times that a test can wait for."""
     rules = (DOCKER / "alerts.yml").read_text()
-    (folder / "alerts.yml").write_text(re.sub(r"for: \d+[sm]", f"for: {pending}", rules).replace("[75s]", "[2s]"))
     prometheus = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
-    prometheus["global"] = {"scrape_interval": BEAT, "scrape_timeout": BEAT, "evaluation_interval": BEAT}
-    prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{sender}"]
-    prometheus["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{service}"]
     alertmanager = yaml.safe_load((DOCKER / "alertmanager.yml").read_text())
-    alertmanager["route"] |= {"group_wait": "300ms", "group_interval": "500ms"}
+    if pending is not None:
+        rules = re.sub(r"for: \d+[sm]", f"for: {pending}", rules).replace("[75s]", "[2s]")
+        prometheus["global"] = {"scrape_interval": BEAT, "scrape_timeout": BEAT, "evaluation_interval": BEAT}
+        alertmanager["route"] |= {"group_wait": "300ms", "group_interval": "500ms"}
+    (folder / "alerts.yml").write_text(rules)
+    prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{sender}"]
+    prometheus["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{one}" for one in services]
     alertmanager["receivers"][0]["webhook_configs"] = [{"url": f"http://127.0.0.1:{receiver}"}]
     for name, content in (("prometheus", prometheus), ("alertmanager", alertmanager)):
         (folder / f"{name}.yml").write_text(yaml.safe_dump(content))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import redis
 
 from gatewatch.service.storage.private_redis import server_binary
+from tests.support.ports import free_ports
 
 PATIENCE_S = 30.0
 SLOTS = 16_384
@@ -34,8 +34,14 @@ class Servers:
         if options:
             self._commands[port] = [str(server_binary()), *options]
         with (home / "log").open("ab") as log:
-            self.running[port] = subprocess.Popen(self._commands[port], cwd=home, stdout=log, stderr=log)
-        self.wait_for(lambda: self.client(port).ping(), f"{port} does not start")
+            process = subprocess.Popen(self._commands[port], cwd=home, stdout=log, stderr=log)
+        self.running[port] = process
+
+        def answers() -> object:
+            assert process.poll() is None, f"{port} ended: {(home / 'log').read_text()[-2000:]}"
+            return self.client(port).ping()
+
+        self.wait_for(answers, f"{port} does not start")
 
     def serve(self, port: int, *options: str) -> None:
         """Start a Redis with an append-only file."""
@@ -71,19 +77,6 @@ class Servers:
         self._stopped = True
         for port in list(self.running):
             self.kill(port)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now, with their Cluster bus ports 10,000 above."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as one, socket.socket() as bus:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                bus.bind(("127.0.0.1", port + 10_000))
-                found.append(port)
-    return found
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support.whole_path import free_port
+from tests.support.ports import free_port
 
 SERVE = ("-m", "gatewatch", "serve")
 
@@ -22,22 +22,34 @@ class Replica:
 
     Attributes:
         port: the same after each start.
+        command: what is started next.
     """
 
     def __init__(
-        self, settings: Mapping[str, str], command: Sequence[str] = SERVE, log: Path = Path(os.devnull)
+        self,
+        settings: Mapping[str, str],
+        command: Sequence[str] = SERVE,
+        log: Path = Path(os.devnull),
+        program: Sequence[str] | None = None,
     ) -> None:
-        """`settings`: environment variables; no other setting of this process is handed on. `log`: to be added to."""
+        """Start it.
+
+        Args:
+            settings: environment variables; no other setting of this process is handed on.
+            command: what this Python runs.
+            log: to be added to.
+            program: another one than this Python, with its arguments, in place of `command`.
+        """
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
         self._environment = kept | dict(settings)
-        self._command = command
+        self.command = list(program or (sys.executable, *command))
         self._log = log
         self.port = free_port()
         self.start()
 
     def start(self) -> None:
         """Start the process; it does not answer yet."""
-        command = [sys.executable, *self._command, "--port", str(self.port)]
+        command = [*self.command, "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=self._environment, stderr=log)
 
@@ -45,6 +57,11 @@ class Replica:
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
+
+    @property
+    def ended(self) -> int | None:
+        """The exit status of a process that has ended."""
+        return self._process.poll()
 
     def tell(self, number: signal.Signals) -> None:
         """Send the process a signal."""

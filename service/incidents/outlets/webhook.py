@@ -108,10 +108,10 @@ class Webhook:
     async def _tell_some(self) -> float:
         """Tell the next events; the time until the next ones, in s."""
         await self._take_off()
+        await self._drop(await self._outbox.too_many())
         claimed, waiting = await self._outbox.claim(AT_ONCE, self._lease_s)
         self._metrics.webhook_waiting.set(waiting)
         if not claimed:
-            await self._drop(await self._outbox.too_many())
             return EVERY_S
         taken = await asyncio.gather(*map(self._tell, claimed))
         self._pause_s = 0.0 if any(taken) else min(2 * self._pause_s + 1, LONGEST_PAUSE_S)

@@ -48,6 +48,7 @@ class World:
         self.ledger = Ledger()
         self.performed: list[Fault] = []
         self.clocks: list[Path] = []
+        self.replicas: list[Replica] = []
 
     async def run(self, kind: str, faults: list[Fault], seconds: float) -> Ledger:
         """Send while the faults happen, heal everything, and check; what is wrong is in the ledger."""
@@ -90,9 +91,11 @@ class World:
             self.replicas.append(Replica(settings, command, clock.with_suffix(".log")))
 
     def errors(self) -> list[str]:
-        """What the replicas logged of their own mistakes."""
+        """What the replicas logged of their own mistakes, and what one logged last that ended by itself."""
         logs = [clock.with_suffix(".log").read_text().splitlines() for clock in self.clocks]
-        return [line for log in logs for line in log if '"exception"' in line or "Traceback" in line][:5]
+        mistakes = [line for log in logs for line in log if '"exception"' in line or "Traceback" in line][:5]
+        ended = [log for log, replica in zip(logs, self.replicas, strict=False) if (replica.ended or 0) > 0]
+        return mistakes + [line for log in ended for line in log[-3:]]
 
     async def _under_load(self, faults: list[Fault], seconds: float) -> None:
         stopping, ledger = asyncio.Event(), self.ledger
@@ -129,8 +132,9 @@ class World:
         deadline = time.monotonic() + within_s
         for at, replica in enumerate(self.replicas):
             while (found := await ask(replica.port, self.ledger, self.keys.admin, "GET", "/readyz"))[0] != 200:
-                if time.monotonic() > deadline:
-                    self.ledger.blame(f"replica {at} is not ready {within_s:g} s after the last fault: {found}")
+                if replica.ended is not None or time.monotonic() > deadline:
+                    how = f", it ended with {replica.ended}" if replica.ended is not None else ""
+                    self.ledger.blame(f"replica {at} is not ready {within_s:g} s after the last fault: {found}{how}")
                     break
                 await asyncio.sleep(0.1)
 
@@ -157,6 +161,7 @@ class World:
             await asyncio.sleep(4 * random.Random(fault.pick).random())
             replica.tell(signal.SIGCONT)
         elif fault.what == "renew":
+            await asyncio.to_thread(replica.await_listening)  # nobody renews what has not begun
             replica.tell(signal.SIGHUP)
         else:
             await asyncio.to_thread(replica.end, signal.SIGKILL if fault.what == "kill" else signal.SIGTERM)

@@ -7,11 +7,15 @@ import multiprocessing
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 from gatewatch.models.artefact.files import FORMAT_VERSION, GRAPH, MANIFEST, manifest_hash
-from gatewatch.models.artefact.repository import Reference, Repository
+from gatewatch.models.artefact.repository import Repository
+from gatewatch.models.artefact.versions import Reference
 from gatewatch.models.detectors.canary import verify
 from gatewatch.models.errors import (
     ArtefactError,
@@ -310,6 +314,38 @@ def test_a_repository_that_went_away_is_not_begun_anew_in_its_place(made: list[P
     place.rmdir()
     (tmp_path / "away").rename(place)
     assert repository.add("pumps", made[1], "ann").version == 2
+
+
+class Buckets(MemoryFileSystem):  # type: ignore[misc]
+    """Like S3: files are in buckets, which the first file makes where the key may, and a listing tells nothing of."""
+
+    protocol = ("gs",)
+    store: ClassVar[dict[str, object]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("gs://").strip("/") if path else ""
+
+
+@pytest.mark.parametrize("folder", ["", "/models", "/of/all/models"])
+def test_a_bucket_that_does_not_exist_is_said_and_never_made(
+    folder: str, made: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is known of the repository; a bucket that is empty has no models yet."""
+    monkeypatch.setitem(_registry, "gs", Buckets)
+    monkeypatch.setattr(Buckets, "store", {})
+    monkeypatch.setattr(Buckets, "pseudo_dirs", [""])
+    missing = Repository(f"gs://models-of-ann{folder}", verify)
+    for ask in (missing.revisions, lambda: missing.model("pumps"), lambda: missing.add("pumps", made[0], "ann")):
+        with pytest.raises(RepositoryAway, match="there is no bucket models-of-ann"):
+            ask()
+    Buckets().mkdir("models-of-ann")
+    assert missing.revisions() == {}
+    assert missing.add("pumps", made[0], "ann").version == 1
+    Buckets().rm("models-of-ann", recursive=True)
+    with pytest.raises(RepositoryAway, match="there is no bucket models-of-ann"):
+        missing.revisions()
 
 
 def test_artefacts_of_a_repository_that_went_away_are_not_copied_in_part(made: list[Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -17,9 +18,11 @@ from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.core.build import Core
 from gatewatch.service.core.readings import Part
+from gatewatch.service.core.records import FORMAT
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.settings import Settings
+from gatewatch.service.storage.keys import BUCKETS, Keys
 from gatewatch.service.storage.store import StateStore
 from tests.support.samples import make_artefact, post, readings
 from tests.support.scorer import JSON, core_of, model_of, read, state_key, texts
@@ -119,6 +122,35 @@ def test_the_record_of_another_stream_is_rebuilt_from_history(
         tags = [client.get(f"/v1/streams/{stream}").json()["tag"] for stream in ("mine", "undisturbed")]
     assert result["score"] == pytest.approx(expected["score"], rel=1e-5)
     assert tags[0] == tags[1]
+
+
+@pytest.mark.parametrize("history", ["this format", "a later one"])
+def test_a_record_of_a_later_format_goes_on_by_its_history_or_is_left_to_that_version(
+    settings: Callable[..., Settings], redis_url: str, tenant: str, history: str
+) -> None:
+    sent, key, stream = readings("later", 22), state_key(tenant, "later"), StreamKey(tenant, "later")
+    seed = Keys(tenant, BUCKETS)[stream].seed
+    with redis.Redis.from_url(redis_url) as database:
+        with TestClient(create_app(settings())) as client:
+            post(client, sent[:20])
+            packed = cast(bytes, database.get(key))
+            body = packed[:2] + (FORMAT + 1).to_bytes(2, "little") + packed[4:-4] + b"what it has more"
+            database.set(key, later := body + zlib.crc32(body, seed).to_bytes(4, "little"))
+            if history == "a later one":
+                ring = state_key(tenant, "later", "readings")
+                database.set(ring, bytes(255 - byte for byte in cast(bytes, database.get(ring))))
+        with TestClient(create_app(settings())) as client:
+            answer = client.post("/v1/readings", json=[sent[20]])
+            assert post(client, readings("neighbour", 1))[0]["status"] == "warming_up"
+            if history == "a later one":
+                assert (answer.status_code, answer.json()["title"]) == (503, "Written by a later version")
+                assert database.get(key) == later
+                assert client.get("/v1/streams/later").status_code == 503
+                return
+            post(client, [{**reading, "stream": "alone"} for reading in sent[:21]])
+            found = [client.get(f"/v1/streams/{name}").json() for name in ("later", "alone")]
+    assert answer.json()[0]["status"] == "normal"
+    assert [(one["readings"], one["tag"]) for one in found] == [(21, found[0]["tag"])] * 2
 
 
 def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from gatewatch.service.doors.door import Context, StreamNames
 from gatewatch.service.doors.json_door import OBJECT
+from gatewatch.service.doors.json_parts import PART_BYTES
 from gatewatch.service.doors.ndjson_door import LINES
-from gatewatch.service.doors.reading_decoder import PART_BYTES, PART_READINGS, ReadingDecoder
+from gatewatch.service.doors.reading_decoder import PART_READINGS, ReadingDecoder
 from gatewatch.service.errors import BadRequest, TooLarge
 from gatewatch.service.http.bodies import MEMBERS, Bodies
 from tests.support.scorer import JSON, decode
@@ -194,7 +195,7 @@ def unzipped(compressed: bytes) -> tuple[bytes, int]:
             return {"type": "http.request", "body": compressed}
 
         beside = asyncio.create_task(others())
-        with Bodies(2**23, 2**26).of({b"content-encoding": "gzip"}) as body:
+        with Bodies(2**23, 2**26).of({b"content-encoding": "gzip"}, "t") as body:
             content = await body.read(receive)
         beside.cancel()
         return content, turns

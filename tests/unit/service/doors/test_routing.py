@@ -38,7 +38,7 @@ def reading(name: str, at: int, **more: Any) -> dict[str, Any]:
 def decoded(models: dict[str, ServedModel], body: bytes, lines: bool = False) -> list[Decoded | Mixed]:
     door = LINES if lines else JSON
     model_for: Callable[[str], ServedModel] = lambda name: models.get(name[:1], models["p"])  # noqa: E731
-    routing = RoutingDecoder(model_for, models["p"].decoder, models["p"].decoder.part_bytes)
+    routing = RoutingDecoder(model_for, models["p"].decoder, models["p"].decoder.reading_bytes)
     context = Context(models["p"], StreamNames("t"), None, LATE_MS, routing)
     whole = door.decode(body, context)
     return [whole[0]] if whole else list(door.open(body, context).parts)

@@ -67,6 +67,18 @@ def end(client: TestClient, stream: str) -> None:
     pytest.fail("the incident does not end")
 
 
+def test_a_stream_that_is_muted_while_its_anomaly_is_open_is_named_and_counted_no_more(settings: Make) -> None:
+    """It may never send another reading."""
+    with TestClient(create_app(settings())) as client:
+        open_with(client, "pump", pressure=900.0)
+        open_with(client, "fan", pressure=900.0)
+        client.put("/v1/policies", json={"policies": [{"pattern": "pu*", "muted": True}]}).raise_for_status()
+    with TestClient(create_app(settings())) as client:  # which has looked at nothing yet
+        assert [labels[0] for labels in shown(client, "gatewatch_open_anomaly_score")] == ["fan"]
+        assert shown(client, "gatewatch_open_anomalies") == {(): 1}
+        assert shown(client, "gatewatch_open_anomalies_left_out") == {(): 0}
+
+
 def test_an_open_anomaly_is_named_with_what_stood_out_until_it_ends(settings: Make) -> None:
     """Every process names it, also one that comes later."""
     with TestClient(create_app(settings())) as one, TestClient(create_app(settings())) as other:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -152,3 +153,16 @@ def test_only_readings_of_incidents_concern_them() -> None:
     assert concerns(entries((1, 0.1, 0), (2, 2.0, ALERT | OPEN), (3, 0.1, OPEN), (4, 1.5, 0))).tolist() == [
         False, True, True, False,
     ]  # fmt: skip
+
+
+def test_what_is_open_when_its_state_is_lost_ends_when_another_begins() -> None:
+    """Nobody would end it any more."""
+    before = one(None, entries((7, 2.0, ALERT | OPEN)))
+    first, second = advance(before, "pump", entries((9, 3.0, ALERT | OPEN)), CHANNELS, was_open=False)
+    assert (first.n, first.end_ms) == (7, 7000)
+    assert (second.n, second.is_open) == (9, True)
+
+
+def test_what_a_person_closed_goes_on_with_no_reading() -> None:
+    before = msgspec.structs.replace(one(None, entries((7, 2.0, ALERT | OPEN))), end_ms=7000, closed=True)
+    assert advance(before, "pump", entries((9, 3.0, OPEN)), CHANNELS, was_open=False) == [before]

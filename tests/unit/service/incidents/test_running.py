@@ -12,7 +12,7 @@ import pytest
 from gatewatch.models.detectors.incidents import OPEN_READINGS
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents import running
+from gatewatch.service.incidents import incident, running
 from gatewatch.service.incidents.rules import ChannelGate, Rules, Span
 from tests.support.asynchronous import asynchronous
 from tests.support.fleets import Asked, Process, SetClock, sent_at
@@ -152,6 +152,32 @@ async def test_one_that_ends_and_goes_on_in_one_batch_has_those_figures_too(
     assert [one["state"] for one in ended[0]] == ["ended"]
 
 
+@asynchronous
+async def test_who_goes_by_the_figures_of_one_that_is_written_late_has_them_as_they_are(
+    redis_url: str, tenant: str, detector: TrainedDetector
+) -> None:
+    """Whoever labels or closes it, from another process too; a late reading is put into its place by them, too."""
+    clock, model = SetClock(), model_of(detector, 128, 60_000)
+    some = [Process(redis_url, tenant, model, clock, Asked(), incident_write_s=10.0) for _ in range(2)]
+    for at in range(CALM + 12):
+        clock.ms += 2000
+        strange = {"pressure": 900.0 + at, "flow": 3.0} if at >= CALM else {}
+        await some[0].post(sent_at(["a"], clock.ms, **strange))
+    await some[1].post(sent_at(["b"], clock.ms))
+    key = StreamKey(tenant, "a")
+    (kept,) = await some[1].store.latest_incidents([key])
+    written = incident.decode(kept)
+    assert written is not None
+    assert written.judged < 12
+    for process in some:
+        found = await process.core.current.of(key, written)
+        assert (found.judged, found.anomalous, found.last_ms) == (12, 12, clock.ms)
+        assert found.peak_score > written.peak_score
+    for process in some:
+        await process.core.books.settle()
+        await process.store.close()
+
+
 def test_no_more_is_remembered_than_the_bound_and_only_for_the_record_that_was_saved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -160,7 +186,7 @@ def test_no_more_is_remembered_than_the_bound_and_only_for_the_record_that_was_s
     opened: Any = type("Open", (), {"is_open": True})()
     records = [bytes([at]) * 100 for at in range(3)]
     for name, record in zip("abc", records, strict=True):
-        kept.note([(StreamKey("t", name), running.Running(opened, opened, record=running.name_of(record)))])
+        kept.note(StreamKey("t", name), record, running.Running(opened, opened))
     found = [kept.of(StreamKey("t", name), record) for name, record in zip("abc", records, strict=True)]
     assert [one is not None for one in found] == [False, True, True]
     assert kept.of(StreamKey("t", "c"), records[2][:-1] + b"0") is None

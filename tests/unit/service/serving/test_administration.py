@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from itertools import permutations, product
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,60 @@ async def test_what_is_in_use_stays_when_the_repository_is_gone(store: StateStor
     repository.promote("pumps", "2", "ann")
     await one.administration._look()
     assert one.versions == {"pumps@champion": 2}
+
+
+@asynchronous
+async def test_of_two_forks_to_one_name_the_one_that_becomes_the_stream_has_its_pin(
+    store: StateStore, repository: Repository
+) -> None:
+    """Whichever is pinned first and whichever wins; also where somebody had pinned the name, and both want the same."""
+    one, other = process(store, repository), process(store, repository)
+    for at, (first_wins, second, before) in enumerate(
+        product((True, False), ("pumps@1", "pumps@2"), (None, "pumps@3")),
+    ):
+        trial = StreamKey(store.tenant, f"trial-{at}")
+        pins = {} if before is None else {trial.name: before}
+        await one.administration.put_rules(Rules(pins=pins), "ann", None)
+        first, late = (
+            await one.administration.pin_fork(trial, "pumps@1", "ann"),
+            await other.administration.pin_fork(trial, second, "bob"),
+        )
+        won, lost = (first, late) if first_wins else (late, first)
+        await one.administration.keep_fork(trial, won, "ann")
+        await other.administration.undo_fork(trial, lost, "bob")
+        known = await one.administration.rules()
+        assert known.rules.pins == {trial.name: "pumps@1" if first_wins else second}
+        assert set(known.forked) == (set() if before else {trial.name})
+        await other.administration.forget_forks([trial], "bob")
+        assert (trial.name in (await one.administration.rules()).rules.pins) is bool(before)
+
+
+@asynchronous
+async def test_forks_that_all_fail_leave_the_pin_as_it_was(store: StateStore, repository: Repository) -> None:
+    """In each order, and though somebody changes the pin between: what that one says stays."""
+    one, trial = process(store, repository).administration, StreamKey(store.tenant, "trial")
+    for order, before in product(permutations(range(3)), (None, "pumps@3")):
+        pins = {} if before is None else {trial.name: before}
+        await one.put_rules(Rules(pins=pins), "ann", None)
+        tokens = [await one.pin_fork(trial, f"pumps@{1 + n % 2}", "ann") for n in range(3)]
+        for n in order:
+            await one.undo_fork(trial, tokens[n], "ann")
+        assert (await one.rules()).rules.pins == pins
+    token = await one.pin_fork(trial, "pumps@1", "ann")
+    await one.put_rules(Rules(pins={trial.name: "pumps@2"}), "bob", None)
+    await one.undo_fork(trial, token, "ann")
+    await one.keep_fork(trial, token, "ann")
+    assert (await one.rules()).rules.pins == {trial.name: "pumps@2"}
+
+
+@asynchronous
+async def test_a_fork_that_won_keeps_its_pin_whatever_becomes_of_two_late_ones(
+    store: StateStore, repository: Repository
+) -> None:
+    one, trial = process(store, repository).administration, StreamKey(store.tenant, "trial")
+    winner = await one.pin_fork(trial, "pumps@1", "ann")
+    await one.keep_fork(trial, winner, "ann")
+    late = [await one.pin_fork(trial, model, "bob") for model in ("pumps@2", "pumps@3")]
+    for token in late:
+        await one.undo_fork(trial, token, "bob")
+    assert (await one.rules()).rules.pins == {trial.name: "pumps@1"}

@@ -1,0 +1,81 @@
+"""What keys cost: two services, one that asks for a key and one that is open, under the same load in turn.
+
+    python -m benchmarks.keys [--rounds 8] [--seconds 4]
+
+Each pair of loads gives a ratio, asked for a key over open, of readings a second and of the service's CPU time a
+reading. Which of the two comes first alternates. 2 x 64 LSTM, 8 channels, one Redis, streams of each load's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from redis import Redis
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load import artefact, bodies, drive, server
+from benchmarks.speed import BULK, SERVE
+from gatewatch.service.storage.private_redis import start_private_redis
+from tests.support import access
+
+LOADS = (("bulk", BULK, 4, 80), ("single", 1, 1, 2_000), ("single", 1, 32, 12_000))
+"""What it is called, readings a request, connections, and requests a second that are made for all of them."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=4.0, help="a load's length")
+    options = parser.parse_args()
+    rates: dict[str, list[float]] = {}
+    costs: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as scratch, start_private_redis(Path(scratch) / "redis") as private:
+        with Redis.from_url(private.url) as client:
+            redis_pid = int(client.info("server")["process_id"])
+        common = {
+            "GATEWATCH_REDIS_URL": private.url,
+            "GATEWATCH_MODEL": str(artefact(Path(scratch) / "artefact")),
+            "GATEWATCH_LOG_LEVEL": "error",
+            "GATEWATCH_STORE_TIMEOUT_MS": "5000",  # however busy the machine
+            "GATEWATCH_WAITING_MS": "60000",
+        }
+        key = access.add_to_file(Path(scratch) / "keys.json", "default", "ingest")
+        asking = common | {"GATEWATCH_OPEN": "never", "GATEWATCH_KEYS_FILE": str(Path(scratch) / "keys.json")}
+        with server(SERVE, common) as (open_port, open_pid), server(SERVE, asking) as (port, pid):
+            ways = {False: (open_port, open_pid, None), True: (port, pid, key)}
+            for turn in range(-1, options.rounds):  # the first warms up
+                for name, size, connections, a_second in LOADS:
+                    found = {}
+                    for asked in (turn % 2 == 0, turn % 2 == 1):
+                        to, of, shown = ways[asked]
+                        rounds = max(20, int(a_second * options.seconds / connections))
+                        seed = 1000 * (turn + 2) + 10 * connections + asked
+                        sent = bodies(connections, rounds, size, seed)
+                        load = drive(to, (of, redis_pid), "/v1/readings", sent, size, options.seconds, shown)
+                        if set(load.statuses) != {"200"}:
+                            raise RuntimeError(f"not all were scored: {load.statuses}")
+                        found[asked] = load
+                    if turn >= 0:
+                        what = f"{name}, {connections} connections"
+                        rates.setdefault(what, []).append(found[True].rate / found[False].rate)
+                        costs.setdefault(what, []).append((found[False].cpu_us(0), found[True].cpu_us(0)))
+    table = Table(title=f"{options.rounds} rounds in turn; with keys over without")
+    for column in ("load", "open, µs", "keys, µs", "CPU ratio", "25 to 75 %", "rate ratio", "25 to 75 %"):
+        table.add_column(column, justify="left" if column == "load" else "right")
+    for what in rates:
+        cpu = np.array(costs[what])
+        row = [f"{cpu[:, 0].mean():.1f}", f"{cpu[:, 1].mean():.1f}"]
+        for ratios in (cpu[:, 1] / cpu[:, 0], np.array(rates[what])):
+            low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+            row += [f"{middle:.3f}", f"{low:.3f} to {high:.3f}"]
+        table.add_row(what, *row)
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()
