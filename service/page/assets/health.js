@@ -26,7 +26,7 @@ export async function health({ room, signal, fail }) {
       ], rows));
     } catch (error) {
       if (signal.aborted) return;
-      series.replaceChildren(problem(error));
+      if (!series.querySelector("tbody")) series.replaceChildren(problem(error)); // what is there stays: the header says that it is old
       if (error.status === 401 && first) fail(error);
     }
     first = false;
