@@ -52,6 +52,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "RETRY_S", (0.1, 0.2))
     monkeypatch.setattr(webhook, "LONGEST_PAUSE_S", 0.1)
     monkeypatch.setattr(webhook, "LEASE_S", 0.5)
+    monkeypatch.setattr(webhook, "GROUP_S", 0.5)
 
 
 @pytest.fixture
@@ -277,7 +278,7 @@ def test_of_more_than_may_wait_those_that_have_waited_longest_are_given_up(
     assert sorted(json.loads(event)[4] for event in left) == sorted(streams[3:])
 
 
-def test_muted_streams_and_incidents_that_joined_a_group_are_not_told(
+def test_muted_streams_are_not_told_and_a_group_once_with_its_first_incident(
     told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
 ) -> None:
     with told(group_by="site") as client:
@@ -285,12 +286,20 @@ def test_muted_streams_and_incidents_that_joined_a_group_are_not_told(
             "policies": [{"pattern": "pump-*", "tags": {"site": "north"}}], "streams": {"quiet": {"muted": True}},
         }  # fmt: skip
         client.put("/v1/policies", json=asked).raise_for_status()
+        sent = [one for stream in ("quiet", "pump-0", "pump-1", "pump-2") for one in fault(stream)]
+        for one in sent:
+            one["timestamp"] -= 5 * (one["stream"] == "pump-1")
         for stream in ("quiet", "pump-0", "pump-1", "pump-2"):
-            post(client, fault(stream))
+            post(client, [one for one in sent if one["stream"] == stream])
         receiver.wait_for(lambda: not waiting(redis_url, tenant) and receiver.taken)
         time.sleep(0.3)
-    assert [one.body["data"]["stream"] for one in receiver.deliveries] == ["pump-0"]
-    assert receiver.deliveries[0].body["data"]["group"] == f"{CALM}.pump-0"
+    (told_of,) = [one.body["data"] for one in receiver.deliveries]
+    assert (told_of["stream"], told_of["group"]) == ("pump-0", f"{CALM}.pump-0")
+    assert told_of["group_first"] == {
+        "id": f"{CALM}.pump-1",
+        "stream": "pump-1",
+    }  # which came later, with earlier times
+    assert told_of["group_incidents"] == 3
 
 
 def test_an_incident_that_begins_in_a_cooling_off_is_told_later_or_never(

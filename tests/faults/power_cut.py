@@ -150,7 +150,7 @@ def run(
         f"{how}: sent in {sending_s:.1f} s; notifications {len(firing)}, after {told_s:.0f} s: {summaries}; "
         f"group of {len(members)}, first {members[0]['stream'] if members else None}; "
         f"by themselves {sorted(map(str, singles))}; "
-        f"webhook posts {len(opened)}: {[one['data']['stream'] for one in opened]}"
+        f"webhook posts {[(one['data']['group_first'], one['data']['group_incidents']) for one in opened]}"
     )
     if len(firing) != 1 or len(opened) != 1:
         wrong.append(f"{how}: {len(firing)} notifications, {len(opened)} posts")
@@ -163,6 +163,9 @@ def run(
         and not all(f": {streams} streams, first {site.names[0]}" in one for one in summaries)
     ):
         wrong.append(f"{how}: told {summaries}")
+    firsts = [one["data"]["group_first"]["stream"] for one in opened]
+    if how != "not at all" and not late and firsts != site.names[:1]:
+        wrong.append(f"{how}: the webhook names {firsts}")
     if singles - {site.alone}:
         wrong.append(f"{how}: told by themselves: {sorted(map(str, singles))}")
     site.send([*site.names, site.alone], 1 if how == "not at all" else OPEN_READINGS + 10)
