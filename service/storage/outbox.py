@@ -10,7 +10,7 @@ takes it off. Times are those of Redis, so that processes need not agree on thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from gatewatch.service.incidents.event import decode
@@ -33,6 +33,15 @@ _AGAIN: Final = b"""
 local time = redis.call('TIME')
 return redis.call('ZADD', KEYS[1], 'XX', string.format('%.3f', time[1] + time[2] / 1000000 + ARGV[1]), ARGV[2])"""
 
+_TAKE: Final = b"""
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score then return 0 end
+local time = redis.call('TIME')
+local ahead = tonumber(score) - (time[1] + time[2] / 1000000)
+if ahead > 0 and ahead <= ARGV[2] + 0.001 then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])"""
+"""Takes an event off unless it is claimed; one that is tried again as soon may be taken for that."""
+
 
 END_IF_LISTED: Final = b"""
 -- KEYS: a sorted set that lists what has not ended, and the outbox. ARGV: the member; the event of its end.
@@ -53,8 +62,8 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(self, most: int, lease_s: float) -> tuple[list[Claimed], int]:
-        """Up to `most` events that are due, each of another bucket, and how many wait in all.
+    async def claim(self, most: int, lease_s: float) -> tuple[list[Claimed], dict[bytes, int]]:
+        """Up to `most` events that are due, each of another bucket, and how many wait in each bucket, by key.
 
         An event that is claimed is nobody else's for `lease_s`. Raises StoreUnavailable.
         """
@@ -71,22 +80,36 @@ class Outbox:
             lease = b"%.3f" % lease_s
             due = await self._database.ask_each([b"EVAL", _CLAIM, b"1", key, lease] for key in chosen) if chosen else []
             raise_first(due)
-        return [Claimed(key, one[0]) for key, one in zip(chosen, due, strict=True) if one], sum(heads[1::2])
+        claimed = [Claimed(key, one[0]) for key, one in zip(chosen, due, strict=True) if one]
+        return claimed, dict(zip(keys, heads[1::2], strict=True))
 
-    async def too_many(self) -> list[Claimed]:
-        """Events beyond those that may wait, of each bucket those that have waited longest. Raises StoreUnavailable."""
-        keys = self._keys()
-        async with self._database.within("look for events that wait for too long"):
-            counts = await self._database.ask_each([b"ZCARD", key] for key in keys)
-            raise_first(counts)
-            full = [(key, count) for key, count in zip(keys, counts, strict=True) if count > MOST_IN_BUCKET]
-            found = await self._database.ask_each([b"ZRANGE", key, b"0", b"-1"] for key, _ in full) if full else []
+    async def take_surplus(self, waiting: Mapping[bytes, int], lease_s: float) -> list[bytes]:
+        """Take off events beyond those that may wait, of each bucket those that have waited longest; returns them.
+
+        One that a process has claimed stays, and of processes that do so at once each event is taken by one.
+
+        Args:
+            waiting: how many wait in each bucket, by key.
+            lease_s: for which events are claimed.
+
+        Raises:
+            StoreUnavailable: some may be taken off all the same.
+        """
+        full = [key for key, count in waiting.items() if count > MOST_IN_BUCKET]
+        if not full:
+            return []
+        async with self._database.within("take off events that wait for too long"):
+            found = await self._database.ask_each([b"ZRANGE", key, b"0", b"-1"] for key in full)
             raise_first(found)
-        beyond = []
-        for (key, _), events in zip(full, found, strict=True):
-            oldest = sorted(events, key=_since)[: max(0, len(events) - MOST_IN_BUCKET)]
-            beyond += [Claimed(key, event) for event in oldest]
-        return beyond
+            oldest = [
+                (key, event)
+                for key, events in zip(full, found, strict=True)
+                for event in sorted(events, key=_since)[: max(0, len(events) - MOST_IN_BUCKET)]
+            ]
+            lease = b"%.3f" % lease_s
+            taken = await self._database.ask_each([b"EVAL", _TAKE, b"1", key, event, lease] for key, event in oldest)
+            raise_first(taken)
+        return [event for (_, event), is_taken in zip(oldest, taken, strict=True) if is_taken]
 
     async def told(self, claimed: Claimed) -> None:
         """Take an event off: it is told, or given up. Raises StoreUnavailable."""
@@ -98,11 +121,11 @@ class Outbox:
         async with self._database.within("keep an event for later"):
             await self._database.ask_one(b"EVAL", _AGAIN, b"1", claimed.key, b"%.3f" % in_s, claimed.event)
 
-    async def give_up(self, tenant: str, letter: bytes, at_ms: int, most: int) -> None:
+    async def give_up(self, tenant: str, letters: Sequence[bytes], at_ms: int, most: int) -> None:
         """Keep what could not be told of a tenant; of more than `most`, the last. Raises StoreUnavailable."""
         key = self._dead(tenant)
         async with self._database.within("keep a dead letter"):
-            await self._database.ask_one(b"ZADD", key, b"%d" % at_ms, letter)
+            await self._database.ask_one(b"ZADD", key, *(part for one in letters for part in (b"%d" % at_ms, one)))
             await self._database.ask_one(b"ZREMRANGEBYRANK", key, b"0", b"%d" % (-most - 1))
 
     async def dead_letters(self, tenant: str, most: int) -> list[bytes]:

@@ -24,17 +24,19 @@ from gatewatch.models.errors import GatewatchError
 from gatewatch.service.app import create_app
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
+from gatewatch.service.incidents.event import Event
 from gatewatch.service.incidents.outlets import sender, webhook
 from gatewatch.service.incidents.outlets.addresses import NoAddress, Resolver, may_be_contacted
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender, secret_of
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import outbox
 from gatewatch.service.storage.keys import Keys, encode, tag_of
+from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unused_streams import UnusedStreams
 from tests.api.test_incidents import CALM, FAULT, fault
 from tests.support.certificates import make_certificate
 from tests.support.receiver import SECRET, Receiver, receiving
-from tests.support.samples import post, readings
+from tests.support.samples import PATIENT_MS, post, readings
 
 LOOPBACK = ("127.0.0.0/8",)
 
@@ -276,6 +278,30 @@ def test_of_more_than_may_wait_those_that_have_waited_longest_are_given_up(
     assert {letter["error"] for letter in letters} == {"too many events waited to be told"}
     assert {letter["incident"] for letter in letters} == {f"{CALM}.{stream}" for stream in streams[:3]}
     assert sorted(json.loads(event)[4] for event in left) == sorted(streams[3:])
+
+
+def test_each_of_too_many_is_given_up_by_one_process_and_none_that_another_one_tells(
+    client: TestClient, redis_url: str, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where two saw the same surplus."""
+    monkeypatch.setattr(outbox, "MOST_IN_BUCKET", 2)
+    events = [Event("opened", at, tenant, at, "pump").encode() for at in range(7)]
+
+    async def at_once() -> tuple[outbox.Claimed, list[list[bytes]]]:
+        two = [StateStore(redis_url, tenant, PATIENT_MS) for _ in range(2)]
+        boxes = [outbox.Outbox(store) for store in two]
+        key = two[0].keys.outbox(b"0")
+        await two[0].ask_one(b"ZADD", key, *(part for one in events for part in (b"0", one)))
+        (claimed,), waiting = await boxes[0].claim(8, 60.0)
+        taken = await asyncio.gather(*(box.take_surplus(waiting, 60.0) for box in boxes))
+        for store in two:
+            await store.close()
+        return claimed, taken
+
+    claimed, taken = client.portal.call(at_once)  # type: ignore[union-attr]
+    assert claimed.event == events[0]
+    assert sorted(taken[0] + taken[1]) == sorted(events[1:5])
+    assert set(waiting(redis_url, tenant)) == {events[0], *events[5:]}
 
 
 def test_muted_streams_are_not_told_and_a_group_once_with_its_first_incident(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -104,6 +105,7 @@ class Webhook:
         self._failing = False
         self._pause_s = 0.0  # while nobody listens
         self._taken: list[Claimed] = []  # and not yet off the list
+        self._dropped: dict[str, list[Event]] = {}  # by tenant; off the list, and not yet among the dead letters
 
     async def run(self) -> None:
         """Tell, look again, and rest while nobody listens. Ends when cancelled."""
@@ -115,12 +117,13 @@ class Webhook:
     async def _tell_some(self) -> float:
         """Tell the next events; the time until the next ones, in s."""
         await self._take_off()
-        await self._drop(await self._outbox.too_many())
+        await self._bury()
         claimed, waiting = await self._outbox.claim(AT_ONCE, self._lease_s)
-        self._metrics.webhook_waiting.set(waiting)
+        self._metrics.webhook_waiting.set(sum(waiting.values()))
+        taken = await asyncio.gather(*map(self._tell, claimed))
+        await self._drop(waiting)
         if not claimed:
             return EVERY_S
-        taken = await asyncio.gather(*map(self._tell, claimed))
         self._pause_s = 0.0 if any(taken) else min(2 * self._pause_s + 1, LONGEST_PAUSE_S)
         return self._pause_s
 
@@ -186,21 +189,44 @@ class Webhook:
         spread = _drawn.uniform(0.8, 1.2)
         await self._outbox.again(claimed, min(max(waited_s, least), most) * spread)
 
-    async def _drop(self, beyond: list[Claimed]) -> None:
-        for claimed in beyond:
-            if (event := decode(claimed.event)) is None:
-                await self._outbox.told(claimed)
-            else:
-                too_many = NotTaken("too many events waited to be told")
-                await self._give_up(claimed, event, too_many, self._clock.unix_ms())
+    async def _drop(self, waiting: Mapping[bytes, int]) -> None:
+        """Give up what waits beyond those that may, by how many do in each bucket."""
+        for event in map(decode, await self._outbox.take_surplus(waiting, self._lease_s)):
+            if event is not None:
+                self._dropped.setdefault(event.tenant, []).append(event)
+        await self._bury()
+
+    async def _bury(self) -> None:
+        """Keep what was dropped; what cannot be kept while Redis is away is kept before anything else is sent."""
+        error, now_ms = NotTaken("too many events waited to be told"), self._clock.unix_ms()
+        while self._dropped:
+            tenant, events = next(iter(self._dropped.items()))
+            await self._keep_dead(tenant, events, error, now_ms)
+            del self._dropped[tenant]
 
     async def _give_up(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int) -> None:
-        kind, at = f"incident.{event.what}", format_time(event.at_ms)
-        letter = DeadLetter(event.id, kind, event.incident, at, format_time(now_ms), error.public)
-        await self._outbox.give_up(event.tenant, msgspec.json.encode(letter), now_ms, self._most_dead)
+        await self._keep_dead(event.tenant, [event], error, now_ms)
         await self._outbox.told(claimed)
-        self._metrics.webhook("dead")
-        log.warning("an event is given up", webhook=event.id, error=str(error))
+
+    async def _keep_dead(self, tenant: str, events: Sequence[Event], error: NotTaken, now_ms: int) -> None:
+        """Keep events of a tenant among the dead letters."""
+        letters = [
+            msgspec.json.encode(
+                DeadLetter(
+                    event.id,
+                    f"incident.{event.what}",
+                    event.incident,
+                    format_time(event.at_ms),
+                    format_time(now_ms),
+                    error.public,
+                )
+            )
+            for event in events
+        ]
+        await self._outbox.give_up(tenant, letters, now_ms, self._most_dead)
+        for event in events:
+            self._metrics.webhook("dead")
+            log.warning("an event is given up", webhook=event.id, error=str(error))
 
     async def _of_group(self, tenant: str, group: str) -> dict[str, Any]:
         """What is told of the group that an incident began: which of its incidents is the first by its onset."""
