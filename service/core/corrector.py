@@ -34,7 +34,15 @@ from gatewatch.service.core.readings import Batch, Model, Models
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import Contended, ServiceError, StoreUnavailable, TooManyWaiting, cause_of, other_channels
+from gatewatch.service.errors import (
+    Contended,
+    PartlyUnavailable,
+    ServiceError,
+    StoreUnavailable,
+    TooManyWaiting,
+    cause_of,
+    other_channels,
+)
 from gatewatch.service.incidents.recorder import Recorder
 from gatewatch.service.observability.metrics import Metrics
 
@@ -147,23 +155,25 @@ class Corrector:
             self._joining = joining = self._next()
             for stream, waiting in joining.items():
                 waiting.late = alike(self._fitting(stream, waiting.late, waiting.late[0].batch.model))
-            try:
-                for model, streams in by_model((stream, waiting.late[0]) for stream, waiting in joining.items()):
-                    await self._begin(model, {stream: joining[stream] for stream in streams})
-            except Exception as error:
-                self._fail([late for waiting in joining.values() for late in waiting.late], error)
+            for model, streams in by_model((stream, waiting.late[0]) for stream, waiting in joining.items()):
+                of_model = {stream: joining[stream] for stream in streams}
+                try:
+                    await self._begin(model, of_model)
+                except Exception as error:
+                    self._without(((stream, one.late, one.attempts) for stream, one in of_model.items()), error)
             self._joining = {}
             jobs = list(self._under_way.values())
-            try:
-                for model, going_on in by_model((job, job.late[0]) for job in jobs if job.correction.left):
-                    steps += await self._advance(model, going_on)
-                jobs = [job for job in jobs if not job.correction.left]
-                for model, done in by_model((job, job.late[0]) for job in jobs):
-                    await self._save(model, done)
-            except Exception as error:
-                for job in jobs:
-                    self._under_way.pop(job.stream, None)
-                self._fail([late for job in jobs for late in job.late], error)
+            for model, of_jobs in by_model((job, job.late[0]) for job in jobs):
+                going_on = [job for job in of_jobs if job.correction.left]
+                try:
+                    if going_on:
+                        steps += await self._advance(model, going_on)
+                    if done := [job for job in of_jobs if not job.correction.left]:
+                        await self._save(model, done)
+                except Exception as error:
+                    for job in of_jobs:
+                        self._under_way.pop(job.stream, None)
+                    self._without(((job.stream, job.late, job.attempts) for job in of_jobs), error)
             if steps:
                 step_s = (self._clock.monotonic() - began) / steps
                 self._step_s += (step_s - self._step_s) * PACE_GAIN * min(1.0, steps / SLICE_STEPS)
@@ -203,7 +213,7 @@ class Corrector:
         for row in [*loaded.others, *loaded.before]:
             layout, waiting = loaded.others.get(row) or loaded.layouts[row], joining[streams[row]]
             laid = [relaid(reading, model, layout) for reading in waiting.late]
-            self._again(streams[row], laid, loaded.records[row], waiting.attempts)
+            self._again(streams[row], laid, int(loaded.records["readings"][row]), waiting.attempts)
             del joining[streams[row]]
         if loaded.others or loaded.before:
             if joining:
@@ -223,7 +233,7 @@ class Corrector:
         for row, (stream, (correction, chosen, told, twins)) in enumerate(zip(streams, begun, strict=True)):
             attempts = joining[stream].attempts
             if now[row] != packed[row]:  # record, earlier records and history are of different times
-                self._again(stream, joining[stream].late, loaded.records[row], attempts)
+                self._again(stream, joining[stream].late, int(loaded.records["readings"][row]), attempts)
                 continue
             for reading, status, text in told:
                 if isinstance(text, ServiceError):
@@ -301,7 +311,7 @@ class Corrector:
                 saved = await work.saved()
         for row in vain:
             del self._under_way[streams[row]]
-            self._again(streams[row], jobs[row].late, loaded.records[row], jobs[row].attempts)
+            self._again(streams[row], jobs[row].late, int(loaded.records["readings"][row]), jobs[row].attempts)
         if not rows:
             return
         lost = {streams[row] for row, ok in zip(rows, saved, strict=True) if not ok}
@@ -329,12 +339,30 @@ class Corrector:
         for reading, text in zip(job.late, job.answers, strict=True):
             give(reading, text)
 
-    def _again(self, stream: StreamKey, late: list[LateReading], record: Records, attempts: int) -> None:
+    def _without(self, late: Iterable[tuple[StreamKey, list[LateReading], int]], error: Exception) -> None:
+        """An error fails the streams that it affects, all where it does not say; the others begin anew.
+
+        Args:
+            late: streams, their late readings, and how often those were tried.
+        """
+        failed: list[LateReading] = []
+        for stream, of_stream, attempts in late:
+            waiting = [one for one in of_stream if not one.done.done()]
+            if not waiting:
+                continue
+            if isinstance(error, PartlyUnavailable) and not error.affects(stream):
+                self._again(stream, waiting, waiting[0].batch.model.stepper.slots, attempts)
+            else:
+                failed += waiting
+        if failed:
+            self._fail(failed, error)
+
+    def _again(self, stream: StreamKey, late: list[LateReading], readings: int, attempts: int) -> None:
         """Begin a correction anew, unless that was in vain too often."""
         if attempts + 1 >= self._attempts:
             self._fail(late, _contended(stream))
         else:
-            self._wait(stream, late, int(record["readings"]), attempts + 1)
+            self._wait(stream, late, readings, attempts + 1)
 
     def _fail(self, late: Iterable[LateReading], error: Exception) -> None:
         if isinstance(error, StoreUnavailable):

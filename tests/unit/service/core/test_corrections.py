@@ -27,7 +27,7 @@ from gatewatch.service.core.records import Records
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.stream_settings import StreamSettings
-from gatewatch.service.errors import Contended
+from gatewatch.service.errors import Contended, PartlyUnavailable
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import UnitOfWork
@@ -144,6 +144,38 @@ def test_a_late_reading_that_another_process_overtakes(
     assert result["status"] == status
     assert known is not None
     assert known["readings"] == count
+
+
+class PartlyAwayStore(StateStore):
+    """Stream `b` is away while late readings are given their places."""
+
+    async def load_earlier(self, streams: Sequence[StreamKey]) -> list[list[bytes]]:
+        if any(stream.name == "b" for stream in streams):
+            raise PartlyUnavailable("a node is away", lambda stream: stream.name == "b")
+        return await super().load_earlier(streams)
+
+
+def test_a_stream_that_is_away_fails_no_late_reading_of_others(
+    detector: TrainedDetector, redis_url: str, tenant: str
+) -> None:
+    of = {name: readings(name, 4) for name in "abc"}
+
+    async def late() -> list[Any]:
+        model, store = model_of(detector), PartlyAwayStore(redis_url, tenant, 2000)
+        core = core_of(model, store, 4)
+        for name, sent in of.items():
+            await core.inspection.configure(StreamKey(tenant, name), StreamSettings(reorder_window_s=600))
+            await core.scorer.score_batch(read(model, tenant, sent[0], sent[1], sent[3]))
+        given = await core.scorer.score_batch(read(model, tenant, *(sent[2] for sent in of.values())))
+        answers = await asyncio.gather(
+            *(one for one in given if isinstance(one, asyncio.Future)), return_exceptions=True
+        )
+        await store.close()
+        return answers
+
+    first, away, last = asyncio.run(late())
+    assert isinstance(away, PartlyUnavailable)
+    assert [json.loads(one)["corrected"] for one in (first, last)] == [True, True]
 
 
 @pytest.mark.parametrize("moment", ["before", "during"])
