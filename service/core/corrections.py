@@ -53,7 +53,7 @@ def within_window(record: Records, time_ms: int) -> bool:
 
 
 _OF_STREAM: Final = ("readings", "tag", "session", "last_seq", "last_ms", "newest_ms", "session_ms", "score", "status")
-STEPPED: Final = (*_OF_STREAM, "present", "detector", "level", "step_n", "step_ms", "step")
+STEPPED: Final = (*_OF_STREAM, "present", "detector", "level", "step_n", "step_ms", "step", "back_n")
 """What a record owes to the readings it has seen; the rest are settings and notes."""
 
 

@@ -27,8 +27,8 @@ copying; behind it the stream's layout (see layout.py), and a checksum over all 
     ...      detector     network state and residual memory, see Detector.state_dtype
     8        level        where it is not 0, which a bit of the version says: of the budget loop, see
                           models/detectors/budget_loop.py
-    8, 8, 8  step_n, step_ms, step     where there is one, which another bit says: the largest step of late of a stream
-                          that has labels, see incidents/likeness.py
+    8, 8, 8, 8  step_n, step_ms, step, back_n     where there is one, which another bit says: the largest step of late
+                          of a stream that has labels, and when it went back, see incidents/likeness.py
 
     ...      layout       MessagePack: the stream's channels; where the model's stand among them
     4        checksum     CRC-32 over everything before it, begun with a seed that ties the record to its stream
@@ -64,7 +64,7 @@ MODEL_BYTES: Final = 8
 _HEADER: Final = 14
 
 LEVEL_BYTES: Final = 8
-TAIL_BYTES: Final = LEVEL_BYTES + 24
+TAIL_BYTES: Final = LEVEL_BYTES + 32
 """Most that stands behind the fixed part: a level and a step."""
 
 _LEVELLED, _STEPPED = 0x8000, 0xC000
@@ -115,7 +115,7 @@ _STREAM: Final[Any] = [
     ("earlier", "<u4"),
     ("earlier_ms", "<i8"),
 ]
-_TAIL: Final[Any] = [("level", "<f8"), ("step_n", "<u8"), ("step_ms", "<i8"), ("step", "<f8")]
+_TAIL: Final[Any] = [("level", "<f8"), ("step_n", "<u8"), ("step_ms", "<i8"), ("step", "<f8"), ("back_n", "<u8")]
 STREAM_FIELDS: Final = tuple(name for name, _ in _STREAM)
 _LAID_OUT: Final[Any] = np.dtype(_STREAM)
 _STREAM_BYTES: Final[int] = _LAID_OUT.itemsize

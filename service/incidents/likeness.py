@@ -30,6 +30,12 @@ MARGIN: Final = 1.5
 """Of a step and of how long it lasts. A false alarm that comes back is seldom of exactly the size that it had; and a
 step to the other side that is smaller than so much may be the end of the one before."""
 
+BACK: Final = 1 / 3
+"""Of a step, at least, is the way back from it; a forecast follows a part of it meanwhile."""
+
+SETTLED: Final = 8
+"""Readings. A value that comes back may take some until it is within its band again, and a forecast some to follow."""
+
 TINY: Final = 1e-300
 
 
@@ -88,16 +94,23 @@ class Steps:
         """Note the step of a reading in its stream's record; returns how long ago the largest one is.
 
         Args:
-            head: the record after the reading; `step_n` is one more than the number of the step's reading, 0 without.
+            head: the record after the reading; `step_n` is one more than the number of the step's reading, 0 without,
+                `back_n` of the last one with which the values went back.
             anomalous: the reading is.
         """
         n, time_ms = int(entry["n"]), int(entry["timestamp_ms"])
         step = self._step(entry, time_ms)
         first = not head["step_n"]
         before = 0.0 if first else float(head["step"])
-        larger = abs(step) > abs(before) * (1.0 if step * before > 0 else MARGIN)
-        if (step and larger) or (anomalous and first):
-            head["step_n"], head["step_ms"], head["step"] = n + 1, time_ms, step
+        is_way_back, back_n = step * before < 0, int(head["back_n"])
+        larger = abs(step) > abs(before) * (MARGIN if is_way_back else 1.0)
+        settled = is_way_back and 0 < back_n < n + 1 - SETTLED and not math.isinf(before)
+        if (step and larger) or settled or (anomalous and first):
+            head["step_n"], head["step_ms"], head["step"], head["back_n"] = n + 1, time_ms, step, 0
+        elif is_way_back and (back_n or abs(step) >= BACK * abs(before)):
+            head["back_n"] = n + 1
+        elif abs(step) >= BACK * abs(before):  # it went there again
+            head["back_n"] = 0
         return self._lasted(head, n, time_ms)
 
     def forget(self, head: Any, entry: Any, lasted: Lasted) -> None:
@@ -105,7 +118,7 @@ class Steps:
         if not head["step_n"] or int(entry["status"]) & OPEN:
             return
         if math.isinf(float(head["step"])) or lasted.beyond(0) >= OPEN_READINGS:
-            head["step_n"], head["step_ms"], head["step"] = 0, 0, 0.0
+            head["step_n"], head["step_ms"], head["step"], head["back_n"] = 0, 0, 0.0, 0
 
     def quiets(self, entry: Any, head: Any, strange: Sequence[tuple[int, float]], placed: bool, lasted: Lasted) -> bool:
         """Whether an anomalous reading is like false alarms; if not, nothing is until its anomaly has ended.

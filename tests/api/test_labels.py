@@ -142,6 +142,17 @@ def test_what_is_told_whole_is_so_too_when_a_channel_changes(redis_url: str, ten
     assert kept() == before
 
 
+def test_what_goes_to_the_other_side_soon_after_its_like_is_an_incident(stream: Stream) -> None:
+    """One at once may be the end of it; the detector's own incident is open still, and nobody was told of that."""
+    (first,) = stream.incidents()
+    stream.label(first["id"], "false_alarm")
+    like = [one for one in stream.go(FAULT, pressure=9.0) + stream.go(20) if one["score"] > 1]
+    assert {one.get("gate") for one in like} == {"label"}
+    other = [one for one in stream.go(3, pressure=-9.0) if one["score"] > 1]
+    assert {one.get("gate") for one in other} == {None}
+    assert len(stream.incidents()) == 2
+
+
 def test_what_lasts_much_longer_is_told(stream: Stream) -> None:
     (first,) = stream.incidents()
     (quiet,) = stream.label(first["id"], "false_alarm")

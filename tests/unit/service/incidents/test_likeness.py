@@ -13,7 +13,7 @@ from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL, REASONS
 from gatewatch.models.detectors.incidents import OPEN_READINGS
 from gatewatch.service.core.layout import entry_dtype
 from gatewatch.service.core.records import OPEN, state_dtype
-from gatewatch.service.incidents.likeness import Allowance
+from gatewatch.service.incidents.likeness import SETTLED, Allowance
 from gatewatch.service.incidents.rules import GATES, Rules, gate_of, mark
 
 CHANNELS = ("flow", "pressure")
@@ -66,6 +66,19 @@ def test_a_larger_step_to_the_other_side_takes_the_place_of_a_smaller_one() -> N
     assert told([(0.5, -3.0, 0.0), CALM, *PULSE]) == [2, 3, 4, 5, 6]
     assert told([*PULSE, (1.5, -5.9, 0.0)]) == []
     assert told([(1.5, 3.0, 0.0), (1.5, -5.0, 0.0)]) == [1]
+
+
+def test_what_goes_to_the_other_side_once_the_alarm_is_over_is_told() -> None:
+    """Its own end, and what follows it at once, is not; nor the next alarm of its kind, with an end of its own."""
+    calm = [CALM] * SETTLED
+    down = [(1.8, -4.0, 0.0), (1.5, -0.2, 0.0), (1.6, 4.2, 0.0)]
+    assert told([*PULSE, *calm, *down]) == [13, 14, 15]
+    assert told([*PULSE, *calm[2:], *down]) == []
+    assert told([*PULSE, (0.7, 1.2, 0.0), *calm, *down]) == [14, 15, 16]
+    assert told([*PULSE, *calm, *PULSE, *calm, *PULSE]) == []
+    assert told([*PULSE, *calm, *PULSE, *calm, *down]) == [26, 27, 28]
+    assert told([PULSE[0], *calm, *down[:1]]) == []
+    assert told([*PULSE, *[CALM] * 4, (0.7, -1.5, 0.0), *[CALM] * 7, *down[:1]]) == []
 
 
 def test_a_step_is_forgotten_once_its_incident_would_have_ended() -> None:
