@@ -200,7 +200,7 @@ class Recorder:
                 applied.running[stream] = after
                 applied.writes.opened.discard(stream)
             elif (whole := after.whole()).incident is not None:
-                due.append(_Changed(row_of[stream], stream, whole, [whole.incident], bytes, n))
+                due.append(_Changed(row_of[stream], stream, whole, [whole.incident], _nothing, n))
         return found, due
 
     async def _ruled(
@@ -483,6 +483,11 @@ def _before(model: Model, loaded: LoadedBatch, row: int, packed: bytes | None) -
     if (recovered := loaded.begun.get(row)) is not None:
         return _packed(model, recovered, loaded.layouts[row], loaded.seeds[row], asked)
     return began(packed or b"", asked, model.detector)
+
+
+def _nothing() -> bytes:
+    """Of an incident that goes on: what it is proved from was kept when it began."""
+    return b""
 
 
 def _packed(model: Model, record: Records, layout: Layout, seed: int, asked: Words) -> bytes:
