@@ -1,12 +1,12 @@
 """Replicas of the service behind HAProxy: what a reading costs.
 
-    python -m benchmarks.replicas [--replicas 1,2,4] [--seconds 20]
+    python -m benchmarks.replicas [--replicas 1,2,4] [--seconds 20] [--stores "one Redis"] [--sticky]
 
 Eight connections a replica send 50 readings a request, each of 100 streams. HAProxy gives each request to the replica
 that has the fewest, so that the streams of a connection meet all replicas; first on one Redis, then on a Cluster of
 three masters. Where all of it shares two cores, readings a second say little; CPU a reading says whether replicas cost
 each other anything. A batch is repeated for streams that another process has written since it last did; that is the
-share of loads that no batch began with.
+share of loads that no batch began with. With `--sticky` a connection stays with one replica, and so do its streams.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ def loads_and_batches(ports: list[int]) -> tuple[float, float]:
     )
 
 
-def scale(table: Table, scratch: Path, counts: list[int], seconds: float) -> None:
+def scale(table: Table, scratch: Path, stores: list[str], counts: list[int], seconds: float, sticky: bool) -> None:
     """A row for each kind of Redis and number of replicas."""
     model = artefact(scratch / "artefact")
-    for kind, count in itertools.product(("one Redis", "cluster"), counts):
+    for kind, count in itertools.product(stores, counts):
         with ExitStack() as stack:
             url, redis_pids = stack.enter_context(store(kind, scratch / f"{kind}-{count}"))
             running = stack.enter_context(replicas(count, url, model))
-            port, pid = stack.enter_context(haproxy(scratch, [replica.port for replica in running]))
+            port, pid = stack.enter_context(haproxy(scratch, [replica.port for replica in running], sticky))
             await_ready(port)
             sent = bodies(count * CONNECTIONS, int(40 * seconds), BULK, 1, streams=STREAMS)
             pids = [*(replica.pid for replica in running), *redis_pids, pid]
@@ -100,7 +100,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", default="1,2,4")
+    parser.add_argument("--stores", default="one Redis,cluster")
     parser.add_argument("--seconds", type=float, default=20.0, help="a load's length")
+    parser.add_argument("--sticky", action="store_true", help="a connection stays with one replica")
     options = parser.parse_args()
     if shutil.which("haproxy") is None:
         parser.error("needs haproxy")
@@ -120,7 +122,8 @@ def main() -> None:
                 "answers",
             ):
                 table.add_column(column, justify="left" if column in ("store", "answers") else "right")
-            scale(table, Path(scratch), [int(count) for count in options.replicas.split(",")], options.seconds)
+            counts = [int(count) for count in options.replicas.split(",")]
+            scale(table, Path(scratch), options.stores.split(","), counts, options.seconds, options.sticky)
             console.print(table)
 
 

@@ -3,13 +3,16 @@
     python -m benchmarks.silence --streams 100000 --every 6
 
 Streams are written into a Redis of their own, as if they had sent for a while. Most go on: a process counts their
-records up. One in a hundred stops. Three processes look, and one of them is killed when half are found.
+records up. One in a hundred stops. Three processes look, and one of them is killed when half are found. They are what
+looks in a service, and nothing else; with `--serve` they are whole services, and what is told are the lines of their
+logs. Redis keeps no append-only file.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import multiprocessing
 import os
 import random
@@ -18,6 +21,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +48,7 @@ from gatewatch.service.storage.keys import Keys, identity, tag_of
 from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.silence_store import SilenceStore
 from gatewatch.service.storage.store import StateStore
+from tests.support.replicas import Replica
 from tests.support.scorer import NothingAsked
 
 TENANT: Final = "bench"
@@ -146,6 +151,59 @@ def look(url: str, told: str, most_open: int) -> None:
     asyncio.run(run())
 
 
+class Looking:
+    """A process that looks by itself, see `look`."""
+
+    def __init__(self, url: str, told: Path, most_open: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self._process = context.Process(target=look, args=(url, str(told), most_open))
+        self._process.start()
+        self._told = told
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid or 0
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join()
+
+    def told(self) -> list[tuple[str, float]]:
+        """The streams that it told of, and when, Unix time."""
+        lines = self._told.read_text().splitlines() if self._told.exists() else []
+        return [(name, float(at)) for name, at in map(str.split, lines)]
+
+
+class Serving:
+    """A service that looks."""
+
+    def __init__(self, url: str, told: Path, most_open: int) -> None:
+        settings = {
+            "GATEWATCH_REDIS_URL": url, "GATEWATCH_MODEL": "demo", "GATEWATCH_TENANT": TENANT,
+            "GATEWATCH_INCIDENTS": str(most_open), "GATEWATCH_STORE_TIMEOUT_MS": "10000",
+            "GATEWATCH_SILENT_AFTER": str(K),
+        }  # fmt: skip
+        self._replica = Replica(settings, log=told)
+        self._told = told
+        self._replica.await_listening(300)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._replica.pid
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._replica.end(signal.SIGKILL)
+
+    def told(self) -> list[tuple[str, float]]:
+        """The streams that it told of, and when, Unix time."""
+        lines = [line for line in self._told.read_text().splitlines() if '"stream fell silent"' in line]
+        return [(one["stream"], datetime.fromisoformat(one["timestamp"]).timestamp()) for one in map(json.loads, lines)]
+
+
 def cpu_s(pid: int) -> float:
     """What a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -156,50 +214,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=100_000)
     parser.add_argument("--every", type=float, default=6.0, help="seconds between the readings of a stream")
+    parser.add_argument("--serve", action="store_true", help="whole services look")
     given = parser.parse_args()
     streams = Streams(given.streams, round(given.every * 1000))
     stopping = set(random.Random(1).sample(range(given.streams), given.streams // 100))
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as scratch, start_private_redis(Path(scratch) / "redis") as private:
-        database, told = redis.Redis.from_url(private.url), Path(scratch) / "told"
+        database = redis.Redis.from_url(private.url)
+        database.config_set("appendonly", "no")
         before = database.info("memory")["used_memory"]
         now_ms = round(time.time() * 1000)
         write(private.url, streams, stopping, now_ms)
+        used_memory = database.info("memory")["used_memory"]
         print(
             f"{given.streams:,} streams written in {time.time() - now_ms / 1000:.0f} s, "
-            f"{(database.info('memory')['used_memory'] - before) / given.streams:,.0f} bytes each",
+            f"{(used_memory - before) / given.streams:,.0f} bytes each, {used_memory / 2**20:,.0f} MiB in all",
             flush=True,
         )
-        looking = [context.Process(target=look, args=(private.url, str(told), 100_000)) for _ in range(PROCESSES)]
         now_ms = round(time.time() * 1000)
         sender = context.Process(target=go_on, args=(private.url, streams, stopping, now_ms))
-        for process in (sender, *looking):
-            process.start()
+        sender.start()
+        kind = Serving if given.serve else Looking
+        looking = [kind(private.url, Path(scratch) / f"told-{at}", 100_000) for at in range(PROCESSES)]
         try:
-            used = [0.0] * PROCESSES
+            idle, used = [cpu_s(one.pid) for one in looking], [0.0] * PROCESSES
+            killed = False
             began, redis_began = time.time(), database.info("cpu")
             patience_s, found = max(K * given.every, 60.0), 0
             quiet_since = time.time() + patience_s
             while time.time() - quiet_since < patience_s and time.time() - began < 6 * patience_s:
-                time.sleep(1)
-                now = told.read_bytes().count(b"\n") if told.exists() else 0
+                time.sleep(2)
+                now = sum(len(one.told()) for one in looking)
                 if now > found:
                     found, quiet_since = now, time.time()
-                for at, process in enumerate(looking):
-                    if process.is_alive():
-                        used[at] = cpu_s(process.pid or 0)
-                if found > len(stopping) / 2 and looking[0].is_alive():
-                    os.kill(looking[0].pid or 0, signal.SIGKILL)
+                for at, one in enumerate(looking):
+                    if at or not killed:
+                        used[at] = cpu_s(one.pid) - idle[at]
+                if found > len(stopping) / 2 and not killed:
+                    killed = True
+                    looking[0].kill()
                     print(f"killed one of {PROCESSES} after {found:,} were found", flush=True)
             took_s, redis_ended = time.time() - began, database.info("cpu")
+            lines = [line for one in looking for line in one.told()]
+            highest = database.info("memory")["used_memory_peak"] / 2**20
         finally:
-            for process in (sender, *looking):
-                process.kill()
-                process.join()
-        lines = [line.split() for line in told.read_text().splitlines()]
+            sender.kill()
+            sender.join()
+            for at, one in enumerate(looking):
+                if at or not killed:
+                    one.kill()
         times = Counter(name for name, _ in lines)
         expected = {streams.stream(at).name for at in stopping}
-        late = sorted(float(at) - now_ms / 1000 for _, at in lines)
+        late = sorted(at - now_ms / 1000 for _, at in lines)
         kept = [id_ for sets in streams.keys.sets for id_ in database.zrange(sets.silent, 0, -1)]
         redis_s = sum(redis_ended[f"used_cpu_{kind}"] - redis_began[f"used_cpu_{kind}"] for kind in ("sys", "user"))
         print(
@@ -213,7 +279,7 @@ def main() -> None:
         )
         print(
             f"in {took_s:.0f} s: CPU of the processes that look {100 * sum(used) / took_s:.1f} % of a core; "
-            f"Redis, with the sender's writes, {100 * redis_s / took_s:.1f} %"
+            f"Redis, with the sender's writes, {100 * redis_s / took_s:.1f} %, at most {highest:,.0f} MiB"
         )
 
 

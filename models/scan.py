@@ -76,7 +76,7 @@ def scan_together(
     states: NDArray[Any] | None = None,
     on_readings: Callable[[int], None] = lambda _: None,
 ) -> list[Scan]:
-    """Score recordings side by side, one row of each at a time: the same scores as one by one, sooner.
+    """Score recordings, many side by side, one row of each at a time: the same scores as one by one, sooner.
 
     Args:
         states: (B,) the states to begin with; fresh ones if None.
@@ -87,6 +87,9 @@ def scan_together(
     """
     ordered = [_in_model_order(recording, detector) for recording in recordings]
     states = detector.initial(len(ordered)) if states is None else states.copy()
+    if 1 < len(ordered) < detector.least_company:
+        each = (scan_together(detector, [one], states[at : at + 1], on_readings) for at, one in enumerate(ordered))
+        return [found for (found,) in each]
     lengths = np.array([len(recording) for recording in ordered])
     values = np.full((lengths.max(), len(ordered), len(detector.channels)), np.nan)
     times = np.zeros((lengths.max(), len(ordered)), np.int64)

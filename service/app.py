@@ -184,7 +184,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, **live)
     lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
     outbox = Outbox(store)
-    webhook = _webhook(settings, store, outbox, policies, metrics, clock)
+    webhook = _webhook(settings, store, outbox, group_store, policies, metrics, clock)
     store.tells = webhook is not None
 
     def unseen_core(view: StoreView, asked: Policies, pace: NewStreams | None = None) -> Core:
@@ -354,7 +354,13 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
 
 
 def _webhook(
-    settings: Settings, store: StateStore, outbox: Outbox, policies: StreamPolicies, metrics: Metrics, clock: Clock
+    settings: Settings,
+    store: StateStore,
+    outbox: Outbox,
+    groups: GroupStore,
+    policies: StreamPolicies,
+    metrics: Metrics,
+    clock: Clock,
 ) -> Webhook | None:
     """None where the settings name none. Raises GatewatchError where its secret cannot be read."""
     if settings.webhook_url is None or settings.webhook_secret_file is None:
@@ -364,6 +370,7 @@ def _webhook(
     return Webhook(
         outbox,
         store.incidents,
+        groups,
         policies,
         Sender(settings.webhook_url, secret, resolver, timeout_s),
         metrics,

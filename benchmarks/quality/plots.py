@@ -85,13 +85,8 @@ def clearest(found: list[Finding]) -> list[Finding]:
 
 def draw(one: Series, scored: pd.DataFrame, path: Path, title: str, around: Span | None = None) -> None:
     """Write the PNG of a series: all its rows, or those around a span, three times as wide and 300 rows at least."""
-    label = one.labels()
-    values = standardise(one.values, one.train_rows)[-one.rows :]
-    start, stop = 0, one.rows
-    if around is not None:
-        margin = max(around[1] - around[0] + 1, 150)
-        start, stop = max(around[0] - margin, 0), min(around[1] + margin, one.rows)
-    shown = np.sort(_telling(values, label if around is None else _span(one.rows, around))[:CHANNELS])
+    start, stop = (0, one.rows) if around is None else _around(one, around)
+    shown = np.sort(_telling(one, one.labels() if around is None else _span(one.rows, around))[:CHANNELS])
     figure = Figure(figsize=(12, 1.4 * len(shown) + 2.6), layout="constrained")
     panels = figure.subplots(len(shown) + 1, 1, sharex=True, squeeze=False)
     rows, axes = np.arange(start, stop), list(panels[:, 0])
@@ -106,6 +101,24 @@ def draw(one: Series, scored: pd.DataFrame, path: Path, title: str, around: Span
     figure.suptitle(title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
+
+
+def draw_panel(axes: Any, one: Series, scored: pd.DataFrame, around: Span) -> None:
+    """The channel that tells most of the rows around a span, and the score above it, into one panel."""
+    start, stop = _around(one, around)
+    channel = int(_telling(one, _span(one.rows, around))[0])
+    axes.plot(np.arange(start, stop), one.values[-one.rows :][start:stop, channel], linewidth=0.7, color="black")
+    axes.set_ylabel(one.targets[channel], fontsize=6)
+    above = axes.twinx()
+    above.plot(np.arange(start, stop), np.clip(scored["score"].iloc[start:stop], 1e-2, 1e3), linewidth=0.6, color="C0")
+    above.set(yscale="log")
+    _mark(above, one, scored, (start, stop), flags=True)
+
+
+def _around(one: Series, span: Span) -> Span:
+    """Three times as wide, 300 rows at least."""
+    margin = max(span[1] - span[0] + 1, 150)
+    return max(span[0] - margin, 0), min(span[1] + margin, one.rows)
 
 
 def _mark(axis: Any, one: Series, scored: pd.DataFrame, shown: Span, *, flags: bool) -> None:
@@ -125,8 +138,9 @@ def _mark(axis: Any, one: Series, scored: pd.DataFrame, shown: Span, *, flags: b
     axis.set_xlim(shown[0], shown[1] - 1)
 
 
-def _telling(values: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.intp]:
+def _telling(one: Series, inside: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Channels in order of how far the rows inside lie from the others, in the others' spreads."""
+    values = standardise(one.values, one.train_rows)[-one.rows :]
     if inside.all() or not inside.any():
         return np.arange(values.shape[1])
     others = values[~inside]

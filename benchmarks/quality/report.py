@@ -129,6 +129,8 @@ def _differences(name: str, first: Measured, second: Measured) -> list[str]:
 def _places(column: str, name: str) -> int:
     if column in ("hit", "false alerts"):
         return 0
+    if column in ALERTS:
+        return 3
     return 1 if "%" in column or (name == "nab" and "PR" not in column) else 3
 
 

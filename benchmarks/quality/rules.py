@@ -26,6 +26,7 @@ from gatewatch.service.incidents.rules import NO_RULES, mark
 from gatewatch.service.policies.policy import Policy, rules_of
 
 POLICIES: Final[dict[str, dict[str, Any]]] = {
+    "each run by itself": {"merge": {"readings": 1}},
     "none": {},
     "minimum 3 readings": {"minimum": {"readings": 3}},
     "minimum 10 readings": {"minimum": {"readings": 10}},

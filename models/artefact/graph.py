@@ -88,7 +88,12 @@ def open_session(graph: bytes) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, undocumented classes
-        raise ArtefactError(f"model.onnx cannot be loaded: {error}") from error
+        raise ArtefactError(f"model.onnx cannot be loaded: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """What onnxruntime says, which may be of several lines, each indented."""
+    return " ".join(str(error).split())
 
 
 def check_steps(
@@ -129,7 +134,9 @@ def check_steps(
         raise
     except Exception as error:  # onnxruntime raises its own, undocumented classes
         too_long = f" within {CHECK_S:g} s" if not timer.is_alive() else ""
-        raise ArtefactError(f"model.onnx does not step{too_long} as the manifest says: {error}") from error
+        raise ArtefactError(
+            f"model.onnx does not step{too_long} as the manifest says: {_in_one_line(error)}"
+        ) from error
     finally:
         timer.cancel()
 

@@ -166,6 +166,10 @@ class Scanner(Detector, Protocol):
             timestamps_ms: (N,) Unix time.
         """
 
+    @property
+    def least_company(self) -> int:
+        """Recordings from which on they are scored sooner side by side than one after the other."""
+
     def advance_rows(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
         """Feed the first readings of a recording together, if they are usual enough for it, as `advance` one by one.
 

@@ -30,6 +30,8 @@ JOIN_S, LEAST_JOIN = 4 * 3600, 8
 """Of a slower stream, those within four hours are one incident, but within 8 readings at least: 200 readings an hour
 apart are 8 days, and all that happens in them would be one alert. Neither number was chosen by a measurement."""
 
+LEAST_INTERVAL_S = 0.001
+
 MOST_READINGS = np.uint32(2**32 - 1)
 """Counted of a stream; more are not."""
 
@@ -38,6 +40,11 @@ def calm_step(interval_s: float) -> int:
     """What a normal reading counts of OPEN_READINGS and JOIN_READINGS, in a stream with so many seconds between two."""
     joined = min(max(JOIN_S / interval_s, LEAST_JOIN), JOIN_READINGS)
     return round(JOIN_READINGS / joined)
+
+
+def interval_calm(readings: int, passed_ms: int) -> int:
+    """`calm_step` of so many readings that came in so much time."""
+    return calm_step(max(passed_ms / 1000 / max(readings, 1), LEAST_INTERVAL_S))
 
 
 def incident_fields(channels: int) -> list[Any]:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from gatewatch.models.errors import RecordingError
 from gatewatch.models.recordings.column_names import GOOD, ID_NAME, INFLUX, POOR, QUALITY_NAME, ROW_NAMES, TAG_NAMES
@@ -40,6 +41,9 @@ def layout_of(
         RecordingError: no time, no channel, names that cannot be told apart, or an option that names no column.
     """
     looks = [Look(at, name, [row[at] for row in rows], base.style) for at, name in enumerate(names)]
+    if options.every_us:
+        roles = _Roles(where, looks, options, set(), range(len(rows)), annotated)
+        return replace(base, **roles.found(base), every_us=options.every_us)
     time_at = time_columns(where, looks, options)
     style = time_style(where, looks, time_at, options, everything)
     cells = joined_cells(looks, time_at)
@@ -48,10 +52,7 @@ def layout_of(
         isinstance(cell, str) and re.search(r"(Z|UTC|GMT|[+-]\d\d:?\d\d)\s*$", cell) for cell in cells[:20]
     )
     roles = _Roles(where, looks, options, set(time_at), times, annotated)
-    return replace(
-        base, times=style, time_at=tuple(time_at), channels=roles.channels, streams=tuple(roles.streams),
-        tag_at=roles.tag_at, left_out=roles.left_out, notes=(*base.notes, *roles.notes), no_zone=not named_zone,
-    )  # fmt: skip
+    return replace(base, times=style, time_at=tuple(time_at), **roles.found(base), no_zone=not named_zone)
 
 
 class _Roles:
@@ -81,6 +82,13 @@ class _Roles:
         self._note_not_found()
         if not self.channels:
             raise RecordingError(f"{where}: no channel; expected at least one column beside timestamp" + self._why())
+
+    def found(self, base: Layout) -> dict[str, Any]:
+        """What is filled into a layout."""
+        return {
+            "channels": self.channels, "streams": tuple(self.streams), "tag_at": self.tag_at,
+            "left_out": self.left_out, "notes": (*base.notes, *self.notes),
+        }  # fmt: skip
 
     def _why(self) -> str:
         for look in self._looks:
@@ -204,7 +212,8 @@ class _Roles:
         if not self.streams and self.tag_at is None and len(values) > 1:
             ids = [
                 look for look in values
-                if look.whole is not None and ID_NAME.fullmatch(plain_name(look.name)) and self._parts_times([look.at])
+                if look.whole is not None and ID_NAME.fullmatch(plain_name(look.name))
+                and (self._parts_times([look.at]) or self._options.every_us)
             ]  # fmt: skip
             self.streams = [look.at for look in ids[:1]]
         if self.streams and self.tag_at is None and self._twice([]):

@@ -11,7 +11,7 @@ LIKE_LABELS = frozenset(
     {
         "label", "labels", "anomaly", "anomalies", "is_anomaly", "isanomaly", "outlier", "outliers",
         "is_outlier", "isoutlier", "is_fault", "fault", "faulty", "is_attack", "attack", "attack_label",
-        "ground_truth", "groundtruth", "is_abnormal", "abnormal", "target", "class", "y_true",
+        "ground_truth", "groundtruth", "is_abnormal", "abnormal", "target", "class", "y_true", "event", "is_event",
     }
 )  # fmt: skip
 """Names of columns that mark readings elsewhere; one of nothing but -1, 0 and 1 is spoken of, not left out."""

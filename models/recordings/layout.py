@@ -52,6 +52,7 @@ class Layout:
         notes: what else was met.
         no_zone: its times name no zone.
         annotated: it is annotated CSV of InfluxDB, perhaps of several tables.
+        every_us: from each row to the next; 0 where the rows have times.
     """
 
     source: str
@@ -68,6 +69,7 @@ class Layout:
     notes: tuple[str, ...] = ()
     no_zone: bool = False
     annotated: bool = False
+    every_us: int = 0
 
     @property
     def units(self) -> dict[str, str]:
@@ -76,6 +78,8 @@ class Layout:
 
     def read_as(self) -> str:
         """One line for people: the form of the file and of its times."""
+        if self.every_us:
+            return one_line(f"{self.source}; no times: a row every {self.every_us / 1e6:g} s, from 2000-01-01 on")
         times = " + ".join(self.names[at] for at in self.time_at)
         zone = ""
         if self.no_zone and self.times.kind not in ("s", "ms", "us", "ns"):

@@ -19,6 +19,7 @@ MOST_BYTES = 2**16
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " ", "\\t": "\t"}
 DECIMALS = {"comma": ",", "point": "."}
 
+LONGEST_STEP_S = 366 * 86_400
 LISTS = ("missing", "leave_out")
 """Options that may be given several times."""
 
@@ -37,6 +38,7 @@ class ReadOptions:
         missing: words and numbers that stand for a missing value.
         long: columns of names and of values with a comma between; `no` where each column is a channel.
         label_column: marks readings, and is no channel; `no` where every column is one, whatever it is called.
+        every: seconds from each row to the next, of a recording without times.
         leave_out: columns that are not to be channels, of a long table names of channels.
     """
 
@@ -48,6 +50,7 @@ class ReadOptions:
     missing: tuple[str, ...] = ()
     long: str | None = None
     label_column: str | None = None
+    every: str | None = None
     leave_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -58,8 +61,15 @@ class ReadOptions:
             raise RecordingError(f"--delimiter {delimiter!r:.40}: expected one character, or {listed(DELIMITERS)}")
         if decimal not in (None, ".", ","):
             raise RecordingError(f"--decimal {decimal!r:.40}: expected . or ,")
+        if self.every is not None and not 0 < (_number(self.every) or 0) <= LONGEST_STEP_S:
+            raise RecordingError(f"--every {self.every!r:.40}: expected seconds, as 60 or 0.1")
         object.__setattr__(self, "delimiter", delimiter)
         object.__setattr__(self, "decimal", decimal)
+
+    @property
+    def every_us(self) -> int:
+        """Microseconds from each row to the next; 0 where the rows have times."""
+        return 0 if self.every is None else max(1, round(float(self.every) * 1_000_000))
 
     @property
     def missing_words(self) -> frozenset[str]:

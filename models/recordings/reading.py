@@ -34,6 +34,9 @@ from gatewatch.models.text import counted, visible
 MOST_STREAMS = 10_000
 """In one file."""
 
+START_US = 946_684_800_000_000
+"""2000-01-01, from which rows without times are counted."""
+
 UNREADABLE = (OSError, EOFError, UnicodeError, csv.Error, zlib.error)
 
 
@@ -188,6 +191,9 @@ class Reader:
     ) -> tuple[NDArray[np.int64], Block]:
         """The times of a block; the block without a foot at the end of the file that has none."""
         layout = self.layout
+        if layout.every_us:
+            count = len(block.column(0))
+            return START_US + layout.every_us * np.arange(before, before + count), block
         if len(layout.time_at) == 1 and layout.times.kind in ("iso", "s") and layout.times.zone == TimeStyle().zone:
             found = block.times_us(layout.time_at[0])
             if found is not None:

@@ -58,6 +58,7 @@ class Form:
         rows: some readings, from several places of a large file.
         second: cells of the lines between header and readings.
         preamble: lines before the header.
+        legend: names that were taken from these lines.
         annotated: it is annotated CSV of InfluxDB.
         whole: the rows are all that the file has.
         row_bytes: of a line, about.
@@ -70,6 +71,7 @@ class Form:
     rows: list[list[str]]
     second: list[list[str]]
     preamble: int
+    legend: int
     annotated: bool
     whole: bool
     row_bytes: float
@@ -107,6 +109,7 @@ def sniff(path: Path, delimiter: str | None) -> Form:
     names = [name.strip().lstrip("\ufeff") for name in header[1]]
     if header[1] and header[1][0].lstrip().startswith("#") and not names[0].strip("# ").isdigit():
         names[0] = names[0].lstrip("# ")
+    names, legend = _by_legend(names, [row for line, row in numbered if line < header[0]])
     readings = [row for _, row in numbered[first:]]
     wanted = max(20, SAMPLE_CELLS // len(names))
     rows = [row for row in readings if any(cell.strip() for cell in row)][:wanted]
@@ -117,9 +120,17 @@ def sniff(path: Path, delimiter: str | None) -> Form:
     second = [row for _, row in numbered[at + 1 : first]] if at >= 0 else []
     return Form(
         encoding, delimiter, names, max(lines_before, header[0]), rows, second,
-        preamble=header[0] - 1, annotated=any(line.startswith("#datatype") for line in lines[:10]),
+        preamble=header[0] - 1, legend=legend, annotated=any(line.startswith("#datatype") for line in lines[:10]),
         whole=whole, row_bytes=max(1.0, sum(len(line.encode()) for line in lines[-100:]) / len(lines[-100:])),
     )  # fmt: skip
+
+
+def _by_legend(names: list[str], above: Sequence[Sequence[str]]) -> tuple[list[str], int]:
+    """Names that lines above the header explain, as `Point_1:,AHU.Supply Air`, and how many."""
+    told = {row[0].strip().removesuffix(":").strip(): row[1].strip() for row in above if len(row) > 1}
+    found = [told.get(name) or name for name in names]
+    changed = sum(new != old for new, old in zip(found, names, strict=True))
+    return (found, changed) if len(set(found)) == len(found) else (names, 0)
 
 
 def _first_lines(path: Path) -> tuple[list[str], bool]:

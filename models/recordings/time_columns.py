@@ -60,9 +60,10 @@ def time_columns(where: str, looks: Sequence[Look], options: ReadOptions) -> lis
     unix = [look for look in usable if look.numbers == look.known and _like_unix(look)]
     if unix:
         return [unix[0].at]
+    parted = "; if spaces part its cells, say --delimiter space" if len(looks) == 1 and " " in looks[0].name else ""
     raise RecordingError(
         f"{where}: no column `timestamp`; the header has {listed([look.name for look in looks])}, and none of them has "
-        "times; name it with --time-column"
+        f"times; name it with --time-column, or say --every SECONDS where there are none{parted}"
     )
 
 

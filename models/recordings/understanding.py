@@ -131,6 +131,8 @@ def _preamble(form: Form) -> tuple[str, ...]:
     said = []
     if form.preamble > 0:
         said.append(f"{counted(form.preamble, 'line')} above the header left out")
+    if form.legend:
+        said.append(f"{counted(form.legend, 'name')} taken from them")
     if form.second:
         said.append(f"a second header line left out: {listed(form.second[0])}")
     return tuple(said)

@@ -8,6 +8,7 @@ from typing import Any
 
 from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT
 from gatewatch.models.detectors.trained.score import RUN_ALLOWANCE, RUN_MARGIN
+from gatewatch.models.text import counted
 from gatewatch.models.training.trained.calibration import RESTART_INTERVALS
 
 NAMED = 3
@@ -116,7 +117,8 @@ class Suitability:
 
     def lines(self) -> list[str]:
         """For people: what was looked at, and a line for each kind of oddity."""
-        told = [f"{self.readings} readings of {self.recordings} recordings, {self.missing_share:.2%} of values missing"]
+        of = counted(self.recordings, "recording")
+        told = [f"{self.readings} readings of {of}, {self.missing_share:.2%} of values missing"]
         for kind, (words, remedy) in KINDS.items():
             found = sorted((f for f in self.findings if f.kind == kind), key=lambda finding: -abs(finding.extent))
             if found:

@@ -53,6 +53,10 @@ def _options(
         str | None,
         typer.Option(help="column that marks what was wrong, and is no channel; or no", rich_help_panel=PANEL),
     ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option(help="seconds from each row to the next, where the rows have no times", rich_help_panel=PANEL),
+    ] = None,
     leave_out: Annotated[
         list[str] | None,
         typer.Option(help="column that is not to be a channel, as a counter; may be repeated", rich_help_panel=PANEL),

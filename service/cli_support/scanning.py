@@ -26,8 +26,8 @@ from gatewatch.service.cli_support.trainings import train_config, train_detector
 if TYPE_CHECKING:
     from gatewatch.models.training.config import TrainConfig
 
-SIDE_BY_SIDE = 16
-"""Recordings scanned at once, as long as they have the same channels."""
+SIDE_BY_SIDE = 256
+"""Recordings scanned at once, as long as they have the same channels: 10 µs a reading of two, where it is 50 of 16."""
 
 VALUES_SIDE_BY_SIDE = 2**22
 """Values held at once for that: half a gigabyte while they are scanned."""

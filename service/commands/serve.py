@@ -65,6 +65,9 @@ def serve(
     for line in unread:
         log.warning(line)
 
+    renewable = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not os.isatty(0)
+    if renewable:  # whoever wants this process renewed before it serves gets what it loads from now on
+        signal.signal(signal.SIGHUP, lambda *_: None)
     if settings.tls_cert and settings.tls_key:
         from gatewatch.service.http.certificates import Certificate
 
@@ -97,7 +100,7 @@ def serve(
         if settings.workers > 1:
             _serve_with_workers(settings, ports)
         else:
-            _serve_alone(settings, ports)
+            _serve_alone(settings, ports, renewable)
 
 
 def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
@@ -150,13 +153,12 @@ def _serve_with_workers(settings: Settings, ports: list[Port]) -> None:
     Supervisor(_config(settings, Tally.shared()), [*ports]).run()
 
 
-def _serve_alone(settings: Settings, ports: list[Port]) -> None:
+def _serve_alone(settings: Settings, ports: list[Port], renewable: bool) -> None:
     """Serve in this process. SIGHUP has a new server take over, with the model as it is then."""
     from uvicorn import Server
     from uvicorn.config import STARTUP_FAILURE
 
     tally, listeners = Tally(), [port.another() for port in ports]
-    renewable = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     while listeners:
         server = Server(_config(settings, tally))
         renewal = _Renewal(settings, ports, server)

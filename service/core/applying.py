@@ -162,7 +162,7 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
         kept(ruled, heads["status"]),
     )
     if ruled:
-        mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()])
+        mark(entries, ruled, [loaded.layouts[row].model for row in rows.tolist()], heads)
         keep(heads, entries, ruled)
     batch.model.stepper.settle(heads, entries, asked, entries["reason"])
     if heads is not records:

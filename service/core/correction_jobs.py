@@ -79,7 +79,7 @@ class _Ruling:
     def after(self, heads: Records, entries: Entries, readings: Entries, rows: NDArray[np.intp]) -> None:
         jobs = [self._jobs[row] for row in rows.tolist()]
         own = [(at, job.rules) for at, job in enumerate(jobs) if job.rules is not None]
-        mark(entries, own, [job.layout.model for job in jobs])
+        mark(entries, own, [job.layout.model for job in jobs], heads)
         anew = [(at, rules) for at, rules in own if not counts(readings[at])]
         for at in keep(heads, entries, anew):
             jobs[at].holds = True

@@ -53,7 +53,7 @@ def within_window(record: Records, time_ms: int) -> bool:
 
 
 _OF_STREAM: Final = ("readings", "tag", "session", "last_seq", "last_ms", "newest_ms", "session_ms", "score", "status")
-STEPPED: Final = (*_OF_STREAM, "present", "detector", "level")
+STEPPED: Final = (*_OF_STREAM, "present", "detector", "level", "step_n", "step_ms", "step")
 """What a record owes to the readings it has seen; the rest are settings and notes."""
 
 
@@ -142,9 +142,10 @@ class Correction:
 
         An incident whose beginning only moved, because of the late readings, has raised its alert.
         """
-        alerts_before = np.flatnonzero(self.readings["status"] & state.ALERT)
-        alerts = np.flatnonzero(self.entries["status"] & state.ALERT)
-        alerts = alerts[alerts >= len(self.entries) - len(self.since_closed())]
+        settled = len(self.entries) - len(self.since_closed())
+        alerts_before, alerts = (
+            settled + np.flatnonzero(one["status"][settled:] & state.ALERT) for one in (self.readings, self.entries)
+        )
         gone, new = np.setdiff1d(alerts_before, alerts), np.setdiff1d(alerts, alerts_before)
         moved = np.abs(new[:, None] - gone).min(axis=1, initial=JOIN_READINGS) < JOIN_READINGS
         opened: Entries = self.entries[new[~moved]]

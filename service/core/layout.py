@@ -106,7 +106,10 @@ def of_ring(ring: bytes) -> tuple[str, ...] | None:
     names = ring[4:end]
     if len(ring) < end + 4 or not names or zlib.crc32(names) != int.from_bytes(ring[end : end + 4], "little"):
         return None
-    return tuple(msgspec.msgpack.decode(names, type=list[str]))
+    try:
+        return tuple(msgspec.msgpack.decode(names, type=list[str]))
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # a later version may write them in another way
+        return None
 
 
 def entry_dtype(channels: int) -> np.dtype[Any]:

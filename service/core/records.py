@@ -27,6 +27,8 @@ copying; behind it the stream's layout (see layout.py), and a checksum over all 
     ...      detector     network state and residual memory, see Detector.state_dtype
     8        level        where it is not 0, which a bit of the version says: of the budget loop, see
                           models/detectors/budget_loop.py
+    8, 8, 8  step_n, step_ms, step     where there is one, which another bit says: the largest step of late of a stream
+                          that has labels, see incidents/likeness.py
 
     ...      layout       MessagePack: the stream's channels; where the model's stand among them
     4        checksum     CRC-32 over everything before it, begun with a seed that ties the record to its stream
@@ -62,8 +64,15 @@ MODEL_BYTES: Final = 8
 _HEADER: Final = 14
 
 LEVEL_BYTES: Final = 8
-_LEVELLED: Final = 0x8000
-"""Bit of the model part's version: the part ends in a level. It stands in the last byte of the header."""
+TAIL_BYTES: Final = LEVEL_BYTES + 24
+"""Most that stands behind the fixed part: a level and a step."""
+
+_LEVELLED, _STEPPED = 0x8000, 0xC000
+"""Bits of the model part's version: the part ends in a level, or in a level and a step. They stand in the last byte of
+the header."""
+
+_TAILS: Final = (0, 0, LEVEL_BYTES, TAIL_BYTES)
+"""Bytes, by those two bits."""
 
 FENCE: Final = slice(_HEADER, _HEADER + 30)
 """Where the fence stands in a record's bytes; the script in save.lua compares the same range."""
@@ -106,13 +115,14 @@ _STREAM: Final[Any] = [
     ("earlier", "<u4"),
     ("earlier_ms", "<i8"),
 ]
+_TAIL: Final[Any] = [("level", "<f8"), ("step_n", "<u8"), ("step_ms", "<i8"), ("step", "<f8")]
 STREAM_FIELDS: Final = tuple(name for name, _ in _STREAM)
 _LAID_OUT: Final[Any] = np.dtype(_STREAM)
 _STREAM_BYTES: Final[int] = _LAID_OUT.itemsize
 
 
 def state_dtype(detector_state: np.dtype[Any], channels: int) -> np.dtype[Any]:
-    """The dtype of a record around a detector's state: its fixed part, and a level, which most are written without."""
+    """The dtype of a record around a detector's state: its fixed part, and a tail, which most are written without."""
     return np.dtype(
         [
             ("magic", "S2"),
@@ -125,14 +135,14 @@ def state_dtype(detector_state: np.dtype[Any], channels: int) -> np.dtype[Any]:
             ("model", "V8"),
             ("present", "?", (channels,)),
             ("detector", detector_state),
-            ("level", "<f8"),
+            *_TAIL,
         ]
     )
 
 
 def fixed_bytes(dtype: np.dtype[Any]) -> int:
-    """How many bytes a record of this dtype has without its level."""
-    return dtype.itemsize - LEVEL_BYTES
+    """How many bytes a record of this dtype has without its tail."""
+    return dtype.itemsize - TAIL_BYTES
 
 
 STREAM_PART: Final = np.dtype(
@@ -178,41 +188,49 @@ def pack(records: Records, layouts: Sequence[Layout], seeds: Sequence[int]) -> l
     """Records to bytes, each with its layout and its checksum; `seeds` are those of their streams."""
     size, fixed = records.dtype.itemsize, fixed_bytes(records.dtype)
     raw = np.ascontiguousarray(records).tobytes()
-    levelled = set(np.flatnonzero(records["level"]).tolist())
+    tailed = set(np.flatnonzero((records["level"] != 0) | (records["step_n"] != 0)).tolist())
     whole = []
     for at, (layout, seed) in enumerate(zip(layouts, seeds, strict=True)):
         part = raw[at * size : at * size + fixed]
-        if levelled and at in levelled:
-            part = _with_level(part, raw[at * size + fixed : (at + 1) * size])
+        if tailed and at in tailed:
+            tail = TAIL_BYTES if records["step_n"][at] else LEVEL_BYTES
+            part = _with_tail(part, raw[at * size + fixed : at * size + fixed + tail], tail)
         body = part + layout.encoded
         whole.append(body + zlib.crc32(body, seed).to_bytes(4, "little"))
     return whole
 
 
-def _with_level(part: bytes, level: bytes) -> bytes:
-    """The fixed part of a record with its level behind it, and a header that says so."""
-    model_bytes = int.from_bytes(part[8:12], "little") + LEVEL_BYTES
-    version = int.from_bytes(part[12:_HEADER], "little") | _LEVELLED
-    return part[:8] + model_bytes.to_bytes(4, "little") + version.to_bytes(2, "little") + part[_HEADER:] + level
+def _with_tail(part: bytes, tail: bytes, length: int) -> bytes:
+    """The fixed part of a record with a tail of such a length behind it, and a header that says so."""
+    model_bytes = int.from_bytes(part[8:12], "little") + length
+    version = int.from_bytes(part[12:_HEADER], "little") | (_STEPPED if length == TAIL_BYTES else _LEVELLED)
+    return part[:8] + model_bytes.to_bytes(4, "little") + version.to_bytes(2, "little") + part[_HEADER:] + tail
 
 
-def _level_bytes(packed: bytes) -> int:
-    """How many bytes of a record are its level."""
-    return LEVEL_BYTES * (packed[_HEADER - 1] >> 7)
+def _tail_bytes(packed: bytes) -> int:
+    """How many bytes of a record are its tail."""
+    return _TAILS[packed[_HEADER - 1] >> 6]
 
 
 def level_in(packed: bytes) -> float:
     """The level of a sound record of format 4; 0 where it has none."""
-    if not _level_bytes(packed):
+    tail = _tail_bytes(packed)
+    if not tail:
         return 0.0
-    end = STREAM_PART.itemsize + int.from_bytes(packed[8:12], "little")
-    return _level(packed[end - LEVEL_BYTES : end])
+    begin = STREAM_PART.itemsize + int.from_bytes(packed[8:12], "little") - tail
+    return _level(packed[begin : begin + LEVEL_BYTES])
 
 
 def _level(written: bytes) -> float:
     """A level as it is written; 0 where that is no number."""
     (level,) = np.frombuffer(written, "<f8")
     return float(level) if np.isfinite(level) else 0.0
+
+
+def _step(written: bytes) -> dict[str, Any]:
+    """The fields of a step as it is written; none where it has no size that is a number."""
+    (step,) = np.frombuffer(written, np.dtype(_TAIL[1:]))
+    return {} if np.isnan(step["step"]) else {name: step[name] for name, _ in _TAIL[1:]}
 
 
 def unpack(
@@ -262,12 +280,16 @@ def unpack(
 def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
     """(B,) records from bytes that need no check."""
     size = fixed_bytes(dtype)
-    records: Records = np.frombuffer(bytearray(LEVEL_BYTES).join([*(p[:size] for p in packed), b""]), dtype)
-    levelled = np.flatnonzero(records["model_version"] & _LEVELLED)
-    if len(levelled):
-        records["model_bytes"][levelled] -= LEVEL_BYTES
-        records["model_version"][levelled] &= _LEVELLED - 1
-        records["level"][levelled] = [_level(packed[at][size : size + LEVEL_BYTES]) for at in levelled.tolist()]
+    records: Records = np.frombuffer(bytearray(TAIL_BYTES).join([*(p[:size] for p in packed), b""]), dtype)
+    tailed = np.flatnonzero(records["model_version"] & _STEPPED)
+    for at in tailed.tolist():
+        tail = _tail_bytes(packed[at])
+        records["model_bytes"][at] -= tail
+        records["level"][at] = _level(packed[at][size : size + LEVEL_BYTES])
+        if tail == TAIL_BYTES:
+            for name, field in _step(packed[at][size + LEVEL_BYTES : size + TAIL_BYTES]).items():
+                records[name][at] = field
+    records["model_version"][tailed] &= 0xFFFF ^ _STEPPED
     return records
 
 
@@ -286,19 +308,19 @@ def fence_of(packed: bytes | None) -> bytes:
 
 def layout_in(packed: bytes, usual: Layout, size: int) -> Layout:
     """The layout at the end of a sound record whose fixed part has so many bytes."""
-    encoded = packed[size + LEVEL_BYTES * (packed[_HEADER - 1] >> 7) : -4]
+    encoded = packed[size + _tail_bytes(packed) : -4]
     return usual if encoded == usual.encoded else decode(encoded) or usual
 
 
 def encoded_layout(packed: bytes, size: int) -> bytes:
     """The same as it is written."""
-    return packed[size + _level_bytes(packed) : -4]
+    return packed[size + _tail_bytes(packed) : -4]
 
 
 def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | None:
     """(1,) stream part of a record of format 4, its layout, and its model part with digest, whatever the model.
 
-    The model part is without its level, see `level_in`. None where it is damaged, another stream's, or of another
+    The model part is without its tail, see `level_in`. None where it is damaged, another stream's, or of another
     format.
     """
     if len(packed) < STREAM_PART.itemsize + 4 or packed[:4] != MAGIC + FORMAT.to_bytes(2, "little"):
@@ -309,7 +331,7 @@ def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | Non
     layout = decode(packed[size:-4])
     if layout is None:
         return None
-    return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size - _level_bytes(packed)]
+    return np.frombuffer(packed, STREAM_PART, 1), layout, packed[STREAM_PART.itemsize : size - _tail_bytes(packed)]
 
 
 def is_newer(packed: bytes, seed: int) -> bool:
@@ -343,9 +365,16 @@ def _flaw(
         return "model", layout
     if layout.model != usual.model:
         return "channels", layout
-    if packed[:_HEADER] not in (begin := _landmarks(dtype)[0], _with_level(begin, b"")):
+    if packed[:_HEADER] not in _headers(dtype):
         return "format", layout
     return ("" if stream["history"].tobytes() == slots else "history"), layout
+
+
+@lru_cache(64)
+def _headers(dtype: np.dtype[Any]) -> tuple[bytes, ...]:
+    """How sound records begin: without a tail, and with either."""
+    begin = _landmarks(dtype)[0]
+    return begin, *(_with_tail(begin, b"", length) for length in (LEVEL_BYTES, TAIL_BYTES))
 
 
 @lru_cache(64)

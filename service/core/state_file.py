@@ -25,7 +25,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.outcomes import clip, format_time
-from gatewatch.service.core.records import FORMAT, LEVEL_BYTES, STREAM_PART, Records
+from gatewatch.service.core.records import FORMAT, STREAM_PART, TAIL_BYTES, Records
 from gatewatch.service.core.state_checks import check_channels, check_entries, check_part
 from gatewatch.service.core.stream_settings import StreamSettings
 from gatewatch.service.errors import InvalidState
@@ -226,7 +226,7 @@ def _standing(file: StateFile) -> Standing:
         raise ValueError("readings of the history are damaged or missing")
     check_entries(kept)
     for earlier in file.earlier:
-        longest = len(file.record) + LEVEL_BYTES  # it may have lost its level since
+        longest = len(file.record) + TAIL_BYTES  # it may have lost its tail since
         if earlier and (_checked(earlier)[0]["readings"][0] > part["readings"][0] or len(earlier) > longest):
             raise ValueError("an earlier record is not of this stream")
     settings = StreamSettings.decode(file.settings).encode() if file.settings else b""

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -25,7 +26,7 @@ from gatewatch.service.incidents.incident import INCIDENT_REASONS, Incident
 from gatewatch.service.incidents.reading import IncidentReader, Search, shown
 from gatewatch.service.incidents.words import Answer, LabelAnswer, NoteAnswer
 from gatewatch.service.policies.policy import Policy
-from gatewatch.service.policies.quiet import Fault, Quiet, fault_of, quiet_of, strange_at_peak, strange_in
+from gatewatch.service.policies.quiet import Fault, Quiet, Reading, fault_of, quiet_of
 from gatewatch.service.proofs.packing import packed
 
 router = APIRouter()
@@ -306,14 +307,16 @@ async def _fault(request: Request, stream: StreamKey, incident: Incident) -> lis
 
 
 async def _like(request: Request, stream: StreamKey, incident: Incident) -> list[Quiet]:
-    """What is like a false alarm, by its highest score and those of its readings that are kept."""
+    """What is like a false alarm, by its highest score and those of its readings, from the onset on, that are kept."""
     parts = parts_of(request)
     rings = await parts.store.incidents.histories(stream, incident.n)
     kept = parts.inspection.readings_in(stream, rings if incident.is_open else rings[:2], parts.encoder)
-    its_own = [(one.values, msgspec.json.decode(one.answer)) for one in kept if incident.n <= one.n <= incident.last_n]
-    anomalous = [(values, result) for values, result in its_own if result["status"] == "anomalous"]
-    found = [one for values, result in anomalous for one in strange_in(values, result)]
-    return quiet_of(incident, [*strange_at_peak(incident), *found])
+    onset, readings = datetime.fromtimestamp(incident.onset_ms / 1000, UTC), []
+    for one in kept:
+        result = msgspec.json.decode(one.answer)
+        if one.n <= incident.last_n and datetime.fromisoformat(result["timestamp"]) >= onset:
+            readings.append(Reading(one.values, result))
+    return quiet_of(incident, readings)
 
 
 @router.post(

@@ -100,6 +100,7 @@ class Feed:
     async def _work(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
+            self._since_ms = min(self._since_ms, self._clock.unix_ms())  # which may have been set back
             since_ms, newest_ms, seen = self._since_ms - OVERLAP_MS, self._since_ms, dict[tuple[str, str], int]()
             try:
                 for tenant in {listener.tenant for listener in self._listeners}:

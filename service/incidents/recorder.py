@@ -19,7 +19,7 @@ from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model, Policies
-from gatewatch.service.core.records import ALERT, HELD, KEPT, LET_GO, Records
+from gatewatch.service.core.records import ALERT, GATE_BITS, HELD, KEPT, LET_GO, OPEN, Records
 from gatewatch.service.core.sequencing import Places
 from gatewatch.service.core.stepper import let_go
 from gatewatch.service.core.store import IncidentWrite, Store, Writes
@@ -29,7 +29,7 @@ from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.incident import Incident, Scored, advance, concerns, decode, encode
 from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import Rules, limited
-from gatewatch.service.incidents.running import Running, RunningIncidents, histories, latest_of, name_of, shows
+from gatewatch.service.incidents.running import Running, RunningIncidents, histories, latest_of, shows
 from gatewatch.service.incidents.silence import over
 
 
@@ -135,18 +135,21 @@ class Recorder:
                 if (rows == row).any()
             ]
         )
-        ruled = await self._ruled(model, loaded, applied, packed) if applied.ruled else []
+        tallied, due = self._tallied(model, loaded, applied, packed, row_of)
+        ruled = await self._ruled(model, loaded, applied, packed, tallied) if applied.ruled else []
+        applied.writes.opened |= {one.stream for one in due}
         concerned = concerns(entries) | was_open[rows]
         if loaded.causes:  # an incident that was open before a state was lost may not be open after it
             concerned |= np.isin(rows, list(loaded.causes))
+        concerned[tallied] = False
         every = [row for row in np.unique(rows[concerned]).tolist() if row not in applied.ruled]
         if not every:
-            return silences + ruled
+            return silences + ruled + await self._written(due, applied)
         own = _of_rows(rows, entries)
         known = await self._known(model, loaded, packed, every, own)
         begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]} & {*every}
         histories = await self._histories(model, sorted(begins), loaded)
-        changed = []
+        changed, now_s = due, self._clock.monotonic()
         for row, running in zip(every, known, strict=True):
             stream, of_row = loaded.streams[row], own[row]
             before = partial(_before, model, loaded, row, packed[row])
@@ -155,16 +158,65 @@ class Recorder:
                 histories.get(row, ()),
             )  # fmt: skip
             seen = int(of_row["n"][-1])
-            waits = self._waits(model, loaded, row, running, seen)
+            waits = not loaded.records["reorder_ms"][row] and self._waits(model, running, seen, now_s)
             changed.append(_Changed(row_of[stream], stream, running, incidents, before, seen, waits))
         return silences + ruled + await self._written(changed, applied)
 
+    def _tallied(
+        self,
+        model: Model,
+        loaded: LoadedBatch,
+        applied: Applied,
+        packed: Sequence[bytes | None],
+        row_of: Mapping[StreamKey, int],
+    ) -> tuple[list[int], list[_Changed]]:
+        """Count readings that change no more of open incidents than what is counted; most of theirs are such.
+
+        What waits to be written stays in the list of what is open as it stands there.
+
+        Returns:
+            The places of their entries, and the incidents that are due to be written.
+        """
+        found: list[int] = []
+        due: list[_Changed] = []
+        if not self._remembered.any:
+            return found, due
+        ((round_, entries),) = applied.rounds
+        rows, status = round_.rows, entries["status"]
+        likely = (status & (ALERT | OPEN) == OPEN) & (entries["reason"] & GATE_BITS == 0) & applied.was_open[rows]
+        likely &= (loaded.records["reorder_ms"][rows] == 0) & (np.bincount(rows)[rows] == 1)
+        places, now_s = np.flatnonzero(likely), self._clock.monotonic()
+        columns = [entries[name][places].tolist() for name in ("n", "timestamp_ms", "score", "status")]
+        for at, row, n, time_ms, score, bits in zip(places.tolist(), rows[places].tolist(), *columns, strict=True):
+            stream = loaded.streams[row]
+            running = self._remembered.of(stream, packed[row])
+            if running is None or row in loaded.causes:
+                continue
+            after = running.tallied(n, time_ms, score, bits, applied.ruled.get(row))
+            if after is None:
+                continue
+            found.append(at)
+            if self._waits(model, running, n, now_s):
+                applied.running[stream] = after
+                applied.writes.opened.discard(stream)
+            elif (whole := after.whole()).incident is not None:
+                due.append(_Changed(row_of[stream], stream, whole, [whole.incident], bytes, n))
+        return found, due
+
     async def _ruled(
-        self, model: Model, loaded: LoadedBatch, applied: Applied, packed: Sequence[bytes | None]
+        self,
+        model: Model,
+        loaded: LoadedBatch,
+        applied: Applied,
+        packed: Sequence[bytes | None],
+        tallied: Sequence[int],
     ) -> list[IncidentWrite]:
         """What a batch makes of the incidents of streams that go by rules.
 
         What is told of them, and what is open, goes into the batch's Writes.
+
+        Args:
+            tallied: places of entries that are counted already.
         """
         writes = applied.writes
         writes.opened -= (streams := {loaded.streams[row] for row in applied.ruled})
@@ -173,6 +225,7 @@ class Recorder:
         rows = round_.rows
         looked_at = {row for row in applied.ruled if row in applied.held or applied.was_open[row]} | {*loaded.causes}
         concerned = concerns(entries) | limited(entries) | np.isin(rows, list(looked_at))
+        concerned[tallied] = False
         every = [row for row in np.unique(rows[concerned]).tolist() if row in applied.ruled]
         if not every:
             return []
@@ -185,7 +238,7 @@ class Recorder:
         ]
         histories = await self._histories(model, begins, loaded)
         row_of = {stream: row for row, stream in enumerate(writes.streams)}
-        changed = []
+        changed, now_s = [], self._clock.monotonic()
         for row, running in zip(every, known, strict=True):
             stream, pending = loaded.streams[row], running.pending or b""
             at, layout = row_of[stream], loaded.layouts[row]
@@ -195,7 +248,8 @@ class Recorder:
             )  # fmt: skip
             before = partial(_before, model, loaded, row, packed[row])
             seen = int(own[row]["n"][-1])
-            waits = not made.has_ended and self._waits(model, loaded, row, running, seen)
+            waits = not (made.has_ended or loaded.records["reorder_ms"][row])
+            waits = waits and self._waits(model, running, seen, now_s)
             running = running._replace(pending=encode_pending(made.pending))
             incidents = list(made.changed.values())
             changed.append(_Changed(at, stream, running, incidents, before, seen, waits))
@@ -214,20 +268,15 @@ class Recorder:
         if not applied.running:
             return
         writes, now_s = applied.writes, self._clock.monotonic()
-        names = {
-            stream: name_of(record)
-            for stream, record in zip(writes.streams, writes.records, strict=True)
-            if stream in applied.running and stream not in lost
-        }
-        self._remembered.forget(stream for stream in applied.running if stream in lost)
-        self._remembered.note(
-            (
-                stream,
-                running._replace(record=names[stream], since_s=now_s if running.since_s is None else running.since_s),
-            )
-            for stream, running in applied.running.items()
-            if stream in names
-        )
+        for stream, record in zip(writes.streams, writes.records, strict=True):
+            running = applied.running.get(stream)
+            if running is None:
+                continue
+            if stream in lost:
+                self._remembered.forget(stream)
+            else:
+                running = running._replace(since_s=now_s) if running.since_s is None else running
+                self._remembered.note(stream, record, running)
 
     async def _known(
         self,
@@ -249,7 +298,7 @@ class Recorder:
         for row in rows:
             running = self._remembered.of(loaded.streams[row], packed[row])
             if running is not None and (rules is None or running.pending is not None):
-                known[row] = running
+                known[row] = running.whole()
         missing = [row for row in rows if row not in known]
         if not missing:
             return [known[row] for row in rows]
@@ -261,14 +310,17 @@ class Recorder:
             known[row] = Running(*latest[row], pending)
         return [known[row] for row in rows]
 
-    def _waits(self, model: Model, loaded: LoadedBatch, row: int, running: Running, seen: int) -> bool:
+    def _waits(self, model: Model, running: Running, seen: int, now_s: float) -> bool:
         """Whether an incident may be behind its stream after a reading: its history goes back far enough.
 
         A late reading changes the history; so the incidents of streams that take any are written with each.
+
+        Args:
+            seen: number of the reading.
         """
-        if running.written is None or not running.may_wait(self._clock.monotonic(), self._write_s):
+        if running.written is None or not running.may_wait(now_s, self._write_s):
             return False
-        return seen - running.written.seen < model.stepper.slots // 2 and not loaded.records["reorder_ms"][row]
+        return seen - running.written.seen < model.stepper.slots // 2
 
     async def corrected(self, model: Model, loaded: LoadedBatch, begun: Sequence[Begun]) -> list[IncidentWrite]:
         """What corrections make of incidents: those that begin with a reading that was scored anew."""

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from gatewatch.models.detectors.detector import ANOMALOUS
-from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS, calm_step
+from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS, interval_calm
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.records import ALERT, ENDED, KEPT, OPEN, STATUS_BITS
 from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, gone_on, onset_of, opened, raised_by
@@ -36,8 +36,6 @@ from gatewatch.service.incidents.rules import (
     counts,
     gate_of,
 )
-
-LEAST_INTERVAL_S = 0.001
 
 
 class Pending(msgspec.Struct, frozen=True, array_like=True):
@@ -234,16 +232,26 @@ class Fold:
 def calm(last_n: int, last_ms: int, n: int, time_ms: int) -> int:
     """Readings since the last one that counted, up to number n, of a slow stream each for several: see `calm_step`."""
     readings = n - last_n
-    interval_s = max((time_ms - last_ms) / 1000 / max(readings, 1), LEAST_INTERVAL_S)
-    return readings * calm_step(interval_s)
+    return readings * interval_calm(readings, time_ms - last_ms)
 
 
 def may_begin(rules: Rules, incident: Incident | None, pending: Pending | None, entries: Entries) -> bool:
     """Whether an anomaly may begin with (K,) readings, so that its onset is sought in the history."""
     if incident is not None and incident.is_open and rules.merge is None:
         return False
-    first = next((int(entry["n"]) for entry in entries if counts(entry)), None)
-    return first is not None and (pending is None or first > pending.last_n + 1)
+    last = incident if incident is not None and rules.merge is not None and not incident.closed else None
+    place = None if last is None else (last.last_n, last.last_ms)
+    for entry in entries:
+        if not counts(entry):
+            continue
+        n, time_ms = int(entry["n"]), int(entry["timestamp_ms"])
+        if place is not None and rules.merge is not None and last is not None:
+            held = last.is_open and int(entry["status"]) & KEPT
+            if held or not rules.merge.reached(n - place[0] - 1, time_ms - place[1]):
+                place = (n, max(time_ms, place[1]))
+                continue
+        return pending is None or n > pending.last_n + 1
+    return False
 
 
 def fold(

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import GATE_BITS, KEPT, REASON_BITS, STATUS_BITS, UNLEARNED
+from gatewatch.service.core.records import GATE_BITS, KEPT, REASON_BITS, STATUS_BITS, UNLEARNED, Records
+from gatewatch.service.incidents.likeness import Allowance, Lasted, Steps
 
 GATES: Final = ("", "direction", "deviation", "hours", "limit", "window", "window", "label")
 """What decides about a reading, by the number in its entry."""
@@ -126,29 +127,6 @@ class ChannelGate:
         return OPEN
 
 
-class Allowance(NamedTuple):
-    """What is like a false alarm on a channel, see policies/quiet.py.
-
-    Attributes:
-        direction: None of what stands still or is missing.
-        deviation, score: the most that it may be off, and the most that its part of the score may be.
-        until_ms: of readings up to this time.
-    """
-
-    channel: str
-    direction: str | None
-    deviation: float
-    score: float
-    until_ms: float
-
-    def covers(self, value: float, mid: float, part: float, time_ms: int, placed: bool) -> bool:
-        """Whether a value is like it; see ChannelGate.closes for the arguments."""
-        if time_ms > self.until_ms or part > self.score or placed != (self.direction is not None):
-            return False
-        off = value - mid
-        return not placed or (abs(off) <= self.deviation and (off > 0) == (self.direction == "above"))
-
-
 @dataclass(frozen=True)
 class ActiveWindow:
     """A maintenance window of a stream.
@@ -238,20 +216,25 @@ class Rules:
             known = self._skipped[step] = judging, learning
         return known
 
-    def decide(self, entry: Any, channels: tuple[str, ...]) -> int:
+    def decide(self, entry: Any, channels: tuple[str, ...], head: Any) -> int:
         """What decides about a reading: its number among GATES, OPEN if nothing does.
 
         Args:
             channels: (C,) of the entry.
+            head: the stream's record after the reading; where something is quiet, its largest step moves.
         """
         of_channels, time_ms = self._in(channels), int(entry["timestamp_ms"])
+        anomalous = int(entry["status"]) & STATUS_BITS == ANOMALOUS
+        lasted = of_channels.steps.take(head, entry, anomalous) if self.quiet else NO_STEP
         window = self.window_at(time_ms) if self.windows else None
         if of_channels.limited and of_channels.breach(entry["values"]) is not None:
             return LIMIT if window is None else LIMIT_IN_WINDOW
-        if int(entry["status"]) & STATUS_BITS == ANOMALOUS and (self.gates or self.quiet):
-            closed = of_channels.closed(entry, time_ms)
+        if anomalous and (self.gates or self.quiet):
+            closed = of_channels.closed(entry, time_ms, head if self.quiet else None, lasted)
             if closed != OPEN:
                 return closed
+        elif self.quiet:
+            of_channels.steps.forget(head, entry, lasted)
         return OPEN if window is None else WINDOW
 
     def breach(self, entry: Any, channels: tuple[str, ...]) -> Breach | None:
@@ -276,7 +259,7 @@ class _ChannelRules:
     """
 
     def __init__(self, gates: Sequence[ChannelGate], quiet: Sequence[Allowance], channels: Sequence[str]) -> None:
-        self._quiet = [[one for one in quiet if one.channel == name] for name in channels]
+        self.steps = Steps(quiet, channels)
         self._gates = [[gate for gate in gates if gate.pattern.match(name)] for name in channels]
         self._low = np.array([max((gate.low for gate in of), default=-math.inf) for of in self._gates])
         self._high = np.array([min((gate.high for gate in of), default=math.inf) for of in self._gates])
@@ -291,37 +274,50 @@ class _ChannelRules:
         at = int(outside.argmax())
         return Breach(at, "below" if low[at] else "above")
 
-    def closed(self, entry: Any, time_ms: int) -> int:
-        """The gate that is closed on an anomalous reading, OPEN if it counts."""
+    def closed(self, entry: Any, time_ms: int, head: Any, lasted: Lasted) -> int:
+        """The gate that is closed on an anomalous reading, OPEN if it counts.
+
+        Args:
+            head: as of `decide`; None where nothing is quiet.
+            lasted: since the largest step.
+        """
         parts = np.nan_to_num(entry["attribution"]).astype(np.float64) * float(entry["score"])
         placed = int(entry["reason"]) & REASON_BITS not in _NO_DIRECTION
         order = np.argsort(-parts, kind="stable").tolist()
         strange = [at for at in order if parts[at] > 1.0] or order[:1]
-        first = OPEN
+        first, left = OPEN, []
         for at in strange:
             value, mid = float(entry["values"][at]), float(entry["mid"][at])
             closed = next(filter(None, (gate.closes(value, mid, time_ms, placed) for gate in self._gates[at])), OPEN)
-            if closed == OPEN and any(one.covers(value, mid, parts[at], time_ms, placed) for one in self._quiet[at]):
-                closed = LABEL
             if closed == OPEN:
-                return OPEN
+                left.append((at, float(parts[at])))
             first = first or closed
-        return first
+        if not left:
+            return first
+        return first or LABEL if head is not None and self.steps.quiets(entry, head, left, placed, lasted) else OPEN
 
+
+NO_STEP: Final = Lasted(0, 1)
 
 NO_RULES: Final = Rules()
 """Of a stream of which nothing is asked any more while its incidents are not as the detector has them."""
 
 
-def mark(entries: Entries, rules: Iterable[tuple[int, Rules]], channels: Sequence[tuple[str, ...]]) -> None:
+def mark(
+    entries: Entries,
+    rules: Iterable[tuple[int, Rules]],
+    channels: Sequence[tuple[str, ...]],
+    heads: Records | None = None,
+) -> None:
     """Write what decides about readings into their entries.
 
     Args:
         rules: places among the entries, and the rules of their streams.
         channels: (K,) of the entries.
+        heads: (K,) the streams' records after the readings; the steps of those with labels move. None where none has.
     """
     for at, own in rules:
-        decided = own.decide(entries[at], channels[at])
+        decided = own.decide(entries[at], channels[at], None if heads is None else heads[at])
         if decided != OPEN:
             entries["reason"][at] |= decided << GATE_SHIFT
 

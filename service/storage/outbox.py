@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from gatewatch.service.incidents.event import decode
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import Database, pairs
 from gatewatch.service.storage.keys import encode
 
 MOST_IN_BUCKET: Final = 1000
-"""Events that wait in a bucket; of more, those that were tried least lately are given up."""
+"""Events that wait in a bucket; of more, those that have waited longest are given up."""
 
 _CLAIM: Final = b"""
 local time = redis.call('TIME')
@@ -73,12 +74,19 @@ class Outbox:
         return [Claimed(key, one[0]) for key, one in zip(chosen, due, strict=True) if one], sum(heads[1::2])
 
     async def too_many(self) -> list[Claimed]:
-        """Events beyond those that may wait. Raises StoreUnavailable."""
+        """Events beyond those that may wait, of each bucket those that have waited longest. Raises StoreUnavailable."""
         keys = self._keys()
         async with self._database.within("look for events that wait for too long"):
-            found = await self._database.ask_each([b"ZRANGE", key, b"0", b"%d" % (-MOST_IN_BUCKET - 1)] for key in keys)
+            counts = await self._database.ask_each([b"ZCARD", key] for key in keys)
+            raise_first(counts)
+            full = [(key, count) for key, count in zip(keys, counts, strict=True) if count > MOST_IN_BUCKET]
+            found = await self._database.ask_each([b"ZRANGE", key, b"0", b"-1"] for key, _ in full) if full else []
             raise_first(found)
-        return [Claimed(key, event) for key, events in zip(keys, found, strict=True) for event in events]
+        beyond = []
+        for (key, _), events in zip(full, found, strict=True):
+            oldest = sorted(events, key=_since)[: max(0, len(events) - MOST_IN_BUCKET)]
+            beyond += [Claimed(key, event) for event in oldest]
+        return beyond
 
     async def told(self, claimed: Claimed) -> None:
         """Take an event off: it is told, or given up. Raises StoreUnavailable."""
@@ -111,3 +119,9 @@ class Outbox:
 
     def _dead(self, tenant: str) -> bytes:
         return f"gatewatch:{{{encode(tenant)}}}:dead-letters".encode()
+
+
+def _since(kept: bytes) -> int:
+    """When an event was saved, ms; 0 of what cannot be read."""
+    event = decode(kept)
+    return 0 if event is None else event.at_ms

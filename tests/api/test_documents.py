@@ -292,6 +292,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(
                 assert reply.is_success, (sent, reply.text)
         elif info in ("sh run", "python run"):
             given = ["bash", "-euo", "pipefail", "-c"] if info == "sh run" else [sys.executable, "-c"]
+            content = ASKS_A_SERVICE.replace("URL", service) + content if info == "sh run" else content
             done = subprocess.run(
                 [*given, content], cwd=tmp_path, env={**environment, "PATH": path}, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, text=True, timeout=240, check=False,
@@ -303,6 +304,15 @@ def test_the_blocks_of_a_page_run_one_after_the_other(
             for line in content.splitlines()[1:]:
                 assert any(alike(line, other) for other in rest), (line, printed)
 
+
+ASKS_A_SERVICE: Final = """gatewatch() {
+  case "$1" in
+    policies|streams) command gatewatch "$@" --url URL;;
+    *) command gatewatch "$@";;
+  esac
+}
+"""
+"""Put above what a page runs: commands that ask the service on its usual port ask the one that is there."""
 
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 

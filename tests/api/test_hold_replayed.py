@@ -54,7 +54,7 @@ def scores(results: Sent) -> list[Any]:
 
 def in_window(client: TestClient, *streams: str) -> None:
     for stream in streams:
-        client.put(f"/v1/streams/{stream}", json={"reorder_window_s": 3600}).raise_for_status()
+        client.put(f"/v1/streams/{stream}", json={"reorder_window_s": 5000}).raise_for_status()
 
 
 def test_an_incident_that_begins_with_a_late_reading_is_held_as_one_that_began_in_time(client: TestClient) -> None:
@@ -91,6 +91,21 @@ def test_what_a_person_closed_stays_closed_whatever_comes_late(client: TestClien
         post(client, [{**one, "stream": stream, "values": STRANGER} for one in sent[CALM + 24 : CALM + 26]])
         assert [one["state"] for one in incidents(client, stream)] == ["open", "ended"], stream
         close(client, incidents(client, stream)[0]["id"])
+
+
+def test_what_comes_late_from_after_a_close_is_another_incident(client: TestClient) -> None:
+    """Told as such, however soon after the first one it began."""
+    hold(client, "held")
+    sent, late = sent_with(range(CALM, CALM + 2)), CALM + 22
+    for stream in ("held", "free"):
+        in_window(client, stream)
+        post(client, of(stream, sent[: CALM + 20]))
+        close(client, incidents(client, stream)[0]["id"])
+        post(client, of(stream, [one for at, one in enumerate(sent[: CALM + 30]) if CALM + 20 <= at != late]))
+        post(client, [{**sent[late], "stream": stream, "values": STRANGER}])
+        latest, first = incidents(client, stream)
+        assert (latest["state"], latest["id"], first["state"]) == ("open", f"{late}.{stream}", "ended"), stream
+        close(client, latest["id"])
 
 
 TRAINED, GENERAL = (pytest.mark.parametrize("client", [kind], indirect=True) for kind in ("trained", "general"))

@@ -102,6 +102,18 @@ def test_what_is_larger_or_elsewhere_is_an_incident(stream: Stream, off: dict[st
     assert len(stream.incidents()) == 2
 
 
+def test_what_lasts_much_longer_is_told(stream: Stream) -> None:
+    (first,) = stream.incidents()
+    (quiet,) = stream.label(first["id"], "false_alarm")
+    results = stream.go(6 * FAULT + 30, pressure=9.0)
+    gated = [one.get("gate") == "label" for one in results if one["score"] > 1]
+    assert gated[0]
+    assert not gated[-1]
+    told = stream.incidents()[0]["id"]
+    assert told != first["id"]
+    assert quiet["readings"] < int(told.partition(".")[0]) - CALM - FAULT - PAUSE <= quiet["readings"] + 31
+
+
 def test_another_label_takes_it_back(stream: Stream) -> None:
     (first,) = stream.incidents()
     stream.client.put("/v1/streams/pump/policy", json={"tags": {"site": "north"}})

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.canary import verify
 from tests.api.test_incidents import CALM, FAULT, fault
+from tests.support.cli import gatewatch
 from tests.support.samples import make_artefact, readings
 from tests.support.whole_path import serving
 
@@ -61,7 +62,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.on("request", lambda request: None if "127.0.0.1" in request.url else wrong.append(request.url))
     yield page
     context.close()
-    assert [one for one in wrong if "404" not in one] == []  # what is not there is shown on the page
+    assert [one for one in wrong if "404" not in one and "422" not in one] == []  # both are told on the page
 
 
 def require_width(page: Page, width: int) -> None:
@@ -139,6 +140,18 @@ def test_streams_are_searched_and_one_is_followed_and_set(page: Page, url: str) 
         expect(page.get_by_label("Reorder window")).to_have_value(window)
     known = httpx2.get(f"{url}/v1/streams/pump-2").json()
     assert (known["reorder_window_s"], known["on_gap"]) == (90, "hold")
+
+
+@needs_browser
+def test_the_table_of_streams_stays_alive_and_says_what_is_refused(page: Page, url: str) -> None:
+    page.goto(f"{url}/#/streams?match=late*")
+    expect(page.get_by_text("No stream like that.")).to_be_visible()
+    httpx2.post(f"{url}/v1/readings", json=fault("late-1"), timeout=30).raise_for_status()
+    expect(page.get_by_role("cell", name="late-1")).to_be_visible(timeout=20_000)
+    page.goto(f"{url}/#/streams?sort=size")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_role("link", name="List them by name").click()
+    expect(page.get_by_role("cell", name="pump-1")).to_be_visible()
 
 
 @needs_browser
@@ -324,6 +337,27 @@ def test_it_says_so_when_the_service_is_away(artefact: Path, tmp_path: Path, bro
     page.evaluate("location.hash = '#/streams'")
     expect(page.locator(".error")).to_contain_text("does not answer")
     context.close()
+
+
+@needs_browser
+def test_a_key_is_asked_for_and_a_wrong_one_is_asked_for_again(
+    artefact: Path, tmp_path: Path, browser: Browser
+) -> None:
+    keys = str(tmp_path / "keys.json")
+    secret = gatewatch("keys", "create", "--file", keys, "--scopes", "read").stdout.split()[0]
+    page = browser.new_page()
+    with serving(artefact, tmp_path / "data", GATEWATCH_KEYS_FILE=keys) as (url, _):
+        page.goto(f"{url}/#/streams")
+        expect(page.get_by_role("dialog")).to_contain_text("This service answers whoever has a key.")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_label("API key").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_contain_text("The key is refused")
+        page.get_by_label("API key").fill(secret)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("No stream yet")).to_be_visible()
+    page.close()
 
 
 def test_its_files_come_with_types_tags_and_a_strict_policy(client: TestClient) -> None:

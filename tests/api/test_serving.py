@@ -59,6 +59,19 @@ def answers(url: str) -> bool:
         return False
 
 
+RENEWED_EARLY = """
+import os, signal
+times, right = [], signal.signal
+def early(number, handler):
+    found = right(number, handler)
+    if number == signal.SIGTERM and len(times) < 2:
+        times.append(number)
+        os.kill(os.getpid(), signal.SIGHUP)
+    return found
+signal.signal = early
+"""
+
+
 def send(url: str, stream: str, count: int) -> None:
     with httpx2.Client(base_url=url) as client:
         post(client, readings(stream, count))  # type: ignore[arg-type]
@@ -159,6 +172,18 @@ def test_a_single_process_goes_on_with_the_model_of_now_when_told_to(tmp_path: P
         log = iter(process.stderr or ())
         next(line for line in log if b"the server before goes on" in line)
         assert httpx2.get(f"{url}/readyz").json()["model"] == model
+
+
+def test_who_renews_a_process_that_has_not_begun_to_serve_does_not_end_it(artefact: Path, tmp_path: Path) -> None:
+    """An hour of chaos ended one: it got SIGHUP while it loaded the model. Here, then and before its server begins."""
+    (tmp_path / "sitecustomize.py").write_text(RENEWED_EARLY)
+    path = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    with serving(artefact, tmp_path / "data", **path) as (url, process):
+        log = iter(process.stderr or ())
+        next(line for line in log if b"a new server takes over" in line)
+        next(line for line in log if b'"started"' in line)
+        send(url, "s", 5)
+        assert process.poll() is None
 
 
 @pytest.mark.parametrize("long", [False, True])

@@ -33,6 +33,10 @@ from tests.support.samples import make_artefact
 QUIET: Final = 40
 SENT: Final = ("in one message", "one by one, in order", "one by one, shuffled", "not at all")
 AT_ONCE: Final = 100
+SLOW_S: Final = 10.0
+LISTENED: Final = 30
+"""Readings, SLOW_S apart, of streams of which it is to be noticed that they send no more."""
+
 
 JOIN_S: Final = 20
 """In which a group's streams join before it is told, see docker/alerts.yml."""
@@ -45,17 +49,18 @@ class Site:
         names: of the streams; the first one is the first to be strange.
     """
 
-    def __init__(self, ports: Sequence[int], name: str, streams: int, seed: int) -> None:
+    def __init__(self, ports: Sequence[int], name: str, streams: int, seed: int, every_s: float) -> None:
         self.names = [f"{name}-{number:03d}" for number in range(streams)]
         self.alone = f"alone-{name}"
         self._ports = ports
         self._rng = random.Random(seed)
-        self._began = time.time() - QUIET
+        self._every_s = every_s
+        self._began = time.time() - QUIET * every_s
         self._sent = 0
         self._client = httpx2.Client(timeout=60)
 
     def send(self, names: Sequence[str], readings: int, pressure: float | None = None) -> None:
-        """Post so many readings of each stream, a second apart, to any services."""
+        """Post so many readings of each stream, as far apart by their times as the streams send, to any services."""
         for start in range(0, len(names), AT_ONCE):
             self._post(
                 [self._reading(name, at, pressure) for name in names[start : start + AT_ONCE] for at in range(readings)]
@@ -91,7 +96,12 @@ class Site:
             "pressure": 3 + self._rng.gauss(0, 0.3) if pressure is None else pressure,
             "flow": self._rng.gauss(3, 0.3),
         }
-        return {"stream": name, "seq": seq, "timestamp": round(self._began + seq + later_s, 3), "values": values}
+        return {
+            "stream": name,
+            "seq": seq,
+            "timestamp": round(self._began + seq * self._every_s + later_s, 3),
+            "values": values,
+        }
 
 
 def run(
@@ -99,11 +109,12 @@ def run(
 ) -> list[str]:
     """Cut the power of a new site in a way, print what came of it, and say what is wrong."""
     name, wrong = f"s{SENT.index(how)}", list[str]()
-    site = Site(ports, name, streams, SENT.index(how))
+    site = Site(ports, name, streams, SENT.index(how), 1.0 if how != "not at all" else SLOW_S)
     notified, posted = len(watched.notifications), len(receiver.deliveries)
     site.send([*site.names, site.alone], QUIET)
-    if how == "not at all":
-        time.sleep(15)
+    for _ in range(LISTENED if how == "not at all" else 0):  # until they are known to be sending
+        time.sleep(SLOW_S)
+        site.send(site.names, 1)
     began = time.monotonic()
     sending_s = site.lose_power(how, pause_s)
     if how != "not at all":
@@ -139,7 +150,7 @@ def run(
         f"{how}: sent in {sending_s:.1f} s; notifications {len(firing)}, after {told_s:.0f} s: {summaries}; "
         f"group of {len(members)}, first {members[0]['stream'] if members else None}; "
         f"by themselves {sorted(map(str, singles))}; "
-        f"webhook posts {len(opened)}: {[one['data']['stream'] for one in opened]}"
+        f"webhook posts {[(one['data']['group_first'], one['data']['group_incidents']) for one in opened]}"
     )
     if len(firing) != 1 or len(opened) != 1:
         wrong.append(f"{how}: {len(firing)} notifications, {len(opened)} posts")
@@ -152,9 +163,12 @@ def run(
         and not all(f": {streams} streams, first {site.names[0]}" in one for one in summaries)
     ):
         wrong.append(f"{how}: told {summaries}")
+    firsts = [one["data"]["group_first"]["stream"] for one in opened]
+    if how != "not at all" and not late and firsts != site.names[:1]:
+        wrong.append(f"{how}: the webhook names {firsts}")
     if singles - {site.alone}:
         wrong.append(f"{how}: told by themselves: {sorted(map(str, singles))}")
-    site.send([*site.names, site.alone], OPEN_READINGS + 10)
+    site.send([*site.names, site.alone], 1 if how == "not at all" else OPEN_READINGS + 10)
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not (
         any(one["status"] == "resolved" for one in told()) and posts("incident.ended")

@@ -17,7 +17,7 @@ CONFIGURATION = """\
 global
   maxconn 2000
 defaults
-  mode http
+  mode {mode}
   timeout connect 2s
   timeout client 60s
   timeout server 60s
@@ -35,11 +35,17 @@ backend replicas
 
 
 @contextmanager
-def haproxy(folder: Path, ports: list[int]) -> Iterator[tuple[int, int]]:
-    """HAProxy before some replicas; its port and pid."""
+def haproxy(folder: Path, ports: list[int], sticky: bool = False) -> Iterator[tuple[int, int]]:
+    """HAProxy before some replicas; its port and pid.
+
+    Args:
+        sticky: a connection stays with the replica that it got; else each request goes to the one that has fewest.
+    """
     port = free_port()
     servers = [f"  server replica{at} 127.0.0.1:{own}\n" for at, own in enumerate(ports)]
-    (folder / "haproxy.cfg").write_text(CONFIGURATION.format(port=port) + "".join(servers))
+    (folder / "haproxy.cfg").write_text(
+        CONFIGURATION.format(port=port, mode="tcp" if sticky else "http") + "".join(servers)
+    )
     process = subprocess.Popen(["haproxy", "-db", "-f", folder / "haproxy.cfg"], stderr=subprocess.DEVNULL)
     try:
         yield port, process.pid

@@ -323,6 +323,11 @@ class GeneralDetector:
             step = self.advance_alone(values, timestamps_ms, states)
         return self.advance_together(values, timestamps_ms, states, asked) if step is None else step
 
+    @property
+    def least_company(self) -> int:
+        """See Scanner: a step of arrays costs as much as a row of eight streams taken with its like."""
+        return 8
+
     def advance_rows(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
         """Feed the first usual ones of a stream's next readings; see models.detectors.general.rows."""
         rules = Rules(self.alerts_per_week, self._rare, self.warm_up)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,6 +115,9 @@ FIRST_TRY = 8
 """Rows that are counted at once after one that counted less; doubled as long as none does."""
 
 _SCALES = ("center", "spread", "step", "recent", "low", "high", "reach")
+_NUMBERS = NUMBERS._replace(exp=lru_cache(NUMBERS.exp))
+"""The pace takes few powers."""
+
 _SINGLE = struct.Struct("<f")
 
 
@@ -225,7 +229,7 @@ class _Rows:
 
     def _take_times(self) -> int:
         """Intervals and pace after each row; how many rows come as usual."""
-        state, of = self.state, NUMBERS
+        state, of = self.state, _NUMBERS
         last, interval = int(state["last_ms"]), float(state["interval_ms"])
         between, pace = float(state["between_ms"]), float(state["pace_ms"])
         most, found = self.count.max(axis=1).tolist(), []

@@ -251,6 +251,11 @@ class TrainedDetector:
         pieces = [slice(start, stop) for start, stop in pairwise(starts) if stop > start]
         return np.concatenate([self._network.mean(_seen(deviation[at], elapsed[at])) for at in pieces])
 
+    @property
+    def least_company(self) -> int:
+        """See Scanner."""
+        return 2
+
     def advance_rows(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> None:
         """None: readings are taken one by one."""
 

@@ -116,7 +116,7 @@ def calibrate_residuals(
     tails = [residual[rows] for residual, rows in zip(residuals, held_out, strict=True)]
     seen = [np.isfinite(recording.values[rows]) for recording, rows in zip(recordings, held_out, strict=True)]
     still, absent = _run_limits(recordings)
-    usual = _usual(recordings, residuals, detector.scaling)
+    usual = _usual(splits, residuals, detector.scaling)
     learned = {"error_scale": np.maximum(_rms(tails, seen), ERROR_FLOOR), **usual.channels, "absent_limit": absent}
     channels = [
         channel.model_copy(
@@ -175,7 +175,8 @@ class _Usual:
     Attributes:
         switch, constant: (C,) which channels took two values, and which one.
         level_wider: (C,) how many times as far as the recordings showed a level may be from its home.
-        effective_readings: independent readings that the recordings are worth, by the levels of the slowest channel.
+        effective_readings: independent readings that the recordings are worth, by the levels of the slowest channel;
+            no more than held-out readings for each in which a channel's level was beyond all that the rest showed.
     """
 
     channels: dict[str, Floats]
@@ -188,12 +189,13 @@ class _Usual:
     event_variance: float
 
 
-def _usual(recordings: Sequence[Recording], residuals: Sequence[Floats], scaling: Scaling) -> _Usual:
+def _usual(splits: Sequence[Split], residuals: Sequence[Floats], scaling: Scaling) -> _Usual:
     """Scales of misses, levels and changes.
 
     A channel that took two values is a switch, mostly a command: a cause of what the others do, which the network is
     shown, and no symptom. Moving between them counts at most SWITCH_SHARE.
     """
+    recordings = [split.recording for split in splits]
     observed = [np.isfinite(recording.values) for recording in recordings]
     values = np.concatenate([recording.values for recording in recordings]).astype(np.float64)
     low, high = _extremes(values)
@@ -238,6 +240,7 @@ def _usual(recordings: Sequence[Recording], residuals: Sequence[Floats], scaling
         "usual_lively": usual_lively,
     }
     wider = np.where(switch | constant, 1.0, 1 + LEVEL_ERRORS / np.sqrt(worth))
+    worth = np.minimum(worth, 1 / np.maximum(np.where(switch | constant, 0.0, _beyond(levels, splits)), 1e-9))
     return _Usual(
         channels, quiet_scale, switch, constant, wider, float(worth.min()), mean, max(variance, LEAST_VARIANCE)
     )
@@ -255,6 +258,20 @@ def _levels(deviation: Floats) -> Floats:
     """(N, C) where each channel's level is, from its center, as models.detectors.trained.score follows it."""
     bounded = np.clip(deviation, -LEVEL_LIMIT, LEVEL_LIMIT)
     return _followed(bounded, LEVEL_GAIN, np.zeros(deviation.shape[1]))
+
+
+def _beyond(levels: Sequence[Floats], splits: Sequence[Split]) -> Floats:
+    """(C,) share of the held-out readings whose level is above all those of the rest, or below all, whichever is more.
+
+    Of n independent readings and one more, that one is the highest with a chance of 1/(n + 1): a level that is beyond
+    more often is going somewhere.
+    """
+    rest = np.concatenate([level[: split.held_out_from] for level, split in zip(levels, splits, strict=True)])
+    held_out = np.concatenate([level[split.held_out_from :] for level, split in zip(levels, splits, strict=True)])
+    if not len(rest) or not len(held_out):
+        return np.zeros(levels[0].shape[1])
+    above, below = (held_out > rest.max(axis=0)).mean(axis=0), (held_out < rest.min(axis=0)).mean(axis=0)
+    return np.asarray(np.maximum(above, below))
 
 
 def _followed(values: Floats, gain: float, begin: Floats) -> Floats:

@@ -22,9 +22,11 @@ from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.readings import Policies
 from gatewatch.service.errors import ServiceError
 from gatewatch.service.incidents.event import Event, decode
+from gatewatch.service.incidents.incident import number_and_stream
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender
 from gatewatch.service.incidents.reading import IncidentReader
 from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.storage.group_store import MOST_MEMBERS, GroupStore
 from gatewatch.service.storage.incident_store import IncidentStore
 from gatewatch.service.storage.outbox import Claimed, Outbox
 
@@ -35,6 +37,9 @@ EVERY_S: Final = 2.0
 AT_ONCE: Final = 8
 RETRY_S: Final = (1.0, 300.0)
 LONGEST_PAUSE_S: Final = 60.0
+GROUP_S: Final = 20.0
+"""After an incident with which a group begins was saved it is told: the others join in, and the first is known."""
+
 LEASE_S: Final = 5.0
 """Beyond the time-out of a delivery: then its process has died."""
 
@@ -66,6 +71,7 @@ class Webhook:
         self,
         outbox: Outbox,
         incidents: IncidentStore,
+        groups: GroupStore,
         policies: Policies,
         sender: Sender,
         metrics: Metrics,
@@ -86,6 +92,7 @@ class Webhook:
         """
         self._outbox = outbox
         self._incidents = incidents
+        self._groups = groups
         self._policies = policies
         self._sender = sender
         self._metrics = metrics
@@ -108,17 +115,17 @@ class Webhook:
     async def _tell_some(self) -> float:
         """Tell the next events; the time until the next ones, in s."""
         await self._take_off()
+        await self._drop(await self._outbox.too_many())
         claimed, waiting = await self._outbox.claim(AT_ONCE, self._lease_s)
         self._metrics.webhook_waiting.set(waiting)
         if not claimed:
-            await self._drop(await self._outbox.too_many())
             return EVERY_S
         taken = await asyncio.gather(*map(self._tell, claimed))
         self._pause_s = 0.0 if any(taken) else min(2 * self._pause_s + 1, LONGEST_PAUSE_S)
         return self._pause_s
 
     async def _tell(self, claimed: Claimed) -> bool:
-        """Tell one event; whether it is off the list."""
+        """Tell one event; whether the receiver is not to blame if it is still to be told."""
         try:
             return await self._told(claimed)
         except ServiceError as error:
@@ -137,8 +144,14 @@ class Webhook:
             await self._outbox.told(claimed)
             return True
         now_ms = self._clock.unix_ms()
+        group = found[1].group if found is not None else ""
+        waited_s = (now_ms - event.at_ms) / 1000
+        if group and event.what == "opened" and 0 <= waited_s < GROUP_S:
+            await self._outbox.again(claimed, GROUP_S - waited_s)
+            return True
+        known = (found[2] if found else {}) | (await self._of_group(event.tenant, group) if group else {})
         try:
-            await self._sender.send(event.id, self._body(event, found and found[2]), now_ms // 1000)
+            await self._sender.send(event.id, self._body(event, known), now_ms // 1000)
         except NotTaken as error:
             await self._not_taken(claimed, event, error, now_ms)
             return False
@@ -189,9 +202,16 @@ class Webhook:
         self._metrics.webhook("dead")
         log.warning("an event is given up", webhook=event.id, error=str(error))
 
-    def _body(self, event: Event, shown: dict[str, Any] | None) -> bytes:
+    async def _of_group(self, tenant: str, group: str) -> dict[str, Any]:
+        """What is told of the group that an incident began: which of its incidents is the first by its onset."""
+        ids = await self._groups.members(tenant, group, 0, MOST_MEMBERS)
+        parsed = number_and_stream(ids[0]) if ids else None
+        first = None if parsed is None else {"id": ids[0], "stream": parsed[1]}
+        return {"group_first": first, "group_incidents": len(ids)}
+
+    def _body(self, event: Event, known: dict[str, Any]) -> bytes:
         """An event as it is sent: its incident as it is now, of which only the id is left where it was forgotten."""
-        incident = {"id": event.incident, "stream": event.stream, **(shown or {}), "tenant": event.tenant}
+        incident = {"id": event.incident, "stream": event.stream, **known, "tenant": event.tenant}
         if self._external_url:
             incident["url"] = f"{self._external_url}/#/incidents/{quote(event.incident, safe='')}"
         body = {"type": f"incident.{event.what}", "timestamp": format_time(event.at_ms), "data": incident}

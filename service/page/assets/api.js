@@ -39,10 +39,16 @@ async function request(path, { method = "GET", body, signal, seen } = {}) {
 
 async function detail(reply) {
   try {
-    return (await reply.json()).detail;
+    return plain(reply.status, (await reply.json()).detail);
   } catch {
     return `The service answered ${reply.status}.`;
   }
+}
+
+// What the service says to a program, for a person: which header a key goes into, and that a request may be sent again, are not theirs.
+function plain(status, text) {
+  if (status === 401) return key.get() ? `The key is refused: ${text}` : "This service answers whoever has a key.";
+  return status === 503 ? text.split(";")[0] : text;
 }
 
 export async function ask(path, options) {

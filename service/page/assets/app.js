@@ -15,7 +15,7 @@ const VIEWS = [
   [/^\/policies$/, policies], [/^\/models$/, models], [/^\/health$/, health],
 ];
 const main = document.getElementById("main"), status = document.getElementById("status");
-let shown = new AbortController();
+let shown = new AbortController(), waiting = false;
 
 export function say(text, bad = false) {
   status.textContent = text;
@@ -25,6 +25,7 @@ export function say(text, bad = false) {
 async function show(focus) {
   shown.abort();
   shown = new AbortController();
+  waiting = false;
   const { signal } = shown, [path, query] = (location.hash.slice(1) || "/incidents").split("?");
   for (const link of document.querySelectorAll("nav a"))
     if (path.startsWith(link.hash.slice(1)) && link.hash) link.setAttribute("aria-current", "page");
@@ -40,6 +41,9 @@ async function show(focus) {
     fail(error);
     if (!room.querySelector("h1")) room.append(h("h1", {}, "Not shown"));
     room.append(problem(error));
+    waiting = error.status === 0 || error.status === 503;
+    if (waiting) room.append(h("p", { class: "soft" }, "It is asked again by itself."));
+    if (error.status === 401) room.append(h("p", {}, h("button", { onclick: () => signIn(error.message) }, "Sign in")));
   }
   if (signal.aborted) return;
   main.replaceChildren(room);
@@ -60,7 +64,8 @@ function signIn(why) {
     h("form", {
       onsubmit: (event) => { event.preventDefault(); key.set(field.value.trim()); dialog.close(); },
     }, h("h2", { id: "sign-in" }, "This service needs a key"), h("p", { class: "soft" }, why),
-    h("label", {}, "API key (kept in this tab only)", field), h("p", {}, h("button", {}, "Sign in"))));
+    h("label", {}, "API key (kept in this tab only)", field), h("p", {}, h("button", {}, "Sign in")),
+    h("p", { class: "soft" }, "Whoever runs the service makes one: ", h("code", {}, "gatewatch keys create --scopes read,operate"))));
   dialog.addEventListener("close", () => { dialog.remove(); if (key.get()) show(true); });
   document.body.append(dialog);
   dialog.showModal();
@@ -70,6 +75,7 @@ async function watch() {
   try {
     const ready = await ask("readyz");
     say(ready.warnings?.length ? `Ready, with ${ready.warnings.length} warnings` : "Ready");
+    if (waiting) show(false);
   } catch (error) {
     if (error.status !== 401) say(error.status ? `Not ready: ${error.message}` : error.message, true);
   }
@@ -78,4 +84,5 @@ async function watch() {
 addEventListener("hashchange", () => show(true));
 show(false);
 watch();
-setInterval(() => { if (!document.hidden) watch(); }, 15000);
+let turn = 0;
+setInterval(() => { if (!document.hidden && (++turn % 3 === 0 || waiting)) watch(); }, 5000);

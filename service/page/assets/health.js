@@ -5,7 +5,8 @@ import { h, number, problem, table } from "./dom.js";
 
 const EVERY_MS = 15000;
 
-export async function health({ room, signal }) {
+export async function health({ room, signal, fail }) {
+  let first = true;
   const ready = h("div"), series = h("div");
   room.append(h("h1", {}, "Health"), ready, h("h2", {}, "Series"), series);
   const look = async () => {
@@ -24,8 +25,11 @@ export async function health({ room, signal }) {
         { name: "What", of: (one) => one.help }, { name: "Labels", kind: "labels", of: (one) => one.labels },
       ], rows));
     } catch (error) {
-      if (!signal.aborted) series.replaceChildren(problem(error));
+      if (signal.aborted) return;
+      if (!series.querySelector("tbody")) series.replaceChildren(problem(error)); // what is there stays: the header says that it is old
+      if (error.status === 401 && first) fail(error);
     }
+    first = false;
   };
   await look();
   const timer = setInterval(() => { if (!document.hidden) look(); }, EVERY_MS);

@@ -1,7 +1,10 @@
-// The streams: searched, sorted and paged by the service, so that 100,000 are as quick as ten.
+// The streams: searched, sorted and paged by the service, so that 100,000 are as quick as ten; what is shown stays alive.
 
 import { ask } from "./api.js";
-import { h, moment, number, streamLink, table } from "./dom.js";
+import { h, moment, number, problem, streamLink, table } from "./dom.js";
+
+const EVERY_MS = 5000;
+const RESTS = 20; // times as long as the service took for the list, until it is asked again
 
 const COLUMNS = [
   { name: "Stream", sort: "name", order: "ascending", of: (one) => streamLink(one.stream) },
@@ -14,7 +17,7 @@ const COLUMNS = [
 const SORTS = { name: "alphabetical", status: "the anomalous first", score: "highest score first" };
 const STATUSES = ["", "anomalous", "normal", "warming_up"];
 
-export async function streams({ room, signal, query }) {
+export async function streams({ room, signal, query, say }) {
   const given = Object.fromEntries(["match", "status", "tag", "sort"].map((name) => [name, query.get(name) ?? ""]));
   const { match, status, tag } = given, sort = given.sort || "name", after = query.get("after") ?? "";
   const to = (more) => {
@@ -22,11 +25,16 @@ export async function streams({ room, signal, query }) {
     for (const [name, value] of [...asked]) if (value === "") asked.delete(name);
     return `#/streams?${asked}`;
   };
-  const page = await found({ match, status, tag, sort, after }, signal);
+  const asked = { match, status, tag, sort, after };
+  const page = await found(asked, signal).catch((error) => {
+    if (error.status !== 422) throw error;
+    return { refused: error };
+  });
   const columns = COLUMNS.map((column) => column.sort ? {
     ...column, sorted: column.sort === sort ? column.order : null,
     name: column.sort === sort ? column.name : h("a", { href: to({ sort: column.sort }), title: SORTS[column.sort] }, column.name),
   } : column);
+  const list = h("div");
   room.append(
     h("h1", {}, "Streams"),
     h("form", {
@@ -43,12 +51,53 @@ export async function streams({ room, signal, query }) {
     h("label", {}, "Order", h("select", { name: "sort" }, Object.entries(SORTS).map(([one, words]) =>
       h("option", { value: one, selected: one === sort }, words)))),
     h("button", {}, "Search")),
-    h("p", { class: "soft" }, `${page.total.toLocaleString("en")} streams in all`,
-      ...(page.as_of ? [", in the order of ", moment(page.as_of)] : [])),
-    page.streams.length ? table("Streams", columns, page.streams)
-      : h("p", {}, match || status || tag || after ? "No stream like that." : "No stream yet: the first reading posted begins one."),
-    h("p", {}, after ? h("a", { href: to({}) }, "First page") : null, " ",
-      page.next ? h("a", { href: to({ after: page.next }) }, "Next page") : null));
+    list);
+  if (page.refused) {
+    list.append(problem(page.refused), h("p", {}, sort === "name" ? null : h("a", { href: to({ sort: "name" }) }, "List them by name")));
+    return;
+  }
+  let shown = "";
+  const counted = h("p", { class: "soft" }), rows = h("div");
+  list.append(counted, rows);
+  const tell = (now) => {
+    counted.replaceChildren(`${now.total.toLocaleString("en")} streams in all`,
+      ...(now.as_of ? [", in the order of ", moment(now.as_of)] : []));
+    const text = JSON.stringify([now.streams, now.next]);
+    if (text === shown) return;
+    shown = text;
+    const focused = rows.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const across = rows.querySelector(".wide")?.scrollLeft ?? 0;
+    rows.replaceChildren(
+      now.streams.length ? table("Streams", columns, now.streams)
+        : h("p", {}, match || status || tag || after ? "No stream like that." : "No stream yet: the first reading posted begins one."),
+      h("p", {}, after ? h("a", { href: to({}) }, "First page") : null, " ",
+        now.next ? h("a", { href: to({ after: now.next }) }, "Next page") : null));
+    if (across) rows.querySelector(".wide")?.scrollTo(across, 0);
+    if (focused) [...rows.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+  };
+  tell(page);
+  follow(() => found(asked, signal), tell, signal, say);
+}
+
+// Asks again and again while somebody looks, and the less often the longer an answer takes.
+function follow(again, tell, signal, say) {
+  let timer = null;
+  const turn = async () => {
+    let took = 0;
+    if (!document.hidden) {
+      const begun = performance.now();
+      try {
+        tell(await again());
+      } catch (error) {
+        if (signal.aborted) return;
+        say(error.message, true);
+      }
+      took = performance.now() - begun;
+    }
+    if (!signal.aborted) timer = setTimeout(turn, Math.max(EVERY_MS, RESTS * took));
+  };
+  timer = setTimeout(turn, EVERY_MS);
+  signal.addEventListener("abort", () => clearTimeout(timer));
 }
 
 // One page; what the service says of a part of the streams in which nothing fits is no page yet.

@@ -161,6 +161,7 @@ class World:
             await asyncio.sleep(4 * random.Random(fault.pick).random())
             replica.tell(signal.SIGCONT)
         elif fault.what == "renew":
+            await asyncio.to_thread(replica.await_listening)  # nobody renews what has not begun
             replica.tell(signal.SIGHUP)
         else:
             await asyncio.to_thread(replica.end, signal.SIGKILL if fault.what == "kill" else signal.SIGTERM)

@@ -73,6 +73,31 @@ def test_names_of_a_long_table_are_left_out_as_asked(tmp_path: Path) -> None:
     assert found.pieces[0].channels == ("a", "b")  # type: ignore[attr-defined]
 
 
+def test_rows_without_times_are_so_far_apart_as_said(tmp_path: Path) -> None:
+    rows = [f"{n} {1 + n // 20} {n % 7} {n % 5}\n" for n in range(40)]
+    found = read(tmp_path / "r.txt", "n sensor_id a b\n" + "".join(rows), every="0.5", delimiter="space")
+    one, two = found.pieces  # type: ignore[attr-defined]
+    assert (one.stream, two.stream, one.channels) == ("1", "2", ("n", "a", "b"))
+    assert np.diff(one.times_us).tolist() == [500_000] * 19
+    assert two.times_us[0] - one.times_us[-1] == 500_000
+    assert "no times: a row every 0.5 s" in found.layout.read_as()
+    with pytest.raises(RecordingError, match="--every"):
+        read(tmp_path / "r.txt", "n sensor_id a b\n" + "".join(rows), delimiter="space")
+    for wrong in ("0", "-1", "soon", "nan"):
+        with pytest.raises(RecordingError, match="expected seconds"):
+            ReadOptions(every=wrong)
+
+
+def test_names_that_lines_above_the_header_explain_are_taken(tmp_path: Path) -> None:
+    above = (
+        '"Key","Name:Suffix"\n"Point_1:","AHU1.SAT","","1 Minute"\n"Point_2:","AHU1.FAN"\n"Time Interval:","1 Minute"\n'
+    )
+    rows = "".join(f'"1/{1 + n // 24}/2024","{n % 24:02}:00:00","{n % 7}","{n % 5}"\n' for n in range(600))
+    found = read(tmp_path / "r.csv", f'{above}"<>Date","Time","Point_1","Point_2"\n{rows}"  ** End of Report **"\n')
+    assert [column.name for column in found.layout.channels] == ["AHU1.SAT", "AHU1.FAN"]
+    assert "2 names taken from them" in found.layout.holds()
+
+
 def days(order: str, count: int = 10, hours: int = 4) -> str:
     stamps = [datetime(2024, 4, 1 + n // hours, n % hours) for n in range(count * hours)]
     return "time,a\n" + "".join(f"{stamp:{order} %H:%M},{n}\n" for n, stamp in enumerate(stamps))

@@ -16,7 +16,7 @@ LAID_OUT = {4: "7efa36095adca689"}
 def test_a_record_that_is_laid_out_otherwise_has_another_format_number() -> None:
     """Else every record that is in Redis would be taken for damaged, and rebuilt from a short history."""
     record, entry = state_dtype(np.dtype([("readings", "<u4")]), 2), entry_dtype(2)
-    described = repr((record.descr[:-1], fixed_bytes(record), entry.descr, entry.itemsize))
+    described = repr((record.descr[:-4], fixed_bytes(record), entry.descr, entry.itemsize))
     assert hashlib.sha256(described.encode()).hexdigest()[:16] == LAID_OUT[FORMAT]
 
 
@@ -24,18 +24,19 @@ LAYOUT = layout_of(("a", "b"), ("a", "b"))
 MORE = layout_of(("a", "b", "c"), ("a", "b"))
 
 
-def test_only_a_stream_whose_budget_is_held_has_a_level_in_its_record() -> None:
-    """Its neighbours' bytes are as they were before there were levels, and all are read back."""
+def test_only_a_stream_that_has_one_has_a_level_or_a_step_in_its_record() -> None:
+    """Its neighbours' bytes are as they were before there were any, and all are read back."""
     dtype, model = state_dtype(np.dtype([("readings", "<u4")]), 2), b"modelno1"
-    records = state.fresh(dtype, np.zeros(3, [("readings", "<u4")]), model, 128)
-    records["detector"]["readings"] = [3, 4, 5]
-    layouts, seeds = [LAYOUT, LAYOUT, MORE], [1, 2, 3]
+    records = state.fresh(dtype, np.zeros(4, [("readings", "<u4")]), model, 128)
+    records["detector"]["readings"] = [3, 4, 5, 6]
+    layouts, seeds = [LAYOUT, LAYOUT, MORE, MORE], [1, 2, 3, 4]
     plain = state.pack(records, layouts, seeds)
-    records["level"] = [0.0, -0.25, 0.125]
+    records["level"] = [0.0, -0.25, 0.125, 0.0]
+    records["step_n"], records["step"] = [0, 0, 7, 9], [0.0, 0.0, -np.inf, 0.5]
     packed = state.pack(records, layouts, seeds)
     assert packed[0] == plain[0]
-    assert [len(one) - len(other) for one, other in zip(packed, plain, strict=True)] == [0, 8, 8]
-    assert [state.level_in(one) for one in packed] == [0.0, -0.25, 0.125]
+    assert [len(one) - len(other) for one, other in zip(packed, plain, strict=True)] == [0, 8, 32, 32]
+    assert [state.level_in(one) for one in packed] == [0.0, -0.25, 0.125, 0.0]
     for one, other, seed in zip(packed, plain, seeds, strict=True):
         whole, without = state.stream_part(one, seed), state.stream_part(other, seed)
         assert whole is not None
@@ -60,3 +61,6 @@ def test_a_level_that_is_no_number_is_none() -> None:
         (packed,) = state.pack(records, [LAYOUT], [1])
         assert state.level_in(packed) == 0.0
         assert state.sound([packed], dtype)["level"] == [0.0]
+    records["step_n"], records["step"] = 7, np.nan
+    found = state.sound(state.pack(records, [LAYOUT], [1]), dtype)
+    assert (found["step_n"], found["step"]) == (0, 0.0)

@@ -11,8 +11,8 @@ from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL
 from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS
 from gatewatch.service.core.layout import entry_dtype
 from gatewatch.service.core.records import ALERT, OPEN
-from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, advance, decode, encode
-from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, advance, decode, encode, scored
+from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import NO_RULES, Rules, Span, mark
 from gatewatch.service.policies.policy import Policy, rules_of
 from gatewatch.service.policies.windows import Window
@@ -49,7 +49,7 @@ def asked(**rules: Any) -> Rules:
 
 
 def made_of(scores: dict[int, float], count: int, values: dict[int, float] | None = None, **rules: Any) -> Fold:
-    """All at once; and the same one by one, through what is kept in between."""
+    """All at once; and the same one by one, through what is kept in between, with the past only where one may begin."""
     entries, own = readings(scores, count, values, **rules), asked(**rules)
     whole = fold(own, "pump", CHANNELS, None, None, False, entries)
     latest, pending, was_open = None, None, False
@@ -57,14 +57,30 @@ def made_of(scores: dict[int, float], count: int, values: dict[int, float] | Non
     changed: dict[int, Incident] = {}
     past: list[Scored] = []
     for at in range(count):
-        part = fold(own, "pump", CHANNELS, latest, pending, was_open, entries[at : at + 1], past)
+        one = entries[at : at + 1]
+        before = past if may_begin(own, latest, pending, one) else []
+        part = fold(own, "pump", CHANNELS, latest, pending, was_open, one, before)
         if part.is_told != part.was_open:
             assert part.is_held
         latest = None if part.incident is None else decode(encode(part.incident))
         pending = decode_pending(encode_pending(part.pending))
-        was_open, alerts, changed, past = part.was_open, alerts + part.alerts, changed | part.changed, part.earlier
+        was_open, alerts, changed = part.was_open, alerts + part.alerts, changed | part.changed
+        past.append(scored(entries[at]))
     assert (whole.alerts, whole.changed) == (alerts, changed)
     return whole
+
+
+def test_what_goes_on_with_an_incident_asks_for_no_past() -> None:
+    """With merge, too: only what comes after the gap may begin another one."""
+    scores = {10: 2.0, 11: 2.0, 14: 2.0, 20: 2.0, 21: 2.0}
+    rules: dict[str, Any] = {"merge": {"readings": 5}}
+    entries, own, latest = readings(scores, 30, **rules), asked(**rules), None
+    begins = []
+    for at in range(30):
+        if may_begin(own, latest, None, entries[at : at + 1]):
+            begins.append(at)
+        latest = fold(own, "pump", CHANNELS, latest, None, at > 10, entries[at : at + 1]).incident
+    assert begins == [10, 20]
 
 
 def test_a_gated_reading_does_not_go_on_with_an_anomaly_of_long_ago() -> None:

@@ -186,7 +186,7 @@ def test_no_more_is_remembered_than_the_bound_and_only_for_the_record_that_was_s
     opened: Any = type("Open", (), {"is_open": True})()
     records = [bytes([at]) * 100 for at in range(3)]
     for name, record in zip("abc", records, strict=True):
-        kept.note([(StreamKey("t", name), running.Running(opened, opened, record=running.name_of(record)))])
+        kept.note(StreamKey("t", name), record, running.Running(opened, opened))
     found = [kept.of(StreamKey("t", name), record) for name, record in zip("abc", records, strict=True)]
     assert [one is not None for one in found] == [False, True, True]
     assert kept.of(StreamKey("t", "c"), records[2][:-1] + b"0") is None

@@ -63,6 +63,17 @@ def test_wild_readings_do_not_ring_in_the_threshold(tmp_path: Path) -> None:
     assert 0.7 * RATE < kept <= 1.01 * RATE
 
 
+@pytest.mark.parametrize(("rise", "confidence"), [(0.0, "high"), (0.02, "low"), (-0.02, "low")])
+def test_recordings_whose_end_is_beyond_all_before_it_are_not_trusted(
+    tmp_path: Path, rise: float, confidence: str
+) -> None:
+    """Each reading of a trend is far from alike to the next, so that there seem to be many independent ones."""
+    normal = noise(2, 0)
+    normal[:, :, 1] += rise * np.arange(ROWS) + 3 * np.sin(np.arange(ROWS) / 4)
+    found = calibrated(tmp_path, normal).manifest.calibration
+    assert found.confidence == confidence
+
+
 def learned_from_few(folder: Path, normal: NDArray[np.float64]) -> tuple[TrainedDetector, Recording]:
     """An untrained network with thresholds learned on the (rows, C) readings, too few for the rate; and those."""
     names = tuple(f"c{at}" for at in range(normal.shape[1]))
