@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,17 +12,20 @@ from typing import Any
 
 import httpx2
 import pytest
+from redis import Redis
 from starlette.testclient import TestClient
 
 from gatewatch.models.recordings.labels import read_intervals
 from gatewatch.service.app import create_app
 from gatewatch.service.client.asking import unix_ms
+from gatewatch.service.core.records import tail_in
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.policies.quiet import QUIET_DAYS
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from tests.support.cli import gatewatch
 from tests.support.samples import PATIENT_MS, post, readings
+from tests.support.scorer import state_key
 from tests.support.whole_path import serving
 
 CALM, FAULT, PAUSE = 120, 8, 260
@@ -102,6 +106,42 @@ def test_what_is_larger_or_elsewhere_is_an_incident(stream: Stream, off: dict[st
     stream.label(first["id"], "false_alarm")
     stream.fault(**off)
     assert len(stream.incidents()) == 2
+
+
+QUIET = {
+    "incident": "1.pump",
+    "channel": "pressure",
+    "direction": "above",
+    "deviation": 13.0,
+    "score": 1e6,
+    "until": 1e12,
+}
+
+
+@pytest.mark.parametrize("change", ["joins", "is removed"])
+def test_what_is_told_whole_is_so_too_when_a_channel_changes(redis_url: str, tenant: str, change: str) -> None:
+    """The general model's state is carried over to other channels, and the step with it."""
+    settings = Settings(redis_url=redis_url, tenant=tenant, store_timeout_ms=PATIENT_MS, log_level="error")
+
+    def kept() -> dict[str, Any]:
+        with Redis.from_url(redis_url) as store:
+            packed: Any = store.get(state_key(tenant, "pump"))
+        return tail_in(packed)
+
+    with TestClient(create_app(settings)) as client:
+        made = Stream(client, "pump")
+        made.go(CALM)
+        client.put("/v1/streams/pump/policy", json={"quiet": [QUIET]}).raise_for_status()
+        assert {one.get("gate") for one in made.go(3, pressure=-40.0) if one["score"] > 1} == {None}
+        before = kept()
+        assert before["step"] == -math.inf
+        if change == "is removed":
+            client.delete("/v1/streams/pump/channels", params={"channel": "flow"}).raise_for_status()
+        else:
+            reading = made._sent[CALM + 3]
+            reading["values"]["speed"] = 1.0
+            made.go(1, pressure=-40.0)
+    assert kept() == before
 
 
 def test_what_lasts_much_longer_is_told(stream: Stream) -> None:
