@@ -3,8 +3,9 @@
 A forecast follows what it missed, so within an anomaly the readings are as expected again, and its end is off to the
 other side. What it went to, its first large step says: a value outside of its band, on a channel of a false alarm. The
 largest step of late is kept in the stream's record, in units of how far the channel may be off; below 0 if it went to
-a side to which no false alarm did. One to the other side takes its place if it is MARGIN times as large; it is
-forgotten once the detector has no incident open and would have ended one that began with it.
+a side to which no false alarm did. One to the other side is the way back, if it is BACK times as large; it takes its
+place if it is MARGIN times as large, or the values have been back for SETTLED readings: then it is another anomaly. A
+step is forgotten once the detector has no incident open and would have ended one that began with it.
 
 An anomalous reading is like a false alarm as long as that step is not below 0, and each channel that is strange enough
 by itself

@@ -15,7 +15,9 @@ import pytest
 from redis import Redis
 from starlette.testclient import TestClient
 
+from gatewatch.models.recordings.labels import read_intervals
 from gatewatch.service.app import create_app
+from gatewatch.service.client.asking import unix_ms
 from gatewatch.service.core.records import tail_in
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.policies.quiet import QUIET_DAYS
@@ -219,6 +221,26 @@ def test_who_labels_at_once_leaves_one_label_and_what_follows_from_it(stream: St
             assert bool(asked.get("quiet")) == (stream.incidents()[0]["label"] == "false_alarm")
 
 
+def test_an_incident_that_is_unknown_or_went_with_its_stream_has_no_label(stream: Stream) -> None:
+    (first,) = stream.incidents()
+    client = stream.client
+    assert client.delete("/v1/streams/pump").status_code == 204
+    for one in ("7.nobody", "s3.pump", first["id"]):
+        assert client.post(f"/v1/incidents/{one}/label", json={"label": "false_alarm"}).status_code == 404
+    assert client.get("/v1/policies").json()["streams"] == {}
+
+
+def test_one_that_a_person_closed_is_labelled_as_any(service: TestClient) -> None:
+    service.put("/v1/streams/pump/policy", json={"hold": True})
+    stream = Stream(service, "pump")
+    stream.go(CALM)
+    stream.fault(pressure=9.0)
+    (first,) = stream.incidents()
+    assert service.post(f"/v1/incidents/{first['id']}/close", json={"by": "ann"}).json()["state"] == "ended"
+    assert {one["incident"] for one in stream.label(first["id"], "false_alarm")} == {first["id"]}
+    assert {one.get("gate") for one in stream.fault(pressure=9.0) if one["score"] > 1} == {"label"}
+
+
 def test_other_streams_and_later_times_are_as_before(stream: Stream) -> None:
     (first,) = stream.incidents()
     stream.label(first["id"], "false_alarm")
@@ -264,4 +286,10 @@ def test_the_command_lists_answers_and_labels(tmp_path: Path) -> None:
         assert gatewatch("incidents", "note", incident, "valve test", "--url", url).stdout == f"{incident}: 1 notes\n"
         shown = json.loads(gatewatch("incidents", "show", incident, "--url", url).stdout)
         assert (shown["label"], shown["notes"][0]["text"]) == ("false_alarm", "valve test")
+        assert gatewatch("incidents", "faults", "--url", url).stdout == "stream,start,end\n"
+        gatewatch("incidents", "label", incident, "true", "--url", url)
+        faults = tmp_path / "faults.csv"
+        faults.write_text(gatewatch("incidents", "faults", "--stream", "p*", "--url", url).stdout)
+        ((of, (interval,)),) = read_intervals(faults).items()
+        assert (of, interval.start_us // 1_000_000) == ("pump", unix_ms(shown["onset"]) // 1000)
         assert gatewatch("incidents", "show", "7.nobody", "--url", url).returncode == 2
