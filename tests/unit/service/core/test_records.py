@@ -10,13 +10,16 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.layout import entry_dtype, layout_of
 from gatewatch.service.core.records import FORMAT, fixed_bytes, state_dtype
 
-LAID_OUT = {4: "7efa36095adca689"}
+LAID_OUT = {4: "00b53fc810af683b"}
 
 
 def test_a_record_that_is_laid_out_otherwise_has_another_format_number() -> None:
     """Else every record that is in Redis would be taken for damaged, and rebuilt from a short history."""
     record, entry = state_dtype(np.dtype([("readings", "<u4")]), 2), entry_dtype(2)
-    described = repr((record.descr[:-4], fixed_bytes(record), entry.descr, entry.itemsize))
+    tailed = state.fresh(record, np.zeros(3, [("readings", "<u4")]), b"modelno1", 128)
+    tailed["level"][1], tailed["step_n"][2] = 0.5, 7
+    bits = [int.from_bytes(one[12:14], "little") & 0xC000 for one in state.pack(tailed, [LAYOUT] * 3, [1, 2, 3])]
+    described = repr((record.descr, fixed_bytes(record), bits, entry.descr, entry.itemsize))
     assert hashlib.sha256(described.encode()).hexdigest()[:16] == LAID_OUT[FORMAT]
 
 
