@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmarks.peers import PEERS, standardise
 from benchmarks.quality import telemanom
@@ -110,7 +111,7 @@ def run(detector: str, set_name: str, series: list[Series], scratch: Path) -> It
 def _run_peer(detector: str, series: list[Series]) -> Iterator[tuple[str, Run]]:
     done = Run(0.0, 0)
     for one in series:
-        values, train = one.values, one.train_rows
+        values, train = filled(one.values), one.train_rows
         started = time.monotonic()
         scores, state_bytes = PEERS[detector](standardise(values, train), train)
         done.seconds += time.monotonic() - started
@@ -121,6 +122,11 @@ def _run_peer(detector: str, series: list[Series]) -> Iterator[tuple[str, Run]]:
         table = pd.DataFrame({"score": scores, "flag": flag.astype(int), "alert": first_of_incident(flag).astype(int)})
         done.scored[one.name] = table.iloc[-one.rows :]
         yield one.name, done
+
+
+def filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, C) with the last value known where one is missing, and 0 before the first: no peer knows what missing is."""
+    return np.asarray(pd.DataFrame(values).ffill().fillna(0.0).to_numpy())
 
 
 def _run_telemanom(detector: str, series: list[Series], out: Path) -> Iterator[tuple[str, Run]]:

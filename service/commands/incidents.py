@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import getpass
+import sys
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -36,6 +40,22 @@ def list_incidents(
         return
     heads = ("id", "stream", "state", "start", "reason", "peak score", "channel", "label", "acknowledged by")
     tell_columns(heads, [_row(one) for one in found])
+
+
+@app.command()
+def faults(
+    stream: Annotated[str, typer.Option(help="a pattern of names, * for anything")] = "",
+    url: Url = SERVICE,
+) -> None:
+    """What was labelled true, as evaluate and retrain take it with --labels: stream,start,end, from onset to last."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for one in _every(url, {"stream": stream} if stream else {}):
+        if one["label"] == "true":
+            found.setdefault(one["stream"], []).append((one["onset"], one["last"]))
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(("stream", "start", "end"))
+    for name, spans in sorted(found.items()):
+        rows.writerows((name, *span) for span in _apart(spans))
 
 
 @app.command()
@@ -84,6 +104,29 @@ def note(
     """Write a remark."""
     said = _answer(url, "POST", f"{_path(incident)}/note", {"text": text, "by": by or _user()})
     tell(f"{incident}: {len(said['notes'])} notes")
+
+
+def _every(url: str, searched: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """All incidents of a service, page by page."""
+    from gatewatch.service.client.remote import answered, connected
+
+    with connected(url) as client:
+        asked, after = {"limit": "500", **searched}, ""
+        while after is not None:
+            page = answered(client, "GET", f"/v1/incidents?{urlencode(asked | ({'after': after} if after else {}))}")
+            yield from page["incidents"]
+            after = page["next"]
+
+
+def _apart(spans: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Spans in their order; those that overlap, as one."""
+    apart: list[tuple[str, str]] = []
+    for start, end in sorted(spans, key=lambda one: datetime.fromisoformat(one[0])):
+        if apart and datetime.fromisoformat(start) <= datetime.fromisoformat(apart[-1][1]):
+            start, before = apart.pop()
+            end = max(before, end, key=datetime.fromisoformat)
+        apart.append((start, end))
+    return apart
 
 
 def _path(incident: str) -> str:

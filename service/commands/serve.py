@@ -107,7 +107,8 @@ def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
     import uvicorn
 
     from gatewatch.service.http.certificates import server_context
-    from gatewatch.service.http.connection_limits import Edge, allow_files
+    from gatewatch.service.http.connection_limits import Edge
+    from gatewatch.service.runtime import allow_files
 
     tls = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     edge = Edge(

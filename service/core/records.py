@@ -214,11 +214,19 @@ def _tail_bytes(packed: bytes) -> int:
 
 def level_in(packed: bytes) -> float:
     """The level of a sound record of format 4; 0 where it has none."""
-    tail = _tail_bytes(packed)
-    if not tail:
-        return 0.0
-    begin = STREAM_PART.itemsize + int.from_bytes(packed[8:12], "little") - tail
-    return _level(packed[begin : begin + LEVEL_BYTES])
+    return float(tail_in(packed).get("level", 0.0))
+
+
+def tail_in(packed: bytes) -> dict[str, Any]:
+    """The fields that a sound record of format 4 has behind its fixed part, by name; none where it has no tail."""
+    end = STREAM_PART.itemsize + int.from_bytes(packed[8:12], "little")
+    return _tail(packed[end - _tail_bytes(packed) : end])
+
+
+def _tail(written: bytes) -> dict[str, Any]:
+    """The fields of a tail as it is written."""
+    level = {"level": _level(written[:LEVEL_BYTES])} if written else {}
+    return level | _step(written[LEVEL_BYTES:]) if len(written) == TAIL_BYTES else level
 
 
 def _level(written: bytes) -> float:
@@ -285,10 +293,8 @@ def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
     for at in tailed.tolist():
         tail = _tail_bytes(packed[at])
         records["model_bytes"][at] -= tail
-        records["level"][at] = _level(packed[at][size : size + LEVEL_BYTES])
-        if tail == TAIL_BYTES:
-            for name, field in _step(packed[at][size + LEVEL_BYTES : size + TAIL_BYTES]).items():
-                records[name][at] = field
+        for name, field in _tail(packed[at][size : size + tail]).items():
+            records[name][at] = field
     records["model_version"][tailed] &= 0xFFFF ^ _STEPPED
     return records
 
@@ -320,7 +326,7 @@ def encoded_layout(packed: bytes, size: int) -> bytes:
 def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | None:
     """(1,) stream part of a record of format 4, its layout, and its model part with digest, whatever the model.
 
-    The model part is without its tail, see `level_in`. None where it is damaged, another stream's, or of another
+    The model part is without its tail, see `tail_in`. None where it is damaged, another stream's, or of another
     format.
     """
     if len(packed) < STREAM_PART.itemsize + 4 or packed[:4] != MAGIC + FORMAT.to_bytes(2, "little"):

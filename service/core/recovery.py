@@ -7,8 +7,9 @@ rebuilt by replaying the history (contract 9, 10 and 17). Records of format 3 ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def _write_stream_part(record: Records, stream: Records, stepper: Stepper) -> No
 def _own(stepper: Stepper, loss: Lost, stream: Records, layout: Layout, model_part: bytes) -> Records | None:
     """(1,) the record itself, where it is this model's and only its history or its channels are others."""
     if loss.flaw == "channels":
-        return carried(stepper, stream, layout, model_part, state.level_in(loss.record))
+        return carried(stepper, stream, layout, model_part, state.tail_in(loss.record))
     if loss.flaw not in ("history", "stale"):
         return None
     record = state.sound([loss.record], stepper.record)
@@ -128,12 +129,14 @@ def _own(stepper: Stepper, loss: Lost, stream: Records, layout: Layout, model_pa
     return record
 
 
-def carried(stepper: Stepper, stream: Records, layout: Layout, model_part: bytes, level: float) -> Records | None:
+def carried(
+    stepper: Stepper, stream: Records, layout: Layout, model_part: bytes, tail: Mapping[str, Any]
+) -> Records | None:
     """(1,) record of the same model under other channels; None where it has to be rebuilt.
 
     Args:
         stream: (1,) its stream part.
-        layout, model_part, level: of the record as it was.
+        layout, model_part, tail: of the record as it was, see `state.tail_in`.
     """
     present_at = len(stepper.detector.digest)
     state_at = present_at + len(layout.model)
@@ -142,7 +145,9 @@ def carried(stepper: Stepper, stream: Records, layout: Layout, model_part: bytes
         return None
     record = stepper.fresh(1)
     _write_stream_part(record, stream, stepper)
-    record["detector"], record["level"] = detector, level
+    record["detector"] = detector
+    for name, field in tail.items():
+        record[name] = field
     present = dict(zip(layout.model, map(bool, model_part[present_at:state_at]), strict=True))
     record["present"] = [present.get(channel, False) for channel in stepper.detector.channels]
     return record

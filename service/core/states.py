@@ -183,7 +183,7 @@ class States:
                 kept = history.unpack_entries(ring, layout, seed)
             (packed,) = state.pack(record, [layout], [SEED])
             if model.any_channels and (part := state.stream_part(packed, SEED)):
-                carried_over = carried(model.named(after.channels), part[0], layout, part[2], float(record["level"][0]))
+                carried_over = carried(model.named(after.channels), part[0], layout, part[2], state.tail_in(packed))
                 record = record if carried_over is None else carried_over
             left = await asyncio.to_thread(_chained_anew, history.without(kept, layout, after), after)
             if len(left):

@@ -14,7 +14,7 @@ by itself
 - and comes no later after the step than allowed.
 
 What stands still or is missing is like what did; no step matters there. After a reading that is not like one, nothing
-is until the anomaly has ended: it is told whole.
+is until the anomaly has ended: it is told whole. A state that has to be rebuilt from the history has forgotten that.
 """
 
 from __future__ import annotations

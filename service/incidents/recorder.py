@@ -252,6 +252,9 @@ class Recorder:
             waits = waits and self._waits(model, running, seen, now_s)
             running = running._replace(pending=encode_pending(made.pending))
             incidents = list(made.changed.values())
+            latest = running.incident
+            if not (incidents or waits) and latest is not None and latest is not running.written:
+                incidents = [latest]  # what waited, which these readings change nothing of
             changed.append(_Changed(at, stream, running, incidents, before, seen, waits))
             _put(writes, at, stream, made, pending)
             record, seed = loaded.records[row : row + 1], loaded.seeds[row]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,15 +12,20 @@ from typing import Any
 
 import httpx2
 import pytest
+from redis import Redis
 from starlette.testclient import TestClient
 
+from gatewatch.models.recordings.labels import read_intervals
 from gatewatch.service.app import create_app
+from gatewatch.service.client.asking import unix_ms
+from gatewatch.service.core.records import tail_in
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.policies.quiet import QUIET_DAYS
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from tests.support.cli import gatewatch
 from tests.support.samples import PATIENT_MS, post, readings
+from tests.support.scorer import state_key
 from tests.support.whole_path import serving
 
 CALM, FAULT, PAUSE = 120, 8, 260
@@ -102,6 +108,42 @@ def test_what_is_larger_or_elsewhere_is_an_incident(stream: Stream, off: dict[st
     assert len(stream.incidents()) == 2
 
 
+QUIET = {
+    "incident": "1.pump",
+    "channel": "pressure",
+    "direction": "above",
+    "deviation": 13.0,
+    "score": 1e6,
+    "until": 1e12,
+}
+
+
+@pytest.mark.parametrize("change", ["joins", "is removed"])
+def test_what_is_told_whole_is_so_too_when_a_channel_changes(redis_url: str, tenant: str, change: str) -> None:
+    """The general model's state is carried over to other channels, and the step with it."""
+    settings = Settings(redis_url=redis_url, tenant=tenant, store_timeout_ms=PATIENT_MS, log_level="error")
+
+    def kept() -> dict[str, Any]:
+        with Redis.from_url(redis_url) as store:
+            packed: Any = store.get(state_key(tenant, "pump"))
+        return tail_in(packed)
+
+    with TestClient(create_app(settings)) as client:
+        made = Stream(client, "pump")
+        made.go(CALM)
+        client.put("/v1/streams/pump/policy", json={"quiet": [QUIET]}).raise_for_status()
+        assert {one.get("gate") for one in made.go(3, pressure=-40.0) if one["score"] > 1} == {None}
+        before = kept()
+        assert before["step"] == -math.inf
+        if change == "is removed":
+            client.delete("/v1/streams/pump/channels", params={"channel": "flow"}).raise_for_status()
+        else:
+            reading = made._sent[CALM + 3]
+            reading["values"]["speed"] = 1.0
+            made.go(1, pressure=-40.0)
+    assert kept() == before
+
+
 def test_what_lasts_much_longer_is_told(stream: Stream) -> None:
     (first,) = stream.incidents()
     (quiet,) = stream.label(first["id"], "false_alarm")
@@ -168,6 +210,26 @@ def test_who_labels_at_once_leaves_one_label_and_what_follows_from_it(stream: St
             assert bool(asked.get("quiet")) == (stream.incidents()[0]["label"] == "false_alarm")
 
 
+def test_an_incident_that_is_unknown_or_went_with_its_stream_has_no_label(stream: Stream) -> None:
+    (first,) = stream.incidents()
+    client = stream.client
+    assert client.delete("/v1/streams/pump").status_code == 204
+    for one in ("7.nobody", "s3.pump", first["id"]):
+        assert client.post(f"/v1/incidents/{one}/label", json={"label": "false_alarm"}).status_code == 404
+    assert client.get("/v1/policies").json()["streams"] == {}
+
+
+def test_one_that_a_person_closed_is_labelled_as_any(service: TestClient) -> None:
+    service.put("/v1/streams/pump/policy", json={"hold": True})
+    stream = Stream(service, "pump")
+    stream.go(CALM)
+    stream.fault(pressure=9.0)
+    (first,) = stream.incidents()
+    assert service.post(f"/v1/incidents/{first['id']}/close", json={"by": "ann"}).json()["state"] == "ended"
+    assert {one["incident"] for one in stream.label(first["id"], "false_alarm")} == {first["id"]}
+    assert {one.get("gate") for one in stream.fault(pressure=9.0) if one["score"] > 1} == {"label"}
+
+
 def test_other_streams_and_later_times_are_as_before(stream: Stream) -> None:
     (first,) = stream.incidents()
     stream.label(first["id"], "false_alarm")
@@ -213,4 +275,10 @@ def test_the_command_lists_answers_and_labels(tmp_path: Path) -> None:
         assert gatewatch("incidents", "note", incident, "valve test", "--url", url).stdout == f"{incident}: 1 notes\n"
         shown = json.loads(gatewatch("incidents", "show", incident, "--url", url).stdout)
         assert (shown["label"], shown["notes"][0]["text"]) == ("false_alarm", "valve test")
+        assert gatewatch("incidents", "faults", "--url", url).stdout == "stream,start,end\n"
+        gatewatch("incidents", "label", incident, "true", "--url", url)
+        faults = tmp_path / "faults.csv"
+        faults.write_text(gatewatch("incidents", "faults", "--stream", "p*", "--url", url).stdout)
+        ((of, (interval,)),) = read_intervals(faults).items()
+        assert (of, interval.start_us // 1_000_000) == ("pump", unix_ms(shown["onset"]) // 1000)
         assert gatewatch("incidents", "show", "7.nobody", "--url", url).returncode == 2

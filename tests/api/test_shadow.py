@@ -16,7 +16,6 @@ from starlette.testclient import TestClient
 from gatewatch.models.artefact.files import model_folder
 from gatewatch.models.artefact.repository import Repository
 from gatewatch.models.detectors.asked import Asked, nothing_asked
-from gatewatch.models.detectors.canary import verify
 from gatewatch.models.detectors.detector import ANOMALOUS, WARMING_UP, Step
 from gatewatch.models.detectors.incidents import unlearn
 from gatewatch.models.detectors.trained.detector import TrainedDetector
@@ -24,6 +23,7 @@ from gatewatch.service.app import create_app
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.serving.shadow import in_share
 from gatewatch.service.settings import Settings
+from tests.support.repositories import pumps_in
 from tests.support.samples import CHANNELS, START_MS, make_artefact, post, readings
 
 Make = Callable[..., Settings]
@@ -44,11 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def repository(made: list[Path], tmp_path: Path) -> Repository:
     """Two versions of `pumps`, of which the first is champion, and a third one of other channels."""
-    repository = Repository(str(tmp_path / "models"), verify)
-    for folder in made:
-        repository.add("pumps", folder, "ann")
-    repository.promote("pumps", "1", "ann")
-    return repository
+    return pumps_in(tmp_path / "models", made)
 
 
 @pytest.fixture
@@ -174,11 +170,9 @@ def test_a_model_for_any_channels_and_a_trained_one_stand_beside_each_other(
     settings: Make, made: list[Path], tmp_path: Path, answers: str
 ) -> None:
     """The streams of the general one get another channel in the middle, which the trained one does not know."""
-    repository = Repository(str(tmp_path / "models"), verify)
     general = model_folder("general")
-    for folder in (general, made[0]) if answers == "general" else (made[0], general):
-        repository.add("pumps", folder, "ann")
-    repository.promote("pumps", "1", "ann")
+    versions = (general, made[0]) if answers == "general" else (made[0], general)
+    repository = pumps_in(tmp_path / "models", versions)
     sent = mixed(120)
     if answers == "general":
         sent[240:] = [{**one, "values": {**one["values"], "speed": 2.0}} for one in sent[240:]]

@@ -24,7 +24,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from gatewatch.service.http.connection_limits import SPARE_FILES, allow_files
+from gatewatch.service.runtime import SPARE_FILES, allow_files
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.faults.slowloris import Held, dribble, open_files, rss_mb
 from tests.support.samples import CROWDED, crowded, readings

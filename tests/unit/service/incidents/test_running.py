@@ -178,6 +178,46 @@ async def test_who_goes_by_the_figures_of_one_that_is_written_late_has_them_as_t
         await process.store.close()
 
 
+@asynchronous
+async def test_what_waited_is_written_though_nothing_more_of_it_comes(
+    redis_url: str, tenant: str, detector: TrainedDetector
+) -> None:
+    """Calm readings within `merge` change nothing of an incident; what it came to before is written with them."""
+    clock, asked, key = SetClock(), Asked(), StreamKey(tenant, "a")
+    asked.ruled = {"a": Rules(merge=Span(1000, None))}
+    process = Process(redis_url, tenant, model_of(detector, 128, 60_000), clock, asked, incident_write_s=10.0)
+
+    async def post(pressures: Sequence[float | None]) -> None:
+        sent: list[dict[str, Any]] = []
+        for pressure in pressures:
+            clock.ms += 100
+            sent += sent_at(["a"], clock.ms, **({} if pressure is None else {"pressure": pressure, "flow": 3.0}))
+        await process.post(sent)
+
+    async def written() -> incident.Incident:
+        (kept,) = await process.store.latest_incidents([key])
+        found = incident.decode(kept)
+        assert found is not None
+        return found
+
+    await post([None] * CALM)
+    for _ in range(3):
+        clock.ms += 10_000
+        await post([900.0])
+    await post([900.0] * 10 + [None] * (OPEN_READINGS + 10))
+    lagging = await written()
+    exact = await process.core.current.of(key, lagging)
+    assert lagging.anomalous < exact.anomalous
+    clock.ms += 10_000
+    await post([None])
+    found = await written()
+    assert (found.is_open, found.anomalous, found.last_n) == (True, exact.anomalous, exact.last_n)
+    await post([None])
+    assert (await written()).seen == found.seen
+    await process.core.books.settle()
+    await process.store.close()
+
+
 def test_no_more_is_remembered_than_the_bound_and_only_for_the_record_that_was_saved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -19,10 +19,11 @@ from gatewatch.service.policies.policy import (
     Policy,
     PolicyDocument,
     PolicyFinder,
+    labelled,
     policies_in,
     require_bounds,
 )
-from gatewatch.service.policies.quiet import fault_of
+from gatewatch.service.policies.quiet import MOST_QUIET, Quiet, fault_of
 from gatewatch.service.policies.windows import Window
 
 ASKED = Policies.model_validate(
@@ -178,3 +179,12 @@ def test_a_true_alarm_after_a_long_silence_asks_no_more_than_the_scores_own_boun
     week_ms = 7 * 86_400_000
     silent = Incident(1, "pump", "m", 0, 0, 6 * week_ms, None, "event", 3.0, 6 * week_ms, 3.0, 1, 1, [], [])
     assert fault_of(silent, level=0.0, at_ms=0, held=10_000.0).factor == pytest.approx(0.5)
+
+
+def test_of_a_thousand_labels_of_a_stream_the_latest_are_kept() -> None:
+    policy = NOTHING_ASKED
+    for n in range(1000):
+        like = {"channel": "flow", "direction": "above", "deviation": 1.0, "score": 4.0, "until": 1e9, "readings": 9}
+        policy = labelled(policy, f"{n}.pump", [Quiet.model_validate({"incident": f"{n}.pump", **like})], [])
+    assert [one.incident for one in policy.quiet] == [f"{n}.pump" for n in range(1000 - MOST_QUIET, 1000)]
+    assert Policy.model_validate_json(policy.model_dump_json(exclude_unset=True)) == policy

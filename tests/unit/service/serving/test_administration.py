@@ -30,6 +30,7 @@ from gatewatch.service.serving.rules import Assignment, Rule, Rules
 from gatewatch.service.storage.documents import rules_of
 from gatewatch.service.storage.store import StateStore
 from tests.support.asynchronous import asynchronous
+from tests.support.repositories import pumps_in
 from tests.support.samples import PATIENT_MS, make_artefact
 
 PUMPS = Rules(rules=[Rule(pattern="pump-*", model="pumps")])
@@ -44,11 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def repository(made: list[Path], tmp_path: Path) -> Repository:
     """Three versions of `pumps`, the first of which is the champion."""
-    repository = Repository(str(tmp_path / "models"), verify)
-    for folder in made:
-        repository.add("pumps", folder, "ann")
-    repository.promote("pumps", "1", "ann")
-    return repository
+    return pumps_in(tmp_path / "models", made)
 
 
 @pytest.fixture
