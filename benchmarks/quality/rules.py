@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.quality.series import Series, read_set
 from gatewatch.models.artefact.files import load_artefact, model_folder
 from gatewatch.models.detectors.general.detector import GeneralDetector
+from gatewatch.service.core.records import state_dtype
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.incidents.ruled import fold
 from gatewatch.service.incidents.rules import NO_RULES, mark
@@ -104,7 +105,8 @@ def figures(
     delays: list[int] = []
     for one, (entries, channels) in zip(series, scored, strict=True):
         marked = entries.copy()
-        mark(marked, [(at, rules) for at in range(len(marked))], [channels] * len(marked))
+        heads = np.zeros(len(marked), state_dtype(np.dtype([]), len(channels)))  # moved by labels, which none has
+        mark(marked, [(at, rules) for at in range(len(marked))], [channels] * len(marked), heads)
         made = fold(rules, one.name, channels, None, None, False, marked)
         first = len(entries) - one.rows
         at = np.array([n - first for n, _ in made.alerts if n - first >= one.probation], int)

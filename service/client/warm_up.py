@@ -78,7 +78,7 @@ def warm_up_with(
                     continue
                 refused = answer["first_refused"]
                 said = f"{recording.stream}, from row {rows.start} on: {refused}" if refused else ""
-                count(recording, {word: answer[word] for word in WORDS}, said, answer["unknown"], len(rows))
+                count(recording, {word: answer[word] for word in WORDS}, said, answer.get("unknown", ()), len(rows))
                 at = rows.stop
 
     of_stream: dict[str, list[Recording]] = {}

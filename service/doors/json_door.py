@@ -86,7 +86,7 @@ class JsonDoor:
     def _array(self, content: bytes, context: Context) -> Iterator[Decoded | Mixed]:
         decoder = context.decoder
         array, count = Array(content, decoder.reading_bytes), 0
-        whole = len(content) <= min(PART_BYTES, decoder.reading_bytes)
+        whole = len(content) <= PART_BYTES
         while not array.ended:
             if (piece := array.piece()) is not None and (good := decoder.all_readings(piece[0])) is not None:
                 array.go_on(piece[1])

@@ -88,8 +88,9 @@ def lines_of(content: bytes, most: int) -> Iterator[list[tuple[int, bytes | TooL
     """The lines of a body that are not blank, with their numbers, counted from 1; `most`: bytes of one."""
     at, number = 0, 1
     while at < len(content):
-        sizes = (PART_BYTES, most) if most > PART_BYTES else (most,)
-        ends = (len(content) if len(content) - at <= n else content.rfind(b"\n", at, at + n) + 1 for n in sizes)
+        ends = (
+            len(content) if len(content) - at <= n else content.rfind(b"\n", at, at + n) + 1 for n in (PART_BYTES, most)
+        )
         if end := next(filter(None, ends), 0):
             found = content[at:end].removesuffix(b"\n").split(b"\n")
             yield [(number + place, line) for place, line in enumerate(found) if line.strip()]
@@ -119,7 +120,7 @@ class Array:
         """An array of the next items, up to a comma that seems to stand between two of them, and where it is."""
         if self._at > 1 and self._content[self._at : self._at + 1] == b"]":
             return None  # behind a comma
-        for most in (PART_BYTES, self._most) if self._most > PART_BYTES else (self._most,):
+        for most in (PART_BYTES, self._most):
             if len(self._content) - self._at <= most:
                 return b"[" + self._content[self._at :], len(self._content)
             if (found := _LAST_COMMA.match(self._content, self._at, self._at + most)) is not None:

@@ -69,10 +69,16 @@ class Guard:
     def asking_again(self, scope: Scope, receive: Receive) -> Receive:
         """What a request's body is received with from here on: once that is whole, its key has to be good still."""
 
+        begun = False  # a request without a body has nothing to be asked again for
+
         async def receiving() -> MutableMapping[str, Any]:
+            nonlocal begun
             message = await receive()
-            if message["type"] == "http.request" and message.get("body") and not message.get("more_body", False):
-                await require_still_admitted(self._access, scope)
+            if message["type"] == "http.request":
+                more = message.get("more_body", False)
+                begun = begun or bool(message.get("body")) or more
+                if begun and not more:
+                    await require_still_admitted(self._access, scope)
             return message
 
         return receiving

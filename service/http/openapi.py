@@ -51,7 +51,7 @@ class Stream(msgspec.Struct):
 class WarmUp(msgspec.Struct):
     """What became of readings of the past, by number; the first one that was refused; and the stream since.
 
-    `unknown` are channels that the model does not know, and readings were taken without.
+    `unknown` are channels that the model does not know, the first 16; `without_unknown` readings were taken without.
     """
 
     sent: int
@@ -61,6 +61,7 @@ class WarmUp(msgspec.Struct):
     conflict: int
     rejected: int
     first_refused: str | None
+    without_unknown: int
     unknown: list[str]
     stream: Stream | None
 

@@ -109,7 +109,7 @@ async def warm_up(request: Request, stream: Annotated[str, STREAM_PATH]) -> dict
         done = await parts.ingest.beside(request.scope, request.receive, stream, taken)
     except ClientGone:
         raise BadRequest("the connection was closed before the body was whole") from None
-    request.scope[DETAIL] = done
+    request.scope[DETAIL] = {what: of for what, of in done.items() if what != "unknown"}  # its names may be long
     async with parts.store.reading.of(tenant_of(request)):
         return {**done, "stream": await parts.inspection.describe(key_of(request, stream))}
 

@@ -307,17 +307,17 @@ def mark(
     entries: Entries,
     rules: Iterable[tuple[int, Rules]],
     channels: Sequence[tuple[str, ...]],
-    heads: Records | None = None,
+    heads: Records,
 ) -> None:
     """Write what decides about readings into their entries.
 
     Args:
         rules: places among the entries, and the rules of their streams.
         channels: (K,) of the entries.
-        heads: (K,) the streams' records after the readings; the steps of those with labels move. None where none has.
+        heads: (K,) the streams' records after the readings; the steps of those with labels move.
     """
     for at, own in rules:
-        decided = own.decide(entries[at], channels[at], None if heads is None else heads[at])
+        decided = own.decide(entries[at], channels[at], heads[at])
         if decided != OPEN:
             entries["reason"][at] |= decided << GATE_SHIFT
 

@@ -17,16 +17,21 @@ from gatewatch.service.observability.rejections import Rejected
 WORDS: Final = ("taken", "replayed", "late", "conflict", "rejected")
 """What may become of a reading of the past."""
 
+NAMED: Final = 16
+"""Most channels that an answer names as left out: a body may name some hundred thousand."""
+
 
 class _Words:
     """An Encoder that says in a word what became of a reading.
 
     Attributes:
-        unknown: channels that readings were taken without.
+        unknown: channels that readings were taken without, the first NAMED of them.
+        without: readings that were taken without channels.
     """
 
     def __init__(self) -> None:
         self.unknown = set[str]()
+        self.without = 0
 
     def encode(self, outcomes: Outcomes) -> list[Encoded]:
         """`taken`, or `replayed` for one that was applied before."""
@@ -38,7 +43,11 @@ class _Words:
 
     def with_unknown(self, answer: Encoded, channels: Sequence[str]) -> Encoded:
         """The same; the channels are told of once for all readings."""
-        self.unknown.update(channels)
+        self.without += 1
+        for name in channels:
+            if len(self.unknown) == NAMED:
+                break
+            self.unknown.add(name)
         return answer
 
 
@@ -82,6 +91,7 @@ class Past:
             "sent": sent,
             **{word: counts[word] for word in WORDS},
             "first_refused": None if first is None else f"reading {at}: {first.status}: {first.error}",
+            "without_unknown": words.without,
             "unknown": sorted(words.unknown),
         }
 

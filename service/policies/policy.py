@@ -289,15 +289,14 @@ def rules_of(policy: Policy, windows: tuple[ActiveWindow, ...]) -> Rules | None:
     spans = {name: None if (asked := getattr(policy, name)) is None else asked.span for name in SPANS}
     if not (policy.gates or policy.quiet or policy.hold or windows or any(spans.values())):
         return None
-    quiet = tuple(one.allowance for one in policy.quiet)
     return Rules(
-        tuple(gate.gate for gate in policy.gates),
-        spans["minimum"],
-        spans["merge"],
-        spans["cool_off"],
-        windows,
-        quiet,
-        policy.hold,
+        gates=tuple(gate.gate for gate in policy.gates),
+        minimum=spans["minimum"],
+        merge=spans["merge"],
+        cool_off=spans["cool_off"],
+        windows=windows,
+        quiet=tuple(one.allowance for one in policy.quiet),
+        hold=policy.hold,
     )
 
 

@@ -27,6 +27,9 @@ DEFAULT: Final = "default"
 MOST_RULES: Final = 1000
 MOST_PINS: Final = 10_000
 MOST_SHADOWS: Final = 16
+MOST_FORKS: Final = 16
+"""Forks to one name that are known at once: one that met an outage is not taken away, and makes room for the next."""
+
 REMEMBERED_NAMES: Final = 65_536
 """Streams whose rule a process remembers; it takes 1 to 100 us to look for it."""
 
@@ -121,7 +124,7 @@ class Forked(_Kept):
 
     Attributes:
         tenant: of the stream.
-        wanted: the model that each fork wants, by its token; the last one is the pin.
+        wanted: the model that each fork wants, by its token; the last one is the pin. Up to MOST_FORKS.
         before: the pin that somebody had made, which is there again if none of them becomes the stream.
     """
 
@@ -163,7 +166,7 @@ class Assignment(Numbered):
     def with_fork(self, stream: StreamKey, token: str, model: str) -> Assignment:
         """The same with a pin for a stream that a fork is to become. Raises ValidationError for one pin too many."""
         known, name = self.forked.get(stream.name), stream.name
-        wanted = {**(known.wanted if known else {}), token: reference(model)}
+        wanted = dict([*(known.wanted.items() if known else ()), (token, reference(model))][-MOST_FORKS:])
         before = known.before if known else self.rules.pins.get(name)
         return self._with_pin(name, model, Forked(tenant=stream.tenant, wanted=wanted, before=before))
 

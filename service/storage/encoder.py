@@ -210,9 +210,8 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
         stream, key = writes.streams[row], of[row]
         kept, number, member = keys.part(stream, "incidents"), b"%d" % n, id_of(n, stream.name).encode()
         past = () if before is None else (b"%d" % before[0], before[1])
-        latest = (
-            (LATEST, incident, NUMBER, number) if n >= 0 and last else (number, incident)
-        )  # a silence stands beside it
+        # a silence stands beside the latest one
+        latest = (LATEST, incident, NUMBER, number) if n >= 0 and last else (number, incident)
         yield row, [b"HSET", kept, *latest, *past]
         yield row, [b"ZADD", key.sets.changes, at_ms, member]
         if began:

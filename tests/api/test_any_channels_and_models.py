@@ -310,10 +310,18 @@ def test_a_warm_up_names_and_counts_the_channels_that_the_model_of_its_rule_does
         assert one.post(path, json=with_power(sent[:10])).json()["unknown"] == []
         one.put("/v1/rules", json=PUMPS).raise_for_status()
         done = one.post(path, json=[*with_power(sent[10:20]), *sent[20:30]]).json()
-        assert (done["taken"], done["unknown"]) == (20, ["power"])
+        assert (done["taken"], done["without_unknown"], done["unknown"]) == (20, 10, ["power"])
         assert "gatewatch_unknown_channels_total 10.0" in one.get("/metrics").text
         done = other.post(path, json=with_power(sent[30:])).json()
         assert (done["taken"], done["unknown"]) == (10, ["power"])
+        more = [
+            {**one, "values": {**one["values"], f"more-{at}": 1.0}}
+            for at, one in enumerate(readings("pump-1", 70)[40:])
+        ]
+        done = one.post(path, json=more).json()
+        assert (done["taken"], done["without_unknown"], len(done["unknown"])) == (30, 30, 16)
+        (noted,) = other.get("/v1/audit", params={"limit": 1}).json()["changes"]
+        assert (noted["detail"]["without_unknown"], "unknown" in noted["detail"]) == (30, False)
     assert [line["channels"] for line in logs if "channels left out" in line["event"]] == ["power"]
 
 

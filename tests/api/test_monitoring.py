@@ -14,9 +14,10 @@ import httpx2
 import pytest
 
 from gatewatch.models.detectors.incidents import OPEN_READINGS
-from tests.support.monitoring import DOCKER, PROGRAMS, Monitoring, monitoring, until
+from tests.support.monitoring import DOCKER, PROGRAMS, Monitoring, monitoring
 from tests.support.ports import free_port
 from tests.support.samples import readings
+from tests.support.waiting import until
 from tests.support.whole_path import serving
 
 pytestmark = pytest.mark.skipif(

@@ -37,6 +37,7 @@ from tests.support.ports import free_port
 from tests.support.redis_servers import Servers, redis_cluster
 from tests.support.replicas import SERVE, Replica
 from tests.support.samples import make_artefact, readings
+from tests.support.waiting import until
 
 Line = tuple[str, str]
 SCORED = {"warming_up", "normal", "anomalous"}
@@ -67,15 +68,6 @@ class Service:
         """The value of a series."""
         text = self.client.get("/metrics", headers=bearer(key) if key else {}).text
         return text.partition(f"\n{name} ")[2].partition("\n")[0]
-
-
-def until(holds: Callable[[], bool], within_s: float = 60) -> float:
-    """Wait until something holds; after how many s."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < within_s
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def scored(reply: httpx2.Response) -> bool:

@@ -30,10 +30,10 @@ from starlette.testclient import TestClient
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
+from tests.support.bench import Bench, Line
 from tests.support.receiver import SECRET, Delivery, receiving
 from tests.support.samples import KEPT_DAYS, make_artefact
 
-Line = tuple[str, str, str]
 CALM: Final = 40
 ROUNDS: Final = 20
 FLOOD: Final = 64
@@ -52,12 +52,8 @@ def steady(stream: str, seq: int, moment: float, pressure: float = 3.0) -> dict[
     }
 
 
-class Bench:
+class Incidents(Bench):
     """A service, and a neighbour that sends on."""
-
-    def __init__(self, client: TestClient) -> None:
-        self.client = client
-        self.sent = 0
 
     def post(self, sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Readings and their results."""
@@ -66,7 +62,7 @@ class Bench:
         results: list[dict[str, Any]] = reply.json()
         return results
 
-    def neighbour(self) -> str:
+    def neighbours(self) -> str:
         """Post a reading of another stream: it is scored."""
         (found,) = self.post([steady("neighbour", self.sent, 1_700_000_000 + 60 * self.sent)])
         self.sent += 1
@@ -81,15 +77,8 @@ class Bench:
         (found,) = self.client.get("/v1/incidents", params={"stream": stream, "state": "open"}).json()["incidents"]
         return str(found["id"])
 
-    def asked(self, what: str, reply: Any, status: int, words: str = "") -> Line:
-        """A line of a request."""
-        assert reply.status_code == status, (what, reply.status_code, reply.text)
-        detail = reply.json().get("detail", "") if reply.content and isinstance(reply.json(), dict) else ""
-        assert words in (detail or reply.text), (what, detail or reply.text)
-        return what, f"{status}: {detail[:200]}" if detail else str(status), self.neighbour()
 
-
-def windows(bench: Bench) -> Iterator[Line]:
+def windows(bench: Incidents) -> Iterator[Line]:
     """Windows that are none, that overlap, and those across a change of clocks."""
 
     def put(body: dict[str, Any]) -> Any:
@@ -119,7 +108,7 @@ def windows(bench: Bench) -> Iterator[Line]:
         wanted = [time for part in expected.split() for time in _quarters(*part.split("-"))]
         assert inside == wanted, (season, inside, wanted)
         said = f"in it, by UTC: {', '.join(inside)}"
-        yield f"a window 02:30-03:30 by the clocks of Berlin, {season}", said, bench.neighbour()
+        yield f"a window 02:30-03:30 by the clocks of Berlin, {season}", said, bench.neighbours()
     began = time.time() - 60 * (CALM + 2)
     bench.post([steady("lap", at, began + 60 * at) for at in range(CALM)])
     days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -137,7 +126,7 @@ def windows(bench: Bench) -> Iterator[Line]:
     yield (
         "two windows overlap: one skips judging, one learning",
         "gate: window; kept under a, told: false",
-        bench.neighbour(),
+        bench.neighbours(),
     )
 
 
@@ -146,7 +135,7 @@ def _quarters(first: str, last: str) -> list[str]:
     return [f"{minute // 60:02d}:{minute % 60:02d}" for minute in range(begin, end + 1, 15)]
 
 
-def people(bench: Bench) -> Iterator[Line]:
+def people(bench: Incidents) -> Iterator[Line]:
     """What is said of incidents that are closed, unknown or expired; by several at once."""
     client = bench.client
     reply = client.put("/v1/streams/gated/policy", json={"gates": [{"channel": "presure", "direction": "above"}]})
@@ -196,11 +185,11 @@ def people(bench: Bench) -> Iterator[Line]:
     yield (
         "an incident that a person closed is closed again, and labelled",
         "200, by the first one; the label is kept",
-        bench.neighbour(),
+        bench.neighbours(),
     )
 
 
-def clocks(bench: Bench) -> Iterator[Line]:
+def clocks(bench: Incidents) -> Iterator[Line]:
     """A sender whose clock steps back, in the middle of an incident."""
     client, began = bench.client, time.time() - 7200
     bench.post([steady("stepped", at, began + 60 * at) for at in range(CALM)])
@@ -228,7 +217,7 @@ def clocks(bench: Bench) -> Iterator[Line]:
     yield "the same without `seq`", f"late: {late['error'][:120]}", "no incident"
 
 
-def away(bench: Bench, redis_pid: int) -> Iterator[Line]:
+def away(bench: Incidents, redis_pid: int) -> Iterator[Line]:
     """Redis hangs between a reading and its incident."""
     client, statuses = bench.client, Counter[int]()
     began = time.time() - 60 * (CALM + 2)
@@ -377,7 +366,7 @@ def main() -> None:
             pid = int(Redis.from_url(private.url).info("server")["process_id"])
             given = Settings(redis_url=private.url, model=str(artefact), log_level="critical", incident_days=KEPT_DAYS)
             with TestClient(create_app(given)) as client:
-                bench = Bench(client)
+                bench = Incidents(client)
                 for part in (windows(bench), people(bench), clocks(bench), away(bench, pid)):
                     for line in part:
                         print("| " + " | ".join(words.replace("|", "/") for words in line) + " |", flush=True)

@@ -30,9 +30,9 @@ from gatewatch.models.detectors.canary import canary_of, verify
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
+from tests.support.bench import Bench, Line
 from tests.support.samples import make_artefact, post, readings
 
-Line = tuple[str, str, str]
 PUMPS = {"rules": [{"pattern": "pump-*", "model": "pumps"}]}
 
 
@@ -68,12 +68,12 @@ def added(repository: Repository, folder: Path) -> int:
     return repository._log.change("pumps", entry)
 
 
-class Bench:
+class Models(Bench):
     """A service, its repository, and a neighbour that sends on."""
 
     def __init__(self, client: TestClient, repository: Repository, folder: Path, redis_pid: int) -> None:
-        self.client, self.repository, self.folder, self.redis_pid = client, repository, folder, redis_pid
-        self.sent = 0
+        super().__init__(client)
+        self.repository, self.folder, self.redis_pid = repository, folder, redis_pid
 
     def neighbours(self) -> str:
         """Post a reading of a stream of the champion, and of one of the general model: both are scored."""
@@ -84,15 +84,8 @@ class Bench:
         assert found[0]["model"] == champion, (found, champion)
         return "neighbours scored"
 
-    def asked(self, what: str, reply: Any, status: int, words: str = "") -> Line:
-        """A line of a request."""
-        assert reply.status_code == status, (what, reply.status_code, reply.text)
-        detail = reply.json().get("detail", "") if reply.content and isinstance(reply.json(), dict) else ""
-        assert words in detail, (what, detail)
-        return what, f"{status}: {detail[:220]}" if detail else str(status), self.neighbours()
 
-
-def models(bench: Bench) -> Iterator[Line]:
+def models(bench: Models) -> Iterator[Line]:
     """Promotions and rules."""
     client, repository = bench.client, bench.repository
     other = repository.add("pumps", make_artefact(bench.folder / "other", channels=("speed", "flow")), "ann").version
@@ -124,7 +117,7 @@ def models(bench: Bench) -> Iterator[Line]:
     yield bench.asked("two admins promote at once, both having seen the same revision", lost, 412)
 
 
-def channels(bench: Bench) -> Iterator[Line]:
+def channels(bench: Models) -> Iterator[Line]:
     """Names alike, and lists that change."""
     client = bench.client
     client.post("/v1/streams/odd/readings", json=[{"values": {"flow": 1.0}}, {"values": {"Flow": 1.0}}])
@@ -143,7 +136,7 @@ def channels(bench: Bench) -> Iterator[Line]:
     yield "a stream whose channels change at every reading, 200 of them", said, bench.neighbours()
 
 
-def states(bench: Bench) -> Iterator[Line]:
+def states(bench: Models) -> Iterator[Line]:
     """Imports, and a past."""
     client = bench.client
     post(client, readings("kept", 40))
@@ -177,7 +170,7 @@ def states(bench: Bench) -> Iterator[Line]:
     yield "a warm-up of 1,000 readings, the history keeps 128", "200: taken 1,000", "stands as if sent live: tag, score"
 
 
-def away(bench: Bench) -> Iterator[Line]:
+def away(bench: Models) -> Iterator[Line]:
     """The repository, and Redis."""
     client, there = bench.client, Path(bench.repository.url)
     hidden = there.with_name("hidden")
@@ -234,8 +227,8 @@ def main() -> None:
             given = Settings(redis_url=private.url, models=repository.url, model="general", log_level="critical")
             with TestClient(create_app(given)) as client:
                 client.put("/v1/rules", json=PUMPS).raise_for_status()
-                bench = Bench(client, repository, folder, pid)
-                parts: list[Callable[[Bench], Iterator[Line]]] = [models, channels, states, away]
+                bench = Models(client, repository, folder, pid)
+                parts: list[Callable[[Models], Iterator[Line]]] = [models, channels, states, away]
                 for part in parts:
                     for line in part(bench):
                         print("| " + " | ".join(words.replace("|", "/").replace(scratch, "") for words in line) + " |")

@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +19,10 @@ import httpx2
 import yaml
 
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 DOCKER: Final = Path(__file__).parent.parent.parent / "docker"
 PROGRAMS: Final = ("prometheus", "prometheus-alertmanager")
-PATIENCE_S: Final = 40
 BEAT: Final = "250ms"
 
 
@@ -51,14 +51,6 @@ class Monitoring:
             for one in self.notifications
             if any(a["status"] == status and labels.items() <= a["labels"].items() for a in one["alerts"])
         ]
-
-
-def until(what: Callable[[], object]) -> None:
-    """Wait until something is true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline, "it has not come about"
-        time.sleep(0.1)
 
 
 @contextmanager

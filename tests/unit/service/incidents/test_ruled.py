@@ -10,7 +10,7 @@ import pytest
 from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL
 from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS
 from gatewatch.service.core.layout import entry_dtype
-from gatewatch.service.core.records import ALERT, OPEN
+from gatewatch.service.core.records import ALERT, OPEN, state_dtype
 from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, advance, decode, encode, scored
 from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import NO_RULES, Rules, Span, mark
@@ -39,7 +39,8 @@ def readings(scores: dict[int, float], count: int, values: dict[int, float] | No
         made["score"][n], made["status"][n] = score, status | (OPEN if calm < OPEN_READINGS else 0)
         made["values"][n, 0] = (values or {}).get(n, 9.0)
     own = asked(**rules)
-    mark(made, [(at, own) for at in range(count)], [CHANNELS] * count)
+    heads = np.zeros(count, state_dtype(np.dtype([("readings", "<u4")]), 2))
+    mark(made, [(at, own) for at in range(count)], [CHANNELS] * count, heads)
     return made
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL, REASONS
 from gatewatch.service.core.layout import entry_dtype
+from gatewatch.service.core.records import state_dtype
 from gatewatch.service.incidents.rules import GATES, Hours, Rules, _local, counts, gate_of, mark
 from gatewatch.service.policies.gates import Gate
 from gatewatch.service.policies.policy import Policy, rules_of
@@ -45,7 +46,7 @@ def decided(
     made["score"], made["status"] = score, ANOMALOUS if score > 1 else NORMAL
     made["values"], made["mid"], made["half"] = values, (4.0, 2.0), (1.0, 0.5)
     made["attribution"], made["reason"], made["timestamp_ms"] = shares, REASONS.index(reason), ms(at)
-    mark(made, [(0, own)], [CHANNELS])
+    mark(made, [(0, own)], [CHANNELS], np.zeros(1, state_dtype(np.dtype([("readings", "<u4")]), 2)))
     gate = GATES[gate_of(made[0])]
     assert counts(made[0]) == (gate == "limit" or (score > 1 and gate in ("", "window")))
     assert made["reason"][0] & 0x0F == REASONS.index(reason)

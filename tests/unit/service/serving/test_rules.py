@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import InvalidRules
 from gatewatch.service.serving.rules import Assigned, Assignment, Chosen, Rule, Rules, fits, literal_prefix, rules_in
 
@@ -47,6 +48,18 @@ def test_the_first_pattern_that_fits_is_found(patterns: list[str], names: list[s
     for name in names:
         expected = next((f"m{at}@1" for at, pattern in enumerate(patterns) if fits(pattern, name)), "default")
         assert found.reference_of(name) == expected
+
+
+def test_forks_that_met_an_outage_make_room_and_give_back_what_was_pinned() -> None:
+    """Each left its token, as Redis was away when it was to be taken away."""
+    stream, known = StreamKey("default", "pump-1"), Assignment(number=1)
+    known = known.with_rules(Rules(pins={"pump-1": "default"}))
+    for token in range(100):
+        known = known.with_fork(stream, str(token), "default")
+    assert list(known.forked["pump-1"].wanted) == [str(token) for token in range(84, 100)]
+    for token in range(84, 100):
+        known = known.without_fork(stream, str(token))
+    assert (known.forked, known.rules.pins) == ({}, {"pump-1": "default"})
 
 
 @given(pattern=PATTERN, name=NAME)
