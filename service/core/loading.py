@@ -109,6 +109,7 @@ class Loader:
             sound: they were written by this process, and need no look.
             layouts: of a model that takes any channels: what the streams' are presumed to be.
         """
+        await self._takeover.claim()  # records tell of one that is later only to who has a number
         await self._policies.know(streams)
         rules = self._policies.rules(streams)
         stepper = model.stepper

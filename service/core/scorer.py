@@ -262,6 +262,8 @@ class Scorer:
                 taken, into = batch, dict[int, int]()
                 if np.count_nonzero(loaded.records["join"]):
                     taken, rounds, into = joined(batch, rounds, loaded.records)
+                if any(own.hold and own.minimum for own in loaded.rules.values()):
+                    deep = 1  # what was held for nothing is let go with the reading that shows it
                 later = {place for round_ in rounds[deep:] for place in round_.places.tolist()}
                 later |= {place for place, first in into.items() if first in later}
                 with self._metrics.stage("step"):

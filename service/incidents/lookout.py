@@ -57,6 +57,9 @@ REST: Final = 4.0
 """So many times the CPU time that went by is waited before the next ones: a fifth of a process at most. By the clock,
 others' work on a crowded machine would count too, and looks would fall behind just there."""
 
+LEAST_REST_S: Final = 0.01
+"""Between two steps at least, so that a process with little else to do leaves Redis to others."""
+
 JUDGED: Final = 64
 """Streams whose kept readings are asked together: 2 MB of histories of 8 channels."""
 
@@ -125,7 +128,7 @@ class Lookout:
                     log.debug("silent streams not looked for", error=str(error))
                 except Exception as error:  # nobody else would go on looking
                     log.error("silent streams not looked for", exc_info=error)
-                await asyncio.sleep(REST * (time.thread_time() - spent))
+                await asyncio.sleep(max(LEAST_REST_S, REST * (time.thread_time() - spent)))
             if not more:
                 await asyncio.sleep(max(0.0, EVERY_S - (self._clock.monotonic() - began)))
 

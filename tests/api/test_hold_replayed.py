@@ -74,6 +74,17 @@ def test_an_incident_that_begins_with_a_late_reading_is_held_as_one_that_began_i
     assert sorted(open_in(client)) == ["late", "sorted"]  # a hundred calm readings ago
 
 
+def test_what_was_too_short_lets_go_alike_however_the_readings_came(client: TestClient) -> None:
+    hold(client, "*", minimum={"readings": 5})
+    sent = readings("held", CALM + 60, seed=5)
+    for at in (CALM, CALM + 1, *range(CALM + 40, CALM + 43)):
+        sent[at]["values"] = STRANGE
+    alone = [result for one in sent for result in post(client, [one])]
+    for stream, part in (("fives", 5), ("twenties", 20)):
+        together = [r for at in range(0, len(sent), part) for r in post(client, of(stream, sent[at : at + part]))]
+        assert scores(together) == scores(alone)
+
+
 def test_what_a_person_closed_stays_closed_whatever_comes_late(client: TestClient) -> None:
     """Strange readings from before the close open nothing; those after it are another incident, held or not."""
     hold(client, "held")

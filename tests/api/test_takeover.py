@@ -12,8 +12,10 @@ import redis
 from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
+from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.keys import Keys
+from gatewatch.service.storage.store import StateStore
 from tests.support.samples import CHANNELS, START_MS, make_artefact, post, readings
 from tests.support.scorer import state_key
 from tests.support.takeover import GENERAL, known
@@ -139,6 +141,28 @@ def test_two_services_of_one_model_have_one_number(settings: Make) -> None:
             post((one, two)[at % 2], [reading])
         assert one.get("/readyz").status_code == two.get("/readyz").status_code == 200
         assert known(one, "s")["readings"] == 20
+
+
+def test_who_is_asked_for_a_stream_before_it_has_a_number_goes_on(
+    settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Redis comes back only after the process has begun."""
+    with TestClient(create_app(settings())) as client:
+        post(client, readings("s", 40))
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("Redis is away")
+
+    app = create_app(settings())
+    with monkeypatch.context() as patch:
+        patch.setattr(StateStore, "claim_takeover", away)
+        client = TestClient(app)
+        client.__enter__()
+    try:
+        assert client.get("/v1/streams/s/forecast").status_code == 200
+        assert [r["error"] for r in post(client, readings("s", 41)[40:])] == [None]
+    finally:
+        client.__exit__(None, None, None)
 
 
 def test_a_sender_that_counts_anew_goes_on_at_once(settings: Make) -> None:
