@@ -22,6 +22,7 @@ from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import scan
 from gatewatch.service.app import create_app
+from gatewatch.service.core import records
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.settings import Settings
 from tests.support.samples import post
@@ -96,7 +97,7 @@ def state_of(redis_url: str, tenant: str, stream: str, channels: tuple[str, ...]
     """The detector's part of a stream's record."""
     packed: Any = redis.Redis.from_url(redis_url).get(state_key(tenant, stream))
     dtype = Stepper(load_detector(model_folder("general"), channels), 128).record
-    return np.frombuffer(packed, dtype, 1)["detector"]
+    return records.sound([packed], dtype)["detector"]
 
 
 def test_a_channel_that_comes_later_joins_and_the_others_go_on(client: TestClient, redis_url: str, tenant: str) -> None:

@@ -133,7 +133,7 @@ async def replayed_alike(url: str, streams: Sequence[str], detectors: dict[str, 
             assert part is not None, stream
             stepper = Stepper(detectors[part[2][:8].hex()], HISTORY)
             kept = history.gathered(stepper.read_history(ring, part[1], seed), part[1])
-            record, rebuilt = np.frombuffer(packed or b"", stepper.record, 1), stepper.rebuild([kept])
+            record, rebuilt = state.sound([packed or b""], stepper.record), stepper.rebuild([kept])
             assert len(kept) == int(record["readings"][0]), stream
             apart[stream] = _apart(record["detector"], rebuilt["detector"])
     finally:

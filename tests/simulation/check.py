@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from gatewatch.service.core.outcomes import format_time
+from gatewatch.service.core.records import sound
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.doors.json_results import Result
@@ -31,7 +32,7 @@ def check(redis: Redis, slots: int, plan: Plan, last: dict[tuple[str, int], str]
     packed = redis.values.get((plan.key, "state"))
     if packed is None:
         return [f"{plan.stream} has no state"]
-    record = np.frombuffer(packed, STEPPER.record, 1)[0]
+    record = sound([packed], STEPPER.record)[0]
     log = _log(plan.key, redis.journal)
     lost = {_identity(plan, sent) for sent in _sent(list(_entries(plan.key, redis.lost)))}
     count = int(record["readings"])

@@ -12,6 +12,7 @@ import redis
 from gatewatch.models.detectors.detector import Scanner
 from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.service.core.layout import layout_of
+from gatewatch.service.core.records import sound
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.storage.keys import BUCKETS, Keys
@@ -26,7 +27,7 @@ def put_back(database: redis.Redis, tenant: str, stream: str, detector: Scanner)
     named = StreamKey(tenant, stream)
     key, history, seed = keys[named].record, keys[named].history, keys[named].seed
     packed, ring = _bytes(database, key), _bytes(database, history)
-    record = np.frombuffer(packed, stepper.record, 1)
+    record = sound([packed], stepper.record)
     entries = stepper.read_history(ring, layout_of(detector.channels, detector.channels), seed)
     digest = detector.digest
     if isinstance(detector, GeneralDetector):
