@@ -22,7 +22,7 @@ from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.readings import Policies
 from gatewatch.service.errors import ServiceError
-from gatewatch.service.incidents.event import Event, decode
+from gatewatch.service.incidents.event import EVENTS, Event, decode
 from gatewatch.service.incidents.incident import number_and_stream
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender
 from gatewatch.service.incidents.reading import IncidentReader
@@ -39,7 +39,10 @@ AT_ONCE: Final = 8
 RETRY_S: Final = (1.0, 300.0)
 LONGEST_PAUSE_S: Final = 60.0
 GROUP_S: Final = 20.0
-"""After an incident with which a group begins was saved it is told: the others join in, and the first is known."""
+"""After an event of a group was saved it is told: until then the others join in, and the first is known."""
+
+APART_S: Final = 0.1
+"""Between events of a group that were saved together, so that they are told in their order."""
 
 LEASE_S: Final = 5.0
 """Beyond the time-out of a delivery: then its process has died."""
@@ -148,15 +151,16 @@ class Webhook:
             return True
         now_ms = self._clock.unix_ms()
         group = found[1].group if found is not None else ""
-        waited_s = (now_ms - event.at_ms) / 1000
-        if group and event.what == "opened" and 0 <= waited_s < GROUP_S:
-            await self._outbox.again(claimed, GROUP_S - waited_s)
+        first_s = GROUP_S if group or found is None else 0.0  # one that was forgotten may have had a group
+        waited_s = (now_ms - event.at_ms) / 1000 - first_s
+        if -2 * first_s <= waited_s < 0:  # saved by a clock that is ahead, too
+            await self._outbox.again(claimed, APART_S * EVENTS.index(event.what) - waited_s)
             return True
         known = (found[2] if found else {}) | (await self._of_group(event.tenant, group) if group else {})
         try:
             await self._sender.send(event.id, self._body(event, known), now_ms // 1000)
         except NotTaken as error:
-            await self._not_taken(claimed, event, error, now_ms)
+            await self._not_taken(claimed, event, error, now_ms, waited_s)
             return False
         self._metrics.webhook("delivered")
         if self._failing:
@@ -176,12 +180,12 @@ class Webhook:
                 self._taken.append(claimed)
                 raise
 
-    async def _not_taken(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int) -> None:
+    async def _not_taken(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int, waited_s: float) -> None:
+        """Try an event again later, or give it up; `waited_s`: since it was to be told first."""
         self._metrics.webhook("failed")
         if not self._failing:
             self._failing = True
             log.warning("the webhook is not taken; it is tried again", error=str(error))
-        waited_s = (now_ms - event.at_ms) / 1000
         if waited_s > self._retry_s:
             await self._give_up(claimed, event, error, now_ms)
             return
