@@ -30,6 +30,7 @@ from gatewatch.service.incidents.outlets.addresses import NoAddress, Resolver, m
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender, secret_of
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import outbox
+from gatewatch.service.storage.group_store import Joining
 from gatewatch.service.storage.keys import Keys, encode, tag_of
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unused_streams import UnusedStreams
@@ -317,6 +318,9 @@ def test_muted_streams_are_not_told_and_a_group_once_with_its_first_incident(
             one["timestamp"] -= 5 * (one["stream"] == "pump-1")
         for stream in ("quiet", "pump-0", "pump-1", "pump-2"):
             post(client, [one for one in sent if one["stream"] == stream])
+        never = [Joining("7.ghost", 0, 2**52, 1), Joining(f"s{2**70}.ghost", 0, 2**52, 2)]  # and are not saved then
+        groups = client.app.state.parts.groups  # type: ignore[attr-defined]
+        assert client.portal.call(groups.join, tenant, "site=north", never) == [f"{CALM}.pump-0"] * 2  # type: ignore[union-attr]
         receiver.wait_for(lambda: not waiting(redis_url, tenant) and receiver.taken)
         time.sleep(0.3)
     (told_of,) = [one.body["data"] for one in receiver.deliveries]
