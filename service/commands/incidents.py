@@ -47,10 +47,15 @@ def faults(
     stream: Annotated[str, typer.Option(help="a pattern of names, * for anything")] = "",
     url: Url = SERVICE,
 ) -> None:
-    """What was labelled true, as evaluate and retrain take it with --labels: stream,start,end, from onset to last."""
+    """What was labelled true, as evaluate and retrain take it with --labels: stream,start,end, from onset to last.
+
+    Silences are left out: they have no readings.
+    """
+    from gatewatch.service.incidents.incident import SILENT_REASON
+
     found: dict[str, list[tuple[str, str]]] = {}
     for one in _every(url, {"stream": stream} if stream else {}):
-        if one["label"] == "true":
+        if one["label"] == "true" and one["reason"] != SILENT_REASON:
             found.setdefault(one["stream"], []).append((one["onset"], one["last"]))
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(("stream", "start", "end"))

@@ -213,6 +213,7 @@ def advance(
     channels: Sequence[str],
     was_open: bool,
     before: Sequence[Scored] = (),
+    back: int | None = None,
 ) -> list[Incident]:
     """What readings of a stream make of its latest incident; every incident that changed or began, in their order.
 
@@ -222,6 +223,8 @@ def advance(
         channels: (C,) what the columns of the entries belong to.
         was_open: an incident was open before the first of them.
         before: readings of the stream's history, as far as it was read: the onset is sought there.
+        back: how many readings an onset lies before the alarm at most, which is what a history keeps: so it is the same
+            however readings are cut into batches. As many as there are if None.
     """
     changed: dict[int, Incident] = {}
     for at, entry in enumerate(entries):
@@ -234,7 +237,7 @@ def advance(
             earlier = map(scored, entries[:at])
             if incident is not None and incident.is_open:  # of a state that was lost
                 changed[incident.n] = msgspec.structs.replace(incident, end_ms=incident.last_ms)
-            incident = opened(stream, entry, channels, onset_of(entry, [*before, *earlier]))
+            incident = opened(stream, entry, channels, onset_of(entry, [*before, *earlier], back))
             incident = incident.with_alert(raised_by(entry, channels))
         elif anomalous and incident is not None and (goes_on or not (was_open or incident.closed)):
             incident = gone_on(incident, entry, channels)
@@ -356,12 +359,12 @@ def _shares(entry: Any, channels: Sequence[str], breach: Breach | None = None) -
     return found
 
 
-def onset_of(entry: Any, earlier: Sequence[Scored]) -> int:
-    """Time of the first of the readings right before an alarm whose scores are on their way to it."""
-    onset_ms = int(entry["timestamp_ms"])
+def onset_of(entry: Any, earlier: Sequence[Scored], back: int | None = None) -> int:
+    """Time of the first of the readings right before an alarm, `back` at most, whose scores are on their way to it."""
+    onset_ms, alarm = int(entry["timestamp_ms"]), int(entry["n"])
     for n, moment, score in reversed(earlier):
-        if n < entry["n"]:
-            if score <= CALM_SCORE:
+        if n < alarm:
+            if score <= CALM_SCORE or (back is not None and n < alarm - back):
                 break
             onset_ms = moment
     return onset_ms

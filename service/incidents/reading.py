@@ -122,6 +122,10 @@ class IncidentReader:
             return None
         return StreamKey(self._tenant, shown[0].stream), *shown
 
+    async def kept(self, ids: Sequence[str]) -> list[Incident]:
+        """The incidents of these ids, in their order; without those that are not there."""
+        return [one[0] for one in await self._shown(ids) if one is not None]
+
     async def changed(
         self, since_ms: int, most: int, after: Listed | None = None
     ) -> tuple[list[tuple[int, dict[str, Any]]], Listed | None]:

@@ -155,7 +155,7 @@ class Recorder:
             before = partial(_before, model, loaded, row, packed[row])
             incidents = advance(
                 running.incident, stream.name, of_row, loaded.layouts[row].model, bool(was_open[row]),
-                histories.get(row, ()),
+                histories.get(row, ()), model.stepper.slots,
             )  # fmt: skip
             seen = int(of_row["n"][-1])
             waits = not loaded.records["reorder_ms"][row] and self._waits(model, running, seen, now_s)
@@ -244,7 +244,7 @@ class Recorder:
             at, layout = row_of[stream], loaded.layouts[row]
             made = fold(
                 applied.ruled[row], stream.name, layout.model, running.incident, decode_pending(pending),
-                bool(applied.was_open[row]), own[row], histories.get(row, ()),
+                bool(applied.was_open[row]), own[row], histories.get(row, ()), model.stepper.slots,
             )  # fmt: skip
             before = partial(_before, model, loaded, row, packed[row])
             seen = int(own[row]["n"][-1])

@@ -81,6 +81,8 @@ class Fold:
         incident: the latest one.
         pending: what may become one.
         was_open: whether the detector's was open before the next reading.
+        earlier: readings before the next one, where onsets are sought,
+        back: and how many of them at most.
         changed: every incident that changed or began, in their order, by number.
         alerts: number of the reading and alert, of those that are to be told.
         has_ended: an incident ended, though it may have gone on since.
@@ -93,6 +95,7 @@ class Fold:
     pending: Pending | None
     was_open: bool
     earlier: list[Scored]
+    back: int | None = None
     changed: dict[int, Incident] = field(default_factory=dict)
     alerts: list[tuple[int, RaisedAlert]] = field(default_factory=list)
     has_ended: bool = False
@@ -198,7 +201,7 @@ class Fold:
                 last_ms = max(time_ms, pending.last_ms)
                 first = (pending.onset_ms, pending.first_n, pending.begin_ms)
                 return Pending(*first, n, last_ms, pending.readings + 1)
-        return Pending(onset_of(entry, self.earlier), n, time_ms, n, time_ms, 1)
+        return Pending(onset_of(entry, self.earlier, self.back), n, time_ms, n, time_ms, 1)
 
     def _joins(self, latest: Incident, n: int, time_ms: int, status: int) -> bool:
         """Whether a reading that counts goes on with the latest incident."""
@@ -263,8 +266,9 @@ def fold(
     was_open: bool,
     entries: Entries,
     before: Sequence[Scored] = (),
+    back: int | None = None,
 ) -> Fold:
     """What readings of a stream make of its incidents; see Fold, and `advance` of incident.py for the arguments."""
-    made = Fold(stream, tuple(channels), rules, incident, pending, was_open, [*before])
+    made = Fold(stream, tuple(channels), rules, incident, pending, was_open, [*before], back)
     made.take(entries)
     return made

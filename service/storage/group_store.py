@@ -3,7 +3,8 @@
     gatewatch:{tenant}:groups:TAG   sorted set: the groups of a tag's value, by their time
     gatewatch:{tenant}:group:ID     sorted set: the incidents of a group, by their onset
 
-An incident joins before it is saved. Where it is not saved after all, nobody finds it and it counts for nothing.
+An incident joins before it is saved. Where it is not saved after all, nobody finds it, and whoever reads a group passes
+over it.
 """
 
 from __future__ import annotations
@@ -90,6 +91,19 @@ class GroupStore:
                 b"ZRANGE", self._members(tenant, group), b"%d" % first, b"%d" % (first + most - 1)
             )
         return [id_.decode() for id_ in found]
+
+    async def first_members(self, tenant: str, group: str, most: int) -> tuple[list[str], int]:
+        """Ids of the first incidents of a group by their onset, up to `most`, and how many are listed.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        key = self._members(tenant, group)
+        async with self._database.within("look at a group"):
+            found = await self._database.ask_each([[b"ZRANGE", key, b"0", b"%d" % (most - 1)], [b"ZCARD", key]])
+            raise_first(found)
+        ids, listed = found
+        return [id_.decode() for id_ in ids], listed
 
     async def first_of(self, groups: Sequence[tuple[str, str]]) -> list[str]:
         """The incident with which each of some groups, by tenant and id, began; "" where it is not kept.

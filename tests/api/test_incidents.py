@@ -17,8 +17,9 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gatewatch.service.app import create_app
+from gatewatch.service.client.asking import unix_ms
 from gatewatch.service.http.parts import Parts
-from gatewatch.service.incidents import feed
+from gatewatch.service.incidents import feed, incident
 from gatewatch.service.incidents import reading as incident_reading
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import incident_store
@@ -70,6 +71,21 @@ def test_it_is_the_same_whether_sent_one_by_one_or_at_once_and_repeats_change_no
             assert together[key] == apart[key], key
         post(client, sent[-30:])
         assert the_incident(client, stream="at-once") == together
+
+
+@pytest.mark.parametrize("rules", [[], [{"pattern": "*", "minimum": {"readings": 2}}]])
+def test_the_onset_of_a_rise_longer_than_the_history_is_the_same_however_it_is_sent(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, rules: list[Any]
+) -> None:
+    monkeypatch.setattr(incident, "CALM_SCORE", -1.0)  # every reading is on its way
+    with TestClient(create_app(settings(history_readings=32))) as client:
+        client.put("/v1/policies", json={"policies": rules}).raise_for_status()
+        for size in (1, 7, CALM + FAULT):
+            sent = fault(f"by-{size}")
+            for start in range(0, len(sent), size):
+                post(client, sent[start : start + size])
+        onsets = {the_incident(client, stream=f"by-{size}")["onset"] for size in (1, 7, CALM + FAULT)}
+        assert {round(unix_ms(one) / 1000) for one in onsets} == {round(sent[CALM - 32]["timestamp"])}
 
 
 def test_it_ends_and_the_readings_around_it_stay(client: TestClient) -> None:

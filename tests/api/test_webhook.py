@@ -30,6 +30,7 @@ from gatewatch.service.incidents.outlets.addresses import NoAddress, Resolver, m
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender, secret_of
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage import outbox
+from gatewatch.service.storage.group_store import Joining
 from gatewatch.service.storage.keys import Keys, encode, tag_of
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unused_streams import UnusedStreams
@@ -317,6 +318,9 @@ def test_muted_streams_are_not_told_and_a_group_once_with_its_first_incident(
             one["timestamp"] -= 5 * (one["stream"] == "pump-1")
         for stream in ("quiet", "pump-0", "pump-1", "pump-2"):
             post(client, [one for one in sent if one["stream"] == stream])
+        never = [Joining("7.ghost", 0, 2**52, 1), Joining(f"s{2**70}.ghost", 0, 2**52, 2)]  # and are not saved then
+        groups = client.app.state.parts.groups  # type: ignore[attr-defined]
+        assert client.portal.call(groups.join, tenant, "site=north", never) == [f"{CALM}.pump-0"] * 2  # type: ignore[union-attr]
         receiver.wait_for(lambda: not waiting(redis_url, tenant) and receiver.taken)
         time.sleep(0.3)
     (told_of,) = [one.body["data"] for one in receiver.deliveries]
@@ -326,6 +330,48 @@ def test_muted_streams_are_not_told_and_a_group_once_with_its_first_incident(
         "stream": "pump-1",
     }  # which came later, with earlier times
     assert told_of["group_incidents"] == 3
+
+
+NORTH = {"policies": [{"pattern": "*", "tags": {"site": "north"}}]}
+
+
+@pytest.mark.parametrize("way", ["in one save", "a person", "deleted"])
+def test_an_incident_of_a_group_that_ends_before_it_is_told_opens_first(
+    way: str,
+    told: Callable[..., TestClient],
+    receiver: Receiver,
+    redis_url: str,
+    tenant: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhook, "GROUP_S", 1.5)
+    with told(group_by="site") as client:
+        client.put("/v1/policies", json=NORTH).raise_for_status()
+        post(client, fault("pump", count=CALM + FAULT + 60 * (way == "in one save")))
+        if way == "a person":
+            client.post(f"/v1/incidents/{CALM}.pump/close", json={"by": "ann"}).raise_for_status()
+        elif way == "deleted":
+            client.delete("/v1/streams/pump").raise_for_status()
+        assert len(waiting(redis_url, tenant)) == 2
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+    assert receiver.taken == ["incident.opened", "incident.ended"]
+
+
+def test_an_event_of_a_group_is_tried_again_for_as_long_as_any_other_from_its_first_try_on(
+    told: Callable[..., TestClient],
+    receiver: Receiver,
+    redis_url: str,
+    tenant: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhook, "GROUP_S", 1.5)
+    receiver.answer = lambda number: 503 if number == 0 else 204
+    with told(group_by="site", webhook_retry_s=1.0) as client:
+        client.put("/v1/policies", json=NORTH).raise_for_status()
+        post(client, fault("pump"))
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+        assert client.get("/v1/dead-letters").json()["letters"] == []
+    assert (len(receiver.deliveries), receiver.taken) == (2, ["incident.opened"])
 
 
 def test_an_incident_that_begins_in_a_cooling_off_is_told_later_or_never(

@@ -22,12 +22,12 @@ from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.readings import Policies
 from gatewatch.service.errors import ServiceError
-from gatewatch.service.incidents.event import Event, decode
-from gatewatch.service.incidents.incident import number_and_stream
+from gatewatch.service.incidents.event import EVENTS, Event, decode
+from gatewatch.service.incidents.incident import Incident
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender
 from gatewatch.service.incidents.reading import IncidentReader
 from gatewatch.service.observability.metrics import Metrics
-from gatewatch.service.storage.group_store import MOST_MEMBERS, GroupStore
+from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.incident_store import IncidentStore
 from gatewatch.service.storage.outbox import Claimed, Outbox
 
@@ -39,7 +39,13 @@ AT_ONCE: Final = 8
 RETRY_S: Final = (1.0, 300.0)
 LONGEST_PAUSE_S: Final = 60.0
 GROUP_S: Final = 20.0
-"""After an incident with which a group begins was saved it is told: the others join in, and the first is known."""
+"""After an event of a group was saved it is told: until then the others join in, and the first is known."""
+
+APART_S: Final = 0.1
+"""Between events of a group that were saved together, so that they are told in their order."""
+
+LOOKED_AT: Final = 20
+"""Incidents of a group that are read to tell which is its first; more of them only count."""
 
 LEASE_S: Final = 5.0
 """Beyond the time-out of a delivery: then its process has died."""
@@ -147,16 +153,18 @@ class Webhook:
             await self._outbox.told(claimed)
             return True
         now_ms = self._clock.unix_ms()
-        group = found[1].group if found is not None else ""
-        waited_s = (now_ms - event.at_ms) / 1000
-        if group and event.what == "opened" and 0 <= waited_s < GROUP_S:
-            await self._outbox.again(claimed, GROUP_S - waited_s)
+        first_s = GROUP_S if found is None or found[1].group else 0.0  # one that was forgotten may have had a group
+        waited_s = (now_ms - event.at_ms) / 1000 - first_s
+        if -2 * first_s <= waited_s < 0:  # saved by a clock that is ahead, too
+            await self._outbox.again(claimed, APART_S * EVENTS.index(event.what) - waited_s)
             return True
-        known = (found[2] if found else {}) | (await self._of_group(event.tenant, group) if group else {})
+        known = found[2] if found else {}
+        if found is not None and found[1].group:
+            known |= await self._of_group(event.tenant, found[1])
         try:
             await self._sender.send(event.id, self._body(event, known), now_ms // 1000)
         except NotTaken as error:
-            await self._not_taken(claimed, event, error, now_ms)
+            await self._not_taken(claimed, event, error, now_ms, waited_s)
             return False
         self._metrics.webhook("delivered")
         if self._failing:
@@ -176,12 +184,12 @@ class Webhook:
                 self._taken.append(claimed)
                 raise
 
-    async def _not_taken(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int) -> None:
+    async def _not_taken(self, claimed: Claimed, event: Event, error: NotTaken, now_ms: int, waited_s: float) -> None:
+        """Try an event again later, or give it up; `waited_s`: since it was to be told first."""
         self._metrics.webhook("failed")
         if not self._failing:
             self._failing = True
             log.warning("the webhook is not taken; it is tried again", error=str(error))
-        waited_s = (now_ms - event.at_ms) / 1000
         if waited_s > self._retry_s:
             await self._give_up(claimed, event, error, now_ms)
             return
@@ -228,12 +236,16 @@ class Webhook:
             self._metrics.webhook("dead")
             log.warning("an event is given up", webhook=event.id, error=str(error))
 
-    async def _of_group(self, tenant: str, group: str) -> dict[str, Any]:
-        """What is told of the group that an incident began: which of its incidents is the first by its onset."""
-        ids = await self._groups.members(tenant, group, 0, MOST_MEMBERS)
-        parsed = number_and_stream(ids[0]) if ids else None
-        first = None if parsed is None else {"id": ids[0], "stream": parsed[1]}
-        return {"group_first": first, "group_incidents": len(ids)}
+    async def _of_group(self, tenant: str, began: Incident) -> dict[str, Any]:
+        """What is told of the group that an incident began: which of its incidents is the first by its onset.
+
+        Of the first LOOKED_AT, those that were never saved, or were forgotten, do not count.
+        """
+        ids, listed = await self._groups.first_members(tenant, began.group, LOOKED_AT)
+        kept = await IncidentReader(self._incidents, tenant).kept(ids)
+        first = kept[0] if kept else began
+        count = listed - len(ids) + len(kept)
+        return {"group_first": {"id": first.id, "stream": first.stream}, "group_incidents": count}
 
     def _body(self, event: Event, known: dict[str, Any]) -> bytes:
         """An event as it is sent: its incident as it is now, of which only the id is left where it was forgotten."""

@@ -146,6 +146,8 @@ async def test_a_group_lists_so_many_and_a_tag_has_so_many(
     for start in range(0, len(many), 1000):
         assert set(await store.join(tenant, "site=x", many[start : start + 1000])) == {"0.s"}
     assert len(await store.members(tenant, "0.s", 0, len(many))) == group_store.MOST_MEMBERS
+    assert await store.first_members(tenant, "0.s", 3) == (["0.s", "1.s", "10.s"], group_store.MOST_MEMBERS)
+    assert await store.first_members(tenant, "7.nobody", 3) == ([], 0)
     apart = [group_store.Joining(f"{n}.t", 100 * n, 100 * n + 10, 100 * n) for n in range(group_store.MOST_GROUPS + 5)]
     assert len(set(await store.join(tenant, "site=y", apart))) == len(apart)
     again = await store.join(tenant, "site=y", [one._replace(id="0.new") for one in (apart[0], apart[-1])])

@@ -20,6 +20,7 @@ from gatewatch.service.incidents.incident import (
     decode,
     encode,
     number_and_stream,
+    scored,
 )
 
 CHANNELS = ("pressure", "flow")
@@ -34,6 +35,19 @@ def entries(*given: tuple[int, float, int], value: tuple[float, float] = (9.0, 1
     made["attribution"] = (0.75, 0.25)
     made["values"], made["mid"], made["half"] = value, (4.0, 2.0), (1.0, 0.5)
     return made
+
+
+def cut(given: Any, size: int, back: int) -> dict[str, Incident]:
+    """Incidents of readings in batches, the past as far back as a history keeps it."""
+    found: dict[str, Incident] = {}
+    latest, was_open, past = None, False, list[Scored]()
+    for start in range(0, len(given), size):
+        part = given[start : start + size]
+        for incident in advance(latest, "pump", part, CHANNELS, was_open, past, back):
+            found[incident.id] = latest = incident
+        was_open = bool(part["status"][-1] & OPEN)
+        past = [*past, *map(scored, part)][-back:]
+    return found
 
 
 def one(before: Incident | None, given: Any, *, was_open: bool = False, history: tuple[Scored, ...] = ()) -> Incident:
@@ -106,20 +120,15 @@ def test_readings_in_batches_of_any_size_make_the_same_incidents() -> None:
         given.append((n, score, ALERT * alert | (OPEN if open_for else 0)))
     readings = entries(*given)
 
-    def run(size: int) -> dict[str, Incident]:
-        found: dict[str, Incident] = {}
-        latest, was_open, past = None, False, list[Scored]()
-        for start in range(0, len(readings), size):
-            part = readings[start : start + size]
-            for incident in advance(latest, "pump", part, CHANNELS, was_open, past):
-                found[incident.id] = latest = incident
-            was_open = bool(part["status"][-1] & OPEN)
-            past += [Scored(int(e["n"]), int(e["timestamp_ms"]), float(e["score"])) for e in part]
-        return found
-
-    alone = run(1)
+    alone = cut(readings, 1, 400)
     assert len(alone) > 5
-    assert run(7) == run(400) == alone
+    assert cut(readings, 7, 400) == cut(readings, 400, 400) == alone
+
+
+def test_an_onset_lies_no_further_back_than_a_history_reaches_however_readings_are_cut() -> None:
+    """Also where all that is kept is on its way to the alarm."""
+    readings = entries(*((n, 0.7, 0) for n in range(20)), (20, 2.0, ALERT | OPEN))
+    assert [cut(readings, size, 8)["20.pump"].onset_ms for size in (1, 3, 7, 21)] == [12_000] * 4
 
 
 def test_a_reading_that_was_seen_changes_nothing() -> None:

@@ -84,6 +84,16 @@ def test_what_goes_on_with_an_incident_asks_for_no_past() -> None:
     assert begins == [10, 20]
 
 
+def test_an_onset_lies_no_further_back_than_a_history_reaches_however_readings_are_cut() -> None:
+    scores = dict.fromkeys(range(20), 0.7) | {20: 2.0, 21: 2.0}
+    rules: dict[str, Any] = {"minimum": {"readings": 2}}
+    entries, own = readings(scores, 22, **rules), asked(**rules)
+    for start in (0, 5, 12, 20):
+        past = list(map(scored, entries[:start]))[-8:]
+        (incident,) = fold(own, "pump", CHANNELS, None, None, False, entries[start:], past, 8).changed.values()
+        assert incident.onset_ms == entries[12]["timestamp_ms"]
+
+
 def test_a_gated_reading_does_not_go_on_with_an_anomaly_of_long_ago() -> None:
     above = [{"direction": "above"}]
     scores = {10: 2.0, 11: 2.0, 500: 2.0, 501: 2.0}
