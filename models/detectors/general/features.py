@@ -230,17 +230,40 @@ def observe(
 
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
     expected, known, _ = seasonal(states, x, ahead)
+    return shown(x, now[2], scales, expected, known, timestamps_ms, observed, count)
+
+
+def shown(
+    x: Float64Array,
+    change: Float64Array,
+    scales: Any,
+    expected: Float64Array,
+    known: NDArray[np.bool_],
+    timestamps_ms: NDArray[np.int64],
+    observed: NDArray[np.bool_],
+    count: NDArray[Any],
+) -> NDArray[np.float32]:
+    """What the general network is shown of B readings, (B, C, FEATURES), once they are taken in.
+
+    Args:
+        x, change: (B, C) places from the origins, and changes.
+        scales: (SCALES, B, C), after the readings.
+        expected, known: (B, C) what the time of day lets expect next, and whether it knows.
+        timestamps_ms: (B,) Unix time.
+        observed: (B, C) whether there is a value.
+        count: (B, C) readings of each channel.
+    """
     spread, step = np.maximum(scales[SPREAD : STEP + 1], TINY)
-    offsets = np.empty((5, *values.shape))  # in spreads: value, expected next; in steps: expected next, change, recent
+    offsets = np.empty((5, *x.shape))  # in spreads: value, expected next; in steps: expected next, change, recent
     np.subtract(x, scales[CENTER], out=offsets[0])
     np.subtract(expected, x, out=offsets[1])
-    offsets[2], offsets[3] = offsets[1], now[2]
+    offsets[2], offsets[3] = offsets[1], change
     np.subtract(x, scales[RECENT], out=offsets[4])
     offsets[:2] /= spread
     offsets[2:] /= step
     np.arcsinh(offsets, out=offsets)
     angle = (2 * np.pi / DAY_MS) * (timestamps_ms % DAY_MS)[:, None]
-    features = np.empty((*values.shape, FEATURES), np.float32)
+    features = np.empty((*x.shape, FEATURES), np.float32)
     features[..., 0] = offsets[0]
     features[..., 1] = offsets[3]
     features[..., 2] = np.log(step / spread)

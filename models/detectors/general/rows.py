@@ -41,15 +41,12 @@ from gatewatch.models.detectors.general.features import (
     DAY_MS,
     DAYS_BACK,
     FAR,
-    FEATURES,
     HIGH,
     HORIZONS,
     LARGEST_VALUE,
     LOW,
     MONDAY,
-    OLDEST_READINGS,
     REACH,
-    RECENT,
     RECENT_GAIN,
     RESOLUTION,
     SATURDAY,
@@ -61,6 +58,7 @@ from gatewatch.models.detectors.general.features import (
     TINY,
     UNCLIPPED,
     interval_after,
+    shown,
 )
 from gatewatch.models.detectors.general.jumps import LEAST_GAIN
 from gatewatch.models.detectors.general.lone import SURELY_NO_GAP, Rules
@@ -289,8 +287,8 @@ class _Rows:
         features = self._features()
         feed = {name: self.state[name].copy() for name in tensors}
         forecast = np.empty((self.rows, self.channels, len(HORIZONS)), np.float32)
-        for shown, out in zip(features, forecast, strict=True):
-            feed["x"] = shown
+        for row, out in zip(features, forecast, strict=True):
+            feed["x"] = row
             mean, after = network.step(feed)
             out[:] = mean
             feed.update(zip(tensors, after, strict=True))
@@ -309,30 +307,10 @@ class _Rows:
             kept[:, DUE[latest % len(DUE), h]] = ahead[-horizon:, :, h].T
 
     def _features(self) -> NDArray[np.float32]:
-        x, scales, table = self.x, self.scales[1:], self.table
-        spread, step = np.maximum(scales[:, SPREAD], TINY), np.maximum(scales[:, STEP], TINY)
-        offsets = np.empty((5, *x.shape))
-        np.subtract(x, scales[:, CENTER], out=offsets[0])
-        np.subtract(np.where(table.next_known, table.next_entry, x), x, out=offsets[1])
-        offsets[2], offsets[3] = offsets[1], self.change
-        np.subtract(x, scales[:, RECENT], out=offsets[4])
-        offsets[:2] /= spread
-        offsets[2:] /= step
-        np.arcsinh(offsets, out=offsets)
-        angle = (2 * np.pi / DAY_MS) * (self.times % DAY_MS)[:, None]
-        features = np.empty((*x.shape, FEATURES), np.float32)
-        features[..., 0] = offsets[0]
-        features[..., 1] = offsets[3]
-        features[..., 2] = np.log(step / spread)
-        features[..., 3] = offsets[4]
-        features[..., 4] = offsets[1]
-        features[..., 5] = offsets[2] * 0.2
-        features[..., 6] = table.next_known
-        features[..., 7] = np.sin(angle)
-        features[..., 8] = np.cos(angle)
-        features[..., 9] = ~self.observed
-        features[..., 10] = np.log(np.minimum(self.count_after, OLDEST_READINGS) + 1.0) / 7
-        return features
+        x, table = self.x, self.table
+        scales = self.scales[1:].swapaxes(0, 1)
+        expected = np.where(table.next_known, table.next_entry, x)
+        return shown(x, self.change, scales, expected, table.next_known, self.times, self.observed, self.count_after)
 
     def judge_channels(self) -> None:
         """How strange each channel is by itself: (KINDS, T, C)."""
