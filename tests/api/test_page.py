@@ -228,6 +228,7 @@ def test_a_version_is_promoted_and_rolled_back_by_clicking(page: Page, models: t
 @needs_browser
 def test_who_comes_second_is_told_and_changes_nothing(models: tuple[str, Repository], browser: Browser) -> None:
     url, repository = models
+    repository.promote("pumps", "1", "bob")
     context = browser.new_context()
     page = context.new_page()
     page.goto(f"{url}/#/models")
@@ -236,6 +237,7 @@ def test_who_comes_second_is_told_and_changes_nothing(models: tuple[str, Reposit
     repository.promote("pumps", "3", "bob")
     button.click()
     expect(page.get_by_role("status")).to_contain_text("pumps has")
+    expect(page.get_by_role("button", name="Promote pumps 3")).to_be_disabled()  # what is shown is what there is now
     assert champion(repository) == 3
     context.close()
 

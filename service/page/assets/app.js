@@ -35,7 +35,7 @@ async function show(focus) {
   try {
     if (view === null) throw new Problem(404, `There is no view at ${path}.`);
     const given = pattern.exec(path).slice(1).map(decodeURIComponent);
-    await view({ room, signal, say, query: new URLSearchParams(query), fail, again: () => show(false) }, ...given);
+    await view({ room, signal, say, query: new URLSearchParams(query), fail, change: (act, what) => change(room, act, what) }, ...given);
   } catch (error) {
     if (signal.aborted) return;
     fail(error);
@@ -50,6 +50,21 @@ async function show(focus) {
   room.dispatchEvent(new Event("shown"));
   document.title = `${room.querySelector("h1")?.textContent ?? "Gatewatch"} · Gatewatch`;
   if (focus) main.focus();
+}
+
+// Changes what the service holds, and shows it anew. What is shown takes no second change meanwhile: it would be asked by what no longer is.
+async function change(room, act, what) {
+  if (room.inert) return;
+  room.inert = true;
+  try {
+    await act();
+    say(what);
+    await show(false);
+  } catch (error) {
+    fail(error);
+    if (error.status === 412) await show(false);
+  }
+  room.inert = false;
 }
 
 function fail(error) {

@@ -6,7 +6,7 @@ import { h, moment, streamLink, table } from "./dom.js";
 const CHAMPION = "champion";
 const CHANGES = 10;
 
-export async function models({ room, signal, say, fail, again }) {
+export async function models({ room, signal, change }) {
   const [found, rules] = await Promise.all([ask("v1/models", { signal }), ask("v1/rules", { signal })]);
   room.append(h("h1", {}, "Models"),
     h("dl", {}, h("dt", {}, "Default model, of streams without a rule"), h("dd", {}, found.default)));
@@ -21,17 +21,8 @@ export async function models({ room, signal, say, fail, again }) {
     const path = `v1/models/${encodeURIComponent(model)}`;
     const [one, log] = await Promise.all([ask(path, { signal }), ask(`${path}/history`, { signal })]);
     const champion = one.aliases[CHAMPION], before = champion?.before?.[0];
-    const act = (what, body, words) => async (event) => {
-      event.target.disabled = true;
-      try {
-        await ask(`${path}/${what}`, { method: "POST", body, seen: one.revision });
-        say(words);
-        again();
-      } catch (error) {
-        event.target.disabled = false;
-        fail(error);
-      }
-    };
+    const act = (what, body, words) => () =>
+      change(() => ask(`${path}/${what}`, { method: "POST", body, seen: one.revision }), words);
     const aliasesOf = (version) => Object.entries(one.aliases).filter(([, to]) => to.version === version).map(([name]) => name);
     room.append(h("h2", {}, model), table(`Versions of ${model}`, [
       { name: "Version", of: (of) => of.version },

@@ -4,19 +4,11 @@ import { ask } from "./api.js";
 import { h, moment, streamLink, table } from "./dom.js";
 import { form, schemaOf, words } from "./fields.js";
 
-export async function policies({ room, signal, say, fail, again }) {
+export async function policies({ room, signal, change }) {
   const [found, { windows }, schema, window] = await Promise.all([
     ask("v1/policies", { signal }), ask("v1/windows", { signal }), schemaOf("PolicyOfPattern"), schemaOf("Window"),
   ]);
-  const act = (path, options, what) => async () => {
-    try {
-      await ask(path, options);
-      say(what);
-      again();
-    } catch (error) {
-      fail(error);
-    }
-  };
+  const act = (path, options, what) => () => change(() => ask(path, options), what);
   const put = (policies, what) =>
     act("v1/policies", { method: "PUT", body: { policies, streams: found.streams }, seen: found.number }, what);
   const windowAt = (name) => `v1/windows/${encodeURIComponent(name)}`;
