@@ -44,6 +44,7 @@ class NamedReadingDecoder(ReadingDecoder):
     def __init__(self, most_channels: int, future_ms: int, most: int) -> None:
         """`most_channels`: of a reading. `future_ms`, `most`: as in ReadingDecoder."""
         self._channels = None
+        self._instead = {}
         self._most_channels = most_channels
         self._future_ms = future_ms
         self.most = most

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Final
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -64,6 +65,14 @@ class SentReading(msgspec.Struct, forbid_unknown_fields=True):
 astuple = msgspec.structs.astuple
 
 
+def _is_escaped(channel: str) -> bool:
+    """Whether JSON escapes something in a name. msgspec has no field of such a name: here it has one made up.
+
+    No reading has that name: those with such a channel are taken one by one.
+    """
+    return json.dumps(channel, ensure_ascii=False) != f'"{channel}"'
+
+
 class ReadingDecoder:
     """Items to columns, for one model's channels.
 
@@ -82,7 +91,8 @@ class ReadingDecoder:
         self._future_ms = future_ms
         self.most = most
         names = [f"c{at}" for at in range(len(channels))]
-        rename = dict(zip(names, channels, strict=True))
+        self._instead = {channel: uuid4().hex for channel in channels if _is_escaped(channel)}
+        rename = {name: self._instead.get(channel, channel) for name, channel in zip(names, channels, strict=True)}
         values = msgspec.defstruct(
             "Values", [(name, float | None, None) for name in names], rename=rename, forbid_unknown_fields=True
         )
@@ -136,6 +146,8 @@ class ReadingDecoder:
         problem = problem_of(content, self._channels)
         if problem is None:
             given = {name: value for name, value in content.items() if value is not None}
+            if self._instead and isinstance(given["values"], dict):
+                given["values"] = {self._instead.get(name, name): value for name, value in given["values"].items()}
             try:
                 return msgspec.convert(given, self._reading)
             except msgspec.ValidationError as error:

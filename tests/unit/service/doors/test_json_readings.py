@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -162,3 +164,19 @@ def test_results_go_out_in_the_form_of_the_request() -> None:
     assert ARRAY.join([text, text]) == f"[{text},{text}]".encode()
     assert LINES.join([text, text]) == f"{text}\n{text}\n".encode()
     assert OBJECT.join([text]).startswith(b'{"stream":"a"')
+
+
+def test_a_channel_may_have_a_name_that_json_escapes() -> None:
+    """A query of Prometheus is one."""
+    names = ('rate(bytes{device="eth0"}[5m])', "flow", "a\\b", "tab\t")
+
+    class Queries:
+        decoder = ReadingDecoder(names, 60_000, 100)
+
+    one = {"stream": "a", "values": dict(zip(names, (1.0, 2.0, 3.0, None), strict=True))}
+    for body in (one, [one] * 2, [one] * 20):
+        decoded, _ = decode(Queries, json.dumps(body).encode(), False, now_ms=NOW_MS)
+        assert not decoded.refused
+        assert {tuple(row) for row in np.array(decoded.readings.values)[:, :3].tolist()} == {(1.0, 2.0, 3.0)}
+    decoded, _ = decode(Queries, b'{"values": {"tab\\t": 1, "else": 1}}', False, now_ms=NOW_MS)
+    assert "else" in str(decoded.refused[0])
