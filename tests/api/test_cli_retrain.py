@@ -120,10 +120,12 @@ def test_the_history_of_a_service_trains_without_its_open_fault(tmp_path: Path) 
             assert httpx2.post(f"{url}/v1/readings", content=json.dumps(sent)).status_code == 200
         done = run("retrain", "pumps", "--from-service", url, *SMALL, "--epochs", 2, "--models", models)
         only = ("--stream", "pump-?")
+        gate = run("models", "promote", "pumps@1", "--if-better", "--from-service", url, *only, "--models", models)
         trained = run("train", "--from-service", url, *only, "--out", tmp_path / "out", *SMALL, "--epochs", 1)
     assert done.exit_code == 0, done
-    (report,) = reports(models).values()
+    held, report = reports(models).values()  # of versions 1 and 2
     assert report.material.left_out["judged"] >= 20
+    assert (gate.exit_code, held.against) == (0 if held.better else 3, 2), gate
     assert report.material.streams == 3  # of all: the default model is a version of pumps
     assert trained.exit_code == 0, trained
     assert "that were judged anomalous" in trained.stderr

@@ -1,22 +1,16 @@
-"""The pages say what is true: links, commands, options, settings, series, routes, files; and their blocks run."""
+"""The pages say what is true: links, commands, options, settings, series, routes, files."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import httpx2
 import pytest
 import redis
 import typer
@@ -24,12 +18,10 @@ from starlette.testclient import TestClient
 
 from gatewatch.service.app import create_app
 from gatewatch.service.cli import app as command
-from gatewatch.service.demo.station import write_recordings
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import COMMANDS_KEY, RENAMED, Settings
-from tests.support.monitoring import prometheus_of_servers
+from tests.support.cli import gatewatch
 from tests.support.samples import post, readings
-from tests.support.whole_path import serving
 
 ROOT: Final = Path(__file__).parent.parent.parent
 PAGES: Final = sorted(
@@ -37,12 +29,6 @@ PAGES: Final = sorted(
     for pattern in ("*.md", "docs/**/*.md", "examples/*.md", "benchmarks/**/*.md", "tests/*.md")
     for page in ROOT.glob(pattern)
 )
-URL: Final = "http://127.0.0.1:8000"
-"""Where the pages have the service; their blocks run against one on a free port."""
-
-PROMETHEUS: Final = "http://127.0.0.1:9090"
-"""And where they have Prometheus."""
-
 _FENCE: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN: Final = re.compile(r"`([^`]+)`")
 _OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -243,105 +229,6 @@ def test_the_chain_tag_is_the_one_that_the_page_computes(client: TestClient) -> 
     assert client.get("/v1/streams/tagged").json()["tag"] == tag.hex()
 
 
-RUN: Final = [
-    page
-    for page in PAGES
-    if any(block.info.endswith(" run") for block in (*blocks_of(page, "sh"), *blocks_of(page, "python")))
-]
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(Path("demo"), tmp_path_factory.mktemp("data")) as (url, _):
-        yield url
-
-
-@pytest.fixture
-def prometheus(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a page's blocks ask a Prometheus, one that has something to tell."""
-    asked = any(PROMETHEUS in block.content for block in blocks_of(page, "sh") if block.info.endswith(" run"))
-    if not asked:
-        yield ""
-    elif shutil.which("prometheus") is None or shutil.which("promtool") is None:
-        pytest.skip("needs prometheus and promtool (apt-get install prometheus)")
-    else:
-        with prometheus_of_servers(tmp_path_factory.mktemp("prometheus")) as url:
-            yield url
-
-
-@pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_the_blocks_of_a_page_run_one_after_the_other(
-    page: Path, service: str, prometheus: str, tmp_path: Path
-) -> None:
-    """In a folder with a day of recordings, and the examples. What the page shows of scans of examples is what comes.
-
-    What curl would send is sent by our own client, so that none is needed.
-    """
-    write_recordings(tmp_path / "recordings", days=1)
-    (tmp_path / "examples").mkdir()
-    for example in (*(ROOT / "examples").glob("*.csv"), *(ROOT / "examples").glob("*.py")):
-        shutil.copy(example, tmp_path / "examples")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
-    printed = []
-    for match in _FENCE.finditer(page.read_text()):
-        info, content = match[1], match[2].replace(URL, service).replace(PROMETHEUS, prometheus)
-        if info == "sh run" and content.startswith("curl"):
-            for sent in content.split("curl ")[1:]:
-                reply = as_curl(shlex.split(sent))
-                assert reply.is_success, (sent, reply.text)
-        elif info in ("sh run", "python run"):
-            given = ["bash", "-euo", "pipefail", "-c"] if info == "sh run" else [sys.executable, "-c"]
-            content = ASKS_A_SERVICE.replace("URL", service) + content if info == "sh run" else content
-            done = subprocess.run(
-                [*given, content], cwd=tmp_path, env={**environment, "PATH": path}, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, timeout=240, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stdout
-            printed += done.stdout.splitlines()
-        elif info == "text" and content.startswith("$ gatewatch ") and "examples/" in content.partition("\n")[0]:
-            rest = iter(printed)
-            for line in content.splitlines()[1:]:
-                assert any(alike(line, other) for other in rest), (line, printed)
-
-
-ASKS_A_SERVICE: Final = """gatewatch() {
-  case "$1" in
-    policies|streams) command gatewatch "$@" --url URL;;
-    *) command gatewatch "$@";;
-  esac
-}
-"""
-"""Put above what a page runs: commands that ask the service on its usual port ask the one that is there."""
-
-_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
-
-
-def alike(line: str, other: str) -> bool:
-    """Whether two lines have the same words, and numbers that are the same to within one in a hundred."""
-    if _NUMBER.sub("", line).split() != _NUMBER.sub("", other).split():
-        return False
-    numbers = zip(_NUMBER.findall(line), _NUMBER.findall(other), strict=True)
-    return all(abs(float(one) - float(two)) <= 0.01 * abs(float(two)) for one, two in numbers)
-
-
-def as_curl(arguments: list[str]) -> httpx2.Response:
-    """The answer to a request, written as arguments of curl."""
-    method, body, headers, url = "", None, {}, ""
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "-X":
-            method = next(rest)
-        elif argument == "-d":
-            body = next(rest)
-        elif argument == "-H":
-            name, _, value = next(rest).partition(": ")
-            headers[name] = value
-        elif argument != "-s":
-            url = argument
-    return httpx2.request(method or ("GET" if body is None else "POST"), url, content=body, headers=headers)
-
-
 def test_the_access_list_of_the_page_is_enough(settings: Callable[..., Settings], redis_url: str) -> None:
     """And not too much: the user may not read the keys of others."""
     (block,) = [one for one in blocks_of(ROOT / "docs/operations.md", "text") if one.content.startswith("user ")]
@@ -376,7 +263,4 @@ def test_the_version_is_the_same_everywhere(client: TestClient) -> None:
     released = re.findall(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released[0] == stated
     assert client.get("/openapi.json").json()["info"]["version"] == version("gatewatch")
-    done = subprocess.run(
-        [sys.executable, "-m", "gatewatch", "--version"], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == version("gatewatch")
+    assert gatewatch("--version").stdout.strip() == version("gatewatch")

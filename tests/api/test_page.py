@@ -339,7 +339,7 @@ def test_the_page_is_walked_by_keyboard(page: Page, url: str) -> None:
 @needs_browser
 def test_it_says_so_when_the_service_is_away(artefact: Path, tmp_path: Path, bare_page: Page) -> None:
     page = bare_page
-    with serving(artefact, tmp_path / "data") as (url, _):
+    with serving(artefact, tmp_path / "data", GATEWATCH_SHUTDOWN_GRACE_S="1") as (url, _):  # the page hangs on
         page.goto(f"{url}/")
         expect(page.get_by_text("Nothing is wrong")).to_be_visible()
     page.evaluate("location.hash = '#/streams'")
@@ -351,7 +351,7 @@ def test_a_key_is_asked_for_and_a_wrong_one_is_asked_for_again(artefact: Path, t
     keys = str(tmp_path / "keys.json")
     secret = gatewatch("keys", "create", "--file", keys, "--scopes", "read").stdout.split()[0]
     page = bare_page
-    with serving(artefact, tmp_path / "data", GATEWATCH_KEYS_FILE=keys) as (url, _):
+    with serving(artefact, tmp_path / "data", GATEWATCH_KEYS_FILE=keys, GATEWATCH_SHUTDOWN_GRACE_S="1") as (url, _):
         page.goto(f"{url}/#/streams")
         expect(page.get_by_role("dialog")).to_contain_text("This service answers whoever has a key.")
         page.keyboard.press("Escape")

@@ -154,12 +154,13 @@ def write_program(path: Path, arguments: Sequence[str]) -> None:
 
 
 _PROGRAM: Final = """#!{python} -IS
-import json, os, socket, sys
+import json, os, signal, socket, sys
 request = {{"arguments": {arguments} + sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}}
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({address!r})
     socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
-    server.recv(64)
+    pid = int(server.recv(64))
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(pid, number))
     sys.exit(int(server.recv(64)) % 256)
 """
 
@@ -224,7 +225,8 @@ def _become(request: dict[str, Any], files: list[int]) -> list[str]:
     for at, file in enumerate(files):
         os.dup2(file, at)
         os.close(file)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+    sys.stdin, sys.stdout = open(0), open(1, "w", buffering=1)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
