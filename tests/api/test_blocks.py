@@ -130,6 +130,7 @@ STREAMS: Final = {
 
 INSTEAD: Final = {
     "--stream pump-11": "--stream pump-11 --count 3 --interval-s 0",
+    "--processes 8": "--processes 1",
     "4711.boiler-3": f"{CALM}.boiler-3",
     "319.pump-7": f"{CALM}.pump-7",
     "3f9c0a71be52": "$(gatewatch keys list | awk '/gateway 7/ { print $1; exit }')",

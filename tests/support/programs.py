@@ -62,6 +62,8 @@ def gatewatch(arguments: list[str]) -> None:
         os.close(end)
     elif arguments[:1] == ["train"] and not {"--epochs", "--check"} & {*arguments}:
         arguments = [*arguments, "--epochs", "1", "--hidden", "3"]
+        if "--one-model-per" in arguments:
+            arguments += ["--processes", "1"]  # others would be started anew, 4 s each
     elif "--url" not in arguments and _asks_a_service(arguments):
         arguments = [*arguments, "--url", _url()]
     sys.argv = ["gatewatch", *arguments]
