@@ -99,9 +99,9 @@ def test_bytes_are_counted_as_they_are_read_whoever_hands_them_in(
     zipped = {"content-encoding": "gzip", "content-type": "application/json"}
     environment = {"GATEWATCH_REDIS_URL": redis_url, "GATEWATCH_KEYS_FILE": str(file), "GATEWATCH_OPEN": "never"}
     environment |= {"GATEWATCH_TENANT_BYTES_PER_S": str(len(body) / 20), "GATEWATCH_TENANT_POSTS_PER_S": "5"}
-    with serving(artefact, tmp_path / "data", **environment) as (url, _):
+    with serving(artefact, tmp_path / "data", **environment) as (url, _), httpx2.Client() as client:
         for more in ({}, {"content-encoding": "identity"}):  # on the fast path and on the other
-            sent = [httpx2.post(f"{url}/v1/readings", json=[], headers=keys[2] | more) for _ in range(40)]
+            sent = [client.post(f"{url}/v1/readings", json=[], headers=keys[2] | more) for _ in range(40)]
             refused = next(reply for reply in sent if reply.status_code == 429)
             assert "GATEWATCH_TENANT_POSTS_PER_S" in refused.json()["detail"]
         for key, content, more in ((keys[0], body, {}), (keys[1], gzip.compress(body), zipped)):
