@@ -14,8 +14,8 @@ from gatewatch.service.core import corrections
 from gatewatch.service.core import records as state
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.loading import LoadedBatch
-from gatewatch.service.core.outcomes import Refused, rejected
-from gatewatch.service.core.readings import NO_SEQ, Batch, Model
+from gatewatch.service.core.outcomes import Refused, not_taken
+from gatewatch.service.core.readings import Batch, Model
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.sequencing import Decision, Round, decide
 from gatewatch.service.core.store import Writes
@@ -174,8 +174,8 @@ def _without_excess(applied: Applied, batch: Batch, loaded: LoadedBatch, round_:
     """Refuse readings that would begin a stream, or a channel, too many."""
     excess = np.isin(round_.rows, list(loaded.excess))
     for place, row in zip(round_.places[excess].tolist(), round_.rows[excess].tolist(), strict=True):
-        seq = None if batch.seqs[place] == NO_SEQ else int(batch.seqs[place])
-        applied.refused[place] = rejected(batch.streams[place].name, None, seq, loaded.excess[row])
+        moment, seq = int(batch.timestamps_ms[place]), int(batch.seqs[place])
+        applied.refused[place] = not_taken(batch.streams[place], moment, seq, loaded.excess[row])
     return Round(round_.rows[~excess], round_.places[~excess])
 
 

@@ -36,6 +36,8 @@ from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import (
     Contended,
+    ModelAway,
+    ModelFailed,
     PartlyUnavailable,
     ServiceError,
     StoreUnavailable,
@@ -206,6 +208,7 @@ class Corrector:
         packed = await store.load(streams)
         layouts = [joining[stream].late[0].layout for stream in streams] if model.any_channels else None
         loaded = await self._loader.load(model, streams, packed, layouts=layouts)
+        loaded.require_readable()
         if loaded.moved:
             for stream, waiting in joining.items():
                 await self._wait_anew(stream, waiting.late, waiting.attempts, stream in loaded.moved)
@@ -223,7 +226,7 @@ class Corrector:
         rings = await store.load_histories(streams)
         late = [joining[stream].late for stream in streams]
         if not model.any_channels:
-            late = [for_model(of_one, model) for of_one in late]
+            late = [self._for_model(of_one, model) for of_one in late]
         begun = await asyncio.to_thread(
             lambda: [
                 place(model, loaded, row, *of_one) for row, of_one in enumerate(zip(earlier, rings, late, strict=True))
@@ -257,10 +260,17 @@ class Corrector:
             except StoreUnavailable as error:
                 self._fail(late, error)
                 return
-            late = for_model(self._fitting(stream, late, model), model)
+            late = self._for_model(self._fitting(stream, late, model), model)
             if not late:
                 return
         self._wait(stream, late, late[0].batch.model.stepper.slots, attempts)
+
+    def _for_model(self, late: list[LateReading], model: Model) -> list[LateReading]:
+        """Late readings of a stream for the model that it has; those that lose some of their channels are counted."""
+        given = for_model(late, model)
+        anew = [one.batch for one, before in zip(given, late, strict=True) if one.batch is not before.batch]
+        self._metrics.unknown_channels(sum(batch.partly_known for batch in anew))
+        return given
 
     def _fitting(self, stream: StreamKey, late: list[LateReading], model: Model) -> list[LateReading]:
         """Those late readings that a model takes; the others get their errors."""
@@ -285,6 +295,7 @@ class Corrector:
         async with self._store.begin(streams) as work:
             layouts = [job.layout for job in jobs] if model.any_channels else None
             loaded = await self._loader.load(model, streams, work.packed, layouts=layouts)
+            loaded.require_readable()
             if loaded.moved:
                 for job in jobs:
                     if job.stream in loaded.moved:
@@ -365,9 +376,9 @@ class Corrector:
             self._wait(stream, late, readings, attempts + 1)
 
     def _fail(self, late: Iterable[LateReading], error: Exception) -> None:
-        if isinstance(error, StoreUnavailable):
+        if isinstance(error, StoreUnavailable) and not isinstance(error, ModelFailed):
             log.warning("late readings not applied", error=str(error), cause=cause_of(error))
-            if not isinstance(error, Contended):
+            if not isinstance(error, (Contended, ModelAway)):
                 self._metrics.store_error("score")
         else:
             log.error("late readings not applied", exc_info=error)

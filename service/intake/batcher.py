@@ -15,7 +15,15 @@ from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.outcomes import Answer, Encoder
 from gatewatch.service.core.readings import Part, Readings
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import Contended, ForeignValue, ServiceError, StoreUnavailable, cause_of
+from gatewatch.service.errors import (
+    ForeignValue,
+    ModelFailed,
+    PartlyUnavailable,
+    StoreUnavailable,
+    TooManyWaiting,
+    cause_of,
+    concerns_all,
+)
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.queue import Queue, Submission, Taken
 from gatewatch.service.observability.metrics import Metrics
@@ -189,21 +197,28 @@ class Batcher:
         finally:
             self._under_way = [others for others in self._under_way if others is not streams]
             self._blocked = False
-        at = 0
+        at, met = 0, dict[int, Exception]()
         for submission, start, stop in taken:
-            self._hand_out(submission, start, answers[at : at + stop - start])
+            self._hand_out(submission, start, answers[at : at + stop - start], met)
             at += stop - start
+        for error in met.values():
+            self._note(error)
 
     def _traced(self, taken: list[Taken], readings: int) -> contextlib.AbstractContextManager[None]:
         if self._traces is None:
             return contextlib.nullcontext()
         return self._traces.batch([submission.span for submission, _, _ in taken], readings)
 
-    def _hand_out(self, submission: Submission, start: int, answers: list[Answer]) -> None:
-        """Give a submission the answers of a part, those that come later when they do; or the error it met."""
+    def _hand_out(self, submission: Submission, start: int, answers: list[Answer], met: dict[int, Exception]) -> None:
+        """Give a submission the answers of a part, those that come later when they do; or the error it met.
+
+        Args:
+            met: gets the errors, each once.
+        """
         known: dict[int, Answer] = {}
         for place, answer in enumerate(answers, start):
-            if isinstance(answer, ServiceError):
+            if isinstance(answer, Exception):
+                met[id(answer)] = answer
                 self._refuse(submission, answer)
             elif isinstance(answer, asyncio.Future):
                 answer.add_done_callback(partial(self._come_later, submission, place))
@@ -236,18 +251,10 @@ class Batcher:
         moment's stall, which fails the batches that were under way together. No batch begins before that is known:
         what it takes would wait for the store twice.
         """
-        if isinstance(error, StoreUnavailable):
-            log.warning("batch not scored", error=str(error), cause=cause_of(error))
-        else:
-            log.error("batch not scored", exc_info=error)
-        if isinstance(error, StoreUnavailable) and not isinstance(error, Contended):
-            self._metrics.store_error("score")
-        if isinstance(error, ForeignValue):
-            self._metrics.foreign_value()
-        store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
+        self._note(error)
         for submission in submissions:
             self._refuse(submission, error)
-        if not store_failed:
+        if not concerns_all(error):
             self._failed_at = None
             return
         if self._failed_at is None:
@@ -255,6 +262,19 @@ class Batcher:
         if self._queue and (self._failed_at <= began or not await self._store_answers()):
             for submission in self._queue.clear():
                 submission.fail(error)
+
+    def _note(self, error: Exception) -> None:
+        """Log and count why readings of a batch have no answers."""
+        if isinstance(error, TooManyWaiting):  # late readings, which are not of the batch
+            return
+        if isinstance(error, StoreUnavailable) and not isinstance(error, ModelFailed):
+            log.warning("readings not scored", error=str(error), cause=cause_of(error))
+        else:
+            log.error("readings not scored", exc_info=error)
+        if isinstance(error, ForeignValue):
+            self._metrics.foreign_value()
+        if concerns_all(error) or isinstance(error, (ForeignValue, PartlyUnavailable)):
+            self._metrics.store_error("score")
 
     async def _store_answers(self) -> bool:
         self._asked += 1

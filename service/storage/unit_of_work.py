@@ -80,6 +80,7 @@ class UnitOfWork:
             self._connection.send(commands)
         if self._cached is None:
             self.packed = await self._loaded()
+            self._record_cache.compare([key.record for key in self._keys], self.packed, len(self._keys) > FEW)
 
     async def confirmed(self, compared: bool) -> bool:
         """Whether the records are what they were taken for, before anything is done that follows from them.
@@ -102,9 +103,11 @@ class UnitOfWork:
     async def _stands(self) -> bool:
         async with self._database.within(f"load {len(self._streams)} states"):
             try:
-                return await self._loaded() == self._cached
+                same = await self._loaded() == self._cached
             except ConnectionLost:
                 return False
+        self._record_cache.learn(float(not same))
+        return same
 
     async def _loaded(self) -> list[bytes | None]:
         replies = await self._connection.replies(self._coming)
@@ -149,6 +152,8 @@ class UnitOfWork:
             before = dict(zip(self._streams, self.packed, strict=True))
             expected = [before[stream] or b"" for stream in writes.streams]  # a person may leave the fence as it is
             saved = await self._database.save(writes, expected)  # stream by stream, to find out whose it was
+        if self._cached is not None and not self._watched:
+            self._record_cache.learn(saved.count(False) / len(saved))
         self._record_cache.note([key.record for key in self._keys], writes.records, saved)
         return saved
 
