@@ -24,7 +24,7 @@ from gatewatch.service.core.readings import Model
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents.recorder import Begun, Corrected
+from gatewatch.service.incidents.corrected import Begun, Corrected
 from gatewatch.service.incidents.rules import Rules, counts, keep, mark
 
 SLICE_STEPS: Final = 256
@@ -189,7 +189,7 @@ def ruled(done: Sequence[tuple[int, CorrectionJob]], rows: Sequence[int]) -> lis
 def back(
     done: Sequence[tuple[int, CorrectionJob]], loaded: LoadedBatch, rows: Sequence[int]
 ) -> list[tuple[int, StreamKey, int, int]]:
-    """The streams that had been found silent, see Recorder.back: a late reading is a sign of life, too."""
+    """The streams that had been found silent, see IncidentWriter.back: a late reading is a sign of life, too."""
     before = loaded.records[rows]
     silent = (before["status"] & state.SILENT) > 0
     return [(at, job.stream, int(before["readings"][at]), int(before["last_ms"][at])) for at, job in done if silent[at]]

@@ -28,6 +28,7 @@ from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable, other_channels
 from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.writing import IncidentWriter
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ class Scorer:
         loader: Loader,
         repeats: Repeats,
         incidents: Recorder,
+        writer: IncidentWriter,
         books: Bookkeeping,
         backoff: ContentionBackoff,
         takeover: Takeover,
@@ -81,6 +83,7 @@ class Scorer:
         self._loader = loader
         self._repeats = repeats
         self._incidents = incidents
+        self._writer = writer
         self._books = books
         self._backoff = backoff
         self._takeover = takeover
@@ -278,7 +281,7 @@ class Scorer:
                         applied.writes.incidents = await self._incidents.writes(
                             batch.model, loaded, applied, work.packed
                         )
-                        self._incidents.mute(applied.writes)
+                        self._writer.mute(applied.writes)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:
