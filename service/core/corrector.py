@@ -20,9 +20,8 @@ from gatewatch.service.core.correction_jobs import (
     SLICE_STEPS,
     CorrectionJob,
     back,
-    beginnings,
+    corrected,
     follow,
-    ruled,
     step,
     writes_of,
 )
@@ -304,8 +303,7 @@ class Corrector:
             if rows:
                 writes = await asyncio.to_thread(writes_of, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
-                writes.incidents = await self._incidents.begun(model, loaded, beginnings(done, rows))
-                writes.incidents += await self._incidents.ruled(model, loaded, ruled(done, rows), writes)
+                writes.incidents = await self._incidents.writes(model, loaded, corrected(done, rows), writes)
                 writes.incidents += await self._writer.back(back(done, loaded, rows))
                 self._writer.mute(writes)
                 for row_at, job in done:

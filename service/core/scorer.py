@@ -276,8 +276,6 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        of_streams = (loaded.streams, loaded.layouts, applied.ruled)
-                        self._books.alerts_of(applied.writes, applied.rounds, *of_streams)
                         applied.writes.incidents = await self._incidents.writes(
                             batch.model, loaded, applied, work.packed
                         )

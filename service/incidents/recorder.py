@@ -23,7 +23,7 @@ from gatewatch.service.incidents.incident import Scored, advance, concerns
 from gatewatch.service.incidents.ruled import decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import Rules, limited
 from gatewatch.service.incidents.running import Running, RunningIncidents, histories, latest_of
-from gatewatch.service.incidents.writing import Changed, IncidentWriter, began_from, let_go, put
+from gatewatch.service.incidents.writing import Changed, IncidentWriter, began_from, let_go, put, put_alerts
 
 
 class Recorder:
@@ -46,7 +46,7 @@ class Recorder:
     async def writes(
         self, model: Model, loaded: LoadedBatch, applied: Applied, packed: Sequence[bytes | None]
     ) -> list[IncidentWrite]:
-        """What a batch makes of its streams' incidents, to be put into its Writes.
+        """What a batch makes of its streams' incidents, to be put into its Writes, which get the alerts.
 
         Args:
             packed: the records before the batch, as the store held them.
@@ -81,13 +81,14 @@ class Recorder:
         for row, running in zip(every, known, strict=True):
             stream, of_row = loaded.streams[row], own[row]
             before = partial(_before, model, loaded, row, packed[row])
-            incidents = advance(
+            made = advance(
                 running.incident, stream.name, of_row, loaded.layouts[row].model, bool(was_open[row]),
                 histories.get(row, ()), model.stepper.slots,
             )  # fmt: skip
             seen = int(of_row["n"][-1])
             waits = not loaded.records["reorder_ms"][row] and self._waits(model, running, seen, now_s)
-            changed.append(Changed(row_of[stream], stream, running, incidents, before, seen, waits))
+            changed.append(Changed(row_of[stream], stream, running, made.incidents, before, seen, waits))
+            put_alerts(applied.writes, row_of[stream], stream, made.alerts)
         return silences + ruled + await self._writer.writes_of(changed, applied)
 
     def _tallied(

@@ -172,7 +172,7 @@ class Fold:
 
     def _keep(self, incident: Incident, entry: Any, breach: Breach | None, tells: bool) -> None:
         if tells:
-            alert = raised_by(entry, self.channels, gate_of(entry) in (LIMIT, LIMIT_IN_WINDOW), breach)
+            alert = raised_by(incident, entry, self.channels, gate_of(entry) in (LIMIT, LIMIT_IN_WINDOW), breach)
             incident = incident.with_alert(alert)
             self.alerts.append((int(entry["n"]), alert))
         self.incident = self.changed[incident.n] = incident

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -21,7 +21,7 @@ from gatewatch.service.core.store import IncidentWrite, Store, Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.began import began
 from gatewatch.service.incidents.groups import Groups
-from gatewatch.service.incidents.incident import Incident, decode, encode
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, encode
 from gatewatch.service.incidents.ruled import Fold, encode_pending
 from gatewatch.service.incidents.running import Running, shows
 from gatewatch.service.incidents.silence import over
@@ -37,6 +37,7 @@ class Changed(NamedTuple):
         before_it: makes what one that begins is proved from.
         seen: the number of its last reading.
         waits: whether the latest is written later, where people would see no difference.
+        past: they lie before the latest one.
     """
 
     row: int
@@ -46,6 +47,7 @@ class Changed(NamedTuple):
     before_it: Callable[[], bytes]
     seen: int = 0
     waits: bool = False
+    past: bool = False
 
 
 class IncidentWriter:
@@ -97,7 +99,7 @@ class IncidentWriter:
                 newly = told and not is_new and before is not None and before.n == incident.n and bool(before.untold)
                 content = encode(incident)
                 write = IncidentWrite(one.row, incident.n, incident.start_ms, content, past, is_new, ended, begun_from)
-                writes.append(write._replace(told=told, reopened=again, newly_told=newly))
+                writes.append(write._replace(told=told, reopened=again, newly_told=newly, latest=not one.past))
                 last = incident
                 running = running._replace(incident=incident, written=incident, written_s=now_s)
             if applied is not None and self._write_s:
@@ -131,10 +133,17 @@ class IncidentWriter:
 
 def put(writes: Writes, row: int, stream: StreamKey, made: Fold, pending: bytes, corrected: bool = False) -> None:
     """Put into Writes what is to be told of a stream's incidents and whether one is open, and what is pending."""
-    writes.alerts += [(row, encode_alert(stream, n, alert, corrected)) for n, alert in made.alerts]
+    put_alerts(writes, row, stream, made.alerts, corrected)
     (writes.opened if made.is_told else writes.closed).add(stream)
     if (after := encode_pending(made.pending)) != pending:
         writes.pending.append((row, after))
+
+
+def put_alerts(
+    writes: Writes, row: int, stream: StreamKey, alerts: Iterable[tuple[int, RaisedAlert]], corrected: bool = False
+) -> None:
+    """Put into Writes what is to be told of a stream: number of the reading and alert of each."""
+    writes.alerts += [(row, encode_alert(stream, n, alert, corrected)) for n, alert in alerts]
 
 
 def let_go(model: Model, record: Records, last: Entries, writes: Writes, row: int, layout: Layout, seed: int) -> None:

@@ -43,7 +43,7 @@ def cut(given: Any, size: int, back: int) -> dict[str, Incident]:
     latest, was_open, past = None, False, list[Scored]()
     for start in range(0, len(given), size):
         part = given[start : start + size]
-        for incident in advance(latest, "pump", part, CHANNELS, was_open, past, back):
+        for incident in advance(latest, "pump", part, CHANNELS, was_open, past, back).incidents:
             found[incident.id] = latest = incident
         was_open = bool(part["status"][-1] & OPEN)
         past = [*past, *map(scored, part)][-back:]
@@ -51,7 +51,7 @@ def cut(given: Any, size: int, back: int) -> dict[str, Incident]:
 
 
 def one(before: Incident | None, given: Any, *, was_open: bool = False, history: tuple[Scored, ...] = ()) -> Incident:
-    (incident,) = advance(before, "pump", given, CHANNELS, was_open, history)
+    (incident,) = advance(before, "pump", given, CHANNELS, was_open, history).incidents
     return incident
 
 
@@ -97,9 +97,10 @@ def test_another_alert_within_an_open_incident_is_noted_and_one_after_it_begins_
         (1000, "pressure", "above", 9.0),
         (2000, "flow", "below", 1.0),
     ]
-    first, second = advance(more, "pump", entries((3, 0.0, 0), (4, 2.0, ALERT | OPEN)), CHANNELS, True)
+    (first, second), alerts = advance(more, "pump", entries((3, 0.0, 0), (4, 2.0, ALERT | OPEN)), CHANNELS, True)
     assert (first.id, first.end_ms) == ("1.pump", 2000)
     assert (second.id, second.is_open) == ("4.pump", True)
+    assert alerts == [(4, second.alerts[0])]
 
 
 def test_alerts_are_bounded_and_the_first_stays() -> None:
@@ -133,7 +134,7 @@ def test_an_onset_lies_no_further_back_than_a_history_reaches_however_readings_a
 
 def test_a_reading_that_was_seen_changes_nothing() -> None:
     begun = one(None, entries((5, 2.0, ALERT | OPEN)))
-    assert advance(begun, "pump", entries((4, 3.0, OPEN), (5, 3.0, ALERT | OPEN)), CHANNELS, False) == []
+    assert advance(begun, "pump", entries((4, 3.0, OPEN), (5, 3.0, ALERT | OPEN)), CHANNELS, False) == ([], [])
 
 
 def test_a_missing_value_and_an_unknown_channel_have_no_direction() -> None:
@@ -167,11 +168,11 @@ def test_only_readings_of_incidents_concern_them() -> None:
 def test_what_is_open_when_its_state_is_lost_ends_when_another_begins() -> None:
     """Nobody would end it any more."""
     before = one(None, entries((7, 2.0, ALERT | OPEN)))
-    first, second = advance(before, "pump", entries((9, 3.0, ALERT | OPEN)), CHANNELS, was_open=False)
+    first, second = advance(before, "pump", entries((9, 3.0, ALERT | OPEN)), CHANNELS, was_open=False).incidents
     assert (first.n, first.end_ms) == (7, 7000)
     assert (second.n, second.is_open) == (9, True)
 
 
 def test_what_a_person_closed_goes_on_with_no_reading() -> None:
     before = msgspec.structs.replace(one(None, entries((7, 2.0, ALERT | OPEN))), end_ms=7000, closed=True)
-    assert advance(before, "pump", entries((9, 3.0, OPEN)), CHANNELS, was_open=False) == [before]
+    assert advance(before, "pump", entries((9, 3.0, OPEN)), CHANNELS, was_open=False) == ([before], [])
