@@ -11,7 +11,7 @@ before that; see silence.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -234,7 +234,7 @@ def advance(
         entries: (K,) the readings, in their order, as they go into the history; K > 0.
         channels: (C,) what the columns of the entries belong to.
         was_open: an incident was open before the first of them.
-        before: readings of the stream's history, as far as it was read: the onset is sought there.
+        before: readings of the stream's history, see `sought`: the onset is sought there.
         back: how many readings an onset lies before the alarm at most, which is what a history keeps: so it is the same
             however readings are cut into batches. As many as there are if None.
     """
@@ -372,6 +372,26 @@ def shares_of(entry: Any, channels: Sequence[str], breach: Breach | None = None)
         band = (mid - half, mid, mid + half) if known else None
         found.append(Share(channels[at], shares[at], direction, band, value if there else None))
     return found
+
+
+def sought(newest_first: Iterable[Any]) -> list[Scored]:
+    """Those readings of the past where an onset is sought, in their order: from the last one with a calm score on."""
+    found: list[Scored] = []
+    for entry in newest_first:
+        found.append(scored(entry))
+        if found[-1].score <= CALM_SCORE:
+            break
+    return found[::-1]
+
+
+def begins_another(incident: Incident | None, entries: Entries, was_open: bool) -> bool:
+    """Whether an incident begins with one of (K,) readings of a stream; the arguments are those of `advance`."""
+    goes_on = was_open and incident is not None and incident.is_open
+    for status in entries["status"].tolist():
+        if status & ALERT and not goes_on:
+            return True
+        goes_on = bool(status & OPEN) and not status & ENDED
+    return False
 
 
 def onset_of(entry: Any, earlier: Sequence[Scored], back: int | None = None) -> int:

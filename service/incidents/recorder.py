@@ -11,7 +11,7 @@ from gatewatch.models.detectors.asked import words
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied
-from gatewatch.service.core.history import Entries
+from gatewatch.service.core.history import Entries, newest_first
 from gatewatch.service.core.loading import LoadedBatch
 from gatewatch.service.core.readings import Model
 from gatewatch.service.core.records import ALERT, GATE_BITS, HELD, KEPT, OPEN
@@ -19,10 +19,10 @@ from gatewatch.service.core.sequencing import Places
 from gatewatch.service.core.store import IncidentWrite, Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.began import began
-from gatewatch.service.incidents.incident import Scored, advance, concerns
+from gatewatch.service.incidents.incident import Scored, advance, begins_another, concerns, sought
 from gatewatch.service.incidents.ruled import decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import Rules, limited
-from gatewatch.service.incidents.running import Running, RunningIncidents, histories, latest_of
+from gatewatch.service.incidents.running import Running, RunningIncidents, latest_of
 from gatewatch.service.incidents.writing import Changed, IncidentWriter, began_from, let_go, put, put_alerts
 
 
@@ -75,8 +75,11 @@ class Recorder:
             return silences + ruled + await self._writer.writes_of(due, applied)
         own = _of_rows(rows, entries)
         known = await self._known(model, loaded, packed, every, own)
-        begins = {row for row in rows[(entries["status"] & ALERT) != 0].tolist() if not was_open[row]} & {*every}
-        histories = await self._histories(model, sorted(begins), loaded)
+        begins = [
+            row for row, running in zip(every, known, strict=True)
+            if begins_another(running.incident, own[row], bool(was_open[row]))
+        ]  # fmt: skip
+        histories = await self._histories(begins, loaded)
         changed, now_s = due, self._clock.monotonic()
         for row, running in zip(every, known, strict=True):
             stream, of_row = loaded.streams[row], own[row]
@@ -165,7 +168,7 @@ class Recorder:
             for row, running in zip(every, known, strict=True)
             if may_begin(applied.ruled[row], running.incident, decode_pending(running.pending or b""), own[row])
         ]
-        histories = await self._histories(model, begins, loaded)
+        histories = await self._histories(begins, loaded)
         row_of = {stream: row for row, stream in enumerate(writes.streams)}
         changed, now_s = [], self._clock.monotonic()
         for row, running in zip(every, known, strict=True):
@@ -254,12 +257,17 @@ class Recorder:
             return False
         return seen - running.written.seen < model.stepper.slots // 2
 
-    async def _histories(self, model: Model, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, list[Scored]]:
+    async def _histories(self, rows: Sequence[int], loaded: LoadedBatch) -> dict[int, list[Scored]]:
         """The last readings of streams whose incidents begin: their onsets are sought there."""
+        if not rows:
+            return {}
         found = {}
-        for row, kept in (await histories(self._store, model, rows, loaded)).items():
-            columns = (kept["n"].tolist(), kept["timestamp_ms"].tolist(), kept["score"].tolist())
-            found[row] = [Scored(*one) for one in zip(*columns, strict=True)]
+        rings = await self._store.load_histories([loaded.streams[row] for row in rows])
+        for row, ring in zip(rows, rings, strict=True):
+            kept = loaded.recovered.get(row)  # what is in Redis may have other channels, or be of an earlier version
+            found[row] = sought(
+                newest_first(ring, loaded.layouts[row], loaded.seeds[row]) if kept is None else kept[::-1]
+            )
         return found
 
 

@@ -16,11 +16,12 @@ from gatewatch.service.incidents.incident import (
     Incident,
     Scored,
     advance,
+    begins_another,
     concerns,
     decode,
     encode,
     number_and_stream,
-    scored,
+    sought,
 )
 
 CHANNELS = ("pressure", "flow")
@@ -38,15 +39,16 @@ def entries(*given: tuple[int, float, int], value: tuple[float, float] = (9.0, 1
 
 
 def cut(given: Any, size: int, back: int) -> dict[str, Incident]:
-    """Incidents of readings in batches, the past as far back as a history keeps it."""
+    """Incidents of readings in batches, with the past where one begins, as far back as a history keeps it."""
     found: dict[str, Incident] = {}
     latest, was_open, past = None, False, list[Scored]()
     for start in range(0, len(given), size):
         part = given[start : start + size]
-        for incident in advance(latest, "pump", part, CHANNELS, was_open, past, back).incidents:
+        before = past if begins_another(latest, part, was_open) else []
+        for incident in advance(latest, "pump", part, CHANNELS, was_open, before, back).incidents:
             found[incident.id] = latest = incident
         was_open = bool(part["status"][-1] & OPEN)
-        past = [*past, *map(scored, part)][-back:]
+        past = sought(given[start + len(part) - 1 :: -1][:back])
     return found
 
 
@@ -124,6 +126,18 @@ def test_readings_in_batches_of_any_size_make_the_same_incidents() -> None:
     alone = cut(readings, 1, 400)
     assert len(alone) > 5
     assert cut(readings, 7, 400) == cut(readings, 400, 400) == alone
+
+
+def test_an_incident_that_begins_in_a_batch_that_began_in_another_one_has_its_onset_before_the_batch() -> None:
+    given = [
+        (0, 2.0, ALERT | OPEN),
+        (1, 0.1, OPEN),
+        (2, 0.7, OPEN),
+        (3, 0.7, OPEN),
+        (4, 0.7, 0),
+        (5, 2.0, ALERT | OPEN),
+    ]
+    assert [cut(entries(*given), size, 8)["5.pump"].onset_ms for size in (1, 4, 6)] == [2000] * 3
 
 
 def test_an_onset_lies_no_further_back_than_a_history_reaches_however_readings_are_cut() -> None:
