@@ -162,12 +162,6 @@ class Correction:
         before = {int(one["timestamp_ms"]) for one in np.delete(self.readings, self.places) if counts(one)}
         return any(int(one["timestamp_ms"]) not in before for one in self.since_closed() if counts(one))
 
-    def since_begun(self) -> Entries:
-        """The entries from the first of `begun` on; none where there is none."""
-        begun = self.begun()
-        since: Entries = self.entries[self.entries["n"] >= begun["n"][0]] if len(begun) else self.entries[:0]
-        return since
-
 
 @dataclass(frozen=True)
 class Gap:

@@ -207,7 +207,7 @@ def _of_incident(incident: Incident, before: Records, given: Entries, detector: 
         return None if said == incident.start_ms else Difference("incident", "start_ms", incident.start_ms, said)
     was_open = bool(detector.is_open(before["detector"])[0])
     until = given[given["n"] < incident.n + incident.judged]
-    found = {one.n: one for one in advance(None, incident.stream, until, detector.channels, was_open)}
+    found = {one.n: one for one in advance(None, incident.stream, until, detector.channels, was_open).incidents}
     own = found.get(incident.n)
     if own is None:
         return Difference("incident", "n", incident.n, "no reading with which an incident begins")
