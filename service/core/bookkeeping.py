@@ -111,7 +111,7 @@ class Bookkeeping:
             ruled: rows of streams whose incidents go by rules: their alerts are the incidents', see Recorder.
         """
         for round_, entries in rounds:
-            alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
+            alerting = (entries["status"] & state.ALERT).nonzero()[0].tolist()
             if alerting:
                 row_of = {stream: row for row, stream in enumerate(writes.streams)}
                 rows = round_.rows.tolist()
