@@ -38,7 +38,7 @@ from gatewatch.service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
     from gatewatch.service.core.applying import Applied
-from gatewatch.service.core.loading import LoadedBatch
+    from gatewatch.service.core.loading import LoadedBatch
 
 log = structlog.get_logger(__name__)
 

@@ -32,7 +32,7 @@ from gatewatch.service.incidents.rules import counts
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
     """Which of R records are to be kept as earlier ones before their next readings."""
     window = heads["reorder_ms"]
-    if not window.any():
+    if not np.count_nonzero(window):
         return np.empty(0, np.intp)
     old = (heads["earlier"] == 0) | (times_ms - heads["earlier_ms"] > window)
     return np.flatnonzero((window > 0) & old)

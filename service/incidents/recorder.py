@@ -55,6 +55,10 @@ class Recorder:
             return []
         ((round_, entries),) = applied.rounds
         rows, was_open = round_.rows, applied.was_open
+        concerned = concerns(entries) | was_open[rows]
+        looked_at = applied.was_silent or applied.ruled or loaded.causes
+        if not (looked_at or np.count_nonzero(concerned)):  # as mostly
+            return []
         row_of = {stream: row for row, stream in enumerate(applied.writes.streams)}
         silences = await self._writer.back(
             [
@@ -66,7 +70,6 @@ class Recorder:
         tallied, due = self._tallied(model, loaded, applied, packed, row_of)
         ruled = await self._ruled(model, loaded, applied, packed, tallied) if applied.ruled else []
         applied.writes.opened |= {one.stream for one in due}
-        concerned = concerns(entries) | was_open[rows]
         if loaded.causes:  # an incident that was open before a state was lost may not be open after it
             concerned |= np.isin(rows, list(loaded.causes))
         concerned[tallied] = False
