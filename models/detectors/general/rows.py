@@ -61,7 +61,8 @@ from gatewatch.models.detectors.general.features import (
     shown,
 )
 from gatewatch.models.detectors.general.jumps import LEAST_GAIN
-from gatewatch.models.detectors.general.lone import SURELY_NO_GAP, Rules
+from gatewatch.models.detectors.general.lone import SURELY_NO_GAP
+from gatewatch.models.detectors.general.reading import Rules
 from gatewatch.models.detectors.general.score import (
     DUE,
     EVENT,
@@ -85,7 +86,7 @@ from gatewatch.models.detectors.general.score import (
     RANGE_SLOPE,
     TABLE_READINGS,
     _alone,
-    _nats,
+    nats_at,
     nats_of,
 )
 from gatewatch.models.detectors.general.shifts import (
@@ -461,7 +462,7 @@ class _Rows:
         mean before and after each (n + 1,)."""
         some = slice(start, stop)
         self._count(start, stop)
-        nats, _ = _nats(self.sizes[some], self.counted[some], self.readings[some])
+        nats, _ = nats_at(self.sizes[some], self.counted[some], self.readings[some])
         lasting, reckoned = [float(self.state["lasting"])], []
         for each in nats[:, EVENT].tolist():
             mean = lasting[-1] + LASTING_GAIN * (each - lasting[-1])

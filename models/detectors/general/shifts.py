@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.general.features import RESOLUTION, SPREAD_FLOOR, TINY
+from gatewatch.models.detectors.operands import ARRAYS, Functions
 from gatewatch.models.record_fields import load, store
 
 Float64Array = NDArray[np.float64]
@@ -72,40 +73,44 @@ def strayed(
         firsts: list[Any] = [center, center, drift, step, step, FIRST_UNREST]
         for field, first in zip(fields, firsts, strict=True):
             np.copyto(field, first, where=young)
-    gain: Float64Array = observed / np.minimum(np.maximum(count, SETTLING), HOME_READINGS)
-    floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["origin"]) + TINY
-    quick: Float64Array = np.multiply(GAIN, observed)
-    far = _level(x, fields[:3], quick, gain, floor)
-    lively = _activity(change, fields[3:], quick, gain, floor)
+    gains = shift_gains(states, observed)
+    level, home, drift, activity, usual, unrest = fields
+    *fields[:3], far = level_after(ARRAYS, level, home, drift, x, *gains)
+    *fields[3:], lively = activity_after(ARRAYS, activity, usual, unrest, change, *gains)
     store(states, "level", fields)
     far *= observed & (count >= SETTLING)
     lively *= observed & (count >= SETTLING_LIVELY)
     return np.minimum(far, FARTHEST_LEVEL), np.minimum(lively, FARTHEST_LIVELY)
 
 
-def _level(
-    x: Float64Array, fields: Float64Array, quick: Float64Array, gain: Float64Array, floor: Float64Array
-) -> Float64Array:
-    level, home, drift = fields
-    usual = np.maximum(drift, floor)
+def shift_gains(states: Records, observed: NDArray[np.bool_]) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """(B, C) each: the gains of quick means and of slow ones, 0 where nothing is observed, and the least straying."""
+    gain: Float64Array = observed / np.minimum(np.maximum(states["count"], SETTLING), HOME_READINGS)
+    floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["origin"]) + TINY
+    return np.multiply(GAIN, observed), gain, floor
+
+
+def level_after(
+    of: Functions, level: Any, home: Any, drift: Any, x: Any, quick: Any, gain: Any, floor: Any
+) -> tuple[Any, Any, Any, Any]:
+    """l', h' and v' of channels, and how strange their levels are; arrays (..., C), or numbers."""
+    usual = of.larger(drift, floor)
     wide = LEVEL_CLIP * usual
-    level += quick * np.minimum(np.maximum(x - level, -wide), wide)
+    level = level + quick * of.smaller(of.larger(x - level, -wide), wide)
     away = level - home
-    far = np.abs(away)
+    far = abs(away)
     wide = HOME_CLIP * usual
-    home += gain * np.minimum(np.maximum(away, -wide), wide)
-    drift += gain * (np.minimum(far, SCALE_CLIP * usual) - drift)
-    return np.asarray(far / usual)
+    home = home + gain * of.smaller(of.larger(away, -wide), wide)
+    return level, home, drift + gain * (of.smaller(far, SCALE_CLIP * usual) - drift), far / usual
 
 
-def _activity(
-    change: Float64Array, fields: Float64Array, quick: Float64Array, gain: Float64Array, floor: Float64Array
-) -> Float64Array:
-    activity, usual, unrest = fields
-    scale = np.maximum(usual, floor)
-    activity += quick * (np.minimum(change, CHANGE_CLIP * np.maximum(scale, activity)) - activity)
-    ratio = np.abs(np.log(np.maximum(activity, QUIETEST * scale) / scale))
-    usually = np.maximum(unrest, LEAST_UNREST)
-    usual += gain * (np.minimum(change, CHANGE_CLIP * scale) - usual)
-    unrest += gain * (np.minimum(ratio, SCALE_CLIP * usually) - unrest)
-    return np.asarray(ratio / usually)
+def activity_after(
+    of: Functions, activity: Any, usual: Any, unrest: Any, change: Any, quick: Any, gain: Any, floor: Any
+) -> tuple[Any, Any, Any, Any]:
+    """α', m' and b' of channels, and how strange their activities are; arrays (..., C), or numbers."""
+    scale = of.larger(usual, floor)
+    activity = activity + quick * (of.smaller(change, CHANGE_CLIP * of.larger(scale, activity)) - activity)
+    ratio = abs(of.log(of.larger(activity, QUIETEST * scale) / scale))
+    usually = of.larger(unrest, LEAST_UNREST)
+    usual = usual + gain * (of.smaller(change, CHANGE_CLIP * scale) - usual)
+    return activity, usual, unrest + gain * (of.smaller(ratio, SCALE_CLIP * usually) - unrest), ratio / usually
