@@ -454,9 +454,9 @@ def _take_time_of_day(
         since, back = timestamps_ms - states["first_ms"], DAYS_BACK[at.weekday] * DAY_MS
         held = held & (since[:, None] * of_life >= np.asarray(back)[..., None])
     kept = (table[at.bin], visits[at.bin], states["table_miss"][at.day], states["tried"][at.day])
+    entry, visited, miss, tried = (each.astype(np.float64) for each in kept)
     gain = least_gain(ARRAYS, states["interval_ms"].astype(np.float64))[:, None]
-    before: Any = (each.astype(np.float64) for each in kept)
-    after = entry_after(ARRAYS, *before, x, observed, scales[CENTER], wide, gain, held)
+    after = entry_after(ARRAYS, entry, visited, miss, tried, x, observed, scales[CENTER], wide, gain, held)
     table[at.bin], visits[at.bin], states["table_miss"][at.day], states["tried"][at.day] = after
 
 

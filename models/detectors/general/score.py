@@ -46,7 +46,15 @@ from gatewatch.models.detectors.general.features import (
 )
 from gatewatch.models.detectors.general.jumps import begin_jumps, jump_fields, jump_nats
 from gatewatch.models.detectors.general.shifts import lasting_fields, strayed
-from gatewatch.models.detectors.general.tail import COUNTERS, count, jump_rarity, rarity
+from gatewatch.models.detectors.general.tail import (
+    COUNTERS,
+    LEAST,
+    LEAST_JUMP,
+    count,
+    jump_rarity,
+    place_of,
+    rarity,
+)
 from gatewatch.models.detectors.general.youth import BEHIND, Youth
 from gatewatch.models.detectors.operands import ARRAYS, Functions
 from gatewatch.models.detectors.trained.score import (
@@ -231,7 +239,7 @@ def notice(
     kinds = np.empty((KINDS, streams, channels))
     leap = np.abs(change)
     u, jump = take_misses(x, leap, due, seasonal, states, told)
-    (surprise,) = surprise_after(states["surprise"].astype(np.float64), u, told)
+    surprise = surprise_after(states["surprise"].astype(np.float64), u, told)
     states["surprise"] = surprise
     kinds[EVENT] = surprise * told
     kinds[1], kinds[2] = strayed(x, leap, observed, states)
@@ -322,6 +330,15 @@ def nats_at(
     if len(jumped):
         nats[jumped, JUMP], place[jumped, JUMP] = jump_rarity(size[jumped, JUMP], counted[jumped, JUMP])
     return nats, place
+
+
+def places_of(size: Float64Array) -> Float64Array:
+    """(B, KINDS) where sizes stand among the counters, as `nats_at` says."""
+    places = np.zeros(size.shape)
+    places[:, :JUMP] = place_of(size[:, :JUMP], LEAST)
+    jumped = np.flatnonzero(size[:, JUMP])
+    places[jumped, JUMP] = place_of(size[jumped, JUMP], LEAST_JUMP)
+    return places
 
 
 def _heed_youth(
@@ -496,9 +513,9 @@ def take_misses(
     return u, jump
 
 
-def surprise_after(surprise: Any, u: Any, observed: Any) -> tuple[Any]:
+def surprise_after(surprise: Any, u: Any, observed: Any) -> Any:
     """a' after a reading; arrays (..., C), or numbers."""
-    return (surprise + EVENT_GAIN * (u - surprise) * observed,)
+    return surprise + EVENT_GAIN * (u - surprise) * observed
 
 
 def _healed(miss: Float64Array, states: Records) -> Float64Array:
