@@ -26,6 +26,7 @@ from gatewatch.models.detectors.general.alert_budget import (
     REPEATS,
     budget_fields,
     kept,
+    take_pace,
 )
 from gatewatch.models.detectors.general.codes import without_codes
 from gatewatch.models.detectors.general.features import (
@@ -34,10 +35,13 @@ from gatewatch.models.detectors.general.features import (
     FEATURES,
     HORIZONS,
     PLACES,
+    observe,
+    placed,
     running_fields,
+    seasonal,
 )
 from gatewatch.models.detectors.general.lone import MOST_CHANNELS, look_ahead, read_alone
-from gatewatch.models.detectors.general.reading import Rules, judge, take
+from gatewatch.models.detectors.general.reading import Rules, judge, look_at
 from gatewatch.models.detectors.general.rows import advance_rows
 from gatewatch.models.detectors.general.score import (
     FORECAST_LIMIT,
@@ -332,8 +336,11 @@ class GeneralDetector:
         elapsed = self._note_time(timestamps_ms, states)
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
-        look = take(values, timestamps_ms, elapsed, due, states, self._rules, asked)
-        self._look_ahead(look.features, states, readings)
+        now = placed(states, values)
+        look = look_at(values, now, seasonal(states, now[1], timestamps_ms), due, states, self._rules, asked)
+        known_for = None if look.youth is None else look.youth.known
+        self._look_ahead(observe(states, values, now, timestamps_ms, elapsed, known_for), states, readings)
+        take_pace(states, elapsed, readings)
         return judge(look, states, self._rules, asked)
 
     def _note_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.int64]:

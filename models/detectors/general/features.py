@@ -167,10 +167,11 @@ class Times(NamedTuple):
     day: tuple[Any, ...]
 
 
-def times_of(timestamps_ms: NDArray[np.int64]) -> Times:
+def times_of(timestamps_ms: NDArray[np.int64], one: bool = True) -> Times:
+    """Of (B,) times; views of a table only if `one` stream's is looked at."""
     now_ms: Any = timestamps_ms
     rows: Any = slice(None)
-    if len(timestamps_ms) == 1:
+    if one and len(timestamps_ms) == 1:
         now_ms = timestamps_ms.item()
     else:
         rows = np.arange(len(timestamps_ms))
@@ -231,8 +232,8 @@ def observe(
     if np.count_nonzero(started) < started.size:
         fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
         states["first_ms"][fresh] = timestamps_ms[fresh]
-    _take_interval(states, elapsed_ms)
-    x, scales, count = _take_values(states, now, observed, started)
+    take_interval(states, elapsed_ms)
+    x, scales, count = take_values(states, now, observed, started)
     _take_time_of_day(states, scales, x, observed, timestamps_ms, of_life)
 
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
@@ -285,7 +286,7 @@ def shown(
     return features
 
 
-def _take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
+def take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
     """The typical interval: a mean over some 100 readings that a gap does not lengthen."""
     longest_known = np.maximum.reduce(states["count"], 1)
     of, (delta, interval, count) = operands(elapsed_ms, states["interval_ms"], longest_known)
@@ -299,7 +300,7 @@ def interval_after(of: Functions, interval: Any, elapsed: Any, count: Any) -> An
     return of.where((elapsed > 0) & (interval == 0), elapsed, learned)
 
 
-def _take_values(
+def take_values(
     states: Records, now: Float64Array, observed: NDArray[np.bool_], started: NDArray[np.bool_]
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """The running scales, as the module's text has them; what is not observed changes nothing.
@@ -498,7 +499,7 @@ def entry_after(
         entry = of.where(again, entry, center)
     missed = of.smaller(of.larger(x - entry, -wide), wide)
     entry = entry + observed * of.larger(1.0 / of.larger(visits, 1.0), gain) * missed
-    trial = again & held & observed
+    trial = (again & held) * observed
     if of.some(trial):
         tried = of.smaller(tried + trial, TRIED_READINGS)
         miss = miss + trial * (abs(missed) - miss) / of.larger(tried, 1.0)

@@ -1,4 +1,4 @@
-"""One reading of each of B streams: looked at and taken in, then judged; all but what the network forecasts from it."""
+"""One reading of each of B streams: looked at before it is taken in, and judged afterwards."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from gatewatch.models.detectors.general.alert_budget import (
     comes_again,
     joined,
     note_alerts,
-    take_pace,
     thresholds,
     young_thresholds,
 )
-from gatewatch.models.detectors.general.features import TINY, observe, placed, seasonal
+from gatewatch.models.detectors.general.features import TINY, Seasonal
 from gatewatch.models.detectors.general.score import (
     LARGEST_MISS,
     RANGE,
@@ -52,14 +51,12 @@ class Look(NamedTuple):
 
     Attributes:
         noticed: by score.py.
-        features: (B, C, FEATURES) what the network is shown of it.
         threshold: (B,) T in nats of old streams.
         youth: of the channels, where one is younger than its stream.
         mid, half, residual: see Step.
     """
 
     noticed: Noticed
-    features: NDArray[np.float32]
     threshold: Floats
     youth: Youth | None
     mid: Floats
@@ -68,33 +65,31 @@ class Look(NamedTuple):
 
     def part(self, some: slice) -> Look:
         """Of some of the streams, none of which has young channels."""
-        noticed, features, threshold, _, mid, half, residual = self
-        return Look(noticed.part(some), features[some], threshold[some], None, mid[some], half[some], residual[some])
+        noticed, threshold, _, mid, half, residual = self
+        return Look(noticed.part(some), threshold[some], None, mid[some], half[some], residual[some])
 
 
-def take(
+def look_at(
     values: Floats,
-    timestamps_ms: NDArray[np.int64],
-    elapsed_ms: NDArray[np.int64],
+    now: Floats,
+    by_day: Seasonal,
     due: Floats,
     states: Records,
     rules: Rules,
     asked: Asked | None = None,
 ) -> Look:
-    """Look at one reading of each of B streams, and take it in, but for what hangs on its score.
+    """Look at one reading of each of B streams, before `features.observe` takes it in.
 
     Args:
         values: (B, C) physical units, NaN where missing.
-        timestamps_ms: (B,) Unix time.
-        elapsed_ms: (B,) since the reading before, see models.detectors.clock.
+        now: (4, B, C) from `features.placed`.
+        by_day: what the time of day lets expect, see `features.seasonal`.
         due: (B, C, horizons) what was forecast of it.
-        states: (B,) changed in place.
+        states: (B,) see `score.notice`.
         rules: of the detector.
         asked: what people ask of the streams.
     """
     readings = states["readings"].astype(np.int64)
-    now = placed(states, values)
-    by_day = seasonal(states, now[1], timestamps_ms)
     ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
     mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
     half = float32(rules.rare * usual)
@@ -106,21 +101,19 @@ def take(
         threshold = at_rates(threshold, asked.false_alarm_rate)
     youth = youth_of(states, readings, threshold)
     noticed = notice(values, now, ahead, due, by_day, states, readings, youth)
-    features = observe(states, values, now, timestamps_ms, elapsed_ms, None if youth is None else youth.known)
-    take_pace(states, elapsed_ms, readings)
     residual = np.minimum(np.maximum(noticed.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-    return Look(noticed, features, threshold, youth, mid, half, residual)
+    return Look(noticed, threshold, youth, mid, half, residual)
 
 
 def judge(look: Look, states: Records, rules: Rules, asked: Asked | None = None) -> Step:
     """Score what was looked at, and count it.
 
     Args:
-        look: from `take`.
-        states: (B,) after it; changed in place.
+        look: from `look_at`.
+        states: (B,) with the reading taken in; changed in place.
         rules, asked: as there.
     """
-    noticed, _, threshold, youth, mid, half, residual = look
+    noticed, threshold, youth, mid, half, residual = look
     within = states["calm"] < joined(threshold, JOIN_READINGS)
     judged = judge_general(noticed, states, young_thresholds(threshold, noticed.readings), within, youth)
     again = comes_again(states, judged.score, _alerts(rules, asked))

@@ -21,27 +21,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import Step
-from gatewatch.models.detectors.general.alert_budget import REST_READINGS, budget_fields, earned, paced
+from gatewatch.models.detectors.general.alert_budget import REST_READINGS, earned, paced, take_pace
 from gatewatch.models.detectors.general.codes import without_codes
 from gatewatch.models.detectors.general.features import (
+    BINS,
     HORIZONS,
     SCALES,
     UNCLIPPED,
+    Seasonal,
     entry_after,
     held_against,
     interval_after,
     least_gain,
-    observe,
     placed,
     running_fields,
     scale_lessons,
     scales_after,
-    seasonal,
+    shown,
+    take_interval,
+    take_values,
     times_of,
 )
 from gatewatch.models.detectors.general.jumps import jump_after, jump_lessons
 from gatewatch.models.detectors.general.lone import SURELY_NO_GAP
-from gatewatch.models.detectors.general.reading import Look, Rules, judge, take
+from gatewatch.models.detectors.general.reading import Look, Rules, judge, look_at
 from gatewatch.models.detectors.general.score import (
     DUE,
     EVENT,
@@ -57,10 +60,9 @@ from gatewatch.models.detectors.general.score import (
     run_lessons,
     runs_after,
     surprise_after,
-    surprise_fields,
-    take_misses,
+    surprises,
 )
-from gatewatch.models.detectors.general.shifts import SETTLING_LIVELY, activity_after, level_after, shift_gains
+from gatewatch.models.detectors.general.shifts import SETTLING_LIVELY, shift_gains, shifts_after
 from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS
 from gatewatch.models.detectors.general.youth import youth_of
 from gatewatch.models.detectors.incidents import JOIN_READINGS, calms
@@ -82,9 +84,8 @@ _NUMBERS = NUMBERS._replace(exp=lru_cache(NUMBERS.exp))
 
 _SINGLE = struct.Struct("<f")
 _STANDING = ("counted", "lasting", "calm", "told", "channel_calm", "inside", "repeats", "rested")
-_LED = [of[0] for of in (*running_fields(1), *surprise_fields(1), *budget_fields())]
-LED = tuple(name for name in _LED if name not in {*_STANDING, "ahead"})
-"""What hangs on no score."""
+_RUNNING = frozenset(name for name, *_ in running_fields(1))
+_TABLE = ("table", "visits", "table_miss", "tried")
 
 
 class Network(Protocol):
@@ -117,35 +118,39 @@ def advance_rows(
     counts = states["count"]
     if states["before_ms"][0] or counts.min() < SETTLING_LIVELY or (states["moves"] == UNCLIPPED).any():
         return None
-    dtype = _without(states.dtype, (*tensors, "ahead"))
-    values = values[: max(min(MOST_ROWS, MOST_BYTES // dtype.itemsize), 1)]
-    before = np.empty(len(values), dtype)
+    dtype = _without(states.dtype, (*_TABLE, *tensors, "ahead"))
+    before = np.empty(max(min(len(values), MOST_ROWS, MOST_BYTES // dtype.itemsize), 1), dtype)
     for name in dtype.names or ():
         before[name] = states[name]
-    rows = _lead_values(before, values, timestamps_ms[: len(values)])
+    rows = _lead_values(before, values[: len(before)], timestamps_ms[: len(before)])
     if not rows:
         return None
     before, values, times = before[:rows], values[:rows], timestamps_ms[:rows]
-    elapsed = times - before["last_ms"]
-    _lead_scales(before, values, times)
+    _lead_scales(before, values)
     values = without_codes(values, before)
-    after = before.copy()
-    features = observe(after, values, placed(before, values), times, elapsed)
-    rows = _agreed(before, after, (name for name, *_ in running_fields(1)))
-    before, values, times, elapsed = before[:rows], values[:rows], times[:rows], elapsed[:rows]
+    now, elapsed, taken = placed(before, values), times - before["last_ms"], before.copy()
+    take_interval(taken, elapsed)
+    _, scales, count = take_values(taken, now, np.isfinite(values), before["count"] > 0)
+    rows = min(_unmoved(before, taken), _agreed(before, taken, ("count", "last", "center", "interval_ms")))
+    if not rows:
+        return None
+    before, taken, values, times = before[:rows], taken[:rows], values[:rows], times[:rows]
+    now, elapsed = now[:, :rows], elapsed[:rows]
 
+    by_day, following, table = _lead_table(states, taken, values, now, times)
+    observed = np.isfinite(values)
+    features = shown(now[0], now[2], scales[:, :rows], *following, times, observed, count[:rows])
     kept = {name: states[name][0].copy() for name in (*tensors, "ahead")}
-    due = _look_ahead(features[:rows], after[:rows], kept, tensors, network)
-    _lead_misses(before, values, times, due)
+    due = _look_ahead(features, taken, kept, tensors, network)
+    _lead_misses(before, values, now, by_day, due)
     after = before.copy()
-    look = take(values, times, elapsed, due, after, rules)
-    if (agreed := _agreed(before, after, LED)) < rows:
-        return advance_rows(values[:agreed], times[:agreed], states, rules, network, tensors)
+    look = look_at(values, now, by_day, due, after, rules)
+    take_pace(after, elapsed, before["readings"].astype(np.int64))
     steps = list(_judge(look, after, rules))
-    after["last_ms"] = times
     for name in dtype.names or ():
-        states[name] = after[name][-1]
-    for name, field in kept.items():
+        states[name] = (taken if name in _RUNNING else after)[name][-1]
+    states["last_ms"] = times[-1]
+    for name, field in (kept | table).items():
         states[name] = field
     said = {name: np.concatenate([getattr(step, name) for step in steps]) for name in _SAID}
     return Step(**said, states=states)
@@ -219,8 +224,14 @@ def _single(number: float) -> float:
     return float(_SINGLE.unpack(_SINGLE.pack(number))[0])
 
 
-def _lead_scales(records: Records, values: Float64Array, times: NDArray[np.int64]) -> None:
-    """The running scales, and the table of the time of day."""
+def _unmoved(before: Records, taken: Records) -> int:
+    """Rows up to the first with which an origin moves, or a first lesson goes on."""
+    same = (before["origin"] == taken["origin"]) & (before["moves"] == taken["moves"])
+    return len(taken) if same.all() else int(same.all(axis=1).argmin())
+
+
+def _lead_scales(records: Records, values: Float64Array) -> None:
+    """The running scales."""
     x, _, change, _ = placed(records, values)
     observed, free = np.isfinite(values), records["moves"][0] <= UNCLIPPED
     count = records["count"].astype(np.float64) + observed
@@ -228,23 +239,38 @@ def _lead_scales(records: Records, values: Float64Array, times: NDArray[np.int64
     rule = partial(scales_after, ARRAYS)
     _lead(rule, records, "center", SCALES, *(each for each in lessons if each is not None))
 
-    if len(records) == 1:
-        return
-    at = times_of(times)
-    _, _, days, bins = at.bin
-    held = held_against(records["first_ms"], times, at.weekday)
-    gain = least_gain(ARRAYS, records["interval_ms"].astype(np.float64))
-    wide = np.where(free, np.inf, 10 * records["spread"].astype(np.float64))
-    center = records["center"].astype(np.float64)
-    of_row = zip(days.tolist(), bins.tolist(), x, observed, center[1:], wide[1:], gain[1:], held, strict=False)
-    kept = [records[name] for name in ("table", "visits", "table_miss", "tried")]
-    table, visits, miss, tried = held_fields = [each[0].copy() for each in kept]
-    for row, (day, bin_, *lesson) in enumerate(of_row, start=1):
+
+def _lead_table(
+    states: Records, taken: Records, values: Float64Array, now: Float64Array, times: NDArray[np.int64]
+) -> tuple[Seasonal, tuple[Float64Array, Bools], dict[str, NDArray[Any]]]:
+    """What the time of day lets expect of the rows, and of what is due after each, if it knows; the table after all.
+
+    Args:
+        states: (1,) before the first row.
+        taken: (T,) after each row, but for the table.
+    """
+    x, place, _, _ = now
+    at = times_of(times, one=False)
+    due = times_of(times + np.maximum(taken["interval_ms"], 0).astype(np.int64), one=False)
+    held = held_against(taken["first_ms"], times, at.weekday)
+    gain = least_gain(ARRAYS, taken["interval_ms"].astype(np.float64))
+    wide = np.where(taken["moves"] <= UNCLIPPED, np.inf, 10 * taken["spread"].astype(np.float64))
+    weight, center = np.isfinite(values).astype(np.float64), taken["center"].astype(np.float64)
+    lessons = zip(x, weight, center, wide, gain, held, strict=True)
+    places = zip(*(of.tolist() for of in (*at.bin[2:], *due.bin[2:])), strict=True)
+    table, visits, miss, tried = kept = [states[name][0].copy() for name in _TABLE]
+    said: list[list[Any]] = [[], [], [], [], [], [], []]
+    for (day, bin_, next_day, next_bin), lesson in zip(places, lessons, strict=True):
         entry = (slice(None), day, bin_)
-        before = (table[entry], visits[entry].astype(np.float64), miss[:, day], tried[:, day].astype(np.float64))
+        before = tuple(each.astype(np.float64) for each in (table[entry], visits[entry], miss[:, day], tried[:, day]))
         table[entry], visits[entry], miss[:, day], tried[:, day] = entry_after(ARRAYS, *before, *lesson)
-        for into, field in zip(kept, held_fields, strict=True):
-            into[row] = field
+        following = (slice(None), next_day, next_bin)
+        for into, each in zip(said, (*before, table[following], visits[following], tried[:, next_day]), strict=True):
+            into.append(each.copy())
+    entry_of, seen, off, tries, next_of, next_seen, next_tries = (np.array(each) for each in said)
+    known, next_known = (tries >= BINS) & (seen > 0), (next_tries >= BINS) & (next_seen > 0)
+    by_day = Seasonal(np.where(known, entry_of, place), known, off)
+    return by_day, (np.where(next_known, next_of, x), next_known), dict(zip(_TABLE, kept, strict=True))
 
 
 def _look_ahead(
@@ -280,21 +306,23 @@ def _look_ahead(
     return due
 
 
-def _lead_misses(records: Records, values: Float64Array, times: NDArray[np.int64], due: Float64Array) -> None:
+def _lead_misses(
+    records: Records, values: Float64Array, now: Float64Array, by_day: Seasonal, due: Float64Array
+) -> None:
     """Mean misses and surprise, levels and activities, jumps."""
-    x, place, change, _ = placed(records, values)
-    observed, leap, by_day = np.isfinite(values), np.abs(change), seasonal(records, place, times)
-    due = np.where(np.isfinite(due), due, np.nan)
-    error, _, taught = errors_of(x, due, by_day, observed)
-    records["misses"][1:] += np.cumsum(taught, axis=0, dtype=np.uint32)[:-1]
-    _lead(misses_after, records, "miss", 1, *miss_lessons(error, taught, by_day, records))
-    after = records.copy()
-    u, jump = take_misses(x, leap, due, by_day, after, observed)
+    x, _, change, _ = now
+    observed, leap = np.isfinite(values), np.abs(change)
+    error, known, taught = errors_of(x, due, by_day, observed)
+    misses = records["misses"][0] + np.cumsum(taught, axis=0, dtype=np.uint32)
+    records["misses"][1:] = misses[:-1]
+    known &= records["misses"] > 0
+    lessons = miss_lessons(error, taught, by_day, records)
+    _lead(misses_after, records, "miss", 1, *lessons)
+    _, usual = misses_after(records["miss"].astype(np.float64), *lessons)
+    u, jump = surprises(error, known, usual, leap)
     _lead(lambda *of: (surprise_after(*of),), records, "surprise", 1, u, observed)
-    gains = shift_gains(records, observed)
-    _lead(partial(level_after, ARRAYS), records, "level", 3, x, *gains)
-    _lead(partial(activity_after, ARRAYS), records, "activity", 3, leap, *gains)
-    lessons = jump_lessons(jump, observed, after["misses"][..., 0], records["moves"] > UNCLIPPED)
+    _lead(partial(shifts_after, ARRAYS), records, "level", 6, x, leap, *shift_gains(records, observed))
+    lessons = jump_lessons(jump, observed, misses[..., 0], records["moves"] > UNCLIPPED)
     _lead(partial(jump_after, ARRAYS), records, "jump_edge", 3, *lessons)
 
 

@@ -238,7 +238,13 @@ def notice(
     x, _, change, _ = now
     kinds = np.empty((KINDS, streams, channels))
     leap = np.abs(change)
-    u, jump = take_misses(x, leap, due, seasonal, states, told)
+    error, known, taught = errors_of(x, due, seasonal, told)
+    known &= states["misses"] > 0
+    lessons = miss_lessons(error, taught, seasonal, states)
+    mean, usual = misses_after(states["miss"].astype(np.float64), *lessons)
+    states["miss"] = _healed(mean, states)
+    states["misses"] += taught
+    u, jump = surprises(error, known, usual, leap)
     surprise = surprise_after(states["surprise"].astype(np.float64), u, told)
     states["surprise"] = surprise
     kinds[EVENT] = surprise * told
@@ -487,22 +493,15 @@ def misses_after(
     return mean + taught * (np.minimum(error, most * usual) - mean) / memory, usual
 
 
-def take_misses(
-    x: Float64Array,
-    leap: Float64Array,
-    due: Float64Array,
-    seasonal: Seasonal,
-    states: Records,
-    observed: NDArray[np.bool_],
+def surprises(
+    error: Float64Array, known: NDArray[np.bool_], usual: Float64Array, leap: Float64Array
 ) -> tuple[Float64Array, Float64Array]:
-    """(B, C) each: u, and by how many mean misses the reading is off both the forecast one ahead and the last value;
-    takes the misses in."""
-    error, told, taught = errors_of(x, due, seasonal, observed)
-    known = told & (states["misses"] > 0)
-    lessons = miss_lessons(error, taught, seasonal, states)
-    mean, usual = misses_after(states["miss"].astype(np.float64), *lessons)
-    states["miss"] = _healed(mean, states)
-    states["misses"] += taught
+    """(B, C) each: u, and by how many mean misses readings are off both the forecast one ahead and the last value.
+
+    Args:
+        error, known, usual: (B, C, 5) misses, whether something is known of them, and S.
+        leap: (B, C) sizes of changes.
+    """
     off = np.minimum(error / usual, LARGEST_MISS)
     nats = nats_of(off) * known
     jump = np.minimum(off[..., 0], leap / usual[..., 0]) * known[..., 0]
@@ -546,10 +545,10 @@ def _runs(
 
 def run_lessons(
     change: Float64Array, observed: NDArray[np.bool_], started: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], ...]:
+) -> tuple[NDArray[Any], ...]:
     """What `runs_after` takes, of readings of channels (B, C), some of which had values before."""
     same, there = change == 0.0, observed & started
-    return there & same, there & ~same, observed, started
+    return (*(each.astype(np.float64) for each in (there & same, there & ~same, observed)), started)
 
 
 def runs_after(
@@ -565,16 +564,13 @@ def runs_after(
     started: Any,
 ) -> tuple[Any, Any, Any, Any, Any]:
     """The fields from `still` on after a reading; arrays (..., C), or numbers."""
-    was_absent = observed & (started | (absent <= BEHIND))  # before its first value it was not there yet
     longest_still = of.larger(longest_still, still * moved)
-    longest_absent = of.larger(longest_absent, absent * was_absent)
-    return (
-        (still + same) * (1 - moved),
-        (absent + 1) * (1 - observed),
-        longest_still,
-        longest_absent,
-        changes + moved,
-    )
+    if of.every(started | (absent <= BEHIND)):
+        longest_absent = of.larger(longest_absent, absent * observed)
+    else:  # before its first value a channel was not there yet
+        longest_absent = of.larger(longest_absent, absent * observed * (started | (absent <= BEHIND)))
+    still, absent = still + same, absent + 1
+    return still - still * moved, absent - absent * observed, longest_still, longest_absent, changes + moved
 
 
 def _run_limits(longest: Float64Array, states: Records) -> Float64Array:

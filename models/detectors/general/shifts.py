@@ -73,11 +73,9 @@ def strayed(
         firsts: list[Any] = [center, center, drift, step, step, FIRST_UNREST]
         for field, first in zip(fields, firsts, strict=True):
             np.copyto(field, first, where=young)
-    gains = shift_gains(states, observed)
-    level, home, drift, activity, usual, unrest = fields
-    *fields[:3], far = level_after(ARRAYS, level, home, drift, x, *gains)
-    *fields[3:], lively = activity_after(ARRAYS, activity, usual, unrest, change, *gains)
-    store(states, "level", fields)
+    lessons: tuple[Any, ...] = (x, change, *shift_gains(states, observed))
+    *after, far, lively = shifts_after(ARRAYS, *fields, *lessons)
+    store(states, "level", np.array(after))
     far *= observed & (count >= SETTLING)
     lively *= observed & (count >= SETTLING_LIVELY)
     return np.minimum(far, FARTHEST_LEVEL), np.minimum(lively, FARTHEST_LIVELY)
@@ -90,27 +88,40 @@ def shift_gains(states: Records, observed: NDArray[np.bool_]) -> tuple[Float64Ar
     return np.multiply(GAIN, observed), gain, floor
 
 
-def level_after(
-    of: Functions, level: Any, home: Any, drift: Any, x: Any, quick: Any, gain: Any, floor: Any
-) -> tuple[Any, Any, Any, Any]:
-    """l', h' and v' of channels, and how strange their levels are; arrays (..., C), or numbers."""
-    usual = of.larger(drift, floor)
-    wide = LEVEL_CLIP * usual
+def shifts_after(
+    of: Functions,
+    level: Any,
+    home: Any,
+    drift: Any,
+    activity: Any,
+    usual: Any,
+    unrest: Any,
+    x: Any,
+    change: Any,
+    quick: Any,
+    gain: Any,
+    floor: Any,
+) -> tuple[Any, ...]:
+    """The fields of channels after a reading, and how strange their levels and activities are; arrays (..., C), or
+    numbers.
+
+    Args:
+        quick, gain: of the quick means and of the slow ones, 0 where nothing is observed.
+        floor: the least straying.
+    """
+    strays = of.larger(drift, floor)
+    wide = LEVEL_CLIP * strays
     level = level + quick * of.smaller(of.larger(x - level, -wide), wide)
     away = level - home
     far = abs(away)
-    wide = HOME_CLIP * usual
+    wide = HOME_CLIP * strays
     home = home + gain * of.smaller(of.larger(away, -wide), wide)
-    return level, home, drift + gain * (of.smaller(far, SCALE_CLIP * usual) - drift), far / usual
+    drift = drift + gain * (of.smaller(far, SCALE_CLIP * strays) - drift)
 
-
-def activity_after(
-    of: Functions, activity: Any, usual: Any, unrest: Any, change: Any, quick: Any, gain: Any, floor: Any
-) -> tuple[Any, Any, Any, Any]:
-    """α', m' and b' of channels, and how strange their activities are; arrays (..., C), or numbers."""
     scale = of.larger(usual, floor)
     activity = activity + quick * (of.smaller(change, CHANGE_CLIP * of.larger(scale, activity)) - activity)
     ratio = abs(of.log(of.larger(activity, QUIETEST * scale) / scale))
     usually = of.larger(unrest, LEAST_UNREST)
     usual = usual + gain * (of.smaller(change, CHANGE_CLIP * scale) - usual)
-    return activity, usual, unrest + gain * (of.smaller(ratio, SCALE_CLIP * usually) - unrest), ratio / usually
+    unrest = unrest + gain * (of.smaller(ratio, SCALE_CLIP * usually) - unrest)
+    return level, home, drift, activity, usual, unrest, far / strays, ratio / usually
