@@ -167,11 +167,10 @@ class Times(NamedTuple):
     day: tuple[Any, ...]
 
 
-def times_of(timestamps_ms: NDArray[np.int64], one: bool = True) -> Times:
-    """Of (B,) times; views of a table only if `one` stream's is looked at."""
+def times_of(timestamps_ms: NDArray[np.int64]) -> Times:
     now_ms: Any = timestamps_ms
     rows: Any = slice(None)
-    if one and len(timestamps_ms) == 1:
+    if len(timestamps_ms) == 1:
         now_ms = timestamps_ms.item()
     else:
         rows = np.arange(len(timestamps_ms))

@@ -63,7 +63,7 @@ def jump_nats(size: Float64Array, told: NDArray[np.bool_], states: Records) -> F
     lessons = jump_lessons(size, told, states["misses"][..., 0], states["moves"] > UNCLIPPED)
     *fields, nats = jump_after(ARRAYS, *load(states, "jump_edge", 3), *lessons)
     store(states, "jump_edge", np.array(fields))
-    return np.asarray(nats)
+    return np.broadcast_to(nats, size.shape)
 
 
 def jump_lessons(
@@ -71,15 +71,15 @@ def jump_lessons(
 ) -> tuple[Any, ...]:
     """What `jump_after` takes, by how many forecasts were held against each channel, which is `known` or rests."""
     gain = told * np.maximum(LEAST_GAIN, 2.0 / (forecasts + 1.0))
-    return size, told, gain, (forecasts >= SETTLING_READINGS) & known
+    return size, told, gain, 1.0 - gain / EDGE_READINGS, (forecasts >= SETTLING_READINGS) & known
 
 
 def jump_after(
-    of: Functions, edge: Any, excess: Any, jumps: Any, size: Any, told: Any, gain: Any, known: Any
+    of: Functions, edge: Any, excess: Any, jumps: Any, size: Any, told: Any, gain: Any, fade: Any, known: Any
 ) -> tuple[Any, Any, Any, Any]:
     """q', ξ' and m' of channels, and nats of their jumps; arrays (..., C), or numbers."""
     beyond = told & (size > edge)
-    nats = size * 0.0
+    nats: Any = 0.0
     if of.some(beyond):
         e = of.log(of.where(beyond, size / edge, 1.0))
         weight = jumps + PRIOR
@@ -87,4 +87,4 @@ def jump_after(
         jumps = of.smaller(jumps + beyond, MOST_JUMPS)
         excess = excess + beyond * (of.smaller(e, LARGEST_EXCESS * excess) - excess) / (jumps + PRIOR)
         edge = edge * of.exp(of.smaller(gain * beyond, e))
-    return of.larger(edge * (1.0 - gain / EDGE_READINGS), 1.0), excess, jumps, nats
+    return of.larger(edge * fade, 1.0), excess, jumps, nats

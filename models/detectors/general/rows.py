@@ -24,8 +24,12 @@ from gatewatch.models.detectors.detector import Step
 from gatewatch.models.detectors.general.alert_budget import REST_READINGS, earned, paced, take_pace
 from gatewatch.models.detectors.general.codes import without_codes
 from gatewatch.models.detectors.general.features import (
+    BIN_MS,
     BINS,
+    DAY_MS,
     HORIZONS,
+    MONDAY,
+    SATURDAY,
     SCALES,
     UNCLIPPED,
     Seasonal,
@@ -40,7 +44,6 @@ from gatewatch.models.detectors.general.features import (
     shown,
     take_interval,
     take_values,
-    times_of,
 )
 from gatewatch.models.detectors.general.jumps import jump_after, jump_lessons
 from gatewatch.models.detectors.general.lone import SURELY_NO_GAP
@@ -51,11 +54,11 @@ from gatewatch.models.detectors.general.score import (
     FORECAST_LIMIT,
     KINDS,
     RANGE_ALERT_READINGS,
+    YOUNG_READINGS,
     errors_of,
     lasting_after,
     miss_lessons,
     misses_after,
-    nats_at,
     places_of,
     run_lessons,
     runs_after,
@@ -63,7 +66,7 @@ from gatewatch.models.detectors.general.score import (
     surprises,
 )
 from gatewatch.models.detectors.general.shifts import SETTLING_LIVELY, shift_gains, shifts_after
-from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS
+from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS, rarity
 from gatewatch.models.detectors.general.youth import youth_of
 from gatewatch.models.detectors.incidents import JOIN_READINGS, calms
 from gatewatch.models.detectors.operands import ARRAYS, NUMBERS
@@ -176,13 +179,16 @@ def _agreed(before: Records | Mapping[str, Any], after: Records, names: Iterable
 def _lead(rule: Callable[..., tuple[Any, ...]], records: Records, first: str, fields: int, *columns: Any) -> None:
     """Lead so many fields of (T,) records, from `first` on, by a rule and what it takes of each row."""
     kept = block(records, first, fields)
-    held = kept[0].astype(np.float64)
+    found = np.empty(kept.shape, kept.dtype)
+    found[0] = kept[0]
+    held = found[0].astype(np.float64)
     each = list(held)
-    for after, row in zip(kept[1:], zip(*columns, strict=True), strict=False):
-        for field, found in zip(each, rule(*each, *row), strict=False):
-            field[:] = found
+    for after, row in zip(found[1:], zip(*columns, strict=True), strict=False):
+        for field, of_row in zip(each, rule(*each, *row), strict=False):
+            field[:] = of_row
         after[:] = held
         held[:] = after
+    kept[:] = found
 
 
 def _lead_values(records: Records, values: Float64Array, times: NDArray[np.int64]) -> int:
@@ -250,27 +256,33 @@ def _lead_table(
         taken: (T,) after each row, but for the table.
     """
     x, place, _, _ = now
-    at = times_of(times, one=False)
-    due = times_of(times + np.maximum(taken["interval_ms"], 0).astype(np.int64), one=False)
-    held = held_against(taken["first_ms"], times, at.weekday)
+    at, following = _places(times), _places(times + np.maximum(taken["interval_ms"], 0).astype(np.int64))
+    held = held_against(taken["first_ms"], times, (times // DAY_MS + MONDAY) % 7)
     gain = least_gain(ARRAYS, taken["interval_ms"].astype(np.float64))
     wide = np.where(taken["moves"] <= UNCLIPPED, np.inf, 10 * taken["spread"].astype(np.float64))
     weight, center = np.isfinite(values).astype(np.float64), taken["center"].astype(np.float64)
     lessons = zip(x, weight, center, wide, gain, held, strict=True)
-    places = zip(*(of.tolist() for of in (*at.bin[2:], *due.bin[2:])), strict=True)
-    table, visits, miss, tried = kept = [states[name][0].copy() for name in _TABLE]
+    kept = [states[name][0] for name in _TABLE]
+    flat = [np.ascontiguousarray(each.reshape(len(each), -1).T, each.dtype) for each in kept]
+    table, visits, miss, tried = flat  # (bins of all kinds of days, C), or (kinds, C)
     said: list[list[Any]] = [[], [], [], [], [], [], []]
-    for (day, bin_, next_day, next_bin), lesson in zip(places, lessons, strict=True):
-        entry = (slice(None), day, bin_)
-        before = tuple(each.astype(np.float64) for each in (table[entry], visits[entry], miss[:, day], tried[:, day]))
-        table[entry], visits[entry], miss[:, day], tried[:, day] = entry_after(ARRAYS, *before, *lesson)
-        following = (slice(None), next_day, next_bin)
-        for into, each in zip(said, (*before, table[following], visits[following], tried[:, next_day]), strict=True):
-            into.append(each.copy())
-    entry_of, seen, off, tries, next_of, next_seen, next_tries = (np.array(each) for each in said)
+    for bin_, day, next_bin, next_day, lesson in zip(*at, *following, lessons, strict=True):
+        before = [each.astype(np.float64) for each in (table[bin_], visits[bin_], miss[day], tried[day])]
+        table[bin_], visits[bin_], miss[day], tried[day] = entry_after(ARRAYS, *before, *lesson)
+        coming = (table[next_bin].copy(), visits[next_bin].copy(), tried[next_day].copy())
+        for into, each in zip(said, (*before, *coming), strict=True):
+            into.append(each)
+    entry, seen, off, tries, next_entry, next_seen, next_tries = map(np.array, said)
     known, next_known = (tries >= BINS) & (seen > 0), (next_tries >= BINS) & (next_seen > 0)
-    by_day = Seasonal(np.where(known, entry_of, place), known, off)
-    return by_day, (np.where(next_known, next_of, x), next_known), dict(zip(_TABLE, kept, strict=True))
+    by_day = Seasonal(np.where(known, entry, place), known, off)
+    after = {name: each.T.reshape(before.shape) for name, each, before in zip(_TABLE, flat, kept, strict=True)}
+    return by_day, (np.where(next_known, next_entry, x), next_known), after
+
+
+def _places(times: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """Where rows stand in the table: among all bins of all kinds of days, and among these."""
+    day = ((times // DAY_MS + MONDAY) % 7 >= SATURDAY) * 1
+    return (day * BINS + times % DAY_MS // BIN_MS).tolist(), day.tolist()
 
 
 def _look_ahead(
@@ -355,13 +367,12 @@ def _lead_standing(look: Look, states: Records, places: Float64Array, rules: Rul
             for place in row:
                 flat[place] += np.float32(1.0)
         into[:] = flat.reshape(into.shape)
-    nats, _ = nats_at(look.noticed.size, counted, look.noticed.readings)
-    lasting, repeats = float(states["lasting"][0]), float(states["repeats"][0])
-    each = zip(nats[:, EVENT].tolist(), seen.tolist(), states["pace_ms"].tolist(), strict=True)
-    for row, (r, told, pace) in enumerate(each):
-        states["lasting"][row], states["repeats"][row] = lasting, repeats
-        lasting = _single(lasting_after(lasting, r, told))
-        repeats = _single(earned(NUMBERS, repeats, rules.alerts_per_week, pace))
+    nats, _ = rarity(look.noticed.size[:, :1], counted[:, :1], look.noticed.readings, YOUNG_READINGS[:1])
+    lasting, repeats = [float(states["lasting"][0])], [float(states["repeats"][0])]
+    for r, told, pace in zip(nats[:, EVENT].tolist(), seen.tolist(), states["pace_ms"].tolist(), strict=True):
+        lasting.append(_single(lasting_after(lasting[-1], r, told)))
+        repeats.append(_single(earned(NUMBERS, repeats[-1], rules.alerts_per_week, pace)))
+    states["lasting"], states["repeats"] = lasting[:-1], repeats[:-1]
     since = np.arange(rows)
     states["readings"] = look.noticed.readings
     calm = calms(states)
