@@ -119,12 +119,13 @@ class Batcher:
         submission = Submission(readings, encoder, asyncio.get_running_loop().create_future(), self._clock.monotonic())
         if self._traces is not None:
             submission.span = self._traces.current()
-        if not len(readings):
+        size = len(readings.streams)
+        if not size:
             submission.done.set_result([])
             return submission.done
         if self._stopping:
             raise StoreUnavailable("the service is stopping; send the readings again")
-        self.check_room(submission.tenant, len(readings))
+        self.check_room(submission.tenant, size)
         self._queue.add(submission)
         if self._may_begin():
             self._wake()
