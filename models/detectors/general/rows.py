@@ -60,8 +60,6 @@ from gatewatch.models.detectors.general.score import (
     miss_lessons,
     misses_after,
     places_of,
-    run_lessons,
-    runs_after,
     surprise_after,
     surprises,
 )
@@ -200,12 +198,21 @@ def _lead_values(records: Records, values: Float64Array, times: NDArray[np.int64
     at = np.maximum.accumulate(np.where(observed, np.arange(1, rows + 1)[:, None], 0), axis=0)
     records["last"][1:] = np.concatenate([records["last"][:1], values])[at, np.arange(channels)][:-1]
     records["last_ms"][1:] = times[:-1]
-    change = placed(records, values)[2]
-    lessons = run_lessons(change, observed, records["count"] > 0)
-    _lead(partial(runs_after, ARRAYS), records, "still", 5, *lessons)
+    _lead_runs(records, placed(records, values)[2] == 0.0, observed)
     youth = youth_of(records, records["readings"].astype(np.int64), np.ones(rows))
     young = rows if youth is None else int(youth.young.any(axis=1).argmax())
     return min(_lead_clock(records, times), young)
+
+
+def _lead_runs(records: Records, same: Bools, observed: Bools) -> None:
+    """How long channels stand still and are missing: what `score.runs_after` says, by sums up to where they end."""
+    kept = block(records, "still", 5).swapaxes(0, 1)
+    ends, moved = np.stack([observed & ~same, observed]), observed & ~same
+    total = kept[:2, :1] + np.cumsum(np.stack([observed & same, ~observed]), axis=1)
+    kept[:2, 1:] = (total - np.maximum.accumulate(np.where(ends, total, 0), axis=1))[:, :-1]
+    longest = np.maximum.accumulate(np.where(ends, kept[:2], 0), axis=1)
+    kept[2:4, 1:] = np.maximum(kept[2:4, :1], longest)[:, :-1]
+    kept[4, 1:] += np.cumsum(moved, axis=0, dtype=np.uint32)[:-1]
 
 
 def _lead_clock(records: Records, times: NDArray[np.int64]) -> int:
@@ -265,14 +272,13 @@ def _lead_table(
     kept = [states[name][0] for name in _TABLE]
     flat = [np.ascontiguousarray(each.reshape(len(each), -1).T, each.dtype) for each in kept]
     table, visits, miss, tried = flat  # (bins of all kinds of days, C), or (kinds, C)
-    said: list[list[Any]] = [[], [], [], [], [], [], []]
-    for bin_, day, next_bin, next_day, lesson in zip(*at, *following, lessons, strict=True):
+    said = np.empty((len(x), 7, x.shape[1]))
+    for bin_, day, next_bin, next_day, lesson, out in zip(*at, *following, lessons, said, strict=True):
         before = [each.astype(np.float64) for each in (table[bin_], visits[bin_], miss[day], tried[day])]
         table[bin_], visits[bin_], miss[day], tried[day] = entry_after(ARRAYS, *before, *lesson)
-        coming = (table[next_bin].copy(), visits[next_bin].copy(), tried[next_day].copy())
-        for into, each in zip(said, (*before, *coming), strict=True):
-            into.append(each)
-    entry, seen, off, tries, next_entry, next_seen, next_tries = map(np.array, said)
+        for into, each in zip(out, (*before, table[next_bin], visits[next_bin], tried[next_day]), strict=True):
+            into[:] = each
+    entry, seen, off, tries, next_entry, next_seen, next_tries = said.swapaxes(0, 1)
     known, next_known = (tries >= BINS) & (seen > 0), (next_tries >= BINS) & (next_seen > 0)
     by_day = Seasonal(np.where(known, entry, place), known, off)
     after = {name: each.T.reshape(before.shape) for name, each, before in zip(_TABLE, flat, kept, strict=True)}
