@@ -368,23 +368,24 @@ def scales_after(
         free, taught: whether channels are in their first lesson, whose bounds are none, and of these which are
             observed; None where no channel is.
     """
+    smaller, larger = of.smaller, of.larger
     by_spread, by_step = (spread, step) if free is None else (of.where(free, np.inf, s) for s in (spread, step))
     if of.some((x < low) | (x > high)):
-        wild = RANGE_GROWTH * of.larger(high - low, by_spread)
-        low = low - of.smaller(of.larger(low - x, 0.0), wild)
-        high = high + of.smaller(of.larger(x - high, 0.0), wild)
+        wild = RANGE_GROWTH * larger(high - low, by_spread)
+        low = low - smaller(larger(low - x, 0.0), wild)
+        high = high + smaller(larger(x - high, 0.0), wild)
     away = x - center
     far = abs(away)
-    reach = of.larger(reach, of.smaller(far, 10 * by_spread))
+    reach = larger(reach, smaller(far, 10 * by_spread))
     wide = 4 * by_spread
-    center = center + gain * of.smaller(of.larger(away, -wide), wide)
-    spread = spread + gain * (1.25 * of.smaller(far, 6 * by_spread) - spread)
-    step = step + gain * (of.smaller(leap, 8 * by_step) - step)
+    center = center + gain * smaller(larger(away, -wide), wide)
+    spread = spread + gain * (1.25 * smaller(far, 6 * by_spread) - spread)
+    step = step + gain * (smaller(leap, 8 * by_step) - step)
     if free is not None:
-        spread = of.larger(spread, FIRST_LESSON * far * taught)
-        step = of.larger(step, FIRST_LESSON * leap * taught)
-    spread = of.larger(spread, SPREAD_FLOOR * reach + RESOLUTION * abs(center) + TINY)
-    step = of.larger(step, STEP_FLOOR * spread)
+        spread = larger(spread, FIRST_LESSON * far * taught)
+        step = larger(step, FIRST_LESSON * leap * taught)
+    spread = larger(spread, SPREAD_FLOOR * reach + RESOLUTION * abs(center) + TINY)
+    step = larger(step, STEP_FLOOR * spread)
     return center, spread, step, recent + recent_gain * (x - recent), low, high, reach
 
 
@@ -492,14 +493,15 @@ def entry_after(
         gain: the least of it.
         held: whether the table is held against the reading.
     """
-    visits = of.smaller(visits + observed, MOST_VISITS)
+    smaller, larger = of.smaller, of.larger
+    visits = smaller(visits + observed, MOST_VISITS)
     again = visits > 1
     if not of.every(again):
         entry = of.where(again, entry, center)
-    missed = of.smaller(of.larger(x - entry, -wide), wide)
-    entry = entry + observed * of.larger(1.0 / of.larger(visits, 1.0), gain) * missed
+    missed = smaller(larger(x - entry, -wide), wide)
+    entry = entry + observed * larger(1.0 / larger(visits, 1.0), gain) * missed
     trial = (again & held) * observed
     if of.some(trial):
-        tried = of.smaller(tried + trial, TRIED_READINGS)
-        miss = miss + trial * (abs(missed) - miss) / of.larger(tried, 1.0)
+        tried = smaller(tried + trial, TRIED_READINGS)
+        miss = miss + trial * (abs(missed) - miss) / larger(tried, 1.0)
     return entry, visits, miss, tried

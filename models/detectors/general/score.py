@@ -564,11 +564,12 @@ def runs_after(
     started: Any,
 ) -> tuple[Any, Any, Any, Any, Any]:
     """The fields from `still` on after a reading; arrays (..., C), or numbers."""
-    longest_still = of.larger(longest_still, still * moved)
+    larger = of.larger
+    longest_still = larger(longest_still, still * moved)
     if of.every(started | (absent <= BEHIND)):
-        longest_absent = of.larger(longest_absent, absent * observed)
+        longest_absent = larger(longest_absent, absent * observed)
     else:  # before its first value a channel was not there yet
-        longest_absent = of.larger(longest_absent, absent * observed * (started | (absent <= BEHIND)))
+        longest_absent = larger(longest_absent, absent * observed * (started | (absent <= BEHIND)))
     still, absent = still + same, absent + 1
     return still - still * moved, absent - absent * observed, longest_still, longest_absent, changes + moved
 

@@ -109,19 +109,20 @@ def shifts_after(
         quick, gain: of the quick means and of the slow ones, 0 where nothing is observed.
         floor: the least straying.
     """
-    strays = of.larger(drift, floor)
+    smaller, larger = of.smaller, of.larger
+    strays = larger(drift, floor)
     wide = LEVEL_CLIP * strays
-    level = level + quick * of.smaller(of.larger(x - level, -wide), wide)
+    level = level + quick * smaller(larger(x - level, -wide), wide)
     away = level - home
     far = abs(away)
     wide = HOME_CLIP * strays
-    home = home + gain * of.smaller(of.larger(away, -wide), wide)
-    drift = drift + gain * (of.smaller(far, SCALE_CLIP * strays) - drift)
+    home = home + gain * smaller(larger(away, -wide), wide)
+    drift = drift + gain * (smaller(far, SCALE_CLIP * strays) - drift)
 
-    scale = of.larger(usual, floor)
-    activity = activity + quick * (of.smaller(change, CHANGE_CLIP * of.larger(scale, activity)) - activity)
-    ratio = abs(of.log(of.larger(activity, QUIETEST * scale) / scale))
-    usually = of.larger(unrest, LEAST_UNREST)
-    usual = usual + gain * (of.smaller(change, CHANGE_CLIP * scale) - usual)
-    unrest = unrest + gain * (of.smaller(ratio, SCALE_CLIP * usually) - unrest)
+    scale = larger(usual, floor)
+    activity = activity + quick * (smaller(change, CHANGE_CLIP * larger(scale, activity)) - activity)
+    ratio = abs(of.log(larger(activity, QUIETEST * scale) / scale))
+    usually = larger(unrest, LEAST_UNREST)
+    usual = usual + gain * (smaller(change, CHANGE_CLIP * scale) - usual)
+    unrest = unrest + gain * (smaller(ratio, SCALE_CLIP * usually) - unrest)
     return level, home, drift, activity, usual, unrest, far / strays, ratio / usually
