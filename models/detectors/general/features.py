@@ -318,7 +318,7 @@ def take_values(
     states["count"] = count
     free, learned = _lesson(states, difference, observed)
     lessons = scale_lessons(x, difference, observed, count, free)
-    scales = np.array(scales_after(ARRAYS, *scales, *lessons))
+    scales = np.array(scales_after(ARRAYS, scales, *lessons))
     store(states, "center", scales)
     gone = far_off(scales[CENTER], scales[SPREAD], x)
     if learned is not None and learned.any():
@@ -345,20 +345,7 @@ def scale_lessons(
 
 
 def scales_after(
-    of: Functions,
-    center: Any,
-    spread: Any,
-    step: Any,
-    recent: Any,
-    low: Any,
-    high: Any,
-    reach: Any,
-    x: Any,
-    leap: Any,
-    gain: Any,
-    recent_gain: Any,
-    free: Any = None,
-    taught: Any = None,
+    of: Functions, kept: Any, x: Any, leap: Any, gain: Any, recent_gain: Any, free: Any = None, taught: Any = None
 ) -> tuple[Any, ...]:
     """The scales of channels after a reading, as the module's text has them; arrays (..., C), or numbers.
 
@@ -368,6 +355,7 @@ def scales_after(
         free, taught: whether channels are in their first lesson, whose bounds are none, and of these which are
             observed; None where no channel is.
     """
+    center, spread, step, recent, low, high, reach = kept
     smaller, larger = of.smaller, of.larger
     by_spread, by_step = (spread, step) if free is None else (of.where(free, np.inf, s) for s in (spread, step))
     if of.some((x < low) | (x > high)):
@@ -455,9 +443,9 @@ def _take_time_of_day(
         since, back = timestamps_ms - states["first_ms"], DAYS_BACK[at.weekday] * DAY_MS
         held = held & (since[:, None] * of_life >= np.asarray(back)[..., None])
     kept = (table[at.bin], visits[at.bin], states["table_miss"][at.day], states["tried"][at.day])
-    entry, visited, miss, tried = (each.astype(np.float64) for each in kept)
+    before = [each.astype(np.float64) for each in kept]
     gain = least_gain(ARRAYS, states["interval_ms"].astype(np.float64))[:, None]
-    after = entry_after(ARRAYS, entry, visited, miss, tried, x, observed, scales[CENTER], wide, gain, held)
+    after = entry_after(ARRAYS, before, x, observed, scales[CENTER], wide, gain, held)
     table[at.bin], visits[at.bin], states["table_miss"][at.day], states["tried"][at.day] = after
 
 
@@ -472,17 +460,7 @@ def least_gain(of: Functions, interval_ms: Any) -> Any:
 
 
 def entry_after(
-    of: Functions,
-    entry: Any,
-    visits: Any,
-    miss: Any,
-    tried: Any,
-    x: Any,
-    observed: Any,
-    center: Any,
-    wide: Any,
-    gain: Any,
-    held: Any,
+    of: Functions, kept: Any, x: Any, observed: Any, center: Any, wide: Any, gain: Any, held: Any
 ) -> tuple[Any, Any, Any, Any]:
     """An entry of the table of the day after a reading, its visits, and miss and tries of the table; arrays (..., C),
     or numbers.
@@ -493,6 +471,7 @@ def entry_after(
         gain: the least of it.
         held: whether the table is held against the reading.
     """
+    entry, visits, miss, tried = kept
     smaller, larger = of.smaller, of.larger
     visits = smaller(visits + observed, MOST_VISITS)
     again = visits > 1

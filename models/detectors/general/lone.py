@@ -408,7 +408,7 @@ def _shifts(seen: _Seen, floor: list[float], state: _State) -> tuple[list[float]
     c = len(floor)
     *after, far, lively = _by_field(
         shifts_after(
-            NUMBERS, *state.lasts[at::c], place, abs(seen.changes[at]), GAIN * seen.there[at],
+            NUMBERS, state.lasts[at::c], place, abs(seen.changes[at]), GAIN * seen.there[at],
             seen.there[at] / min(max(state.count[at], SETTLING), HOME_READINGS), floor[at],
         )
         for at, place in enumerate(seen.places)
@@ -418,18 +418,16 @@ def _shifts(seen: _Seen, floor: list[float], state: _State) -> tuple[list[float]
     return levels, activities, tuple(chain(*after))
 
 
-def _jumps(
-    size: list[float], missed: list[float], seen: _Seen, state: _State
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _jumps(size: list[float], missed: list[float], seen: _Seen, state: _State) -> tuple[list[float], tuple[float, ...]]:
     """Nats of each channel's jump; and the fields to be kept."""
     c, after = len(size), []
     for at, (z, there) in enumerate(zip(size, seen.there, strict=True)):
         forecasts = missed[5 * (c + at)]
         gain = there * max(LEAST_GAIN, 2.0 / (forecasts + 1.0))
         known = forecasts >= SETTLING_READINGS and not state.resting[at]
-        after.append(jump_after(NUMBERS, *state.jumps[at::c], z, there, gain, 1.0 - gain / EDGE_READINGS, known))
+        after.append(jump_after(NUMBERS, state.jumps[at::c], z, there, gain, 1.0 - gain / EDGE_READINGS, known))
     *fields, nats = _by_field(after)
-    return nats, tuple(chain(*fields))
+    return list(nats), tuple(chain(*fields))
 
 
 def _rarity(sizes: list[float], counted: NDArray[np.float32], n: int) -> tuple[list[float], list[float]]:
@@ -464,7 +462,7 @@ def _runs(seen: _Seen, state: _State) -> tuple[list[float], list[float], tuple[i
         factor = c ** (1.0 - kept[4] / state.count[at]) if c > 1 else 1.0
         limit, limit_absent = RUN_MARGIN * kept[2] * factor + RUN_ALLOWANCE, RUN_MARGIN * kept[3] + RUN_ALLOWANCE
         same = there and seen.changes[at] == 0.0
-        runs = runs_after(NUMBERS, *kept, same, there and not same, there, True)
+        runs = runs_after(NUMBERS, kept, same, there and not same, there, True)
         stood.append(0.0 if state.resting[at] else _run(runs[0], limit))
         missing.append(_run(runs[1], limit_absent))
         after.append(runs)
@@ -493,7 +491,7 @@ def _scales(seen: _Seen, state: _State) -> tuple[float, ...] | None:
     for at, place in enumerate(seen.places):
         there, first = seen.there[at], (True, seen.there[at]) if state.resting[at] else ()
         gain, leap = there / min(state.count[at] + there, SCALE_READINGS), abs(seen.changes[at])
-        scales = scales_after(NUMBERS, *state.scales[at::c], place, leap, gain, RECENT_GAIN * there, *first)
+        scales = scales_after(NUMBERS, state.scales[at::c], place, leap, gain, RECENT_GAIN * there, *first)
         if far_off(scales[CENTER], scales[SPREAD], place):
             return None
         after.append(scales)
@@ -517,7 +515,7 @@ def _take_time_of_day(
     spreads = kept[SPREAD * c : (SPREAD + 1) * c]
     wide = [math.inf if rests else 10 * spread for rests, spread in zip(state.resting, spreads, strict=True)]
     after = [
-        entry_after(NUMBERS, *entry, place, there, center, most, gain, held)
+        entry_after(NUMBERS, entry, place, there, center, most, gain, held)
         for entry, place, there, center, most in zip(before, seen.places, seen.there, kept[:c], wide, strict=True)
     ]
     for field, of_channels in zip(fields, _by_field(after), strict=True):

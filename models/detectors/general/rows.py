@@ -182,7 +182,7 @@ def _lead(rule: Callable[..., tuple[Any, ...]], records: Records, first: str, fi
     held = found[0].astype(np.float64)
     each = list(held)
     for after, row in zip(found[1:], zip(*columns, strict=True), strict=False):
-        for field, of_row in zip(each, rule(*each, *row), strict=False):
+        for field, of_row in zip(each, rule(each, *row), strict=False):
             field[:] = of_row
         after[:] = held
         held[:] = after
@@ -275,7 +275,7 @@ def _lead_table(
     said = np.empty((len(x), 7, x.shape[1]))
     for bin_, day, next_bin, next_day, lesson, out in zip(*at, *following, lessons, said, strict=True):
         before = [each.astype(np.float64) for each in (table[bin_], visits[bin_], miss[day], tried[day])]
-        table[bin_], visits[bin_], miss[day], tried[day] = entry_after(ARRAYS, *before, *lesson)
+        table[bin_], visits[bin_], miss[day], tried[day] = entry_after(ARRAYS, before, *lesson)
         for into, each in zip(out, (*before, table[next_bin], visits[next_bin], tried[next_day]), strict=True):
             into[:] = each
     entry, seen, off, tries, next_entry, next_seen, next_tries = said.swapaxes(0, 1)
@@ -335,10 +335,10 @@ def _lead_misses(
     records["misses"][1:] = misses[:-1]
     known &= records["misses"] > 0
     lessons = miss_lessons(error, taught, by_day, records)
-    _lead(misses_after, records, "miss", 1, *lessons)
+    _lead(lambda kept, *row: misses_after(*kept, *row), records, "miss", 1, *lessons)
     _, usual = misses_after(records["miss"].astype(np.float64), *lessons)
     u, jump = surprises(error, known, usual, leap)
-    _lead(lambda *of: (surprise_after(*of),), records, "surprise", 1, u, observed)
+    _lead(lambda kept, *row: (surprise_after(*kept, *row),), records, "surprise", 1, u, observed)
     _lead(partial(shifts_after, ARRAYS), records, "level", 6, x, leap, *shift_gains(records, observed))
     lessons = jump_lessons(jump, observed, misses[..., 0], records["moves"] > UNCLIPPED)
     _lead(partial(jump_after, ARRAYS), records, "jump_edge", 3, *lessons)
