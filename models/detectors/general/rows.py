@@ -7,7 +7,7 @@ scales, table, features, network, misses, levels, jumps. None of these hangs on 
 they are led as if nothing was anomalous.
 
 Where the state after a row is not the one that was led to (an origin moves, a code stands for a missing value, what is
-anomalous counts less), all behind it is led anew from there. A clock that steps ends the rows that are taken.
+anomalous counts less), all behind it is led anew. A clock that steps and a channel that is young end the rows taken.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from gatewatch.models.detectors.general.score import (
 from gatewatch.models.detectors.general.shifts import SETTLING_LIVELY, shift_gains, shifts_after
 from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS, rarity
 from gatewatch.models.detectors.general.youth import youth_of
-from gatewatch.models.detectors.incidents import JOIN_READINGS, calms
+from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS, calms
 from gatewatch.models.detectors.operands import ARRAYS, NUMBERS
 from gatewatch.models.record_fields import block
 
@@ -74,7 +74,7 @@ Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
 Bools = NDArray[np.bool_]
 
-MOST_ROWS, MOST_BYTES = 512, 1 << 22
+MOST_ROWS, MOST_BYTES = 512, 1 << 24
 """Taken at once; of states, of which there are a few copies."""
 
 FIRST_TRY = 8
@@ -87,6 +87,7 @@ _SINGLE = struct.Struct("<f")
 _STANDING = ("counted", "lasting", "calm", "told", "channel_calm", "inside", "repeats", "rested")
 _RUNNING = frozenset(name for name, *_ in running_fields(1))
 _TABLE = ("table", "visits", "table_miss", "tried")
+_SAID = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 
 
 class Network(Protocol):
@@ -116,8 +117,7 @@ def advance_rows(
     Returns:
         What is said of each of the rows, one at least and MOST_ROWS at most; its states are those after the last.
     """
-    counts = states["count"]
-    if states["before_ms"][0] or counts.min() < SETTLING_LIVELY or (states["moves"] == UNCLIPPED).any():
+    if not _is_usual(states[0]):
         return None
     dtype = _without(states.dtype, (*_TABLE, *tensors, "ahead"))
     before = np.empty(max(min(len(values), MOST_ROWS, MOST_BYTES // dtype.itemsize), 1), dtype)
@@ -157,7 +157,11 @@ def advance_rows(
     return Step(**said, states=states)
 
 
-_SAID = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
+def _is_usual(state: Any) -> bool:
+    """Whether all channels are known, none ends its first lesson, and the clock has not stepped."""
+    if state["before_ms"] or state["leapt"] or state["readings"] >= MOST_READINGS - MOST_ROWS:
+        return False
+    return bool(state["count"].min() >= SETTLING_LIVELY and (state["moves"] != UNCLIPPED).all())
 
 
 @lru_cache
