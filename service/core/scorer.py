@@ -307,7 +307,7 @@ class Scorer:
             self._backoff.saved(written, applied.writes.records, lost - work.failed.keys(), now - began, now)
             if work.unsure:
                 self._books.unsure(applied, loaded.streams, lost)
-            self._books.count(batch, applied, loaded, lost)
+            await self._books.count(batch, applied, loaded, lost)
             for watcher in self.watchers:
                 watcher.scored(batch.model, applied.rounds, loaded, lost)
             kept = set(written) - lost
