@@ -3,6 +3,11 @@
     python -m benchmarks.capacity                # measures, and writes service/commands/capacity.json
     python -m benchmarks.capacity --check        # 200,000 streams of few readings, 20,000 with a full history
     python -m benchmarks.capacity --check --model trained --few 1000000 --full 200000 --history 16
+    python -m benchmarks.capacity --check --few 0 --full 200000 --copied
+
+With `--copied`, only the first 1,000 streams with a full history are sent. Their records and histories are written
+under the other names as the service writes them, reading by reading, and each copy then takes a reading that is sent:
+no state may have to be rebuilt. CPU time is that of these readings. Redis writes no file while it is filled.
 
 Costs are measured at 1 and 8 channels and taken to be a line between. CPU time is that of the processes, so a machine
 that is busy with others changes it little. The checks are with 4 channels, which were not measured.
@@ -11,9 +16,11 @@ that is busy with others changes it little. The checks are with 4 channels, whic
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,10 +32,19 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import PATIENT, artefact, bodies, drive, resident_mib, server
+from benchmarks.load import PATIENT, START, artefact, bodies, drive, resident_mib, server
 from benchmarks.speed import SERVE
+from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.service.commands.capacity import COEFFICIENTS, load, plan
+from gatewatch.service.core import records as state
+from gatewatch.service.core.stepper import Stepper
+from gatewatch.service.core.store import Writes
+from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
+from gatewatch.service.storage.store import StateStore
+from tests.support.balanced import get
 
 BULK, STREAMS, KEPT, FEW = 1000, 1000, 128, 4
 CHANNELS = (1, 8)
@@ -37,18 +53,21 @@ ALONE, EACH = 32, 60
 
 CHECKED_CHANNELS = 4
 
+COPIED = 100
+"""Streams whose copies are written at once."""
+
 
 class Running:
     """A service on a Redis of its own."""
 
-    def __init__(self, port: int, pids: tuple[int, int], client: Redis) -> None:
-        self.port, self.pids, self.client = port, pids, client
+    def __init__(self, port: int, pids: tuple[int, int], client: Redis, environment: dict[str, str]) -> None:
+        self.port, self.pids, self.client, self.environment = port, pids, client, environment
 
     def info(self) -> dict[str, float]:
-        """Bytes that Redis has in memory, and has got, sent and written since its start."""
+        """Bytes that Redis has in memory, and has got, sent and written since its start; of a file that is off, 0."""
         found: Any = self.client.info("all")
         names = ("used_memory", "total_net_input_bytes", "total_net_output_bytes", "aof_current_size")
-        return {name: float(found[name]) for name in names}
+        return {name: float(found.get(name, 0)) for name in names}
 
     def send(self, sent: list[list[bytes]], size: int) -> dict[str, float]:
         """Send all bodies; what a reading cost. The first body of each connection is not counted."""
@@ -93,7 +112,7 @@ def running(model: str, channels: int, history: int = KEPT) -> Iterator[Running]
             redis_pid = int(client.info("server")["process_id"])
             environment["GATEWATCH_REDIS_URL"] = private.url
             with server(SERVE, environment) as (port, pid):
-                yield Running(port, (pid, redis_pid), client)
+                yield Running(port, (pid, redis_pid), client, environment)
 
 
 def measured(model: str, channels: int) -> dict[str, float]:
@@ -188,6 +207,76 @@ def check(console: Console, model: str, streams: int, readings: int, history: in
     console.print(table)
 
 
+async def copy(one: Running, copies: int) -> None:
+    """Write so many copies of each of the STREAMS streams that were sent, whose names begin with `s0-`."""
+    names = one.environment.get("GATEWATCH_CHANNELS", "")
+    folder = model_folder(one.environment["GATEWATCH_MODEL"])
+    detector = load_detector(folder, tuple(names.split(",")) if names else ())
+    stepper = Stepper(detector, int(one.environment["GATEWATCH_HISTORY_READINGS"]))
+    store = StateStore(one.environment["GATEWATCH_REDIS_URL"], str(Settings.model_fields["tenant"].default), 600_000)
+    store.watches = float(Settings.model_fields["silent_after"].default) > 0
+    for first in range(0, STREAMS, COPIED):
+        streams = [StreamKey(store.tenant, f"s0-0-{at}") for at in range(first, first + COPIED)]
+        packed, rings = await store.load(streams), await store.load_histories(streams)
+        layouts, seeds = [stepper.usual] * COPIED, store.seeds(streams)
+        records, _, flaws = state.unpack(packed, seeds, stepper.record, layouts, detector.digest, stepper.slots)
+        kept = [stepper.read_history(*of) for of in zip(rings, layouts, seeds, strict=True)]
+        if flaws or {len(entries) for entries in kept} != {stepper.slots}:
+            raise RuntimeError(f"the streams that are copied are not whole: {flaws}")
+        for number in range(1, copies + 1):
+            others = [StreamKey(store.tenant, f"s{number}-0-{at}") for at in range(first, first + COPIED)]
+            seeds = store.seeds(others)
+            writes = Writes(START, others, [b""] * COPIED, state.pack(records, layouts, seeds))
+            writes.channels = dict.fromkeys(range(COPIED), len(detector.channels))
+            for row, (seed, entries) in enumerate(zip(seeds, kept, strict=True)):
+                writes.slots += stepper.slots_anew(stepper.usual, seed, row, entries)
+            async with store.begin(others) as work:
+                await work.send(writes)
+                if not all(await work.saved()):
+                    raise RuntimeError("a copy was not saved")
+    await store.close()
+
+
+def check_copied(console: Console, model: str, streams: int, history: int) -> None:
+    """Hold the model against a run with so many streams of a full history, all but STREAMS of them copied."""
+    need = plan(load()[model], streams, 1.0, CHECKED_CHANNELS, history, BULK, 2**34)
+    copies = streams // STREAMS - 1
+    with running(model, CHECKED_CHANNELS, history) as one:
+        empty = one.info()["used_memory"]
+        alone = one.send(bodies(1, history * STREAMS // BULK, BULK, 0, CHECKED_CHANNELS, STREAMS), BULK)
+        of_alone = one.info()["used_memory"] - empty
+        one.client.config_set("appendonly", "no")
+        asyncio.run(copy(one, copies))
+        held = one.info()["used_memory"] - empty
+        one.client.config_set("appendonly", "yes")
+        while one.client.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(1)
+        values = dict.fromkeys([f"c{number}" for number in range(CHECKED_CHANNELS)], 0.5)
+        moment = {"seq": history, "timestamp": START + 60 * history, "values": values}
+        following = [
+            json.dumps([{"stream": f"s{number}-0-{at}", **moment} for at in range(STREAMS)]).encode()
+            for number in range(copies + 1)
+        ]
+        cost = one.send([following], STREAMS)
+        resident, metrics = resident_mib(one.pids[0]) * 2**20, get(one.port, "/metrics")[1]
+    rebuilt = sum(float(row.split()[1]) for row in metrics.splitlines() if row.startswith("gatewatch_states_rebuilt"))
+    console.print(
+        f"{held / 2**30:.2f} GiB; the first 1,000 alone: {of_alone / STREAMS:,.0f} bytes each, service "
+        f"{alone['service_us']:.1f}, Redis {alone['redis_us']:.1f} µs a reading; states rebuilt: {rebuilt:.0f}"
+    )
+    table = Table(title=f"{model}: {streams:,} streams of {history} readings, {CHECKED_CHANNELS} channels, most copied")
+    for column in ("what", "model", "run", "model / run"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for what, told, found in (
+        ("bytes a stream", need.data_bytes / streams, held / streams),
+        ("service µs a reading", 1e6 * need.service_cores / need.readings_per_s, cost["service_us"]),
+        ("Redis µs a reading", 1e6 * need.redis_cores / need.readings_per_s, cost["redis_us"]),
+        ("MiB of the process", need.process_bytes / 2**20, resident / 2**20),
+    ):
+        table.add_row(what, f"{told:,.1f}", f"{found:,.1f}", f"{told / found:.2f}")
+    console.print(table)
+
+
 def main() -> None:
     """Measure, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,6 +285,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=200_000, help="streams of few readings")
     parser.add_argument("--full", type=int, default=20_000, help="streams with a full history")
     parser.add_argument("--history", type=int, default=KEPT, help="readings that a full history has")
+    parser.add_argument("--copied", action="store_true", help="send 1,000 streams with a full history, copy the others")
     options = parser.parse_args()
     console = Console(width=120)
     if not options.check:
@@ -203,7 +293,9 @@ def main() -> None:
         return
     if options.few:
         check(console, options.model, options.few, 2, KEPT)
-    if options.full:
+    if options.full and options.copied:
+        check_copied(console, options.model, options.full, options.history)
+    elif options.full:
         check(console, options.model, options.full, options.history, options.history)
 
 

@@ -67,13 +67,18 @@ def replicas(count: int, url: str, model: Path) -> Iterator[list[Replica]]:
             replica.end()
 
 
-def loads_and_batches(ports: list[int]) -> tuple[float, float]:
-    """How often replicas loaded records, and how many batches they scored."""
+def counted(ports: list[int]) -> tuple[float, float, float]:
+    """How often replicas loaded records, how many batches they scored, and of how many readings these were."""
     texts = [get(port, "/metrics")[1] for port in ports]
-    return tuple(  # type: ignore[return-value]
-        sum(float(text.partition(f"\n{name} ")[2].partition("\n")[0]) for text in texts)
-        for name in ('gatewatch_stage_seconds_count{stage="load"}', "gatewatch_batch_readings_count")
+    names = (
+        'gatewatch_stage_seconds_count{stage="load"}',
+        "gatewatch_batch_readings_count",
+        "gatewatch_batch_readings_sum",
     )
+    loads, batches, readings = (
+        sum(float(text.partition(f"\n{name} ")[2].partition("\n")[0]) for text in texts) for name in names
+    )
+    return loads, batches, readings
 
 
 def scale(table: Table, scratch: Path, stores: list[str], counts: list[int], seconds: float, sticky: bool) -> None:
@@ -92,8 +97,9 @@ def scale(table: Table, scratch: Path, stores: list[str], counts: list[int], sec
                 (0, count), (count, count + len(redis_pids)), (len(pids) - 1, len(pids)),
             )]  # fmt: skip
             row = [f"{load.rate:,.0f}", *(f"{cpu:.1f}" for cpu in of), f"{sum(of):.1f}"]
-            loads, batches = loads_and_batches([replica.port for replica in running])
-            table.add_row(kind, str(count), *row, f"{loads / batches - 1:.0%}", str(dict(load.statuses)))
+            loads, batches, readings = counted([replica.port for replica in running])
+            row += [f"{loads / batches - 1:.0%}", f"{readings / batches:.0f}"]
+            table.add_row(kind, str(count), *row, str(dict(load.statuses)))
 
 
 def main() -> None:
@@ -119,6 +125,7 @@ def main() -> None:
                 "HAProxy",
                 "all",
                 "repeated",
+                "a batch",
                 "answers",
             ):
                 table.add_column(column, justify="left" if column in ("store", "answers") else "right")

@@ -36,6 +36,7 @@ ServiceError
 └── StoreUnavailable    503  with Retry-After: Redis is away, hung or refuses; what became of the readings is unknown,
     │                        sending them again is safe
     ├── ModelAway            a model cannot be loaded now: its repository is away, or its artefact is damaged
+    ├── ModelFailed          a model raised an error where it should have scored
     ├── Contended            other processes kept writing a stream
     ├── PartlyUnavailable    a node of a Redis Cluster is away, with some of the streams
     │   └── NewerRecord      a later version wrote them in a format that this one cannot read
@@ -317,6 +318,12 @@ class ModelAway(StoreUnavailable):
     title = "Model unavailable"
 
 
+class ModelFailed(StoreUnavailable):
+    """A model raised an error where it should have scored; readings of other models are scored."""
+
+    title = "Model failed"
+
+
 def other_channels(stream: StreamKey) -> ModelAway:
     """For a reading that came before its stream got a model of other channels, and is to be scored after it."""
     return ModelAway(f"stream {stream.name} got a model of other channels meanwhile; send the readings again")
@@ -340,8 +347,9 @@ class NewerRecord(PartlyUnavailable):
     title = "Written by a later version"
 
     def __init__(self, streams: Collection[StreamKey]) -> None:
+        which = f"stream {next(iter(streams)).name}" if len(streams) == 1 else "the stream"  # others' names are theirs
         super().__init__(
-            "a later version of this service wrote the stream in a format that this one cannot read: "
+            f"a later version of this service wrote {which} in a format that this one cannot read: "
             "send its readings to that version",
             streams.__contains__,
         )
@@ -357,6 +365,12 @@ class ForeignValue(StoreUnavailable):
     """One of the tenant's keys holds a value that another program put there; somebody has to move it away."""
 
     title = "Foreign value in Redis"
+
+
+def concerns_all(error: BaseException) -> bool:
+    """Whether an error says that nothing can be scored now, and not only readings of some streams or of one model."""
+    of_some = (Contended, ForeignValue, ModelAway, ModelFailed, PartlyUnavailable)
+    return isinstance(error, StoreUnavailable) and not isinstance(error, of_some)
 
 
 def cause_of(error: Exception) -> str:

@@ -29,8 +29,19 @@ class TrainConfig(BaseModel):
         "it each network's own start",
     )  # fmt: skip
 
+    beta: float = Field(
+        0.0, ge=0, le=1,
+        description="an error counts times the forecast's own scale to twice this power, in training only (Seitzer et "
+        "al. 2022): with 0 rare large moves hardly teach, with 0.5 all channels and moments teach alike",
+    )  # fmt: skip
+
     window: int = Field(64, ge=2, le=4096, description="readings through which errors are propagated back")
     lanes: int = Field(64, ge=1, le=4096, description="most pieces of recordings trained side by side")
+    lane_windows: int = Field(
+        4, ge=1, le=65_536,
+        description="windows in the shortest lane, over which a state is carried on; more of them make fewer lanes and "
+        "more updates an epoch",
+    )  # fmt: skip
     epochs: int = Field(60, ge=1, le=10_000, description="most passes over the recordings")
     patience: int = Field(10, ge=1, description="epochs without a better held-out loss before training stops")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="of AdamW at the start; falls to a tenth as a cosine")

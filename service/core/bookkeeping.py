@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.budget_loop import at_bound, notable
 from gatewatch.models.detectors.detector import STATUSES
+from gatewatch.service.aside import in_slices
 from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
@@ -29,18 +30,16 @@ from gatewatch.service.core.alike import joined_alike
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.outcomes import Refused, format_time
 from gatewatch.service.core.readings import Batch
-from gatewatch.service.core.sequencing import Round
-from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, raised_by
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode
 from gatewatch.service.incidents.rules import counted
 from gatewatch.service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
     from gatewatch.service.core.applying import Applied
-    from gatewatch.service.core.layout import Layout
-from gatewatch.service.core.loading import LoadedBatch
+    from gatewatch.service.core.loading import LoadedBatch
 
 log = structlog.get_logger(__name__)
 
@@ -96,32 +95,7 @@ class Bookkeeping:
         self._tells = asyncio.Event()
         self._first_seen: dict[tuple[bytes, float], float] = {}
 
-    def alerts_of(
-        self,
-        writes: Writes,
-        rounds: Sequence[tuple[Round, Entries]],
-        streams: Sequence[StreamKey],
-        layouts: Sequence[Layout],
-        ruled: Container[int],
-    ) -> None:
-        """Put the alerts of what is to be saved beside it.
-
-        Args:
-            layouts: of the streams.
-            ruled: rows of streams whose incidents go by rules: their alerts are the incidents', see Recorder.
-        """
-        for round_, entries in rounds:
-            alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
-            if alerting:
-                row_of = {stream: row for row, stream in enumerate(writes.streams)}
-                rows = round_.rows.tolist()
-                for at in alerting:
-                    if rows[at] in ruled:
-                        continue
-                    stream, channels = streams[rows[at]], layouts[rows[at]].model
-                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels)))
-
-    def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
+    async def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
         refused = sum(batch.streams[place] not in lost for place in applied.refused)
         if refused:
@@ -140,12 +114,12 @@ class Bookkeeping:
                 kept = np.array([loaded.streams[row] not in lost for row in rows], bool)
                 rows, entries = rows[kept], entries[kept]
             self.count_entries([loaded.streams[row] for row in rows.tolist()], entries)
-        for row, alert in applied.writes.alerts:
+        async for row, alert in in_slices(applied.writes.alerts):
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
         if applied.levels is not None and self._tells_of:
             _log_moves(applied.levels, loaded, lost)
-        for write in applied.writes.incidents if self._tells_of else ():
+        async for write in in_slices(applied.writes.incidents if self._tells_of else ()):
             if write.ended and applied.writes.streams[write.row] not in lost:
                 ended = decode(write.incident)
                 if ended is not None and ended.untold is None:
@@ -263,11 +237,6 @@ class Bookkeeping:
     async def _take_over(self, alerts: Sequence[tuple[bytes, float]]) -> None:
         for alert in await self._store.claim(alerts):
             self.tell(alert)
-
-
-def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], corrected: bool = False) -> bytes:
-    """A reading's alert, as it is saved; `entry` has these channels."""
-    return encode_alert(stream, int(entry["n"]), raised_by(entry, channels), corrected)
 
 
 def encode_alert(stream: StreamKey, n: int, raised: RaisedAlert, corrected: bool = False) -> bytes:

@@ -20,9 +20,8 @@ from gatewatch.service.core.correction_jobs import (
     SLICE_STEPS,
     CorrectionJob,
     back,
-    beginnings,
+    corrected,
     follow,
-    ruled,
     step,
     writes_of,
 )
@@ -36,6 +35,8 @@ from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import (
     Contended,
+    ModelAway,
+    ModelFailed,
     PartlyUnavailable,
     ServiceError,
     StoreUnavailable,
@@ -43,7 +44,8 @@ from gatewatch.service.errors import (
     cause_of,
     other_channels,
 )
-from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.corrected import CorrectedIncidents
+from gatewatch.service.incidents.writing import IncidentWriter
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -75,7 +77,8 @@ class Corrector:
         models: Models,
         store: Store,
         loader: Loader,
-        incidents: Recorder,
+        incidents: CorrectedIncidents,
+        writer: IncidentWriter,
         books: Bookkeeping,
         metrics: Metrics,
         backoff: ContentionBackoff,
@@ -93,6 +96,7 @@ class Corrector:
         self._store = store
         self._loader = loader
         self._incidents = incidents
+        self._writer = writer
         self._books = books
         self._metrics = metrics
         self._backoff = backoff
@@ -206,6 +210,7 @@ class Corrector:
         packed = await store.load(streams)
         layouts = [joining[stream].late[0].layout for stream in streams] if model.any_channels else None
         loaded = await self._loader.load(model, streams, packed, layouts=layouts)
+        loaded.require_readable()
         if loaded.moved:
             for stream, waiting in joining.items():
                 await self._wait_anew(stream, waiting.late, waiting.attempts, stream in loaded.moved)
@@ -223,7 +228,7 @@ class Corrector:
         rings = await store.load_histories(streams)
         late = [joining[stream].late for stream in streams]
         if not model.any_channels:
-            late = [for_model(of_one, model) for of_one in late]
+            late = [self._for_model(of_one, model) for of_one in late]
         begun = await asyncio.to_thread(
             lambda: [
                 place(model, loaded, row, *of_one) for row, of_one in enumerate(zip(earlier, rings, late, strict=True))
@@ -257,10 +262,17 @@ class Corrector:
             except StoreUnavailable as error:
                 self._fail(late, error)
                 return
-            late = for_model(self._fitting(stream, late, model), model)
+            late = self._for_model(self._fitting(stream, late, model), model)
             if not late:
                 return
         self._wait(stream, late, late[0].batch.model.stepper.slots, attempts)
+
+    def _for_model(self, late: list[LateReading], model: Model) -> list[LateReading]:
+        """Late readings of a stream for the model that it has; those that lose some of their channels are counted."""
+        given = for_model(late, model)
+        anew = [one.batch for one, before in zip(given, late, strict=True) if one.batch is not before.batch]
+        self._metrics.unknown_channels(sum(batch.partly_known for batch in anew))
+        return given
 
     def _fitting(self, stream: StreamKey, late: list[LateReading], model: Model) -> list[LateReading]:
         """Those late readings that a model takes; the others get their errors."""
@@ -285,6 +297,7 @@ class Corrector:
         async with self._store.begin(streams) as work:
             layouts = [job.layout for job in jobs] if model.any_channels else None
             loaded = await self._loader.load(model, streams, work.packed, layouts=layouts)
+            loaded.require_readable()
             if loaded.moved:
                 for job in jobs:
                     if job.stream in loaded.moved:
@@ -301,10 +314,9 @@ class Corrector:
             if rows:
                 writes = await asyncio.to_thread(writes_of, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
-                writes.incidents = await self._incidents.corrected(model, loaded, beginnings(done, rows))
-                writes.incidents += await self._incidents.corrected_ruled(model, loaded, ruled(done, rows), writes)
-                writes.incidents += await self._incidents.back(back(done, loaded, rows))
-                self._incidents.mute(writes)
+                writes.incidents = await self._incidents.writes(model, loaded, corrected(done, rows), writes)
+                writes.incidents += await self._writer.back(back(done, loaded, rows))
+                self._writer.mute(writes)
                 for row_at, job in done:
                     job.alerts = [alert for at, alert in writes.alerts if at == row_at]
                 await work.send(writes)
@@ -365,9 +377,9 @@ class Corrector:
             self._wait(stream, late, readings, attempts + 1)
 
     def _fail(self, late: Iterable[LateReading], error: Exception) -> None:
-        if isinstance(error, StoreUnavailable):
+        if isinstance(error, StoreUnavailable) and not isinstance(error, ModelFailed):
             log.warning("late readings not applied", error=str(error), cause=cause_of(error))
-            if not isinstance(error, Contended):
+            if not isinstance(error, (Contended, ModelAway)):
                 self._metrics.store_error("score")
         else:
             log.error("late readings not applied", exc_info=error)

@@ -50,6 +50,8 @@ class LoadedBatch:
         before: row of a stream that has more channels from now on, to its layout before; only a reading makes it so.
         others: row of a stream that has other channels than was presumed, to its layout, or None
             where the store has forgotten it; nothing of it is applied.
+        newer: rows of streams that a later version wrote in a format that this one cannot read; nothing of them is
+            applied.
         overwritten: streams that a version before format 4 wrote after this one, unless their save finds otherwise.
         moved: streams that have another model by now; they have no state here, and nothing is saved with one of them.
         asked: of their scoring; None where that is nothing of any.
@@ -69,13 +71,21 @@ class LoadedBatch:
     channels_were: dict[int, int] = field(default_factory=dict)
     before: dict[int, Layout] = field(default_factory=dict)
     others: dict[int, Layout | None] = field(default_factory=dict)
+    newer: set[int] = field(default_factory=set)
     overwritten: set[StreamKey] = field(default_factory=set)
     moved: set[StreamKey] = field(default_factory=set)
     asked: Asked | None = None
     rules: dict[int, Rules] = field(default_factory=dict)
 
+    def require_readable(self) -> None:
+        """Raise NewerRecord for streams that only a later version can read."""
+        if self.newer:
+            raise NewerRecord({self.streams[row] for row in self.newer})
+
     def more_channels(self) -> dict[int, int]:
         """Row of each stream whose number of channels changes, to how many more they are."""
+        if not self.channels_were:
+            return {}
         of_rows = {row: len(self.layouts[row].channels) - were for row, were in self.channels_were.items()}
         return {row: more for row, more in of_rows.items() if more}
 
@@ -121,10 +131,8 @@ class Loader:
         if sound and state.of_model(packed, stepper.record, model.detector.digest):
             written = cast("Sequence[bytes]", packed)
             if presumed is None:
-                layouts = [state.layout_in(p, stepper.usual, size) for p in written]
-            if presumed is None or all(
-                state.encoded_layout(p, size) == layout.encoded for p, layout in zip(written, presumed, strict=True)
-            ):
+                layouts = state.layouts_in(written, stepper.usual, size)
+            if presumed is None or state.encoded_layouts(written, size) == [layout.encoded for layout in presumed]:
                 records = state.sound(written, stepper.record)
                 return LoadedBatch(
                     streams,
@@ -162,14 +170,21 @@ class Loader:
         return loaded
 
     async def load_one(self, model: Model, stream: StreamKey, packed: bytes | None) -> tuple[Model, LoadedBatch]:
-        """A stream's state with the channels that it has, whatever they are, and the model for so many."""
+        """A stream's state with the channels that it has, whatever they are, and the model for so many.
+
+        Raises NewerRecord.
+        """
         if not model.any_channels:
-            return model, await self.load(model, [stream], [packed])
+            loaded = await self.load(model, [stream], [packed])
+            loaded.require_readable()
+            return model, loaded
         (seed,), (ring,) = self._store.seeds([stream]), await self._store.load_histories([stream])
         part = state.stream_part(packed or b"", seed)
         layout = _whole(all_channels((of_ring(ring), part[1].channels if part else None)))
         sized = model.sized(len(layout.channels))
-        return sized, await self.load(sized, [stream], [packed], layouts=[layout])
+        loaded = await self.load(sized, [stream], [packed], layouts=[layout])
+        loaded.require_readable()
+        return sized, loaded
 
     async def admit(self, loaded: LoadedBatch) -> None:
         """Tell which new streams and channels are more than there may be; until `over` the other streams count."""
@@ -224,12 +239,17 @@ class Loader:
             lost, settings = self._as_presumed(loaded, lost, settings, flaws, presumed)
             channels = [presumed[row].channels for row in flaws]
             recovered = await asyncio.to_thread(_recover_each, model, lost, channels)
-        if newer := {
-            loaded.streams[row]
+        loaded.newer = {
+            row
             for row, loss, found in zip(flaws, lost, recovered, strict=True)
             if not len(found.kept) and state.is_newer(loss.record, loss.seed)
-        }:
-            raise NewerRecord(newer)
+        }
+        if loaded.newer:
+            loaded.records[list(loaded.newer)] = model.stepper.fresh(1)
+            known = [at for at, row in enumerate(flaws) if row not in loaded.newer]
+            flaws = {row: flaw for row, flaw in flaws.items() if row not in loaded.newer}
+            lost, settings = [lost[at] for at in known], [settings[at] for at in known]
+            recovered = [recovered[at] for at in known]
         for row, loss, found in zip(flaws, lost, recovered, strict=True):
             self._takeover.check(found.record["takeover"])
             loaded.records[row], loaded.begun[row] = found.record[0], found.record

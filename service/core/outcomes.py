@@ -12,7 +12,7 @@ import numpy as np
 
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype
-from gatewatch.service.core.readings import LARGEST_SEQ
+from gatewatch.service.core.readings import LARGEST_SEQ, NO_SEQ, NO_TIME
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import ServiceError
 
@@ -48,6 +48,7 @@ class Refused:
         stream, timestamp, seq: as they were sent, as far as they can be shown.
         status: late, conflict or rejected.
         error: what came, and what was expected.
+        instead: what a request gets as a whole if it has no other reading, so that its sender sends it again.
     """
 
     stream: str | None
@@ -55,6 +56,7 @@ class Refused:
     seq: int | None
     status: str
     error: str
+    instead: ServiceError | None = None
 
 
 class Encoder(Protocol):
@@ -70,9 +72,9 @@ class Encoder(Protocol):
         """The answer to a reading that was applied without these channels, which its model does not know."""
 
 
-Answer = Encoded | Refused | ServiceError | asyncio.Future[Any]
-"""A reading's answer; or why it was refused; or why it has none, which concerns its stream alone; or the future of an
-answer (or Refused) that comes later."""
+Answer = Encoded | Refused | Exception | asyncio.Future[Any]
+"""A reading's answer; or why it was refused; or why it has none, which concerns its stream or its model alone; or the
+future of an answer (or Refused) that comes later."""
 
 
 def encode(encoders: Sequence[Encoder], outcomes: Outcomes) -> list[Encoded]:
@@ -129,6 +131,12 @@ def rejected(stream: str | None, timestamp: str | None, seq: int | None, error: 
     if seq is not None and not 0 <= seq <= LARGEST_SEQ:
         seq = None
     return Refused(clip(stream), clip(timestamp), seq, "rejected", error)
+
+
+def not_taken(stream: StreamKey, timestamp_ms: int, seq: int, error: str) -> Refused:
+    """Why a reading of a batch cannot be scored; time and seq may be NO_TIME and NO_SEQ."""
+    time = None if timestamp_ms == NO_TIME else format_time(timestamp_ms)
+    return rejected(stream.name, time, None if seq == NO_SEQ else seq, error)
 
 
 def clip(text: str | None) -> str | None:

@@ -171,6 +171,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.streams)
 
+    @property
+    def partly_known(self) -> int:
+        """How many readings are taken without some of their channels; see `moved`."""
+        return sum(isinstance(encoder, _WithUnknown) for encoder in self.encoders)
+
     def layouts_of(self, streams: Sequence[StreamKey]) -> list[Layout] | None:
         """The layout that this batch has the readings of each of these streams in."""
         if self.layouts is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import layout_of
 from gatewatch.service.core.loading import LoadedBatch, Loader
-from gatewatch.service.core.outcomes import Answer, Outcomes, encode
+from gatewatch.service.core.outcomes import Answer, Outcomes, encode, not_taken
 from gatewatch.service.core.readings import Batch, Model, Models, Part, batch_of, by_model
 from gatewatch.service.core.repeats import Repeats
 from gatewatch.service.core.sequencing import Round, joined, rounds_of, without
@@ -26,8 +27,16 @@ from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_channels import Named, StreamChannels
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.core.takeover import Takeover
-from gatewatch.service.errors import Contended, PartlyUnavailable, StoreUnavailable, other_channels
+from gatewatch.service.errors import (
+    Contended,
+    NewerRecord,
+    PartlyUnavailable,
+    StoreUnavailable,
+    concerns_all,
+    other_channels,
+)
 from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.writing import IncidentWriter
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -66,6 +75,7 @@ class Scorer:
         loader: Loader,
         repeats: Repeats,
         incidents: Recorder,
+        writer: IncidentWriter,
         books: Bookkeeping,
         backoff: ContentionBackoff,
         takeover: Takeover,
@@ -81,6 +91,7 @@ class Scorer:
         self._loader = loader
         self._repeats = repeats
         self._incidents = incidents
+        self._writer = writer
         self._books = books
         self._backoff = backoff
         self._takeover = takeover
@@ -95,8 +106,9 @@ class Scorer:
 
         Returns:
             Each reading's answer, in the order given, as its encoder wrote it while the store saved; the future of it
-            for a late reading that may take its place; why it was refused; or the error that its stream met alone:
-            Contended, if other processes wrote it `save_attempts` times, or TooManyWaiting, if too many late ones wait.
+            for a late reading that may take its place; why it was refused; or the error that its stream or its model
+            met alone: Contended, if other processes wrote it `save_attempts` times, TooManyWaiting, if too many late
+            ones wait, PartlyUnavailable, ModelFailed, or whatever else went wrong with readings of that model.
 
         Raises:
             StoreUnavailable: the store did not answer.
@@ -104,14 +116,14 @@ class Scorer:
         await self._takeover.claim()
         groups = by_model(parts)
         if len(groups) == 1:
-            return await self._score_parts(parts)
+            return await _apart(self._score_parts(parts), len(groups[0][1]))
         answers: list[Answer] = [None] * sum(len(places) for _, places in groups)
         waiting, failed = iter(groups), list[BaseException]()
 
         async def work() -> None:
             for own, places in waiting:
                 try:
-                    scored = await self._score_parts(own)
+                    scored = await _apart(self._score_parts(own), len(places))
                 except Exception as error:
                     failed.append(error)
                 if failed:  # the others are saved or fail by themselves; nothing more is begun
@@ -160,7 +172,7 @@ class Scorer:
                 sure |= plan.unsure
             waiting = plan.left
             for batch, places in plan.batches:
-                for place, answer in zip(places, await self._score(batch), strict=True):
+                for place, answer in zip(places, await _apart(self._score(batch), len(places)), strict=True):
                     if answer is OTHER_CHANNELS:
                         sure.add(named.streams[place])
                         waiting.append(place)
@@ -206,10 +218,12 @@ class Scorer:
         if moved:
             for model, places in (await self._by_model(batch, sorted(moved), answers)).values():
                 if model.any_channels:
-                    scored = await self._score_named(Named.moved(batch, places, model))
+                    scoring = self._score_named(Named.moved(batch, places, model))
                 else:
-                    scored = await self._score(batch.moved(places, model))
-                for place, answer in zip(places, scored, strict=True):
+                    others = batch.moved(places, model)
+                    self._metrics.unknown_channels(others.partly_known)
+                    scoring = self._score(others)
+                for place, answer in zip(places, await _apart(scoring, len(places)), strict=True):
                     answers[place] = answer
         return answers
 
@@ -254,6 +268,8 @@ class Scorer:
                         moved.update(place for place in waiting if batch.streams[place] in loaded.moved)
                         waiting = [place for place in waiting if place not in moved]
                     continue
+                if loaded.newer:
+                    waiting, rounds = _without_newer(batch, waiting, rounds, loaded, answers)
                 if batch.layouts is not None:
                     waiting, rounds = self._elsewhere(waiting, rounds, loaded, answers)
                 await self._loader.admit(loaded)
@@ -273,12 +289,10 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        of_streams = (loaded.streams, loaded.layouts, applied.ruled)
-                        self._books.alerts_of(applied.writes, applied.rounds, *of_streams)
                         applied.writes.incidents = await self._incidents.writes(
                             batch.model, loaded, applied, work.packed
                         )
-                        self._incidents.mute(applied.writes)
+                        self._writer.mute(applied.writes)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:
@@ -293,13 +307,14 @@ class Scorer:
             self._backoff.saved(written, applied.writes.records, lost - work.failed.keys(), now - began, now)
             if work.unsure:
                 self._books.unsure(applied, loaded.streams, lost)
-            self._books.count(batch, applied, loaded, lost)
+            await self._books.count(batch, applied, loaded, lost)
             for watcher in self.watchers:
                 watcher.scored(batch.model, applied.rounds, loaded, lost)
-            await self._loader.saved(loaded, set(written) - lost)
+            kept = set(written) - lost
+            await self._loader.saved(loaded, kept)
             if batch.layouts is not None:
-                self._learn(loaded, set(written) - lost)
-                self._books.joined(loaded, set(written) - lost)
+                self._learn(loaded, kept)
+                self._books.joined(loaded, kept)
             if seen := [(place, row) for place, row in applied.seen if loaded.streams[row] not in lost]:
                 apart = await self._repeats.apart(batch, seen, into, loaded) if into else []
                 alone = {place for place, _ in apart}
@@ -323,11 +338,11 @@ class Scorer:
                 if not left:
                     error = Contended(f"other processes kept writing {len(lost)} streams; send the readings again")
                     contended = {place for place in waiting if batch.streams[place] in lost}
-                    log.warning("streams not scored", streams=len(lost), error=str(error))
                     answers[:] = [error if at in contended else answer for at, answer in enumerate(answers)]
                     later.difference_update(contended)
                     left, lost = self._attempts, set()
-            waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
+            left_over = waiting if lost or later else ()
+            waiting = [p for p in left_over if batch.streams[p] in lost or p in later or into.get(p) in later]
 
     def _elsewhere(
         self, waiting: Sequence[int], rounds: list[Round], loaded: LoadedBatch, answers: list[Answer]
@@ -354,7 +369,7 @@ class Scorer:
 
     def _learn(self, loaded: LoadedBatch, saved: set[StreamKey]) -> None:
         """Note the lists of streams as their records have them."""
-        unsaved = loaded.before.keys() | loaded.others.keys() | set(loaded.new)
+        unsaved = loaded.before.keys() | loaded.others.keys() | loaded.newer | set(loaded.new)
         for row, (stream, layout) in enumerate(zip(loaded.streams, loaded.layouts, strict=True)):
             if stream in saved or row not in unsaved:
                 self._channels.learn(stream, layout)
@@ -365,6 +380,32 @@ class Scorer:
         if applied.clocks_set_back:
             self._metrics.clock_stepped(applied.clocks_set_back)
         return applied
+
+
+async def _apart(scoring: Awaitable[list[Answer]], readings: int) -> list[Answer]:
+    """The answers to readings of one model; where it or their streams are in trouble, that instead of each.
+
+    Raises what concerns all, see errors.concerns_all.
+    """
+    try:
+        return await scoring
+    except Exception as error:
+        if concerns_all(error):
+            raise
+        return [error] * readings
+
+
+def _without_newer(
+    batch: Batch, waiting: Sequence[int], rounds: list[Round], loaded: LoadedBatch, answers: list[Answer]
+) -> tuple[Sequence[int], list[Round]]:
+    """What is left of a batch without streams that only a later version can read; their readings are refused."""
+    rounds, places = without(rounds, loaded.newer)
+    for place in places:
+        stream, error = batch.streams[place], NewerRecord([batch.streams[place]])
+        moment, seq = int(batch.timestamps_ms[place]), int(batch.seqs[place])
+        answers[place] = replace(not_taken(stream, moment, seq, str(error)), instead=error)
+    refused = set(places)
+    return [place for place in waiting if place not in refused], rounds
 
 
 def _share_streams(groups: Sequence[tuple[Sequence[Part], Sequence[int]]]) -> bool:

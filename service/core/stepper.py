@@ -20,6 +20,7 @@ from gatewatch.service.core.chain import Chain, tags_of
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.layout import Layout, entry_dtype, layout_of
 from gatewatch.service.core.records import Records
+from gatewatch.service.errors import ModelFailed
 
 Slots = list[tuple[int, int, bytes]]
 """Of pieces of histories the row of the stream, the offset in its ring, and the bytes."""
@@ -80,7 +81,12 @@ class Stepper:
         normal = None if held is None else heads["detector"][held]
         chains = (self.chain,) if layouts is None else _chains(layouts)
         before = None if unlearned is None else heads["detector"][unlearned]
-        step = self.detector.advance(values, times_ms, heads["detector"], _held(heads, times_ms, asked))
+        try:
+            step = self.detector.advance(values, times_ms, heads["detector"], _held(heads, times_ms, asked))
+        except Exception as error:
+            raise ModelFailed(
+                f"model {self.detector.name} failed (the service's log says why); send the readings again"
+            ) from error
         entries = np.empty(len(heads), self.entry)
         entries["n"] = heads["readings"]
         entries["timestamp_ms"] = times_ms
@@ -88,7 +94,7 @@ class Stepper:
         entries["session"] = heads["session"]
         entries["tag"] = tags_of(chains, heads["tag"], seqs, times_ms, values)
         entries["model"] = self._model
-        entries["score"] = np.nan_to_num(step.score)  # no number, where a state was damaged
+        entries["score"] = np.where(np.isnan(step.score), 0.0, step.score)  # no number, where a state was damaged
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["status"] |= self.detector.is_open(step.states) * np.uint8(state.OPEN)
         entries["reason"] = step.reason

@@ -17,8 +17,8 @@ import numpy as np
 
 from gatewatch.models.text import listed
 from gatewatch.service.core.layout import Layout, layout_of
-from gatewatch.service.core.outcomes import Encoder, Refused, clip, format_time, rejected
-from gatewatch.service.core.readings import NO_SEQ, NO_TIME, Batch, Model, Part
+from gatewatch.service.core.outcomes import Encoder, Refused, clip, not_taken
+from gatewatch.service.core.readings import Batch, Model, Part
 from gatewatch.service.core.sequencing import order_of
 from gatewatch.service.core.stream_key import StreamKey
 
@@ -178,7 +178,9 @@ class StreamChannels:
                     plan.left.append(place)
                     continue
                 if isinstance(found, str):
-                    plan.refused[place] = _refused(named, place, found)
+                    plan.refused[place] = not_taken(
+                        streams[place], named.timestamps_ms[place], named.seqs[place], found
+                    )
                     continue
                 if layout is not None and found is not layout:
                     if stream in lists:
@@ -225,12 +227,6 @@ def _shown(channels: Sequence[str]) -> str:
 
 def _clip(name: str) -> str:
     return clip(name) or ""
-
-
-def _refused(named: Named, place: int, error: str) -> Refused:
-    moment, seq = named.timestamps_ms[place], named.seqs[place]
-    time = None if moment == NO_TIME else format_time(moment)
-    return rejected(named.streams[place].name, time, None if seq == NO_SEQ else seq, error)
 
 
 def all_channels(lists: Iterable[tuple[str, ...] | None]) -> tuple[str, ...]:

@@ -274,6 +274,10 @@ class Ingest:
         """The reply to a request whose readings were looked at."""
         refused = [answer for answer in answers if type(answer) is Refused]
         if refused:
+            if instead := [one.instead for one in refused if one.instead is not None]:
+                if len(instead) == len(answers):
+                    return problem_reply(instead[0])
+                self._metrics.answered("rejected", len(instead))
             first = self._rejected.look(refused, len(answers))
             if first is not None and self._all_rejected_is_422:
                 return problem_reply(AllRejected(f"all readings were rejected ({len(answers)}); the first: {first}"))

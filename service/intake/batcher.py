@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
 
@@ -15,7 +15,15 @@ from gatewatch.service.core.contention import ContentionBackoff
 from gatewatch.service.core.outcomes import Answer, Encoder
 from gatewatch.service.core.readings import Part, Readings
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import Contended, ForeignValue, ServiceError, StoreUnavailable, cause_of
+from gatewatch.service.errors import (
+    ForeignValue,
+    ModelFailed,
+    PartlyUnavailable,
+    StoreUnavailable,
+    TooManyWaiting,
+    cause_of,
+    concerns_all,
+)
 from gatewatch.service.intake.admission import Admission
 from gatewatch.service.intake.queue import Queue, Submission, Taken
 from gatewatch.service.observability.metrics import Metrics
@@ -32,6 +40,18 @@ SECOND_BATCH_MIN = 256
 """Readings; a second batch is begun only where so many wait: smaller ones save more by sharing what a batch costs."""
 
 
+LONG_S: Final = 0.05
+"""A batch that is under way for so long is not waited for: what came meanwhile is scored beside it, however little it
+is. A batch takes as long where much of it is strange, and incidents begin."""
+
+
+class _UnderWay(NamedTuple):
+    """The streams of a batch, and since when it is scored."""
+
+    streams: set[StreamKey]
+    since: float
+
+
 class Scores(Protocol):
     """What is asked of a scorer."""
 
@@ -45,8 +65,8 @@ class Scores(Protocol):
 class Batcher:
     """Takes what waits into batches; what arrives meanwhile is the next one. There is no waiting window.
 
-    Where many readings wait, two batches are under way, never with a stream in common: while the store saves the one,
-    the other is computed.
+    Where many readings wait, or a batch takes long, two are under way, never with a stream in common: while the store
+    saves the one, the other is computed.
     """
 
     def __init__(
@@ -69,7 +89,8 @@ class Batcher:
         self._traces = traces
         self._failed_at: float | None = None  # since when the store failed every batch
         self._asked = 0  # workers that wait to hear whether the store answers at all
-        self._under_way: list[set[StreamKey]] = []  # the streams of each batch
+        self._under_way: list[_UnderWay] = []  # each batch, in their order
+        self._timer: asyncio.TimerHandle | None = None  # while something waits behind a batch
         self._blocked = False  # nothing of what waits can be taken before a batch ends
         self._ended = 0.0  # when the last batch did
         self._idle: list[asyncio.Future[None]] = []  # a worker without work waits for one of these
@@ -111,15 +132,18 @@ class Batcher:
         submission = Submission(readings, encoder, asyncio.get_running_loop().create_future(), self._clock.monotonic())
         if self._traces is not None:
             submission.span = self._traces.current()
-        if not len(readings):
+        size = len(readings.streams)
+        if not size:
             submission.done.set_result([])
             return submission.done
         if self._stopping:
             raise StoreUnavailable("the service is stopping; send the readings again")
-        self.check_room(submission.tenant, len(readings))
+        self.check_room(submission.tenant, size)
         self._queue.add(submission)
         if self._may_begin():
             self._wake()
+        elif self._under_way and self._timer is None:
+            self._look_again()
         return submission.done
 
     async def _work(self) -> None:
@@ -136,7 +160,7 @@ class Batcher:
             began = self._clock.monotonic()
             try:
                 resting = self._backoff.resting(began)
-                taken = self._queue.take(set(resting).union(*self._under_way))
+                taken = self._queue.take(set(resting).union(*(one.streams for one in self._under_way)))
                 if taken:
                     await self._score_and_answer(taken, began)
                 else:
@@ -149,33 +173,55 @@ class Batcher:
         if self._asked:
             return False
         if self._under_way:
-            enough = self._queue.waiting >= SECOND_BATCH_MIN and len(self._under_way) < WORKERS
-            return enough and not self._blocked
+            if self._blocked or len(self._under_way) == WORKERS:
+                return False
+            is_long = self._clock.monotonic() - self._under_way[0].since >= LONG_S
+            return self._queue.waiting >= (1 if is_long else SECOND_BATCH_MIN)
         return bool(self._queue)
+
+    def _look_again(self) -> None:
+        """Look soon whether what waits behind a batch may begin beside it, though nothing comes or ends by then."""
+
+        def look() -> None:
+            self._timer = None
+            if self._under_way and self._queue:
+                self._blocked = False  # other streams may have come since
+                if self._may_begin():
+                    self._wake()
+                self._look_again()
+
+        self._timer = asyncio.get_running_loop().call_later(LONG_S, look)
 
     def _wake(self) -> None:
         """Have a worker without work look again."""
         if self._idle:
-            worker = self._idle.pop()
-            if not worker.done():
+            self._wake_one(self._idle[-1])
+
+    def _wake_one(self, worker: asyncio.Future[None]) -> None:
+        if worker in self._idle:
+            self._idle.remove(worker)
+            if not worker.done():  # as it is where the worker was cancelled
                 worker.set_result(None)
 
     async def _rest(self, most_s: float | None = None) -> None:
         """Wait to be woken, but not longer than so many seconds."""
-        woken = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
         self._idle.append(woken)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(most_s):
-                await woken
-        if woken in self._idle:
-            self._idle.remove(woken)
+        timer = None if most_s is None else loop.call_later(most_s, self._wake_one, woken)
+        try:
+            await woken
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def _score_and_answer(self, taken: list[Taken], began: float) -> None:
         """Score a batch and hand out its answers. Meanwhile nobody else takes anything of its streams."""
         parts = [Part(one.readings, start, stop, one.encoder) for one, start, stop in taken]
         size = sum(stop - start for _, start, stop in taken)
         streams = {stream for part in parts for stream in part.readings.streams[part.start : part.stop]}
-        self._under_way.append(streams)
+        own, beside = _UnderWay(streams, began), bool(self._under_way) and size < SECOND_BATCH_MIN
+        self._under_way.append(own)
         if self._may_begin():
             self._wake()
         try:
@@ -184,36 +230,43 @@ class Batcher:
             with self._traced(taken, size):
                 answers = await self._scorer.score_batch(parts)
             now = self._clock.monotonic()
-            self._admission.note_pace(size, now - max(began, self._ended))
+            if not beside:  # a small one took the time of the one beside it
+                self._admission.note_pace(size, now - max(began, self._ended))
             self._ended, self._failed_at = now, None
         finally:
-            self._under_way = [others for others in self._under_way if others is not streams]
+            self._under_way = [other for other in self._under_way if other is not own]
             self._blocked = False
-        at = 0
+        at, kinds, met = 0, {*map(type, answers)}, dict[int, Exception]()
+        whole = not any(issubclass(kind, (Exception, asyncio.Future)) for kind in kinds)
         for submission, start, stop in taken:
-            self._hand_out(submission, start, answers[at : at + stop - start])
+            own = answers[at : at + stop - start]
+            if whole:
+                submission.answer(start, own)
+            else:
+                self._hand_out(submission, start, own, met)
             at += stop - start
+        for error in met.values():
+            self._note(error)
 
     def _traced(self, taken: list[Taken], readings: int) -> contextlib.AbstractContextManager[None]:
         if self._traces is None:
             return contextlib.nullcontext()
         return self._traces.batch([submission.span for submission, _, _ in taken], readings)
 
-    def _hand_out(self, submission: Submission, start: int, answers: list[Answer]) -> None:
-        """Give a submission the answers of a part, those that come later when they do; or the error it met."""
-        known: dict[int, Answer] = {}
+    def _hand_out(self, submission: Submission, start: int, answers: list[Answer], met: dict[int, Exception]) -> None:
+        """Give a submission the answers of a part, those that come later when they do; or the error it met.
+
+        Args:
+            met: gets the errors, each once.
+        """
         for place, answer in enumerate(answers, start):
-            if isinstance(answer, ServiceError):
+            if isinstance(answer, Exception):
+                met[id(answer)] = answer
                 self._refuse(submission, answer)
             elif isinstance(answer, asyncio.Future):
                 answer.add_done_callback(partial(self._come_later, submission, place))
             else:
-                known[place] = answer
-        if len(known) == len(answers):
-            submission.answer(start, answers)
-            return
-        for place, answer in known.items():
-            submission.answer(place, [answer])
+                submission.answer(place, [answer])
 
     def _come_later(self, submission: Submission, place: int, later: asyncio.Future[Answer]) -> None:
         if later.cancelled():
@@ -236,18 +289,10 @@ class Batcher:
         moment's stall, which fails the batches that were under way together. No batch begins before that is known:
         what it takes would wait for the store twice.
         """
-        if isinstance(error, StoreUnavailable):
-            log.warning("batch not scored", error=str(error), cause=cause_of(error))
-        else:
-            log.error("batch not scored", exc_info=error)
-        if isinstance(error, StoreUnavailable) and not isinstance(error, Contended):
-            self._metrics.store_error("score")
-        if isinstance(error, ForeignValue):
-            self._metrics.foreign_value()
-        store_failed = isinstance(error, StoreUnavailable) and not isinstance(error, (Contended, ForeignValue))
+        self._note(error)
         for submission in submissions:
             self._refuse(submission, error)
-        if not store_failed:
+        if not concerns_all(error):
             self._failed_at = None
             return
         if self._failed_at is None:
@@ -255,6 +300,19 @@ class Batcher:
         if self._queue and (self._failed_at <= began or not await self._store_answers()):
             for submission in self._queue.clear():
                 submission.fail(error)
+
+    def _note(self, error: Exception) -> None:
+        """Log and count why readings of a batch have no answers."""
+        if isinstance(error, TooManyWaiting):  # late readings, which are not of the batch
+            return
+        if isinstance(error, StoreUnavailable) and not isinstance(error, ModelFailed):
+            log.warning("readings not scored", error=str(error), cause=cause_of(error))
+        else:
+            log.error("readings not scored", exc_info=error)
+        if isinstance(error, ForeignValue):
+            self._metrics.foreign_value()
+        if concerns_all(error) or isinstance(error, (ForeignValue, PartlyUnavailable)):
+            self._metrics.store_error("score")
 
     async def _store_answers(self) -> bool:
         self._asked += 1

@@ -43,6 +43,7 @@ class ClusterUnit:
         """Read the records unless they were cached. Raises PartlyUnavailable."""
         if self._cached is None:
             self.packed = await self._store.load(self._streams)
+            self._store.record_cache.compare([key.record for key in self._keys], self.packed, together=False)
 
     async def confirmed(self, compared: bool) -> bool:
         """Whether the records are what they were taken for; where they are not, they are forgotten.
@@ -82,5 +83,7 @@ class ClusterUnit:
         if failed:
             self.unsure = True
             self.failed = self._store.trouble_with(writes.streams, failed)
+        elif self._cached is not None:
+            self._store.record_cache.learn(saved.count(False) / len(saved))
         self._store.record_cache.note([key.record for key in of], writes.records, saved)
         return saved

@@ -12,7 +12,7 @@ from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.storage import encoder
-from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, raise_first
+from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, any_error, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost
 from gatewatch.service.storage.record_cache import RecordCache
 
@@ -80,6 +80,7 @@ class UnitOfWork:
             self._connection.send(commands)
         if self._cached is None:
             self.packed = await self._loaded()
+            self._record_cache.compare([key.record for key in self._keys], self.packed, len(self._keys) > FEW)
 
     async def confirmed(self, compared: bool) -> bool:
         """Whether the records are what they were taken for, before anything is done that follows from them.
@@ -102,9 +103,11 @@ class UnitOfWork:
     async def _stands(self) -> bool:
         async with self._database.within(f"load {len(self._streams)} states"):
             try:
-                return await self._loaded() == self._cached
+                same = await self._loaded() == self._cached
             except ConnectionLost:
                 return False
+        self._record_cache.learn(float(not same))
+        return same
 
     async def _loaded(self) -> list[bytes | None]:
         replies = await self._connection.replies(self._coming)
@@ -115,7 +118,9 @@ class UnitOfWork:
     async def send(self, writes: Writes) -> None:
         """Send what is to be saved; `saved` waits for the reply, and meanwhile there is time for other things."""
         database = self._database
-        self._keys = of = self._all_keys.of(writes.streams)
+        if writes.streams is not self._streams:
+            self._keys = self._all_keys.of(writes.streams)
+        of = self._keys
         database.note_new(writes, of)
         if writes.alerts:
             database.note_alerts(writes, of)
@@ -149,6 +154,8 @@ class UnitOfWork:
             before = dict(zip(self._streams, self.packed, strict=True))
             expected = [before[stream] or b"" for stream in writes.streams]  # a person may leave the fence as it is
             saved = await self._database.save(writes, expected)  # stream by stream, to find out whose it was
+        if self._cached is not None and not self._watched:
+            self._record_cache.learn(saved.count(False) / len(saved))
         self._record_cache.note([key.record for key in self._keys], writes.records, saved)
         return saved
 
@@ -160,11 +167,11 @@ class UnitOfWork:
         done = replies[-1]
         end = len(done) - len(encoder.sets_of(self._keys))
         first = bool(writes.anew)
-        slots = zip(writes.slots, done[first : first + len(writes.slots)], strict=True)
-        foreign = [slot for slot, written in slots if isinstance(written, ResponseError)]
-        if foreign:
+        pieces, rest = done[first : first + len(writes.slots)], done[first + len(writes.slots) :]
+        if any_error(pieces):
+            slots = zip(writes.slots, pieces, strict=True)
+            foreign = [slot for slot, written in slots if isinstance(written, ResponseError)]
             await self._database.replace_histories(self._keys, foreign)
-        rest = done[first + len(writes.slots) :]
         raise_first([error for error in rest if "WRONGTYPE" not in str(error)])  # foreign sets fail no reading
         counts = [-1 if isinstance(count, Exception) else int(count) for count in done[end:]]
         return await self._database.note_saved(self._keys, [*[1] * len(self._keys), *counts])

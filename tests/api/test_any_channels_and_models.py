@@ -418,6 +418,7 @@ def test_a_reading_on_its_way_while_its_stream_gets_a_model_is_taken_without_wha
         assert {result["model"] for result in found} == {model}
         assert found[0]["corrected"]
         assert one.get("/v1/streams/pump-1").json()["readings"] == 25
+        assert "\ngatewatch_unknown_channels_total 6.0\n" in other.get("/metrics").text
 
 
 def test_the_general_model_of_a_repository_takes_any_channels_too(

@@ -7,8 +7,9 @@ import json
 import random
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import redis
@@ -21,12 +22,14 @@ from gatewatch.service.core.readings import Part
 from gatewatch.service.core.records import FORMAT
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
+from gatewatch.service.errors import ModelFailed
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.keys import BUCKETS, Keys
 from gatewatch.service.storage.store import StateStore
 from tests.support.asynchronous import asynchronous
 from tests.support.samples import make_artefact, post, readings
-from tests.support.scorer import JSON, core_of, model_of, read, state_key, texts
+from tests.support.scorer import JSON, batcher_of, core_of, model_of, read, state_key, texts
 
 
 def test_two_services_in_turn_score_like_one(settings: Callable[..., Settings]) -> None:
@@ -125,10 +128,13 @@ def test_the_record_of_another_stream_is_rebuilt_from_history(
     assert tags[0] == tags[1]
 
 
+@pytest.mark.parametrize("model", ["trained", "general"])
 @pytest.mark.parametrize("history", ["this format", "a later one"])
 def test_a_record_of_a_later_format_goes_on_by_its_history_or_is_left_to_that_version(
-    settings: Callable[..., Settings], redis_url: str, tenant: str, history: str
+    settings: Callable[..., Settings], redis_url: str, tenant: str, history: str, model: str
 ) -> None:
+    if model == "general":
+        settings = partial(settings, model="general")
     sent, key, stream = readings("later", 22), state_key(tenant, "later"), StreamKey(tenant, "later")
     seed = Keys(tenant, BUCKETS)[stream].seed
     with redis.Redis.from_url(redis_url) as database:
@@ -142,16 +148,22 @@ def test_a_record_of_a_later_format_goes_on_by_its_history_or_is_left_to_that_ve
                 database.set(ring, bytes(255 - byte for byte in cast(bytes, database.get(ring))))
         with TestClient(create_app(settings())) as client:
             answer = client.post("/v1/readings", json=[sent[20]])
-            assert post(client, readings("neighbour", 1))[0]["status"] == "warming_up"
+            connected = database.info("stats")["total_connections_received"]
+            other, *own = post(client, [*readings("neighbour", 1), *sent[20:]])
+            assert database.info("stats")["total_connections_received"] == connected
+            assert other["status"] == "warming_up"
             if history == "a later one":
                 assert (answer.status_code, answer.json()["title"]) == (503, "Written by a later version")
+                assert [(one["status"], one["seq"]) for one in own] == [("rejected", one["seq"]) for one in sent[20:]]
+                assert "a later version of this service wrote stream later" in own[0]["error"]
+                assert 'gatewatch_readings_total{status="rejected"} 2.0' in client.get("/metrics").text
                 assert database.get(key) == later
                 assert client.get("/v1/streams/later").status_code == 503
                 return
-            post(client, [{**reading, "stream": "alone"} for reading in sent[:21]])
+            post(client, [{**reading, "stream": "alone"} for reading in sent])
             found = [client.get(f"/v1/streams/{name}").json() for name in ("later", "alone")]
-    assert answer.json()[0]["status"] == "normal"
-    assert [(one["readings"], one["tag"]) for one in found] == [(21, found[0]["tag"])] * 2
+    assert answer.json()[0]["status"] in ("normal", "warming_up")
+    assert [(one["readings"], one["tag"]) for one in found] == [(22, found[0]["tag"])] * 2
 
 
 def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:
@@ -294,3 +306,37 @@ async def test_a_stream_that_has_readings_for_several_models_in_a_batch_keeps_th
         assert described["readings"] == 12
     finally:
         await store.close()
+
+
+class Failing(TrainedDetector):
+    """A model whose network runs out of memory, say."""
+
+    def advance(self, *_: Any) -> Any:
+        raise RuntimeError("the network failed")
+
+
+@asynchronous
+async def test_a_model_that_fails_fails_its_own_streams_and_no_others(
+    artefact: Path, detector: TrainedDetector, redis_url: str, tenant: str
+) -> None:
+    """In one batch; and the store is not taken to be away."""
+    store, metrics = StateStore(redis_url, tenant, 2000), Metrics()
+    model, failing = model_of(detector), model_of(Failing.load(artefact))
+    core = core_of(model, store, 100, metrics=metrics)
+    batcher = batcher_of(core.scorer, metrics=metrics)
+    sent = [(model, "a"), (failing, "b"), (model, "c"), (failing, "d")]
+    requests = [parts[0].readings for of, name in sent for parts in [read(of, tenant, *readings(name, 3))]]
+    try:
+        waiting = [batcher.take(request, JSON.encoder) for request in requests]
+        batcher.start()
+        a, b, c, d = await asyncio.gather(*waiting, return_exceptions=True)
+        again = await batcher.take(read(model, tenant, *readings("c", 3))[0].readings, JSON.encoder)
+        await batcher.stop()
+    finally:
+        await store.close()
+    for answers in (a, c, again):
+        assert [json.loads(one)["status"] for one in cast("list[str]", answers)] == ["warming_up"] * 3
+    for error in (b, d):
+        assert isinstance(error, ModelFailed)
+        assert f"model {failing.name} failed" in str(error)
+    assert b'gatewatch_store_errors_total{operation="score"} 0.0' in metrics.exposition()

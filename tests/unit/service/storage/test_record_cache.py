@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,16 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
+from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
+from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.record_cache import RecordCache
+from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unit_of_work import FEW
+from tests.support.asynchronous import asynchronous
 from tests.support.samples import post, readings
-from tests.support.scorer import state_key
+from tests.support.scorer import core_of, model_of, read, state_key, texts
 
 
 def test_a_remembered_stream_is_saved_without_being_loaded(settings: Callable[..., Settings], redis_url: str) -> None:
@@ -93,3 +98,44 @@ def test_records_are_remembered_within_a_bound_on_their_bytes() -> None:
     assert cache.of(["m0", "m4"]) == [b"z" * 100] * 2
     cache.note([f"b{n}" for n in range(20)], [b"z" * 100] * 20, [True] * 20)
     assert cache.of([f"b{n}" for n in range(11)]) is None
+
+
+def test_records_that_others_write_are_waited_for_until_they_are_left_alone() -> None:
+    cache, names, others = RecordCache[str](most_bytes=1000), ["a", "b", "c", "d"], [b"x", b"x", b"x", b"other"]
+    cache.note(names, [b"x"] * 4, [True] * 4)
+    assert cache.of(names) is not None
+    cache.learn(1.0)
+    assert cache.of(names) is None
+    for _ in range(100):
+        cache.compare(["never seen", *names], [b"x"] * 5, together=True)
+        cache.compare(names, others, together=False)
+    assert cache.of(names) is None  # a quarter of them is wrong
+    for _ in range(20):
+        cache.compare(names, [b"x"] * 4, together=True)
+    assert cache.of(names) == [b"x"] * 4
+
+
+@asynchronous
+async def test_two_replicas_that_get_each_others_streams_soon_do_no_batch_again(
+    detector: TrainedDetector, redis_url: str, tenant: str
+) -> None:
+    stores, metrics = [StateStore(redis_url, tenant, 2000) for _ in range(2)], [Metrics() for _ in range(2)]
+    model = model_of(detector)
+    cores = [core_of(model, store, 100, metrics=of) for store, of in zip(stores, metrics, strict=True)]
+    streams = [readings(f"r{n}", 24) for n in range(FEW + 1)]
+    try:
+        for at, sent in enumerate(zip(*streams, strict=True)):
+            if at == 16:
+                before = sum(map(loads, metrics))
+            answers = await cores[at % 2].scorer.score_batch(read(model, tenant, *sent))
+            assert {json.loads(one)["replayed"] for one in texts(answers)} == {False}
+        assert sum(map(loads, metrics)) - before == 8
+    finally:
+        for store in stores:
+            await store.close()
+
+
+def loads(metrics: Metrics) -> int:
+    """How often records were loaded for a batch."""
+    text = metrics.exposition().decode()
+    return int(float(text.partition('gatewatch_stage_seconds_count{stage="load"} ')[2].partition("\n")[0]))
