@@ -23,12 +23,16 @@ def _overlay(dtype: np.dtype[Any], first: str, fields: int) -> np.dtype[Any]:
     return np.dtype({"names": ["block"], "formats": [block], "offsets": [offset], "itemsize": dtype.itemsize})
 
 
+def block(states: Records, first: str, fields: int) -> NDArray[Any]:
+    """(B, fields, ...) so many fields of B states, from `first` on; a view."""
+    return np.asarray(states.view(_overlay(states.dtype, first, fields))["block"])
+
+
 def load(states: Records, first: str, fields: int) -> Floats:
     """(fields, B, ...) what stands in so many fields of B states, from `first` on; a copy."""
-    block = states.view(_overlay(states.dtype, first, fields))["block"]
-    return np.asarray(block.swapaxes(0, 1).astype(np.float64, order="C"))
+    return np.asarray(block(states, first, fields).swapaxes(0, 1).astype(np.float64, order="C"))
 
 
-def store(states: Records, first: str, block: Floats) -> None:
+def store(states: Records, first: str, loaded: Floats) -> None:
     """Write what `load` gave, changed, back into `states`."""
-    states.view(_overlay(states.dtype, first, len(block)))["block"] = block.swapaxes(0, 1)
+    block(states, first, len(loaded))[:] = loaded.swapaxes(0, 1)

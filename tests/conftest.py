@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx2._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings as hypothesis_settings
 from starlette.testclient import TestClient
 
@@ -17,7 +18,16 @@ from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.private_redis import start_private_redis
-from tests.support.samples import KEPT_DAYS, PATIENT_MS, make_artefact
+from tests.support.samples import KEPT_DAYS, LONG_MS, PATIENT_MS, make_artefact
+from tests.support.waiting import PATIENCE_S
+
+for phase in (
+    "connect",
+    "read",
+    "write",
+    "pool",
+):  # of each request that says nothing else: 5 s are few on a busy machine
+    setattr(DEFAULT_TIMEOUT_CONFIG, phase, PATIENCE_S)
 
 _tenants = itertools.count()
 
@@ -55,6 +65,7 @@ def settings(artefact: Path, redis_url: str, tenant: str) -> Callable[..., Setti
             "redis_url": redis_url,
             "tenant": tenant,
             "store_timeout_ms": PATIENT_MS,
+            "waiting_ms": LONG_MS,
             "incident_days": KEPT_DAYS,
         }
         return Settings(**given | changes)

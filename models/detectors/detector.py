@@ -191,9 +191,12 @@ class Scanner(Detector, Protocol):
 
 def expected_band(mid: Floats, half: NDArray[np.float32]) -> Floats:
     """(..., C, 3) low, mid and high in physical units, from (..., C) each; NaN where nothing was expected."""
-    known = np.isfinite(half)
-    wide, mid = np.where(known, half, np.nan).astype(np.float64), np.where(known, mid, np.nan)
-    return np.stack([mid - wide, mid, mid + wide], axis=-1)
+    bands, wide = np.empty((*mid.shape, 3)), half.astype(np.float64)
+    bands[..., 0], bands[..., 1], bands[..., 2] = mid - wide, mid, mid + wide
+    unknown = ~np.isfinite(half)
+    if np.count_nonzero(unknown):
+        bands[unknown] = np.nan
+    return bands
 
 
 def float32(values: Floats) -> NDArray[np.float32]:

@@ -23,9 +23,22 @@ class Functions(NamedTuple):
     smaller: Callable[[Any, Any], Any]
     larger: Callable[[Any, Any], Any]
     where: Callable[[Any, Any, Any], Any]
+    log1p: Callable[[Any], Any]
+    some: Callable[[Any], Any]
+    every: Callable[[Any], bool]
 
 
-ARRAYS = Functions(np.sqrt, np.exp, np.log, np.minimum, np.maximum, np.where)
+ARRAYS = Functions(
+    np.sqrt,
+    np.exp,
+    np.log,
+    np.minimum,
+    np.maximum,
+    np.where,
+    np.log1p,
+    np.count_nonzero,
+    lambda conditions: np.count_nonzero(conditions) == conditions.size,
+)
 NUMBERS = Functions(
     math.sqrt,
     lambda power: np.exp(power).item(),  # numpy's, whose last bit is not that of math.exp
@@ -33,6 +46,9 @@ NUMBERS = Functions(
     min,
     max,
     lambda condition, yes, no: yes if condition else no,
+    lambda number: np.log1p(number).item(),
+    bool,
+    bool,
 )
 
 

@@ -29,6 +29,12 @@ class TrainConfig(BaseModel):
         "it each network's own start",
     )  # fmt: skip
 
+    beta: float = Field(
+        0.0, ge=0, le=1,
+        description="an error counts times the forecast's own scale to twice this power, in training only (Seitzer et "
+        "al. 2022): with 0 rare large moves hardly teach, with 0.5 all channels and moments teach alike",
+    )  # fmt: skip
+
     window: int = Field(64, ge=2, le=4096, description="readings through which errors are propagated back")
     lanes: int = Field(64, ge=1, le=4096, description="most pieces of recordings trained side by side")
     epochs: int = Field(60, ge=1, le=10_000, description="most passes over the recordings")

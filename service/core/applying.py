@@ -73,12 +73,14 @@ def apply(
     applied = Applied(Writes(now_ms / 1000))
     detector, records = batch.model.detector, loaded.records
     applied.was_open = was_open = detector.is_open(records["detector"]).copy()
-    applied.held = set(np.flatnonzero(records["status"] & state.HELD).tolist())
+    marked = records["status"] & (state.HELD | state.SILENT)
+    if np.count_nonzero(marked):
+        applied.held = set((marked & state.HELD).nonzero()[0].tolist())
+        silent = (marked & state.SILENT).nonzero()[0]
+        applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
     applied.ruled = dict.fromkeys(applied.held, NO_RULES) | loaded.rules
-    silent = np.flatnonzero(records["status"] & state.SILENT)
-    applied.was_silent = dict(zip(silent.tolist(), records["readings"][silent].tolist(), strict=True))
     held = None if loaded.asked is None else np.isfinite(loaded.asked.held)
-    if records["level"].any():  # a budget that is held no more leaves nothing behind
+    if np.count_nonzero(records["level"]):  # a budget that is held no more leaves nothing behind
         applied.loosed = np.flatnonzero((records["level"] != 0) & (True if held is None else ~held))
         records["level"][applied.loosed] = 0.0
     applied.levels = records["level"].copy() if held is not None and held.any() else None
@@ -131,7 +133,7 @@ def _apply_round(applied: Applied, batch: Batch, loaded: LoadedBatch, round_: Ro
     records, rows, places = loaded.records, round_.rows, round_.places
     heads = _heads(records, round_)
     times_ms = decision.times_ms
-    if not decision.new.all():
+    if np.count_nonzero(decision.new) < len(rows):
         for at in np.flatnonzero(~decision.new).tolist():
             if at in decision.refused:
                 applied.refused[int(places[at])] = decision.refused[at]
@@ -205,7 +207,7 @@ def _incidents(
 ) -> tuple[set[StreamKey], set[StreamKey]]:
     """Streams that are in an incident, and those whose incident ended."""
     is_open = detector.is_open(records["detector"])
-    if not (was_open | is_open).any():
+    if not np.count_nonzero(was_open | is_open):
         return set(), set()
     opened, closed = np.flatnonzero(is_open), np.flatnonzero(was_open & ~is_open)
     return {streams[row] for row in opened}, {streams[row] for row in closed}

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -29,18 +29,16 @@ from gatewatch.service.core.alike import joined_alike
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.outcomes import Refused, format_time
 from gatewatch.service.core.readings import Batch
-from gatewatch.service.core.sequencing import Round
-from gatewatch.service.core.store import Store, Writes
+from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode, raised_by
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, decode
 from gatewatch.service.incidents.rules import counted
 from gatewatch.service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
     from gatewatch.service.core.applying import Applied
-    from gatewatch.service.core.layout import Layout
-from gatewatch.service.core.loading import LoadedBatch
+    from gatewatch.service.core.loading import LoadedBatch
 
 log = structlog.get_logger(__name__)
 
@@ -95,31 +93,6 @@ class Bookkeeping:
         self._told: list[bytes] = []
         self._tells = asyncio.Event()
         self._first_seen: dict[tuple[bytes, float], float] = {}
-
-    def alerts_of(
-        self,
-        writes: Writes,
-        rounds: Sequence[tuple[Round, Entries]],
-        streams: Sequence[StreamKey],
-        layouts: Sequence[Layout],
-        ruled: Container[int],
-    ) -> None:
-        """Put the alerts of what is to be saved beside it.
-
-        Args:
-            layouts: of the streams.
-            ruled: rows of streams whose incidents go by rules: their alerts are the incidents', see Recorder.
-        """
-        for round_, entries in rounds:
-            alerting = np.flatnonzero(entries["status"] & state.ALERT).tolist()
-            if alerting:
-                row_of = {stream: row for row, stream in enumerate(writes.streams)}
-                rows = round_.rows.tolist()
-                for at in alerting:
-                    if rows[at] in ruled:
-                        continue
-                    stream, channels = streams[rows[at]], layouts[rows[at]].model
-                    writes.alerts.append((row_of[stream], alert_of(stream, entries[at], channels)))
 
     def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
@@ -263,11 +236,6 @@ class Bookkeeping:
     async def _take_over(self, alerts: Sequence[tuple[bytes, float]]) -> None:
         for alert in await self._store.claim(alerts):
             self.tell(alert)
-
-
-def alert_of(stream: StreamKey, entry: Any, channels: Sequence[str], corrected: bool = False) -> bytes:
-    """A reading's alert, as it is saved; `entry` has these channels."""
-    return encode_alert(stream, int(entry["n"]), raised_by(entry, channels), corrected)
 
 
 def encode_alert(stream: StreamKey, n: int, raised: RaisedAlert, corrected: bool = False) -> bytes:

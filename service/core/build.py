@@ -18,9 +18,11 @@ from gatewatch.service.core.store import Store
 from gatewatch.service.core.stream_limit import Pace, StreamLimits
 from gatewatch.service.core.takeover import Takeover
 from gatewatch.service.incidents.closing import Closing
+from gatewatch.service.incidents.corrected import CorrectedIncidents
 from gatewatch.service.incidents.current import CurrentIncidents
 from gatewatch.service.incidents.groups import Groups
 from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.writing import IncidentWriter
 from gatewatch.service.observability.metrics import Metrics
 
 
@@ -69,14 +71,15 @@ def build_core(
         correcting_ms: most time that corrections ahead of a late reading may take.
     """
     books = Bookkeeping(metrics, store, clock, tells=tells)
-    incidents = Recorder(store, policies, groups, clock, incident_write_s)
+    writer = IncidentWriter(store, policies, groups, clock, incident_write_s)
+    incidents = Recorder(store, writer, clock, incident_write_s)
     loader = Loader(models, store, takeover, StreamLimits(store, most_streams, pace, most_channels), policies)
     sessions = Sessions(models, store, loader, metrics, clock, save_attempts)
     correcting = (metrics, backoff, clock, save_attempts, correcting_ms)
-    corrector = Corrector(models, store, loader, incidents, books, *correcting)
+    corrector = Corrector(models, store, loader, CorrectedIncidents(store, writer), writer, books, *correcting)
     repeats = Repeats(store, books, corrector, sessions)
     saving = (backoff, takeover, metrics, clock, save_attempts)
-    scorer = Scorer(models, store, loader, repeats, incidents, books, *saving, stream_channels)
+    scorer = Scorer(models, store, loader, repeats, incidents, writer, books, *saving, stream_channels)
     inspection = Inspection(models, store, loader, sessions, clock, save_attempts)
     closing = Closing(models, store, loader, clock, save_attempts)
     return Core(scorer, inspection, corrector, books, loader, closing, CurrentIncidents(models, store, loader))

@@ -61,7 +61,7 @@ def tags_of(
     whole, size = links.tobytes(), links.dtype.itemsize
     pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
     missing = np.isnan(values)
-    for at in np.flatnonzero(missing.any(axis=1)).tolist() if missing.any() else ():
+    for at in np.flatnonzero(missing.any(axis=1)).tolist() if np.count_nonzero(missing) else ():
         there = np.isfinite(links["values"][at])
         known = (one if len(chains) == 1 else chains[at])._names
         names = tuple(name for name, sent in zip(known, there.tolist(), strict=True) if sent)

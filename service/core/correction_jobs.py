@@ -13,7 +13,6 @@ from gatewatch.models.detectors.asked import Asked, together, words
 from gatewatch.models.detectors.budget_loop import at_bound
 from gatewatch.service.core import history
 from gatewatch.service.core import records as state
-from gatewatch.service.core.bookkeeping import alert_of
 from gatewatch.service.core.corrections import Correction
 from gatewatch.service.core.history import Entries
 from gatewatch.service.core.late_readings import LateReading
@@ -24,7 +23,7 @@ from gatewatch.service.core.readings import Model
 from gatewatch.service.core.records import Records
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.incidents.recorder import Begun, Corrected
+from gatewatch.service.incidents.corrected import Corrected
 from gatewatch.service.incidents.rules import Rules, counts, keep, mark
 
 SLICE_STEPS: Final = 256
@@ -143,9 +142,6 @@ def writes_of(model: Model, jobs: list[CorrectionJob], loaded: LoadedBatch, rows
             writes.anew.append(at)
             writes.slots += stepper.slots_anew(job.layout, job.seed, at, loaded.recovered[row])
         writes.slots += stepper.pieces_of(job.layout, job.seed, at, entries)
-        begins = job.correction.begun() if job.rules is None else entries[:0]
-        job.alerts = [alert_of(job.stream, entry, job.layout.model, corrected=True) for entry in begins]
-        writes.alerts += [(at, alert) for alert in job.alerts]
         writes.earlier.update({(at, slot): kept for slot, kept in job.correction.earlier.items()})
         late = job.correction.entries[job.correction.places]
         outcomes = Outcomes([job.stream] * len(late), late, [job.layout.model] * len(late), replayed=False)
@@ -168,28 +164,19 @@ def writes_of(model: Model, jobs: list[CorrectionJob], loaded: LoadedBatch, rows
     return writes
 
 
-def beginnings(done: Sequence[tuple[int, CorrectionJob]], rows: Sequence[int]) -> list[Begun]:
-    """The streams whose incidents go by the detector, where one begins; `rows`: of each job that is done."""
-    return [
-        Begun(at, rows[at], job.stream, job.layout, job.seed, words(job.asked), job.correction.start, since)
-        for at, job in done
-        if job.rules is None and len(since := job.correction.since_begun())
-    ]
-
-
-def ruled(done: Sequence[tuple[int, CorrectionJob]], rows: Sequence[int]) -> list[Corrected]:
-    """The streams whose incidents go by rules, where something counts that did not."""
+def corrected(done: Sequence[tuple[int, CorrectionJob]], rows: Sequence[int]) -> list[Corrected]:
+    """The streams where an incident may begin, or alert, that did not; `rows`: of each job that is done."""
     return [
         Corrected(at, rows[at], job.stream, job.layout, job.seed, words(job.asked), job.rules, job.correction)
         for at, job in done
-        if job.rules is not None and job.correction.counts_anew()
+        if (len(job.correction.begun()) if job.rules is None else job.correction.counts_anew())
     ]
 
 
 def back(
     done: Sequence[tuple[int, CorrectionJob]], loaded: LoadedBatch, rows: Sequence[int]
 ) -> list[tuple[int, StreamKey, int, int]]:
-    """The streams that had been found silent, see Recorder.back: a late reading is a sign of life, too."""
+    """The streams that had been found silent, see IncidentWriter.back: a late reading is a sign of life, too."""
     before = loaded.records[rows]
     silent = (before["status"] & state.SILENT) > 0
     return [(at, job.stream, int(before["readings"][at]), int(before["last_ms"][at])) for at, job in done if silent[at]]

@@ -32,7 +32,7 @@ from gatewatch.service.incidents.rules import counts
 def due(heads: Records, times_ms: NDArray[np.int64]) -> Places:
     """Which of R records are to be kept as earlier ones before their next readings."""
     window = heads["reorder_ms"]
-    if not window.any():
+    if not np.count_nonzero(window):
         return np.empty(0, np.intp)
     old = (heads["earlier"] == 0) | (times_ms - heads["earlier_ms"] > window)
     return np.flatnonzero((window > 0) & old)
@@ -161,12 +161,6 @@ class Correction:
         """Whether a reading counts by the rules of its stream that did not before, or is new and does."""
         before = {int(one["timestamp_ms"]) for one in np.delete(self.readings, self.places) if counts(one)}
         return any(int(one["timestamp_ms"]) not in before for one in self.since_closed() if counts(one))
-
-    def since_begun(self) -> Entries:
-        """The entries from the first of `begun` on; none where there is none."""
-        begun = self.begun()
-        since: Entries = self.entries[self.entries["n"] >= begun["n"][0]] if len(begun) else self.entries[:0]
-        return since
 
 
 @dataclass(frozen=True)

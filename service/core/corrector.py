@@ -20,9 +20,8 @@ from gatewatch.service.core.correction_jobs import (
     SLICE_STEPS,
     CorrectionJob,
     back,
-    beginnings,
+    corrected,
     follow,
-    ruled,
     step,
     writes_of,
 )
@@ -45,7 +44,8 @@ from gatewatch.service.errors import (
     cause_of,
     other_channels,
 )
-from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.corrected import CorrectedIncidents
+from gatewatch.service.incidents.writing import IncidentWriter
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,8 @@ class Corrector:
         models: Models,
         store: Store,
         loader: Loader,
-        incidents: Recorder,
+        incidents: CorrectedIncidents,
+        writer: IncidentWriter,
         books: Bookkeeping,
         metrics: Metrics,
         backoff: ContentionBackoff,
@@ -95,6 +96,7 @@ class Corrector:
         self._store = store
         self._loader = loader
         self._incidents = incidents
+        self._writer = writer
         self._books = books
         self._metrics = metrics
         self._backoff = backoff
@@ -312,10 +314,9 @@ class Corrector:
             if rows:
                 writes = await asyncio.to_thread(writes_of, model, jobs, loaded, rows, self._clock.unix_ms())
                 done = [(at, jobs[row]) for at, row in enumerate(rows)]
-                writes.incidents = await self._incidents.corrected(model, loaded, beginnings(done, rows))
-                writes.incidents += await self._incidents.corrected_ruled(model, loaded, ruled(done, rows), writes)
-                writes.incidents += await self._incidents.back(back(done, loaded, rows))
-                self._incidents.mute(writes)
+                writes.incidents = await self._incidents.writes(model, loaded, corrected(done, rows), writes)
+                writes.incidents += await self._writer.back(back(done, loaded, rows))
+                self._writer.mute(writes)
                 for row_at, job in done:
                     job.alerts = [alert for at, alert in writes.alerts if at == row_at]
                 await work.send(writes)

@@ -10,7 +10,7 @@ columns are the stream's channels (see layout.py), whatever model has scored it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -105,6 +105,21 @@ def unpack_slots(body: bytes, dtype: np.dtype[Any], seed: int) -> Entries:
     entries = entries[np.argsort(entries["n"], kind="stable")]
     gaps = np.flatnonzero(np.diff(entries["n"].astype(np.int64)) != 1)
     return entries[gaps[-1] + 1 :] if len(gaps) else entries
+
+
+def newest_first(ring: bytes, layout: Layout, seed: int) -> Iterator[Any]:
+    """The readings of `unpack_entries` from the newest back, each checked only once it is asked for."""
+    body, size = ring[len(layout.ring_header) :], layout.entry.itemsize
+    entries, start = np.frombuffer(body, layout.entry, len(body) // size), layout.slot_seed(seed)
+    expected: int | None = None
+    for at in np.argsort(entries["n"], kind="stable")[::-1].tolist():
+        entry = entries[at]
+        if zlib.crc32(body[at * size + _CHECKED : (at + 1) * size], start) != entry["checksum"]:
+            continue
+        if expected is not None and entry["n"] != expected:
+            return
+        yield entry
+        expected = int(entry["n"]) - 1
 
 
 def times_in(ring: bytes, layout: Layout) -> NDArray[np.int64]:

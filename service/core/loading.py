@@ -129,10 +129,8 @@ class Loader:
         if sound and state.of_model(packed, stepper.record, model.detector.digest):
             written = cast("Sequence[bytes]", packed)
             if presumed is None:
-                layouts = [state.layout_in(p, stepper.usual, size) for p in written]
-            if presumed is None or all(
-                state.encoded_layout(p, size) == layout.encoded for p, layout in zip(written, presumed, strict=True)
-            ):
+                layouts = state.layouts_in(written, stepper.usual, size)
+            if presumed is None or state.encoded_layouts(written, size) == [layout.encoded for layout in presumed]:
                 records = state.sound(written, stepper.record)
                 return LoadedBatch(
                     streams,

@@ -188,7 +188,7 @@ def pack(records: Records, layouts: Sequence[Layout], seeds: Sequence[int]) -> l
     """Records to bytes, each with its layout and its checksum; `seeds` are those of their streams."""
     size, fixed = records.dtype.itemsize, fixed_bytes(records.dtype)
     raw = np.ascontiguousarray(records).tobytes()
-    tailed = set(np.flatnonzero((records["level"] != 0) | (records["step_n"] != 0)).tolist())
+    tailed = set(((records["level"] != 0) | (records["step_n"] != 0)).nonzero()[0].tolist())
     whole = []
     for at, (layout, seed) in enumerate(zip(layouts, seeds, strict=True)):
         part = raw[at * size : at * size + fixed]
@@ -289,20 +289,20 @@ def sound(packed: Sequence[bytes], dtype: np.dtype[Any]) -> Records:
     """(B,) records from bytes that need no check."""
     size = fixed_bytes(dtype)
     records: Records = np.frombuffer(bytearray(TAIL_BYTES).join([*(p[:size] for p in packed), b""]), dtype)
-    tailed = np.flatnonzero(records["model_version"] & _STEPPED)
+    tailed = (records["model_version"] & _STEPPED).nonzero()[0]
     for at in tailed.tolist():
         tail = _tail_bytes(packed[at])
         records["model_bytes"][at] -= tail
         for name, field in _tail(packed[at][size : size + tail]).items():
             records[name][at] = field
-    records["model_version"][tailed] &= 0xFFFF ^ _STEPPED
+        records["model_version"][at] &= 0xFFFF ^ _STEPPED
     return records
 
 
 def of_model(packed: Sequence[bytes | None], dtype: np.dtype[Any], model: bytes) -> bool:
     """Whether sound records are all of this model, so that the dtype is theirs."""
     at = _landmarks(dtype)[1]
-    return all(p is not None and p[at : at + 8] == model for p in packed)
+    return {p and p[at : at + 8] for p in packed} == {model}
 
 
 def fence_of(packed: bytes | None) -> bytes:
@@ -312,15 +312,15 @@ def fence_of(packed: bytes | None) -> bytes:
     return packed[FENCE] if packed[:4] == _BEGIN and len(packed) >= FENCE.stop else packed
 
 
-def layout_in(packed: bytes, usual: Layout, size: int) -> Layout:
-    """The layout at the end of a sound record whose fixed part has so many bytes."""
-    encoded = packed[size + _tail_bytes(packed) : -4]
-    return usual if encoded == usual.encoded else decode(encoded) or usual
+def layouts_in(packed: Sequence[bytes], usual: Layout, size: int) -> list[Layout]:
+    """The layouts at the ends of sound records whose fixed parts have so many bytes."""
+    encoded = usual.encoded
+    return [usual if end == encoded else decode(end) or usual for end in encoded_layouts(packed, size)]
 
 
-def encoded_layout(packed: bytes, size: int) -> bytes:
-    """The same as it is written."""
-    return packed[size + _tail_bytes(packed) : -4]
+def encoded_layouts(packed: Sequence[bytes], size: int) -> list[bytes]:
+    """The same as they are written."""
+    return [p[size + _TAILS[p[_HEADER - 1] >> 6] : -4] for p in packed]
 
 
 def stream_part(packed: bytes, seed: int) -> tuple[Records, Layout, bytes] | None:

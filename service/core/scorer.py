@@ -36,6 +36,7 @@ from gatewatch.service.errors import (
     other_channels,
 )
 from gatewatch.service.incidents.recorder import Recorder
+from gatewatch.service.incidents.writing import IncidentWriter
 from gatewatch.service.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -74,6 +75,7 @@ class Scorer:
         loader: Loader,
         repeats: Repeats,
         incidents: Recorder,
+        writer: IncidentWriter,
         books: Bookkeeping,
         backoff: ContentionBackoff,
         takeover: Takeover,
@@ -89,6 +91,7 @@ class Scorer:
         self._loader = loader
         self._repeats = repeats
         self._incidents = incidents
+        self._writer = writer
         self._books = books
         self._backoff = backoff
         self._takeover = takeover
@@ -286,12 +289,10 @@ class Scorer:
                     continue
                 with self._metrics.stage("save"):
                     if applied.writes.streams:
-                        of_streams = (loaded.streams, loaded.layouts, applied.ruled)
-                        self._books.alerts_of(applied.writes, applied.rounds, *of_streams)
                         applied.writes.incidents = await self._incidents.writes(
                             batch.model, loaded, applied, work.packed
                         )
-                        self._incidents.mute(applied.writes)
+                        self._writer.mute(applied.writes)
                         await work.send(applied.writes)
                     _answer_applied(answers, batch, applied, loaded)
                     try:

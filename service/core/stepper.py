@@ -94,7 +94,7 @@ class Stepper:
         entries["session"] = heads["session"]
         entries["tag"] = tags_of(chains, heads["tag"], seqs, times_ms, values)
         entries["model"] = self._model
-        entries["score"] = np.nan_to_num(step.score)  # no number, where a state was damaged
+        entries["score"] = np.where(np.isnan(step.score), 0.0, step.score)  # no number, where a state was damaged
         entries["status"] = step.status + step.alert * np.uint8(state.ALERT)
         entries["status"] |= self.detector.is_open(step.states) * np.uint8(state.OPEN)
         entries["reason"] = step.reason

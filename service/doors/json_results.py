@@ -159,10 +159,11 @@ def _bands(mid: NDArray[np.float64], half: NDArray[np.float32]) -> list[str]:
     bands = expected_band(mid, half)
     with np.errstate(over="ignore", invalid="ignore"):
         single = bands.astype(np.float32)
-        coarse = (np.abs(single - bands) > FINE * half[:, :, None]).any(axis=(1, 2))  # not where either is no number
+        coarse = np.abs(single - bands) > FINE * half[:, :, None]  # not where either is no number
     texts = _numbers(single)[3:-3].split("]],[[")
-    for at in np.flatnonzero(coarse).tolist():
-        texts[at] = _numbers(bands[at])[2:-2]
+    if np.count_nonzero(coarse):
+        for at in np.flatnonzero(coarse.any(axis=(1, 2))).tolist():
+            texts[at] = _numbers(bands[at])[2:-2]
     return texts
 
 

@@ -29,6 +29,7 @@ from gatewatch.service.incidents.rules import (
     GATES,
     LIMIT,
     LIMIT_IN_WINDOW,
+    LIMIT_REASON,
     NO_RULES,
     Breach,
     Rules,
@@ -172,7 +173,7 @@ class Fold:
 
     def _keep(self, incident: Incident, entry: Any, breach: Breach | None, tells: bool) -> None:
         if tells:
-            alert = raised_by(entry, self.channels, gate_of(entry) in (LIMIT, LIMIT_IN_WINDOW), breach)
+            alert = raised_by(incident, entry, self.channels, gate_of(entry) in (LIMIT, LIMIT_IN_WINDOW), breach)
             incident = incident.with_alert(alert)
             self.alerts.append((int(entry["n"]), alert))
         self.incident = self.changed[incident.n] = incident
@@ -218,7 +219,7 @@ class Fold:
         quiet = n - incident.last_n
         if self.rules.merge is not None:
             return self.rules.merge.reached(quiet, time_ms - incident.last_ms)
-        if incident.reason == "limit":
+        if incident.reason == LIMIT_REASON:
             return calm(incident.last_n, incident.last_ms, n, time_ms) >= OPEN_READINGS
         return quiet >= OPEN_READINGS or not detector_open
 
@@ -240,7 +241,7 @@ def calm(last_n: int, last_ms: int, n: int, time_ms: int) -> int:
 
 def may_begin(rules: Rules, incident: Incident | None, pending: Pending | None, entries: Entries) -> bool:
     """Whether an anomaly may begin with (K,) readings, so that its onset is sought in the history."""
-    if incident is not None and incident.is_open and rules.merge is None:
+    if incident is not None and incident.is_open and rules.merge is None and not _may_end(incident, entries):
         return False
     last = incident if incident is not None and rules.merge is not None and not incident.closed else None
     place = None if last is None else (last.last_n, last.last_ms)
@@ -254,6 +255,17 @@ def may_begin(rules: Rules, incident: Incident | None, pending: Pending | None, 
                 place = (n, max(time_ms, place[1]))
                 continue
         return pending is None or n > pending.last_n + 1
+    return False
+
+
+def _may_end(incident: Incident, entries: Entries) -> bool:
+    """Whether an open incident may end with one of (K,) readings, where anomalies are not merged."""
+    for entry in entries:
+        status, quiet = int(entry["status"]), int(entry["n"]) - incident.last_n
+        if not (counts(entry) or status & KEPT) and (
+            quiet >= OPEN_READINGS or not status & OPEN or incident.reason == LIMIT_REASON
+        ):
+            return True
     return False
 
 

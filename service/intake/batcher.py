@@ -164,19 +164,25 @@ class Batcher:
     def _wake(self) -> None:
         """Have a worker without work look again."""
         if self._idle:
-            worker = self._idle.pop()
-            if not worker.done():
+            self._wake_one(self._idle[-1])
+
+    def _wake_one(self, worker: asyncio.Future[None]) -> None:
+        if worker in self._idle:
+            self._idle.remove(worker)
+            if not worker.done():  # as it is where the worker was cancelled
                 worker.set_result(None)
 
     async def _rest(self, most_s: float | None = None) -> None:
         """Wait to be woken, but not longer than so many seconds."""
-        woken = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
         self._idle.append(woken)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(most_s):
-                await woken
-        if woken in self._idle:
-            self._idle.remove(woken)
+        timer = None if most_s is None else loop.call_later(most_s, self._wake_one, woken)
+        try:
+            await woken
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def _score_and_answer(self, taken: list[Taken], began: float) -> None:
         """Score a batch and hand out its answers. Meanwhile nobody else takes anything of its streams."""
@@ -197,9 +203,14 @@ class Batcher:
         finally:
             self._under_way = [others for others in self._under_way if others is not streams]
             self._blocked = False
-        at, met = 0, dict[int, Exception]()
+        at, kinds, met = 0, {*map(type, answers)}, dict[int, Exception]()
+        whole = not any(issubclass(kind, (Exception, asyncio.Future)) for kind in kinds)
         for submission, start, stop in taken:
-            self._hand_out(submission, start, answers[at : at + stop - start], met)
+            own = answers[at : at + stop - start]
+            if whole:
+                submission.answer(start, own)
+            else:
+                self._hand_out(submission, start, own, met)
             at += stop - start
         for error in met.values():
             self._note(error)
@@ -215,7 +226,6 @@ class Batcher:
         Args:
             met: gets the errors, each once.
         """
-        known: dict[int, Answer] = {}
         for place, answer in enumerate(answers, start):
             if isinstance(answer, Exception):
                 met[id(answer)] = answer
@@ -223,12 +233,7 @@ class Batcher:
             elif isinstance(answer, asyncio.Future):
                 answer.add_done_callback(partial(self._come_later, submission, place))
             else:
-                known[place] = answer
-        if len(known) == len(answers):
-            submission.answer(start, answers)
-            return
-        for place, answer in known.items():
-            submission.answer(place, [answer])
+                submission.answer(place, [answer])
 
     def _come_later(self, submission: Submission, place: int, later: asyncio.Future[Answer]) -> None:
         if later.cancelled():

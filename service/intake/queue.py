@@ -117,6 +117,8 @@ class Queue:
 
     def has_room(self, tenant: str, readings: int, most: int) -> bool:
         """Whether so many more readings of a tenant may wait, where `most` may in all; see turns.has_room."""
+        if self.waiting + readings <= most:
+            return True
         own = self._of_tenants.get(tenant)
         tenants = len(self._of_tenants) + (own is None)
         return has_room(readings, own.waiting if own else 0, self.waiting, tenants, most)
@@ -135,7 +137,7 @@ class Queue:
         """Have a submission wait."""
         streams = submission.readings.streams
         submission.ahead = len(streams)
-        if len(streams) > MAX_PER_STREAM:
+        if len(streams) > MAX_PER_STREAM and len(set(streams)) < len(streams):
             submission.ahead = sum(min(count, MAX_PER_STREAM) for count in Counter(streams).values())
         self._submissions.add(submission.tenant, submission)
         self._count(submission.tenant, len(streams), submission.ahead)
@@ -156,7 +158,9 @@ class Queue:
         """More of a tenant's readings wait, or fewer."""
         self.waiting += waiting
         self.ahead += ahead
-        own = self._of_tenants.setdefault(tenant, _OfTenant())
+        own = self._of_tenants.get(tenant)
+        if own is None:
+            own = self._of_tenants[tenant] = _OfTenant()
         own.waiting += waiting
         own.ahead += ahead
         if not own.waiting:
@@ -198,7 +202,8 @@ class Queue:
             passed = max(0, submission.ahead - (len(streams) - size))
             submission.ahead -= passed
             self._count(tenant, -size, -passed)
-            depth.update(streams[:size])
+            for stream in streams[:size]:
+                depth[stream] += 1
             room -= size
             taken.append(Taken(submission, start, start + size))
             if size < len(streams):

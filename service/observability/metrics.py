@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,6 +32,12 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
+def _observe(series: Histogram, value: float) -> None:
+    """`series.observe(value)`, which tries one bound after the other (1.5 µs, seven times a batch)."""
+    series._sum.inc(value)
+    series._buckets[bisect_left(series._upper_bounds, value)].inc(1)
+
+
 class Stage:
     """A stopwatch that is running; it stops at the end of a `with`, or when told to."""
 
@@ -40,7 +47,7 @@ class Stage:
 
     def done(self) -> None:
         """Stop it and note the time."""
-        self._series.observe(time.perf_counter() - self._began)
+        _observe(self._series, time.perf_counter() - self._began)
 
     def __enter__(self) -> None: ...
 
@@ -285,7 +292,7 @@ class Metrics:
 
     def waited(self, seconds: float) -> None:
         """The reading of a batch that had waited longest had waited so long."""
-        self._stages["wait"].observe(seconds)
+        _observe(self._stages["wait"], seconds)
 
     def answered(self, status: str, readings: int) -> None:
         """So many readings got an answer with this status."""
@@ -310,11 +317,10 @@ class Metrics:
     def scored(self, scores: NDArray[np.float32]) -> None:
         """Readings were applied, with these scores.
 
-        prometheus-client observes one value at a time (1.5 µs); a batch is counted bucket by bucket. Two scores may
-        sum up to more than a float32 holds.
+        A batch is counted bucket by bucket. Two scores may sum up to more than a float32 holds.
         """
         if len(scores) == 1:
-            self._score.observe(float(scores[0]))
+            _observe(self._score, scores.item())
             return
         counts = np.bincount(np.searchsorted(self._bounds, scores), minlength=len(self._bounds))
         for bucket, count in zip(self._score._buckets, counts.tolist(), strict=True):
@@ -334,7 +340,7 @@ class Metrics:
 
     def batch(self, readings: int) -> None:
         """So many readings were taken together."""
-        self._batch.observe(readings)
+        _observe(self._batch, readings)
 
     def store_error(self, operation: str) -> None:
         """An operation on Redis failed."""

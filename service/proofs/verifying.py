@@ -25,7 +25,7 @@ from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.errors import ArtefactError
 from gatewatch.service.core.history import Entries
-from gatewatch.service.core.records import CORRECTED, Records, encoded_layout, fixed_bytes, sound
+from gatewatch.service.core.records import CORRECTED, Records, encoded_layouts, fixed_bytes, sound
 from gatewatch.service.core.stepper import Stepper
 from gatewatch.service.incidents.began import versions
 from gatewatch.service.incidents.incident import Incident, advance
@@ -142,7 +142,7 @@ def _record(state: dict[str, Any], stepper: Stepper) -> Records:
     except binascii.Error as error:
         raise ValueError(f"the state is no base64: {error}") from error
     size = fixed_bytes(stepper.record)
-    if len(packed) < size or encoded_layout(packed + bytes(4), size):
+    if len(packed) < size or any(encoded_layouts([packed + bytes(4)], size)):
         raise ValueError(f"the state has {len(packed)} bytes; of this model it has {size}")
     return sound([packed], stepper.record)
 
@@ -207,7 +207,7 @@ def _of_incident(incident: Incident, before: Records, given: Entries, detector: 
         return None if said == incident.start_ms else Difference("incident", "start_ms", incident.start_ms, said)
     was_open = bool(detector.is_open(before["detector"])[0])
     until = given[given["n"] < incident.n + incident.judged]
-    found = {one.n: one for one in advance(None, incident.stream, until, detector.channels, was_open)}
+    found = {one.n: one for one in advance(None, incident.stream, until, detector.channels, was_open).incidents}
     own = found.get(incident.n)
     if own is None:
         return Difference("incident", "n", incident.n, "no reading with which an incident begins")

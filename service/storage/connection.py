@@ -117,7 +117,7 @@ class BatchConnection(asyncio.Protocol):
         reader, replies = self._reader, self._replies
         reader.feed(data)
         while (answer := reader.gets()) is not False:
-            if not isinstance(answer, hiredis.PushNotification):
+            if type(answer) is not hiredis.PushNotification:
                 replies.append(answer)
         if self._whole is not None and not self._whole.done() and len(replies) >= self._expected:
             self._whole.set_result(None)
@@ -133,9 +133,13 @@ class BatchConnection(asyncio.Protocol):
 
 def raise_first(replies: Sequence[Any]) -> None:
     """Raise the first error that Redis answered; of a transaction that is refused, the last one only says so."""
-    for answer in replies:
-        if isinstance(answer, Exception):
-            raise answer
+    if any_error(replies):
+        raise next(answer for answer in replies if isinstance(answer, Exception))
+
+
+def any_error(replies: Sequence[Any]) -> bool:
+    """Whether Redis answered an error; of a thousand replies, most of which are of one type, that is soon known."""
+    return any(issubclass(kind, Exception) for kind in {*map(type, replies)})
 
 
 def _reader() -> hiredis.Reader:

@@ -89,8 +89,7 @@ def transaction(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> tuple[b
     begun = packed([b"MULTI"])
     if writes.anew:
         begun += packed([b"DEL", *(of[row].history for row in writes.anew)])
-    more = [[b"MSET", *_earlier(keys, writes)]] if writes.earlier else []
-    more += [command for _, command in _more_commands(keys, writes, of)]
+    more = [command for _, command in _more_commands(keys, writes, of)]
     for row, channels in writes.channels.items():
         more += [[b"EVAL", ADD_CHANNELS, b"1", keys.channels(of[row].sets), b"%d" % channels]]
     more += [*_effects_as_commands(writes, of), *([b"ZCARD", sets.streams] for sets in sets_of(of))]
@@ -111,11 +110,9 @@ def comparison(keys: Keys, writes: Writes, of: Sequence[StreamKeys], expected: S
     pieces: list[list[bytes]] = [[] for _ in of]
     for row, offset, slot in writes.slots:
         pieces[row] += (b"%d" % offset, slot)
-    columns = zip(writes.streams, of, expected, writes.records, strict=True)
-    for row, (stream, key, before, record) in enumerate(columns):
-        names += (key.record, key.history, *keys.earlier(stream))
-        arguments += (before, record, *(writes.earlier.get((row, slot), b"") for slot in (0, 1)))
-        arguments += (b"%d" % (row in writes.anew), b"%d" % (len(pieces[row]) // 2), *pieces[row])
+    for row, (key, before, record) in enumerate(zip(of, expected, writes.records, strict=True)):
+        names += (key.record, key.history)
+        arguments += (before, record, b"%d" % (row in writes.anew), b"%d" % (len(pieces[row]) // 2), *pieces[row])
     place = {}
     for sets in sets_of(of):
         place[sets.streams] = b"%d" % (len(names) + 1)
@@ -136,12 +133,6 @@ def _as_message(command: Sequence[bytes]) -> bytes:
     return b"\xdd" + len(command).to_bytes(4, "big") + b"".join(parts)
 
 
-def _earlier(keys: Keys, writes: Writes) -> Iterator[bytes]:
-    for (row, at), kept in writes.earlier.items():
-        yield keys.earlier(writes.streams[row])[at]
-        yield kept
-
-
 def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, int, bytes]]:
     """What belongs to the streams' records and stands in sorted sets: what, whose row, and the member."""
     for row in writes.unlisted:
@@ -155,6 +146,8 @@ def _effects(writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[bytes, 
 
 def _more_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> Iterator[tuple[int, list[bytes]]]:
     """What else is saved with the records, and whose row."""
+    for (row, at), earlier in writes.earlier.items():
+        yield row, [b"SET", keys.part(writes.streams[row], f"earlier:{at}"), earlier]
     yield from _incident_commands(keys, writes, of)
     yield from _watch_commands(keys, writes, of)
     for row, at_bound in writes.bounds.items():

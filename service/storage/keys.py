@@ -146,10 +146,6 @@ class Keys(dict[StreamKey, StreamKeys]):
         """The key of one of PARTS of a stream."""
         return self[stream].record.removesuffix(b"state") + what.encode()
 
-    def earlier(self, stream: StreamKey) -> tuple[bytes, bytes]:
-        """The keys of the two earlier records of a stream with a reorder window."""
-        return self.part(stream, "earlier:0"), self.part(stream, "earlier:1")
-
     def incident(self, stream: StreamKey, n: int, what: str) -> bytes:
         """The key of the history `before` or `after` an incident, or of the `state` that it is proved from."""
         return self.part(stream, f"incident:{n}:{what}")

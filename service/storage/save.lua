@@ -1,11 +1,11 @@
 -- Save the states of many streams, each only if its record still carries the fence it was loaded with.
 -- Before this text stands `local first, last = ...`: where the fence lies in a record, see state.FENCE.
 --
--- KEYS: state key, history key and the two keys of earlier records of each stream, in turn; then, of each bucket of
---       these streams, the sorted sets of all streams, of those with an open anomaly, and of alerts to be told.
+-- KEYS: state key and history key of each stream, in turn; then, of each bucket of these streams, the sorted sets of all
+--       streams, of those with an open anomaly, and of alerts to be told.
 -- ARGV: the time; the number of streams; for each stream: fence ('' = there was no record) or, instead, all of the
---       record before; record, two earlier records ('' = leave as it is), '1' to begin the history anew, number of
---       pieces of history, then offset and bytes of each piece; then, for what else belongs to a stream: its number,
+--       record before; record, '1' to begin the history anew, number of pieces of history, then offset and bytes of
+--       each piece; then, for what else belongs to a stream: its number,
 --       what, where its bucket's sets begin among KEYS, and the member, or as MessagePack a command on keys of
 --       the same bucket, or a key of it and what is added to the number there.
 -- Answers 1 (saved) or 0 (another process was first) for each stream; then how many streams are listed in each bucket,
@@ -16,26 +16,23 @@ local function write(key, offset, piece)
     redis.call('SETRANGE', key, offset, piece)
   end
 end
-local answers, at, streams = {}, 3, 4 * tonumber(ARGV[2])
-for i = 1, streams, 4 do
-  local fence, pieces = ARGV[at], tonumber(ARGV[at + 5])
+local answers, at, streams = {}, 3, 2 * tonumber(ARGV[2])
+for i = 1, streams, 2 do
+  local fence, pieces = ARGV[at], tonumber(ARGV[at + 3])
   local held = redis.pcall('GET', KEYS[i])
   if type(held) ~= 'string' then held = '' end -- none; or a foreign value under our key, loaded as none
   if #fence == last - first + 1 and #held > #fence then held = held:sub(first + 1, last + 1) end
   if held == fence then
     redis.call('SET', KEYS[i], ARGV[at + 1])
-    for slot = 0, 1 do
-      if ARGV[at + 2 + slot] ~= '' then redis.call('SET', KEYS[i + 2 + slot], ARGV[at + 2 + slot]) end
-    end
-    if ARGV[at + 4] == '1' then redis.call('DEL', KEYS[i + 1]) end
-    for piece = at + 6, at + 4 + 2 * pieces, 2 do
+    if ARGV[at + 2] == '1' then redis.call('DEL', KEYS[i + 1]) end
+    for piece = at + 4, at + 2 + 2 * pieces, 2 do
       write(KEYS[i + 1], ARGV[piece], ARGV[piece + 1])
     end
     answers[#answers + 1] = 1
   else
     answers[#answers + 1] = 0
   end
-  at = at + 6 + 2 * pieces
+  at = at + 4 + 2 * pieces
 end
 for effect = at, #ARGV, 4 do
   local what, sets, member = ARGV[effect + 1], tonumber(ARGV[effect + 2]), ARGV[effect + 3]

@@ -12,7 +12,7 @@ from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
 from gatewatch.service.storage import encoder
-from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, raise_first
+from gatewatch.service.storage.connection import BatchConnection, ConnectionLost, any_error, raise_first
 from gatewatch.service.storage.database import Database, again_if_lost
 from gatewatch.service.storage.record_cache import RecordCache
 
@@ -165,11 +165,11 @@ class UnitOfWork:
         done = replies[-1]
         end = len(done) - len(encoder.sets_of(self._keys))
         first = bool(writes.anew)
-        slots = zip(writes.slots, done[first : first + len(writes.slots)], strict=True)
-        foreign = [slot for slot, written in slots if isinstance(written, ResponseError)]
-        if foreign:
+        pieces, rest = done[first : first + len(writes.slots)], done[first + len(writes.slots) :]
+        if any_error(pieces):
+            slots = zip(writes.slots, pieces, strict=True)
+            foreign = [slot for slot, written in slots if isinstance(written, ResponseError)]
             await self._database.replace_histories(self._keys, foreign)
-        rest = done[first + len(writes.slots) :]
         raise_first([error for error in rest if "WRONGTYPE" not in str(error)])  # foreign sets fail no reading
         counts = [-1 if isinstance(count, Exception) else int(count) for count in done[end:]]
         return await self._database.note_saved(self._keys, [*[1] * len(self._keys), *counts])

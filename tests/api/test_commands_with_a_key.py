@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from gatewatch.service.settings import COMMANDS_KEY
 from tests.support.access import add_to_file
-from tests.support.cli import recording
+from tests.support.cli import gatewatch, recording
 from tests.support.whole_path import serving
 
 
@@ -18,15 +15,11 @@ def test_replay_and_watch_are_let_in_with_the_key_of_the_environment_and_not_wit
 ) -> None:
     shown = add_to_file(tmp_path / "keys.json", tenant, "admin")
     path = recording(tmp_path / "live.csv", 20)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
     given = {"GATEWATCH_KEYS_FILE": str(tmp_path / "keys.json"), "GATEWATCH_OPEN": "never"}
     with serving(artefact, tmp_path / "data", **given) as (url, _):
 
         def run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-            done = subprocess.run(
-                [sys.executable, "-m", "gatewatch", *command, "--url", url],
-                env=kept | environment, capture_output=True, text=True, timeout=120, check=False,
-            )  # fmt: skip
+            done = gatewatch(*command, "--url", url, **environment)
             return done.returncode, done.stdout + done.stderr
 
         for command in (["replay", str(path)], ["watch", "--once"]):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.support import forked
 from tests.support.cli import gatewatch
 from tests.support.whole_path import serving
 
@@ -27,8 +27,7 @@ def service(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def run(example: str, *arguments: str | Path) -> str:
-    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.run([str(EXAMPLES / example), *map(str, arguments)], os.environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -46,13 +46,12 @@ def test_the_distribution_has_one_name_at_the_top() -> None:
 
 @pytest.mark.parametrize("program", [program for program, _ in COMMANDS], ids=[name for _, name in COMMANDS])
 def test_every_command_works_beside_the_users_own_modules(users_folder: Path, program: list[str]) -> None:
-    write_recordings(users_folder / "recordings", days=2, seed=1)
-    for command in ("serve", "train", "scan", "evaluate", "compare", "replay", "demo"):
-        assert "Usage" in run(users_folder, *program, command, "--help")
+    write_recordings(users_folder / "recordings", days=1, seed=1)
+    assert "Usage" in run(users_folder, *program, "serve", "--help")  # every command is imported for the help of one
     recordings = str(users_folder / "recordings")
     run(users_folder, *program, "train", recordings, "--out", "trained", "--epochs", "1", "--hidden", "4")
     run(users_folder, *program, "scan", "--model", "trained", recordings, "--out", "scores")
-    assert len(next((users_folder / "scores").iterdir()).read_text().splitlines()) == 2 * DAY_MINUTES + 1
+    assert len(next((users_folder / "scores").iterdir()).read_text().splitlines()) == DAY_MINUTES + 1
 
 
 def test_the_demo_works_beside_the_users_own_modules(users_folder: Path) -> None:

@@ -16,6 +16,7 @@ from gatewatch.service.settings import Settings
 from tests.support.cli import gatewatch
 from tests.support.samples import post, readings
 from tests.support.scorer import state_key
+from tests.support.waiting import PATIENCE_S
 from tests.support.whole_path import serving
 
 Make = Callable[..., Settings]
@@ -85,7 +86,7 @@ def test_another_process_and_one_begun_later_go_by_a_change(settings: Make) -> N
     with TestClient(create_app(settings())) as one, TestClient(create_app(settings())) as other:
         before = post(other, with_a_fault("a"))
         assert one.put("/v1/policies", json=asked).status_code == 200
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while {known.number for known in other.app.state.parts.policies._known.values()} != {1}:  # type: ignore[attr-defined]
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from gatewatch.service.settings import COMMANDS_KEY, Settings
 from gatewatch.service.storage.keys import encode
 from tests.api.test_incidents import CALM, FAULT, fault, the_incident
 from tests.support.access import add_to_file
+from tests.support.cli import gatewatch
 from tests.support.samples import START_MS, make_artefact, post, readings
 from tests.support.whole_path import serving
 
@@ -311,14 +309,10 @@ def test_last_bits_that_differ_are_within_contract_2_and_said_not_to_be_equal(se
 
 def test_the_commands_prove_and_verify_with_a_key_and_say_what_they_found(artefact: Path, tmp_path: Path) -> None:
     shown = add_to_file(tmp_path / "keys.json", "default", "admin")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
     given = {"GATEWATCH_KEYS_FILE": str(tmp_path / "keys.json"), "GATEWATCH_OPEN": "never"}
 
     def run(*command: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "gatewatch", *command],
-            env=kept | {COMMANDS_KEY: shown}, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = gatewatch(*command, **{COMMANDS_KEY: shown})
         return done.returncode, done.stdout + done.stderr
 
     proof = str(tmp_path / "proof")

@@ -22,7 +22,9 @@ import pytest
 
 from gatewatch.service.http.ports import hold
 from tests.support.cli import gatewatch, refused
+from tests.support.forked import Process
 from tests.support.samples import make_artefact, post, readings
+from tests.support.waiting import PATIENCE_S
 from tests.support.whole_path import serving
 
 NO_TEMPORARY_FOLDER = """
@@ -39,14 +41,14 @@ def counted(url: str) -> float:
 
 
 def until(reached: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not (found := reached()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found
 
 
-def workers_of(process: subprocess.Popen[bytes]) -> set[int]:
+def workers_of(process: Process) -> set[int]:
     """Of them that serve; one more is Python's own."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}

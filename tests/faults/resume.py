@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from safetensors import safe_open
 
 from gatewatch.models.artefact.files import CARD, GRAPH, MANIFEST, WEIGHTS, load_artefact
 from gatewatch.models.training.checkpoint import CHECKPOINT
+from tests.support.forked import start
 
-START_UP_S = 4.0
+START_UP_S = 0.5
 """A quarter of the kills come so early; the others once this start has saved something, or so much later."""
 
 
@@ -53,9 +55,9 @@ def write_recordings(folder: Path, rows: int) -> None:
 
 
 def command(recordings: Path, out: Path, checkpoint: Path, epochs: int) -> list[str]:
-    """The training: small, with dropout, saving all the time."""
+    """The training, as arguments of Python: small, with dropout, saving all the time."""
     return [
-        sys.executable, "-m", "gatewatch", "train", str(recordings), "--out", str(out),
+        "-m", "gatewatch", "train", str(recordings), "--out", str(out),
         "--checkpoint", str(checkpoint), "--checkpoint-every-s", "0.05", "--epochs", str(epochs), "--hidden", "24",
     ]  # fmt: skip
 
@@ -67,9 +69,10 @@ def kill_and_resume(recordings: Path, folder: Path, epochs: int, kills: int, cha
     while True:
         before = _stamp(checkpoint)
         began = time.monotonic()
-        process = subprocess.Popen(
-            command(recordings, out, checkpoint, epochs), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        with open(os.devnull, "w") as nowhere:
+            process = start(
+                command(recordings, out, checkpoint, epochs), os.environ, None, nowhere.fileno(), subprocess.PIPE
+            )
         if killed == kills:
             _, complaint = process.communicate()
         else:
@@ -86,7 +89,7 @@ def kill_and_resume(recordings: Path, folder: Path, epochs: int, kills: int, cha
         if process.returncode == 0:
             return
         if process.returncode != -9:
-            raise RuntimeError(f"ended with {process.returncode}: {complaint}")
+            raise RuntimeError(f"ended with {process.returncode}: {complaint.decode()}")
         killed += 1
         yield _look(time.monotonic() - began, out, checkpoint)
 

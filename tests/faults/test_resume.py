@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import resource
 import shutil
 import subprocess
 from functools import cache
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from gatewatch.models.artefact.files import load_artefact
 from gatewatch.models.training.checkpoint import CHECKPOINT
 from tests.faults.resume import command, differing_files, kill_and_resume, write_recordings
+from tests.support import forked
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def one_epoch(recordings: Path, unbroken: Path, tmp_path: Path) -> Path:
 @cache
 def _first_epoch(recordings: Path, folder: Path) -> Path:
     limited = [*command(recordings, folder / "out", folder / "run", 3), "--time-limit-s", "0.001"]
-    assert subprocess.run(limited, capture_output=True, timeout=120, check=False).returncode == 0
+    assert forked.run(limited, os.environ).returncode == 0
     return folder / "run"
 
 
@@ -57,13 +58,17 @@ def test_a_training_killed_and_resumed_ends_with_the_same_artefact(
     assert differing_files(unbroken / "out", tmp_path / "out") == []
 
 
+SHORT_OF_ROOM = """
+import resource, runpy, sys
+largest = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
 def short_of_room(arguments: list[str], largest_file: int) -> subprocess.CompletedProcess[str]:
     """Run a command that can write no file longer than so many bytes: the system refuses, as on a full disk."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
-    return subprocess.run(arguments, capture_output=True, text=True, preexec_fn=limit, timeout=120, check=False)
+    return forked.run(["-c", SHORT_OF_ROOM, str(largest_file), *arguments[1:]], os.environ)
 
 
 def test_no_room_for_a_checkpoint_is_one_line_and_the_one_before_stays(
@@ -80,7 +85,7 @@ def test_no_room_for_a_checkpoint_is_one_line_and_the_one_before_stays(
     assert "Traceback" not in done.stderr
     assert {path.name: path.read_bytes() for path in run.iterdir()} == {CHECKPOINT: kept}
     assert not out.exists()
-    assert subprocess.run(three, capture_output=True, timeout=120, check=False).returncode == 0
+    assert forked.run(three, os.environ).returncode == 0
     assert differing_files(unbroken / "out", out) == []
 
 
@@ -118,7 +123,7 @@ def test_a_loss_that_is_not_a_number_ends_the_command_and_writes_nothing(
     tensors = load_file(run / CHECKPOINT)
     tensors["network.head.weight"] = torch.full_like(tensors["network.head.weight"], torch.nan)
     save_file(tensors, run / CHECKPOINT, described)
-    done = subprocess.run(three, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.run(three, os.environ)
     assert done.returncode == 2
     assert "the loss is nan in epoch 2, window 1 of" in done.stderr
     assert "lower the learning rate (now 0.004)" in done.stderr

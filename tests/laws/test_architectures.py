@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -303,6 +304,49 @@ def test_a_scalar_lstm_is_that_of_the_paper() -> None:
         tops.append(h)
     found, _ = network.run(seen, {name: tensor.double() for name, tensor in network.initial(3).items()})
     torch.testing.assert_close(found, torch.stack(tops))
+
+
+@torch.no_grad()
+def test_a_window_network_is_a_causal_convolution_and_layers_of_tanh() -> None:
+    """With a kernel of M readings over [x̃, observed, elapsed], nothing before the first; torch's own conv1d."""
+    network = forecaster("window").double()
+    seen = torch.randn(20, 3, 2 * C + 1, dtype=torch.float64)
+    first, second = network.net[0], network.net[3]
+    kernel = first.weight.view(4, MEMORY, 2 * C + 1).transpose(1, 2)  # (H, I, M)
+    padded = nn.functional.pad(seen.permute(1, 2, 0), (MEMORY - 1, 0))  # (B, I, M - 1 + T)
+    below = torch.tanh(nn.functional.conv1d(padded, kernel, first.bias)).permute(2, 0, 1)
+    expected = torch.tanh(below @ second.weight.T + second.bias)
+    found, _ = network.run(seen, {name: tensor.double() for name, tensor in network.initial(3).items()})
+    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_a_state_space_model_is_the_convolution_of_its_inputs_with_what_fades() -> None:
+    """Orvieto et al. 2023: z_t = Σ Λ^(t-s) γ B v_s, Λ = exp(-exp ν + i θ), γ² = 1 - |Λ|²; summed over s, no state."""
+    network = forecaster("ssm").double()
+    seen = torch.randn(20, 3, 2 * C + 1, dtype=torch.float64)
+    age = (torch.arange(20)[:, None] - torch.arange(20)).double()  # t - s
+    u = network.embed(seen)
+    for block in network.blocks:
+        v = nn.functional.layer_norm(u, (4,), block.norm.weight, block.norm.bias)
+        rates = torch.complex(-block.log_rate.exp(), block.turn)
+        faded = torch.where(age[..., None] >= 0, torch.exp(age[..., None] * rates), 0)  # (T, S, H)
+        drive = torch.complex(*block.drive.weight.view(2, 4, 4)) * torch.sqrt(1 - torch.exp(2 * rates.real))[:, None]
+        z = torch.einsum("tsh,hi,sbi->tbh", faded, drive, v.to(drive.dtype))
+        mixed = nn.functional.silu(block.wide(torch.cat([z.real, z.imag, v], dim=-1)))
+        u = u + block.narrow(mixed)
+    expected = nn.functional.layer_norm(u, (4,), network.norm.weight, network.norm.bias)
+    found, _ = network.run(seen, {name: tensor.double() for name, tensor in network.initial(3).items()})
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_state_space_model_begins_with_memories_from_two_readings_to_two_thousand() -> None:
+    """Evenly over their logarithms; a unit's memory is the time in which it fades to 1/e."""
+    torch.manual_seed(0)
+    block = build(TrainConfig(architecture="ssm", layers=1, hidden=16), C).get_submodule("blocks.0")
+    fade = block(torch.zeros(1, 16), torch.cat([torch.ones(1, 16), torch.zeros(1, 16)], dim=1))[1]  # of 1 + 0 i
+    memories = -1 / torch.log(torch.hypot(*fade.detach().split(16, dim=1))[0])
+    torch.testing.assert_close(memories, torch.logspace(math.log10(2), math.log10(2000), 16), rtol=1e-2, atol=0)
 
 
 GATED = ("lstm", "peephole", "gru", "attention", "minlstm", "slstm", "bilstm")

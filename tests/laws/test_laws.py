@@ -152,6 +152,7 @@ def test_a_history_gives_back_its_newest_unbroken_run(count: int, slots: int, da
         ring[begin + damaged * dtype.itemsize + 9] ^= 1
         kept = history.unpack_entries(bytes(ring), layout, seed)["n"].tolist()
         assert kept == list(range(kept[0], kept[-1] + 1)) if kept else True
+        assert [int(one["n"]) for one in history.newest_first(bytes(ring), layout, seed)] == kept[::-1]
         assert all(n % slots != damaged for n in kept)
 
 

@@ -13,7 +13,7 @@ from tests.simulation.bugs import BUGS
 from tests.simulation.faults import KINDS
 from tests.simulation.world import quiet, run
 
-SPENT_S = 10.0
+SPENT_S = 5.0
 """The long form is `python -m tests.simulation --seeds 100000`."""
 
 

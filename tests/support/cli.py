@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 
+from tests.support import forked
 from tests.support.samples import CHANNELS
 
 
-def gatewatch(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
-    command = [sys.executable, "-m", "gatewatch", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**kept, **environment}, timeout=120, check=False
-    )
+def without_settings() -> dict[str, str]:
+    """The environment of this process but for settings of gatewatch."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
 
 
-def refused(done: subprocess.CompletedProcess[str], words: str) -> bool:
+def gatewatch(*arguments: str | Path, **environment: str) -> CompletedProcess[str]:
+    """Run a command in a process of its own, with settings of its own."""
+    return forked.run(["-m", "gatewatch", *map(str, arguments)], without_settings() | environment)
+
+
+def refused(done: CompletedProcess[str], words: str) -> bool:
     """Status 2 and one line on standard error; no traceback, nothing on standard output."""
     assert done.returncode == 2, done
     assert words in done.stderr, done.stderr

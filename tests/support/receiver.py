@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+from tests.support.waiting import PATIENCE_S
+
 SECRET = b"a secret of some length"
-PATIENCE_S = 30.0
 
 
 class Delivery(NamedTuple):

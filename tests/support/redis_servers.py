@@ -12,8 +12,8 @@ import redis
 
 from gatewatch.service.storage.private_redis import server_binary
 from tests.support.ports import free_ports
+from tests.support.waiting import PATIENCE_S
 
-PATIENCE_S = 30.0
 SLOTS = 16_384
 
 

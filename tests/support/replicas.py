@@ -12,7 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support.cli import without_settings
+from tests.support.forked import Process, start
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_S
 
 SERVE = ("-m", "gatewatch", "serve")
 
@@ -40,8 +43,7 @@ class Replica:
             log: to be added to.
             program: another one than this Python, with its arguments, in place of `command`.
         """
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWATCH_")}
-        self._environment = kept | dict(settings)
+        self._environment = without_settings() | dict(settings)
         self.command = list(program or (sys.executable, *command))
         self._log = log
         self.port = free_port()
@@ -51,7 +53,10 @@ class Replica:
         """Start the process; it does not answer yet."""
         command = [*self.command, "--port", str(self.port)]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stderr=log)
+            if command[0] == sys.executable:
+                self._process: Process = start(command[1:], self._environment, stderr=log.fileno())
+            else:
+                self._process = subprocess.Popen(command, env=self._environment, stderr=log)
 
     @property
     def pid(self) -> int:
@@ -67,7 +72,7 @@ class Replica:
         """Send the process a signal."""
         self._process.send_signal(number)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, within_s: float = 30) -> None:
+    def end(self, number: signal.Signals = signal.SIGTERM, within_s: float = PATIENCE_S) -> None:
         """Send the process a signal that ends it, and wait; kill it where it does not end in time."""
         self.tell(number)
         try:
@@ -76,11 +81,11 @@ class Replica:
             self._process.kill()
             self._process.wait()
 
-    def await_listening(self, within_s: float = 30) -> None:
+    def await_listening(self, within_s: float = PATIENCE_S) -> None:
         """Wait until the port is open."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             with socket.socket() as probe, contextlib.suppress(OSError):
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
-            time.sleep(0.05)
+            time.sleep(0.02)

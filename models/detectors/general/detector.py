@@ -21,18 +21,12 @@ from gatewatch.models.artefact.files import (
 )
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import LONGEST_MS, NEVER, clock_fields, take_time
-from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step, float32
+from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step
 from gatewatch.models.detectors.general.alert_budget import (
     REPEATS,
-    at_rates,
     budget_fields,
-    comes_again,
-    joined,
     kept,
-    note_alerts,
     take_pace,
-    thresholds,
-    young_thresholds,
 )
 from gatewatch.models.detectors.general.codes import without_codes
 from gatewatch.models.detectors.general.features import (
@@ -41,35 +35,27 @@ from gatewatch.models.detectors.general.features import (
     FEATURES,
     HORIZONS,
     PLACES,
-    TINY,
     observe,
     placed,
     running_fields,
     seasonal,
 )
-from gatewatch.models.detectors.general.lone import MOST_CHANNELS, Rules, look_ahead, read_alone
+from gatewatch.models.detectors.general.lone import MOST_CHANNELS, look_ahead, read_alone
+from gatewatch.models.detectors.general.reading import Rules, judge, look_at
 from gatewatch.models.detectors.general.rows import advance_rows
 from gatewatch.models.detectors.general.score import (
     FORECAST_LIMIT,
-    LARGEST_MISS,
-    RANGE,
     RANGE_ALERT_READINGS,
-    RANGE_NEWS,
     begin_surprise,
     due_forecasts,
     forget_forecasts,
-    judge_general,
     miss_for,
     remember_forecasts,
     set_apart,
     surprise_fields,
-    usual_miss,
 )
-from gatewatch.models.detectors.general.youth import youth_of
 from gatewatch.models.detectors.incidents import (
-    JOIN_READINGS,
     check_shapes,
-    conclude,
     hold,
     incident_fields,
     is_open,
@@ -160,7 +146,7 @@ class GeneralDetector:
         self.alerts_per_week = alerts_per_week or manifest.calibration.alerts_per_week
         self.digest = artefact.digest
         self.warm_up = manifest.calibration.warm_up
-        self._rare = miss_for(BAND_NATS)
+        self._rules = Rules(self.alerts_per_week, miss_for(BAND_NATS), self.warm_up)
         self._tensors = {name: tuple(shape) for name, shape in manifest.state.items()}
         self.state_dtype = self.dtype_of(len(self.channels))
         self.state_dtype_1 = general_dtype_1(len(self.channels), self._tensors)
@@ -330,12 +316,11 @@ class GeneralDetector:
 
     def advance_rows(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
         """Feed the first usual ones of a stream's next readings; see models.detectors.general.rows."""
-        rules = Rules(self.alerts_per_week, self._rare, self.warm_up)
-        return advance_rows(values, timestamps_ms, states, rules, self._network, self._tensors)
+        return advance_rows(values, timestamps_ms, states, self._rules, self._network, self._tensors)
 
     def advance_alone(self, values: Floats, timestamps_ms: NDArray[np.int64], states: Records) -> Step | None:
         """`advance` of one stream, if its reading is usual; see models.detectors.general.lone."""
-        taken = read_alone(values, timestamps_ms, states, Rules(self.alerts_per_week, self._rare, self.warm_up))
+        taken = read_alone(values, timestamps_ms, states, self._rules)
         if taken is None:
             return None
         look_ahead(taken, self._forecast(taken.features, states), states)
@@ -352,42 +337,11 @@ class GeneralDetector:
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
         now = placed(states, values)
-        expected, known, off = seasonal(states, now[1], timestamps_ms)
-        ahead = np.where(np.isfinite(due[..., 0]), due[..., 0], now[1])
-        mid, usual = states["origin"] + ahead, np.maximum(usual_miss(states), TINY)
-        half = float32(self._rare * usual)
-        unseen = states["count"] == 0
-        if np.count_nonzero(unseen):
-            mid[unseen], half[unseen] = np.nan, np.inf
-        alerts: float | Floats = self.alerts_per_week
-        if asked is not None:
-            alerts = np.where(np.isfinite(asked.alerts_per_week), asked.alerts_per_week, alerts)
-            alerts = alerts.item() if len(alerts) == 1 else alerts
-        threshold = thresholds(states, alerts)
-        if asked is not None:
-            threshold = at_rates(threshold, asked.false_alarm_rate)
-        within = states["calm"] < joined(threshold, JOIN_READINGS)
-        limits, youth = young_thresholds(threshold, readings), youth_of(states, readings, threshold)
-        judged = judge_general(values, now, ahead, due, expected, known, off, states, readings, limits, within, youth)
-        known_for = None if youth is None else youth.known
+        look = look_at(values, now, seasonal(states, now[1], timestamps_ms), due, states, self._rules, asked)
+        known_for = None if look.youth is None else look.youth.known
         self._look_ahead(observe(states, values, now, timestamps_ms, elapsed, known_for), states, readings)
         take_pace(states, elapsed, readings)
-        residual = np.minimum(np.maximum(judged.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
-        again = comes_again(states, judged.score, alerts)
-        if asked is None and not np.count_nonzero(judged.score > 1.0):
-            states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS)
-            return conclude(judged, mid, half, residual, states, self.warm_up)
-        outside = judged.parts[:, RANGE] > 1.0
-        news = np.maximum.reduce(judged.signals, 1) > RANGE_NEWS
-        worse = outside & (states["inside"] >= RANGE_ALERT_READINGS) & news
-        states["inside"] = np.minimum(states["inside"] + 1, RANGE_ALERT_READINGS) * ~outside
-        urgent = worse | ~within
-        factors = None if asked is None else asked.sensitivity[:, None]
-        step = conclude(judged, mid, half, residual, states, self.warm_up, urgent | again, factors=factors)
-        note_alerts(states, step.alert, step.alert & again & ~urgent)
-        if asked is not None:
-            asked.forget_runs(states)
-        return step
+        return judge(look, states, self._rules, asked)
 
     def _note_time(self, timestamps_ms: NDArray[np.int64], states: Records) -> NDArray[np.int64]:
         """(B,) time since the reading before, see models.detectors.clock; of gaps the forecasts and the network know

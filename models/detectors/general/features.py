@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.operands import Functions, operands
+from gatewatch.models.detectors.operands import ARRAYS, Functions, operands
 from gatewatch.models.record_fields import load, store
 
 Records = NDArray[Any]
@@ -179,21 +179,28 @@ def times_of(timestamps_ms: NDArray[np.int64]) -> Times:
     return Times(weekday, (rows, slice(None), day, now_ms % DAY_MS // BIN_MS), (rows, slice(None), day))
 
 
-def seasonal(
-    states: Records, before: Float64Array, timestamps_ms: NDArray[np.int64]
-) -> tuple[Float64Array, NDArray[np.bool_], NDArray[np.float32]]:
-    """What the time of day lets expect of a reading at `timestamps_ms`, whether the table knows, and how far it is
-    usually off; each (B, C).
+class Seasonal(NamedTuple):
+    """What the time of day lets expect of a reading, (B, C) each.
 
-    The first is a distance from the origins, as `before` is, the place of the last value, which stands for what is
-    unknown.
+    Attributes:
+        place: from the origins; that of the last value where the table does not know.
+        known: whether it does.
+        off: how far the table is usually off.
     """
+
+    place: Float64Array
+    known: NDArray[np.bool_]
+    off: NDArray[np.float32]
+
+
+def seasonal(states: Records, before: Float64Array, timestamps_ms: NDArray[np.int64]) -> Seasonal:
+    """What is expected of readings at `timestamps_ms` (B,), after values at the places `before` (B, C)."""
     at = times_of(timestamps_ms)
     known = states["tried"][at.day] >= BINS
     if np.count_nonzero(known):
         known &= states["visits"][at.bin] > 0
         before = np.where(known, states["table"][at.bin], before)
-    return before, known, states["table_miss"][at.day]
+    return Seasonal(before, known, states["table_miss"][at.day])
 
 
 def observe(
@@ -224,8 +231,8 @@ def observe(
     if np.count_nonzero(started) < started.size:
         fresh = ~np.logical_and.reduce(started, 1) & (states["first_ms"] == 0)
         states["first_ms"][fresh] = timestamps_ms[fresh]
-    _take_interval(states, elapsed_ms)
-    x, scales, count = _take_values(states, now, observed, started)
+    take_interval(states, elapsed_ms)
+    x, scales, count = take_values(states, now, observed, started)
     _take_time_of_day(states, scales, x, observed, timestamps_ms, of_life)
 
     ahead = timestamps_ms + np.maximum(states["interval_ms"], 0).astype(np.int64)
@@ -278,7 +285,7 @@ def shown(
     return features
 
 
-def _take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
+def take_interval(states: Records, elapsed_ms: NDArray[np.int64]) -> None:
     """The typical interval: a mean over some 100 readings that a gap does not lengthen."""
     longest_known = np.maximum.reduce(states["count"], 1)
     of, (delta, interval, count) = operands(elapsed_ms, states["interval_ms"], longest_known)
@@ -292,7 +299,7 @@ def interval_after(of: Functions, interval: Any, elapsed: Any, count: Any) -> An
     return of.where((elapsed > 0) & (interval == 0), elapsed, learned)
 
 
-def _take_values(
+def take_values(
     states: Records, now: Float64Array, observed: NDArray[np.bool_], started: NDArray[np.bool_]
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """The running scales, as the module's text has them; what is not observed changes nothing.
@@ -302,56 +309,89 @@ def _take_values(
         kept, in float32; (B, C) how many values there were.
     """
     x, _, difference, values = now
-    whole = np.count_nonzero(observed) == observed.size
     states["last"] = values
     if np.count_nonzero(started) < started.size:
         np.copyto(states["origin"], values, where=~started)
     scales = load(states, "center", SCALES)
-    center, spread, step, recent, low, high, reach = scales
     count = states["count"].astype(np.float64)
-    count += 1.0 if whole else observed
+    count += observed
     states["count"] = count
-    gain = np.minimum(count, SCALE_READINGS)
-    gain = 1.0 / gain if whole else observed / np.maximum(gain, 1.0)
     free, learned = _lesson(states, difference, observed)
-    # what bounds a lesson; without bounds in a channel's first one
-    by_spread, by_step = (spread, step) if free is None else (np.where(free, np.inf, s) for s in (spread, step))
-
-    if np.count_nonzero((x < low) | (x > high)):
-        wild = RANGE_GROWTH * np.maximum(high - low, by_spread)
-        low -= np.minimum(np.maximum(low - x, 0.0), wild)
-        high += np.minimum(np.maximum(x - high, 0.0), wild)
-    away = x - center
-    far, leap = np.abs(away), np.abs(difference)
-    np.maximum(reach, np.minimum(far, 10 * by_spread), out=reach)
-    wide = 4 * by_spread
-    center += gain * np.minimum(np.maximum(away, -wide), wide)
-    towards = 1.25 * np.minimum(far, 6 * by_spread) - spread
-    leaping = np.minimum(leap, 8 * by_step) - step
-    spread += gain * towards
-    step += gain * leaping
-    if free is not None:
-        np.maximum(spread, FIRST_LESSON * far * (free & observed), out=spread)
-        np.maximum(step, FIRST_LESSON * leap * (free & observed), out=step)
-    off = np.abs(center)
-    np.maximum(spread, SPREAD_FLOOR * reach + RESOLUTION * off + TINY, out=spread)
-    np.maximum(step, STEP_FLOOR * spread, out=step)
-    recent += RECENT_GAIN * (x - recent) if whole else observed * RECENT_GAIN * (x - recent)
+    lessons = scale_lessons(x, difference, observed, count, free)
+    scales = np.array(scales_after(ARRAYS, *scales, *lessons))
     store(states, "center", scales)
-    gone = off > FAR * spread
+    gone = far_off(scales[CENTER], scales[SPREAD], x)
     if learned is not None and learned.any():
         _heal(states, learned)
-    elif np.count_nonzero(gone) and np.count_nonzero(gone := gone & (off > 2 * np.abs(x - center))):  # not a wild value
+    elif np.count_nonzero(gone):
         at = np.nonzero(gone)
         move_origins(states, at, states["last"][at])
     else:
-        return x, _as_kept(scales), count
+        return x, scales.astype(np.float32).astype(np.float64), count  # as states keep them
     return states["last"] - states["origin"], load(states, "center", SCALES), count
 
 
-def _as_kept(scales: Float64Array) -> Float64Array:
-    """Scales as states keep them."""
-    return scales.astype(np.float32).astype(np.float64)
+def scale_lessons(
+    x: Float64Array,
+    change: Float64Array,
+    observed: NDArray[np.bool_],
+    count: Float64Array,
+    free: NDArray[np.bool_] | None,
+) -> tuple[Any, ...]:
+    """What `scales_after` takes: of values (B, C), how many there were, and which channels are in a first lesson."""
+    gain: Any = observed / np.maximum(np.minimum(count, SCALE_READINGS), 1.0)
+    taught = (None, None) if free is None else (np.broadcast_to(free, x.shape), free & observed)
+    return x, np.abs(change), gain, RECENT_GAIN * observed, *taught
+
+
+def scales_after(
+    of: Functions,
+    center: Any,
+    spread: Any,
+    step: Any,
+    recent: Any,
+    low: Any,
+    high: Any,
+    reach: Any,
+    x: Any,
+    leap: Any,
+    gain: Any,
+    recent_gain: Any,
+    free: Any = None,
+    taught: Any = None,
+) -> tuple[Any, ...]:
+    """The scales of channels after a reading, as the module's text has them; arrays (..., C), or numbers.
+
+    Args:
+        leap: the size of its change.
+        gain, recent_gain: 0 where nothing is observed.
+        free, taught: whether channels are in their first lesson, whose bounds are none, and of these which are
+            observed; None where no channel is.
+    """
+    by_spread, by_step = (spread, step) if free is None else (of.where(free, np.inf, s) for s in (spread, step))
+    if of.some((x < low) | (x > high)):
+        wild = RANGE_GROWTH * of.larger(high - low, by_spread)
+        low = low - of.smaller(of.larger(low - x, 0.0), wild)
+        high = high + of.smaller(of.larger(x - high, 0.0), wild)
+    away = x - center
+    far = abs(away)
+    reach = of.larger(reach, of.smaller(far, 10 * by_spread))
+    wide = 4 * by_spread
+    center = center + gain * of.smaller(of.larger(away, -wide), wide)
+    spread = spread + gain * (1.25 * of.smaller(far, 6 * by_spread) - spread)
+    step = step + gain * (of.smaller(leap, 8 * by_step) - step)
+    if free is not None:
+        spread = of.larger(spread, FIRST_LESSON * far * taught)
+        step = of.larger(step, FIRST_LESSON * leap * taught)
+    spread = of.larger(spread, SPREAD_FLOOR * reach + RESOLUTION * abs(center) + TINY)
+    step = of.larger(step, STEP_FLOOR * spread)
+    return center, spread, step, recent + recent_gain * (x - recent), low, high, reach
+
+
+def far_off(center: Any, spread: Any, x: Any) -> Any:
+    """Whether a center has gone so far that its origin is to move on, and not by a wild value."""
+    off = abs(center)
+    return (off > FAR * spread) & (off > 2 * abs(x - center))
 
 
 def _lesson(
@@ -404,35 +444,62 @@ def _take_time_of_day(
     of_life: Float64Array | None,
 ) -> None:
     at = times_of(timestamps_ms)
-    whole = np.count_nonzero(observed) == observed.size
     table, visits = states["table"], states["visits"]
-    entry, visited = table[at.bin].astype(np.float64), visits[at.bin].astype(np.float64)
-    visited += 1.0 if whole else observed
-    np.minimum(visited, MOST_VISITS, out=visited)
-    share = np.minimum(states["interval_ms"].astype(np.float64) / BIN_MS, 1.0)[:, None]
-    gain = np.maximum(1.0 / (visited if whole else np.maximum(visited, 1.0)), TABLE_GAIN * share)
     wide = 10 * scales[SPREAD]
     learning = states["moves"] <= UNCLIPPED
     if np.count_nonzero(learning):
         wide[learning] = np.inf
-    again = visited > 1.0
-    if np.count_nonzero(again) < again.size:
-        entry = np.where(again, entry, scales[CENTER])
-    missed = np.minimum(np.maximum(x - entry, -wide), wide)
-    table[at.bin] = entry + (gain if whole else observed * gain) * missed
-    visits[at.bin] = visited
-    since, back = timestamps_ms - states["first_ms"], DAYS_BACK[at.weekday] * DAY_MS
-    trial = observed & again & (since >= back)[:, None]
+    held = held_against(states["first_ms"], timestamps_ms, at.weekday)[:, None]
     if of_life is not None:  # the day before is not that of a channel that came later
-        trial &= since[:, None] * of_life >= np.asarray(back)[..., None]
-    tries = np.count_nonzero(trial)
-    if tries:
-        tried, lesson = states["tried"][at.day].astype(np.float64), np.abs(missed)
-        misses = states["table_miss"][at.day].astype(np.float64)
-        tried += 1.0 if tries == trial.size else trial
-        np.minimum(tried, TRIED_READINGS, out=tried)
-        lesson -= misses
-        if tries < trial.size:
-            lesson *= trial
-        states["table_miss"][at.day] = misses + lesson / np.maximum(tried, 1.0)
-        states["tried"][at.day] = tried
+        since, back = timestamps_ms - states["first_ms"], DAYS_BACK[at.weekday] * DAY_MS
+        held = held & (since[:, None] * of_life >= np.asarray(back)[..., None])
+    kept = (table[at.bin], visits[at.bin], states["table_miss"][at.day], states["tried"][at.day])
+    entry, visited, miss, tried = (each.astype(np.float64) for each in kept)
+    gain = least_gain(ARRAYS, states["interval_ms"].astype(np.float64))[:, None]
+    after = entry_after(ARRAYS, entry, visited, miss, tried, x, observed, scales[CENTER], wide, gain, held)
+    table[at.bin], visits[at.bin], states["table_miss"][at.day], states["tried"][at.day] = after
+
+
+def held_against(first_ms: Any, now_ms: Any, weekday: Any) -> Any:
+    """Whether the table is held against a reading: there has been a day of its kind; arrays (B,), or numbers."""
+    return now_ms - first_ms >= DAYS_BACK[weekday] * DAY_MS
+
+
+def least_gain(of: Functions, interval_ms: Any) -> Any:
+    """Of the entries of the table, by the share of a bin that a reading takes; arrays (B,), or numbers."""
+    return TABLE_GAIN * of.smaller(interval_ms / BIN_MS, 1.0)
+
+
+def entry_after(
+    of: Functions,
+    entry: Any,
+    visits: Any,
+    miss: Any,
+    tried: Any,
+    x: Any,
+    observed: Any,
+    center: Any,
+    wide: Any,
+    gain: Any,
+    held: Any,
+) -> tuple[Any, Any, Any, Any]:
+    """An entry of the table of the day after a reading, its visits, and miss and tries of the table; arrays (..., C),
+    or numbers.
+
+    Args:
+        center: after the reading.
+        wide: the most that the entry is moved by.
+        gain: the least of it.
+        held: whether the table is held against the reading.
+    """
+    visits = of.smaller(visits + observed, MOST_VISITS)
+    again = visits > 1
+    if not of.every(again):
+        entry = of.where(again, entry, center)
+    missed = of.smaller(of.larger(x - entry, -wide), wide)
+    entry = entry + observed * of.larger(1.0 / of.larger(visits, 1.0), gain) * missed
+    trial = (again & held) * observed
+    if of.some(trial):
+        tried = of.smaller(tried + trial, TRIED_READINGS)
+        miss = miss + trial * (abs(missed) - miss) / of.larger(tried, 1.0)
+    return entry, visits, miss, tried

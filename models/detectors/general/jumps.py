@@ -21,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.general.features import UNCLIPPED
+from gatewatch.models.detectors.operands import ARRAYS, Functions
 from gatewatch.models.record_fields import load, store
 
 Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
 
 EDGE_READINGS = 100.0
+LOG_EDGE = float(np.log(EDGE_READINGS))
 FIRST_EDGE, FIRST_EXCESS = 3.0, 0.5
 """Of z, as a mean miss is its unit; and of e: a tail that falls with the square."""
 
@@ -58,21 +60,31 @@ def jump_nats(size: Float64Array, told: NDArray[np.bool_], states: Records) -> F
         told: (B, C) whether there was anything to be missed.
         states: (B,) records with `jump_fields`, and `misses` and `moves` before the reading.
     """
-    fields = load(states, "jump_edge", 3)
-    edge, excess, jumps = fields
-    forecasts = states["misses"][..., 0]
+    lessons = jump_lessons(size, told, states["misses"][..., 0], states["moves"] > UNCLIPPED)
+    *fields, nats = jump_after(ARRAYS, *load(states, "jump_edge", 3), *lessons)
+    store(states, "jump_edge", np.array(fields))
+    return np.broadcast_to(nats, size.shape)
+
+
+def jump_lessons(
+    size: Float64Array, told: NDArray[np.bool_], forecasts: NDArray[Any], known: NDArray[np.bool_]
+) -> tuple[Any, ...]:
+    """What `jump_after` takes, by how many forecasts were held against each channel, which is `known` or rests."""
     gain = told * np.maximum(LEAST_GAIN, 2.0 / (forecasts + 1.0))
+    return size, told, gain, 1.0 - gain / EDGE_READINGS, (forecasts >= SETTLING_READINGS) & known
+
+
+def jump_after(
+    of: Functions, edge: Any, excess: Any, jumps: Any, size: Any, told: Any, gain: Any, fade: Any, known: Any
+) -> tuple[Any, Any, Any, Any]:
+    """q', ξ' and m' of channels, and nats of their jumps; arrays (..., C), or numbers."""
     beyond = told & (size > edge)
-    nats = np.zeros(size.shape)
-    if np.count_nonzero(beyond):
-        e = np.log(np.where(beyond, size / edge, 1.0))
+    nats: Any = 0.0
+    if of.some(beyond):
+        e = of.log(of.where(beyond, size / edge, 1.0))
         weight = jumps + PRIOR
-        known = beyond & (forecasts >= SETTLING_READINGS) & (states["moves"] > UNCLIPPED)
-        nats = known * (np.log(EDGE_READINGS) + weight * np.log1p(e / (weight * excess)))
-        jumps[:] = np.minimum(jumps + beyond, MOST_JUMPS)
-        excess += beyond * (np.minimum(e, LARGEST_EXCESS * excess) - excess) / (jumps + PRIOR)
-        edge *= np.exp(np.minimum(gain * beyond, e))
-    edge *= 1.0 - gain / EDGE_READINGS
-    np.maximum(edge, 1.0, out=edge)
-    store(states, "jump_edge", fields)
-    return nats
+        nats = (beyond & known) * (LOG_EDGE + weight * of.log1p(e / (weight * excess)))
+        jumps = of.smaller(jumps + beyond, MOST_JUMPS)
+        excess = excess + beyond * (of.smaller(e, LARGEST_EXCESS * excess) - excess) / (jumps + PRIOR)
+        edge = edge * of.exp(of.smaller(gain * beyond, e))
+    return of.larger(edge * fade, 1.0), excess, jumps, nats

@@ -66,6 +66,7 @@ from gatewatch.models.detectors.general.jumps import (
     PRIOR,
     SETTLING_READINGS,
 )
+from gatewatch.models.detectors.general.reading import Rules
 from gatewatch.models.detectors.general.score import (
     DUE,
     EVENT,
@@ -133,20 +134,6 @@ LOG_EDGE, LOG_RATIO, LEAST_NATS = float(np.log(EDGE_READINGS)), float(RATIO), fl
 NOT_OFF = (0.0,) * 5
 ONE = np.float32(1.0)
 FADING = np.float32(1 - 1 / COUNTED_READINGS)
-
-
-class Rules(NamedTuple):
-    """What a detector says of all its streams.
-
-    Attributes:
-        alerts_per_week: false alerts of a stream that are allowed.
-        rare: mean misses that are as rare as the edge of the band.
-        warm_up: readings that are not judged yet.
-    """
-
-    alerts_per_week: float
-    rare: float
-    warm_up: int
 
 
 class Taken(NamedTuple):

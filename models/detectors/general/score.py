@@ -30,16 +30,33 @@ ones are too.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.general.features import HORIZONS, RESOLUTION, SPREAD_FLOOR, STEP_FLOOR, TINY, UNCLIPPED
+from gatewatch.models.detectors.general.features import (
+    HORIZONS,
+    RESOLUTION,
+    SPREAD_FLOOR,
+    STEP_FLOOR,
+    TINY,
+    UNCLIPPED,
+    Seasonal,
+)
 from gatewatch.models.detectors.general.jumps import begin_jumps, jump_fields, jump_nats
 from gatewatch.models.detectors.general.shifts import lasting_fields, strayed
-from gatewatch.models.detectors.general.tail import COUNTERS, count, jump_rarity, rarity
+from gatewatch.models.detectors.general.tail import (
+    COUNTERS,
+    LEAST,
+    LEAST_JUMP,
+    count,
+    jump_rarity,
+    place_of,
+    rarity,
+)
 from gatewatch.models.detectors.general.youth import BEHIND, Youth
+from gatewatch.models.detectors.operands import ARRAYS, Functions
 from gatewatch.models.detectors.trained.score import (
     APART_READINGS,
     RUN_ALLOWANCE,
@@ -103,6 +120,7 @@ DUE = np.cumsum([0, *HORIZONS[:-1]]) + np.arange(math.lcm(*HORIZONS))[:, None] %
 """(30, 4) by the number of a reading."""
 
 _SEASONAL = len(HORIZONS)
+_MEMORY = np.array([np.inf] * _SEASONAL + [TABLE_READINGS])
 
 
 def surprise_fields(channels: int) -> Fields:
@@ -156,32 +174,103 @@ def _due(turn: NDArray[np.integer[Any]]) -> tuple[Any, ...]:
     return np.arange(len(turn))[:, None], slice(None), DUE[turn % len(DUE)]
 
 
-def judge_general(
+class Noticed(NamedTuple):
+    """What one reading of each of B streams shows, before it is held against what was counted.
+
+    Attributes:
+        readings: (B,) how many readings each stream has seen.
+        seen: (B,) whether there is anything to judge.
+        kinds: (KINDS, B, C) how strange each channel is.
+        size: (B, KINDS) the same, pooled.
+        runs: (2, B, C) how long each has stood still and been missing, in units of what is usual for it.
+        stops: (B,) whether a channel begins to stand still, or to be missing, beyond its limit; None if none does.
+        outside: (B, C) nats of having left its range so far.
+        excess: (B, C) the share ε of its range by which.
+        missed: (B, C) reading minus expectation; 0 where missing.
+    """
+
+    readings: NDArray[np.integer[Any]]
+    seen: NDArray[np.bool_]
+    kinds: Float64Array
+    size: Float64Array
+    runs: Float64Array
+    stops: NDArray[np.bool_] | None
+    outside: Float64Array
+    excess: Float64Array
+    missed: Float64Array
+
+    def part(self, some: slice) -> Noticed:
+        """Of some of the streams."""
+        readings, seen, kinds, size, runs, stops, *others = self
+        stops = None if stops is None else stops[some]
+        outside, excess, missed = (each[some] for each in others)
+        return Noticed(
+            readings[some], seen[some], kinds[:, some], size[some], runs[:, some], stops, outside, excess, missed
+        )
+
+
+def notice(
     values: Float64Array,
     now: Float64Array,
     mid: Float64Array,
     due: Float64Array,
-    seasonal: Float64Array,
-    by_table: NDArray[np.bool_],
-    off_by_table: NDArray[np.float32],
+    seasonal: Seasonal,
     states: Records,
     readings: NDArray[np.integer[Any]],
-    threshold: Float64Array,
-    within: NDArray[np.bool_],
     youth: Youth | None = None,
-) -> Judged:
-    """Score one reading of each of B streams, before `features.observe` takes it in.
+) -> Noticed:
+    """Look at one reading of each of B streams, before `features.observe` takes it in.
 
     Args:
         values: (B, C) physical units; NaN is missing.
         now: (4, B, C) from `features.placed`.
         mid: (B, C) what was expected of it, from the origins.
         due: (B, C, horizons) forecasts of it from the origins, NaN where there is none.
-        seasonal: (B, C) what the time of day lets expect, from the origins.
-        by_table: (B, C) whether the table knew that; else it is the last value.
-        off_by_table: (B, C) how far the table is usually off.
-        states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place.
+        seasonal: what the time of day lets expect, see `features.seasonal`.
+        states: (B,) records with `surprise_fields` and `running_fields`; the former are changed in place, but for
+            `lasting` and `counted`.
         readings: (B,) how many readings each stream has seen.
+        youth: of the channels, where one is younger than its stream.
+    """
+    streams, channels = values.shape
+    observed = np.isfinite(values)
+    told = observed & (states["count"] > 0)
+    x, _, change, _ = now
+    kinds = np.empty((KINDS, streams, channels))
+    leap = np.abs(change)
+    error, known, taught = errors_of(x, due, seasonal, told)
+    known &= states["misses"] > 0
+    lessons = miss_lessons(error, taught, seasonal, states)
+    mean, usual = misses_after(states["miss"].astype(np.float64), *lessons)
+    states["miss"] = _healed(mean, states)
+    states["misses"] += taught
+    u, jump = surprises(error, known, usual, leap)
+    surprise = surprise_after(states["surprise"].astype(np.float64), u, told)
+    states["surprise"] = surprise
+    kinds[EVENT] = surprise * told
+    kinds[1], kinds[2] = strayed(x, leap, observed, states)
+    kinds[:JUMP] /= channels**0.25
+    kinds[JUMP] = jump_nats(jump, told, states)
+    size = np.empty((streams, KINDS))
+    size[:, :JUMP], size[:, JUMP] = pool(kinds[:JUMP]).T, np.maximum.reduce(kinds[JUMP], 1)
+    runs, stops = _runs(change, observed, states)
+    known_for = readings[:, None] if youth is None else youth.readings
+    outside, excess = _outside(x, told, states, known_for)
+    seen = np.logical_or.reduce(told, 1)
+    return Noticed(readings, seen, kinds, size, runs, stops, outside, excess, (x - mid) * told)
+
+
+def judge_general(
+    noticed: Noticed,
+    states: Records,
+    threshold: Float64Array,
+    within: NDArray[np.bool_],
+    youth: Youth | None = None,
+) -> Judged:
+    """Score what was noticed of one reading of each of B streams.
+
+    Args:
+        states: (B,) records with `lasting` and `counted`, which are changed in place.
         threshold: (B, 2) T in nats, of what is counted and of `range`: another only while a stream is young.
         within: (B,) whether an incident is under way.
         youth: of the channels, where one is younger than its stream.
@@ -189,32 +278,18 @@ def judge_general(
     Returns:
         The score and its parts; its signals are (B, C), the shares ε of their range that channels lie outside.
     """
-    streams, channels = values.shape
-    observed = np.isfinite(values)
-    told = observed & (states["count"] > 0)
-    x, _, change, _ = now
-    seen = np.logical_or.reduce(told, 1)
-
-    kinds = np.empty((KINDS, streams, channels))
-    leap = np.abs(change)
-    kinds[EVENT], jump = _surprise(x, leap, due, seasonal, by_table, off_by_table, states, told)
-    kinds[EVENT] *= told
-    kinds[1], kinds[2] = strayed(x, leap, observed, states)
-    kinds[:JUMP] /= channels**0.25
-    kinds[JUMP] = jump_nats(jump, told, states)
-    size = np.empty((streams, KINDS))
-    size[:, :JUMP], size[:, JUMP] = pool(kinds[:JUMP]).T, np.maximum.reduce(kinds[JUMP], 1)
-    nats, place = _nats(size, states["counted"], readings)
+    readings, seen, kinds, size, runs, stops, outside, excess, missed = noticed
+    _, streams, channels = kinds.shape
+    nats, place = nats_at(size, states["counted"], readings)
     limit = threshold[:, :1] + MORE_NATS
     if youth is not None:
         _heed_youth(nats, kinds, states["counted"], readings, limit, youth)
     rare = nats > limit
     by_itself = _alone(kinds, states["counted"], readings, limit, rare, youth)
-    if youth is not None:
-        kinds *= limit / (youth.threshold[..., 0] + MORE_NATS)  # what is told of a channel goes by its own limit
+    if youth is not None:  # what is told of a channel goes by its own limit
+        kinds = kinds * (limit / (youth.threshold[..., 0] + MORE_NATS))
     count(place, states["counted"], seen, rare & within[:, None], limit)
-    lasting = states["lasting"].astype(np.float64)
-    lasting += LASTING_GAIN * (nats[:, EVENT] - lasting) * seen
+    lasting = lasting_after(states["lasting"].astype(np.float64), nats[:, EVENT], seen)
     states["lasting"] = lasting
 
     lasts = nats / limit
@@ -230,27 +305,27 @@ def judge_general(
     strange = np.empty((5, streams, channels))
     strange[EVENT] = kinds[at_once, rows]
     strange[LASTING] = kinds[lasts.argmax(axis=1), rows]
-    _runs(change, observed, states, strange[2:4])
-    known_for = readings[:, None] if youth is None else youth.readings
-    strange[RANGE], excess = _outside(x, told, states, known_for)
-    strange[RANGE] /= threshold[:, 1:] if youth is None else youth.threshold[..., 1]
+    strange[2:4] = runs
+    strange[RANGE] = outside / (threshold[:, 1:] if youth is None else youth.threshold[..., 1])
     parts[:, 2:] = np.maximum.reduce(strange[2:], 2).T
     parts = np.minimum(np.maximum(parts, 0.0), LARGEST_PART)
     telling = parts.copy()
     telling[:, LASTING] *= np.maximum.reduce(parts[:, 2:4], 1) <= 1.0  # a dead sensor is that, not a new level
     reason = np.where(parts[:, RANGE] > 1.0, RANGE, telling.argmax(axis=1))  # it alerts by itself, and is then the news
     score = np.maximum.reduce(parts, 1)
-    alone = stops = None
+    alone = None
     if np.count_nonzero(score > 1.0):
         alone = np.logical_or.reduce(strange[2:] > 1.0)
         alone = alone if by_itself is None else alone | by_itself
-        runs, longest = load(states, "still", 4).reshape(2, 2, *x.shape)
-        runs *= strange[2:4] > 0.0
-        stops = just_above(runs, _run_limits(longest, states))
-    return Judged(score, reason, shares(strange[reason, rows]), parts, (x - mid) * told, alone, stops, excess)
+    return Judged(score, reason, shares(strange[reason, rows]), parts, missed, alone, stops, excess)
 
 
-def _nats(
+def lasting_after(lasting: Any, nats: Any, seen: Any) -> Any:
+    """r̄' after a reading; arrays (B,), or numbers."""
+    return lasting + LASTING_GAIN * (nats - lasting) * seen
+
+
+def nats_at(
     size: Float64Array, counted: NDArray[np.float32], readings: NDArray[np.integer[Any]]
 ) -> tuple[Float64Array, Float64Array]:
     """Rarity and places of (B, KINDS) sizes."""
@@ -261,6 +336,15 @@ def _nats(
     if len(jumped):
         nats[jumped, JUMP], place[jumped, JUMP] = jump_rarity(size[jumped, JUMP], counted[jumped, JUMP])
     return nats, place
+
+
+def places_of(size: Float64Array) -> Float64Array:
+    """(B, KINDS) where sizes stand among the counters, as `nats_at` says."""
+    places = np.zeros(size.shape)
+    places[:, :JUMP] = place_of(size[:, :JUMP], LEAST)
+    jumped = np.flatnonzero(size[:, JUMP])
+    places[jumped, JUMP] = place_of(size[jumped, JUMP], LEAST_JUMP)
+    return places
 
 
 def _heed_youth(
@@ -283,7 +367,7 @@ def _heed_youth(
         young = youth.young[row]
         others = sizes[:, row] * ~young  # (KINDS, C)
         size = np.append(pool(others[:JUMP]), np.maximum.reduce(others[JUMP]))[None]
-        old, _ = _nats(size, counted[row : row + 1], readings[row : row + 1])
+        old, _ = nats_at(size, counted[row : row + 1], readings[row : row + 1])
         each = _nats_of_each(sizes[:, row], counted[row], youth.readings[row])[young]
         each *= limit[row] / (youth.threshold[row, young, :1] + MORE_NATS)
         nats[row] = np.maximum(old[0], np.maximum.reduce(each, 0))
@@ -299,7 +383,7 @@ def _nats_of_each(
         counted: (KINDS, COUNTERS).
         readings: (C,) that each channel is known for.
     """
-    return _nats(sizes.T, np.broadcast_to(counted, (sizes.shape[1], *counted.shape)), readings)[0]
+    return nats_at(sizes.T, np.broadcast_to(counted, (sizes.shape[1], *counted.shape)), readings)[0]
 
 
 def _alone(
@@ -358,29 +442,66 @@ def _least_miss(states: Records) -> Float64Array:
     )
 
 
-def _surprise(
-    x: Float64Array,
-    leap: Float64Array,
-    due: Float64Array,
-    seasonal: Float64Array,
-    by_table: NDArray[np.bool_],
-    off_by_table: NDArray[np.float32],
-    states: Records,
-    observed: NDArray[np.bool_],
-) -> tuple[Float64Array, Float64Array]:
-    """(B, C) each: a_c after the reading, and by how many mean misses it is off both the forecast one ahead and the
-    last value; takes the misses in."""
+def errors_of(
+    x: Float64Array, due: Float64Array, seasonal: Seasonal, observed: NDArray[np.bool_]
+) -> tuple[Float64Array, NDArray[np.bool_], NDArray[np.bool_]]:
+    """(B, C, 5) each: how far forecasts and time of day missed, whether there was one, and whether `miss` learns it.
+
+    The misses of the table are kept by models.detectors.general.features.
+    """
     expected = np.empty((*x.shape, _SEASONAL + 1))
-    expected[..., :_SEASONAL], expected[..., _SEASONAL] = due, seasonal
+    expected[..., :_SEASONAL], expected[..., _SEASONAL] = due, seasonal.place
     told = np.isfinite(expected)
     told &= observed[..., None]
     error = np.abs(x[..., None] - expected)
     np.copyto(error, 0.0, where=~told)
-    count, mean = states["misses"], states["miss"].astype(np.float64)
+    taught = told.copy()
+    taught[..., _SEASONAL] &= ~seasonal.known
+    return error, told, taught
+
+
+def miss_lessons(
+    error: Float64Array, taught: NDArray[np.bool_], seasonal: Seasonal, states: Records
+) -> tuple[NDArray[Any], ...]:
+    """What `misses_after` takes, of one reading of each of B streams."""
+    memory = np.minimum(np.maximum(states["misses"] + taught, 1.0), _MEMORY)
+    most = np.where(states["moves"] > UNCLIPPED, LARGEST_LESSON, np.inf)[..., None]
+    return error, taught, memory, _least_miss(states)[..., None], most, seasonal.known, seasonal.off
+
+
+def misses_after(
+    mean: Float64Array,
+    error: Float64Array,
+    taught: NDArray[np.bool_],
+    memory: Float64Array,
+    least: Float64Array,
+    most: Float64Array,
+    by_table: NDArray[np.bool_],
+    off_by_table: NDArray[Any],
+) -> tuple[Float64Array, Float64Array]:
+    """(..., C, 5) S after a reading, and before it, as misses are measured by it.
+
+    Args:
+        memory: of how many misses S is the mean.
+        least: (..., C, 1) what a miss is at least taken for.
+        most: (..., C, 1) times S that a miss teaches.
+        by_table, off_by_table: (..., C) where the table knows the time of day, its own mean miss stands for the last S.
+    """
     usual = mean.copy()
     np.copyto(usual[..., _SEASONAL], off_by_table, where=by_table)
-    usual = np.maximum(usual, _least_miss(states)[..., None])
-    known = told & (count > 0)
+    usual = np.maximum(usual, least)
+    return mean + taught * (np.minimum(error, most * usual) - mean) / memory, usual
+
+
+def surprises(
+    error: Float64Array, known: NDArray[np.bool_], usual: Float64Array, leap: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """(B, C) each: u, and by how many mean misses readings are off both the forecast one ahead and the last value.
+
+    Args:
+        error, known, usual: (B, C, 5) misses, whether something is known of them, and S.
+        leap: (B, C) sizes of changes.
+    """
     off = np.minimum(error / usual, LARGEST_MISS)
     nats = nats_of(off) * known
     jump = np.minimum(off[..., 0], leap / usual[..., 0]) * known[..., 0]
@@ -388,18 +509,12 @@ def _surprise(
     u /= np.maximum(np.add.reduce(known[..., :_SEASONAL], 2, np.intp), 1)
     u += nats[..., _SEASONAL]
     u /= 2
-    told[..., _SEASONAL] &= ~by_table  # whose misses models.detectors.general.features keeps
-    count = count + told
-    memory = np.maximum(count, 1).astype(np.float64)
-    memory[..., _SEASONAL] = np.minimum(memory[..., _SEASONAL], TABLE_READINGS)
-    bounds = np.where(states["moves"] > UNCLIPPED, LARGEST_LESSON, np.inf)[..., None] * usual
-    mean += told * (np.minimum(error, bounds) - mean) / memory
-    states["miss"] = _healed(mean, states)
-    states["misses"] = count
-    surprise = states["surprise"].astype(np.float64)
-    surprise += EVENT_GAIN * (u - surprise) * observed
-    states["surprise"] = surprise
-    return surprise, jump
+    return u, jump
+
+
+def surprise_after(surprise: Any, u: Any, observed: Any) -> Any:
+    """a' after a reading; arrays (..., C), or numbers."""
+    return surprise + EVENT_GAIN * (u - surprise) * observed
 
 
 def _healed(miss: Float64Array, states: Records) -> Float64Array:
@@ -410,29 +525,52 @@ def _healed(miss: Float64Array, states: Records) -> Float64Array:
     return np.where(learned[..., None], np.minimum(miss, 10 * states["step"].astype(np.float64)[..., None]), miss)
 
 
-def _runs(change: Float64Array, observed: NDArray[np.bool_], states: Records, strange: Float64Array) -> None:
-    """How long each channel has stood still and been missing, in units of what is usual for it; into (2, B, C)."""
-    counts = load(states, "still", 4)
-    runs, longest = counts[:2], counts[2:]  # still and absent
-    started = states["count"] > 0
-    same = change == 0.0
-    same &= observed & started
-    ended = np.empty(strange.shape, bool)
-    ended[0] = observed & started & ~same
-    ended[1] = observed & (started | (runs[1] <= BEHIND))  # before its first value it was not absent, but not there yet
-    limits = _run_limits(longest, states)
-    states["changes"] += ended[0]
-    np.maximum(longest, runs, out=longest, where=ended)
-    runs[0] += same
-    runs[1] += 1
-    runs[0] *= same | ~observed
-    runs[1] *= ~observed
-    store(states, "still", counts)
-    np.divide(runs, limits, out=strange)
+def _runs(
+    change: Float64Array, observed: NDArray[np.bool_], states: Records
+) -> tuple[Float64Array, NDArray[np.bool_] | None]:
+    """(2, B, C) how long each channel has stood still and been missing, in units of what is usual for it, and (B,)
+    whether one has just gone beyond that; None if none is."""
+    kept = load(states, "still", 5)
+    limits = _run_limits(kept[2:4], states)
+    kept = np.array(runs_after(ARRAYS, *kept, *run_lessons(change, observed, states["count"] > 0)))
+    store(states, "still", kept)
+    runs = kept[:2]
+    strange = runs / limits
     strange *= runs <= limits + APART_READINGS
     strange[0] *= states["moves"] > UNCLIPPED  # with fewer changes a channel has no usual length of standing still
     strange[1] *= states["count"] > UNCLIPPED
     np.minimum(strange, MOST_OF_RUNS, out=strange)
+    return strange, just_above(runs * (strange > 0.0), limits) if np.count_nonzero(strange >= 1.0) else None
+
+
+def run_lessons(
+    change: Float64Array, observed: NDArray[np.bool_], started: NDArray[np.bool_]
+) -> tuple[NDArray[Any], ...]:
+    """What `runs_after` takes, of readings of channels (B, C), some of which had values before."""
+    same, there = change == 0.0, observed & started
+    return (*(each.astype(np.float64) for each in (there & same, there & ~same, observed)), started)
+
+
+def runs_after(
+    of: Functions,
+    still: Any,
+    absent: Any,
+    longest_still: Any,
+    longest_absent: Any,
+    changes: Any,
+    same: Any,
+    moved: Any,
+    observed: Any,
+    started: Any,
+) -> tuple[Any, Any, Any, Any, Any]:
+    """The fields from `still` on after a reading; arrays (..., C), or numbers."""
+    longest_still = of.larger(longest_still, still * moved)
+    if of.every(started | (absent <= BEHIND)):
+        longest_absent = of.larger(longest_absent, absent * observed)
+    else:  # before its first value a channel was not there yet
+        longest_absent = of.larger(longest_absent, absent * observed * (started | (absent <= BEHIND)))
+    still, absent = still + same, absent + 1
+    return still - still * moved, absent - absent * observed, longest_still, longest_absent, changes + moved
 
 
 def _run_limits(longest: Float64Array, states: Records) -> Float64Array:
@@ -469,5 +607,10 @@ def _outside(
         nothing = np.zeros(x.shape)
         return nothing, nothing
     slope = RANGE_SLOPE * (readings / (readings + RANGE_READINGS))
-    nats = np.log(np.maximum(states["count"] / (2.0 * x.shape[1]), 1e-9)) + slope * np.minimum(excess, 10.0)
-    return np.where(outside, np.maximum(nats, 0.0), 0.0), np.where(outside, excess, 0.0)
+    nats = range_nats(ARRAYS, excess, states["count"], x.shape[1], slope)
+    return np.where(outside, nats, 0.0), np.where(outside, excess, 0.0)
+
+
+def range_nats(of: Functions, excess: Any, count: Any, channels: int, slope: Any) -> Any:
+    """Nats of being outside of a range of so many readings by shares ε of it; arrays (B, C), or numbers."""
+    return of.larger(of.log(of.larger(count / (2.0 * channels), 1e-9)) + slope * of.smaller(excess, 10.0), 0.0)

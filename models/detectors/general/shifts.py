@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.general.features import RESOLUTION, SPREAD_FLOOR, TINY
+from gatewatch.models.detectors.operands import ARRAYS, Functions
 from gatewatch.models.record_fields import load, store
 
 Float64Array = NDArray[np.float64]
@@ -72,40 +73,55 @@ def strayed(
         firsts: list[Any] = [center, center, drift, step, step, FIRST_UNREST]
         for field, first in zip(fields, firsts, strict=True):
             np.copyto(field, first, where=young)
-    gain: Float64Array = observed / np.minimum(np.maximum(count, SETTLING), HOME_READINGS)
-    floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["origin"]) + TINY
-    quick: Float64Array = np.multiply(GAIN, observed)
-    far = _level(x, fields[:3], quick, gain, floor)
-    lively = _activity(change, fields[3:], quick, gain, floor)
-    store(states, "level", fields)
+    lessons: tuple[Any, ...] = (x, change, *shift_gains(states, observed))
+    *after, far, lively = shifts_after(ARRAYS, *fields, *lessons)
+    store(states, "level", np.array(after))
     far *= observed & (count >= SETTLING)
     lively *= observed & (count >= SETTLING_LIVELY)
     return np.minimum(far, FARTHEST_LEVEL), np.minimum(lively, FARTHEST_LIVELY)
 
 
-def _level(
-    x: Float64Array, fields: Float64Array, quick: Float64Array, gain: Float64Array, floor: Float64Array
-) -> Float64Array:
-    level, home, drift = fields
-    usual = np.maximum(drift, floor)
-    wide = LEVEL_CLIP * usual
-    level += quick * np.minimum(np.maximum(x - level, -wide), wide)
+def shift_gains(states: Records, observed: NDArray[np.bool_]) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """(B, C) each: the gains of quick means and of slow ones, 0 where nothing is observed, and the least straying."""
+    gain: Float64Array = observed / np.minimum(np.maximum(states["count"], SETTLING), HOME_READINGS)
+    floor = SPREAD_FLOOR * states["reach"].astype(np.float64) + RESOLUTION * np.abs(states["origin"]) + TINY
+    return np.multiply(GAIN, observed), gain, floor
+
+
+def shifts_after(
+    of: Functions,
+    level: Any,
+    home: Any,
+    drift: Any,
+    activity: Any,
+    usual: Any,
+    unrest: Any,
+    x: Any,
+    change: Any,
+    quick: Any,
+    gain: Any,
+    floor: Any,
+) -> tuple[Any, ...]:
+    """The fields of channels after a reading, and how strange their levels and activities are; arrays (..., C), or
+    numbers.
+
+    Args:
+        quick, gain: of the quick means and of the slow ones, 0 where nothing is observed.
+        floor: the least straying.
+    """
+    strays = of.larger(drift, floor)
+    wide = LEVEL_CLIP * strays
+    level = level + quick * of.smaller(of.larger(x - level, -wide), wide)
     away = level - home
-    far = np.abs(away)
-    wide = HOME_CLIP * usual
-    home += gain * np.minimum(np.maximum(away, -wide), wide)
-    drift += gain * (np.minimum(far, SCALE_CLIP * usual) - drift)
-    return np.asarray(far / usual)
+    far = abs(away)
+    wide = HOME_CLIP * strays
+    home = home + gain * of.smaller(of.larger(away, -wide), wide)
+    drift = drift + gain * (of.smaller(far, SCALE_CLIP * strays) - drift)
 
-
-def _activity(
-    change: Float64Array, fields: Float64Array, quick: Float64Array, gain: Float64Array, floor: Float64Array
-) -> Float64Array:
-    activity, usual, unrest = fields
-    scale = np.maximum(usual, floor)
-    activity += quick * (np.minimum(change, CHANGE_CLIP * np.maximum(scale, activity)) - activity)
-    ratio = np.abs(np.log(np.maximum(activity, QUIETEST * scale) / scale))
-    usually = np.maximum(unrest, LEAST_UNREST)
-    usual += gain * (np.minimum(change, CHANGE_CLIP * scale) - usual)
-    unrest += gain * (np.minimum(ratio, SCALE_CLIP * usually) - unrest)
-    return np.asarray(ratio / usually)
+    scale = of.larger(usual, floor)
+    activity = activity + quick * (of.smaller(change, CHANGE_CLIP * of.larger(scale, activity)) - activity)
+    ratio = abs(of.log(of.larger(activity, QUIETEST * scale) / scale))
+    usually = of.larger(unrest, LEAST_UNREST)
+    usual = usual + gain * (of.smaller(change, CHANGE_CLIP * scale) - usual)
+    unrest = unrest + gain * (of.smaller(ratio, SCALE_CLIP * usually) - unrest)
+    return level, home, drift, activity, usual, unrest, far / strays, ratio / usually

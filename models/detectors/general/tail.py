@@ -53,7 +53,7 @@ def rarity(
         readings: (B,) how many each stream has seen.
         young: (K,) readings after which half of the law's tail is trusted.
     """
-    place = _place(size, LEAST)
+    place = place_of(size, LEAST)
     at = _counters(place)
     total = np.add.reduce(counted, 2, np.float64)
     below = np.add.accumulate(counted, 2, np.float64)[at]
@@ -70,7 +70,7 @@ def jump_rarity(nats: Float64Array, counted: NDArray[np.float32]) -> tuple[Float
     None of a stream that has had fewer than TAIL_READINGS jumps.
     """
     rows = np.arange(len(nats))
-    place = _place(nats, LEAST_JUMP)
+    place = place_of(nats, LEAST_JUMP)
     reached = np.add.accumulate(counted[:, ::-1], 1, np.float64)[:, ::-1]  # readings at each counter and above
     beyond = np.add.accumulate(counted[:, ::-1] * _JUMP_MIDDLES[::-1], 1, np.float64)[:, ::-1]
     at = np.add.reduce(reached[:, 1:] >= TAIL_READINGS, 1)  # the highest counter that so many have reached, or 0
@@ -108,7 +108,7 @@ def count(
     counted[_counters(place)] += weight.astype(np.float32)
 
 
-def _place(size: Float64Array, least: float) -> Float64Array:
+def place_of(size: Float64Array, least: float) -> Float64Array:
     """Where sizes stand among counters whose lowest is at `least`; what is no number, as from a state that is damaged,
     stands at the lowest."""
     place = np.log(np.maximum(size, 1e-9) / least) / RATIO

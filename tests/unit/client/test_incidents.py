@@ -15,6 +15,7 @@ import pytest
 from gatewatch.client import AsyncClient, Client, Incident, Refused
 from tests.api.test_incidents import CALM, fault
 from tests.support.relay import Relay
+from tests.support.waiting import PATIENCE_S
 from tests.support.whole_path import serving
 
 
@@ -40,7 +41,7 @@ def note(url: str, stream: str, text: str) -> None:
 
 
 def until(heard: list[Incident], stream: str, note: str | None = None) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not any(one.stream == stream and (note is None or note in one.notes) for one in heard):
         assert time.monotonic() < deadline, heard
         time.sleep(0.05)
@@ -75,7 +76,7 @@ def test_a_listener_from_now_on_hears_what_changes_after_its_connection_broke(ur
     with Relay(url) as relay, Client(relay.url) as client:
         listener = threading.Thread(target=lambda: heard.extend(client.incidents()))
         listener.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while not client._connections:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -24,6 +24,7 @@ from gatewatch.service.storage.unit_of_work import FEW
 from tests.support.relay import Relay
 from tests.support.samples import PATIENT_MS, post, readings
 from tests.support.scorer import sets_of
+from tests.support.waiting import PATIENCE_S
 
 QUIET = 10
 SHORT_MS = 300
@@ -116,7 +117,7 @@ def test_the_alert_of_a_process_that_died_is_told_by_one_of_the_others(
 
     with TestClient(create_app(settings())) as a, TestClient(create_app(settings())) as b:
         asyncio.run(save_and_die())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         with redis.Redis.from_url(redis_url) as database:
             while database.zcard(sets_of(tenant, "dead")[2]):
                 assert time.monotonic() < deadline

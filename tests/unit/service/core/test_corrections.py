@@ -302,6 +302,25 @@ def test_an_incident_whose_beginning_moves_alerts_once(client: TestClient) -> No
     assert alerts(client) == 1
 
 
+def test_an_alert_of_before_the_latest_incident_has_one_of_its_own(settings: Callable[..., Settings]) -> None:
+    """So much lies between the two that they are not one."""
+    sent = readings("past", 241)
+    for at in (20, 240):
+        sent[at]["values"] = {"pressure": 90.0, "flow": 3.0}
+    with TestClient(create_app(settings(history_readings=512))) as client:
+        configure(client, "past", reorder_window_s=86_400)
+        post(client, [one for one in sent if one["seq"] != 20])
+        assert alerts(client) == 1
+        (late,) = post(client, [sent[20]])
+        assert (late["status"], alerts(client)) == ("anomalous", 2)
+        found = client.get("/v1/incidents", params={"stream": "past"}).json()["incidents"]
+        assert [(one["id"], one["state"], len(one["alerts"])) for one in found] == [
+            ("239.past", "open", 1), ("20.past", "ended", 1),
+        ]  # fmt: skip
+        post(client, readings("past", 40, start=241))
+        assert client.get("/v1/incidents/239.past").json()["state"] == "ended"
+
+
 def test_settings_change_no_score_and_outlive_a_lost_record(
     settings: Callable[..., Settings], redis_url: str, tenant: str
 ) -> None:

@@ -21,6 +21,7 @@ from gatewatch.service.settings import Settings
 from gatewatch.service.storage.store import StateStore
 from gatewatch.service.storage.unused_streams import UnusedStreams
 from tests.support.samples import PATIENT_MS, post, readings
+from tests.support.waiting import PATIENCE_S
 
 DAYS = 30.0
 
@@ -148,7 +149,7 @@ def test_one_process_looks_and_another_after_its_lease(on: Callable[..., Any], a
 def test_a_service_forgets_unused_streams_by_itself_and_counts_them(settings: Callable[..., Settings]) -> None:
     with TestClient(create_app(settings(stream_days=1 / 86_400))) as client:
         post(client, readings("pump", 3))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while streams(client):
             assert time.monotonic() < deadline, "it is there after 30 s"
             time.sleep(0.05)

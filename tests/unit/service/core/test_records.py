@@ -50,7 +50,7 @@ def test_only_a_stream_that_has_one_has_a_level_or_a_step_in_its_record() -> Non
     assert not flaws
     assert found == layouts
     assert unpacked.tobytes() == records.tobytes() == state.sound(packed, dtype).tobytes()
-    assert [state.layout_in(one, LAYOUT, fixed_bytes(dtype)) for one in packed] == layouts
+    assert state.layouts_in(packed, LAYOUT, fixed_bytes(dtype)) == layouts
     damaged = packed[1][:-6] + bytes([packed[1][-6] ^ 1]) + packed[1][-5:]
     assert state.unpack([damaged], [2], dtype, LAYOUT, model, 128)[2] == {0: "corrupt"}
 

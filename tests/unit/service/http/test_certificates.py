@@ -22,6 +22,7 @@ from gatewatch.service.settings import Settings
 from tests.support.certificates import make_certificate
 from tests.support.cli import gatewatch, refused
 from tests.support.samples import readings
+from tests.support.waiting import PATIENCE_S
 from tests.support.whole_path import serving
 
 
@@ -54,7 +55,7 @@ def test_a_new_certificate_takes_effect_without_a_restart_and_a_bad_one_changes_
         time.sleep(1.1)
         assert {shown_by(url) for _ in range(4)} == {"first"}
         shutil.copy(second_key, key)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while {shown_by(url) for _ in range(4)} != {"second"}:
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -115,7 +116,7 @@ def test_redis_is_asked_over_tls_with_its_authority_and_not_without(
         try:
             url = f"rediss://127.0.0.1:{port}/0"
             with TestClient(create_app(settings(redis_url=f"{url}?ssl_ca_certs={certificate}"))) as client:
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + PATIENCE_S
                 while client.get("/readyz").status_code != 200:
                     assert time.monotonic() < deadline
                 for start in range(0, 40, 10):

@@ -10,7 +10,6 @@ import os
 import resource
 import select
 import socket
-import subprocess
 import threading
 import time
 import tomllib
@@ -27,7 +26,9 @@ import uvicorn
 from gatewatch.service.runtime import SPARE_FILES, allow_files
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.faults.slowloris import Held, dribble, open_files, rss_mb
+from tests.support.forked import Process
 from tests.support.samples import CROWDED, crowded, readings
+from tests.support.waiting import PATIENCE_S
 from tests.support.whole_path import serving
 
 SHORT = {"GATEWATCH_HEAD_DEADLINE_S": "1", "GATEWATCH_BODY_DEADLINE_S": "1"}
@@ -40,7 +41,7 @@ GROWTH_MB = 16
 class Service:
     url: str
     port: int
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=15)
@@ -314,7 +315,7 @@ def test_large_bodies_have_one_bound_together_and_small_ones_pass(artefact: Path
             slow = [stack.enter_context(service.connect()) for _ in range(30)]
             for connection in slow:
                 connection.sendall(whole[:-10])
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + PATIENCE_S
             while len(select.select(slow, [], [], 0)[0]) < 25:  # five find room, as long as nobody else asks for it
                 assert time.monotonic() < deadline, "what was sent has not all arrived"
                 time.sleep(0.05)
@@ -344,7 +345,7 @@ def test_who_does_not_read_the_answers_is_cut_off(service: Service) -> None:
         assert answer(one_answer(connection))[0] == 200
         assert held_by_service(connection)
         connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2000)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while held_by_service(connection) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert not held_by_service(connection)
@@ -641,7 +642,7 @@ def test_a_stop_is_announced_and_all_is_answered_until_then(artefact: Path, tmp_
         with httpx2.Client(base_url=url) as client:
             assert client.get("/readyz").status_code == 200
             process.terminate()
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while (reply := httpx2.get(f"{url}/readyz")).status_code == 200:
                 assert time.monotonic() < deadline
             assert (reply.status_code, reply.json()["title"]) == (503, "Stopping")

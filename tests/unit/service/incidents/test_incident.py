@@ -16,11 +16,12 @@ from gatewatch.service.incidents.incident import (
     Incident,
     Scored,
     advance,
+    begins_another,
     concerns,
     decode,
     encode,
     number_and_stream,
-    scored,
+    sought,
 )
 
 CHANNELS = ("pressure", "flow")
@@ -38,20 +39,21 @@ def entries(*given: tuple[int, float, int], value: tuple[float, float] = (9.0, 1
 
 
 def cut(given: Any, size: int, back: int) -> dict[str, Incident]:
-    """Incidents of readings in batches, the past as far back as a history keeps it."""
+    """Incidents of readings in batches, with the past where one begins, as far back as a history keeps it."""
     found: dict[str, Incident] = {}
     latest, was_open, past = None, False, list[Scored]()
     for start in range(0, len(given), size):
         part = given[start : start + size]
-        for incident in advance(latest, "pump", part, CHANNELS, was_open, past, back):
+        before = past if begins_another(latest, part, was_open) else []
+        for incident in advance(latest, "pump", part, CHANNELS, was_open, before, back).incidents:
             found[incident.id] = latest = incident
         was_open = bool(part["status"][-1] & OPEN)
-        past = [*past, *map(scored, part)][-back:]
+        past = sought(given[start + len(part) - 1 :: -1][:back])
     return found
 
 
 def one(before: Incident | None, given: Any, *, was_open: bool = False, history: tuple[Scored, ...] = ()) -> Incident:
-    (incident,) = advance(before, "pump", given, CHANNELS, was_open, history)
+    (incident,) = advance(before, "pump", given, CHANNELS, was_open, history).incidents
     return incident
 
 
@@ -97,9 +99,10 @@ def test_another_alert_within_an_open_incident_is_noted_and_one_after_it_begins_
         (1000, "pressure", "above", 9.0),
         (2000, "flow", "below", 1.0),
     ]
-    first, second = advance(more, "pump", entries((3, 0.0, 0), (4, 2.0, ALERT | OPEN)), CHANNELS, True)
+    (first, second), alerts = advance(more, "pump", entries((3, 0.0, 0), (4, 2.0, ALERT | OPEN)), CHANNELS, True)
     assert (first.id, first.end_ms) == ("1.pump", 2000)
     assert (second.id, second.is_open) == ("4.pump", True)
+    assert alerts == [(4, second.alerts[0])]
 
 
 def test_alerts_are_bounded_and_the_first_stays() -> None:
@@ -125,6 +128,18 @@ def test_readings_in_batches_of_any_size_make_the_same_incidents() -> None:
     assert cut(readings, 7, 400) == cut(readings, 400, 400) == alone
 
 
+def test_an_incident_that_begins_in_a_batch_that_began_in_another_one_has_its_onset_before_the_batch() -> None:
+    given = [
+        (0, 2.0, ALERT | OPEN),
+        (1, 0.1, OPEN),
+        (2, 0.7, OPEN),
+        (3, 0.7, OPEN),
+        (4, 0.7, 0),
+        (5, 2.0, ALERT | OPEN),
+    ]
+    assert [cut(entries(*given), size, 8)["5.pump"].onset_ms for size in (1, 4, 6)] == [2000] * 3
+
+
 def test_an_onset_lies_no_further_back_than_a_history_reaches_however_readings_are_cut() -> None:
     """Also where all that is kept is on its way to the alarm."""
     readings = entries(*((n, 0.7, 0) for n in range(20)), (20, 2.0, ALERT | OPEN))
@@ -133,7 +148,7 @@ def test_an_onset_lies_no_further_back_than_a_history_reaches_however_readings_a
 
 def test_a_reading_that_was_seen_changes_nothing() -> None:
     begun = one(None, entries((5, 2.0, ALERT | OPEN)))
-    assert advance(begun, "pump", entries((4, 3.0, OPEN), (5, 3.0, ALERT | OPEN)), CHANNELS, False) == []
+    assert advance(begun, "pump", entries((4, 3.0, OPEN), (5, 3.0, ALERT | OPEN)), CHANNELS, False) == ([], [])
 
 
 def test_a_missing_value_and_an_unknown_channel_have_no_direction() -> None:
@@ -167,11 +182,11 @@ def test_only_readings_of_incidents_concern_them() -> None:
 def test_what_is_open_when_its_state_is_lost_ends_when_another_begins() -> None:
     """Nobody would end it any more."""
     before = one(None, entries((7, 2.0, ALERT | OPEN)))
-    first, second = advance(before, "pump", entries((9, 3.0, ALERT | OPEN)), CHANNELS, was_open=False)
+    first, second = advance(before, "pump", entries((9, 3.0, ALERT | OPEN)), CHANNELS, was_open=False).incidents
     assert (first.n, first.end_ms) == (7, 7000)
     assert (second.n, second.is_open) == (9, True)
 
 
 def test_what_a_person_closed_goes_on_with_no_reading() -> None:
     before = msgspec.structs.replace(one(None, entries((7, 2.0, ALERT | OPEN))), end_ms=7000, closed=True)
-    assert advance(before, "pump", entries((9, 3.0, OPEN)), CHANNELS, was_open=False) == [before]
+    assert advance(before, "pump", entries((9, 3.0, OPEN)), CHANNELS, was_open=False) == ([before], [])

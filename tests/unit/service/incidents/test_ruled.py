@@ -11,7 +11,7 @@ from gatewatch.models.detectors.detector import ANOMALOUS, NORMAL
 from gatewatch.models.detectors.incidents import JOIN_READINGS, OPEN_READINGS
 from gatewatch.service.core.layout import entry_dtype
 from gatewatch.service.core.records import ALERT, OPEN, state_dtype
-from gatewatch.service.incidents.incident import Incident, RaisedAlert, Scored, advance, decode, encode, scored
+from gatewatch.service.incidents.incident import Incident, RaisedAlert, advance, decode, encode, scored, sought
 from gatewatch.service.incidents.ruled import Fold, decode_pending, encode_pending, fold, may_begin
 from gatewatch.service.incidents.rules import NO_RULES, Rules, Span, mark
 from gatewatch.service.policies.policy import Policy, rules_of
@@ -50,25 +50,29 @@ def asked(**rules: Any) -> Rules:
 
 
 def made_of(scores: dict[int, float], count: int, values: dict[int, float] | None = None, **rules: Any) -> Fold:
-    """All at once; and the same one by one, through what is kept in between, with the past only where one may begin."""
+    """All at once; and the same in batches, through what is kept in between."""
     entries, own = readings(scores, count, values, **rules), asked(**rules)
     whole = fold(own, "pump", CHANNELS, None, None, False, entries)
+    for size in (1, 7):
+        assert (whole.alerts, whole.changed) == _cut(own, entries, size)
+    return whole
+
+
+def _cut(own: Rules, entries: Any, size: int) -> tuple[list[tuple[int, RaisedAlert]], dict[int, Incident]]:
+    """What readings come to in batches, with the past where something may begin: alerts and incidents."""
     latest, pending, was_open = None, None, False
     alerts: list[tuple[int, RaisedAlert]] = []
     changed: dict[int, Incident] = {}
-    past: list[Scored] = []
-    for at in range(count):
-        one = entries[at : at + 1]
-        before = past if may_begin(own, latest, pending, one) else []
-        part = fold(own, "pump", CHANNELS, latest, pending, was_open, one, before)
+    for at in range(0, len(entries), size):
+        some = entries[at : at + size]
+        before = sought(entries[:at][::-1]) if may_begin(own, latest, pending, some) else []
+        part = fold(own, "pump", CHANNELS, latest, pending, was_open, some, before)
         if part.is_told != part.was_open:
             assert part.is_held
         latest = None if part.incident is None else decode(encode(part.incident))
         pending = decode_pending(encode_pending(part.pending))
         was_open, alerts, changed = part.was_open, alerts + part.alerts, changed | part.changed
-        past.append(scored(entries[at]))
-    assert (whole.alerts, whole.changed) == (alerts, changed)
-    return whole
+    return alerts, changed
 
 
 def test_what_goes_on_with_an_incident_asks_for_no_past() -> None:
@@ -82,6 +86,18 @@ def test_what_goes_on_with_an_incident_asks_for_no_past() -> None:
             begins.append(at)
         latest = fold(own, "pump", CHANNELS, latest, None, at > 10, entries[at : at + 1]).incident
     assert begins == [10, 20]
+
+
+@pytest.mark.parametrize(("between", "asks"), [(OPEN, False), (0, True)])
+def test_an_anomaly_that_begins_in_a_batch_after_the_end_of_another_one_asks_for_the_past(
+    between: int, asks: bool
+) -> None:
+    entries, own = readings({10: 2.0, 12: 2.0}, 13), asked(cool_off={"readings": 5})
+    entries["status"][11] = NORMAL | between
+    latest = fold(own, "pump", CHANNELS, None, None, False, entries[:11]).incident
+    assert latest is not None
+    assert latest.is_open
+    assert may_begin(own, latest, None, entries[11:]) == asks
 
 
 def test_an_onset_lies_no_further_back_than_a_history_reaches_however_readings_are_cut() -> None:
@@ -121,10 +137,11 @@ def test_where_nothing_is_asked_incidents_are_the_detectors(seed: int) -> None:
     strange = flawed(*rng.choice(900, rng.integers(1, 12), replace=False).tolist(), length=int(rng.integers(1, 8)))
     scores = {n: float(rng.uniform(1.1, 9)) for n in strange}
     entries = readings(scores, 1000)
-    plain = {one.n: one for one in advance(None, "pump", entries, CHANNELS, False)}
+    plain = advance(None, "pump", entries, CHANNELS, False)
     made = fold(NO_RULES, "pump", CHANNELS, None, None, False, entries)
-    assert made.changed == plain
+    assert list(made.changed.values()) == plain.incidents
     assert not made.is_held
+    assert made.alerts == plain.alerts
     assert [n for n, _ in made.alerts] == entries["n"][entries["status"] & ALERT > 0].tolist()
 
 

@@ -20,6 +20,7 @@ from gatewatch.service.storage.keys import BUCKETS, Keys
 from tests.support.redis_servers import Servers, redis_cluster, redis_with_sentinels
 from tests.support.samples import post, readings
 from tests.support.takeover import known
+from tests.support.waiting import PATIENCE_S
 
 Make = Callable[..., Settings]
 NAMES = [f"s{number}" for number in range(60)]
@@ -222,7 +223,10 @@ def test_a_failover_by_sentinels_is_followed_and_loses_nothing_that_a_replica_ha
 
             for _ in range(2):  # there is no replica any more, for what is new as for what was saved and not answered
                 servers.wait_for(too_few_have_it, "it is not said why")
-            servers.start(next(port for port in servers.known if port not in servers.running))
+            away = next(port for port in servers.known if port not in servers.running)
+            sentinel = servers.client(servers.known[-1])
+            _, master = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+            servers.serve(away, "--replicaof", "127.0.0.1", str(int(master)))  # as Sentinel has it do after 10 s
             servers.wait_for(lambda: client.post("/v1/readings", json=batch(5)).status_code == 200, "no replica")
             servers.wait_for(lambda: client.post("/v1/readings", json=batch(4)).status_code == 200, "no replica")
             assert all(result["replayed"] for result in post(client, batch(4)))
@@ -252,7 +256,7 @@ def test_states_are_exported_taken_in_kept_forked_tried_and_warmed_up_on_a_clust
             assert client.post(f"/v1/streams/{name}-copy/reset?what=state").json()["readings"] == 0
     with TestClient(create_app(settings(redis_url=url_of(cluster), stream_days=1 / 86_400))) as client:
         others = {f"{name}-{what}" for name in NAMES for what in ("copy", "fork")}
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while others & set(client.get("/v1/streams").json()["streams"]):  # those with snapshots stay
             assert time.monotonic() < deadline, "they are there after 30 s"
             time.sleep(0.1)

@@ -21,7 +21,7 @@ from gatewatch.models.training.checkpoint import CHECKPOINT
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.trained import loop
 from gatewatch.models.training.trained.loop import EpochReport, Fitted, fit, negative_log_likelihood
-from gatewatch.models.training.trained.windows import held_out_windows
+from gatewatch.models.training.trained.windows import Window, held_out_windows
 from tests.support.loop import waves
 
 TINY = TrainConfig(layers=2, hidden=5, window=16, lanes=4, epochs=4, learning_rate=2e-2)
@@ -246,3 +246,29 @@ def test_the_loss_is_the_students_t_likelihood() -> None:
     expected = -torch.distributions.StudentT(loop.FREEDOM, mean, scale).log_prob(x)
     constant = expected - negative_log_likelihood(x, mean, scale)
     torch.testing.assert_close(constant, constant[:1].expand(3))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_beta_multiplies_what_an_error_teaches_by_the_forecasts_scale(beta: float) -> None:
+    """Gradients of mean and scale, 0.8 scales off, go as 1/scale; not at all with it; or as the scale."""
+    network = LSTMForecaster(3, 1, 4, 0.0)
+    with torch.no_grad():
+        network.head.weight.zero_()  # the forecast is the head's bias alone
+        network.head.bias.copy_(torch.tensor([0.0, 0.0, 0.0, -2.0, 0.0, 1.5]))
+        network.keep.zero_()
+    scale = network.head.bias[3:].detach().exp()
+    x = (0.8 * scale)[None, None]
+    window = Window(x, torch.ones_like(x), torch.zeros(1, 1, 1), torch.ones_like(x), first=True)
+    loop._loss(network, window, network.initial(1), beta)[0].backward()
+    assert network.head.bias.grad is not None
+    of_mean, of_log_scale = network.head.bias.grad.split(3)
+    torch.testing.assert_close(of_mean / of_mean[1], scale ** (2 * beta - 1))
+    torch.testing.assert_close(of_log_scale / of_log_scale[1], scale ** (2 * beta))
+
+
+def test_the_held_out_loss_is_the_likelihood_whatever_beta_is() -> None:
+    """So that trainings with several can be compared: with nothing learned, all begin alike."""
+    config = TINY.model_copy(update={"epochs": 1, "learning_rate": 1e-12})
+    without, with_beta = (trained(config.model_copy(update={"beta": beta})).history[0] for beta in (0.0, 0.5))
+    assert with_beta.held_out_loss == pytest.approx(without.held_out_loss)
+    assert with_beta.train_loss != pytest.approx(without.train_loss)
