@@ -209,5 +209,5 @@ def _incidents(
     is_open = detector.is_open(records["detector"])
     if not np.count_nonzero(was_open | is_open):
         return set(), set()
-    opened, closed = np.flatnonzero(is_open), np.flatnonzero(was_open & ~is_open)
+    opened, closed = is_open.nonzero()[0].tolist(), (was_open & ~is_open).nonzero()[0].tolist()
     return {streams[row] for row in opened}, {streams[row] for row in closed}

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.budget_loop import at_bound, notable
 from gatewatch.models.detectors.detector import STATUSES
+from gatewatch.service.aside import in_slices
 from gatewatch.service.background import repeat
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
@@ -94,7 +95,7 @@ class Bookkeeping:
         self._tells = asyncio.Event()
         self._first_seen: dict[tuple[bytes, float], float] = {}
 
-    def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
+    async def count(self, batch: Batch, applied: Applied, loaded: LoadedBatch, lost: set[StreamKey]) -> None:
         """Count what was applied and saved, and what was refused."""
         refused = sum(batch.streams[place] not in lost for place in applied.refused)
         if refused:
@@ -113,12 +114,12 @@ class Bookkeeping:
                 kept = np.array([loaded.streams[row] not in lost for row in rows], bool)
                 rows, entries = rows[kept], entries[kept]
             self.count_entries([loaded.streams[row] for row in rows.tolist()], entries)
-        for row, alert in applied.writes.alerts:
+        async for row, alert in in_slices(applied.writes.alerts):
             if applied.writes.streams[row] not in lost:
                 self.tell(alert)
         if applied.levels is not None and self._tells_of:
             _log_moves(applied.levels, loaded, lost)
-        for write in applied.writes.incidents if self._tells_of else ():
+        async for write in in_slices(applied.writes.incidents if self._tells_of else ()):
             if write.ended and applied.writes.streams[write.row] not in lost:
                 ended = decode(write.incident)
                 if ended is not None and ended.untold is None:

@@ -84,6 +84,8 @@ class LoadedBatch:
 
     def more_channels(self) -> dict[int, int]:
         """Row of each stream whose number of channels changes, to how many more they are."""
+        if not self.channels_were:
+            return {}
         of_rows = {row: len(self.layouts[row].channels) - were for row, were in self.channels_were.items()}
         return {row: more for row, more in of_rows.items() if more}
 

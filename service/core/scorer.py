@@ -307,13 +307,14 @@ class Scorer:
             self._backoff.saved(written, applied.writes.records, lost - work.failed.keys(), now - began, now)
             if work.unsure:
                 self._books.unsure(applied, loaded.streams, lost)
-            self._books.count(batch, applied, loaded, lost)
+            await self._books.count(batch, applied, loaded, lost)
             for watcher in self.watchers:
                 watcher.scored(batch.model, applied.rounds, loaded, lost)
-            await self._loader.saved(loaded, set(written) - lost)
+            kept = set(written) - lost
+            await self._loader.saved(loaded, kept)
             if batch.layouts is not None:
-                self._learn(loaded, set(written) - lost)
-                self._books.joined(loaded, set(written) - lost)
+                self._learn(loaded, kept)
+                self._books.joined(loaded, kept)
             if seen := [(place, row) for place, row in applied.seen if loaded.streams[row] not in lost]:
                 apart = await self._repeats.apart(batch, seen, into, loaded) if into else []
                 alone = {place for place, _ in apart}
@@ -340,7 +341,8 @@ class Scorer:
                     answers[:] = [error if at in contended else answer for at, answer in enumerate(answers)]
                     later.difference_update(contended)
                     left, lost = self._attempts, set()
-            waiting = [p for p in waiting if batch.streams[p] in lost or p in later or into.get(p) in later]
+            left_over = waiting if lost or later else ()
+            waiting = [p for p in left_over if batch.streams[p] in lost or p in later or into.get(p) in later]
 
     def _elsewhere(
         self, waiting: Sequence[int], rounds: list[Round], loaded: LoadedBatch, answers: list[Answer]

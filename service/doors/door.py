@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
@@ -122,7 +122,9 @@ def by_model(parts: Sequence[Decoded | Mixed]) -> list[Part]:
     groups: dict[int, Part] = {}
     items = 0
     for part in parts:
-        of_models = part.parts if isinstance(part, Mixed) else [Part(part, list(range(len(part))))]
+        of_models: Sequence[tuple[Decoded, Iterable[int]]] = (
+            part.parts if isinstance(part, Mixed) else [(part, range(len(part)))]
+        )
         for decoded, places in of_models:
             readings = decoded.readings
             if (whole := groups.get(id(readings.model))) is None:
@@ -131,7 +133,7 @@ def by_model(parts: Sequence[Decoded | Mixed]) -> list[Part]:
             whole.decoded.readings.extend(readings)
             whole.decoded.refused.update({len(whole.places) + at: why for at, why in decoded.refused.items()})
             whole.decoded.unknown.update({len(whole.places) + at: names for at, names in decoded.unknown.items()})
-            whole.places.extend(items + place for place in places)
+            whole.places.extend(map(items.__add__, places))
         items += len(part)
     return list(groups.values())
 

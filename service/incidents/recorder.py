@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from gatewatch.models.detectors.asked import words
+from gatewatch.service.aside import in_slices
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core.applying import Applied
@@ -84,7 +85,7 @@ class Recorder:
         ]  # fmt: skip
         histories = await self._histories(begins, loaded)
         changed, now_s = due, self._clock.monotonic()
-        for row, running in zip(every, known, strict=True):
+        async for row, running in in_slices(zip(every, known, strict=True)):
             stream, of_row = loaded.streams[row], own[row]
             before = partial(_before, model, loaded, row, packed[row])
             made = advance(
@@ -174,7 +175,7 @@ class Recorder:
         histories = await self._histories(begins, loaded)
         row_of = {stream: row for row, stream in enumerate(writes.streams)}
         changed, now_s = [], self._clock.monotonic()
-        for row, running in zip(every, known, strict=True):
+        async for row, running in in_slices(zip(every, known, strict=True)):
             stream, pending = loaded.streams[row], running.pending or b""
             at, layout = row_of[stream], loaded.layouts[row]
             made = fold(

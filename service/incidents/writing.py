@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from gatewatch.models.detectors.asked import Words
+from gatewatch.service.aside import in_slices
 from gatewatch.service.clock import Clock
 from gatewatch.service.core import records as state
 from gatewatch.service.core import stepper
@@ -79,7 +80,7 @@ class IncidentWriter:
         grouped = {(stream, one.n): one for (stream, _), one in zip(begun, joined, strict=True)}
         writes: list[IncidentWrite] = []
         now_s = self._clock.monotonic()
-        for one in changed:
+        async for one in in_slices(changed):
             before, running = one.running.written, one.running
             last = running.incident
             was_ended = before is not None and not before.is_open

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
 
@@ -40,6 +40,18 @@ SECOND_BATCH_MIN = 256
 """Readings; a second batch is begun only where so many wait: smaller ones save more by sharing what a batch costs."""
 
 
+LONG_S: Final = 0.05
+"""A batch that is under way for so long is not waited for: what came meanwhile is scored beside it, however little it
+is. A batch takes as long where much of it is strange, and incidents begin."""
+
+
+class _UnderWay(NamedTuple):
+    """The streams of a batch, and since when it is scored."""
+
+    streams: set[StreamKey]
+    since: float
+
+
 class Scores(Protocol):
     """What is asked of a scorer."""
 
@@ -53,8 +65,8 @@ class Scores(Protocol):
 class Batcher:
     """Takes what waits into batches; what arrives meanwhile is the next one. There is no waiting window.
 
-    Where many readings wait, two batches are under way, never with a stream in common: while the store saves the one,
-    the other is computed.
+    Where many readings wait, or a batch takes long, two are under way, never with a stream in common: while the store
+    saves the one, the other is computed.
     """
 
     def __init__(
@@ -77,7 +89,8 @@ class Batcher:
         self._traces = traces
         self._failed_at: float | None = None  # since when the store failed every batch
         self._asked = 0  # workers that wait to hear whether the store answers at all
-        self._under_way: list[set[StreamKey]] = []  # the streams of each batch
+        self._under_way: list[_UnderWay] = []  # each batch, in their order
+        self._timer: asyncio.TimerHandle | None = None  # while something waits behind a batch
         self._blocked = False  # nothing of what waits can be taken before a batch ends
         self._ended = 0.0  # when the last batch did
         self._idle: list[asyncio.Future[None]] = []  # a worker without work waits for one of these
@@ -119,15 +132,18 @@ class Batcher:
         submission = Submission(readings, encoder, asyncio.get_running_loop().create_future(), self._clock.monotonic())
         if self._traces is not None:
             submission.span = self._traces.current()
-        if not len(readings):
+        size = len(readings.streams)
+        if not size:
             submission.done.set_result([])
             return submission.done
         if self._stopping:
             raise StoreUnavailable("the service is stopping; send the readings again")
-        self.check_room(submission.tenant, len(readings))
+        self.check_room(submission.tenant, size)
         self._queue.add(submission)
         if self._may_begin():
             self._wake()
+        elif self._under_way and self._timer is None:
+            self._look_again()
         return submission.done
 
     async def _work(self) -> None:
@@ -144,7 +160,7 @@ class Batcher:
             began = self._clock.monotonic()
             try:
                 resting = self._backoff.resting(began)
-                taken = self._queue.take(set(resting).union(*self._under_way))
+                taken = self._queue.take(set(resting).union(*(one.streams for one in self._under_way)))
                 if taken:
                     await self._score_and_answer(taken, began)
                 else:
@@ -157,9 +173,24 @@ class Batcher:
         if self._asked:
             return False
         if self._under_way:
-            enough = self._queue.waiting >= SECOND_BATCH_MIN and len(self._under_way) < WORKERS
-            return enough and not self._blocked
+            if self._blocked or len(self._under_way) == WORKERS:
+                return False
+            is_long = self._clock.monotonic() - self._under_way[0].since >= LONG_S
+            return self._queue.waiting >= (1 if is_long else SECOND_BATCH_MIN)
         return bool(self._queue)
+
+    def _look_again(self) -> None:
+        """Look soon whether what waits behind a batch may begin beside it, though nothing comes or ends by then."""
+
+        def look() -> None:
+            self._timer = None
+            if self._under_way and self._queue:
+                self._blocked = False  # other streams may have come since
+                if self._may_begin():
+                    self._wake()
+                self._look_again()
+
+        self._timer = asyncio.get_running_loop().call_later(LONG_S, look)
 
     def _wake(self) -> None:
         """Have a worker without work look again."""
@@ -189,7 +220,8 @@ class Batcher:
         parts = [Part(one.readings, start, stop, one.encoder) for one, start, stop in taken]
         size = sum(stop - start for _, start, stop in taken)
         streams = {stream for part in parts for stream in part.readings.streams[part.start : part.stop]}
-        self._under_way.append(streams)
+        own, beside = _UnderWay(streams, began), bool(self._under_way) and size < SECOND_BATCH_MIN
+        self._under_way.append(own)
         if self._may_begin():
             self._wake()
         try:
@@ -198,10 +230,11 @@ class Batcher:
             with self._traced(taken, size):
                 answers = await self._scorer.score_batch(parts)
             now = self._clock.monotonic()
-            self._admission.note_pace(size, now - max(began, self._ended))
+            if not beside:  # a small one took the time of the one beside it
+                self._admission.note_pace(size, now - max(began, self._ended))
             self._ended, self._failed_at = now, None
         finally:
-            self._under_way = [others for others in self._under_way if others is not streams]
+            self._under_way = [other for other in self._under_way if other is not own]
             self._blocked = False
         at, kinds, met = 0, {*map(type, answers)}, dict[int, Exception]()
         whole = not any(issubclass(kind, (Exception, asyncio.Future)) for kind in kinds)

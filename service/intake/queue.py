@@ -54,13 +54,14 @@ class Submission:
 
     def answer(self, start: int, answers: list[Answer]) -> None:
         """Note the answers of a part; with the last one, whoever waits gets them all in the order of the request."""
+        size = len(self.readings.streams)
         self.answered += len(answers)
-        if len(answers) == len(self.readings):
+        if len(answers) == size:
             self.answers = answers
         else:
-            self.answers = self.answers or [None] * len(self.readings)
+            self.answers = self.answers or [None] * size
             self.answers[start : start + len(answers)] = answers
-        if self.answered < len(self.readings) or self.done.done():
+        if self.answered < size or self.done.done():
             return
         if self.order is not None:
             given = self.answers
@@ -135,12 +136,12 @@ class Queue:
 
     def add(self, submission: Submission) -> None:
         """Have a submission wait."""
-        streams = submission.readings.streams
+        streams, tenant = submission.readings.streams, submission.tenant
         submission.ahead = len(streams)
         if len(streams) > MAX_PER_STREAM and len(set(streams)) < len(streams):
             submission.ahead = sum(min(count, MAX_PER_STREAM) for count in Counter(streams).values())
-        self._submissions.add(submission.tenant, submission)
-        self._count(submission.tenant, len(streams), submission.ahead)
+        self._submissions.add(tenant, submission)
+        self._count(tenant, len(streams), submission.ahead)
 
     def remove(self, submission: Submission) -> None:
         """What is left of a submission waits no more."""
@@ -203,7 +204,7 @@ class Queue:
             submission.ahead -= passed
             self._count(tenant, -size, -passed)
             for stream in streams[:size]:
-                depth[stream] += 1
+                depth[stream] = depth.get(stream, 0) + 1
             room -= size
             taken.append(Taken(submission, start, start + size))
             if size < len(streams):

@@ -67,6 +67,7 @@ class BatchConnection(asyncio.Protocol):
         writer = cast("asyncio.StreamWriter", self._connection._writer)
         self._transport = cast("asyncio.Transport", writer.transport)
         self._transport.set_protocol(self)
+        self._transport.set_write_buffer_limits(0)  # what is sent goes out at once; uvloop would wait for its next turn
         self._used = asyncio.get_running_loop().time()
 
     async def _lives(self) -> bool:

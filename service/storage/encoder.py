@@ -177,12 +177,8 @@ def _commands_of_left(keys: Keys, writes: Writes, key: StreamKeys, left: Inciden
     if writes.tells and left.ended:
         outbox = keys.outbox(tag_of(key.record))
         for n in left.ended:
-            yield [
-                b"ZADD",
-                outbox,
-                b"0",
-                Event("ended", round(1000 * writes.at), stream.tenant, n, stream.name).encode(),
-            ]
+            event = Event("ended", round(1000 * writes.at), stream.tenant, n, stream.name)
+            yield [b"ZADD", outbox, *event.queued]
     yield [b"HDEL", kept, PENDING]
     if left.latest is None:
         yield [b"HDEL", kept, LATEST, NUMBER]
@@ -217,7 +213,7 @@ def _incident_commands(keys: Keys, writes: Writes, of: Sequence[StreamKeys]) -> 
         if writes.tells and told:
             for what in compress(EVENTS, (began or newly, again and not newly, ended)):
                 event = Event(what, round(1000 * writes.at), stream.tenant, n, stream.name)
-                yield row, [b"ZADD", keys.outbox(tag_of(key.record)), b"0", event.encode()]
+                yield row, [b"ZADD", keys.outbox(tag_of(key.record)), *event.queued]
         if n < 0 and (ended or told):
             yield row, [b"ZREM", key.sets.silent, member] if ended else [b"ZADD", key.sets.silent, at_ms, member]
 

@@ -2,6 +2,7 @@
 
     gatewatch:{tenant}:groups:TAG   sorted set: the groups of a tag's value, by their time
     gatewatch:{tenant}:group:ID     sorted set: the incidents of a group, by their onset
+    gatewatch:{tenant}:stand-in:ID  who speaks for a group whose first stream was muted before anybody was told of it
 
 An incident joins before it is saved. Where it is not saved after all, nobody finds it, and whoever reads a group passes
 over it.
@@ -117,6 +118,21 @@ class GroupStore:
             )
             raise_first(found)
         return [ids[0].decode() if ids else "" for ids in found]
+
+    async def stand_in(self, tenant: str, group: str) -> str:
+        """Who speaks for a group in place of the incident it began with; "" for nobody. Raises StoreUnavailable."""
+        async with self._database.within("look at a group"):
+            found: bytes | None = await self._database.ask_one(b"GET", self._stand_in(tenant, group))
+        return (found or b"").decode()
+
+    async def let_stand_in(self, tenant: str, group: str, incident: str) -> None:
+        """Have an incident speak for a group from now on. Raises StoreUnavailable."""
+        kept = (b"PX", b"%d" % self._kept_ms)
+        async with self._database.within("keep who speaks for a group"):
+            await self._database.ask_one(b"SET", self._stand_in(tenant, group), incident.encode(), *kept)
+
+    def _stand_in(self, tenant: str, group: str) -> bytes:
+        return f"gatewatch:{{{encode(tenant)}}}:stand-in:{group}".encode()
 
     def _members(self, tenant: str, group: str) -> bytes:
         return f"gatewatch:{{{encode(tenant)}}}:group:{group}".encode()

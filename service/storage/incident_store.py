@@ -265,9 +265,9 @@ class IncidentStore:
         sets = keys[stream].sets
         end: list[Sequence[bytes]] = []
         if end_ms is not None:
-            event = Event("ended", end_ms, tenant, n, name).encode()
+            event = Event("ended", end_ms, tenant, n, name)
             outbox = keys.outbox(tag_of(keys[stream].record))
-            end = [[b"EVAL", END_IF_LISTED, b"2", sets.incidents, outbox, incident_id, event]]
+            end = [[b"EVAL", END_IF_LISTED, b"2", sets.incidents, outbox, incident_id, *event.queued]]
         return [
             *end,
             [b"HDEL", keys.part(stream, "incidents"), number],

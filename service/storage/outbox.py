@@ -4,8 +4,9 @@
                                         of each bucket, of the service's own tenant, whosever the events are
     gatewatch:{tenant}:dead-letters     sorted set: events of a tenant that were given up, by when that was
 
-An event is written with the reading that caused it, see encoder.py. Who claims it puts its time ahead; who has told it
-takes it off. Times are those of Redis, so that processes need not agree on theirs.
+An event is written with the reading that caused it, see encoder.py, behind those that were before it and yet to be
+tried. Who claims it puts its time ahead; who has told it takes it off. Times are those of Redis, so that processes need
+not agree on theirs.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ return redis.call('ZREM', KEYS[1], ARGV[1])"""
 
 
 END_IF_LISTED: Final = b"""
--- KEYS: a sorted set that lists what has not ended, and the outbox. ARGV: the member; the event of its end.
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then redis.call('ZADD', KEYS[2], 0, ARGV[2]) end"""
+-- KEYS: a sorted set that lists what has not ended, and the outbox. ARGV: the member; score and event of its end.
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3]) end"""
 """Takes what ends off a list, and has it told, of those that do so at the same time once."""
 
 

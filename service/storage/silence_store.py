@@ -182,9 +182,9 @@ class SilenceStore:
         sets = keys[stream].sets
         taken_off: list[bytes] = [b"ZREM", sets.silent, incident_id]
         if self._database.tells:
-            event = Event("ended", now_ms, stream.tenant, n, stream.name).encode()
+            event = Event("ended", now_ms, stream.tenant, n, stream.name)
             outbox = keys.outbox(tag_of(keys[stream].record))
-            taken_off = [b"EVAL", END_IF_LISTED, b"2", sets.silent, outbox, incident_id, event]
+            taken_off = [b"EVAL", END_IF_LISTED, b"2", sets.silent, outbox, incident_id, *event.queued]
         async with self._database.within("keep the end of a silence"):
             raise_first(
                 await self._database.ask(

@@ -177,7 +177,7 @@ class StateStore(Database):
                 [b"ZREM", self.keys.bounds(key.sets), key.member],
                 [b"ZADD", self.keys.due(tag_of(key.record)), b"XX", b"0", identity_in(key.record)],  # to be forgotten
                 [b"HDEL", self.keys.unused(key.sets), key.member],
-                *([b"ZADD", self.keys.outbox(tag_of(key.record)), b"0", event] for event in ended),
+                *([b"ZADD", self.keys.outbox(tag_of(key.record)), *event.queued] for event in ended),
                 [b"EXEC"],
             )
             try:
@@ -189,13 +189,13 @@ class StateStore(Database):
         await self.replicated([key.record])
         return known or bool(replies[-1][1])
 
-    async def ends_of(self, stream: StreamKey) -> list[bytes]:
-        """The ends of a stream's incidents, as events, for those who were told that they are open."""
+    async def ends_of(self, stream: StreamKey) -> list[Event]:
+        """The ends of a stream's incidents for those who were told that they are open."""
         if not self.tells:
             return []
         at_ms, found = round(1000 * self._now()), map(decode, (await self.incidents.all_of(stream)).values())
         ended = [one.n for one in found if one is not None and one.is_waited_for]
-        return [Event("ended", at_ms, stream.tenant, n, stream.name).encode() for n in ended]
+        return [Event("ended", at_ms, stream.tenant, n, stream.name) for n in ended]
 
     @contextlib.asynccontextmanager
     async def begin(self, streams: Sequence[StreamKey], cached: bool = False) -> AsyncIterator[UnitOfWork]:

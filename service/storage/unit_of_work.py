@@ -118,7 +118,9 @@ class UnitOfWork:
     async def send(self, writes: Writes) -> None:
         """Send what is to be saved; `saved` waits for the reply, and meanwhile there is time for other things."""
         database = self._database
-        self._keys = of = self._all_keys.of(writes.streams)
+        if writes.streams is not self._streams:
+            self._keys = self._all_keys.of(writes.streams)
+        of = self._keys
         database.note_new(writes, of)
         if writes.alerts:
             database.note_alerts(writes, of)

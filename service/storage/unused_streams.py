@@ -33,13 +33,13 @@ _EXPIRE: Final = (
     + b"""
 -- KEYS: record, snapshots, list of streams, open anomalies, loops at a bound, unused, due, channels, outbox; then all
 -- parts of the stream. ARGV: the fence that the record must still have, where it lies, the stream's name; tenant and
--- name; then the events of incidents that end with it. Answers whether it is gone.
+-- name; then score and event of incidents that end with it. Answers whether it is gone.
 local held = redis.call('GET', KEYS[1]) or ''
 if held:sub(ARGV[2] + 1, ARGV[3] + 1) ~= ARGV[1] then return 0 end
 if redis.call('TYPE', KEYS[2]).ok ~= 'none' then return 0 end
 forget_channels(held, KEYS[8])
 for i = 10, #KEYS do redis.call('DEL', KEYS[i]) end
-for i = 6, #ARGV do redis.call('ZADD', KEYS[9], 0, ARGV[i]) end
+for i = 6, #ARGV, 2 do redis.call('ZADD', KEYS[9], ARGV[i], ARGV[i + 1]) end
 for i = 3, 5 do redis.call('ZREM', KEYS[i], ARGV[4]) end
 redis.call('HDEL', KEYS[6], ARGV[4])
 redis.call('ZADD', KEYS[7], 'XX', 0, ARGV[5]) -- whoever looks whether it fell silent finds that it is gone
@@ -121,7 +121,7 @@ class UnusedStreams:
                     keys.outbox(tag_of(keys[stream].record)),
                     *(keys.part(stream, what) for what in PARTS),
                     fence, b"%d" % FENCE.start, b"%d" % (FENCE.stop - 1), stream.name.encode(),
-                    identity(stream), *events,
+                    identity(stream), *(part for event in events for part in event.queued),
                 ]
                 for (stream, fence), events in zip(due, ends, strict=True)
             )  # fmt: skip

@@ -318,7 +318,7 @@ def take_values(
     states["count"] = count
     free, learned = _lesson(states, difference, observed)
     lessons = scale_lessons(x, difference, observed, count, free)
-    scales = np.array(scales_after(ARRAYS, *scales, *lessons))
+    scales = np.array(scales_after(ARRAYS, scales, *lessons))
     store(states, "center", scales)
     gone = far_off(scales[CENTER], scales[SPREAD], x)
     if learned is not None and learned.any():
@@ -345,20 +345,7 @@ def scale_lessons(
 
 
 def scales_after(
-    of: Functions,
-    center: Any,
-    spread: Any,
-    step: Any,
-    recent: Any,
-    low: Any,
-    high: Any,
-    reach: Any,
-    x: Any,
-    leap: Any,
-    gain: Any,
-    recent_gain: Any,
-    free: Any = None,
-    taught: Any = None,
+    of: Functions, kept: Any, x: Any, leap: Any, gain: Any, recent_gain: Any, free: Any = None, taught: Any = None
 ) -> tuple[Any, ...]:
     """The scales of channels after a reading, as the module's text has them; arrays (..., C), or numbers.
 
@@ -368,23 +355,25 @@ def scales_after(
         free, taught: whether channels are in their first lesson, whose bounds are none, and of these which are
             observed; None where no channel is.
     """
+    center, spread, step, recent, low, high, reach = kept
+    smaller, larger = of.smaller, of.larger
     by_spread, by_step = (spread, step) if free is None else (of.where(free, np.inf, s) for s in (spread, step))
     if of.some((x < low) | (x > high)):
-        wild = RANGE_GROWTH * of.larger(high - low, by_spread)
-        low = low - of.smaller(of.larger(low - x, 0.0), wild)
-        high = high + of.smaller(of.larger(x - high, 0.0), wild)
+        wild = RANGE_GROWTH * larger(high - low, by_spread)
+        low = low - smaller(larger(low - x, 0.0), wild)
+        high = high + smaller(larger(x - high, 0.0), wild)
     away = x - center
     far = abs(away)
-    reach = of.larger(reach, of.smaller(far, 10 * by_spread))
+    reach = larger(reach, smaller(far, 10 * by_spread))
     wide = 4 * by_spread
-    center = center + gain * of.smaller(of.larger(away, -wide), wide)
-    spread = spread + gain * (1.25 * of.smaller(far, 6 * by_spread) - spread)
-    step = step + gain * (of.smaller(leap, 8 * by_step) - step)
+    center = center + gain * smaller(larger(away, -wide), wide)
+    spread = spread + gain * (1.25 * smaller(far, 6 * by_spread) - spread)
+    step = step + gain * (smaller(leap, 8 * by_step) - step)
     if free is not None:
-        spread = of.larger(spread, FIRST_LESSON * far * taught)
-        step = of.larger(step, FIRST_LESSON * leap * taught)
-    spread = of.larger(spread, SPREAD_FLOOR * reach + RESOLUTION * abs(center) + TINY)
-    step = of.larger(step, STEP_FLOOR * spread)
+        spread = larger(spread, FIRST_LESSON * far * taught)
+        step = larger(step, FIRST_LESSON * leap * taught)
+    spread = larger(spread, SPREAD_FLOOR * reach + RESOLUTION * abs(center) + TINY)
+    step = larger(step, STEP_FLOOR * spread)
     return center, spread, step, recent + recent_gain * (x - recent), low, high, reach
 
 
@@ -454,9 +443,9 @@ def _take_time_of_day(
         since, back = timestamps_ms - states["first_ms"], DAYS_BACK[at.weekday] * DAY_MS
         held = held & (since[:, None] * of_life >= np.asarray(back)[..., None])
     kept = (table[at.bin], visits[at.bin], states["table_miss"][at.day], states["tried"][at.day])
-    entry, visited, miss, tried = (each.astype(np.float64) for each in kept)
+    before = [each.astype(np.float64) for each in kept]
     gain = least_gain(ARRAYS, states["interval_ms"].astype(np.float64))[:, None]
-    after = entry_after(ARRAYS, entry, visited, miss, tried, x, observed, scales[CENTER], wide, gain, held)
+    after = entry_after(ARRAYS, before, x, observed, scales[CENTER], wide, gain, held)
     table[at.bin], visits[at.bin], states["table_miss"][at.day], states["tried"][at.day] = after
 
 
@@ -471,17 +460,7 @@ def least_gain(of: Functions, interval_ms: Any) -> Any:
 
 
 def entry_after(
-    of: Functions,
-    entry: Any,
-    visits: Any,
-    miss: Any,
-    tried: Any,
-    x: Any,
-    observed: Any,
-    center: Any,
-    wide: Any,
-    gain: Any,
-    held: Any,
+    of: Functions, kept: Any, x: Any, observed: Any, center: Any, wide: Any, gain: Any, held: Any
 ) -> tuple[Any, Any, Any, Any]:
     """An entry of the table of the day after a reading, its visits, and miss and tries of the table; arrays (..., C),
     or numbers.
@@ -492,14 +471,16 @@ def entry_after(
         gain: the least of it.
         held: whether the table is held against the reading.
     """
-    visits = of.smaller(visits + observed, MOST_VISITS)
+    entry, visits, miss, tried = kept
+    smaller, larger = of.smaller, of.larger
+    visits = smaller(visits + observed, MOST_VISITS)
     again = visits > 1
     if not of.every(again):
         entry = of.where(again, entry, center)
-    missed = of.smaller(of.larger(x - entry, -wide), wide)
-    entry = entry + observed * of.larger(1.0 / of.larger(visits, 1.0), gain) * missed
+    missed = smaller(larger(x - entry, -wide), wide)
+    entry = entry + observed * larger(1.0 / larger(visits, 1.0), gain) * missed
     trial = (again & held) * observed
     if of.some(trial):
-        tried = of.smaller(tried + trial, TRIED_READINGS)
-        miss = miss + trial * (abs(missed) - miss) / of.larger(tried, 1.0)
+        tried = smaller(tried + trial, TRIED_READINGS)
+        miss = miss + trial * (abs(missed) - miss) / larger(tried, 1.0)
     return entry, visits, miss, tried

@@ -61,7 +61,7 @@ def jump_nats(size: Float64Array, told: NDArray[np.bool_], states: Records) -> F
         states: (B,) records with `jump_fields`, and `misses` and `moves` before the reading.
     """
     lessons = jump_lessons(size, told, states["misses"][..., 0], states["moves"] > UNCLIPPED)
-    *fields, nats = jump_after(ARRAYS, *load(states, "jump_edge", 3), *lessons)
+    *fields, nats = jump_after(ARRAYS, load(states, "jump_edge", 3), *lessons)
     store(states, "jump_edge", np.array(fields))
     return np.broadcast_to(nats, size.shape)
 
@@ -75,9 +75,10 @@ def jump_lessons(
 
 
 def jump_after(
-    of: Functions, edge: Any, excess: Any, jumps: Any, size: Any, told: Any, gain: Any, fade: Any, known: Any
+    of: Functions, kept: Any, size: Any, told: Any, gain: Any, fade: Any, known: Any
 ) -> tuple[Any, Any, Any, Any]:
     """q', ξ' and m' of channels, and nats of their jumps; arrays (..., C), or numbers."""
+    edge, excess, jumps = kept
     beyond = told & (size > edge)
     nats: Any = 0.0
     if of.some(beyond):

@@ -1,18 +1,18 @@
-"""One usual reading of one stream, in numbers: what score.py and features.py say of arrays, to the bit, in a third of
-the time.
+"""One usual reading of one stream, in numbers: the rules of score.py and others, to the bit, in a third of the time.
 
 A numpy operation costs the same for one number as for fifty, and a reading needs some three hundred. Here each channel
-is reckoned in Python numbers; numpy is asked for logarithms and their like of all channels at once, whose last bits no
-other library has. The rules are those of the modules named above, where they are explained; a test holds both to each
-other. What is not usual (a channel is young, something is anomalous, a clock has stepped) is left
-to them: `read_alone` then says None and has changed nothing.
+is reckoned in Python numbers, by the same rules; numpy is asked for logarithms and their like, of all channels at once
+where it can be, whose last bits no other library has. What is not usual (a channel is young, something is anomalous, a
+clock has stepped) is left to arrays: `read_alone` then says None and has changed nothing.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,19 +29,14 @@ from gatewatch.models.detectors.general.alert_budget import (
 )
 from gatewatch.models.detectors.general.codes import LEAST_CODE
 from gatewatch.models.detectors.general.features import (
-    BIN_MS,
     BINS,
+    CENTER,
     DAY_MS,
-    DAYS_BACK,
-    FAR,
     FEATURES,
-    FIRST_LESSON,
     HIGH,
     LARGEST_VALUE,
     LOW,
-    MOST_VISITS,
     OLDEST_READINGS,
-    RANGE_GROWTH,
     REACH,
     RECENT_GAIN,
     RESOLUTION,
@@ -50,34 +45,33 @@ from gatewatch.models.detectors.general.features import (
     SPREAD_FLOOR,
     STEP,
     STEP_FLOOR,
-    TABLE_GAIN,
     TINY,
-    TRIED_READINGS,
     UNCLIPPED,
     Times,
+    entry_after,
+    far_off,
+    held_against,
     interval_after,
+    least_gain,
+    scales_after,
     times_of,
 )
 from gatewatch.models.detectors.general.jumps import (
     EDGE_READINGS,
-    LARGEST_EXCESS,
     LEAST_GAIN,
-    MOST_JUMPS,
-    PRIOR,
     SETTLING_READINGS,
+    jump_after,
 )
 from gatewatch.models.detectors.general.reading import Rules
 from gatewatch.models.detectors.general.score import (
     DUE,
     EVENT,
-    EVENT_GAIN,
     FORECAST_LIMIT,
     JUMP,
     LARGEST_LESSON,
     LARGEST_MISS,
     LARGEST_PART,
     LASTING_FACTOR,
-    LASTING_GAIN,
     MORE_NATS,
     MOST_NATS,
     MOST_OF_RUNS,
@@ -87,21 +81,20 @@ from gatewatch.models.detectors.general.score import (
     RANGE_SLOPE,
     TABLE_READINGS,
     YOUNG_READINGS,
+    lasting_after,
     nats_of,
+    range_nats,
+    runs_after,
+    surprise_after,
 )
 from gatewatch.models.detectors.general.shifts import (
-    CHANGE_CLIP,
     FARTHEST_LEVEL,
     FARTHEST_LIVELY,
     GAIN,
-    HOME_CLIP,
     HOME_READINGS,
-    LEAST_UNREST,
-    LEVEL_CLIP,
-    QUIETEST,
-    SCALE_CLIP,
     SETTLING,
     SETTLING_LIVELY,
+    shifts_after,
 )
 from gatewatch.models.detectors.general.tail import (
     COUNTED_READINGS,
@@ -132,6 +125,7 @@ FLOAT = struct.Struct("<f")
 YOUNG, YOUNG_THRESHOLDS = YOUNG_READINGS.tolist(), YOUNG_NATS.tolist()
 LOG_EDGE, LOG_RATIO, LEAST_NATS = float(np.log(EDGE_READINGS)), float(RATIO), float(MORE_NATS)
 NOT_OFF = (0.0,) * 5
+TABLE = ("table", "visits", "table_miss", "tried")
 ONE = np.float32(1.0)
 FADING = np.float32(1 - 1 / COUNTED_READINGS)
 
@@ -230,10 +224,7 @@ class _State:
         self.miss, self.misses, self.surprise = misses[: 5 * c], misses[5 * c : 10 * c], misses[10 * c : 11 * c]
         self.lasting = misses[-1]
         runs = layout.runs.unpack_from(record, layout.runs_at)
-        self.still, self.absent, self.longest_still, self.longest_absent, self.changes = (
-            runs[at : at + c] for at in range(0, 5 * c, c)
-        )
-        self.jumps, self.lasts = runs[5 * c : 8 * c], runs[8 * c :]
+        self.runs, self.jumps, self.lasts = runs[: 5 * c], runs[5 * c : 8 * c], runs[8 * c :]
         paces = self.between_ms + self.pace_ms + self.repeats + self.interval_ms
         self.finite = math.isfinite(paces + sum(places) + sum(misses) + sum(runs))
 
@@ -247,7 +238,8 @@ class _State:
             or not 0 <= now_ms - self.last_ms < SURELY_NO_GAP * self.interval_ms
         ):
             return False
-        absences = map(max, self.absent, self.longest_absent)
+        c = len(self.count)
+        absences = map(max, self.runs[c : 2 * c], self.runs[3 * c : 4 * c])
         here = [count + absence for count, absence in zip(self.count, absences, strict=True)]
         return self.finite and min(here) + BEHIND >= AS_OLD * max(here)
 
@@ -272,7 +264,7 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
     at = times_of(timestamps_ms)
     least, floor = _least(states, state, channels)
     surprise, events, jump, usual, missed = _surprise(seen, due, least, states, at, state)
-    far, lively, lasts = _strayed(seen, floor, state)
+    far, lively, lasts = _shifts(seen, floor, state)
     jumped, jumps = _jumps(jump, missed, seen, state)
     share = channels**0.25
     kinds = [[each / share for each in kind] for kind in (events, far, lively)]
@@ -281,9 +273,9 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
     threshold, youth = threshold_at(of, rules.alerts_per_week, state.pace_ms), of.exp(n / -YOUTH_READINGS)
     first, by_range = (max(threshold, young * youth) for young in YOUNG_THRESHOLDS)
     limit = first + LEAST_NATS
-    still, absent, runs = _runs(seen, state, channels)
-    outside = _outside(seen, n, by_range, state, channels)
-    lasting = state.lasting + LASTING_GAIN * (nats[EVENT] - state.lasting)
+    still, absent, runs = _runs(seen, state)
+    outside = _outside(seen, n, by_range, state)
+    lasting = lasting_after(state.lasting, nats[EVENT], True)
     ratios = [each / limit for each in nats]
     at_once = JUMP if ratios[JUMP] > ratios[EVENT] else EVENT
     level = [LASTING_FACTOR * lasting / first, *ratios[1:JUMP]]
@@ -401,64 +393,41 @@ def _surprise(
     for c, there in enumerate(seen.there):
         if there:
             one, three, ten, thirty, seasonal = nats[5 * c : 5 * c + 5]
-            u = ((one + three + ten + thirty) / 4 + seasonal) / 2
-            kept[c] += EVENT_GAIN * (u - kept[c])
+            kept[c] = surprise_after(kept[c], ((one + three + ten + thirty) / 4 + seasonal) / 2, there)
         counts.append(kept[c] if there else 0.0)
     return kept, counts, jump, before, [*miss, *misses]
 
 
-def _strayed(seen: _Seen, floor: list[float], state: _State) -> tuple[list[float], list[float], list[float]]:
+def _by_field(channels: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """What rules say of each channel, by what they say."""
+    return list(zip(*channels, strict=True))
+
+
+def _shifts(seen: _Seen, floor: list[float], state: _State) -> tuple[list[float], list[float], tuple[float, ...]]:
     """How strange each channel's level and activity are; and the fields to be kept."""
     c = len(floor)
-    level, home, drift, activity, usual, unrest = (list(state.lasts[at : at + c]) for at in range(0, 6 * c, c))
-    far, ratios = [0.0] * c, [1.0] * c
-    gains = [1.0 / min(max(count, SETTLING), HOME_READINGS) for count in state.count]
-    for at, place in enumerate(seen.places):
-        if not seen.there[at]:
-            continue
-        gain, least = gains[at], floor[at]
-        strays = max(drift[at], least)
-        wide = LEVEL_CLIP * strays
-        level[at] += GAIN * min(max(place - level[at], -wide), wide)
-        away = level[at] - home[at]
-        off, wide = abs(away), HOME_CLIP * strays
-        home[at] += gain * min(max(away, -wide), wide)
-        drift[at] += gain * (min(off, SCALE_CLIP * strays) - drift[at])
-        far[at] = min(off / strays, FARTHEST_LEVEL)
-
-        leap, scale = abs(seen.changes[at]), max(usual[at], least)
-        activity[at] += GAIN * (min(leap, CHANGE_CLIP * max(scale, activity[at])) - activity[at])
-        ratios[at] = max(activity[at], QUIETEST * scale) / scale
-        usual[at] += gain * (min(leap, CHANGE_CLIP * scale) - usual[at])
-    lively = [0.0] * c
-    for at, logarithm in enumerate(np.log(np.array(ratios)).tolist()):
-        if seen.there[at]:
-            ratio, usually = abs(logarithm), max(unrest[at], LEAST_UNREST)
-            unrest[at] += gains[at] * (min(ratio, SCALE_CLIP * usually) - unrest[at])
-            lively[at] = min(ratio / usually, FARTHEST_LIVELY)
-    return far, lively, [*level, *home, *drift, *activity, *usual, *unrest]
+    *after, far, lively = _by_field(
+        shifts_after(
+            NUMBERS, state.lasts[at::c], place, abs(seen.changes[at]), GAIN * seen.there[at],
+            seen.there[at] / min(max(state.count[at], SETTLING), HOME_READINGS), floor[at],
+        )
+        for at, place in enumerate(seen.places)
+    )  # fmt: skip
+    levels = [min(each, FARTHEST_LEVEL) * there for each, there in zip(far, seen.there, strict=True)]
+    activities = [min(each, FARTHEST_LIVELY) * there for each, there in zip(lively, seen.there, strict=True)]
+    return levels, activities, tuple(chain(*after))
 
 
-def _jumps(size: list[float], missed: list[float], seen: _Seen, state: _State) -> tuple[list[float], list[float]]:
+def _jumps(size: list[float], missed: list[float], seen: _Seen, state: _State) -> tuple[list[float], tuple[float, ...]]:
     """Nats of each channel's jump; and the fields to be kept."""
-    c = len(size)
-    edge, excess, jumps = (list(state.jumps[at : at + c]) for at in range(0, 3 * c, c))
-    nats = [0.0] * c
-    for at, z in enumerate(size):
-        if not seen.there[at]:
-            continue
+    c, after = len(size), []
+    for at, (z, there) in enumerate(zip(size, seen.there, strict=True)):
         forecasts = missed[5 * (c + at)]
-        gain = max(LEAST_GAIN, 2.0 / (forecasts + 1.0))
-        if z > edge[at]:
-            e = float(np.log(z / edge[at]))
-            weight = jumps[at] + PRIOR
-            if forecasts >= SETTLING_READINGS and not state.resting[at]:
-                nats[at] = LOG_EDGE + weight * float(np.log1p(e / (weight * excess[at])))
-            jumps[at] = min(jumps[at] + 1.0, MOST_JUMPS)
-            excess[at] += (min(e, LARGEST_EXCESS * excess[at]) - excess[at]) / (jumps[at] + PRIOR)
-            edge[at] *= float(np.exp(min(gain, e)))
-        edge[at] = max(edge[at] * (1.0 - gain / EDGE_READINGS), 1.0)
-    return nats, [*edge, *excess, *jumps]
+        gain = there * max(LEAST_GAIN, 2.0 / (forecasts + 1.0))
+        known = forecasts >= SETTLING_READINGS and not state.resting[at]
+        after.append(jump_after(NUMBERS, state.jumps[at::c], z, there, gain, 1.0 - gain / EDGE_READINGS, known))
+    *fields, nats = _by_field(after)
+    return list(nats), tuple(chain(*fields))
 
 
 def _rarity(sizes: list[float], counted: NDArray[np.float32], n: int) -> tuple[list[float], list[float]]:
@@ -485,80 +454,48 @@ def _rarity(sizes: list[float], counted: NDArray[np.float32], n: int) -> tuple[l
     return [*nats, jump.item()], [*places, place_of_jump.item()]
 
 
-def _runs(seen: _Seen, state: _State, channels: int) -> tuple[list[float], list[float], list[int]]:
+def _runs(seen: _Seen, state: _State) -> tuple[list[float], list[float], tuple[int, ...]]:
     """How long each channel has stood still and been missing, in units of what is usual for it; and what is kept."""
-    factors = [1.0] * channels
-    if channels > 1:
-        rests = [1.0 - changes / count for changes, count in zip(state.changes, state.count, strict=True)]
-        factors = (channels ** np.array(rests)).tolist()
-    still, absent, changes = list(state.still), list(state.absent), list(state.changes)
-    longest_still, longest_absent = list(state.longest_still), list(state.longest_absent)
-    stood, missing = [], []
-    for c, there in enumerate(seen.there):
-        limit = RUN_MARGIN * longest_still[c] * factors[c] + RUN_ALLOWANCE
-        limit_absent = RUN_MARGIN * longest_absent[c] + RUN_ALLOWANCE
-        if there:
-            longest_absent[c] = max(longest_absent[c], absent[c])
-            absent[c] = 0
-            if seen.changes[c] == 0.0:
-                still[c] += 1
-            else:
-                longest_still[c] = max(longest_still[c], still[c])
-                still[c] = 0
-                changes[c] += 1
-        else:
-            absent[c] += 1
-        stood.append(0.0 if state.resting[c] else _run(still[c], limit))
-        missing.append(_run(absent[c], limit_absent))
-    return stood, missing, [*still, *absent, *longest_still, *longest_absent, *changes]
+    c, after, stood, missing = len(seen.there), [], [], []
+    for at, there in enumerate(seen.there):
+        kept = state.runs[at::c]
+        factor = c ** (1.0 - kept[4] / state.count[at]) if c > 1 else 1.0
+        limit, limit_absent = RUN_MARGIN * kept[2] * factor + RUN_ALLOWANCE, RUN_MARGIN * kept[3] + RUN_ALLOWANCE
+        same = there and seen.changes[at] == 0.0
+        runs = runs_after(NUMBERS, kept, same, there and not same, there, True)
+        stood.append(0.0 if state.resting[at] else _run(runs[0], limit))
+        missing.append(_run(runs[1], limit_absent))
+        after.append(runs)
+    return stood, missing, tuple(chain(*_by_field(after)))
 
 
 def _run(readings: int, limit: float) -> float:
     return min(readings / limit, MOST_OF_RUNS) if readings <= limit + APART_READINGS else 0.0
 
 
-def _outside(seen: _Seen, n: int, threshold: float, state: _State, channels: int) -> list[float]:
+def _outside(seen: _Seen, n: int, threshold: float, state: _State) -> list[float]:
     """How strange it is that each channel has left its range so far."""
-    strange = [0.0] * channels
-    for c, place in enumerate(seen.places):
-        low, high = state.scales[LOW * channels + c], state.scales[HIGH * channels + c]
+    c, slope = len(seen.places), RANGE_SLOPE * (n / (n + RANGE_READINGS))
+    strange = [0.0] * c
+    for at, place in enumerate(seen.places):
+        low, high = state.scales[LOW * c + at], state.scales[HIGH * c + at]
         excess = max(place - high, low - place) / max(high - low, 1e-30)
-        if excess > RANGE_MARGIN and high > low and seen.there[c]:
-            slope = RANGE_SLOPE * (n / (n + RANGE_READINGS))
-            nats = float(np.log(max(state.count[c] / (2.0 * channels), 1e-9))) + slope * min(excess, 10.0)
-            strange[c] = max(nats, 0.0) / threshold
+        if excess > RANGE_MARGIN and high > low and seen.there[at]:
+            strange[at] = range_nats(NUMBERS, excess, state.count[at], c, slope) / threshold
     return strange
 
 
-def _scales(seen: _Seen, state: _State) -> list[float] | None:
+def _scales(seen: _Seen, state: _State) -> tuple[float, ...] | None:
     """The running scales after the reading; None where an origin is to move."""
-    c = len(seen.places)
-    center, spread, step, recent, low, high, reach = (list(state.scales[at : at + c]) for at in range(0, 7 * c, c))
+    c, after = len(seen.places), []
     for at, place in enumerate(seen.places):
-        there, by_spread, by_step = seen.there[at], spread[at], step[at]
-        if state.resting[at]:  # what it shows first teaches without bounds
-            by_spread = by_step = math.inf
-        if not low[at] <= place <= high[at]:
-            wild = RANGE_GROWTH * max(high[at] - low[at], by_spread)
-            low[at] -= min(max(low[at] - place, 0.0), wild)
-            high[at] += min(max(place - high[at], 0.0), wild)
-        away = place - center[at]
-        far = abs(away)
-        reach[at] = max(reach[at], min(far, 10 * by_spread))
-        if there:
-            gain, wide = 1.0 / min(state.count[at] + 1, SCALE_READINGS), 4 * by_spread
-            center[at] += gain * min(max(away, -wide), wide)
-            spread[at] += gain * (1.25 * min(far, 6 * by_spread) - spread[at])
-            step[at] += gain * (min(abs(seen.changes[at]), 8 * by_step) - step[at])
-            if state.resting[at]:
-                spread[at] = max(spread[at], FIRST_LESSON * far)
-            recent[at] += RECENT_GAIN * (place - recent[at])
-        off = abs(center[at])
-        spread[at] = max(spread[at], SPREAD_FLOOR * reach[at] + RESOLUTION * off + TINY)
-        step[at] = max(step[at], STEP_FLOOR * spread[at])
-        if off > FAR * spread[at] and off > 2 * abs(place - center[at]):
+        there, first = seen.there[at], (True, seen.there[at]) if state.resting[at] else ()
+        gain, leap = there / min(state.count[at] + there, SCALE_READINGS), abs(seen.changes[at])
+        scales = scales_after(NUMBERS, state.scales[at::c], place, leap, gain, RECENT_GAIN * there, *first)
+        if far_off(scales[CENTER], scales[SPREAD], place):
             return None
-    return [*center, *spread, *step, *recent, *low, *high, *reach]
+        after.append(scales)
+    return tuple(chain(*_by_field(after)))
 
 
 def _take_time_of_day(
@@ -572,25 +509,17 @@ def _take_time_of_day(
 ) -> None:
     """Write what the reading teaches the table of the day; `kept` are the scales after it."""
     c = len(seen.places)
-    table, visits = states["table"][at.bin], states["visits"][at.bin]
-    table_miss, tried = states["table_miss"][at.day], states["tried"][at.day]
-    gain = TABLE_GAIN * min(interval_ms / BIN_MS, 1.0)
-    held = now_ms - state.first_ms >= DAYS_BACK[at.weekday] * DAY_MS
-    entries, visited, misses, tries = (each[0].tolist() for each in (table, visits, table_miss, tried))
-    for place_of, place in enumerate(seen.places):
-        visited[place_of] = min(visited[place_of] + seen.there[place_of], MOST_VISITS)
-        again = visited[place_of] > 1
-        wide = math.inf if state.resting[place_of] else 10 * kept[SPREAD * c + place_of]
-        entry = entries[place_of] if again else kept[place_of]
-        if seen.there[place_of]:
-            off = min(max(place - entry, -wide), wide)
-            entry += max(1.0 / visited[place_of], gain) * off
-            if held and again:
-                tries[place_of] = min(tries[place_of] + 1, TRIED_READINGS)
-                misses[place_of] += (abs(off) - misses[place_of]) / tries[place_of]
-        entries[place_of] = entry
-    table[0], visits[0] = entries, visited
-    table_miss[0], tried[0] = misses, tries
+    fields = [states[name][where][0] for name, where in zip(TABLE, (at.bin, at.bin, at.day, at.day), strict=True)]
+    gain, held = least_gain(NUMBERS, interval_ms), bool(held_against(state.first_ms, now_ms, at.weekday))
+    before = zip(*(field.tolist() for field in fields), strict=True)
+    spreads = kept[SPREAD * c : (SPREAD + 1) * c]
+    wide = [math.inf if rests else 10 * spread for rests, spread in zip(state.resting, spreads, strict=True)]
+    after = [
+        entry_after(NUMBERS, entry, place, there, center, most, gain, held)
+        for entry, place, there, center, most in zip(before, seen.places, seen.there, kept[:c], wide, strict=True)
+    ]
+    for field, of_channels in zip(fields, _by_field(after), strict=True):
+        field[:] = of_channels
 
 
 def _features(

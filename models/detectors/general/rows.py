@@ -7,7 +7,7 @@ scales, table, features, network, misses, levels, jumps. None of these hangs on 
 they are led as if nothing was anomalous.
 
 Where the state after a row is not the one that was led to (an origin moves, a code stands for a missing value, what is
-anomalous counts less), all behind it is led anew from there. A clock that steps ends the rows that are taken.
+anomalous counts less), all behind it is led anew. A clock that steps and a channel that is young end the rows taken.
 """
 
 from __future__ import annotations
@@ -60,15 +60,13 @@ from gatewatch.models.detectors.general.score import (
     miss_lessons,
     misses_after,
     places_of,
-    run_lessons,
-    runs_after,
     surprise_after,
     surprises,
 )
 from gatewatch.models.detectors.general.shifts import SETTLING_LIVELY, shift_gains, shifts_after
 from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS, rarity
 from gatewatch.models.detectors.general.youth import youth_of
-from gatewatch.models.detectors.incidents import JOIN_READINGS, calms
+from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS, calms
 from gatewatch.models.detectors.operands import ARRAYS, NUMBERS
 from gatewatch.models.record_fields import block
 
@@ -76,7 +74,7 @@ Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
 Bools = NDArray[np.bool_]
 
-MOST_ROWS, MOST_BYTES = 512, 1 << 22
+MOST_ROWS, MOST_BYTES = 512, 1 << 24
 """Taken at once; of states, of which there are a few copies."""
 
 FIRST_TRY = 8
@@ -89,6 +87,7 @@ _SINGLE = struct.Struct("<f")
 _STANDING = ("counted", "lasting", "calm", "told", "channel_calm", "inside", "repeats", "rested")
 _RUNNING = frozenset(name for name, *_ in running_fields(1))
 _TABLE = ("table", "visits", "table_miss", "tried")
+_SAID = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 
 
 class Network(Protocol):
@@ -118,8 +117,7 @@ def advance_rows(
     Returns:
         What is said of each of the rows, one at least and MOST_ROWS at most; its states are those after the last.
     """
-    counts = states["count"]
-    if states["before_ms"][0] or counts.min() < SETTLING_LIVELY or (states["moves"] == UNCLIPPED).any():
+    if not _is_usual(states[0]):
         return None
     dtype = _without(states.dtype, (*_TABLE, *tensors, "ahead"))
     before = np.empty(max(min(len(values), MOST_ROWS, MOST_BYTES // dtype.itemsize), 1), dtype)
@@ -159,7 +157,11 @@ def advance_rows(
     return Step(**said, states=states)
 
 
-_SAID = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
+def _is_usual(state: Any) -> bool:
+    """Whether all channels are known, none ends its first lesson, and the clock has not stepped."""
+    if state["before_ms"] or state["leapt"] or state["readings"] >= MOST_READINGS - MOST_ROWS:
+        return False
+    return bool(state["count"].min() >= SETTLING_LIVELY and (state["moves"] != UNCLIPPED).all())
 
 
 @lru_cache
@@ -184,7 +186,7 @@ def _lead(rule: Callable[..., tuple[Any, ...]], records: Records, first: str, fi
     held = found[0].astype(np.float64)
     each = list(held)
     for after, row in zip(found[1:], zip(*columns, strict=True), strict=False):
-        for field, of_row in zip(each, rule(*each, *row), strict=False):
+        for field, of_row in zip(each, rule(each, *row), strict=False):
             field[:] = of_row
         after[:] = held
         held[:] = after
@@ -200,12 +202,21 @@ def _lead_values(records: Records, values: Float64Array, times: NDArray[np.int64
     at = np.maximum.accumulate(np.where(observed, np.arange(1, rows + 1)[:, None], 0), axis=0)
     records["last"][1:] = np.concatenate([records["last"][:1], values])[at, np.arange(channels)][:-1]
     records["last_ms"][1:] = times[:-1]
-    change = placed(records, values)[2]
-    lessons = run_lessons(change, observed, records["count"] > 0)
-    _lead(partial(runs_after, ARRAYS), records, "still", 5, *lessons)
+    _lead_runs(records, placed(records, values)[2] == 0.0, observed)
     youth = youth_of(records, records["readings"].astype(np.int64), np.ones(rows))
     young = rows if youth is None else int(youth.young.any(axis=1).argmax())
     return min(_lead_clock(records, times), young)
+
+
+def _lead_runs(records: Records, same: Bools, observed: Bools) -> None:
+    """How long channels stand still and are missing: what `score.runs_after` says, by sums up to where they end."""
+    kept = block(records, "still", 5).swapaxes(0, 1)
+    ends, moved = np.stack([observed & ~same, observed]), observed & ~same
+    total = kept[:2, :1] + np.cumsum(np.stack([observed & same, ~observed]), axis=1)
+    kept[:2, 1:] = (total - np.maximum.accumulate(np.where(ends, total, 0), axis=1))[:, :-1]
+    longest = np.maximum.accumulate(np.where(ends, kept[:2], 0), axis=1)
+    kept[2:4, 1:] = np.maximum(kept[2:4, :1], longest)[:, :-1]
+    kept[4, 1:] += np.cumsum(moved, axis=0, dtype=np.uint32)[:-1]
 
 
 def _lead_clock(records: Records, times: NDArray[np.int64]) -> int:
@@ -265,14 +276,13 @@ def _lead_table(
     kept = [states[name][0] for name in _TABLE]
     flat = [np.ascontiguousarray(each.reshape(len(each), -1).T, each.dtype) for each in kept]
     table, visits, miss, tried = flat  # (bins of all kinds of days, C), or (kinds, C)
-    said: list[list[Any]] = [[], [], [], [], [], [], []]
-    for bin_, day, next_bin, next_day, lesson in zip(*at, *following, lessons, strict=True):
+    said = np.empty((len(x), 7, x.shape[1]))
+    for bin_, day, next_bin, next_day, lesson, out in zip(*at, *following, lessons, said, strict=True):
         before = [each.astype(np.float64) for each in (table[bin_], visits[bin_], miss[day], tried[day])]
-        table[bin_], visits[bin_], miss[day], tried[day] = entry_after(ARRAYS, *before, *lesson)
-        coming = (table[next_bin].copy(), visits[next_bin].copy(), tried[next_day].copy())
-        for into, each in zip(said, (*before, *coming), strict=True):
-            into.append(each)
-    entry, seen, off, tries, next_entry, next_seen, next_tries = map(np.array, said)
+        table[bin_], visits[bin_], miss[day], tried[day] = entry_after(ARRAYS, before, *lesson)
+        for into, each in zip(out, (*before, table[next_bin], visits[next_bin], tried[next_day]), strict=True):
+            into[:] = each
+    entry, seen, off, tries, next_entry, next_seen, next_tries = said.swapaxes(0, 1)
     known, next_known = (tries >= BINS) & (seen > 0), (next_tries >= BINS) & (next_seen > 0)
     by_day = Seasonal(np.where(known, entry, place), known, off)
     after = {name: each.T.reshape(before.shape) for name, each, before in zip(_TABLE, flat, kept, strict=True)}
@@ -329,10 +339,10 @@ def _lead_misses(
     records["misses"][1:] = misses[:-1]
     known &= records["misses"] > 0
     lessons = miss_lessons(error, taught, by_day, records)
-    _lead(misses_after, records, "miss", 1, *lessons)
+    _lead(lambda kept, *row: misses_after(*kept, *row), records, "miss", 1, *lessons)
     _, usual = misses_after(records["miss"].astype(np.float64), *lessons)
     u, jump = surprises(error, known, usual, leap)
-    _lead(lambda *of: (surprise_after(*of),), records, "surprise", 1, u, observed)
+    _lead(lambda kept, *row: (surprise_after(*kept, *row),), records, "surprise", 1, u, observed)
     _lead(partial(shifts_after, ARRAYS), records, "level", 6, x, leap, *shift_gains(records, observed))
     lessons = jump_lessons(jump, observed, misses[..., 0], records["moves"] > UNCLIPPED)
     _lead(partial(jump_after, ARRAYS), records, "jump_edge", 3, *lessons)

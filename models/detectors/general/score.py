@@ -532,7 +532,7 @@ def _runs(
     whether one has just gone beyond that; None if none is."""
     kept = load(states, "still", 5)
     limits = _run_limits(kept[2:4], states)
-    kept = np.array(runs_after(ARRAYS, *kept, *run_lessons(change, observed, states["count"] > 0)))
+    kept = np.array(runs_after(ARRAYS, kept, *run_lessons(change, observed, states["count"] > 0)))
     store(states, "still", kept)
     runs = kept[:2]
     strange = runs / limits
@@ -552,23 +552,16 @@ def run_lessons(
 
 
 def runs_after(
-    of: Functions,
-    still: Any,
-    absent: Any,
-    longest_still: Any,
-    longest_absent: Any,
-    changes: Any,
-    same: Any,
-    moved: Any,
-    observed: Any,
-    started: Any,
+    of: Functions, kept: Any, same: Any, moved: Any, observed: Any, started: Any
 ) -> tuple[Any, Any, Any, Any, Any]:
     """The fields from `still` on after a reading; arrays (..., C), or numbers."""
-    longest_still = of.larger(longest_still, still * moved)
+    still, absent, longest_still, longest_absent, changes = kept
+    larger = of.larger
+    longest_still = larger(longest_still, still * moved)
     if of.every(started | (absent <= BEHIND)):
-        longest_absent = of.larger(longest_absent, absent * observed)
+        longest_absent = larger(longest_absent, absent * observed)
     else:  # before its first value a channel was not there yet
-        longest_absent = of.larger(longest_absent, absent * observed * (started | (absent <= BEHIND)))
+        longest_absent = larger(longest_absent, absent * observed * (started | (absent <= BEHIND)))
     still, absent = still + same, absent + 1
     return still - still * moved, absent - absent * observed, longest_still, longest_absent, changes + moved
 

@@ -73,8 +73,7 @@ def strayed(
         firsts: list[Any] = [center, center, drift, step, step, FIRST_UNREST]
         for field, first in zip(fields, firsts, strict=True):
             np.copyto(field, first, where=young)
-    lessons: tuple[Any, ...] = (x, change, *shift_gains(states, observed))
-    *after, far, lively = shifts_after(ARRAYS, *fields, *lessons)
+    *after, far, lively = shifts_after(ARRAYS, fields, x, change, *shift_gains(states, observed))
     store(states, "level", np.array(after))
     far *= observed & (count >= SETTLING)
     lively *= observed & (count >= SETTLING_LIVELY)
@@ -88,20 +87,7 @@ def shift_gains(states: Records, observed: NDArray[np.bool_]) -> tuple[Float64Ar
     return np.multiply(GAIN, observed), gain, floor
 
 
-def shifts_after(
-    of: Functions,
-    level: Any,
-    home: Any,
-    drift: Any,
-    activity: Any,
-    usual: Any,
-    unrest: Any,
-    x: Any,
-    change: Any,
-    quick: Any,
-    gain: Any,
-    floor: Any,
-) -> tuple[Any, ...]:
+def shifts_after(of: Functions, kept: Any, x: Any, change: Any, quick: Any, gain: Any, floor: Any) -> tuple[Any, ...]:
     """The fields of channels after a reading, and how strange their levels and activities are; arrays (..., C), or
     numbers.
 
@@ -109,19 +95,21 @@ def shifts_after(
         quick, gain: of the quick means and of the slow ones, 0 where nothing is observed.
         floor: the least straying.
     """
-    strays = of.larger(drift, floor)
+    level, home, drift, activity, usual, unrest = kept
+    smaller, larger = of.smaller, of.larger
+    strays = larger(drift, floor)
     wide = LEVEL_CLIP * strays
-    level = level + quick * of.smaller(of.larger(x - level, -wide), wide)
+    level = level + quick * smaller(larger(x - level, -wide), wide)
     away = level - home
     far = abs(away)
     wide = HOME_CLIP * strays
-    home = home + gain * of.smaller(of.larger(away, -wide), wide)
-    drift = drift + gain * (of.smaller(far, SCALE_CLIP * strays) - drift)
+    home = home + gain * smaller(larger(away, -wide), wide)
+    drift = drift + gain * (smaller(far, SCALE_CLIP * strays) - drift)
 
-    scale = of.larger(usual, floor)
-    activity = activity + quick * (of.smaller(change, CHANGE_CLIP * of.larger(scale, activity)) - activity)
-    ratio = abs(of.log(of.larger(activity, QUIETEST * scale) / scale))
-    usually = of.larger(unrest, LEAST_UNREST)
-    usual = usual + gain * (of.smaller(change, CHANGE_CLIP * scale) - usual)
-    unrest = unrest + gain * (of.smaller(ratio, SCALE_CLIP * usually) - unrest)
+    scale = larger(usual, floor)
+    activity = activity + quick * (smaller(change, CHANGE_CLIP * larger(scale, activity)) - activity)
+    ratio = abs(of.log(larger(activity, QUIETEST * scale) / scale))
+    usually = larger(unrest, LEAST_UNREST)
+    usual = usual + gain * (smaller(change, CHANGE_CLIP * scale) - usual)
+    unrest = unrest + gain * (smaller(ratio, SCALE_CLIP * usually) - unrest)
     return level, home, drift, activity, usual, unrest, far / strays, ratio / usually

@@ -125,7 +125,7 @@ def advance_alone(
     held = layout.score.unpack_from(record, layout.score_at)
     places = [(value - middle) / wide for value, middle, wide in zip(row, rules.center, rules.spread, strict=True)]
     there = list(map(math.isfinite, row))
-    wild = any(seen and abs(each) > LARGEST for each, seen in zip((*row, *places), there * 2, strict=True))
+    wild = any(map(LARGEST.__lt__, map(abs, (*row, *places))))  # NaN is not
     numbers, elapsed_ms = rules.calibration.numbers, now_ms - last_ms
     if before_ms or not 0 <= elapsed_ms <= rules.restart_gap_ms:
         return None

@@ -23,8 +23,8 @@ from gatewatch.service.core.outcomes import format_time
 from gatewatch.service.core.readings import Policies
 from gatewatch.service.errors import ServiceError
 from gatewatch.service.incidents.event import EVENTS, Event, decode
-from gatewatch.service.incidents.incident import Incident
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender
+from gatewatch.service.incidents.outlets.voices import Voices
 from gatewatch.service.incidents.reading import IncidentReader
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.storage.group_store import GroupStore
@@ -43,9 +43,6 @@ GROUP_S: Final = 20.0
 
 APART_S: Final = 0.1
 """Between events of a group that were saved together, so that they are told in their order."""
-
-LOOKED_AT: Final = 20
-"""Incidents of a group that are read to tell which is its first; more of them only count."""
 
 LEASE_S: Final = 5.0
 """Beyond the time-out of a delivery: then its process has died."""
@@ -99,8 +96,7 @@ class Webhook:
         """
         self._outbox = outbox
         self._incidents = incidents
-        self._groups = groups
-        self._policies = policies
+        self._voices = Voices(incidents, groups, policies)
         self._sender = sender
         self._metrics = metrics
         self._clock = clock
@@ -146,21 +142,28 @@ class Webhook:
         if event is None:
             await self._outbox.told(claimed)
             return True
-        found = await IncidentReader(self._incidents, event.tenant).one(event.incident)
-        await self._policies.know([event.key])
-        led = found is not None and found[1].group not in ("", event.incident)
-        if led or self._policies.is_muted(event.key):  # the incident that its group began with is told
+        reader = IncidentReader(self._incidents, event.tenant)
+        found = await reader.one(event.incident)
+        group = found[1].group if found else ""
+        if not await self._voices.speaks(event, group):
             await self._outbox.told(claimed)
             return True
         now_ms = self._clock.unix_ms()
-        first_s = GROUP_S if found is None or found[1].group else 0.0  # one that was forgotten may have had a group
+        first_s = GROUP_S if found is None or group else 0.0  # one that was forgotten may have had a group
         waited_s = (now_ms - event.at_ms) / 1000 - first_s
         if -2 * first_s <= waited_s < 0:  # saved by a clock that is ahead, too
             await self._outbox.again(claimed, APART_S * EVENTS.index(event.what) - waited_s)
             return True
+        if found is not None and group and event.what == "opened":
+            speaker = await self._voices.speaker(event, found[1])
+            if speaker is None:
+                await self._outbox.told(claimed)
+                return True
+            if speaker is not event:
+                event, found = speaker, await reader.one(speaker.incident)
         known = found[2] if found else {}
-        if found is not None and found[1].group:
-            known |= await self._of_group(event.tenant, found[1])
+        if found is not None and group:
+            known |= await self._voices.of_group(event.tenant, found[1])
         try:
             await self._sender.send(event.id, self._body(event, known), now_ms // 1000)
         except NotTaken as error:
@@ -235,17 +238,6 @@ class Webhook:
         for event in events:
             self._metrics.webhook("dead")
             log.warning("an event is given up", webhook=event.id, error=str(error))
-
-    async def _of_group(self, tenant: str, began: Incident) -> dict[str, Any]:
-        """What is told of the group that an incident began: which of its incidents is the first by its onset.
-
-        Of the first LOOKED_AT, those that were never saved, or were forgotten, do not count.
-        """
-        ids, listed = await self._groups.first_members(tenant, began.group, LOOKED_AT)
-        kept = await IncidentReader(self._incidents, tenant).kept(ids)
-        first = kept[0] if kept else began
-        count = listed - len(ids) + len(kept)
-        return {"group_first": {"id": first.id, "stream": first.stream}, "group_incidents": count}
 
     def _body(self, event: Event, known: dict[str, Any]) -> bytes:
         """An event as it is sent: its incident as it is now, of which only the id is left where it was forgotten."""

@@ -98,7 +98,7 @@ def test_bytes_are_counted_as_they_are_read_whoever_hands_them_in(
     body = json.dumps(readings("s", 40)).encode()
     zipped = {"content-encoding": "gzip", "content-type": "application/json"}
     environment = {"GATEWATCH_REDIS_URL": redis_url, "GATEWATCH_KEYS_FILE": str(file), "GATEWATCH_OPEN": "never"}
-    environment |= {"GATEWATCH_TENANT_BYTES_PER_S": str(len(body) / 20), "GATEWATCH_TENANT_POSTS_PER_S": "2"}  # also of a machine with much else to do
+    environment |= {"GATEWATCH_TENANT_BYTES_PER_S": str(len(body) / 20), "GATEWATCH_TENANT_POSTS_PER_S": "2"}
     with serving(artefact, tmp_path / "data", **environment) as (url, _):
         for more in ({}, {"content-encoding": "identity"}):  # on the fast path and on the other
             sent = [httpx2.post(f"{url}/v1/readings", json=[], headers=keys[2] | more) for _ in range(40)]

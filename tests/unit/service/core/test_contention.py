@@ -85,7 +85,7 @@ class Distant(SimulatedStore):
 def sent_away(turns: type[ContentionBackoff], seed: int) -> int:
     """How many readings two processes send away, one of which takes half as long again for a batch as the other.
 
-    Four senders each, one stream, and twelve attempts to save it, in virtual time.
+    Four senders each, one stream, and eight attempts to save it, in virtual time.
     """
     rng = random.Random(seed)
     loop = VirtualLoop(rng, 1_000_000)  # type: ignore[abstract]
@@ -96,7 +96,7 @@ def sent_away(turns: type[ContentionBackoff], seed: int) -> int:
         store = Distant(loop, server, Faults(rng, frozenset(), 0.0, 0), lambda: None)
         store.away_s = away_s
         backoff = turns(rng)
-        core = core_of(model, store, 12, backoff, NoMetrics(), clock)
+        core = core_of(model, store, 8, backoff, NoMetrics(), clock)
         batchers.append(batcher_of(core.scorer, backoff, metrics=NoMetrics(), clock=clock))
 
     async def send(sender: int) -> int:

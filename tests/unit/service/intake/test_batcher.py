@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from gatewatch.service.clock import Clock
 from gatewatch.service.core.outcomes import Answer
 from gatewatch.service.core.readings import Part, Readings
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
 from gatewatch.service.intake.admission import BATCH_COST
-from gatewatch.service.intake.batcher import SECOND_BATCH_MIN, WORKERS, Batcher
+from gatewatch.service.intake.batcher import LONG_S, SECOND_BATCH_MIN, WORKERS, Batcher
 from gatewatch.service.intake.queue import MAX_PER_STREAM
 from tests.support.clock import Hands
 from tests.support.scorer import JSON, batcher_of, decode
@@ -64,11 +65,12 @@ def gather(
     waiting: int = 10_000,
     recorder: Recorder | None = None,
     waiting_ms: float = 1e9,
+    clock: Clock | None = None,
 ) -> tuple[Recorder, list[object]]:
     """Submit requests in order, all before the first batch begins; the batches, and each request's answers."""
 
     async def run() -> list[object]:
-        batcher = batcher_of(used, None, batch_readings, waiting, waiting_ms)
+        batcher = batcher_of(used, None, batch_readings, waiting, waiting_ms, clock=clock)
         jobs = [asyncio.create_task(submitted(batcher, sent)) for sent in requests]
         await asyncio.sleep(0)
         batcher.start()
@@ -344,9 +346,46 @@ def test_where_many_wait_two_batches_are_under_way_of_different_streams() -> Non
 
 def test_where_few_wait_they_share_the_next_batch() -> None:
     sent = [request(*NAMES[:50]), request(*NAMES[50:100]), request(*NAMES[100:150])]
-    recorder, _ = gather(sent, batch_readings=50, recorder=Beside())
+    recorder, _ = gather(sent, batch_readings=50, recorder=Beside(), clock=Hands())
     assert isinstance(recorder, Beside)
     assert max(map(len, recorder.together)) == 1
+
+
+class Waits(Recorder):
+    """The first batch takes until another one is scored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = asyncio.Event()
+
+    async def score_batch(self, batch: Sequence[Part]) -> list[Answer]:
+        if "slow" in names_of(batch):
+            await self.other.wait()
+        answers = await super().score_batch(batch)
+        self.other.set()
+        return answers
+
+
+def test_few_are_scored_beside_a_batch_that_takes_long_whatever_else_waits_for_it() -> None:
+    async def run() -> list[list[Answer]]:
+        scorer, clock = Waits(), Hands()
+        batcher = batcher_of(scorer, clock=clock)
+        batcher.start()
+        jobs = [asyncio.create_task(submitted(batcher, request("slow")))]
+        await asyncio.sleep(0)
+        jobs.append(asyncio.create_task(submitted(batcher, request("slow", first=1))))
+        await asyncio.sleep(0)
+        jobs.append(asyncio.create_task(submitted(batcher, request("neighbour", first=2))))
+        await asyncio.sleep(0)
+        assert not scorer.batches
+        clock.seconds = LONG_S
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*jobs)
+        assert [names for ((names, _),) in scorer.batches] == ["neighbour", "slow", "slow"]
+        await batcher.stop()
+        return answers
+
+    assert asyncio.run(run()) == [["0"], ["1"], ["2"]]
 
 
 def test_parts_of_a_request_that_end_out_of_turn_are_answered_in_its_order() -> None:
