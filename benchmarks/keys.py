@@ -1,20 +1,29 @@
-"""What keys cost: two services, one that asks for a key and one that is open, under the same load in turn.
+"""What keys cost: services that are open, and one that asks for a key, under the same load in turn.
 
     python -m benchmarks.keys [--rounds 8] [--seconds 4]
+    python -m benchmarks.keys --calls 3000
 
 First what the look at a request costs alone, in this process: the least of many turns, which others disturb little.
-Then each pair of loads gives a ratio, asked for a key over open, of readings a second and of the service's CPU time a
-reading. Which of the two comes first alternates. On a machine that others use, many short rounds and the cheapest tenth
-of each service's loads say more than the mean. 2 x 64 LSTM, 8 channels, one Redis, streams of each load's own.
+Then each round of loads gives ratios, asked for a key over open, of readings a second and of the service's CPU time a
+reading; and the same of a second open service over the first: what two services of one kind differ by says what the
+ratios are worth. Who comes first changes. On a machine that others use, many short rounds and the cheapest tenth of
+each service's loads say more than the mean. 2 x 64 LSTM, 8 channels, one Redis, streams of each load's own.
+
+With `--calls`, both services are profiled under so many requests of one reading over one connection, and what one of
+them called more often than the other is printed. That does not depend on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import pstats
+import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from redis import Redis
@@ -29,6 +38,9 @@ from gatewatch.service.access.key_store import FileKeys, RedisKeys
 from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support import access
+
+LEAST_CALLS = 0.5
+"""Calls a request; fewer are what replies and background work happen to divide into."""
 
 LOADS = (("bulk", BULK, 4, 80), ("single", 1, 1, 2_000), ("single", 1, 32, 12_000))
 """What it is called, readings a request, connections, and requests a second that are made for all of them."""
@@ -60,14 +72,39 @@ async def looks(url: str, file: Path, key: str) -> dict[str, float]:
     return least
 
 
+def calls(services: dict[str, tuple[dict[str, str], str | None]], folder: Path, requests: int) -> None:
+    """Print which functions a service called in other numbers for a request than the first one.
+
+    Args:
+        services: by name, the environment of each and the key that it is shown.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for at, (name, (environment, shown)) in enumerate(services.items()):
+        profile = folder / f"{at}.profile"
+        command = [sys.executable, "-m", "cProfile", "-o", str(profile), *SERVE[1:]]
+        with server(command, environment) as (port, pid):
+            drive(port, (pid,), "/v1/readings", bodies(1, requests + 1, 1, at), 1, 3600, shown)
+        found: Any = pstats.Stats(str(profile))
+        counts[name] = Counter()
+        for (file, _, function), (_, count, *_) in found.stats.items():
+            counts[name][f"{Path(file).name} {function.partition(' object at ')[0]}"] += count
+    first, *others = counts.values()
+    for other in others:
+        more = {what: (other[what] - first[what]) / requests for what in first | other}
+        for what in sorted(more, key=lambda what: more[what]):
+            if abs(more[what]) >= LEAST_CALLS:
+                print(f"{more[what]:+7.2f} calls a request of {what}")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4.0, help="a load's length")
+    parser.add_argument("--calls", type=int, metavar="REQUESTS", help="count calls instead")
     options = parser.parse_args()
-    rates: dict[str, list[float]] = {}
-    costs: dict[str, list[tuple[float, float]]] = {}
+    rates: dict[tuple[str, str], list[float]] = {}
+    costs: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch, start_private_redis(Path(scratch) / "redis") as private:
         with Redis.from_url(private.url) as client:
             redis_pid = int(client.info("server")["process_id"])
@@ -77,32 +114,36 @@ def main() -> None:
             "GATEWATCH_MODEL": str(artefact(Path(scratch) / "artefact")),
         }
         key = access.add_to_file(Path(scratch) / "keys.json", "default", "ingest")
-        print("a look at a request, µs:", asyncio.run(looks(private.url, Path(scratch) / "keys.json", key)), flush=True)
         asking = common | {"GATEWATCH_OPEN": "never", "GATEWATCH_KEYS_FILE": str(Path(scratch) / "keys.json")}
-        with server(SERVE, common) as (open_port, open_pid), server(SERVE, asking) as (port, pid):
-            ways = {False: (open_port, open_pid, None), True: (port, pid, key)}
+        if options.calls:
+            calls({"open": (common, None), "keys": (asking, key)}, Path(scratch), options.calls)
+            return
+        print("a look at a request, µs:", asyncio.run(looks(private.url, Path(scratch) / "keys.json", key)), flush=True)
+        with server(SERVE, common) as first, server(SERVE, asking) as second, server(SERVE, common) as third:
+            ways = {"open": (*first, None), "keys": (*second, key), "open too": (*third, None)}
             for turn in range(-1, options.rounds):  # the first warms up
                 for name, size, connections, a_second in LOADS:
                     found = {}
-                    for asked in (turn % 2 == 0, turn % 2 == 1):
-                        to, of, shown = ways[asked]
+                    for at in range(len(ways)):
+                        way = list(ways)[(at + turn) % len(ways)]
+                        to, of, shown = ways[way]
                         rounds = max(20, int(a_second * options.seconds / connections))
-                        seed = 1000 * (turn + 2) + 10 * connections + asked
+                        seed = 1000 * (turn + 2) + 10 * connections + list(ways).index(way)
                         sent = bodies(connections, rounds, size, seed)
                         load = drive(to, (of, redis_pid), "/v1/readings", sent, size, options.seconds, shown)
                         if set(load.statuses) != {"200"}:
                             raise RuntimeError(f"not all were scored: {load.statuses}")
-                        found[asked] = load
-                    if turn >= 0:
-                        what = f"{name}, {connections} connections"
-                        rates.setdefault(what, []).append(found[True].rate / found[False].rate)
-                        costs.setdefault(what, []).append((found[False].cpu_us(0), found[True].cpu_us(0)))
-    table = Table(title=f"{options.rounds} rounds in turn; with keys over without")
+                        found[way] = load
+                    for way in ("keys", "open too") if turn >= 0 else ():
+                        what = f"{name}, {connections} connections", way
+                        rates.setdefault(what, []).append(found[way].rate / found["open"].rate)
+                        costs.setdefault(what, []).append((found["open"].cpu_us(0), found[way].cpu_us(0)))
+    table = Table(title=f"{options.rounds} rounds in turn; over the first open service")
     for column in (
-        "load", "open, µs", "keys, µs", "cheapest tenths", "their ratio", "CPU ratio", "25 to 75 %", "rate ratio",
-        "25 to 75 %",
+        "load", "what", "open, µs", "this, µs", "cheapest tenths", "their ratio", "CPU ratio", "25 to 75 %",
+        "rate ratio", "25 to 75 %",
     ):  # fmt: skip
-        table.add_column(column, justify="left" if column == "load" else "right")
+        table.add_column(column, justify="left" if column in ("load", "what") else "right")
     for what in rates:
         cpu = np.array(costs[what])
         least = np.quantile(cpu, 0.1, axis=0)
@@ -111,7 +152,7 @@ def main() -> None:
         for ratios in (cpu[:, 1] / cpu[:, 0], np.array(rates[what])):
             low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
             row += [f"{middle:.3f}", f"{low:.3f} to {high:.3f}"]
-        table.add_row(what, *row)
+        table.add_row(*what, *row)
     Console(width=140).print(table)
 
 

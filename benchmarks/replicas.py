@@ -1,35 +1,50 @@
 """Replicas of the service behind HAProxy: what a reading costs.
 
     python -m benchmarks.replicas [--replicas 1,2,4] [--seconds 20] [--stores "one Redis"] [--sticky]
+    python -m benchmarks.replicas --in-turn 100 [--replicas 1,2,4]
 
 Eight connections a replica send 50 readings a request, each of 100 streams. HAProxy gives each request to the replica
 that has the fewest, so that the streams of a connection meet all replicas; first on one Redis, then on a Cluster of
 three masters. Where all of it shares two cores, readings a second say little; CPU a reading says whether replicas cost
 each other anything. A batch is repeated for streams that another process has written since it last did; that is the
 share of loads that no batch began with. With `--sticky` a connection stays with one replica, and so do its streams.
+
+With `--in-turn` so many rounds of batches are scored in one process by as many cores as there are replicas, one batch
+after the other, each by a core drawn by lot: what it costs a core that others have written since, and nothing else. On
+a machine that others use, that is what can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import random
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import uvloop
 from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import PATIENT, artefact, bodies, drive
+from gatewatch.models.detectors.trained.detector import TrainedDetector
+from gatewatch.service.observability.metrics import Metrics
+from gatewatch.service.storage.cluster_store import store_of
 from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support.balanced import await_ready, get, haproxy
 from tests.support.redis_servers import redis_cluster
 from tests.support.replicas import Replica
+from tests.support.scorer import JSON, core_of, decode, model_of, parts_of
 
 CONNECTIONS, BULK, STREAMS = 8, 50, 100
+SENDERS, REQUESTS, WARM_UP = 16, 4, 4
+"""With `--in-turn`: connections in all, requests a batch, and rounds that are not counted."""
+
 DRAIN_S = 5
 
 
@@ -67,9 +82,8 @@ def replicas(count: int, url: str, model: Path) -> Iterator[list[Replica]]:
             replica.end()
 
 
-def counted(ports: list[int]) -> tuple[float, float, float]:
-    """How often replicas loaded records, how many batches they scored, and of how many readings these were."""
-    texts = [get(port, "/metrics")[1] for port in ports]
+def counted(texts: list[str]) -> tuple[float, float, float]:
+    """By their metrics: how often replicas loaded records, how many batches they scored, and of how many readings."""
     names = (
         'gatewatch_stage_seconds_count{stage="load"}',
         "gatewatch_batch_readings_count",
@@ -97,9 +111,40 @@ def scale(table: Table, scratch: Path, stores: list[str], counts: list[int], sec
                 (0, count), (count, count + len(redis_pids)), (len(pids) - 1, len(pids)),
             )]  # fmt: skip
             row = [f"{load.rate:,.0f}", *(f"{cpu:.1f}" for cpu in of), f"{sum(of):.1f}"]
-            loads, batches, readings = counted([replica.port for replica in running])
+            loads, batches, readings = counted([get(replica.port, "/metrics")[1] for replica in running])
             row += [f"{loads / batches - 1:.0%}", f"{readings / batches:.0f}"]
             table.add_row(kind, str(count), *row, str(dict(load.statuses)))
+
+
+async def in_turn(detector: TrainedDetector, url: str, count: int, rounds: int) -> tuple[float, float]:
+    """Score batches by so many cores in turn; CPU time of this process in µs a reading, and loads a batch."""
+    model, metrics, draw = model_of(detector), [Metrics() for _ in range(count)], random.Random(1)
+    stores = [store_of(url, f"of-{count}", 20_000) for _ in range(count)]
+    cores = [
+        core_of(model, store, 20, metrics=of, most_streams=SENDERS * STREAMS)
+        for store, of in zip(stores, metrics, strict=True)
+    ]
+    sent = [map(bytes, own) for own in bodies(SENDERS, rounds + WARM_UP, BULK, count, streams=STREAMS)]
+    began, before, batches = 0.0, 0.0, 0
+    for turn in range(rounds + WARM_UP):
+        requests = [decode(model, next(sent[at]), tenant=f"of-{count}")[0].readings for at in range(SENDERS)]
+        if turn == WARM_UP:
+            began, before = time.process_time(), _loads(metrics)
+        draw.shuffle(requests)
+        for first in range(0, SENDERS, REQUESTS):
+            parts = [part for one in requests[first : first + REQUESTS] for part in parts_of(one, JSON.encoder)]
+            answers = await draw.choice(cores).scorer.score_batch(parts)
+            if not all(isinstance(answer, str) for answer in answers):
+                raise RuntimeError(f"not all were scored: {answers}")
+            batches += turn >= WARM_UP
+    cpu_s, loads = time.process_time() - began, _loads(metrics) - before
+    for store in stores:
+        await store.close()
+    return cpu_s / (batches * REQUESTS * BULK) * 1e6, loads / batches
+
+
+def _loads(metrics: list[Metrics]) -> float:
+    return counted([of.exposition().decode() for of in metrics])[0]
 
 
 def main() -> None:
@@ -109,7 +154,15 @@ def main() -> None:
     parser.add_argument("--stores", default="one Redis,cluster")
     parser.add_argument("--seconds", type=float, default=20.0, help="a load's length")
     parser.add_argument("--sticky", action="store_true", help="a connection stays with one replica")
+    parser.add_argument("--in-turn", type=int, metavar="ROUNDS", help="in one process, by several cores")
     options = parser.parse_args()
+    if options.in_turn:
+        with tempfile.TemporaryDirectory() as scratch, start_private_redis(Path(scratch) / "redis") as private:
+            detector = TrainedDetector.load(artefact(Path(scratch) / "artefact"))
+            for count in map(int, options.replicas.split(",")):
+                cpu_us, loads = uvloop.run(in_turn(detector, private.url, count, options.in_turn))
+                print(f"{count} cores: {cpu_us:.1f} µs of CPU a reading, {loads:.2f} loads a batch", flush=True)
+        return
     if shutil.which("haproxy") is None:
         parser.error("needs haproxy")
     console = Console(width=140)

@@ -22,7 +22,6 @@ from gatewatch.models.artefact.files import (
     read_file,
     standing,
 )
-from gatewatch.models.artefact.gate_report import GateReport
 from gatewatch.models.artefact.kept_artefacts import KeptArtefacts
 from gatewatch.models.artefact.kept_reports import KeptReports
 from gatewatch.models.artefact.model_log import ModelLog
@@ -50,6 +49,11 @@ class Repository:
 
     Nothing is ever taken away from a repository: one that is empty, and was not before, is away.
 
+    Attributes:
+        log: what was done to each model, and how it stands since.
+        artefacts: of versions.
+        reports: on versions.
+
     Args:
         verify: raises ArtefactError for an artefact that must not be served, see models/detectors/canary.py.
         trust: who must have signed what is read; None where nobody need.
@@ -67,58 +71,13 @@ class Repository:
         self.url = url
         self._verify = verify
         self._place = Place(url)
-        self._log = ModelLog(self._place, for_service)
-        self._artefacts = KeptArtefacts(self._place, self._log, verify, trust)
-        self._reports = KeptReports(self._place)
-
-    @property
-    def has_models(self) -> bool:
-        """Whether it is known to have any: it was seen, or whoever has it knows from elsewhere."""
-        return self._log.has_models
-
-    @has_models.setter
-    def has_models(self, known: bool) -> None:
-        self._log.has_models = known
-
-    def revisions(self) -> dict[str, int]:
-        """The number of each model's last change, by its name. One listing: whoever waits for changes asks this."""
-        return self._log.revisions()
-
-    def last_changes(self) -> list[Change]:
-        """What was done last to each model, and how it stands since; in the order of their names."""
-        return self._log.last_changes()
-
-    def model(self, name: str, revision: int | None = None) -> Model:
-        """How a model stands; see ModelLog.model. Raises UnknownModel where there is none of this name."""
-        return self._log.model(name, revision)
+        self.log = ModelLog(self._place, for_service)
+        self.artefacts = KeptArtefacts(self._place, self.log, verify, trust)
+        self.reports = KeptReports(self._place)
 
     def find(self, reference: Reference) -> Version:
         """The version that a reference means now. Raises UnknownModel."""
-        return self.model(reference.model).named(reference.word)
-
-    def history(self, name: str, most: int = 100) -> list[Change]:
-        """What was done to a model, by whom and when, the last first."""
-        return self._log.history(name, most)
-
-    def artefact(self, version: Version) -> Artefact:
-        """A version's artefact, with all of its hashes checked. Raises ArtefactError, RepositoryError."""
-        return self._artefacts.artefact(version)
-
-    def verified(self, version: Version) -> Artefact:
-        """A version's artefact, with its hashes and its canary checked. Raises ArtefactError, RepositoryError."""
-        return self._artefacts.verified(version)
-
-    def add_report(self, report: GateReport) -> int:
-        """Keep a report on a version beside it; returns its number, 1 for the first on this version."""
-        return self._reports.add(report)
-
-    def report_numbers(self, name: str, version: int) -> list[int]:
-        """The numbers of the reports on a version, the first one first."""
-        return self._reports.numbers(name, version)
-
-    def report(self, name: str, version: int, number: int) -> GateReport:
-        """A report on a version. Raises RepositoryError where it cannot be read."""
-        return self._reports.report(name, version, number)
+        return self.log.model(reference.model).named(reference.word)
 
     def add(self, name: str, folder: Path, by: str, note: str = "") -> Version:
         """Add the artefact of a folder as the next version; one that is there already is given back as it is.
@@ -144,8 +103,8 @@ class Repository:
 
     def _keep(self, name: str, artefact: Artefact, contents: dict[str, bytes], by: str, note: str) -> Version:
         sha256 = artefact.manifest.manifest_sha256
-        self.revisions()  # one that went away during a training is not begun anew in its place
-        self._artefacts.keep(sha256, contents)
+        self.log.revisions()  # one that went away during a training is not begun anew in its place
+        self.artefacts.keep(sha256, contents)
 
         def added(model: Model, at: str) -> tuple[Version, Change | None]:
             for version in model.versions:
@@ -156,7 +115,7 @@ class Repository:
             after = model.model_copy(update={"versions": [*model.versions, version]})
             return version, Change(at=at, by=by, action="add", version=number, note=note, after=after)
 
-        return self._log.change(name, added)
+        return self.log.change(name, added)
 
     def promote(
         self,
@@ -187,11 +146,11 @@ class Repository:
         """
         if not ALIAS_NAME.fullmatch(alias):
             raise UnknownModel(f"{alias[:40]!r} is no alias; expected a word of small letters, digits, - and _")
-        seen = self._log.as_seen(name, revision)
+        seen = self.log.as_seen(name, revision)
         version, was = seen.named(word), seen.aliases.get(alias)
         if if_better and (was is None or was.version != version.version):
-            note = "; ".join(filter(None, [note, self._reports.better(seen, version, alias)]))
-        artefact = self.verified(version)
+            note = "; ".join(filter(None, [note, self.reports.better(seen, version, alias)]))
+        artefact = self.artefacts.verified(version)
         if was is not None and was.version != version.version and not other_channels:
             self._require_same_channels(name, artefact, version, seen.version(was.version))
         before = [] if was is None or was.version == version.version else [was.version]
@@ -202,11 +161,11 @@ class Repository:
         self, name: str, by: str, alias: str = CHAMPION, note: str = "", revision: int | None = None
     ) -> Change:
         """Point an alias to the version it pointed to before. Raises as `promote`, and UnknownModel without one."""
-        seen = self._log.as_seen(name, revision)
+        seen = self.log.as_seen(name, revision)
         current, was = seen.named(alias), seen.aliases[alias]
         if not was.before:
             raise UnknownModel(f"{name}@{alias} has pointed to version {current.version} only: there is nothing before")
-        self.verified(seen.version(was.before[0]))
+        self.artefacts.verified(seen.version(was.before[0]))
         return self._point(seen, alias, was.before[0], was.before[1:], "rollback", by, note)
 
     def _point(
@@ -237,11 +196,11 @@ class Repository:
             )  # fmt: skip
             return change, change
 
-        return self._log.change(seen.model, pointed)
+        return self.log.change(seen.model, pointed)
 
     def _require_same_channels(self, name: str, artefact: Artefact, version: Version, before: Version) -> None:
         try:
-            new, old = channels_of(artefact), channels_of(self.artefact(before))
+            new, old = channels_of(artefact), channels_of(self.artefacts.artefact(before))
         except ArtefactError:  # what cannot be read is the more to be replaced
             return
         lacking, more = [c for c in old if c not in new], [c for c in new if c not in old]

@@ -41,10 +41,10 @@ def champion_of(repository: Repository, name: str, alias: str) -> Champion:
         ArtefactError: the repository cannot be read, or the artefact is damaged.
     """
     try:
-        version = repository.model(name).named(alias)
+        version = repository.log.model(name).named(alias)
     except UnknownModel:
         return Champion(None, load_artefact(model_folder("general")))
-    return Champion(version, repository.artefact(version))
+    return Champion(version, repository.artefacts.artefact(version))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def hold_against(
     """
     if not parts.newest:
         raise EvaluationError("no reading to hold a version against; give newer recordings")
-    artefact, channels = repository.artefact(version), reviews.channels
+    artefact, channels = repository.artefacts.artefact(version), reviews.channels
     new = detector_for(artefact, channels, f"{name}@{version.version}")
     before = detector_for(champion.artefact, channels, champion.name)
     compared = compare(new, before, parts.newest, on_readings)
@@ -124,4 +124,4 @@ def hold_against(
         before=compared.before,
         rules=rules_of(compared, artefact),
     )
-    return repository.add_report(report), report
+    return repository.reports.add(report), report

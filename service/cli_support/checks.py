@@ -81,7 +81,7 @@ def _repository(settings: Settings) -> Checks:
     from gatewatch.models.detectors.canary import verify
 
     try:
-        models = Repository(settings.models, verify, for_service=True).revisions()
+        models = Repository(settings.models, verify, for_service=True).log.revisions()
     except GatewatchError as error:
         yield Check("models", "wrong", f"GATEWATCH_MODELS: {error}; streams go on with the models in memory")
         return

@@ -137,7 +137,7 @@ class InRepository:
             if model in models:
                 raise GatewatchError(f"{models[model]} and {name} would both be the model {model}")
             models[model] = name
-        self.known.update(self.repository.revisions())
+        self.known.update(self.repository.log.revisions())
 
     def model(self, name: str) -> str:
         """The name of a stream's model: in small letters, with - for what a model's name cannot have."""
@@ -148,9 +148,9 @@ class InRepository:
         model = self.model(name)
         if model not in self.known:
             return None
-        versions = self.repository.model(model, self.known[model]).versions
+        versions = self.repository.log.model(model, self.known[model]).versions
         try:
-            return _made_of(self.repository.artefact(versions[-1]))
+            return _made_of(self.repository.artefacts.artefact(versions[-1]))
         except RepositoryError:
             raise
         except ArtefactError:

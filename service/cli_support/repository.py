@@ -72,7 +72,7 @@ class IntoModel:
     def __post_init__(self) -> None:
         """What cannot be added is known before a long training. Raises ArtefactError."""
         require_name(self.model)
-        self.repository.revisions()
+        self.repository.log.revisions()
 
     @contextlib.contextmanager
     def folder(self, added: Callable[[str, Version], None]) -> Iterator[Path]:

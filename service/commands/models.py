@@ -39,7 +39,7 @@ Alias = Annotated[str, typer.Option("--alias", help="the word that is moved")]
 @app.command("list")
 def list_models(models: Models = None) -> None:
     """Every model, its versions, and which of them its words point to."""
-    last = [(change, change.after) for change in open_repository(models).last_changes()]
+    last = [(change, change.after) for change in open_repository(models).log.last_changes()]
     rows = [
         (model.model, str(len(model.versions)), _aliases(model), f"{change.at} {change.by}: {_what(change)}")
         for change, model in last
@@ -56,21 +56,22 @@ def show(
     repository, reference = open_repository(models), Reference.of(model)
     if "@" in model:
         version = repository.find(reference)
-        for line in _described(version, repository.artefact(version)):
+        for line in _described(version, repository.artefacts.artefact(version)):
             tell(line)
-        for number in repository.report_numbers(reference.model, version.version):
-            tell(f"\nreport {number}: {repository.report(reference.model, version.version, number).text()}".rstrip())
+        for number in repository.reports.numbers(reference.model, version.version):
+            report = repository.reports.report(reference.model, version.version, number)
+            tell(f"\nreport {number}: {report.text()}".rstrip())
         return
-    found = repository.model(reference.model)
+    found = repository.log.model(reference.model)
     tell(f"{found.model}: {_aliases(found) or 'no word points to any version'} (revision {found.revision})")
     versions = [(str(v.version), v.digest, v.added_at, v.added_by, v.note) for v in reversed(found.versions)]
     tell_columns(("version", "digest", "added", "by", "note"), versions)
-    done = [(change.at, change.by, _what(change), change.note) for change in repository.history(found.model)]
+    done = [(change.at, change.by, _what(change), change.note) for change in repository.log.history(found.model)]
     tell_columns(("when", "who", "what", "note"), done)
     reports = [
-        repository.report(found.model, version.version, number)
+        repository.reports.report(found.model, version.version, number)
         for version in reversed(found.versions)
-        for number in reversed(repository.report_numbers(found.model, version.version))
+        for number in reversed(repository.reports.numbers(found.model, version.version))
     ]
     if reports:
         tell_columns(("version", "held against", "when", "who", "found"), [_report_row(one) for one in reports])
@@ -191,7 +192,7 @@ def verify(
     repository = open_repository(models)
     references = [Reference.of(text) for text in versions or []] or [
         Reference(change.after.model, alias)
-        for change in repository.last_changes()
+        for change in repository.log.last_changes()
         for alias in sorted(change.after.aliases)
     ]
     if not references:
@@ -199,7 +200,7 @@ def verify(
     failed = 0
     for reference in references:
         try:
-            artefact = repository.verified(repository.find(reference))
+            artefact = repository.artefacts.verified(repository.find(reference))
             told = "scores its canary as it did" if artefact.canary else "has no canary; its files are whole"
             tell(f"{reference}: {told}")
         except ArtefactError as error:

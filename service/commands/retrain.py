@@ -110,7 +110,7 @@ def retrain(
 def _gathered(given: Given, repository: Repository, model: str, champion: Champion, *, keep_judged: bool) -> Reviews:
     """The readings to go by: of a service, those of the streams that the model scored last, where none is named."""
     try:
-        digests = {version.digest for version in repository.model(model).versions}
+        digests = {version.digest for version in repository.log.model(model).versions}
     except UnknownModel:
         digests = set()
     judge = None

@@ -239,11 +239,11 @@ class Batcher:
         at, kinds, met = 0, {*map(type, answers)}, dict[int, Exception]()
         whole = not any(issubclass(kind, (Exception, asyncio.Future)) for kind in kinds)
         for submission, start, stop in taken:
-            own = answers[at : at + stop - start]
+            part = answers[at : at + stop - start]
             if whole:
-                submission.answer(start, own)
+                submission.answer(start, part)
             else:
-                self._hand_out(submission, start, own, met)
+                self._hand_out(submission, start, part, met)
             at += stop - start
         for error in met.values():
             self._note(error)

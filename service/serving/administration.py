@@ -102,11 +102,11 @@ class Administration:
 
     async def models(self) -> list[Change]:
         """The last change of each model, and how it stands since."""
-        return await self._ask(lambda repository: repository.last_changes())
+        return await self._ask(lambda repository: repository.log.last_changes())
 
     async def model(self, name: str) -> Model:
         """How a model stands."""
-        return await self._ask(lambda repository: repository.model(name))
+        return await self._ask(lambda repository: repository.log.model(name))
 
     async def has(self, digest: bytes) -> bool:
         """Whether the repository has a version with this digest. Raises ModelAway."""
@@ -116,7 +116,7 @@ class Administration:
 
     async def history(self, name: str, most: int) -> list[Change]:
         """What was done to a model, the last first."""
-        return await self._ask(lambda repository: repository.history(name, most))
+        return await self._ask(lambda repository: repository.log.history(name, most))
 
     async def promote(
         self,
@@ -304,7 +304,7 @@ class Administration:
 
     async def _look(self) -> None:
         try:
-            revisions = await self._ask(lambda repository: repository.revisions())
+            revisions = await self._ask(lambda repository: repository.log.revisions())
             named = {name: Reference.of(name).model for name in self._assignments.now.assignment.versions}
             changed = [name for name, model in named.items() if revisions.get(model, 0) > self._revisions.get(model, 0)]
             if changed:
@@ -340,13 +340,13 @@ class Administration:
         """The version that each model named has now; `strictly`: one that is not there is an error."""
 
         def find(repository: Repository) -> dict[str, Chosen]:
-            revisions, found = repository.revisions(), {}
+            revisions, found = repository.log.revisions(), {}
             models: dict[str, Model] = {}
             for name in names:
                 reference = Reference.of(name)
                 try:
                     if reference.model not in models:
-                        models[reference.model] = repository.model(reference.model, revisions.get(reference.model))
+                        models[reference.model] = repository.log.model(reference.model, revisions.get(reference.model))
                     found[name] = Chosen.of(models[reference.model], reference.word)
                 except UnknownModel as error:
                     if strictly:
@@ -378,7 +378,7 @@ class Administration:
         named = bool(self._assignments.now.assignment.versions)
 
         def asked(repository: Repository) -> T:
-            repository.has_models = repository.has_models or named
+            repository.log.has_models = repository.log.has_models or named
             return question(repository)
 
         try:

@@ -139,8 +139,8 @@ class LoadedModels(Generic[M]):
     def _made(self, repository: Repository, chosen: Chosen) -> tuple[M, int]:
         """Runs on a thread of the repository's."""
         version = Version(version=chosen.version, sha256=chosen.sha256, added_at="", added_by="")
-        repository.has_models = True  # the rules name this one
-        artefact = repository.artefact(version)
+        repository.log.has_models = True  # the rules name this one
+        artefact = repository.artefacts.artefact(version)
         return self._make(artefact), len(artefact.graph) + SESSION_BYTES
 
     def _bytes(self) -> int:

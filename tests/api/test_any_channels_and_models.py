@@ -160,7 +160,7 @@ def test_a_late_reading_that_opens_an_incident_names_its_channel(any_channels: M
 def test_streams_of_any_channels_and_of_trained_models_share_a_request_and_move_there_and_back(
     any_channels: Make, repository: Repository
 ) -> None:
-    pumps = repository.model("pumps").named("champion").digest
+    pumps = repository.log.model("pumps").named("champion").digest
     with TestClient(create_app(any_channels(models=repository.url))) as client:
         pump, fan = readings("pump-1", 90), strange("fan-1", ("rpm", "noise"), "noise", 2)
         default = scored(post(client, in_turn([pump[:30], fan[:30]])))[0]["model"]
@@ -215,7 +215,7 @@ def test_readings_that_were_read_for_one_model_are_scored_by_the_one_that_their_
     any_channels: Make, repository: Repository
 ) -> None:
     """One process hears of the rules; the other meets a record of the other model before it has looked at them."""
-    pumps = repository.model("pumps").named("champion").digest
+    pumps = repository.log.model("pumps").named("champion").digest
     given = any_channels(models=repository.url, models_look_s=3600)
     with TestClient(create_app(given)) as one, TestClient(create_app(given)) as other:
         streams = ("pump-1", "pump-2", "fan-1")

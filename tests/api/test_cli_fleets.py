@@ -60,10 +60,10 @@ def test_a_fleet_goes_into_the_repository_by_the_names_of_its_streams(recordings
     assert isinstance(done.exception, GatewatchError)
     assert "1 of 4 models could not be trained: short: 20 readings in the longest" in str(done.exception)
     repository = Repository(str(models), verify)
-    assert list(repository.revisions()) == ["line-fan-9", "line-pump-1", "line-pump-2"]
+    assert list(repository.log.revisions()) == ["line-fan-9", "line-pump-1", "line-pump-2"]
     again = run("train", recordings, *into, *SMALL)
     assert "3 models: 0 trained, 3 were there already" in again.stderr
-    assert set(repository.revisions().values()) == {1}
+    assert set(repository.log.revisions().values()) == {1}
     recording(tmp_path / "pump-1.csv", 80)
     for arguments, words in (
         ((recordings, tmp_path / "pump-1.csv", *into), "Pump-1 and pump-1 would both be the model line-pump-1"),

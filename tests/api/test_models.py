@@ -50,7 +50,7 @@ def service(settings: Make, repository: Repository) -> Iterator[TestClient]:
 
 def digest(repository: Repository, reference: str) -> str:
     name, _, word = reference.partition("@")
-    return repository.model(name).named(word or "champion").digest
+    return repository.log.model(name).named(word or "champion").digest
 
 
 def fan(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -93,11 +93,11 @@ def test_a_version_that_must_be_better_is_promoted_by_its_report(service: TestCl
     refused = service.post("/v1/models/pumps/promote", json=asked)
     assert (refused.status_code, refused.json()["title"]) == (409, "Not better")
     assert "there is no report on pumps@2" in refused.json()["detail"]
-    repository.add_report(report_on(2, against=1, better=False))
+    repository.reports.add(report_on(2, against=1, better=False))
     refused = service.post("/v1/models/pumps/promote", json=asked)
     assert "pumps@2 is not better than version 1" in refused.json()["detail"]
-    assert repository.model("pumps").aliases["champion"].version == 1
-    repository.add_report(report_on(2, against=1))
+    assert repository.log.model("pumps").aliases["champion"].version == 1
+    repository.reports.add(report_on(2, against=1))
     change = service.post("/v1/models/pumps/promote", json=asked).json()
     assert (change["version"], change["was"]) == (2, 1)
     assert change["note"].startswith("by night; better than version 1 on 193 readings")
@@ -190,7 +190,7 @@ def test_a_bad_artefact_is_an_error_to_who_promotes_it_and_nothing_changes(
     service: TestClient, repository: Repository
 ) -> None:
     service.put("/v1/rules", json=PUMPS)
-    sha256 = repository.model("pumps").version(2).sha256
+    sha256 = repository.log.model("pumps").version(2).sha256
     (Path(repository.url) / "artefacts" / sha256 / GRAPH).write_bytes(b"half")
     reply = service.post("/v1/models/pumps/promote", json={"version": 2})
     assert reply.status_code == 422
@@ -208,7 +208,7 @@ def test_an_artefact_that_went_bad_since_it_was_loaded_is_counted_too(
     service.put("/v1/rules", json=PUMPS)
     for version in (2, 1):
         service.post("/v1/models/pumps/promote", json={"version": version}).raise_for_status()
-    sha256 = repository.model("pumps").version(2).sha256
+    sha256 = repository.log.model("pumps").version(2).sha256
     (Path(repository.url) / "artefacts" / sha256 / GRAPH).unlink()
     for move, asked in (("promote", {"version": 2}), ("rollback", {})):
         reply = service.post(f"/v1/models/pumps/{move}", json=asked)

@@ -207,7 +207,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Repo
 
 
 def champion(repository: Repository) -> int:
-    return repository.model("pumps").named("champion").version
+    return repository.log.model("pumps").named("champion").version
 
 
 @needs_browser

@@ -183,7 +183,7 @@ def test_a_model_for_any_channels_and_a_trained_one_stand_beside_each_other(
         results = [result for at in range(0, 480, 120) for result in post(client, sent[at : at + 120])]
         judged = sum(result["status"] != "warming_up" for result in results)
         found = compared(client, round(0.7 * judged))
-    assert {result["model"] for result in results} == {repository.model("pumps").named("1").digest}
+    assert {result["model"] for result in results} == {repository.log.model("pumps").named("1").digest}
     assert (found["dropped"], found["readings"] >= round(0.7 * judged)) == (0, True), found
     assert all(loss is not None and 0 < loss < 10 for loss in found["loss"].values())
 

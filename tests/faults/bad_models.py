@@ -65,7 +65,7 @@ def added(repository: Repository, folder: Path) -> int:
         after = model.model_copy(update={"versions": [*model.versions, version]})
         return number, Change(at=at, by="somebody", action="add", version=number, after=after)
 
-    return repository._log.change("pumps", entry)
+    return repository.log.change("pumps", entry)
 
 
 class Models(Bench):
@@ -80,7 +80,7 @@ class Models(Bench):
         found = post(self.client, [readings(name, 1, start=self.sent)[0] for name in ("pump-1", "other")])
         self.sent += 1
         assert {one["status"] for one in found} <= {"warming_up", "normal", "anomalous"}, found
-        champion = self.repository.model("pumps").named("champion").digest
+        champion = self.repository.log.model("pumps").named("champion").digest
         assert found[0]["model"] == champion, (found, champion)
         return "neighbours scored"
 
@@ -106,7 +106,7 @@ def models(bench: Models) -> Iterator[Line]:
     yield "a rule whose pattern fits nothing", f"200, warnings: {reply.json()['warnings']}", bench.neighbours()
     reply = client.put("/v1/rules", json={"rules": [{"pattern": "*", "model": "nobody"}]})
     yield bench.asked("a rule to a model that is not there", reply, 422, "there is no model nobody")
-    seen = {"if-match": f'"{repository.model("pumps").revision}"'}
+    seen = {"if-match": f'"{repository.log.model("pumps").revision}"'}
     with ThreadPoolExecutor(2) as pool:
         promoted = [
             pool.submit(client.post, "/v1/models/pumps/promote", json={"version": n}, headers=seen) for n in (2, 3)
@@ -184,7 +184,7 @@ def away(bench: Models) -> Iterator[Line]:
     there.rmdir()
     hidden.rename(there)
     yield "the repository goes away in the middle", f"503: {reply.json()['detail']}", "streams go on"
-    now = bench.repository.model("pumps").named("champion").version
+    now = bench.repository.log.model("pumps").named("champion").version
     with ThreadPoolExecutor(1) as pool:
         os.kill(bench.redis_pid, signal.SIGSTOP)
         try:

@@ -97,11 +97,11 @@ def send(
 
 def swap(repository: Repository, ports: Sequence[int], swaps: int, pause_s: float) -> list[str]:
     """Promote and roll back, half of it past the services; the digests of the champions, in order."""
-    digests = [repository.model("pumps").named("champion").digest]
+    digests = [repository.log.model("pumps").named("champion").digest]
     with httpx2.Client(timeout=60) as client:
         for at in range(swaps):
             url = f"http://127.0.0.1:{ports[at % len(ports)]}/v1/models/pumps"
-            number = repository.model("pumps").named("champion").version % 3 + 1
+            number = repository.log.model("pumps").named("champion").version % 3 + 1
             if at % 4 == 0:
                 client.post(f"{url}/promote", json={"version": number}).raise_for_status()
             elif at % 4 == 1:
@@ -110,7 +110,7 @@ def swap(repository: Repository, ports: Sequence[int], swaps: int, pause_s: floa
                 repository.promote("pumps", str(number), "test")
             else:
                 client.post(f"{url}/rollback", json={}).raise_for_status()
-            digests.append(repository.model("pumps").named("champion").digest)
+            digests.append(repository.log.model("pumps").named("champion").digest)
             time.sleep(pause_s)
     return digests
 

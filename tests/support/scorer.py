@@ -76,6 +76,7 @@ def core_of(
     backoff: ContentionBackoff | None = None,
     metrics: Metrics | None = None,
     clock: Clock | None = None,
+    most_streams: int = 100,
 ) -> Core:
     metrics = metrics or Metrics()
     return build_core(
@@ -87,7 +88,7 @@ def core_of(
         clock or SystemClock(),
         NothingAsked(),
         save_attempts=attempts,
-        most_streams=100,
+        most_streams=most_streams,
     )
 
 

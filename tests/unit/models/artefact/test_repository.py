@@ -50,7 +50,7 @@ def repository(url: str) -> Repository:
 def test_versions_count_up_and_the_same_artefact_is_the_same_version(repository: Repository, made: list[Path]) -> None:
     numbers = [repository.add("pumps", made[at], "ann").version for at in (0, 1, 0, 2, 1)]
     assert numbers == [1, 2, 1, 3, 2]
-    assert [change.action for change in repository.history("pumps")] == ["add"] * 3
+    assert [change.action for change in repository.log.history("pumps")] == ["add"] * 3
 
 
 def test_a_word_points_to_a_version_and_goes_back_step_by_step(repository: Repository, made: list[Path]) -> None:
@@ -65,7 +65,7 @@ def test_a_word_points_to_a_version_and_goes_back_step_by_step(repository: Repos
     assert found == [3, 2, 1]
     with pytest.raises(UnknownModel, match="pumps@champion has pointed to version 1 only"):
         repository.rollback("pumps", "bob")
-    last = repository.history("pumps", most=1)[0]
+    last = repository.log.history("pumps", most=1)[0]
     assert (last.action, last.by, last.version, last.was, last.note) == ("rollback", "bob", 1, 2, "false alarms")
 
 
@@ -73,18 +73,18 @@ def test_who_did_what_and_when_stays(repository: Repository, made: list[Path]) -
     repository.add("pumps", made[0], "ann", note="after the overhaul")
     repository.promote("pumps", "1", "bob", alias="challenger")
     repository.promote("pumps", "challenger", "cem")
-    trail = [(c.by, c.action, c.alias, c.version, c.note) for c in repository.history("pumps")]
+    trail = [(c.by, c.action, c.alias, c.version, c.note) for c in repository.log.history("pumps")]
     assert trail == [
         ("cem", "promote", "champion", 1, ""),
         ("bob", "promote", "challenger", 1, ""),
         ("ann", "add", "", 1, "after the overhaul"),
     ]
-    assert all(change.at.endswith("Z") for change in repository.history("pumps"))
+    assert all(change.at.endswith("Z") for change in repository.log.history("pumps"))
 
 
 def test_an_artefact_comes_back_as_it_was_added(repository: Repository, made: list[Path]) -> None:
     version = repository.add("pumps", made[0], "ann")
-    artefact = repository.verified(version)
+    artefact = repository.artefacts.verified(version)
     assert artefact.graph == (made[0] / GRAPH).read_bytes()
     assert artefact.digest.hex() == version.digest
 
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_said_with_what_is(
 
 
 def test_a_repository_that_nobody_wrote_to_has_no_models(repository: Repository) -> None:
-    assert repository.last_changes() == []
+    assert repository.log.last_changes() == []
     with pytest.raises(UnknownModel, match="there is no model pumps in .*; there are: none"):
         repository.promote("pumps", "1", "ann")
 
@@ -120,7 +120,7 @@ def test_a_repository_that_nobody_wrote_to_has_no_models(repository: Repository)
 def test_a_name_that_a_model_cannot_have_is_refused(repository: Repository, made: list[Path], name: str) -> None:
     with pytest.raises(UnknownModel, match="no name of a model|means a model that is there already"):
         repository.add(name, made[0], "ann")
-    assert repository.revisions() == {}
+    assert repository.log.revisions() == {}
 
 
 def test_a_version_with_other_channels_is_promoted_only_if_that_is_meant(
@@ -157,7 +157,7 @@ def test_a_bad_artefact_is_not_added(repository: Repository, made: list[Path], t
         with pytest.raises(ArtefactError, match=words) as caught:
             repository.add("pumps", folder, "ann")
         assert "\n" not in str(caught.value)
-    assert repository.revisions() == {}
+    assert repository.log.revisions() == {}
 
 
 def test_a_version_that_was_damaged_in_the_repository_is_not_promoted(made: list[Path], tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_files_without_an_entry_in_the_log_are_no_version(made: list[Path], tmp_
     sha256 = json.loads((made[0] / MANIFEST).read_text())["manifest_sha256"]
     (tmp_path / "artefacts" / sha256).mkdir(parents=True)
     shutil.copy(made[0] / GRAPH, tmp_path / "artefacts" / sha256)
-    assert repository.last_changes() == []
-    assert repository.verified(repository.add("pumps", made[0], "ann")).digest.hex() == sha256[:16]
+    assert repository.log.last_changes() == []
+    assert repository.artefacts.verified(repository.add("pumps", made[0], "ann")).digest.hex() == sha256[:16]
 
 
 def test_a_damaged_entry_of_the_log_is_named(made: list[Path], tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_damaged_entry_of_the_log_is_named(made: list[Path], tmp_path: Path) -
     repository.add("pumps", made[0], "ann")
     (tmp_path / "log" / "pumps.00000002.json").write_text("{")
     with pytest.raises(RepositoryError, match=r"log/pumps.00000002.json: .* it is damaged"):
-        repository.model("pumps")
+        repository.log.model("pumps")
 
 
 @pytest.mark.parametrize(
@@ -201,14 +201,14 @@ def test_a_damaged_entry_of_the_log_is_named(made: list[Path], tmp_path: Path) -
 )
 def test_a_repository_that_cannot_be_reached_is_an_error_of_one_line(url: str, words: str) -> None:
     with pytest.raises(RepositoryError, match=words) as caught:
-        Repository(url, verify).last_changes()
+        Repository(url, verify).log.last_changes()
     assert "\n" not in str(caught.value)
 
 
 def test_who_looked_at_an_older_revision_is_refused(repository: Repository, made: list[Path]) -> None:
     for folder in made[:2]:
         repository.add("pumps", folder, "ann")
-    seen = repository.model("pumps").revision
+    seen = repository.log.model("pumps").revision
     repository.promote("pumps", "1", "ann", revision=seen)
     with pytest.raises(ChangedMeanwhile, match="has revision 3 by now, not 2"):
         repository.promote("pumps", "2", "bob", revision=seen)
@@ -251,7 +251,7 @@ def test_admins_in_several_processes_lose_no_change_of_another(made: list[Path],
         other.join()
     assert [other.exitcode for other in others] == [0, 0, 0]
     repository = Repository(url, verify)
-    changes = repository.history("pumps", most=1000)[::-1]
+    changes = repository.log.history("pumps", most=1000)[::-1]
     assert [version.version for version in changes[-1].after.versions] == [1, 2, 3]
     assert [change.after.revision for change in changes] == list(range(1, len(changes) + 1))
     for before, after in pairwise(changes):
@@ -269,20 +269,20 @@ def test_a_version_that_must_be_better_is_promoted_by_its_last_report_alone(
         repository.add("pumps", folder, "ann")
     with pytest.raises(NotBetter, match="there is no report on pumps@1"):
         repository.promote("pumps", "1", "ann", if_better=True)
-    assert repository.add_report(report_on(1, against=None)) == 1
+    assert repository.reports.add(report_on(1, against=None)) == 1
     first = repository.promote("pumps", "1", "ann", if_better=True, note="by night")
     assert first.note == (
         "by night; better than the general model on 193 readings: loss 0.5000 against 0.5000 (report 1)"
     )
-    assert repository.add_report(report_on(2, against=1, better=False)) == 1
+    assert repository.reports.add(report_on(2, against=1, better=False)) == 1
     with pytest.raises(NotBetter, match="pumps@2 is not better than version 1 .*: not kept: loss"):
         repository.promote("pumps", "2", "ann", if_better=True)
-    assert repository.add_report(report_on(2, against=1)) == 2
+    assert repository.reports.add(report_on(2, against=1)) == 2
     repository.promote("pumps", "3", "bob")
     with pytest.raises(NotBetter, match="holds it against version 1, and pumps@champion points to version 3 by now"):
         repository.promote("pumps", "2", "ann", if_better=True)
-    assert repository.report_numbers("pumps", 2) == [1, 2]
-    assert repository.report("pumps", 2, 1) == report_on(2, against=1, better=False)
+    assert repository.reports.numbers("pumps", 2) == [1, 2]
+    assert repository.reports.report("pumps", 2, 1) == report_on(2, against=1, better=False)
     assert repository.find(Reference.of("pumps")).version == 3
     repository.promote("pumps", "3", "ann", if_better=True)  # it is there already
 
@@ -290,24 +290,24 @@ def test_a_version_that_must_be_better_is_promoted_by_its_last_report_alone(
 def test_a_report_is_there_for_people_too(made: list[Path], tmp_path: Path) -> None:
     repository = Repository(str(tmp_path / "models"), verify)
     repository.add("pumps", made[0], "ann")
-    repository.add_report(report_on(1, against=None))
+    repository.reports.add(report_on(1, against=None))
     kept = sorted((tmp_path / "models" / "reports").iterdir())
     assert [path.name for path in kept] == ["pumps.1.0001.json", "pumps.1.0001.txt"]
     assert "[x] its forecasts are no worse: loss 0.5000 against 0.5000" in kept[1].read_text()
     kept[0].write_text("{}")
     with pytest.raises(RepositoryError, match="is damaged, or of a newer gatewatch"):
-        repository.report("pumps", 1, 1)
+        repository.reports.report("pumps", 1, 1)
 
 
 def test_a_repository_that_went_away_is_not_begun_anew_in_its_place(made: list[Path], tmp_path: Path) -> None:
     """Whoever adds has looked before, as `train --into` does, and trained for a day since."""
     place = tmp_path / "models"
     repository = Repository(str(place), verify)
-    assert repository.revisions() == {}
+    assert repository.log.revisions() == {}
     repository.add("pumps", made[0], "ann")
     place.rename(tmp_path / "away")
     place.mkdir()
-    for asked in (repository.revisions, lambda: repository.add("pumps", made[1], "ann")):
+    for asked in (repository.log.revisions, lambda: repository.add("pumps", made[1], "ann")):
         with pytest.raises(RepositoryAway, match="is empty, and had models"):
             asked()
     assert list(place.iterdir()) == []
@@ -337,15 +337,19 @@ def test_a_bucket_that_does_not_exist_is_said_and_never_made(
     monkeypatch.setattr(Buckets, "store", {})
     monkeypatch.setattr(Buckets, "pseudo_dirs", [""])
     missing = Repository(f"gs://models-of-ann{folder}", verify)
-    for ask in (missing.revisions, lambda: missing.model("pumps"), lambda: missing.add("pumps", made[0], "ann")):
+    for ask in (
+        missing.log.revisions,
+        lambda: missing.log.model("pumps"),
+        lambda: missing.add("pumps", made[0], "ann"),
+    ):
         with pytest.raises(RepositoryAway, match="there is no bucket models-of-ann"):
             ask()
     Buckets().mkdir("models-of-ann")
-    assert missing.revisions() == {}
+    assert missing.log.revisions() == {}
     assert missing.add("pumps", made[0], "ann").version == 1
     Buckets().rm("models-of-ann", recursive=True)
     with pytest.raises(RepositoryAway, match="there is no bucket models-of-ann"):
-        missing.revisions()
+        missing.log.revisions()
 
 
 def test_artefacts_of_a_repository_that_went_away_are_not_copied_in_part(made: list[Path], tmp_path: Path) -> None:
@@ -354,7 +358,7 @@ def test_artefacts_of_a_repository_that_went_away_are_not_copied_in_part(made: l
     other = Repository(str(place), verify)
     place.rename(tmp_path / "away")
     with pytest.raises(RepositoryAway):
-        other.artefact(version)
+        other.artefacts.artefact(version)
     shutil.copytree(tmp_path / "away" / "log", place / "log")
     with pytest.raises(ArtefactError, match="was copied in part"):
-        other.artefact(version)
+        other.artefacts.artefact(version)

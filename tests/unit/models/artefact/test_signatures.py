@@ -122,12 +122,12 @@ def test_a_repository_gives_only_versions_that_a_trusted_key_has_signed(copy: Pa
     trusting = Repository(url, verify, trust_of(tmp_path / "trusted.pem", url))
     sign(copy, other)
     version = Repository(url, verify).add("pumps", copy, "ann")
-    for attempt in (lambda: trusting.artefact(version), lambda: trusting.promote("pumps", "1", "ann")):
+    for attempt in (lambda: trusting.artefacts.artefact(version), lambda: trusting.promote("pumps", "1", "ann")):
         with pytest.raises(ArtefactError, match="not signed by a trusted key"):
             attempt()
     sign(copy, key)
     assert Repository(url, verify).add("pumps", copy, "ann") == version
-    assert trusting.artefact(version).digest.hex() == version.digest
+    assert trusting.artefacts.artefact(version).digest.hex() == version.digest
     trusting.promote("pumps", "1", "ann")
     held = tmp_path / "models/artefacts" / version.sha256 / "signatures"
     assert len(list(held.iterdir())) == 2
@@ -135,4 +135,4 @@ def test_a_repository_gives_only_versions_that_a_trusted_key_has_signed(copy: Pa
         path.chmod(0o644)
         path.write_text("AAAA")
     with pytest.raises(ArtefactError, match="not signed by a trusted key"):
-        trusting.artefact(version)
+        trusting.artefacts.artefact(version)

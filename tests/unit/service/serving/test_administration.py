@@ -126,12 +126,12 @@ async def test_a_bad_artefact_leaves_the_one_before_and_is_an_error_to_who_promo
 ) -> None:
     one = process(store, repository)
     await one.administration.put_rules(PUMPS, "ann", None)
-    sha256 = repository.model("pumps").version(2).sha256
+    sha256 = repository.log.model("pumps").version(2).sha256
     (Path(repository.url) / "artefacts" / sha256 / GRAPH).write_bytes(b"")
     with pytest.raises(UnusableModel, match=r"model.onnx: SHA-256"):
         await one.administration.promote("pumps", "2", "champion", "bob", "", None, False)
     assert one.versions == {"pumps@champion": 1}
-    assert repository.model("pumps").aliases["champion"].version == 1
+    assert repository.log.model("pumps").aliases["champion"].version == 1
     assert one.refused == [1]
 
 
@@ -141,7 +141,7 @@ async def test_a_bad_artefact_that_was_promoted_past_the_service_leaves_the_one_
 ) -> None:
     one = process(store, repository)
     await one.administration.put_rules(PUMPS, "ann", None)
-    sha256 = repository.model("pumps").version(2).sha256
+    sha256 = repository.log.model("pumps").version(2).sha256
     Repository(repository.url, lambda _: None).promote("pumps", "2", "ann")
     (Path(repository.url) / "artefacts" / sha256 / GRAPH).unlink()
     await one.administration.follow()
@@ -242,7 +242,7 @@ async def test_a_version_that_is_not_whole_yet_is_tried_again(store: StateStore,
     one = process(store, repository)
     await one.administration.put_rules(PUMPS, "ann", None)
     repository.promote("pumps", "2", "ann")
-    artefact = Path(repository.url) / "artefacts" / repository.model("pumps").version(2).sha256
+    artefact = Path(repository.url) / "artefacts" / repository.log.model("pumps").version(2).sha256
     graph = artefact / GRAPH
     whole = graph.read_bytes()
     graph.unlink()

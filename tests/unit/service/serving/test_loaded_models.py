@@ -46,7 +46,7 @@ class Loads:
 
 
 def versions(folder: Path) -> list[Chosen]:
-    model = Repository(str(folder), verify).model("pumps")
+    model = Repository(str(folder), verify).log.model("pumps")
     return [Chosen.of(model, str(version.version)) for version in model.versions]
 
 
@@ -104,12 +104,12 @@ async def test_a_model_of_the_rules_stays_while_the_repository_is_away(
     await loads.models.get(b)
     place.rename(tmp_path / "away")
     with pytest.raises(RepositoryAway):
-        await loads.access.ask(lambda repository: repository.revisions())
+        await loads.access.ask(lambda repository: repository.log.revisions())
     monkeypatch.setattr(loaded_models, "UNUSED_S", 0.0)
     loads.models.keep_only({a.sha256})
     assert (loads.models.has(a), loads.models.has(b)) == (True, False)
     (tmp_path / "away").rename(place)
-    await loads.access.ask(lambda repository: repository.revisions())
+    await loads.access.ask(lambda repository: repository.log.revisions())
     loads.models.keep_only({a.sha256})
     assert not loads.models.has(a)
 
