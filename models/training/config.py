@@ -37,11 +37,6 @@ class TrainConfig(BaseModel):
 
     window: int = Field(64, ge=2, le=4096, description="readings through which errors are propagated back")
     lanes: int = Field(64, ge=1, le=4096, description="most pieces of recordings trained side by side")
-    lane_windows: int = Field(
-        4, ge=1, le=65_536,
-        description="windows in the shortest lane, over which a state is carried on; more of them make fewer lanes and "
-        "more updates an epoch",
-    )  # fmt: skip
     epochs: int = Field(60, ge=1, le=10_000, description="most passes over the recordings")
     patience: int = Field(10, ge=1, description="epochs without a better held-out loss before training stops")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="of AdamW at the start; falls to a tenth as a cosine")

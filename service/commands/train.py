@@ -42,9 +42,8 @@ Groups = Mapping[str, Sequence[Source]]
 
 
 UNUSED_BY_FROM = (
-    "architecture", "layers", "hidden", "memory", "chrono", "beta", "lane_windows", "dropout", "time_limit_s",
-    "false_alarm_rate", "learning_rate", "checkpoint", "checkpoint_every_s", "tune", "study", "report", "unit",
-    "one_model_per",
+    "architecture", "layers", "hidden", "memory", "chrono", "beta", "dropout", "time_limit_s", "false_alarm_rate",
+    "learning_rate", "checkpoint", "checkpoint_every_s", "tune", "study", "report", "unit", "one_model_per",
 )  # fmt: skip
 """Options that say how a network of one's own is made."""
 
@@ -73,9 +72,6 @@ def train(
         float, typer.Option(help="0.5: errors teach alike where forecasts are wide and where they are narrow")
     ] = 0.0,
     dropout: Annotated[float, typer.Option(help="share of units dropped between layers in training")] = 0.1,
-    lane_windows: Annotated[
-        int, typer.Option(help="windows of 64 readings over which a state is carried on in training, at least")
-    ] = 4,
     epochs: Annotated[int, typer.Option(help="most passes over the recordings")] = 60,
     time_limit_s: Annotated[float | None, typer.Option(help="end training after so many seconds")] = None,
     false_alarm_rate: Annotated[
@@ -151,9 +147,8 @@ def train(
         )
     config = train_config(
         architecture=architecture, layers=layers, hidden=hidden, memory=memory, chrono=chrono, beta=beta,
-        dropout=dropout, lane_windows=lane_windows, epochs=epochs, time_limit_s=time_limit_s,
-        false_alarm_rate=false_alarm_rate, held_out=held_out, seed=seed,
-        learning_rate=learning_rate, checkpoint_every_s=checkpoint_every_s,
+        dropout=dropout, epochs=epochs, time_limit_s=time_limit_s, false_alarm_rate=false_alarm_rate,
+        held_out=held_out, seed=seed, learning_rate=learning_rate, checkpoint_every_s=checkpoint_every_s,
     )  # fmt: skip
     units = dict(_unit(text) for text in unit or [])
     origin = Origin(

@@ -125,7 +125,7 @@ def _fit(
         described = identity(recordings, config)
         resume_run(run, checkpoint, described, processes)
         save = partial(save_run, run, checkpoint, described, processes)
-    cut = (scaling, config.held_out, config.window, config.lanes, processes, config.lane_windows)
+    cut = (scaling, config.held_out, config.window, config.lanes, processes)
     training, held_out = train_windows(recordings, *cut), held_out_windows(recordings, *cut)
     began = time.monotonic()
     while (stopped := _stopped(run, config, _shared(time.monotonic() - began, processes))) is None:

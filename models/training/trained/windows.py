@@ -20,7 +20,7 @@ LEAST_TRAIN, LEAST_HELD_OUT = 32, 8
 """Readings that a recording must give to be of use."""
 
 LANE_WINDOWS = 4
-"""Windows in the shortest lane that a long recording is cut into, unless asked: every cut costs a burn-in."""
+"""Windows in the shortest lane that a long recording is cut into: every cut costs a burn-in."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,14 @@ def train_windows(
     window: int,
     lanes: int,
     processes: Processes = ALONE,
-    lane_windows: int = LANE_WINDOWS,
 ) -> Windows:
     """The training parts as windows in order; states are carried from one to the next until `first`.
 
-    Long parts are cut into contiguous lanes of `lane_windows` windows or more, so that about `lanes` run side by side.
-    A lane that begins in the middle of a recording starts cold: its first half window does not count.
+    Long parts are cut into contiguous lanes, so that about `lanes` run side by side. A lane that begins in the middle
+    of a recording starts cold: its first half window does not count.
     """
     rows = [held_out_row(recording, held_out) for recording in recordings]
-    length = max(lane_windows * window, -(-sum(rows) // lanes))
+    length = max(LANE_WINDOWS * window, -(-sum(rows) // lanes))
     pieces = []
     for recording, row in zip(recordings, rows, strict=True):
         for start in range(0, row, length):
@@ -178,13 +177,12 @@ def held_out_windows(
     window: int,
     lanes: int,
     processes: Processes = ALONE,
-    lane_windows: int = LANE_WINDOWS,
 ) -> Windows:
     """The held-out parts as windows, each led in by the end of its training part, which warms the state up."""
     parts = []
     for recording in recordings:
         row = held_out_row(recording, held_out)
-        lead = min(row, lane_windows * window)
+        lead = min(row, LANE_WINDOWS * window)
         parts.append(_Lane(recording, row - lead, len(recording), lead))
     return Windows(_side_by_side(parts, lanes), scaling, window, processes)
 

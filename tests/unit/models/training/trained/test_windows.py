@@ -67,15 +67,6 @@ def test_a_lane_cut_from_the_middle_does_not_count_until_it_is_warm() -> None:
         assert counts == (lane if lane[0] == 1 else lane[8:])
 
 
-def test_lanes_of_more_windows_are_fewer_and_held_out_parts_are_led_in_for_as_long() -> None:
-    recording = counting(400, 1)
-    assert len(lanes(train_windows([recording], UNSCALED, 0.25, 16, 4, lane_windows=10))) == 2
-    (whole,) = lanes(train_windows([recording], UNSCALED, 0.25, 16, 4, lane_windows=64), counted=True)
-    assert whole == list(range(1, 301))
-    (seen,) = lanes(held_out_windows([recording], UNSCALED, 0.25, 16, 4, lane_windows=10))
-    assert seen == list(range(301 - 160, 401))
-
-
 def test_a_lane_that_has_ended_counts_no_more() -> None:
     windows = train_windows([counting(400, 1), counting(60, 1001)], UNSCALED, 0.25, 16, 2)
     fed, counted = lanes(windows), lanes(windows, counted=True)
