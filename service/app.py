@@ -183,6 +183,7 @@ def create_app(settings: Settings | None = None, tally: Tally | None = None) -> 
     live: dict[str, Any] = {"groups": groups, "incident_write_s": settings.incident_write_s, **bounds}
     core = build_core(registry, store, metrics, backoff, takeover, clock, policies, pace=pace, **live)
     lookout = Lookout(store, silences, groups, policies, core.books, clock, settings.silent_after, settings.incidents)
+    metrics.silence_behind.set_function(lambda: lookout.behind_s)
     outbox = Outbox(store)
     webhook = _webhook(settings, store, outbox, group_store, policies, metrics, clock)
     store.tells = webhook is not None

@@ -70,4 +70,5 @@ def _bounded(levels: Floats, least: Floats) -> Floats:
 
 
 def _lowest(least: Floats) -> Floats:
-    return np.asarray(np.log(np.minimum(np.maximum(least, LEAST), 1.0)))
+    """Never 0, which says that no budget is held: what is at a factor of 1 as a bound is told from that."""
+    return np.minimum(np.log(np.minimum(np.maximum(least, LEAST), 1.0)), -np.finfo(np.float64).tiny)

@@ -83,6 +83,9 @@ def apply(
     if np.count_nonzero(records["level"]):  # a budget that is held no more leaves nothing behind
         applied.loosed = np.flatnonzero((records["level"] != 0) & (True if held is None else ~held))
         records["level"][applied.loosed] = 0.0
+    if records["step_n"].any():  # nor does a step of a stream that has labels no more
+        labelled = [row for row, own in loaded.rules.items() if own.quiet]
+        state.forget_steps(records, np.setdiff1d(np.flatnonzero(records["step_n"]), labelled))
     applied.levels = records["level"].copy() if held is not None and held.any() else None
     for round_ in rounds:
         if loaded.excess:

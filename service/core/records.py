@@ -212,6 +212,12 @@ def _tail_bytes(packed: bytes) -> int:
     return _TAILS[packed[_HEADER - 1] >> 6]
 
 
+def forget_steps(records: Records, rows: NDArray[np.intp]) -> None:
+    """Have the records in these rows know of no step."""
+    for name, _ in _TAIL[1:]:
+        records[name][rows] = 0
+
+
 def level_in(packed: bytes) -> float:
     """The level of a sound record of format 4; 0 where it has none."""
     return float(tail_in(packed).get("level", 0.0))

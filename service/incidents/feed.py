@@ -64,6 +64,9 @@ class Feed:
     ) -> AsyncGenerator[tuple[int, dict[str, Any]] | None, None]:
         """Changes of a tenant's incidents from a time on, or from now on: when, and the incident; None after a pause.
 
+        Some of before that time come again: what was saved later may have an earlier one, by another process's clock.
+        Where the time is still to come, clocks were set back since, and all that is kept comes again.
+
         Ends when the service stops, or when the listener was too slow.
         """
         listener = _Listener(tenant)
@@ -73,7 +76,8 @@ class Feed:
                 self._since_ms = self._clock.unix_ms()
                 self._task = asyncio.create_task(self._work(), name="incident feed")
             if since_ms is not None:
-                async for page in self._pages(tenant, since_ms):
+                ahead_ms = since_ms - self._clock.unix_ms()
+                async for page in self._pages(tenant, since_ms - OVERLAP_MS if ahead_ms <= OVERLAP_MS else 0):
                     for missed in page:
                         yield missed
             while True:

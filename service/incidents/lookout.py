@@ -85,7 +85,11 @@ class _Judged(NamedTuple):
 
 
 class Lookout:
-    """Looks for streams that have fallen silent, until it is cancelled."""
+    """Looks for streams that have fallen silent, until it is cancelled.
+
+    Attributes:
+        behind_s: how long a stream had been due at most when it was looked at, in the last round.
+    """
 
     def __init__(
         self,
@@ -112,6 +116,8 @@ class Lookout:
         self._clock = clock
         self._k = k
         self._most_open = most_open
+        self.behind_s = 0.0
+        self._behind_ms = 0  # in the round that goes on
         self._listed: dict[tuple[str, int], bytes | None] = {}  # how far the lists were looked through; None at the end
 
     async def run(self) -> None:
@@ -119,23 +125,29 @@ class Lookout:
         await asyncio.sleep(_drawn.random())
         while True:
             began = self._clock.monotonic()
-            more = False
-            for start in range(0, self._silences.buckets, BUCKETS):
-                spent = time.thread_time()
-                try:
-                    more |= await self.step(range(start, min(start + BUCKETS, self._silences.buckets)))
-                except ServiceError as error:
-                    log.debug("silent streams not looked for", error=str(error))
-                except Exception as error:  # nobody else would go on looking
-                    log.error("silent streams not looked for", exc_info=error)
-                await asyncio.sleep(max(LEAST_REST_S, REST * (time.thread_time() - spent)))
-            if not more:
+            if not await self.round():
                 await asyncio.sleep(max(0.0, EVERY_S - (self._clock.monotonic() - began)))
+
+    async def round(self) -> bool:
+        """Look at what is due in all buckets; whether there is more."""
+        more, self._behind_ms = False, 0
+        for start in range(0, self._silences.buckets, BUCKETS):
+            spent = time.thread_time()
+            try:
+                more |= await self.step(range(start, min(start + BUCKETS, self._silences.buckets)))
+            except ServiceError as error:
+                log.debug("silent streams not looked for", error=str(error))
+            except Exception as error:  # nobody else would go on looking
+                log.error("silent streams not looked for", exc_info=error)
+            await asyncio.sleep(max(LEAST_REST_S, REST * (time.thread_time() - spent)))
+        self.behind_s = self._behind_ms / 1000
+        return more
 
     async def step(self, buckets: Sequence[int]) -> bool:
         """Look at what is due in some buckets; whether there is more. Raises StoreUnavailable."""
         taken = await self._silences.take(buckets, EACH)
         for some in taken:
+            self._behind_ms = max(self._behind_ms, some.behind_ms)
             await self._look_at(some)
         unlisted = [await self._watch_listed(bucket, some.now_ms) for bucket, some in zip(buckets, taken, strict=True)]
         return any(unlisted) or any(len(some.streams) == EACH for some in taken)

@@ -262,6 +262,11 @@ class Metrics:
         self.webhook_waiting = Gauge(
             "gatewatch_webhook_waiting", "Events that wait to be told, over all processes.", registry=registry
         )
+        self.silence_behind = Gauge(
+            "gatewatch_silence_behind_seconds",
+            "How long a stream had been due at most when this process looked whether it is silent, in the last round.",
+            registry=registry,
+        )
         self.named = NamedSeries()
         registry.register(self.named)
         self._stages = {name: self._stage.labels(name) for name in STAGES}

@@ -43,14 +43,16 @@ if not since or math.abs(now - tonumber(beat)) > tonumber(ARGV[4]) then
 end
 redis.call('HSET', KEYS[2], 'beat', string.format('%d', now))
 local due = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[2])
-if #due == 0 then return {now, tonumber(since), due, due} end
+if #due == 0 then return {now, tonumber(since), due, due, 0} end
+-- at 0 are those that are gone
+local first = redis.call('ZRANGE', KEYS[1], 1, now, 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
 local later = {}
 for at, stream in ipairs(due) do
   later[2 * at - 1] = string.format('%d', now + tonumber(ARGV[3]))
   later[2 * at] = stream
 end
 redis.call('ZADD', KEYS[1], unpack(later))
-return {now, tonumber(since), due, redis.call('HMGET', KEYS[2], unpack(due))}"""
+return {now, tonumber(since), due, redis.call('HMGET', KEYS[2], unpack(due)), now - (first or now)}"""
 
 _FORGET: Final = b"""
 redis.call('ZREM', KEYS[1], unpack(ARGV))
@@ -67,6 +69,7 @@ class Taken:
         streams: (N,) their keys.
         watches: (N,) what was seen of each, b"" where nothing was yet.
         heads: (N,) the first STREAM_PART.itemsize bytes of each record, fewer where there is none.
+        behind_ms: since when the first of them was due.
     """
 
     now_ms: int
@@ -74,6 +77,7 @@ class Taken:
     streams: list[StreamKey]
     watches: list[bytes]
     heads: list[bytes]
+    behind_ms: int
 
 
 class SilenceStore:
@@ -100,15 +104,15 @@ class SilenceStore:
         async with self._database.within("look for streams that are due"):
             replies = await self._database.ask_each([b"EVAL", _TAKE, b"2", *self._keys(one), *more] for one in buckets)
             raise_first(replies)
-            taken = [(now, since, list(map(stream_of, due)), seen) for now, since, due, seen in replies]
+            taken = [(now, since, list(map(stream_of, due)), seen, behind) for now, since, due, seen, behind in replies]
             last = b"%d" % (STREAM_PART.itemsize - 1)
-            streams = [stream for _, _, some, _ in taken for stream in some]
+            streams = [stream for _, _, some, _, _ in taken for stream in some]
             keys = self._database.keys.of(streams)
             found = await self._database.ask_each([b"GETRANGE", key.record, b"0", last] for key in keys) if keys else []
         heads = iter([head if isinstance(head, bytes) else b"" for head in found])
         return [
-            Taken(now, since, some, [one or b"" for one in seen], [next(heads) for _ in some])
-            for now, since, some, seen in taken
+            Taken(now, since, some, [one or b"" for one in seen], [next(heads) for _ in some], behind)
+            for now, since, some, seen, behind in taken
         ]
 
     async def note(self, looks: Sequence[tuple[StreamKey, bytes, int]]) -> None:

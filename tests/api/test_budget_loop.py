@@ -276,6 +276,23 @@ def test_a_stream_without_a_loop_is_at_no_bound_beside_one_that_has_one(client: 
     assert at_bound(client) == 0
 
 
+def test_a_stream_whose_loop_is_gone_while_a_factor_of_1_was_its_bound_is_at_none(client: TestClient) -> None:
+    hold(client)
+    sent = faulty("pump", 2)
+    post(client, sent[: FIRST + EVERY])
+    (first,) = incidents(client, "pump")
+    client.post(f"/v1/incidents/{first['id']}/label", json={"label": "true"}).raise_for_status()
+    (fault,) = client.get("/v1/streams/pump/policy").json()["asked"]["faults"]
+    own = {"faults": [{**fault, "factor": 1.0}]}
+    client.put("/v1/streams/pump/policy", json=own).raise_for_status()
+    results = post(client, [{**one, "stream": "pump"} for one in sent[FIRST + EVERY :][:1]])
+    assert [one["status"] for one in results] == ["anomalous"]
+    assert at_bound(client) == 1
+    client.put("/v1/streams/pump/policy", json={"hold_budget": False, **own}).raise_for_status()
+    post(client, sent[FIRST + EVERY + 1 :][:1])
+    assert at_bound(client) == 0
+
+
 def test_a_loop_without_alerts_a_week_does_nothing_and_with_a_rate_is_refused(client: TestClient) -> None:
     client.put("/v1/policies", json={"policies": [{"pattern": "*", "hold_budget": True}]}).raise_for_status()
     post(client, faulty("pump", 1))

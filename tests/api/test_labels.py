@@ -144,6 +144,20 @@ def test_what_is_told_whole_is_so_too_when_a_channel_changes(redis_url: str, ten
     assert kept() == before
 
 
+def test_a_step_goes_with_the_last_label(service: TestClient, redis_url: str, tenant: str) -> None:
+    made = Stream(service, "pump")
+    made.go(CALM)
+    service.put("/v1/streams/pump/policy", json={"quiet": [QUIET]}).raise_for_status()
+    made.go(3, pressure=-40.0)
+    service.put("/v1/streams/pump/policy", json={"quiet": []}).raise_for_status()
+    with Redis.from_url(redis_url) as store:
+        records: list[Any] = [store.get(state_key(tenant, "pump"))]
+        made.go(1, pressure=-40.0)
+        records.append(store.get(state_key(tenant, "pump")))
+    assert [one.get("step") for one in map(tail_in, records)] == [-math.inf, None]
+    assert len(records[0]) - len(records[1]) == 40
+
+
 def test_what_goes_to_the_other_side_soon_after_its_like_is_an_incident(stream: Stream) -> None:
     """One at once may be the end of it; the detector's own incident is open still, and nobody was told of that."""
     (first,) = stream.incidents()

@@ -48,6 +48,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_store_errors_total": {"operation": {"score", "check"}},
     "gatewatch_webhook_deliveries_total": {"outcome": set(DELIVERIES)},
     "gatewatch_webhook_waiting": {},
+    "gatewatch_silence_behind_seconds": {},
     "gatewatch_states_rebuilt_total": {
         "cause": {"missing", "corrupt", "format", "model", "channels", "history", "stale"}
     },

@@ -41,3 +41,24 @@ async def test_a_change_is_heard_of_after_a_clock_was_set_back(
     await heard_of("after")
     await changes.aclose()
     await process.store.close()
+
+
+@pytest.mark.parametrize("back_ms", [1000, HOUR_MS])
+@asynchronous
+async def test_who_comes_back_after_a_clock_was_set_back_hears_what_changed_since(
+    redis_url: str, tenant: str, detector: TrainedDetector, back_ms: int
+) -> None:
+    clock = SetClock()
+    process = Process(redis_url, tenant, model_of(detector, 64, 60_000), clock, Asked())
+    last_heard_ms = clock.ms
+    clock.ms -= back_ms
+    for at in range(12):
+        await process.post(sent_at(["pump"], clock.ms + at, pressure=3.0 if at < 11 else 900.0))
+    clock.ms += 10_000
+    changes = Feed(process.store.incidents, clock).changes(tenant, last_heard_ms)
+    async with asyncio.timeout(10):
+        first = await anext(changes)
+    assert first is not None
+    assert first[1]["stream"] == "pump"
+    await changes.aclose()
+    await process.store.close()

@@ -13,6 +13,7 @@ from gatewatch.service.core import records as state
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.event import decode
 from gatewatch.service.incidents.rules import ActiveWindow, Rules
+from gatewatch.service.incidents.silence import LEAST_MS
 from gatewatch.service.storage.silence_store import LEASE_MS
 from tests.support.asynchronous import asynchronous
 from tests.support.fleets import Asked, Process, SetClock, sent_at
@@ -90,6 +91,17 @@ async def test_streams_that_stop_are_found_once_by_three_processes_and_those_tha
         await world.go_on(OTHERS, 60)
         assert await world.silences() == found
         assert world.clock.ms - stopped_ms > 50 * EVERY_MS
+
+
+@asynchronous
+async def test_it_is_known_how_far_looks_are_behind(redis_url: str, tenant: str, detector: TrainedDetector) -> None:
+    async with world_of(redis_url, tenant, detector) as world:
+        await world.go_on(["pump"], 1)
+        world.clock.ms += LEAST_MS + 40_000
+        await world.one.lookout.round()
+        assert world.one.lookout.behind_s == 40.0
+        await world.one.lookout.round()
+        assert world.one.lookout.behind_s == 0.0
 
 
 @asynchronous
