@@ -184,9 +184,9 @@ class ReadingDecoder:
         if moment_ms > context.now_ms + self._future_ms:
             return None
         row = astuple(values)
-        for value in row:
-            if value is not None and not -LARGEST_VALUE <= value <= LARGEST_VALUE:
-                return None
+        sent = [value for value in row if value is not None] if None in row else row
+        if not all(map(LARGEST_VALUE.__ge__, map(abs, sent))):
+            return None
         seq = reading.seq
         return Decoded(Readings(context.model, [key], [moment_ms], [NO_SEQ if seq is None else seq], [row]), NONE)
 

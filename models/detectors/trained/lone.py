@@ -242,11 +242,11 @@ def _judged(
         stood = [each * told for each, told in zip(stood, still_told, strict=True)]
     strange = (louder, strays, stood[:c], stood[c:], quiet)
     squares = [
-        [_square(min(miss, MISS_LIMIT)) for miss in misses],
-        [_square(_square(each)) for each in lively],
-        [_square(_square(abs(each) / scale)) for each, scale in zip(level, of.level_scale, strict=True)],
-        [_square(each) for each in louder],
-        [_square(_square(each)) for each in strays],
+        [(least := min(miss, MISS_LIMIT)) * least for miss in misses],
+        [(square := each * each) * square for each in lively],
+        [(square := (far := each / scale) * far) * square for each, scale in zip(level, of.level_scale, strict=True)],
+        [each * each for each in louder],
+        [(square := each * each) * square for each in strays],
     ]
     sums = np.add.reduce(np.array(squares), 1).tolist()
     longest_runs = [max(each) for each in strange[2:]]
@@ -256,10 +256,6 @@ def _judged(
     home = [each + lesson * pace for each, lesson in zip(home, settles, strict=True)]
     kept = (*pooled[8:13], *noise, *level, *lively, *home, *last, *runs, long, *longest)
     return _Judged(pooled[7], pooled[:PARTS], strange, missed, pooled[PARTS:7], runs, limits), kept
-
-
-def _square(number: float) -> float:
-    return number * number
 
 
 def _runs(
