@@ -56,36 +56,35 @@ from gatewatch.models.detectors.general.features import (
     scales_after,
     times_of,
 )
-from gatewatch.models.detectors.general.jumps import (
-    EDGE_READINGS,
-    LEAST_GAIN,
-    SETTLING_READINGS,
-    jump_after,
+from gatewatch.models.detectors.general.jumps import EDGE_READINGS, LEAST_GAIN, SETTLING_READINGS, jump_after
+from gatewatch.models.detectors.general.misses import (
+    LARGEST_LESSON,
+    LARGEST_MISS,
+    TABLE_READINGS,
+    nats_of,
+    surprise_after,
 )
 from gatewatch.models.detectors.general.reading import Rules
+from gatewatch.models.detectors.general.runs import (
+    MOST_OF_RUNS,
+    RANGE_MARGIN,
+    RANGE_READINGS,
+    RANGE_SLOPE,
+    range_nats,
+    runs_after,
+)
 from gatewatch.models.detectors.general.score import (
     DUE,
     EVENT,
     FORECAST_LIMIT,
     JUMP,
-    LARGEST_LESSON,
-    LARGEST_MISS,
     LARGEST_PART,
     LASTING_FACTOR,
     MORE_NATS,
     MOST_NATS,
-    MOST_OF_RUNS,
     RANGE_ALERT_READINGS,
-    RANGE_MARGIN,
-    RANGE_READINGS,
-    RANGE_SLOPE,
-    TABLE_READINGS,
     YOUNG_READINGS,
     lasting_after,
-    nats_of,
-    range_nats,
-    runs_after,
-    surprise_after,
 )
 from gatewatch.models.detectors.general.shifts import (
     FARTHEST_LEVEL,
@@ -106,8 +105,8 @@ from gatewatch.models.detectors.general.tail import (
 )
 from gatewatch.models.detectors.general.youth import AS_OLD, BEHIND
 from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS
+from gatewatch.models.detectors.judged import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, pool, shares_alone
 from gatewatch.models.detectors.operands import NUMBERS
-from gatewatch.models.detectors.trained.score import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, pool, shares_alone
 
 Float64Array = NDArray[np.float64]
 Records = NDArray[Any]

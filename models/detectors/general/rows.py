@@ -47,6 +47,7 @@ from gatewatch.models.detectors.general.features import (
 )
 from gatewatch.models.detectors.general.jumps import jump_after, jump_lessons
 from gatewatch.models.detectors.general.lone import SURELY_NO_GAP
+from gatewatch.models.detectors.general.misses import errors_of, miss_lessons, misses_after, surprise_after, surprises
 from gatewatch.models.detectors.general.reading import Look, Rules, judge, look_at
 from gatewatch.models.detectors.general.score import (
     DUE,
@@ -55,13 +56,8 @@ from gatewatch.models.detectors.general.score import (
     KINDS,
     RANGE_ALERT_READINGS,
     YOUNG_READINGS,
-    errors_of,
     lasting_after,
-    miss_lessons,
-    misses_after,
     places_of,
-    surprise_after,
-    surprises,
 )
 from gatewatch.models.detectors.general.shifts import SETTLING_LIVELY, shift_gains, shifts_after
 from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS, rarity
