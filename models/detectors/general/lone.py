@@ -122,7 +122,7 @@ FAR_AS_CODE = 99.0
 
 FLOAT = struct.Struct("<f")
 YOUNG, YOUNG_THRESHOLDS = YOUNG_READINGS.tolist(), YOUNG_NATS.tolist()
-LOG_EDGE, LOG_RATIO, LEAST_NATS = float(np.log(EDGE_READINGS)), float(RATIO), float(MORE_NATS)
+LOG_RATIO, LEAST_NATS = float(RATIO), float(MORE_NATS)
 NOT_OFF = (0.0,) * 5
 TABLE = ("table", "visits", "table_miss", "tried")
 ONE = np.float32(1.0)
@@ -286,9 +286,9 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
 
     # it is usual: from here on it is taken in
     elapsed = float(now_ms - state.last_ms)
-    interval_ms = _kept(interval_after(of, state.interval_ms, elapsed, max(state.count)))
+    interval_ms = single(interval_after(of, state.interval_ms, elapsed, max(state.count)))
     between_ms, pace_ms = paced(of, state.between_ms, state.pace_ms, elapsed, n)
-    repeats = earned(of, state.repeats, rules.alerts_per_week, _kept(pace_ms))
+    repeats = earned(of, state.repeats, rules.alerts_per_week, single(pace_ms))
     rested = state.rested or state.calms[0] >= REST_READINGS
     calms = [min(calm + 1, JOIN_READINGS) for calm in state.calms]
     inside = min(state.inside + 1, RANGE_ALERT_READINGS)
@@ -339,7 +339,7 @@ def look_ahead(taken: Taken, forecast: NDArray[np.float32], states: Records) -> 
     states["ahead"][0][:, DUE[taken.turn % len(DUE)]] = ahead
 
 
-def _kept(number: float) -> float:
+def single(number: float) -> float:
     """As a state keeps it, in float32."""
     return float(FLOAT.unpack(FLOAT.pack(number))[0])
 
