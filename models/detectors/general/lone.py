@@ -455,10 +455,12 @@ def _rarity(sizes: list[float], counted: NDArray[np.float32], n: int) -> tuple[l
 
 def _runs(seen: _Seen, state: _State) -> tuple[list[float], list[float], tuple[int, ...]]:
     """How long each channel has stood still and been missing, in units of what is usual for it; and what is kept."""
-    c, after, stood, missing = len(seen.there), [], [], []
-    for at, there in enumerate(seen.there):
+    c, after, stood, missing, factors = len(seen.there), [], [], [], [1.0]
+    if c > 1:
+        rests = [1.0 - changes / count for changes, count in zip(state.runs[4 * c :], state.count, strict=True)]
+        factors = (c ** np.array(rests)).tolist()  # numpy's, whose last bit is not Python's
+    for at, (there, factor) in enumerate(zip(seen.there, factors, strict=True)):
         kept = state.runs[at::c]
-        factor = c ** (1.0 - kept[4] / state.count[at]) if c > 1 else 1.0
         limit, limit_absent = RUN_MARGIN * kept[2] * factor + RUN_ALLOWANCE, RUN_MARGIN * kept[3] + RUN_ALLOWANCE
         same = there and seen.changes[at] == 0.0
         runs = runs_after(NUMBERS, kept, same, there and not same, there, True)

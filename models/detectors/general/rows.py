@@ -72,7 +72,7 @@ Bools = NDArray[np.bool_]
 MOST_ROWS, MOST_BYTES = 512, 1 << 24
 """Taken at once; of states, of which there are a few copies."""
 
-FIRST_TRY = 8
+FIRST_TRY = 1
 """Rows that are judged at once after one that was not as led to; doubled as long as all are."""
 
 _NUMBERS = NUMBERS._replace(exp=lru_cache(NUMBERS.exp))
