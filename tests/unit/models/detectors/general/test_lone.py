@@ -15,7 +15,7 @@ EVERY_MS = 1_800_000
 
 @pytest.mark.parametrize("channels", [1, 3, 9])
 def test_a_reading_alone_is_judged_and_taken_in_as_in_company(channels: int) -> None:
-    """Over ten days: spikes, rests, whole numbers, a constant, missing values, a code, a far origin, a clock that steps."""
+    """Ten days: spikes, rests, whole numbers, a constant, missing values, a code, a far origin, a clock that steps."""
     detector = load_detector(model_folder("general"), [f"c{c}" for c in range(channels)])
     assert isinstance(detector, GeneralDetector)
     rng, rows = np.random.default_rng(channels), 480
