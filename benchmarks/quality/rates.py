@@ -24,8 +24,8 @@ from rich.table import Table
 from benchmarks.quality.kinds import CHANNELS, DAY, KINDS, normal_stream
 from gatewatch.models.artefact.files import Artefact, Calibration
 from gatewatch.models.detectors.detector import WARMING_UP
+from gatewatch.models.detectors.trained.calibrated import ResidualCalibration
 from gatewatch.models.detectors.trained.detector import TrainedDetector
-from gatewatch.models.detectors.trained.score import ResidualCalibration
 from gatewatch.models.evaluation.threshold import threshold_for
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan, scan_after

@@ -32,7 +32,7 @@ CHANGES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     GENERAL: {
         "no-repeats": {"detectors.general.alert_budget.REPEATS": 0.0},
         "no-jumps": {"detectors.general.jumps.SETTLING_READINGS": 10**9},
-        "no-range": {"detectors.general.score.RANGE_SLOPE": -1e9},
+        "no-range": {"detectors.general.runs.RANGE_SLOPE": -1e9},
         "no-lasting-event": {"detectors.general.score.LASTING_FACTOR": 0.0},
         "no-youth": {"detectors.general.alert_budget.YOUNG_NATS": np.zeros(2)},
         "accepts-late": {"detectors.general.tail.ACCEPTED_READINGS": 1000.0},

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import Floats, Records, Step, float32
-from gatewatch.models.detectors.trained.score import Judged
+from gatewatch.models.detectors.judged import Judged
 from gatewatch.models.errors import ShapeError
 
 OPEN_READINGS = 30

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from gatewatch.models.detectors.judged import RUN_ALLOWANCE, RUN_MARGIN
 from gatewatch.models.detectors.trained.scaling import STANDARDISED_LIMIT
-from gatewatch.models.detectors.trained.score import RUN_ALLOWANCE, RUN_MARGIN
 from gatewatch.models.text import counted
 from gatewatch.models.training.trained.calibration import RESTART_INTERVALS
 

@@ -22,12 +22,7 @@ from gatewatch.models.artefact.files import (
 from gatewatch.models.detectors.asked import Asked
 from gatewatch.models.detectors.clock import LONGEST_MS, NEVER, clock_fields, take_time
 from gatewatch.models.detectors.detector import Floats, Records, Scanner, Step
-from gatewatch.models.detectors.general.alert_budget import (
-    REPEATS,
-    budget_fields,
-    kept,
-    take_pace,
-)
+from gatewatch.models.detectors.general.alert_budget import REPEATS, budget_fields, kept, take_pace
 from gatewatch.models.detectors.general.codes import without_codes
 from gatewatch.models.detectors.general.features import (
     BINS,
@@ -41,17 +36,17 @@ from gatewatch.models.detectors.general.features import (
     seasonal,
 )
 from gatewatch.models.detectors.general.lone import MOST_CHANNELS, look_ahead, read_alone
+from gatewatch.models.detectors.general.misses import miss_for
 from gatewatch.models.detectors.general.reading import Rules, judge, look_at
 from gatewatch.models.detectors.general.rows import advance_rows
+from gatewatch.models.detectors.general.runs import set_apart
 from gatewatch.models.detectors.general.score import (
     FORECAST_LIMIT,
     RANGE_ALERT_READINGS,
     begin_surprise,
     due_forecasts,
     forget_forecasts,
-    miss_for,
     remember_forecasts,
-    set_apart,
     surprise_fields,
 )
 from gatewatch.models.detectors.incidents import (

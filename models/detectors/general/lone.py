@@ -56,36 +56,35 @@ from gatewatch.models.detectors.general.features import (
     scales_after,
     times_of,
 )
-from gatewatch.models.detectors.general.jumps import (
-    EDGE_READINGS,
-    LEAST_GAIN,
-    SETTLING_READINGS,
-    jump_after,
+from gatewatch.models.detectors.general.jumps import EDGE_READINGS, LEAST_GAIN, SETTLING_READINGS, jump_after
+from gatewatch.models.detectors.general.misses import (
+    LARGEST_LESSON,
+    LARGEST_MISS,
+    TABLE_READINGS,
+    nats_of,
+    surprise_after,
 )
 from gatewatch.models.detectors.general.reading import Rules
+from gatewatch.models.detectors.general.runs import (
+    MOST_OF_RUNS,
+    RANGE_MARGIN,
+    RANGE_READINGS,
+    RANGE_SLOPE,
+    range_nats,
+    runs_after,
+)
 from gatewatch.models.detectors.general.score import (
     DUE,
     EVENT,
     FORECAST_LIMIT,
     JUMP,
-    LARGEST_LESSON,
-    LARGEST_MISS,
     LARGEST_PART,
     LASTING_FACTOR,
     MORE_NATS,
     MOST_NATS,
-    MOST_OF_RUNS,
     RANGE_ALERT_READINGS,
-    RANGE_MARGIN,
-    RANGE_READINGS,
-    RANGE_SLOPE,
-    TABLE_READINGS,
     YOUNG_READINGS,
     lasting_after,
-    nats_of,
-    range_nats,
-    runs_after,
-    surprise_after,
 )
 from gatewatch.models.detectors.general.shifts import (
     FARTHEST_LEVEL,
@@ -106,8 +105,8 @@ from gatewatch.models.detectors.general.tail import (
 )
 from gatewatch.models.detectors.general.youth import AS_OLD, BEHIND
 from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS
+from gatewatch.models.detectors.judged import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, pool, shares_alone
 from gatewatch.models.detectors.operands import NUMBERS
-from gatewatch.models.detectors.trained.score import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, pool, shares_alone
 
 Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
@@ -123,7 +122,7 @@ FAR_AS_CODE = 99.0
 
 FLOAT = struct.Struct("<f")
 YOUNG, YOUNG_THRESHOLDS = YOUNG_READINGS.tolist(), YOUNG_NATS.tolist()
-LOG_EDGE, LOG_RATIO, LEAST_NATS = float(np.log(EDGE_READINGS)), float(RATIO), float(MORE_NATS)
+LOG_RATIO, LEAST_NATS = float(RATIO), float(MORE_NATS)
 NOT_OFF = (0.0,) * 5
 TABLE = ("table", "visits", "table_miss", "tried")
 ONE = np.float32(1.0)
@@ -287,9 +286,9 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
 
     # it is usual: from here on it is taken in
     elapsed = float(now_ms - state.last_ms)
-    interval_ms = _kept(interval_after(of, state.interval_ms, elapsed, max(state.count)))
+    interval_ms = single(interval_after(of, state.interval_ms, elapsed, max(state.count)))
     between_ms, pace_ms = paced(of, state.between_ms, state.pace_ms, elapsed, n)
-    repeats = earned(of, state.repeats, rules.alerts_per_week, _kept(pace_ms))
+    repeats = earned(of, state.repeats, rules.alerts_per_week, single(pace_ms))
     rested = state.rested or state.calms[0] >= REST_READINGS
     calms = [min(calm + 1, JOIN_READINGS) for calm in state.calms]
     inside = min(state.inside + 1, RANGE_ALERT_READINGS)
@@ -340,7 +339,7 @@ def look_ahead(taken: Taken, forecast: NDArray[np.float32], states: Records) -> 
     states["ahead"][0][:, DUE[taken.turn % len(DUE)]] = ahead
 
 
-def _kept(number: float) -> float:
+def single(number: float) -> float:
     """As a state keeps it, in float32."""
     return float(FLOAT.unpack(FLOAT.pack(number))[0])
 
@@ -456,10 +455,12 @@ def _rarity(sizes: list[float], counted: NDArray[np.float32], n: int) -> tuple[l
 
 def _runs(seen: _Seen, state: _State) -> tuple[list[float], list[float], tuple[int, ...]]:
     """How long each channel has stood still and been missing, in units of what is usual for it; and what is kept."""
-    c, after, stood, missing = len(seen.there), [], [], []
-    for at, there in enumerate(seen.there):
+    c, after, stood, missing, factors = len(seen.there), [], [], [], [1.0]
+    if c > 1:
+        rests = [1.0 - changes / count for changes, count in zip(state.runs[4 * c :], state.count, strict=True)]
+        factors = (c ** np.array(rests)).tolist()  # numpy's, whose last bit is not Python's
+    for at, (there, factor) in enumerate(zip(seen.there, factors, strict=True)):
         kept = state.runs[at::c]
-        factor = c ** (1.0 - kept[4] / state.count[at]) if c > 1 else 1.0
         limit, limit_absent = RUN_MARGIN * kept[2] * factor + RUN_ALLOWANCE, RUN_MARGIN * kept[3] + RUN_ALLOWANCE
         same = there and seen.changes[at] == 0.0
         runs = runs_after(NUMBERS, kept, same, there and not same, there, True)

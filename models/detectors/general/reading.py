@@ -18,15 +18,14 @@ from gatewatch.models.detectors.general.alert_budget import (
     young_thresholds,
 )
 from gatewatch.models.detectors.general.features import TINY, Seasonal
+from gatewatch.models.detectors.general.misses import LARGEST_MISS, usual_miss
 from gatewatch.models.detectors.general.score import (
-    LARGEST_MISS,
     RANGE,
     RANGE_ALERT_READINGS,
     RANGE_NEWS,
     Noticed,
     judge_general,
     notice,
-    usual_miss,
 )
 from gatewatch.models.detectors.general.youth import Youth, youth_of
 from gatewatch.models.detectors.incidents import JOIN_READINGS, conclude

@@ -12,7 +12,6 @@ anomalous counts less), all behind it is led anew. A clock that steps and a chan
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Protocol
@@ -46,7 +45,8 @@ from gatewatch.models.detectors.general.features import (
     take_values,
 )
 from gatewatch.models.detectors.general.jumps import jump_after, jump_lessons
-from gatewatch.models.detectors.general.lone import SURELY_NO_GAP
+from gatewatch.models.detectors.general.lone import SURELY_NO_GAP, TABLE, single
+from gatewatch.models.detectors.general.misses import errors_of, miss_lessons, misses_after, surprise_after, surprises
 from gatewatch.models.detectors.general.reading import Look, Rules, judge, look_at
 from gatewatch.models.detectors.general.score import (
     DUE,
@@ -55,13 +55,8 @@ from gatewatch.models.detectors.general.score import (
     KINDS,
     RANGE_ALERT_READINGS,
     YOUNG_READINGS,
-    errors_of,
     lasting_after,
-    miss_lessons,
-    misses_after,
     places_of,
-    surprise_after,
-    surprises,
 )
 from gatewatch.models.detectors.general.shifts import SETTLING_LIVELY, shift_gains, shifts_after
 from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS, rarity
@@ -77,16 +72,14 @@ Bools = NDArray[np.bool_]
 MOST_ROWS, MOST_BYTES = 512, 1 << 24
 """Taken at once; of states, of which there are a few copies."""
 
-FIRST_TRY = 8
+FIRST_TRY = 1
 """Rows that are judged at once after one that was not as led to; doubled as long as all are."""
 
 _NUMBERS = NUMBERS._replace(exp=lru_cache(NUMBERS.exp))
 """The pace takes few powers."""
 
-_SINGLE = struct.Struct("<f")
 _STANDING = ("counted", "lasting", "calm", "told", "channel_calm", "inside", "repeats", "rested")
 _RUNNING = frozenset(name for name, *_ in running_fields(1))
-_TABLE = ("table", "visits", "table_miss", "tried")
 _SAID = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 
 
@@ -119,7 +112,7 @@ def advance_rows(
     """
     if not _is_usual(states[0]):
         return None
-    dtype = _without(states.dtype, (*_TABLE, *tensors, "ahead"))
+    dtype = _without(states.dtype, (*TABLE, *tensors, "ahead"))
     before = np.empty(max(min(len(values), MOST_ROWS, MOST_BYTES // dtype.itemsize), 1), dtype)
     for name in dtype.names or ():
         before[name] = states[name]
@@ -228,17 +221,12 @@ def _lead_clock(records: Records, times: NDArray[np.int64]) -> int:
         if not 0 <= passed < SURELY_NO_GAP * interval:
             break
         found.append((interval, between, pace))
-        interval = _single(interval_after(_NUMBERS, interval, passed, known))
-        between, pace = map(_single, paced(_NUMBERS, between, pace, passed, n))
+        interval = single(interval_after(_NUMBERS, interval, passed, known))
+        between, pace = map(single, paced(_NUMBERS, between, pace, passed, n))
     usual = slice(len(found))
     clock = np.array(found).reshape(-1, 3)
     records["interval_ms"][usual], records["between_ms"][usual], records["pace_ms"][usual] = clock.T
     return len(found)
-
-
-def _single(number: float) -> float:
-    """As a state keeps it, in float32."""
-    return float(_SINGLE.unpack(_SINGLE.pack(number))[0])
 
 
 def _unmoved(before: Records, taken: Records) -> int:
@@ -273,7 +261,7 @@ def _lead_table(
     wide = np.where(taken["moves"] <= UNCLIPPED, np.inf, 10 * taken["spread"].astype(np.float64))
     weight, center = np.isfinite(values).astype(np.float64), taken["center"].astype(np.float64)
     lessons = zip(x, weight, center, wide, gain, held, strict=True)
-    kept = [states[name][0] for name in _TABLE]
+    kept = [states[name][0] for name in TABLE]
     flat = [np.ascontiguousarray(each.reshape(len(each), -1).T, each.dtype) for each in kept]
     table, visits, miss, tried = flat  # (bins of all kinds of days, C), or (kinds, C)
     said = np.empty((len(x), 7, x.shape[1]))
@@ -285,7 +273,7 @@ def _lead_table(
     entry, seen, off, tries, next_entry, next_seen, next_tries = said.swapaxes(0, 1)
     known, next_known = (tries >= BINS) & (seen > 0), (next_tries >= BINS) & (next_seen > 0)
     by_day = Seasonal(np.where(known, entry, place), known, off)
-    after = {name: each.T.reshape(before.shape) for name, each, before in zip(_TABLE, flat, kept, strict=True)}
+    after = {name: each.T.reshape(before.shape) for name, each, before in zip(TABLE, flat, kept, strict=True)}
     return by_day, (np.where(next_known, next_entry, x), next_known), after
 
 
@@ -380,8 +368,8 @@ def _lead_standing(look: Look, states: Records, places: Float64Array, rules: Rul
     nats, _ = rarity(look.noticed.size[:, :1], counted[:, :1], look.noticed.readings, YOUNG_READINGS[:1])
     lasting, repeats = [float(states["lasting"][0])], [float(states["repeats"][0])]
     for r, told, pace in zip(nats[:, EVENT].tolist(), seen.tolist(), states["pace_ms"].tolist(), strict=True):
-        lasting.append(_single(lasting_after(lasting[-1], r, told)))
-        repeats.append(_single(earned(NUMBERS, repeats[-1], rules.alerts_per_week, pace)))
+        lasting.append(single(lasting_after(lasting[-1], r, told)))
+        repeats.append(single(earned(NUMBERS, repeats[-1], rules.alerts_per_week, pace)))
     states["lasting"], states["repeats"] = lasting[:-1], repeats[:-1]
     since = np.arange(rows)
     states["readings"] = look.noticed.readings

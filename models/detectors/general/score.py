@@ -35,56 +35,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewatch.models.detectors.general.features import (
-    HORIZONS,
-    RESOLUTION,
-    SPREAD_FLOOR,
-    STEP_FLOOR,
-    TINY,
-    UNCLIPPED,
-    Seasonal,
-)
+from gatewatch.models.detectors.general.features import HORIZONS, Seasonal
 from gatewatch.models.detectors.general.jumps import begin_jumps, jump_fields, jump_nats
+from gatewatch.models.detectors.general.misses import (
+    errors_of,
+    healed,
+    miss_lessons,
+    misses_after,
+    surprise_after,
+    surprises,
+)
+from gatewatch.models.detectors.general.runs import outside_range, take_runs
 from gatewatch.models.detectors.general.shifts import lasting_fields, strayed
-from gatewatch.models.detectors.general.tail import (
-    COUNTERS,
-    LEAST,
-    LEAST_JUMP,
-    count,
-    jump_rarity,
-    place_of,
-    rarity,
-)
-from gatewatch.models.detectors.general.youth import BEHIND, Youth
-from gatewatch.models.detectors.operands import ARRAYS, Functions
-from gatewatch.models.detectors.trained.score import (
-    APART_READINGS,
-    RUN_ALLOWANCE,
-    RUN_MARGIN,
-    Judged,
-    just_above,
-    pool,
-    shares,
-)
-from gatewatch.models.record_fields import load, store
+from gatewatch.models.detectors.general.tail import COUNTERS, LEAST, LEAST_JUMP, count, jump_rarity, place_of, rarity
+from gatewatch.models.detectors.general.youth import Youth
+from gatewatch.models.detectors.judged import Judged, pool, shares
 
 Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
 Fields = list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]
 
-EVENT_GAIN = 1 / 3
 LASTING_GAIN = 2 / 41
 LASTING_FACTOR = 2.0
 """A mean of forty readings is as strange as one of them at half of its nats."""
-
-LARGEST_LESSON = 20.0
-"""Times the mean miss; a miss farther off teaches no more than that (contract 12)."""
-
-LARGEST_MISS = 1e5
-"""Times the mean miss; farther off is not stranger: a channel that never moved has no mean miss to speak of."""
-
-TABLE_READINGS = 500.0
-"""Memory of the mean miss of the time-of-day table, which keeps learning; that of forecasts never forgets."""
 
 EVENT, JUMP = 0, 3
 KINDS = 4
@@ -98,17 +71,12 @@ MORE_NATS = np.log(KINDS)
 MOST_NATS = 2.5
 """For each unit of size, of what lasts: a little larger than ever, as a counter's level always is, is not rare."""
 
-RANGE_MARGIN, RANGE_SLOPE, RANGE_READINGS = 0.02, 10.0, 200.0
-
 RANGE_ALERT_READINGS, RANGE_NEWS = 50, 0.05
 """Within an incident a reading outside the range alerts too, so many readings after the last and by this share of the
 range: the incident has become worse than anything before it. On NAB, without: four windows of 50 missed."""
 
 FORECAST_LIMIT = 50.0
 """Steps; a forecast farther from the last value is cut there."""
-
-MOST_OF_RUNS = 2.0
-"""A channel that is dead gets no stranger than this, so that what happens to the others can still be told."""
 
 LASTING, RANGE = 1, 4
 """Their places among the parts, see models.detectors.trained.score.REASONS: `level` stands for all that lasts."""
@@ -118,9 +86,6 @@ LARGEST_PART = 1e6
 _HORIZONS = np.array(HORIZONS)
 DUE = np.cumsum([0, *HORIZONS[:-1]]) + np.arange(math.lcm(*HORIZONS))[:, None] % _HORIZONS
 """(30, 4) by the number of a reading."""
-
-_SEASONAL = len(HORIZONS)
-_MEMORY = np.array([np.inf] * _SEASONAL + [TABLE_READINGS])
 
 
 def surprise_fields(channels: int) -> Fields:
@@ -242,7 +207,7 @@ def notice(
     known &= states["misses"] > 0
     lessons = miss_lessons(error, taught, seasonal, states)
     mean, usual = misses_after(states["miss"].astype(np.float64), *lessons)
-    states["miss"] = _healed(mean, states)
+    states["miss"] = healed(mean, states)
     states["misses"] += taught
     u, jump = surprises(error, known, usual, leap)
     surprise = surprise_after(states["surprise"].astype(np.float64), u, told)
@@ -253,9 +218,9 @@ def notice(
     kinds[JUMP] = jump_nats(jump, told, states)
     size = np.empty((streams, KINDS))
     size[:, :JUMP], size[:, JUMP] = pool(kinds[:JUMP]).T, np.maximum.reduce(kinds[JUMP], 1)
-    runs, stops = _runs(change, observed, states)
+    runs, stops = take_runs(change, observed, states)
     known_for = readings[:, None] if youth is None else youth.readings
-    outside, excess = _outside(x, told, states, known_for)
+    outside, excess = outside_range(x, told, states, known_for)
     seen = np.logical_or.reduce(told, 1)
     return Noticed(readings, seen, kinds, size, runs, stops, outside, excess, (x - mid) * told)
 
@@ -408,202 +373,3 @@ def _alone(
             known_for, own = youth.readings[row], youth.threshold[row, :, :1] + MORE_NATS
         alone[row] = np.logical_or.reduce(_nats_of_each(sizes[:, row], counted[row], known_for) > own, 1)
     return alone
-
-
-def nats_of(z: Float64Array) -> Float64Array:
-    """-ln P(|t₃| > z), Student's t with 3 degrees of freedom; the series where the closed form cancels."""
-    y = np.sqrt(3) / np.maximum(z, 1e-9)
-    tail = np.arctan(y) - y / (1 + y * y)
-    small = y < 1e-2
-    if np.count_nonzero(small):
-        tail = np.where(small, y**3 * (2 / 3), tail)
-    return np.asarray(-np.log(np.maximum(tail * (2 / np.pi), 1e-300)))
-
-
-def miss_for(nats: float) -> float:
-    """The z with s(z) = nats: how many mean misses off is as rare as that; by bisection."""
-    low, high = 0.0, 1e9
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if nats_of(np.array([middle]))[0] < nats else (low, middle)
-    return high
-
-
-def usual_miss(states: Records) -> Float64Array:
-    """(B, C) S of the forecast one reading ahead."""
-    return np.asarray(np.maximum(states["miss"][..., 0], _least_miss(states)))
-
-
-def _least_miss(states: Records) -> Float64Array:
-    """(B, C) what a miss is at least taken for: small shares of the reach, of the step, of the value itself."""
-    reach = states["reach"].astype(np.float64)
-    return np.asarray(
-        np.maximum(SPREAD_FLOOR * reach, STEP_FLOOR * states["step"]) + RESOLUTION * np.abs(states["origin"]) + TINY
-    )
-
-
-def errors_of(
-    x: Float64Array, due: Float64Array, seasonal: Seasonal, observed: NDArray[np.bool_]
-) -> tuple[Float64Array, NDArray[np.bool_], NDArray[np.bool_]]:
-    """(B, C, 5) each: how far forecasts and time of day missed, whether there was one, and whether `miss` learns it.
-
-    The misses of the table are kept by models.detectors.general.features.
-    """
-    expected = np.empty((*x.shape, _SEASONAL + 1))
-    expected[..., :_SEASONAL], expected[..., _SEASONAL] = due, seasonal.place
-    told = np.isfinite(expected)
-    told &= observed[..., None]
-    error = np.abs(x[..., None] - expected)
-    np.copyto(error, 0.0, where=~told)
-    taught = told.copy()
-    taught[..., _SEASONAL] &= ~seasonal.known
-    return error, told, taught
-
-
-def miss_lessons(
-    error: Float64Array, taught: NDArray[np.bool_], seasonal: Seasonal, states: Records
-) -> tuple[NDArray[Any], ...]:
-    """What `misses_after` takes, of one reading of each of B streams."""
-    memory = np.minimum(np.maximum(states["misses"] + taught, 1.0), _MEMORY)
-    most = np.where(states["moves"] > UNCLIPPED, LARGEST_LESSON, np.inf)[..., None]
-    return error, taught, memory, _least_miss(states)[..., None], most, seasonal.known, seasonal.off
-
-
-def misses_after(
-    mean: Float64Array,
-    error: Float64Array,
-    taught: NDArray[np.bool_],
-    memory: Float64Array,
-    least: Float64Array,
-    most: Float64Array,
-    by_table: NDArray[np.bool_],
-    off_by_table: NDArray[Any],
-) -> tuple[Float64Array, Float64Array]:
-    """(..., C, 5) S after a reading, and before it, as misses are measured by it.
-
-    Args:
-        memory: of how many misses S is the mean.
-        least: (..., C, 1) what a miss is at least taken for.
-        most: (..., C, 1) times S that a miss teaches.
-        by_table, off_by_table: (..., C) where the table knows the time of day, its own mean miss stands for the last S.
-    """
-    usual = mean.copy()
-    np.copyto(usual[..., _SEASONAL], off_by_table, where=by_table)
-    usual = np.maximum(usual, least)
-    return mean + taught * (np.minimum(error, most * usual) - mean) / memory, usual
-
-
-def surprises(
-    error: Float64Array, known: NDArray[np.bool_], usual: Float64Array, leap: Float64Array
-) -> tuple[Float64Array, Float64Array]:
-    """(B, C) each: u, and by how many mean misses readings are off both the forecast one ahead and the last value.
-
-    Args:
-        error, known, usual: (B, C, 5) misses, whether something is known of them, and S.
-        leap: (B, C) sizes of changes.
-    """
-    off = np.minimum(error / usual, LARGEST_MISS)
-    nats = nats_of(off) * known
-    jump = np.minimum(off[..., 0], leap / usual[..., 0]) * known[..., 0]
-    u = np.add.reduce(nats[..., :_SEASONAL], 2)
-    u /= np.maximum(np.add.reduce(known[..., :_SEASONAL], 2, np.intp), 1)
-    u += nats[..., _SEASONAL]
-    u /= 2
-    return u, jump
-
-
-def surprise_after(surprise: Any, u: Any, observed: Any) -> Any:
-    """a' after a reading; arrays (..., C), or numbers."""
-    return surprise + EVENT_GAIN * (u - surprise) * observed
-
-
-def _healed(miss: Float64Array, states: Records) -> Float64Array:
-    """At the end of a channel's first lesson no miss counts for more than ten steps, as running heals the scales."""
-    learned = states["moves"] == UNCLIPPED
-    if not np.count_nonzero(learned):
-        return miss
-    return np.where(learned[..., None], np.minimum(miss, 10 * states["step"].astype(np.float64)[..., None]), miss)
-
-
-def _runs(
-    change: Float64Array, observed: NDArray[np.bool_], states: Records
-) -> tuple[Float64Array, NDArray[np.bool_] | None]:
-    """(2, B, C) how long each channel has stood still and been missing, in units of what is usual for it, and (B,)
-    whether one has just gone beyond that; None if none is."""
-    kept = load(states, "still", 5)
-    limits = _run_limits(kept[2:4], states)
-    kept = np.array(runs_after(ARRAYS, kept, *run_lessons(change, observed, states["count"] > 0)))
-    store(states, "still", kept)
-    runs = kept[:2]
-    strange = runs / limits
-    strange *= runs <= limits + APART_READINGS
-    strange[0] *= states["moves"] > UNCLIPPED  # with fewer changes a channel has no usual length of standing still
-    strange[1] *= states["count"] > UNCLIPPED
-    np.minimum(strange, MOST_OF_RUNS, out=strange)
-    return strange, just_above(runs * (strange > 0.0), limits) if np.count_nonzero(strange >= 1.0) else None
-
-
-def run_lessons(
-    change: Float64Array, observed: NDArray[np.bool_], started: NDArray[np.bool_]
-) -> tuple[NDArray[Any], ...]:
-    """What `runs_after` takes, of readings of channels (B, C), some of which had values before."""
-    same, there = change == 0.0, observed & started
-    return (*(each.astype(np.float64) for each in (there & same, there & ~same, observed)), started)
-
-
-def runs_after(
-    of: Functions, kept: Any, same: Any, moved: Any, observed: Any, started: Any
-) -> tuple[Any, Any, Any, Any, Any]:
-    """The fields from `still` on after a reading; arrays (..., C), or numbers."""
-    still, absent, longest_still, longest_absent, changes = kept
-    larger = of.larger
-    longest_still = larger(longest_still, still * moved)
-    if of.every(started | (absent <= BEHIND)):
-        longest_absent = larger(longest_absent, absent * observed)
-    else:  # before its first value a channel was not there yet
-        longest_absent = larger(longest_absent, absent * observed * (started | (absent <= BEHIND)))
-    still, absent = still + same, absent + 1
-    return still - still * moved, absent - absent * observed, longest_still, longest_absent, changes + moved
-
-
-def _run_limits(longest: Float64Array, states: Records) -> Float64Array:
-    """(2, B, C) the most readings that each channel may stand still and be missing, by the longest so far."""
-    limits = RUN_MARGIN * longest
-    channels = longest.shape[2]
-    if channels > 1:
-        rests = 1.0 - states["changes"] / np.maximum(states["count"], 1)
-        limits[0] *= channels**rests
-    limits += RUN_ALLOWANCE
-    return np.asarray(limits)
-
-
-def set_apart(states: Records) -> NDArray[np.bool_]:
-    """(B, C) channels that have stood still, or been absent, for so long that they no longer count."""
-    runs, longest = load(states, "still", 4).reshape(2, 2, *states["still"].shape)
-    apart = runs > _run_limits(longest, states) + APART_READINGS
-    return np.asarray((apart[0] & (states["moves"] > UNCLIPPED)) | (apart[1] & (states["count"] > UNCLIPPED)))
-
-
-def _outside(
-    x: Float64Array, told: NDArray[np.bool_], states: Records, readings: NDArray[np.integer[Any]]
-) -> tuple[Float64Array, Float64Array]:
-    """(B, C) nats of having left the range so far, and by which share of it.
-
-    Args:
-        readings: (B, C) or (B, 1) that each channel is known for.
-    """
-    low, high = load(states, "low", 2)
-    wide = high - low
-    excess = np.maximum(x - high, low - x) / np.maximum(wide, 1e-30)
-    outside = told & (wide > 0) & (excess > RANGE_MARGIN)
-    if not np.count_nonzero(outside):
-        nothing = np.zeros(x.shape)
-        return nothing, nothing
-    slope = RANGE_SLOPE * (readings / (readings + RANGE_READINGS))
-    nats = range_nats(ARRAYS, excess, states["count"], x.shape[1], slope)
-    return np.where(outside, nats, 0.0), np.where(outside, excess, 0.0)
-
-
-def range_nats(of: Functions, excess: Any, count: Any, channels: int, slope: Any) -> Any:
-    """Nats of being outside of a range of so many readings by shares ε of it; arrays (B, C), or numbers."""
-    return of.larger(of.log(of.larger(count / (2.0 * channels), 1e-9)) + slope * of.smaller(excess, 10.0), 0.0)

@@ -35,17 +35,10 @@ from gatewatch.models.detectors.incidents import (
     with_incidents_ended,
 )
 from gatewatch.models.detectors.network import Network
+from gatewatch.models.detectors.trained.calibrated import ResidualCalibration
 from gatewatch.models.detectors.trained.lone import MOST_CHANNELS, Rules, advance_alone
 from gatewatch.models.detectors.trained.scaling import Scaling, shown
-from gatewatch.models.detectors.trained.score import (
-    LEARNED,
-    PARTS,
-    ResidualCalibration,
-    begin,
-    judge,
-    set_apart,
-    state_fields,
-)
+from gatewatch.models.detectors.trained.score import LEARNED, PARTS, begin, judge, set_apart, state_fields
 from gatewatch.models.detectors.version_1 import taken_over, trained_dtype_1
 from gatewatch.models.errors import ArtefactError, CalibrationError
 from gatewatch.models.evaluation.threshold import threshold_for

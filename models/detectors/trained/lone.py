@@ -18,10 +18,19 @@ from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import LARGEST_SCORE, NORMAL, WARMING_UP, Step
 from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS, conclude
+from gatewatch.models.detectors.judged import (
+    APART_READINGS,
+    RUN_ALLOWANCE,
+    RUN_MARGIN,
+    Judged,
+    just_above,
+    shares,
+    shares_alone,
+)
 from gatewatch.models.detectors.operands import NUMBERS
+from gatewatch.models.detectors.trained.calibrated import Numbers, ResidualCalibration
 from gatewatch.models.detectors.trained.scaling import ELAPSED_LIMITS, STANDARDISED_LIMIT
 from gatewatch.models.detectors.trained.score import (
-    APART_READINGS,
     CHANGE_LIMIT,
     LEAST_LIVELINESS,
     LEVEL_GAIN,
@@ -30,19 +39,11 @@ from gatewatch.models.detectors.trained.score import (
     MISS_LIMIT,
     NOISE_LIMIT,
     PARTS,
-    RUN_ALLOWANCE,
-    RUN_MARGIN,
     TEACHING_READINGS,
     Floats,
-    Judged,
-    Numbers,
     Records,
-    ResidualCalibration,
     alone_of,
-    just_above,
     pooled_of,
-    shares,
-    shares_alone,
 )
 
 MOST_CHANNELS = 16

@@ -39,14 +39,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewatch.models.detectors.judged import APART_READINGS, RUN_ALLOWANCE, RUN_MARGIN, Judged, just_above, shares
 from gatewatch.models.detectors.operands import ARRAYS, NUMBERS, Functions
+from gatewatch.models.detectors.trained.calibrated import ResidualCalibration
 from gatewatch.models.record_fields import load, store
 
 PARTS = 4
@@ -84,18 +84,11 @@ Labelled sets do not tell 0.1, 0.3 and 1 apart. With 0.3 or 1, bursts in a fifth
 a trend that goes on alarms at 16 or 17 % of 20,000 new readings (7 % with 0.1; 1 % asked). With 0.1, what lasts an hour
 and comes again after two to five (at a reading a minute) fades to a fifth at the eighth time; 20 minutes keep 0.9."""
 
-NOISE_LIMIT, EVENT_LIMIT, ACCEPT_LIMIT = 8.0, 4.0, 3.0
-"""What one reading may teach at most: in noise of its channel, spreads of p, and thresholds."""
+NOISE_LIMIT, EVENT_LIMIT = 8.0, 4.0
+"""What one reading may teach at most: in noise of its channel, and spreads of p; see also ACCEPT_LIMIT."""
 
 LEAST_VARIANCE = 1 / 16
 """Of p: a spread of a quarter of a usual miss."""
-
-RUN_MARGIN, RUN_ALLOWANCE = 3, 30
-"""A channel may stand still, or be absent, three times as long as it ever did, and 30 readings."""
-
-APART_READINGS = 300
-"""A channel that stands still, or is absent, for so many readings more has been told, and is set apart: it no longer
-counts in its stream's score until it moves or comes back."""
 
 MOST_HELD = 1000.0
 
@@ -108,119 +101,6 @@ _GAINS = np.array([1.0, LEVEL_GAIN, LIVELY_GAIN])[:, None, None]
 
 Floats = NDArray[np.float64]
 Records = NDArray[Any]
-
-
-class Numbers(NamedTuple):
-    """What `ResidualCalibration` says, in lists of Python numbers (C,); limits of runs (2C,), still and absent."""
-
-    event_scale: list[float]
-    usual_miss: list[float]
-    level_scale: list[float]
-    change_scale: list[float]
-    usual_lively: list[float]
-    quiet_gain: list[float]
-    accept_limit: list[float]
-    run_limits: list[float]
-    constant: list[bool]
-
-
-@dataclass(frozen=True)
-class ResidualCalibration:
-    """What is normal for the channels of one model, learned from normal recordings.
-
-    Attributes:
-        event_scale: (C,) r, standardised units.
-        usual_miss: (C,) ū, the mean of u.
-        level_scale: (C,) λ, standardised units.
-        change_scale: (C,) d, physical units.
-        usual_lively: (C,) v̄, in change_scale; a stream begins with it.
-        quiet_scale: (C,) κ, nats below v̄ that a channel seldom falls; infinite for one that may rest.
-        still_limit: (C,) readings without a change that are still normal; infinite for a constant channel.
-        absent_limit: (C,) readings without a value that are still normal.
-        event_mean, event_variance: m₀ and s₀² of p.
-        event_threshold: T_E, in spreads of p.
-        level_threshold: T_L.
-        lively_scale: T_V, what V seldom exceeds.
-        constant: (C,) which never moved in the recordings.
-    """
-
-    event_scale: Floats
-    usual_miss: Floats
-    level_scale: Floats
-    change_scale: Floats
-    usual_lively: Floats
-    quiet_scale: Floats
-    still_limit: Floats
-    absent_limit: Floats
-    event_mean: float
-    event_variance: float
-    event_threshold: float
-    level_threshold: float
-    lively_scale: float
-    constant: NDArray[np.bool_]
-
-    @cached_property
-    def constants(self) -> NDArray[np.intp] | None:
-        """Places of the constant channels; None if there is none."""
-        found = np.flatnonzero(self.constant)
-        return found if len(found) else None
-
-    @cached_property
-    def accept_limit(self) -> Floats:
-        """(C,) 3 T_L λ."""
-        return np.asarray(ACCEPT_LIMIT * self.level_threshold * self.level_scale)
-
-    @cached_property
-    def usual_plain(self) -> float:
-        """m₀ + 3 s₀."""
-        return float(self.event_mean + 3 * np.sqrt(self.event_variance))
-
-    @cached_property
-    def quiet_gain(self) -> Floats:
-        """(C,) -1/κ."""
-        return -1.0 / self.quiet_scale
-
-    @cached_property
-    def run_limits(self) -> Floats:
-        """(2, 1, C) still and absent limit."""
-        return np.stack([self.still_limit, self.absent_limit])[:, None]
-
-    @cached_property
-    def numbers(self) -> Numbers | None:
-        """The same in numbers; None where one of them is 0, by which Python does not divide."""
-        scales = [self.event_scale, self.usual_miss, self.level_scale, self.change_scale, self.usual_lively]
-        if not all(map(np.all, scales)) or not self.run_limits.all():
-            return None
-        others = [self.quiet_gain, self.accept_limit, self.run_limits.ravel(), self.constant]
-        return Numbers(*(each.tolist() for each in (*scales, *others)))
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What one reading of each of B streams came to.
-
-    Attributes:
-        score: (B,) above 1 where a part is, and then the largest part.
-        reason: (B,) the index of the largest part in REASONS.
-        attribution: (B, C) the channels' shares in that part; each row sums to 1.
-        parts: (B, 4) all parts, in units of their thresholds.
-        missed: (B, C) reading minus forecast, in the forecast's units; 0 where missing.
-        alone: (B, C) whether a channel by itself, without the others, is enough for a part above 1; None if no stream
-            has such a part.
-        stops: (B,) whether a channel has just been told to stand still or to be missing; None as `alone`.
-        signals: (B, 3) before thresholds: (E' - m)/s, L and V; of the general model see there.
-        strange: (5, B, C) by channel: z, o/λ, runs in units of their limits, and how quiet; None of the general model.
-    """
-
-    score: Floats
-    reason: NDArray[np.intp]
-    attribution: Floats
-    parts: Floats
-    missed: Floats
-    alone: NDArray[np.bool_] | None
-    stops: NDArray[np.bool_] | None
-    signals: Floats
-    strange: Floats | None = None
 
 
 def state_fields(channels: int) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -389,11 +269,6 @@ def alone_of(strange: Floats, states: Records, calibration: ResidualCalibration)
     return np.asarray((strange[0] > event[:, None]) | (strange[1] > level) | (strange[2] > 1.0) | (strange[3] > 1.0))
 
 
-def just_above(runs: Floats, limits: Floats) -> NDArray[np.bool_]:
-    """(B,) whether any of (2, B, C) runs went above its limit with this reading."""
-    return np.asarray(np.logical_or.reduce((runs > limits) & (runs - 1 <= limits), (0, 2)))
-
-
 def set_apart(states: Records, calibration: ResidualCalibration) -> NDArray[np.bool_]:
     """(B, C) channels that have stood still, or been absent, for so long that they no longer count."""
     runs, longest = load(states, "still", 2), load(states, "longest_still", 2)
@@ -482,33 +357,3 @@ def pooled_of(
         held,
         pace,
     )
-
-
-def pool(strangeness: Floats) -> Floats:
-    """(..., C) to (...): the fourth root of the sum of fourth powers."""
-    powers = np.square(strangeness)
-    powers *= powers
-    return np.asarray(np.sqrt(np.sqrt(np.add.reduce(powers, -1))))
-
-
-def shares(strangeness: Floats) -> Floats:
-    """(B, C) to shares of the fourth powers, each row summing to 1; equal shares where nothing is strange."""
-    largest = np.maximum.reduce(strangeness, 1, keepdims=True)
-    if np.count_nonzero(largest) < len(largest):
-        strangeness = np.where(largest > 0, strangeness, 1.0)
-        largest = np.where(largest > 0, largest, 1.0)
-    powers = strangeness / largest
-    powers *= powers
-    powers *= powers
-    powers /= np.add.reduce(powers, 1, keepdims=True)
-    return powers
-
-
-def shares_alone(strangeness: list[float]) -> NDArray[np.float32]:
-    """(1, C) `shares` of one stream, in float32."""
-    largest = max(strangeness)
-    powers = np.array([[each / largest if largest > 0.0 else 1.0 for each in strangeness]])
-    powers *= powers
-    powers *= powers
-    powers /= np.add.reduce(powers, 1)
-    return powers.astype(np.float32)

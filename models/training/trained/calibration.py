@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.artefact.files import Artefact, Calibration, Channel, Manifest
+from gatewatch.models.detectors.judged import RUN_ALLOWANCE, RUN_MARGIN
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.detectors.trained.score import (
@@ -19,8 +20,6 @@ from gatewatch.models.detectors.trained.score import (
     LEVEL_GAIN,
     LEVEL_LIMIT,
     LIVELY_GAIN,
-    RUN_ALLOWANCE,
-    RUN_MARGIN,
     judge,
 )
 from gatewatch.models.evaluation.threshold import effective_readings, learn_tail, thresholds, with_thresholds

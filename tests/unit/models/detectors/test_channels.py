@@ -12,8 +12,8 @@ from gatewatch.models.artefact.files import Artefact, load_artefact, model_folde
 from gatewatch.models.detectors.detector import ANOMALOUS, REASONS, Scanner
 from gatewatch.models.detectors.general.detector import load_detector
 from gatewatch.models.detectors.incidents import OPEN_READINGS
+from gatewatch.models.detectors.judged import APART_READINGS
 from gatewatch.models.detectors.trained.detector import TrainedDetector
-from gatewatch.models.detectors.trained.score import APART_READINGS
 from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.scan import Scan, scan
 from tests.support.samples import CHANNELS, START_MS, make_artefact

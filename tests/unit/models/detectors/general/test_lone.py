@@ -15,7 +15,7 @@ EVERY_MS = 1_800_000
 
 @pytest.mark.parametrize("channels", [1, 3, 9])
 def test_a_reading_alone_is_judged_and_taken_in_as_in_company(channels: int) -> None:
-    """Over ten days: spikes, rests, a constant channel, missing values, a code, a far origin and a clock that steps."""
+    """Ten days: spikes, rests, whole numbers, a constant, missing values, a code, a far origin, a clock that steps."""
     detector = load_detector(model_folder("general"), [f"c{c}" for c in range(channels)])
     assert isinstance(detector, GeneralDetector)
     rng, rows = np.random.default_rng(channels), 480
@@ -24,7 +24,7 @@ def test_a_reading_alone_is_judged_and_taken_in_as_in_company(channels: int) -> 
     values[rng.integers(50, rows, 20), rng.integers(0, channels, 20)] += rng.normal(0, 3, 20)
     values[rng.integers(0, rows, 10), 0] = np.nan
     values[200:215, -1], values[300, 0] = values[200, -1], -9999.0
-    values[:, 2:3] = 3.0
+    values[:, 1:2], values[:, 2:3] = np.round(values[:, 1:2]), 3.0
     times = START_MS + EVERY_MS * np.arange(rows)
     times[400:] += 10 * EVERY_MS
     times[420] -= 30 * EVERY_MS

@@ -10,13 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import REASONS
+from gatewatch.models.detectors.judged import Judged
+from gatewatch.models.detectors.trained.calibrated import ACCEPT_LIMIT, ResidualCalibration
 from gatewatch.models.detectors.trained.score import (
-    ACCEPT_LIMIT,
     EVENT_LIMIT,
     NOISE_LIMIT,
     TEACHING_READINGS,
-    Judged,
-    ResidualCalibration,
     begin,
     judge,
     state_fields,
