@@ -26,9 +26,10 @@ from gatewatch.models.training.export import export_step, export_whole, weights
 from gatewatch.models.training.processes import ALONE, Processes
 from gatewatch.models.training.suitability import Finding, Suitability
 from gatewatch.models.training.trained.calibration import RESTART_INTERVALS, WARM_UP, calibrate_manifest, neutral
+from gatewatch.models.training.trained.last_value import keep_last_values
 from gatewatch.models.training.trained.loop import Fitted, fit
 from gatewatch.models.training.trained.sample import splits_to_calibrate
-from gatewatch.models.training.trained.windows import usable
+from gatewatch.models.training.trained.windows import held_out_windows, usable
 
 RHYTHM_GAPS, RHYTHM_SHARE, RHYTHM_MARGIN = 5, 0.1, 3.0
 
@@ -156,7 +157,13 @@ def train(
     fitted = fit(recordings, scaling, config, checkpoint=checkpoint, on_epoch=on_epoch, processes=processes)
     splits = splits_to_calibrate(recordings, config.held_out)
     network = fitted.network
-    graph = export_step(network) if isinstance(network, CellForecaster) else export_whole(network)
+    by_last_value: list[str] = []
+    if isinstance(network, CellForecaster):
+        held_out = held_out_windows(recordings, scaling, config.held_out, config.window, config.lanes, processes)
+        by_last_value = [names[at] for at in keep_last_values(network, held_out, processes)]
+        graph = export_step(network)
+    else:
+        graph = export_whole(network)
     channels, calibration = neutral(scaling, names, [(units or {}).get(name, "") for name in names])
     calibration = calibration.model_copy(update={"restart_gap_s": prepared.restart_gap_s})
     provisional = Manifest(
@@ -176,6 +183,7 @@ def train(
             "best_epoch": fitted.best_epoch,
             "held_out_loss": fitted.history[fitted.best_epoch - 1].held_out_loss,
             "stopped_because": fitted.stopped_because,
+            "by_last_value": by_last_value,
             "calibrated_on": sum(len(split.recording) for split in splits),
             "suitability": suitability.as_json(),
         },
@@ -193,6 +201,10 @@ def model_card(manifest: Manifest) -> str:
         f" {c.error_scale * c.spread:.6g} |"
         for c in manifest.channels
     )
+    by_last_value = as_markdown(", ".join(training.get("by_last_value", [])))
+    plain = f"""
+Channels whose forecast is their last value, which the network did not beat in the held-out parts: {by_last_value}.
+"""
     switches = as_markdown(", ".join(training.get("switches", [])))
     commands = f"""
 Channels of two values, taken for commands, which the forecast is shown and which hardly raise the score: {switches}.
@@ -222,7 +234,7 @@ The first {calibration.warm_up} readings of a stream are scored, not judged. A g
 {calibration.restart_gap_s:g} s starts a stream afresh. A lost state comes back from {calibration.rebuild_readings}
 readings of history.
 
-{_found(training)}{commands if switches else ""}
+{_found(training)}{plain if by_last_value else ""}{commands if switches else ""}
 Meant for streams of the same kind as the recordings, in the same units. It says that a reading is unusual for them,
 not what is broken.{"" if manifest.kind == "live" else FINISHED_ONLY}
 """

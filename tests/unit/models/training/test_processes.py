@@ -19,6 +19,7 @@ from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.processes import Processes
 from gatewatch.models.training.stored import store_files
 from gatewatch.models.training.trained.loop import fit
+from gatewatch.models.training.trained.train import train
 from gatewatch.models.training.trained.windows import train_windows
 from tests.faults.resume import write_recordings
 from tests.support.windows import UNSCALED, counting, lanes
@@ -68,7 +69,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
     config = TrainConfig(epochs=2, hidden=8, dropout=0)
     recordings = store_files(recording_files([tmp_path / "recordings"]))
-    alone = fit(recordings, Scaling.fit(recordings), config)
+    alone = train(recordings, config).fitted
     together = load_file(tmp_path / "two" / WEIGHTS)
     for name, weight in alone.network.state_dict().items():
         torch.testing.assert_close(together[name], weight, rtol=1e-4, atol=1e-5)
