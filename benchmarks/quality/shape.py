@@ -1,6 +1,6 @@
 """What the general model would find with a part that knows when a cycle is wrong: its scores replayed with one.
 
-    python -m benchmarks.quality.shape OUT DATA --eval EVAL --to SHAPED [--sets cycles,nab]
+    python -m benchmarks.quality.shape OUT DATA --eval EVAL --to SHAPED [--sets cycles,nab] [--ways nearest]
     python -m benchmarks.quality.choose SHAPED/shipped SHAPED/nearest SHAPED/season
 
 OUT is what `benchmarks.quality` wrote of `general`, of SMAP and MSL of `general-target`. SHAPED gets the counts of
@@ -41,7 +41,7 @@ from benchmarks.quality.series import SETS, WEEK_S, Series, read_set
 from gatewatch.models.detectors.general.alert_budget import threshold_at
 from gatewatch.models.detectors.general.codes import CODES
 from gatewatch.models.detectors.general.score import MORE_NATS, MOST_NATS
-from gatewatch.models.detectors.general.tail import COUNTERS, count, rarity
+from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS, LEAST, count, place_of, rarity
 from gatewatch.models.detectors.operands import NUMBERS
 
 Float64Array = NDArray[np.float64]
@@ -51,8 +51,9 @@ SEARCH, PERIODS = 32, 4
 """Blocks between searches; periods that the ring holds at least."""
 
 SHORTEST, FINE, LONGEST = 12, 48, 80
-ALIKE, CONTRAST, NEARLY, STILL_ALIKE = 0.5, 0.3, 0.9, 0.3
-"""The last holds in the place of the first once there is a period."""
+ALIKE, CONTRAST, NEARLY = 0.5, 0.3, 0.9
+STILL_ALIKE, SAME = 0.3, 1.25
+"""For a period that there is, within this factor."""
 
 MOST_FOLDS = 6
 USUAL_BLOCKS, CLIP, SETTLING = 2000, 4.0, 64
@@ -61,7 +62,8 @@ USUAL_BLOCKS, CLIP, SETTLING = 2000, 4.0, 64
 LEAST_SHARE, YOUNG_READINGS = 0.02, 200.0
 """Of the ring's deviation: distances are taken for that at least. For the rarity, as of levels."""
 
-BEGIN_READINGS = 64
+BEGIN_READINGS, LOOKED_AT = 64, 1.5
+"""Readings until the scale of a channel is taken; sizes whose rarity is reckoned: less comes to no threshold."""
 
 
 class Memory:
@@ -111,7 +113,10 @@ class Memory:
 
     def _search(self, y: Float64Array) -> None:
         """Look for the period; without one, or with more blocks than it takes, double the readings of a block."""
-        found = find_period(y, STILL_ALIKE if self.period else ALIKE)
+        found = 0
+        if self.period:
+            found = find_period(y, STILL_ALIKE, int(self.period / SAME), int(self.period * SAME))
+        found = found or find_period(y, ALIKE)
         if (found > FINE or (not found and len(y) == RING)) and self.fold < MOST_FOLDS:
             y = y[len(y) % 2 :]
             self.ring = ((y[::2] + y[1::2]) / 2).astype(np.float16)
@@ -125,20 +130,19 @@ class Memory:
         self.period = found
 
 
-def find_period(y: Float64Array, alike: float) -> int:
-    """Blocks of the period; 0 if there is none."""
-    most = min(LONGEST, len(y) // PERIODS)
+def find_period(y: Float64Array, alike: float, least: int = SHORTEST, most: int = LONGEST) -> int:
+    """Blocks of the period, within bounds; 0 if there is none."""
+    least, most = max(least, SHORTEST), min(most, LONGEST, len(y) // PERIODS)
     variance = float(y.var())
-    if most < SHORTEST or variance == 0:
+    if most < least or variance == 0:
         return 0
     lags = np.arange(most + 2)
     r = np.array([1 - np.square(y[k:] - y[: len(y) - k]).mean() / (2 * variance) for k in lags])
-    inner = r[SHORTEST:-1]
-    valley = np.minimum.accumulate(r)[SHORTEST:-1]
-    good = (inner >= r[SHORTEST - 1 : -2]) & (inner >= r[SHORTEST + 1 :])
+    inner, valley = r[least:-1], np.minimum.accumulate(r)[least:-1]
+    good = (inner >= r[least - 1 : -2]) & (inner >= r[least + 1 :])
     good &= (inner >= alike) & (inner - valley >= CONTRAST)
     at = np.flatnonzero(good)
-    return SHORTEST + int(at[inner[at] >= NEARLY * inner[at].max()][0]) if len(at) else 0
+    return least + int(at[inner[at] >= NEARLY * inner[at].max()][0]) if len(at) else 0
 
 
 def nearest(distance: Float64Array, period: int) -> int:  # noqa: ARG001
@@ -188,10 +192,14 @@ def replayed(one: Series, scored: pd.DataFrame, way: str) -> pd.DataFrame:
 
 
 def _nats(size: Float64Array, known: NDArray[np.bool_], flag: NDArray[np.bool_], limit: float) -> Float64Array:
-    """(N,) how rare sizes are by those before; what is anomalous within an incident counts less."""
+    """(N,) how rare sizes are by those before, 0 below LOOKED_AT; what is anomalous within an incident counts less."""
     counted, nats, last = np.zeros((1, 1, COUNTERS), np.float32), np.zeros(len(size)), -JOIN
+    counters, fading, places = counted[0, 0], np.float32(1 - 1 / COUNTED_READINGS), place_of(size, LEAST)
     for row in range(len(size)):
-        if known[row]:
+        if known[row] and size[row] < LOOKED_AT:
+            counters *= fading
+            counters[int(places[row])] += 1
+        elif known[row]:
             of, place = rarity(size[None, row : row + 1], counted, np.array([row]), np.array([YOUNG_READINGS]))
             nats[row] = min(of.item(), MOST_NATS * size[row])
             held = np.array([[nats[row] > limit and row - last < JOIN]])
@@ -209,6 +217,7 @@ def main() -> None:
     parser.add_argument("--eval", type=Path, required=True)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--ways", default=",".join(WAYS), help=f"of {', '.join(WAYS)}")
     options = parser.parse_args()
     scorers = Scorers(options.eval)
     for name in options.sets.split(","):
@@ -217,7 +226,7 @@ def main() -> None:
             continue
         series = read_set(options.data, name, options.out)
         shipped = {one.name: load_scores(options.out, detector, name, one) for one in series}
-        for way in ("shipped", *WAYS):
+        for way in ("shipped", *options.ways.split(",")):
             folder = options.to / way / "general" / name
             if load(folder) is None:
                 scored = (
