@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks.quality.cycles import FAMILIES, LEARN, ROWS, cycle_streams
 from benchmarks.quality.dynamic import cut
+from benchmarks.quality.injected import Float64Array
 from benchmarks.quality.measures import Counts
 from benchmarks.quality.shape import ALIKE, find_period, sizes
 from benchmarks.quality.telemanom import BUFFER, Recipe, judge
@@ -87,8 +88,9 @@ def test_a_period_is_found_where_there_is_one_alone() -> None:
     saw = place / 37 % 1 + 0.1 * rng.normal(size=320)
     two_peaks = np.sin(2 * np.pi * place / 60) + np.sin(4 * np.pi * place / 60 + 1)
     assert [find_period(y, ALIKE) for y in (saw, two_peaks)] == [37, 60]
-    switched = np.cumsum(rng.random(320) < 1 / 12) % 2
-    for y in (rng.normal(size=320), np.cumsum(rng.normal(size=320)), switched, np.ones(320), place * 1.0):
+    switched = (np.cumsum(rng.random(320) < 1 / 12) % 2).astype(np.float64)
+    walk: Float64Array = np.cumsum(rng.normal(size=320))
+    for y in (rng.normal(size=320), walk, switched, np.ones(320), place * 1.0):
         assert find_period(y, ALIKE) == 0
 
 
