@@ -89,8 +89,9 @@ def test_a_period_is_found_where_there_is_one_alone() -> None:
     two_peaks = np.sin(2 * np.pi * place / 60) + np.sin(4 * np.pi * place / 60 + 1)
     assert [find_period(y, ALIKE) for y in (saw, two_peaks)] == [37, 60]
     switched = (np.cumsum(rng.random(320) < 1 / 12) % 2).astype(np.float64)
-    walk: Float64Array = np.cumsum(rng.normal(size=320))
-    for y in (rng.normal(size=320), walk, switched, np.ones(320), place * 1.0):
+    noise = rng.normal(size=320)
+    others: list[Float64Array] = [noise, np.cumsum(noise), switched, np.ones(320), place.astype(np.float64)]
+    for y in others:
         assert find_period(y, ALIKE) == 0
 
 
