@@ -5,6 +5,6 @@
     python -m benchmarks.quality.plots OUT DATA
 
 Needs the extra `bench`. `__main__.py` runs and prints, `detectors.py` is the table of detectors and their command
-lines, `series.py` reads the sets, `injected.py` makes one, `measures.py` computes figures and their intervals,
-`report.py` lays them out, `choose.py` compares versions.
+lines, `series.py` reads the sets, `injected.py` and `cycles.py` make two, `measures.py` computes figures and their
+intervals, `report.py` lays them out, `choose.py` compares versions, `shape.py` tries one that is not built yet.
 """

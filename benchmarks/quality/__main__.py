@@ -3,7 +3,7 @@
     python -m benchmarks.quality DATA --eval EVAL --out OUT [--sets nab,skab] [--detectors gatewatch,persistence]
 
 DATA holds `nab/` (data/<category>/<file>.csv, labels/combined_windows.json) and `skab/`, `smap_msl/`, `smd/` and others
-(train/, test/, labels.json); `injected` is made, see `injected.py`. EVAL holds the scorers `multi_eval.py` and
+(train/, test/, labels.json); `injected` and `cycles` are made, see there. EVAL holds the scorers `multi_eval.py` and
 `nab_score.py`. Detectors are listed in `detectors.py`, `benchmarks/peers.py` and `variants.py`; peers flag what exceeds
 the 0.999 quantile of their scores on the train part. What is named is run and kept under OUT/<detector>/<set>/, and not
 run again while it lies there, so that a run that was broken off goes on where it was, and sets can be run one by one;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,31 +27,44 @@ VUS_WINDOW = 50
 
 Float64Array = NDArray[np.float64]
 Events = list[tuple[int, int]]
-"""First and last row, counted from the start of the first week."""
+"""First and last row, counted from the stream's first."""
+
+Stream = tuple[str, Float64Array, Events]
+"""Name, (rows, channels) values, and what is anomalous in them."""
 
 
-def write_injected(folder: Path) -> None:
-    """Write the set: train/, test/ and labels.json, as the other sets have them."""
-    streams = {}
-    stamps = pd.to_datetime(START_MS + INTERVAL_MS * np.arange(ROWS), unit="ms", utc=True)
+def injected_streams() -> Iterator[Stream]:
+    """STREAMS of each kind."""
     for kind, make in KINDS.items():
         for number in range(STREAMS):
-            name = f"{kind}-{number}"
             values, events = make(np.random.default_rng([SEED, zlib.crc32(kind.encode()), number]))
-            channels = [f"c{channel:02d}" for channel in range(values.shape[1])]
-            table = pd.DataFrame(np.round(values, 5), columns=channels)
-            table.insert(0, "timestamp", stamps.strftime("%Y-%m-%dT%H:%M:%SZ"))
-            for part, rows in (("train", slice(0, WEEK)), ("test", slice(WEEK, ROWS))):
-                path = folder / part / f"{name}.csv"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                table.iloc[rows].to_csv(path, index=False)
-            streams[name] = {
-                "train_file": f"train/{name}.csv",
-                "test_file": f"test/{name}.csv",
-                "target_channels": channels,
-                "vus_window": VUS_WINDOW,
-                "anomalies": [{"start": first - WEEK, "end": last - WEEK} for first, last in events],
-            }
+            yield f"{kind}-{number}", values, events
+
+
+def write_streams(folder: Path, made: Iterable[Stream], learn: int, vus_window: int | None = None) -> None:
+    """Write a set: train/, test/ and labels.json, as the other sets have them.
+
+    Args:
+        learn: rows of each stream that become its train part.
+        vus_window: see Series.window.
+    """
+    streams = {}
+    for name, values, events in made:
+        channels = [f"c{channel:02d}" for channel in range(values.shape[1])]
+        table = pd.DataFrame(np.round(values, 5), columns=channels)
+        stamps = pd.to_datetime(START_MS + INTERVAL_MS * np.arange(len(values)), unit="ms", utc=True)
+        table.insert(0, "timestamp", stamps.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        for part, rows in (("train", slice(0, learn)), ("test", slice(learn, None))):
+            path = folder / part / f"{name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.iloc[rows].to_csv(path, index=False)
+        streams[name] = {
+            "train_file": f"train/{name}.csv",
+            "test_file": f"test/{name}.csv",
+            "target_channels": channels,
+            "vus_window": vus_window,
+            "anomalies": [{"start": first - learn, "end": last - learn} for first, last in events],
+        }
     (folder / "labels.json").write_text(json.dumps({"streams": streams}))
 
 

@@ -26,11 +26,15 @@ PROFILES = {"standard": "standard", "low FP": "reward_low_FP_rate", "low FN": "r
 MAIN = dict.fromkeys(SETS, ("event F1", "alert F1", "VUS-PR")) | {
     "nab": ("standard", "alert F1", "VUS-PR"),
     "skab": ("F1", "alert F1", "VUS-PR"),
+    "cycles": ("event F1", "top", "VUS-PR"),
 }
 """The figures of each set that come with an interval; by the first of them versions are chosen."""
 
 MERGE_GAP = 60
 """Rows; flags that are no farther apart are one event, where the scorer knows no other gap for a set."""
+
+NEAR = 100
+"""Rows, or the length of the event, within which after an event the highest score still belongs to it."""
 
 JOIN = 200
 """Flags of a peer with fewer than so many rows between them raise one alert, as in Gatewatch."""
@@ -61,7 +65,8 @@ class Scorers:
             return {"auc_pr": math.nan, "vus_pr": math.nan}
         window = period(one.values[:, 0]) if one.window is None else one.window
         score = score[one.probation :]
-        return {
+        top = {"top": float(tops(one, score))} if len(one.events) == 1 else {}
+        return top | {
             "auc_pr": self.multi.average_precision(labels.astype(int), score),
             "vus_pr": self.multi.vus_pr(labels, score, window),
         }
@@ -101,6 +106,12 @@ class Scorers:
         stamps = pd.date_range("2000-01-01", periods=one.rows, freq="min")  # only tell the rows apart
         windows = [(stamps[first], stamps[last]) for first, last in one.events]
         return self.nab.Series(one.name, stamps, values, windows, any_scale=True)
+
+
+def tops(one: Series, score: NDArray[np.float64]) -> bool:
+    """Whether the highest score of the rows behind the probation is in the series' only event, or right after."""
+    ((first, last),) = one.events
+    return first <= one.probation + int(score.argmax()) <= last + max(NEAR, last - first + 1)
 
 
 def first_of_incident(flag: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -146,6 +157,8 @@ def figures(set_name: str, counts: Counts, weights: NDArray[np.float64] | None =
         "AUC-PR": ratio(total("auc_pr"), present[:, column["auc_pr"]]),
         "VUS-PR": ratio(total("vus_pr"), present[:, column["vus_pr"]]),
     }
+    if "top" in column:
+        found["top"] = ratio(total("top"), present[:, column["top"]])
     if set_name == "nab":
         for title, profile in PROFILES.items():
             found[title] = 100 * ratio(total(f"alert_{profile}"), total(f"span_{profile}"))

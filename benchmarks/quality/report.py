@@ -23,6 +23,7 @@ NAMES = {
     "motes": "Wireless motes",
     "hvac": "Air handler",
     "injected": "Injected anomalies",
+    "cycles": "Cycles",
 }
 
 ALERTS = ("alert R", "alert F1", "false/week")
@@ -33,6 +34,7 @@ COLUMNS = dict.fromkeys(NAMES, EVENTS) | {
         *(*ALERTS, "AUC-PR", "VUS-PR"),
     ),
     "skab": ("F1", "FAR %", "MAR %", *ALERTS, "AUC-PR", "VUS-PR"),
+    "cycles": ("top", *EVENTS),
 }
 MEANING = (
     "Flags at most 60 rows apart are one event; FAR: share of normal rows flagged; composite: harmonic mean of the "
@@ -46,6 +48,7 @@ NOTES = dict.fromkeys(NAMES, MEANING) | {
     "smap_msl": f"{MEANING.replace('60', '100')} Peers and `-target` see `value` only, others all.",
     "smd": f"{MEANING} Four series: intervals say little.",
     "tep": f"{MEANING} Chance has an event F1 of 0.59.",
+    "cycles": f"{MEANING} `top`: streams whose highest score is in their one event, or right after.",
     "hvac": f"{MEANING} Chance has an event F1 of 0.68.",
 }
 

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.quality.injected import write_injected
+from benchmarks.quality.cycles import LEARN, cycle_streams
+from benchmarks.quality.injected import VUS_WINDOW, WEEK, injected_streams, write_streams
 
-INJECTED = "injected"
-SETS = ("nab", "skab", "smap_msl", "smd", "asd", "gecco", "tep", "motes", "hvac", INJECTED)
+INJECTED, CYCLES = "injected", "cycles"
+SETS = ("nab", "skab", "smap_msl", "smd", "asd", "gecco", "tep", "motes", "hvac", INJECTED, CYCLES)
 
 WEEK_S = 7 * 86_400
 
@@ -84,18 +85,25 @@ def read_set(data: Path, name: str, out: Path, most: int | None = None) -> list[
     """The series of one set, in order of name; evenly chosen ones, if there are more than `most`.
 
     Args:
-        out: where benchmarks.quality writes; the set that is made is kept there.
+        out: where benchmarks.quality writes; sets that are made are kept there.
     """
-    if name == INJECTED:
-        folder = out / "data" / INJECTED
+    if name in {INJECTED, CYCLES}:
+        folder = out / "data" / name
         if not (folder / "labels.json").exists():
-            write_injected(folder)
+            _make(name, folder)
         found = _split(folder)
     else:
         found = _nab(data / "nab") if name == "nab" else _split(data / name)
     if most is None or most >= len(found):
         return found
     return [found[at * len(found) // most] for at in range(most)]
+
+
+def _make(name: str, folder: Path) -> None:
+    if name == INJECTED:
+        write_streams(folder, injected_streams(), WEEK, VUS_WINDOW)
+    else:
+        write_streams(folder, cycle_streams(), LEARN)
 
 
 def _split(folder: Path) -> list[Series]:
