@@ -48,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Lead links to where files are in the site; take the word `run`, which is for a test, from code blocks."""
+    """Lead links to where files are in the site."""
     here = page.file.src_uri
 
     def led(link: re.Match[str]) -> str:
@@ -57,7 +57,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
             return link[0]
         return f"[{link[1]}]({posixpath.relpath(in_site(path), posixpath.dirname(here) or '.')}{link[3] or ''})"
 
-    return re.sub(r"^```(\w+) run$", r"```\1", LINK.sub(led, markdown), flags=re.MULTILINE)
+    return LINK.sub(led, markdown)
 
 
 def in_repository(page: str, target: str) -> str:

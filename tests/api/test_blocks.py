@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from gatewatch.service.demo.station import write_recordings
-from tests.api.test_documents import PAGES, ROOT, name_of
+from tests.api.test_documents import PAGES, ROOT, blocks, name_of
 from tests.api.test_incidents import CALM, fault
 from tests.support import programs
 from tests.support.cli import gatewatch, without_settings
@@ -149,7 +149,6 @@ manifest = load_artefact(model_folder("demo")).manifest
 ROWS: Final = 800
 """Of each recording, with the header: short, and longer than the half day that one page labels."""
 
-_FENCE: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -157,11 +156,6 @@ def is_run(page: Path, language: str, content: str) -> bool:
     """Whether a block is code that is not named in NOT_RUN."""
     named = NOT_RUN.get(name_of(page), {})
     return language in ("sh", "python") and not any(content.startswith(beginning) for beginning in named)
-
-
-def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """Language and content of each block of a page, in order."""
-    return ((match[1].split(" ")[0], match[2]) for match in _FENCE.finditer(page.read_text()))
 
 
 RUN: Final = [page for page in PAGES if any(is_run(page, *block) for block in blocks(page))]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytest
 import redis
@@ -34,20 +34,18 @@ _SPAN: Final = re.compile(r"`([^`]+)`")
 _OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
-class Block(NamedTuple):
-    """A code block: what it is in (`sh`, `sh run`), and what stands in it."""
-
-    info: str
-    content: str
-
-
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def blocks_of(page: Path, language: str) -> list[Block]:
-    found = [Block(*match.groups()) for match in _FENCE.finditer(page.read_text())]
-    return [block for block in found if block.info.split(" ")[0] == language]
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and content of each block of a page, in order."""
+    return _FENCE.findall(page.read_text())
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    """The contents of those in one language."""
+    return [content for of, content in blocks(page) if of == language]
 
 
 def prose_of(page: Path) -> str:
@@ -60,7 +58,7 @@ def spans_of(page: Path) -> list[str]:
 
 def lines_of(page: Path) -> list[str]:
     """Every command line of a page, and every span of code in its prose."""
-    scripts = "\n".join(block.content for block in blocks_of(page, "sh")).replace("\\\n", " ")
+    scripts = "\n".join(blocks_of(page, "sh")).replace("\\\n", " ")
     return [line.partition(" #")[0] for line in scripts.splitlines()] + spans_of(page)
 
 
@@ -146,7 +144,7 @@ def test_every_test_that_is_named_is_there(page: Path) -> None:
 
 
 def test_the_tree_of_the_architecture_is_the_tree() -> None:
-    tree = blocks_of(ROOT / "docs/architecture.md", "text")[0].content
+    tree = blocks_of(ROOT / "docs/architecture.md", "text")[0]
     folders: list[str] = []
     named = set()
     for line in tree.splitlines():
@@ -210,18 +208,17 @@ def test_every_statement_of_the_contract_names_its_tests_or_says_that_there_are_
 @pages
 def test_every_block_can_be_read(page: Path) -> None:
     for block in blocks_of(page, "json"):
-        json.loads(block.content)
+        json.loads(block)
     for block in blocks_of(page, "python"):
-        compile(block.content, name_of(page), "exec")
-    languages = {block.group(1).split(" ")[0] for block in _FENCE.finditer(page.read_text())}
-    assert languages <= {"sh", "python", "json", "text"}
+        compile(block, name_of(page), "exec")
+    assert {language for language, _ in blocks(page)} <= {"sh", "python", "json", "text"}
 
 
 def test_the_chain_tag_is_the_one_that_the_page_computes(client: TestClient) -> None:
     """Of readings some of whose values are missing."""
     names: dict[str, Any] = {}
     (block,) = blocks_of(ROOT / "docs/http-api.md", "python")
-    exec(compile(block.content, "docs/http-api.md", "exec"), names)  # noqa: S102
+    exec(compile(block, "docs/http-api.md", "exec"), names)  # noqa: S102
     sent, tag = readings("tagged", 20), bytes(16)
     post(client, sent)
     for one in sent:
@@ -231,8 +228,8 @@ def test_the_chain_tag_is_the_one_that_the_page_computes(client: TestClient) -> 
 
 def test_the_access_list_of_the_page_is_enough(settings: Callable[..., Settings], redis_url: str) -> None:
     """And not too much: the user may not read the keys of others."""
-    (block,) = [one for one in blocks_of(ROOT / "docs/operations.md", "text") if one.content.startswith("user ")]
-    _, user, *rules = block.content.split()
+    (block,) = [one for one in blocks_of(ROOT / "docs/operations.md", "text") if one.startswith("user ")]
+    _, user, *rules = block.split()
     with redis.Redis.from_url(redis_url) as database:
         database.execute_command("ACL", "SETUSER", user, "reset", *rules)
     url = redis_url.replace("unix://", f"unix://{user}:PASSWORD@")
