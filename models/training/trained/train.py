@@ -27,7 +27,7 @@ from gatewatch.models.training.processes import ALONE, Processes
 from gatewatch.models.training.suitability import Finding, Suitability
 from gatewatch.models.training.trained.calibration import RESTART_INTERVALS, WARM_UP, calibrate_manifest, neutral
 from gatewatch.models.training.trained.last_value import keep_last_values
-from gatewatch.models.training.trained.loop import Fitted, fit
+from gatewatch.models.training.trained.loop import Fitted, fit, torch_set
 from gatewatch.models.training.trained.sample import splits_to_calibrate
 from gatewatch.models.training.trained.windows import held_out_windows, usable
 
@@ -160,7 +160,8 @@ def train(
     by_last_value: list[str] = []
     if isinstance(network, CellForecaster):
         held_out = held_out_windows(recordings, scaling, config.held_out, config.window, config.lanes, processes)
-        by_last_value = [names[at] for at in keep_last_values(network, held_out, processes)]
+        with torch_set(config.seed):  # on one thread, as it was trained
+            by_last_value = [names[at] for at in keep_last_values(network, held_out, processes)]
         graph = export_step(network)
     else:
         graph = export_whole(network)
