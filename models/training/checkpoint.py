@@ -73,8 +73,13 @@ class Run:
 
 
 def identity(recordings: Sequence[Source], config: TrainConfig) -> str:
-    """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings."""
+    """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings.
+
+    A setting that came later is left out where it changes nothing, so that a training begun before it goes on.
+    """
     unimportant = {"time_limit_s", "false_alarm_rate", "checkpoint_every_s"}
+    if not config.beta:
+        unimportant.add("beta")
     return fingerprint(config.model_dump_json(exclude=unimportant, exclude_none=True), recordings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from gatewatch.models.recordings.recording import Recording
 from gatewatch.models.training import architectures
 from gatewatch.models.training.architectures.base import State
 from gatewatch.models.training.architectures.lstm import LSTMForecaster
-from gatewatch.models.training.checkpoint import CHECKPOINT
+from gatewatch.models.training.checkpoint import CHECKPOINT, fingerprint, identity
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.trained import loop
 from gatewatch.models.training.trained.loop import EpochReport, Fitted, fit, negative_log_likelihood
@@ -127,6 +128,15 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         trained(TINY.model_copy(update={"seed": 1}), checkpoint=tmp_path)
     with pytest.raises(TrainingError, match="another training"):
         trained(recordings=[waves(seed=1)], checkpoint=tmp_path)
+
+
+def test_a_training_begun_before_there_were_chrono_and_beta_goes_on_without_them() -> None:
+    settings = {name: value for name, value in TINY.model_dump().items() if name not in ("chrono", "beta")}
+    unimportant = ("time_limit_s", "false_alarm_rate", "checkpoint_every_s")
+    before = json.dumps({k: v for k, v in settings.items() if k not in unimportant}, separators=(",", ":"))
+    assert identity([waves()], TINY) == fingerprint(before, [waves()])
+    for more in ({"chrono": 100}, {"beta": 0.5}):
+        assert identity([waves()], TINY.model_copy(update=more)) != fingerprint(before, [waves()])
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
