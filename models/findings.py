@@ -40,7 +40,7 @@ class Finding:
         score: its highest.
         direction: `above` or `below` what was expected, at the alert; empty for what stands still or is missing.
         expected, actual: at the alert, in the channel's unit; NaN where there is none.
-        reason: the part of the score that was largest at its highest, one of score.REASONS.
+        reason: the part of the score that was largest at its highest, one of models.detectors.detector.REASONS.
         running: the recording ends while it goes on.
         unit: of the channel, None where none is named.
     """

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Records = NDArray[Any]
 
 RUN_MARGIN, RUN_ALLOWANCE = 3, 30
 """A channel may stand still, or be absent, three times as long as it ever did, and 30 readings."""

@@ -202,7 +202,7 @@ def _lead_values(records: Records, values: Float64Array, times: NDArray[np.int64
 
 
 def _lead_runs(records: Records, same: Bools, observed: Bools) -> None:
-    """How long channels stand still and are missing: what `score.runs_after` says, by sums up to where they end."""
+    """How long channels stand still and are missing: what `runs.runs_after` says, by sums up to where they end."""
     kept = block(records, "still", 5).swapaxes(0, 1)
     ends, moved = np.stack([observed & ~same, observed]), observed & ~same
     total = kept[:2, :1] + np.cumsum(np.stack([observed & same, ~observed]), axis=1)

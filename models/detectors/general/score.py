@@ -79,7 +79,7 @@ FORECAST_LIMIT = 50.0
 """Steps; a forecast farther from the last value is cut there."""
 
 LASTING, RANGE = 1, 4
-"""Their places among the parts, see models.detectors.trained.score.REASONS: `level` stands for all that lasts."""
+"""Their places among the parts, see models.detectors.detector.REASONS: `level` stands for all that lasts."""
 
 LARGEST_PART = 1e6
 

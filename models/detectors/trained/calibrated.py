@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Records = NDArray[Any]
 
 ACCEPT_LIMIT = 3.0
 """Thresholds that one reading may teach a level's home at most."""

@@ -93,7 +93,7 @@ def _layout(dtype: np.dtype[Any], channels: int) -> _Layout:
 
 
 class _Judged(NamedTuple):
-    """What models.detectors.trained.score.Judged has, in numbers; and the runs and their limits."""
+    """What models.detectors.judged.Judged has, in numbers; and the runs and their limits."""
 
     score: float
     parts: tuple[float, ...]

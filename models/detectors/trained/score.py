@@ -85,7 +85,7 @@ a trend that goes on alarms at 16 or 17 % of 20,000 new readings (7 % with 0.1; 
 and comes again after two to five (at a reading a minute) fades to a fifth at the eighth time; 20 minutes keep 0.9."""
 
 NOISE_LIMIT, EVENT_LIMIT = 8.0, 4.0
-"""What one reading may teach at most: in noise of its channel, and spreads of p; see also ACCEPT_LIMIT."""
+"""What one reading may teach at most: in noise of its channel, and spreads of p; see also calibrated.ACCEPT_LIMIT."""
 
 LEAST_VARIANCE = 1 / 16
 """Of p: a spread of a quarter of a usual miss."""
