@@ -21,12 +21,7 @@ from gatewatch.service.storage.private_redis import start_private_redis
 from tests.support.samples import KEPT_DAYS, LONG_MS, PATIENT_MS, make_artefact
 from tests.support.waiting import PATIENCE_S
 
-for phase in (
-    "connect",
-    "read",
-    "write",
-    "pool",
-):  # of each request that says nothing else: 5 s are few on a busy machine
+for phase in ("connect", "read", "write", "pool"):  # of each request that asks nothing else: 5 s are few if it is busy
     setattr(DEFAULT_TIMEOUT_CONFIG, phase, PATIENCE_S)
 
 _tenants = itertools.count()

@@ -98,7 +98,7 @@ def expected(made: list[Path], sent: Sent, *asked: Any) -> dict[str, Any]:
 
 
 def compared(client: TestClient, most: int) -> dict[str, Any]:
-    """The figures once so many readings were compared; or those of after a minute."""
+    """The figures once so many readings were compared; or what they are when patience ends."""
     until = time.monotonic() + PATIENCE_S
     while (found := client.get(SHADOW).json())["readings"] < most and time.monotonic() < until:
         time.sleep(0.05)
