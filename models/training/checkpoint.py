@@ -73,14 +73,14 @@ class Run:
 
 
 def identity(recordings: Sequence[Source], config: TrainConfig) -> str:
-    """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings.
-
-    A setting that came later is left out where it changes nothing, so that a training begun before it goes on.
-    """
+    """What a checkpoint must agree in: the settings that shape the weights, and every value of the recordings."""
     unimportant = {"time_limit_s", "false_alarm_rate", "checkpoint_every_s"}
-    if not config.beta:
-        unimportant.add("beta")
-    return fingerprint(config.model_dump_json(exclude=unimportant, exclude_none=True), recordings)
+    return fingerprint(config.model_dump_json(exclude=unimportant | later_unused(config)), recordings)
+
+
+def later_unused(config: TrainConfig) -> set[str]:
+    """Settings that came after 0.2.0 and change nothing here: without their names, what began before them goes on."""
+    return {name for name in ("chrono", "beta") if not getattr(config, name)}
 
 
 def fingerprint(settings: str, recordings: Sequence[Source]) -> str:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gatewatch.models.detectors.trained.scaling import Scaling
 from gatewatch.models.errors import TrainingError
 from gatewatch.models.recordings.recording import Source
-from gatewatch.models.training.checkpoint import EpochReport, fingerprint
+from gatewatch.models.training.checkpoint import EpochReport, fingerprint, later_unused
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.trained.loop import fit
 from gatewatch.models.training.trained.train import same_channels
@@ -165,7 +165,7 @@ def _open(folder: Path, identity: str) -> optuna.Study:
 
 def _identity(recordings: Sequence[Source], config: TrainConfig) -> str:
     """What the runs of a search must agree in: the settings, the bounds, and every value of the recordings."""
-    settings = config.model_dump_json(exclude={"false_alarm_rate", "checkpoint_every_s"})
+    settings = config.model_dump_json(exclude={"false_alarm_rate", "checkpoint_every_s"} | later_unused(config))
     return fingerprint(settings + repr((WHOLE, REAL)), recordings)
 
 
