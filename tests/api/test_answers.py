@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.cli import gatewatch, recording, refused, rows_of
 from tests.support.layouts import FAULT, FAULT_ROWS, LAYOUTS, STEP, incidents_of, times, write_layout
+from tests.support.waiting import until
 from tests.support.whole_path import serving
 
 
@@ -302,6 +303,7 @@ def test_watch_and_the_doctor_look_at_a_running_service(artefact: Path, tmp_path
     with serving(artefact, tmp_path / "data") as (url, _):
         assert "No stream yet" in gatewatch("watch", "--url", url, "--once").stdout
         assert gatewatch("replay", path, "--url", url).returncode == 0
+        until(lambda: json.loads(gatewatch("watch", "--url", url, "--json").stdout)["shown"])  # listed by its score
         shown = json.loads(gatewatch("watch", "--url", url, "--json").stdout)
         checks = json.loads(gatewatch("doctor", "--url", url, "--json", GATEWATCH_MODEL=str(artefact)).stdout)
     assert (shown["streams"], shown["shown"][0]["stream"], shown["shown"][0]["readings"]) == (1, "pump", 60)

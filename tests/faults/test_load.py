@@ -57,7 +57,7 @@ def test_a_hung_redis_is_503_and_goes_on_where_it_was(settings: Callable[..., Se
 def test_who_waits_while_redis_hangs_is_refused_after_one_time_out(
     settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    """Three requests, one batch each, that come while the first is being saved; none of the others asks Redis."""
+    """Three requests, one batch each, of which the second begins beside the first; the third never asks Redis."""
     with start_private_redis(tmp_path) as private, redis.Redis.from_url(private.url) as database:
         pid = int(database.info("server")["process_id"])
         app = create_app(settings(redis_url=private.url, store_timeout_ms=2000, batch_readings=1))
@@ -75,7 +75,7 @@ def test_who_waits_while_redis_hangs_is_refused_after_one_time_out(
             finally:
                 os.kill(pid, signal.SIGCONT)
             assert [(reply.status_code, reply.headers["retry-after"]) for reply in replies] == [(503, "1")] * 3
-            assert 'gatewatch_store_errors_total{operation="score"} 1.0\n' in client.get("/metrics").text
+            assert 'gatewatch_store_errors_total{operation="score"} 2.0\n' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
