@@ -92,7 +92,7 @@ class Batcher:
         self._under_way: list[_UnderWay] = []  # each batch, in their order
         self._timer: asyncio.TimerHandle | None = None  # while something waits behind a batch
         self._blocked = False  # nothing of what waits can be taken before a batch ends
-        self._ended = 0.0  # when the last batch did
+        self._ended = 0.0  # when the last batch did whose pace was noted
         self._idle: list[asyncio.Future[None]] = []  # a worker without work waits for one of these
         self._stopping = False
         self._workers: list[asyncio.Task[None]] = []
@@ -230,9 +230,10 @@ class Batcher:
             with self._traced(taken, size):
                 answers = await self._scorer.score_batch(parts)
             now = self._clock.monotonic()
+            self._failed_at = None
             if not beside:  # a small one took the time of the one beside it
                 self._admission.note_pace(size, now - max(began, self._ended))
-            self._ended, self._failed_at = now, None
+                self._ended = now
         finally:
             self._under_way = [other for other in self._under_way if other is not own]
             self._blocked = False
