@@ -380,6 +380,27 @@ def test_a_group_whose_first_stream_is_muted_before_it_is_told_is_told_by_the_ne
 NORTH = {"policies": [{"pattern": "*", "tags": {"site": "north"}}]}
 
 
+def test_who_speaks_for_a_group_in_place_of_a_muted_stream_does_so_however_often_it_is_tried(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    receiver.answer = lambda _: 503  # as of one that takes it, and whose answer is lost
+    muted = NORTH | {"streams": {"pump-0": {"muted": True}}}
+    with told(group_by="site") as client:
+        client.put("/v1/policies", json=NORTH).raise_for_status()
+        with posting_later():
+            for stream in ("pump-0", "pump-1", "pump-2"):
+                post(client, fault(stream))
+            client.put("/v1/policies", json=muted).raise_for_status()
+        receiver.wait_for(lambda: receiver.deliveries)
+        with posting_later():
+            client.post(f"/v1/incidents/{CALM}.pump-1/close", json={"by": "ann"}).raise_for_status()
+            client.put("/v1/policies", json=NORTH).raise_for_status()
+        receiver.answer = lambda _: 204
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+    assert sorted(receiver.taken) == ["incident.ended", "incident.opened"]
+    assert {one.body["data"]["stream"] for one in receiver.deliveries} == {"pump-1"}
+
+
 @pytest.mark.parametrize("way", ["in one save", "a person", "deleted"])
 def test_an_incident_of_a_group_that_ends_before_it_is_told_opens_first(
     way: str,
