@@ -140,10 +140,7 @@ class Batcher:
             raise StoreUnavailable("the service is stopping; send the readings again")
         self.check_room(submission.tenant, size)
         self._queue.add(submission)
-        if self._may_begin():
-            self._wake()
-        elif self._under_way and self._timer is None:
-            self._look_again()
+        self._look()
         return submission.done
 
     async def _work(self) -> None:
@@ -178,6 +175,13 @@ class Batcher:
             is_long = self._clock.monotonic() - self._under_way[0].since >= LONG_S
             return self._queue.waiting >= (1 if is_long else SECOND_BATCH_MIN)
         return bool(self._queue)
+
+    def _look(self) -> None:
+        """Have a batch begun if one may; if not yet, look again while something waits."""
+        if self._may_begin():
+            self._wake()
+        elif self._under_way and self._queue and self._timer is None:
+            self._look_again()
 
     def _look_again(self) -> None:
         """Look soon whether what waits behind a batch may begin beside it, though nothing comes or ends by then."""
@@ -222,8 +226,7 @@ class Batcher:
         streams = {stream for part in parts for stream in part.readings.streams[part.start : part.stop]}
         own, beside = _UnderWay(streams, began), bool(self._under_way) and size < SECOND_BATCH_MIN
         self._under_way.append(own)
-        if self._may_begin():
-            self._wake()
+        self._look()
         try:
             self._metrics.waited(began - min(submission.since for submission, _, _ in taken))
             self._metrics.batch(size)

@@ -388,6 +388,23 @@ def test_few_are_scored_beside_a_batch_that_takes_long_whatever_else_waits_for_i
     assert asyncio.run(run()) == [["0"], ["1"], ["2"]]
 
 
+def test_what_a_long_batch_had_no_room_for_is_scored_beside_it_though_nothing_comes_after() -> None:
+    async def run() -> list[list[Answer]]:
+        scorer, clock = Waits(), Hands()
+        batcher = batcher_of(scorer, batch_readings=1, clock=clock)
+        jobs = [asyncio.create_task(submitted(batcher, request(name))) for name in ("slow", "neighbour")]
+        await asyncio.sleep(0)
+        batcher.start()
+        await asyncio.sleep(0)
+        clock.seconds = LONG_S
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*jobs)
+        await batcher.stop()
+        return answers
+
+    assert asyncio.run(run()) == [["0"], ["0"]]
+
+
 def test_a_batch_beside_a_long_one_makes_that_one_no_quicker() -> None:
     """What the long one took says how long others wait, whenever the small ones beside it ended."""
 
