@@ -25,7 +25,7 @@ from gatewatch.models.errors import GatewatchError
 from gatewatch.service.app import create_app
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.incidents.event import Event
+from gatewatch.service.incidents.event import EVENTS, Event
 from gatewatch.service.incidents.outlets import sender, webhook
 from gatewatch.service.incidents.outlets.addresses import NoAddress, Resolver, may_be_contacted
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender, secret_of
@@ -344,6 +344,13 @@ def test_muted_streams_are_not_told_and_a_group_once_with_its_first_incident(
         "stream": "pump-1",
     }  # which came later, with earlier times
     assert told_of["group_incidents"] == 3
+
+
+def test_events_wait_in_their_order_and_those_of_one_save_as_an_incident_goes() -> None:
+    events = [Event(what, at_ms, "t", 1, "pump") for at_ms in (2**40, 2**41, 2**41 + 1) for what in EVENTS]
+    scores = [float(event.queued[0]) for event in events]
+    assert scores == sorted(set(scores))
+    assert 0 < scores[0] < scores[-1] < 1  # long due, behind what an earlier version kept, at 0
 
 
 def test_an_incident_that_ends_in_the_save_that_opens_it_opens_first(
