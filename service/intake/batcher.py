@@ -92,7 +92,7 @@ class Batcher:
         self._under_way: list[_UnderWay] = []  # each batch, in their order
         self._timer: asyncio.TimerHandle | None = None  # while something waits behind a batch
         self._blocked = False  # nothing of what waits can be taken before a batch ends
-        self._ended = 0.0  # when the last batch did
+        self._ended = 0.0  # when the last batch did whose pace was noted
         self._idle: list[asyncio.Future[None]] = []  # a worker without work waits for one of these
         self._stopping = False
         self._workers: list[asyncio.Task[None]] = []
@@ -140,10 +140,7 @@ class Batcher:
             raise StoreUnavailable("the service is stopping; send the readings again")
         self.check_room(submission.tenant, size)
         self._queue.add(submission)
-        if self._may_begin():
-            self._wake()
-        elif self._under_way and self._timer is None:
-            self._look_again()
+        self._look()
         return submission.done
 
     async def _work(self) -> None:
@@ -178,6 +175,13 @@ class Batcher:
             is_long = self._clock.monotonic() - self._under_way[0].since >= LONG_S
             return self._queue.waiting >= (1 if is_long else SECOND_BATCH_MIN)
         return bool(self._queue)
+
+    def _look(self) -> None:
+        """Have a batch begun if one may; if not yet, look again while something waits."""
+        if self._may_begin():
+            self._wake()
+        elif self._under_way and self._queue and self._timer is None:
+            self._look_again()
 
     def _look_again(self) -> None:
         """Look soon whether what waits behind a batch may begin beside it, though nothing comes or ends by then."""
@@ -222,17 +226,17 @@ class Batcher:
         streams = {stream for part in parts for stream in part.readings.streams[part.start : part.stop]}
         own, beside = _UnderWay(streams, began), bool(self._under_way) and size < SECOND_BATCH_MIN
         self._under_way.append(own)
-        if self._may_begin():
-            self._wake()
+        self._look()
         try:
             self._metrics.waited(began - min(submission.since for submission, _, _ in taken))
             self._metrics.batch(size)
             with self._traced(taken, size):
                 answers = await self._scorer.score_batch(parts)
             now = self._clock.monotonic()
+            self._failed_at = None
             if not beside:  # a small one took the time of the one beside it
                 self._admission.note_pace(size, now - max(began, self._ended))
-            self._ended, self._failed_at = now, None
+                self._ended = now
         finally:
             self._under_way = [other for other in self._under_way if other is not own]
             self._blocked = False

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from gatewatch.service.core.outcomes import Answer, Encoder
+from gatewatch.service.core.outcomes import Answer, Encoder, Refused
 from gatewatch.service.core.readings import Part, Readings
 from gatewatch.service.core.scorer import Scorer
 from gatewatch.service.errors import ServiceError, TooManyWaiting
@@ -56,7 +56,7 @@ class _Request:
 
     def take(self, part: Part, answers: Sequence[Answer]) -> None:
         """Take the answers to a chunk; with the last one, or the first error, it is done."""
-        error = next((answer for answer in answers if isinstance(answer, ServiceError)), None)
+        error = next(filter(None, map(_error_in, answers)), None)
         if error is not None:
             self.fail(error)
             return
@@ -172,6 +172,13 @@ class Beside:
         for tenant, requests in others.items():
             self._requests.put_back(tenant, requests)
         return some
+
+
+def _error_in(answer: Answer) -> Exception | None:
+    """Why a reading has no answer, and is to be sent again."""
+    if isinstance(answer, Refused):
+        return answer.instead
+    return answer if isinstance(answer, Exception) else None
 
 
 async def _settled(answer: Answer) -> Answer:

@@ -25,7 +25,7 @@ from gatewatch.models.errors import GatewatchError
 from gatewatch.service.app import create_app
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.errors import StoreUnavailable
-from gatewatch.service.incidents.event import Event
+from gatewatch.service.incidents.event import EVENTS, Event
 from gatewatch.service.incidents.outlets import sender, webhook
 from gatewatch.service.incidents.outlets.addresses import NoAddress, Resolver, may_be_contacted
 from gatewatch.service.incidents.outlets.sender import NotTaken, Sender, secret_of
@@ -346,6 +346,13 @@ def test_muted_streams_are_not_told_and_a_group_once_with_its_first_incident(
     assert told_of["group_incidents"] == 3
 
 
+def test_events_wait_in_their_order_and_those_of_one_save_as_an_incident_goes() -> None:
+    events = [Event(what, at_ms, "t", 1, "pump") for at_ms in (2**40, 2**41, 2**41 + 1) for what in EVENTS]
+    scores = [float(event.queued[0]) for event in events]
+    assert scores == sorted(set(scores))
+    assert 0 < scores[0] < scores[-1] < 1  # long due, behind what an earlier version kept, at 0
+
+
 def test_an_incident_that_ends_in_the_save_that_opens_it_opens_first(
     told: Callable[..., TestClient], receiver: Receiver
 ) -> None:
@@ -378,6 +385,27 @@ def test_a_group_whose_first_stream_is_muted_before_it_is_told_is_told_by_the_ne
 
 
 NORTH = {"policies": [{"pattern": "*", "tags": {"site": "north"}}]}
+
+
+def test_who_speaks_for_a_group_in_place_of_a_muted_stream_does_so_however_often_it_is_tried(
+    told: Callable[..., TestClient], receiver: Receiver, redis_url: str, tenant: str
+) -> None:
+    receiver.answer = lambda _: 503  # as of one that takes it, and whose answer is lost
+    muted = NORTH | {"streams": {"pump-0": {"muted": True}}}
+    with told(group_by="site") as client:
+        client.put("/v1/policies", json=NORTH).raise_for_status()
+        with posting_later():
+            for stream in ("pump-0", "pump-1", "pump-2"):
+                post(client, fault(stream))
+            client.put("/v1/policies", json=muted).raise_for_status()
+        receiver.wait_for(lambda: receiver.deliveries)
+        with posting_later():
+            client.post(f"/v1/incidents/{CALM}.pump-1/close", json={"by": "ann"}).raise_for_status()
+            client.put("/v1/policies", json=NORTH).raise_for_status()
+        receiver.answer = lambda _: 204
+        receiver.wait_for(lambda: not waiting(redis_url, tenant))
+    assert sorted(receiver.taken) == ["incident.ended", "incident.opened"]
+    assert {one.body["data"]["stream"] for one in receiver.deliveries} == {"pump-1"}
 
 
 @pytest.mark.parametrize("way", ["in one save", "a person", "deleted"])

@@ -7,7 +7,7 @@ from typing import Final
 from gatewatch.service.core.readings import Policies
 from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.incidents.event import Event
-from gatewatch.service.incidents.incident import Incident
+from gatewatch.service.incidents.incident import Incident, number_and_stream
 from gatewatch.service.incidents.reading import IncidentReader
 from gatewatch.service.storage.group_store import GroupStore
 from gatewatch.service.storage.incident_store import IncidentStore
@@ -41,7 +41,8 @@ class Voices:
         """The event of a group that opened as it is posted; None where nobody is left to speak for it.
 
         That is of the incident which the group began with; where its stream is muted, of the first one that is open
-        and is not, which then speaks for the group to its end.
+        and is not, which then speaks for the group to its end. So it does where this is tried again, however it stands
+        by then: it may have been told of, though nobody knows.
 
         Args:
             began: the incident which the group began with.
@@ -49,6 +50,9 @@ class Voices:
         Raises:
             StoreUnavailable: Redis does not answer.
         """
+        if stand_in := await self._groups.stand_in(event.tenant, began.group):
+            n, stream = number_and_stream(stand_in) or (began.n, began.stream)
+            return Event(event.what, event.at_ms, event.tenant, n, stream)
         if not self._policies.is_muted(event.key):
             return event
         ids, _ = await self._groups.first_members(event.tenant, began.group, LOOKED_AT)

@@ -22,10 +22,11 @@ from gatewatch.service.core.readings import Part
 from gatewatch.service.core.records import FORMAT
 from gatewatch.service.core.store import Writes
 from gatewatch.service.core.stream_key import StreamKey
-from gatewatch.service.errors import ModelFailed
+from gatewatch.service.errors import ModelFailed, StoreUnavailable
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.keys import BUCKETS, Keys
+from gatewatch.service.storage.private_redis import start_private_redis
 from gatewatch.service.storage.store import StateStore
 from tests.support.asynchronous import asynchronous
 from tests.support.samples import make_artefact, post, readings
@@ -345,3 +346,23 @@ async def test_a_model_that_fails_fails_its_own_streams_and_no_others(
         assert isinstance(error, ModelFailed)
         assert f"model {failing.name} failed" in str(error)
     assert b'gatewatch_store_errors_total{operation="score"} 0.0' in metrics.exposition()
+
+
+@asynchronous
+async def test_a_store_that_goes_away_fails_the_whole_batch_and_is_no_answer(
+    detector: TrainedDetector, tmp_path: Path, tenant: str
+) -> None:
+    model, other = model_of(detector), model_of(detector)
+    with start_private_redis(tmp_path) as private:
+        store = StateStore(private.url, tenant, 2000)
+        core = core_of(model, store, 100)
+        await core.scorer.score_batch(read(model, tenant, *readings("a", 1)))
+    try:
+        with pytest.raises(StoreUnavailable):
+            await core.scorer.score_batch(read(model, tenant, *readings("a", 2)))
+        with pytest.raises(StoreUnavailable):
+            await core.scorer.score_batch(
+                [*read(model, tenant, *readings("a", 2)), *read(other, tenant, *readings("b", 1))]
+            )
+    finally:
+        await store.close()

@@ -102,6 +102,9 @@ async def test_it_is_known_how_far_looks_are_behind(redis_url: str, tenant: str,
         assert world.one.lookout.behind_s == 40.0
         await world.one.lookout.round()
         assert world.one.lookout.behind_s == 0.0
+        await world.one.store.delete(StreamKey(tenant, "pump"))  # is due at once, to be forgotten
+        await world.one.lookout.round()
+        assert world.one.lookout.behind_s == 0.0
 
 
 @asynchronous

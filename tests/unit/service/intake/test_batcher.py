@@ -388,6 +388,48 @@ def test_few_are_scored_beside_a_batch_that_takes_long_whatever_else_waits_for_i
     assert asyncio.run(run()) == [["0"], ["1"], ["2"]]
 
 
+def test_what_a_long_batch_had_no_room_for_is_scored_beside_it_though_nothing_comes_after() -> None:
+    async def run() -> list[list[Answer]]:
+        scorer, clock = Waits(), Hands()
+        batcher = batcher_of(scorer, batch_readings=1, clock=clock)
+        jobs = [asyncio.create_task(submitted(batcher, request(name))) for name in ("slow", "neighbour")]
+        await asyncio.sleep(0)
+        batcher.start()
+        await asyncio.sleep(0)
+        clock.seconds = LONG_S
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*jobs)
+        await batcher.stop()
+        return answers
+
+    assert asyncio.run(run()) == [["0"], ["0"]]
+
+
+def test_a_batch_beside_a_long_one_makes_that_one_no_quicker() -> None:
+    """What the long one took says how long others wait, whenever the small ones beside it ended."""
+
+    async def run() -> None:
+        scorer, clock = Waits(), Hands()
+        batcher = batcher_of(scorer, clock=clock, waiting_ms=1000)
+        batcher.start()
+        jobs = [asyncio.create_task(submitted(batcher, request("slow")))]
+        await asyncio.sleep(0)
+        jobs.append(asyncio.create_task(submitted(batcher, request("neighbour", first=1))))
+        await asyncio.sleep(0)
+        clock.seconds = 10.0  # when both end
+        async with asyncio.timeout(20):
+            await asyncio.gather(*jobs)
+        assert [names for ((names, _),) in scorer.batches] == ["neighbour", "slow"]
+        several = [f"s{at}" for at in range(4)]  # 0.3 s each
+        answers = batcher.take(request(*several), JSON.encoder)
+        with pytest.raises(TooManyWaiting, match=r"take 1\.2 s"):
+            batcher.take(request("next"), JSON.encoder)
+        await answers
+        await batcher.stop()
+
+    asyncio.run(run())
+
+
 def test_parts_of_a_request_that_end_out_of_turn_are_answered_in_its_order() -> None:
     many = [f"s{at}" for at in range(4 * SECOND_BATCH_MIN)]
     recorder, (answers,) = gather([request(*many)], batch_readings=SECOND_BATCH_MIN, recorder=Beside())

@@ -6,14 +6,14 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gatewatch.service.clock import SystemClock
-from gatewatch.service.core.outcomes import Answer
+from gatewatch.service.core.outcomes import Answer, Refused
 from gatewatch.service.core.readings import Part, Readings
-from gatewatch.service.errors import TooManyWaiting
+from gatewatch.service.errors import NewerRecord, TooManyWaiting
 from gatewatch.service.incidents import feed
 from gatewatch.service.incidents.feed import Feed
 from gatewatch.service.intake import beside
@@ -208,6 +208,29 @@ def test_beside_the_batches_tenants_have_their_turn_too(monkeypatch: pytest.Monk
     seen = asyncio.run(run())
     assert sum(map(len, seen)) == 16
     assert "".join(seen[:5]).count("b") >= 3
+
+
+NEWER = NewerRecord([])
+
+
+@pytest.mark.parametrize(
+    ("met", "error"),
+    [
+        (mistake := ValueError("a mistake of ours"), mistake),
+        (Refused("s1", None, 1, "rejected", str(NEWER), NEWER), NEWER),
+    ],
+)
+def test_beside_the_batches_too_what_went_wrong_with_a_reading_is_no_answer(met: Answer, error: Exception) -> None:
+    class Failing(Scorer):
+        async def score_batch(self, parts: Sequence[Part]) -> list[Answer]:
+            return [met if part.readings.streams[at].tenant == "bad" else "" for part in parts for at in range(2)]
+
+    async def run() -> None:
+        work, scorer = Beside(24), cast("Any", Failing())
+        sent = [work.score(scorer, [readings_of(tenant, "s0", "s1")], JSON.encoder, 8) for tenant in ("bad", "good")]
+        assert await asyncio.gather(*sent, return_exceptions=True) == [error, [["", ""]]]
+
+    asyncio.run(run())
 
 
 def test_one_tenant_does_not_take_all_places_of_listeners(monkeypatch: pytest.MonkeyPatch) -> None:

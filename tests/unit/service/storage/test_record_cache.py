@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
+from gatewatch.service.core.stream_key import StreamKey
 from gatewatch.service.observability.metrics import Metrics
 from gatewatch.service.settings import Settings
 from gatewatch.service.storage.record_cache import RecordCache
@@ -116,20 +117,24 @@ def test_records_that_others_write_are_waited_for_until_they_are_left_alone() ->
 
 
 @asynchronous
-async def test_two_replicas_that_get_each_others_streams_soon_do_no_batch_again(
+async def test_two_replicas_that_get_each_others_streams_soon_do_no_batch_again_and_one_alone_guesses_again(
     detector: TrainedDetector, redis_url: str, tenant: str
 ) -> None:
     stores, metrics = [StateStore(redis_url, tenant, 2000) for _ in range(2)], [Metrics() for _ in range(2)]
     model = model_of(detector)
     cores = [core_of(model, store, 100, metrics=of) for store, of in zip(stores, metrics, strict=True)]
-    streams = [readings(f"r{n}", 24) for n in range(FEW + 1)]
+    streams = [readings(f"r{n}", 48) for n in range(FEW + 1)]
+    keys = [key.record for key in stores[0].keys.of([StreamKey(tenant, f"r{n}") for n in range(FEW + 1)])]
     try:
         for at, sent in enumerate(zip(*streams, strict=True)):
             if at == 16:
                 before = sum(map(loads, metrics))
-            answers = await cores[at % 2].scorer.score_batch(read(model, tenant, *sent))
+            elif at == 24:
+                assert sum(map(loads, metrics)) - before == 8
+                assert stores[0].record_cache.of(keys) is None
+            answers = await cores[at % 2 if at < 24 else 0].scorer.score_batch(read(model, tenant, *sent))
             assert {json.loads(one)["replayed"] for one in texts(answers)} == {False}
-        assert sum(map(loads, metrics)) - before == 8
+        assert stores[0].record_cache.of(keys) is not None
     finally:
         for store in stores:
             await store.close()
