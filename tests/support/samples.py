@@ -74,7 +74,7 @@ CROWDED: dict[str, Any] = {"batch_readings": 1, "waiting_readings": 1, "store_ti
 
 @contextmanager
 def crowded(client: httpx2.Client, redis_url: str) -> Iterator[None]:
-    """Inside, Redis hangs: two batches of one reading are under way, and as many wait as may. All are answered later."""
+    """Inside, Redis hangs: two batches of one reading are under way, as many wait as may. All are answered."""
     with Redis.from_url(redis_url) as database:
         pid = int(database.info("server")["process_id"])
     statuses: list[int] = []
