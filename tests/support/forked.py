@@ -97,7 +97,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has, and its status is on the way
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Ask it to end."""
