@@ -261,14 +261,20 @@ def test_a_stream_whose_loop_is_gone_is_at_no_bound(client: TestClient) -> None:
     assert at_bound(client) == 0
 
 
-def test_a_stream_without_a_loop_is_at_no_bound_beside_one_that_has_one(client: TestClient) -> None:
-    """What was labelled true would be the bound of its factor, had it one."""
+def labelled_true(client: TestClient) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Readings of `pump` with two faults, sent to the end of the first; that is labelled true, and kept as returned."""
     hold(client)
     sent = faulty("pump", 2)
     post(client, sent[: FIRST + EVERY])
     (first,) = incidents(client, "pump")
     client.post(f"/v1/incidents/{first['id']}/label", json={"label": "true"}).raise_for_status()
     (fault,) = client.get("/v1/streams/pump/policy").json()["asked"]["faults"]
+    return sent, fault
+
+
+def test_a_stream_without_a_loop_is_at_no_bound_beside_one_that_has_one(client: TestClient) -> None:
+    """What was labelled true would be the bound of its factor, had it one."""
+    sent, fault = labelled_true(client)
     own = {"hold_budget": False, "faults": [{**fault, "factor": 1.0}]}
     client.put("/v1/streams/pump/policy", json=own).raise_for_status()
     post(client, [*sent[FIRST + EVERY :][:5], *faulty("other", 1)[:5]])
@@ -277,12 +283,7 @@ def test_a_stream_without_a_loop_is_at_no_bound_beside_one_that_has_one(client: 
 
 
 def test_a_stream_whose_loop_is_gone_while_a_factor_of_1_was_its_bound_is_at_none(client: TestClient) -> None:
-    hold(client)
-    sent = faulty("pump", 2)
-    post(client, sent[: FIRST + EVERY])
-    (first,) = incidents(client, "pump")
-    client.post(f"/v1/incidents/{first['id']}/label", json={"label": "true"}).raise_for_status()
-    (fault,) = client.get("/v1/streams/pump/policy").json()["asked"]["faults"]
+    sent, fault = labelled_true(client)
     own = {"faults": [{**fault, "factor": 1.0}]}
     client.put("/v1/streams/pump/policy", json=own).raise_for_status()
     results = post(client, [{**one, "stream": "pump"} for one in sent[FIRST + EVERY :][:1]])
