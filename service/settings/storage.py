@@ -26,7 +26,11 @@ class StorageSettings(BaseModel):
     )
     tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="prefix of all Redis keys")
     store_timeout_ms: int = Field(
-        250, ge=10, le=600_000, description="longest wait for a connection to Redis or an answer of it, milliseconds"
+        350,
+        ge=10,
+        le=600_000,
+        description="longest wait for a connection to Redis, or for an answer while it answers nothing else either, "
+        "milliseconds",
     )
     store_replicas: int = Field(
         0, ge=0, le=16, description="replicas of Redis that must have what is saved before it is answered; 0 for none"

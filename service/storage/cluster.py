@@ -73,6 +73,11 @@ class Cluster:
         self._finding: asyncio.Task[None] | None = None
         self._found_at = 0.0
 
+    @property
+    def heard(self) -> int:
+        """How often any node has sent something."""
+        return sum(member.heard for member in self._members.values())
+
     async def member_of(self, key: bytes) -> ClusterMember:
         """The node that has a key's slot. Raises ClusterDownError if none has, or what redis-py raises."""
         if not self._slots:
@@ -185,7 +190,7 @@ class Cluster:
             return [member.trouble] * len(parts)
         count = sum(part.count for part in parts)
         try:
-            async with Within(self._timeout_s):
+            async with Within(self._timeout_s, member):
                 whole = b"".join([part.commands for part in parts]) + after
                 replies = await member.exchange(whole, count + bool(after), twice)
         except Exception as error:  # uvloop raises a bare RuntimeError when a transport closes under redis-py

@@ -24,7 +24,7 @@ from gatewatch.service.storage.cluster import Cluster, Part
 from gatewatch.service.storage.cluster_unit import ClusterUnit
 from gatewatch.service.storage.connection import raise_first
 from gatewatch.service.storage.database import PING_S
-from gatewatch.service.storage.errors import Away, trouble_of
+from gatewatch.service.storage.errors import Away, Signs, trouble_of
 from gatewatch.service.storage.keys import LAYOUT, Sets, StreamKeys, barrier_of, bucket_of, identity, tag_of
 from gatewatch.service.storage.old_keys import STOP
 from gatewatch.service.storage.store import StateStore
@@ -198,6 +198,11 @@ class ClusterStore(StateStore):
             return await super().lost_everything()
         except StoreUnavailable:
             return False
+
+    @property
+    def signs(self) -> Signs:
+        """Whether any node answers anything."""
+        return self.cluster
 
     async def ping(self) -> bool:
         """Whether a node answers a PING at once."""

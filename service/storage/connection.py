@@ -31,16 +31,24 @@ class ConnectionLost(RedisConnectionError):
 class BatchConnection(asyncio.Protocol):
     """One connection, whose commands are answered in their order."""
 
-    def __init__(self, connection: Connection, try_s: float, on_silence: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        try_s: float,
+        on_silence: Callable[[], Awaitable[None]],
+        on_sign: Callable[[], None],
+    ) -> None:
         """Connects when it is first opened.
 
         Args:
             try_s: how long it waits for a sign of life before it connects anew.
             on_silence: what is done when there is none: others that were idle as long need not be tried.
+            on_sign: what is done when there is one.
         """
         self._connection = connection
         self._try_s = try_s
         self._on_silence = on_silence
+        self._on_sign = on_sign
         self._used = 0.0  # when it was last known to live, in the loop's time
         self._transport: asyncio.Transport | None = None
         self._reader = _reader()
@@ -115,6 +123,7 @@ class BatchConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take answers apart."""
+        self._on_sign()
         reader, replies = self._reader, self._replies
         reader.feed(data)
         while (answer := reader.gets()) is not False:

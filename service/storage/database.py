@@ -17,7 +17,7 @@ from gatewatch.service.storage import encoder
 from gatewatch.service.storage.addresses import connections_of
 from gatewatch.service.storage.catalogue import Listed
 from gatewatch.service.storage.connection import ConnectionLost, raise_first
-from gatewatch.service.storage.errors import TooFewReplicas
+from gatewatch.service.storage.errors import Signs, TooFewReplicas
 from gatewatch.service.storage.gate import Gate
 from gatewatch.service.storage.keys import BUCKETS, Keys, StreamKeys, barrier_of, tag_of
 from gatewatch.service.storage.node import Node
@@ -298,9 +298,14 @@ class Database:
             return False
         return True
 
+    @property
+    def signs(self) -> Signs:
+        """Whether Redis answers anything."""
+        return self.node
+
     def within(self, what: str) -> Translated:
         """`translated`, with the time-out of a command; the number of buckets is known inside."""
-        return Translated(self, what, self._timeout_s, self._begun)
+        return Translated(self, what, self._timeout_s, self._begun, self.signs)
 
     def translated(self, what: str) -> Translated:
         """Whatever goes wrong with the store in a block becomes StoreUnavailable."""

@@ -5,43 +5,62 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from types import TracebackType
-from typing import Final, cast
+from typing import Final, Protocol
 
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 TIMEOUT_SLICES: Final = 5
 
+LONGEST: Final = 15
+"""An answer is waited for so many time-outs at most, while Redis goes on to answer others: it is busy, and not away."""
+
+
+class Signs(Protocol):
+    """Signs of life.
+
+    Attributes:
+        heard: grows with whatever comes from Redis.
+    """
+
+    @property
+    def heard(self) -> int: ...
+
 
 class Within:
-    """Raise TimeoutError out of a block after `timeout_s` in which the event loop ran; None waits for ever.
+    """Raise TimeoutError out of a block after `timeout_s` without a sign of life.
+
+    A Redis that answers others meanwhile has work to do, mostly ours, and is waited for: LONGEST times as long at most.
 
     Of a time in which the loop itself was held up, by a thousand requests at once say, at most a fifth counts: the
     answer may have come long ago and nobody has looked. One stall of 300 ms would else fail all that wait.
     """
 
-    __slots__ = ("_left", "_limit", "_loop", "_slice_s", "_timer")
+    __slots__ = ("_heard", "_left", "_limit", "_loop", "_passed", "_signs", "_slice_s", "_timer")
 
-    def __init__(self, timeout_s: float | None) -> None:
-        self._left = TIMEOUT_SLICES
-        self._slice_s = None if timeout_s is None else timeout_s / TIMEOUT_SLICES
+    def __init__(self, timeout_s: float, signs: Signs | None = None) -> None:
+        self._left, self._passed = TIMEOUT_SLICES, 0
+        self._slice_s = timeout_s / TIMEOUT_SLICES
+        self._signs, self._heard = signs, 0 if signs is None else signs.heard
 
     async def __aenter__(self) -> None:
         self._limit = asyncio.timeout(None)
         await self._limit.__aenter__()
         self._loop = asyncio.get_running_loop()
-        self._timer = None if self._slice_s is None else self._loop.call_later(self._slice_s, self._pass_slice)
+        self._timer = self._loop.call_later(self._slice_s, self._pass_slice)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         await self._limit.__aexit__(kind, error, trace)
 
     def _pass_slice(self) -> None:
         self._left -= 1
-        self._timer = self._loop.call_later(cast(float, self._slice_s), self._pass_slice)
+        self._passed += 1
+        if self._signs is not None and self._signs.heard != self._heard and self._passed < LONGEST * TIMEOUT_SLICES:
+            self._heard, self._left = self._signs.heard, TIMEOUT_SLICES
+        self._timer = self._loop.call_later(self._slice_s, self._pass_slice)
         if self._left == 0:
             self._limit.reschedule(self._loop.time())
 

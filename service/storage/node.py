@@ -37,7 +37,11 @@ class _Lent:
 
 
 class Node:
-    """A server, or whichever has its address now."""
+    """A server, or whichever has its address now.
+
+    Attributes:
+        heard: how often it has sent something; see errors.Signs.
+    """
 
     def __init__(self, make_connection: Callable[[], Connection], timeout_s: float) -> None:
         """Connects with the first command.
@@ -46,6 +50,7 @@ class Node:
             make_connection: of redis-py, with all that a URL may ask for.
         """
         self._make_connection = make_connection
+        self.heard = 0
         self._timeout_s = timeout_s
         self._idle: list[BatchConnection] = []
 
@@ -57,7 +62,10 @@ class Node:
         """A connection that nobody uses."""
         if self._idle:
             return self._idle.pop()
-        return BatchConnection(self._make_connection(), self._timeout_s / 2, self.drop_idle)
+        return BatchConnection(self._make_connection(), self._timeout_s / 2, self.drop_idle, self._hear)
+
+    def _hear(self) -> None:
+        self.heard += 1
 
     async def take_back(self, connection: BatchConnection) -> None:
         """Keep a connection for others, if there is room."""

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from gatewatch.service.errors import ForeignValue, PartlyUnavailable, StoreUnavailable
-from gatewatch.service.storage.errors import Away, Within, is_elsewhere, trouble_of
+from gatewatch.service.storage.errors import Away, Signs, Within, is_elsewhere, trouble_of
 
 if TYPE_CHECKING:
     from gatewatch.service.storage.database import Database
@@ -20,10 +20,12 @@ class Translated:
 
     __slots__ = ("_begun", "_database", "_what", "_within")
 
-    def __init__(self, database: Database, what: str, timeout_s: float | None, begun: bool) -> None:
+    def __init__(
+        self, database: Database, what: str, timeout_s: float | None, begun: bool, signs: Signs | None = None
+    ) -> None:
         self._database = database
         self._what = what
-        self._within = None if timeout_s is None else Within(timeout_s)
+        self._within = None if timeout_s is None else Within(timeout_s, signs)
         self._begun = begun
 
     async def __aenter__(self) -> None:

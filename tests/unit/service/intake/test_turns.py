@@ -144,6 +144,21 @@ def test_what_waits_ahead_is_counted_by_turns() -> None:
     asyncio.run(run())
 
 
+def test_a_batch_that_waited_for_a_busy_redis_has_nobody_refused() -> None:
+    async def run() -> None:
+        queue, admission = Queue(1024), Admission(10_000, 500)
+        for at in range(500):
+            queue.add(submission("a", f"s{at}"))
+        for took_s in (0.1, 0.1, 3.0, 0.1, 3.0):
+            admission.note_pace(1000, took_s)
+        admission.check("a", 1, queue)
+        admission.note_pace(1000, 3.0)  # most of the last five: that is its pace
+        with pytest.raises(TooManyWaiting, match="the 500 readings"):
+            admission.check("a", 1, queue)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("more", "own", "waiting", "tenants", "room"),
     [

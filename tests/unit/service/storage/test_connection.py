@@ -180,7 +180,7 @@ def test_nothing_more_is_sent_on_a_connection_that_is_dropped(url: str, tenant: 
 
     async def drop() -> int:
         pool = redis.asyncio.ConnectionPool.from_url(url)
-        dropped = connection.BatchConnection(pool.make_connection(), 1.0, never)
+        dropped = connection.BatchConnection(pool.make_connection(), 1.0, never, lambda: None)
         await dropped.open()
         dropped.send(packed([b"CLIENT", b"ID"]))
         (number,) = await dropped.replies(1)
