@@ -351,6 +351,31 @@ def test_where_few_wait_they_share_the_next_batch() -> None:
     assert max(map(len, recorder.together)) == 1
 
 
+@pytest.mark.parametrize(("first_sends", "sizes"), [(4, [1, 3, 3, 3, 2]), (1, [1, 2, 2, 2, 2])])
+def test_whoever_was_just_answered_shares_the_next_batch_and_is_waited_for_no_longer_than_a_moment(
+    first_sends: int, sizes: list[int]
+) -> None:
+    """Three that send one reading after the other, of whom the first begins alone."""
+
+    async def run() -> list[list[tuple[str, int]]]:
+        recorder = Beside()
+        batcher = batcher_of(recorder, clock=Hands())
+        batcher.start()
+
+        async def keep_sending(name: str, count: int) -> None:
+            for at in range(count):
+                await batcher.take(request(name, first=at), JSON.encoder)
+
+        first = asyncio.create_task(keep_sending("a", first_sends))
+        for _ in range(10):
+            await asyncio.sleep(0)  # its batch begins
+        await asyncio.gather(first, keep_sending("b", 4), keep_sending("c", 4))
+        await batcher.stop()
+        return recorder.batches
+
+    assert [len(batch) for batch in asyncio.run(run())] == sizes
+
+
 class Waits(Recorder):
     """The first batch takes until another one is scored."""
 
