@@ -12,6 +12,9 @@ The second is what exponential peaks predict of the next one if their scale is k
 tail; peaks over threshold, Davison & Smith 1990). It errs towards fewer alarms, the more the fewer there were. So few
 recordings are not believed to have a tail that falls by e in less than `least_scale` either.
 
+Scores of a slow signal come above a level again and again by one excursion. Where independent incidents are asked for,
+those of a kind lie as many readings apart as one independent reading takes.
+
 Recordings may hold a fault. So their rows are cut into BLOCKS, and a score counts no higher than a second block had
 one of its kind, of the same channel: a nightly shutdown is normal, one outage is not.
 """
@@ -109,7 +112,10 @@ class Threshold:
 
 
 def learn_tail(
-    scores: Sequence[Floats], kinds: Sequence[NDArray[np.integer]] | None = None, least_scale: float = 0.0
+    scores: Sequence[Floats],
+    kinds: Sequence[NDArray[np.integer]] | None = None,
+    least_scale: float = 0.0,
+    apart: Floats | None = None,
 ) -> Tail:
     """The tail of the scores of normal recordings.
 
@@ -117,6 +123,7 @@ def learn_tail(
         scores: (N,) for each recording, in order of time: higher is stranger.
         kinds: (N,) for each, of what kind a score is; all of one kind if None.
         least_scale: see the top of this file.
+        apart: (K,) for each kind, how many readings lie between two incidents at least; APART if that is more.
 
     Raises:
         CalibrationError: no scores, or some that are not finite.
@@ -126,14 +133,16 @@ def learn_tail(
         raise CalibrationError("no scores to calibrate on; expected those of normal readings")
     if not np.isfinite(pooled).all():
         raise CalibrationError("scores to calibrate on must be finite; the network's forecasts are not")
-    pooled = _seen_twice(pooled, np.concatenate(kinds) if kinds else np.zeros(len(pooled), np.intp))
+    kind = np.concatenate(kinds) if kinds else np.zeros(len(pooled), np.intp)
+    pooled = _seen_twice(pooled, kind)
+    gaps = np.full(len(pooled), float(APART)) if apart is None else np.maximum(apart, APART)[kind]
     begins = np.cumsum([0, *map(len, scores)])[:-1]
     order = np.sort(pooled)[::-1]
     steps = 1 + int(LEVELS_A_DECADE * math.log10(max(LARGEST_SHARE * len(pooled), 1)))
     counts = np.unique(np.geomspace(1, max(LARGEST_SHARE * len(pooled), 1), steps).astype(int))[::-1]
     levels = np.unique(order[np.minimum(counts, len(order) - 1)])
     levels = levels[np.isfinite(levels)]
-    rows = [(level, *found) for level in levels.tolist() if (found := _above(pooled, begins, level))]
+    rows = [(level, *found) for level in levels.tolist() if (found := _above(pooled, begins, gaps, level))]
     if not rows:
         rows = [(float(levels.max(initial=0.0)), 1 / len(pooled), 1.0, 0.0)]
     reached, shares, incidents, excess = np.array(rows, np.float64).T
@@ -241,13 +250,19 @@ def _seen_twice(scores: Floats, kinds: NDArray[np.integer]) -> Floats:
     return np.asarray(np.minimum(scores, np.sort(highest, axis=1)[kinds, -2]))
 
 
-def _above(scores: Floats, begins: NDArray[np.integer], level: float) -> tuple[float, float, float] | None:
-    """Share of readings, incidents, and mean excess of their peaks above a level; None if no reading is."""
+def _above(
+    scores: Floats, begins: NDArray[np.integer], gaps: Floats, level: float
+) -> tuple[float, float, float] | None:
+    """Share of readings, incidents, and mean excess of their peaks above a level; None if no reading is.
+
+    Args:
+        gaps: (N,) so many readings after the last one above the level, one there begins an incident.
+    """
     rows = np.flatnonzero(scores > level)
     if not len(rows):
         return None
     recording = np.searchsorted(begins, rows, "right")
-    first = np.flatnonzero((np.diff(rows, prepend=-APART) >= APART) | (np.diff(recording, prepend=-1) != 0))
+    first = np.flatnonzero((np.diff(rows, prepend=rows[0]) >= gaps[rows]) | (np.diff(recording, prepend=-1) != 0))
     peaks = np.maximum.reduceat(scores[rows], first)
     return len(rows) / len(scores), float(len(first)), float((peaks - level).mean())
 

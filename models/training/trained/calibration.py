@@ -150,6 +150,10 @@ def calibrate_residuals(
         scaled = scaled.model_copy(
             update={"calibration": with_thresholds(scaled.calibration, event, level, false_alarm_rate)}
         )
+    independent = learn_tail(
+        [s[:, 1] for s in judged.signals], [k[:, 1] for k in judged.kinds], LEVEL_TAIL, usual.apart
+    )
+    farther = max(thresholds((event_tail, independent), false_alarm_rate)[1].value / level.value, 1.0)
     lively = np.concatenate([s[:, 2] for s in judged.signals])
     calibration = scaled.calibration.model_copy(
         update={
@@ -158,9 +162,11 @@ def calibrate_residuals(
             "level_tail": level_tail.table(),
         }
     )
+    least = usual.channels["level_scale"]
+    wider = np.clip(least * usual.level_wider * farther, least, np.maximum(least, LEVEL_LIMIT / level.value))
+    scales = np.where(usual.switch | usual.constant, least, wider).tolist()
     channels = [
-        channel.model_copy(update={"level_scale": channel.level_scale * float(wider)})
-        for channel, wider in zip(channels, usual.level_wider, strict=True)
+        channel.model_copy(update={"level_scale": scale}) for channel, scale in zip(channels, scales, strict=True)
     ]
     switches = [channel.name for channel, switch in zip(channels, usual.switch, strict=True) if switch]
     training = provisional.training | {"switches": switches}
@@ -173,6 +179,7 @@ class _Usual:
 
     Attributes:
         switch, constant: (C,) which channels took two values, and which one.
+        apart: (C,) readings that one independent reading of a channel's level takes.
         level_wider: (C,) how many times as far as the recordings showed a level may be from its home.
         effective_readings: independent readings that the recordings are worth, by the levels of the slowest channel;
             no more than held-out readings for each in which a channel's level was beyond all that the rest showed.
@@ -182,6 +189,7 @@ class _Usual:
     quiet_scale: Floats
     switch: NDArray[np.bool_]
     constant: NDArray[np.bool_]
+    apart: Floats
     level_wider: Floats
     effective_readings: float
     event_mean: float
@@ -238,10 +246,11 @@ def _usual(splits: Sequence[Split], residuals: Sequence[Floats], scaling: Scalin
         "change_scale": change_scale,
         "usual_lively": usual_lively,
     }
+    apart = sum(map(len, levels)) / worth
     wider = np.where(switch | constant, 1.0, 1 + LEVEL_ERRORS / np.sqrt(worth))
     worth = np.minimum(worth, 1 / np.maximum(np.where(switch | constant, 0.0, _beyond(levels, splits)), 1e-9))
     return _Usual(
-        channels, quiet_scale, switch, constant, wider, float(worth.min()), mean, max(variance, LEAST_VARIANCE)
+        channels, quiet_scale, switch, constant, apart, wider, float(worth.min()), mean, max(variance, LEAST_VARIANCE)
     )
 
 

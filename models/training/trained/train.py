@@ -30,6 +30,7 @@ from gatewatch.models.training.trained.last_value import keep_last_values
 from gatewatch.models.training.trained.loop import Fitted, fit, torch_set
 from gatewatch.models.training.trained.sample import splits_to_calibrate
 from gatewatch.models.training.trained.windows import held_out_windows, usable
+from gatewatch.models.training.trained.within import within_range
 
 RHYTHM_GAPS, RHYTHM_SHARE, RHYTHM_MARGIN = 5, 0.1, 3.0
 
@@ -160,6 +161,7 @@ def train(
     by_last_value: list[str] = []
     if isinstance(network, CellForecaster):
         held_out = held_out_windows(recordings, scaling, config.held_out, config.window, config.lanes, processes)
+        network = within_range(network, recordings, scaling, config.held_out)
         with torch_set(config.seed):  # on one thread, as it was trained
             by_last_value = [names[at] for at in keep_last_values(network, held_out, processes)]
         graph = export_step(network)
@@ -191,7 +193,7 @@ def train(
         files={},
     )
     manifest = calibrate_manifest(provisional, graph, splits, config.false_alarm_rate)
-    return Trained(manifest, graph, weights(network), model_card(manifest), fitted)
+    return Trained(manifest, graph, weights(fitted.network), model_card(manifest), fitted)
 
 
 def model_card(manifest: Manifest) -> str:

@@ -166,3 +166,18 @@ def test_scores_that_are_none_are_refused() -> None:
         learn_tail([])
     with pytest.raises(CalibrationError, match="finite"):
         learn_tail([np.array([1.0, np.nan])])
+
+
+def test_flickers_of_one_excursion_are_one_independent_incident() -> None:
+    slow = np.abs(smooth(np.random.default_rng(5), 3_000, 300))
+    apart = np.array([len(slow) / effective_readings(slow)])
+    plain, independent = learn_tail([slow]), learn_tail([slow], apart=apart)
+    assert (plain.levels == independent.levels).all()
+    assert (plain.shares == independent.shares).all()
+    assert independent.incidents.max() < plain.incidents.max() / 2
+    assert threshold(independent, 0.001).value > threshold(plain, 0.001).value
+
+
+def test_readings_that_are_independent_have_the_tail_they_had() -> None:
+    white = np.random.default_rng(5).normal(size=3_000)
+    assert learn_tail([white], apart=np.array([1.0])).table() == learn_tail([white]).table()

@@ -98,6 +98,23 @@ def test_what_few_recordings_show_twice_is_normal_and_what_they_show_once_is_not
     assert (scan(detector, recording).parts[100, 0] < 1.001) == normal
 
 
+def reach_of_levels(folder: Path, values: NDArray[np.float64]) -> float:
+    """How far from home a level is anomalous, in units of the values' largest deviation."""
+    detector, _ = learned_from_few(folder, values[:, None])
+    told = detector.calibration.level_threshold * detector.calibration.level_scale[0] * detector.scaling.spread[0]
+    return float(told / np.abs(values - detector.scaling.center[0]).max())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_slow_level_may_go_where_few_readings_did_not_and_a_cycle_may_not(tmp_path: Path, seed: int) -> None:
+    """Both move as slowly; but ten periods show where a cycle's ends are, and three excursions of a level hardly."""
+    rng, rows = np.random.default_rng(seed), np.arange(600)
+    slow = np.convolve(rng.standard_normal(len(rows) + 99), np.ones(100), "valid") / 10
+    cycle = np.sin(2 * np.pi * rows / 60) + 0.1 * rng.standard_normal(len(rows))
+    assert reach_of_levels(tmp_path / "slow", slow) > 3
+    assert reach_of_levels(tmp_path / "cycle", cycle) < 2
+
+
 def test_a_command_is_not_blamed_for_what_a_sensor_does(tmp_path: Path) -> None:
     values = np.random.default_rng(1).standard_normal((600, 2))
     values[:, 1] = np.arange(600) // 50 % 2
