@@ -19,6 +19,7 @@ WORDS = {
     "still": "stands still",
     "absent": "values are missing",
     "range": "outside all it has shown so far",
+    "shape": "a cycle that is not like those before",
 }
 """The parts of the score, see docs/score.md, for who reads a table."""
 

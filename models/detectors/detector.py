@@ -18,11 +18,12 @@ Floats = NDArray[np.float64]
 WARMING_UP, NORMAL, ANOMALOUS = 0, 1, 2
 STATUSES = ("warming_up", "normal", "anomalous")
 
-REASONS = ("event", "level", "still", "absent", "range")
+REASONS = ("event", "level", "still", "absent", "range", "shape")
 """The parts of a score; a trained model has the first four, the general model has all."""
 
 STATE_VERSION = 2
-"""Of the layout and meaning of states; 1 held values as float32, see version_1.py."""
+"""Of the meaning of states; 1 held values as float32, see version_1.py. A state of the general model that lacks what
+has been added since is told by its length."""
 
 LARGEST_SCORE = float(np.finfo(np.float32).max)
 

@@ -311,6 +311,11 @@ def of_model(packed: Sequence[bytes | None], dtype: np.dtype[Any], model: bytes)
     return {p and p[at : at + 8] for p in packed} == {model}
 
 
+def of_this_version(packed: bytes) -> bool:
+    """Whether what the model part of a sound record means is what this version means, though it may be shorter."""
+    return int.from_bytes(packed[12:_HEADER], "little") & (0xFFFF ^ _STEPPED) == STATE_VERSION
+
+
 def fence_of(packed: bytes | None) -> bytes:
     """What the compare-and-set of a record compares: its fence; of what is no record of this format, all of it."""
     if packed is None:

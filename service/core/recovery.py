@@ -119,8 +119,8 @@ def _write_stream_part(record: Records, stream: Records, stepper: Stepper) -> No
 
 
 def _own(stepper: Stepper, loss: Lost, stream: Records, layout: Layout, model_part: bytes) -> Records | None:
-    """(1,) the record itself, where it is this model's and only its history or its channels are others."""
-    if loss.flaw == "channels":
+    """(1,) the record itself, where it is this model's and only its history, its channels or its length are others."""
+    if loss.flaw == "channels" or (loss.flaw == "format" and state.of_this_version(loss.record)):
         return carried(stepper, stream, layout, model_part, state.tail_in(loss.record))
     if loss.flaw not in ("history", "stale"):
         return None

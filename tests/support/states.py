@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewatch.models.detectors.detector import Scanner
+from gatewatch.models.detectors.general.detector import GeneralDetector
 from gatewatch.models.detectors.general.features import PLACES
 
 
@@ -26,4 +27,12 @@ def of_version_1(detector: Scanner, states: NDArray[Any]) -> NDArray[Any]:
         if name == "counted":
             values = values[:, : old[name].shape[1]]  # jumps were not counted
         old[name] = values
+    return old
+
+
+def without_shape(detector: GeneralDetector, states: NDArray[Any]) -> NDArray[Any]:
+    """The states as a version before `shape` would have written them."""
+    old = np.zeros(len(states), detector.dtype_without_shape(len(detector.channels)))
+    for name in old.dtype.names or ():
+        old[name] = states[name][:, [0, 1, 2, 4]] if name == "counted" else states[name]
     return old

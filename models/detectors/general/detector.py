@@ -42,6 +42,7 @@ from gatewatch.models.detectors.general.rows import advance_rows
 from gatewatch.models.detectors.general.runs import set_apart
 from gatewatch.models.detectors.general.score import (
     FORECAST_LIMIT,
+    OF_OLD_COUNTERS,
     RANGE_ALERT_READINGS,
     begin_surprise,
     due_forecasts,
@@ -49,6 +50,8 @@ from gatewatch.models.detectors.general.score import (
     remember_forecasts,
     surprise_fields,
 )
+from gatewatch.models.detectors.general.shape import FIELDS, shape_fields, take_shapes
+from gatewatch.models.detectors.general.tail import COUNTERS
 from gatewatch.models.detectors.incidents import (
     check_shapes,
     hold,
@@ -74,7 +77,7 @@ LEARNED = (
     *("count", "moves", "lesson", "center", "spread", "step", "low", "high", "reach"),
     *("table", "visits", "table_miss", "tried"),
     *("miss", "misses", "counted", "longest_still", "longest_absent", "changes"),
-    *("jump_edge", "jump_excess", "jumps", "home", "drift", "usual", "unrest"),
+    *("jump_edge", "jump_excess", "jumps", "home", "drift", "usual", "unrest", *FIELDS),
 )
 """The fields of a state that say what is normal for the stream; the others say where it stands."""
 
@@ -120,7 +123,7 @@ class GeneralDetector:
 
     The network is shown each channel by `models.detectors.general.features`, and forecasts its value 1, 3, 10 and 30
     readings ahead, in steps from the last one; `models.detectors.general.score` makes a score of how far that was off.
-    A state has some 2 KB a channel, of which 1 KB is the network's.
+    A state has 2.6 KB a channel, of which 1 KB is the network's.
     """
 
     def __init__(self, artefact: Artefact, channels: Sequence[str], alerts_per_week: float | None = None) -> None:
@@ -170,6 +173,7 @@ class GeneralDetector:
     def held(self, before: Records, after: Records) -> Records:
         """(B,) states after readings that were followed and taught nothing; see Detector.held."""
         states = hold(before, after, LEARNED)
+        states["sound"] = 0  # where the hold ends, the phase of a cycle is not what it was
         moved = before["origin"] - after["origin"]
         if np.count_nonzero(moved):
             for name in set(LEARNED) & set(PLACES):
@@ -215,6 +219,7 @@ class GeneralDetector:
                 *budget_fields(),
                 *running_fields(channels),
                 *surprise_fields(channels),
+                *shape_fields(channels),
                 *((name, "<f4", (channels, *shape)) for name, shape in self._tensors.items()),
             ]
         )
@@ -239,9 +244,29 @@ class GeneralDetector:
         return rearranged
 
     def carried_over(self, state: bytes, channels_before: Sequence[str]) -> Records | None:
-        """(1,) state for these channels from that of the same model for others; None where it is none."""
-        before = self.dtype_of(len(channels_before))
-        return self.rearranged(np.frombuffer(state, before), channels_before) if len(state) == before.itemsize else None
+        """(1,) state for these channels from that of the same model for others; None where it is none.
+
+        One that a version before `shape` wrote, which its length tells, goes on with nothing remembered of cycles.
+        """
+        before, without_shape = self.dtype_of(len(channels_before)), self.dtype_without_shape(len(channels_before))
+        if len(state) == before.itemsize:
+            return self.rearranged(np.frombuffer(state, before), channels_before)
+        if len(state) != without_shape.itemsize:
+            return None
+        kept, states = np.frombuffer(state, without_shape), self.watching(channels_before).initial(1)
+        for name in without_shape.names or ():
+            if name != "counted":
+                states[name] = kept[name]
+        states["counted"][:, OF_OLD_COUNTERS] = kept["counted"]
+        return self.rearranged(states, channels_before)
+
+    def dtype_without_shape(self, channels: int) -> np.dtype[Any]:
+        """The dtype of states that versions before `shape` wrote."""
+        of_new = ("counted", "sound", *FIELDS)
+        fields = [(name, kind) for name, (kind, *_) in (self.dtype_of(channels).fields or {}).items()]
+        old: list[Any] = [one for one in fields if one[0] not in of_new]
+        at = [name for name, _ in old].index("lasting") + 1
+        return np.dtype([*old[:at], ("counted", "<f4", (len(OF_OLD_COUNTERS), COUNTERS)), *old[at:]])
 
     def digest_1(self, channels: Sequence[str]) -> bytes:
         """What records of format 3 called this model: by its channels too."""
@@ -332,7 +357,8 @@ class GeneralDetector:
         readings = states["readings"].astype(np.int64)
         due = due_forecasts(states, readings)
         now = placed(states, values)
-        look = look_at(values, now, seasonal(states, now[1], timestamps_ms), due, states, self._rules, asked)
+        by_day, shapes = seasonal(states, now[1], timestamps_ms), take_shapes(values, now, elapsed, states)
+        look = look_at(values, now, by_day, due, shapes, states, self._rules, asked)
         known_for = None if look.youth is None else look.youth.known
         self._look_ahead(observe(states, values, now, timestamps_ms, elapsed, known_for), states, readings)
         take_pace(states, elapsed, readings)

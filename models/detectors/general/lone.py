@@ -78,14 +78,20 @@ from gatewatch.models.detectors.general.score import (
     EVENT,
     FORECAST_LIMIT,
     JUMP,
+    KINDS,
     LARGEST_PART,
     LASTING_FACTOR,
     MORE_NATS,
     MOST_NATS,
     RANGE_ALERT_READINGS,
+    SHAPE,
+    SHAPE_SIZE,
     YOUNG_READINGS,
     lasting_after,
+    sound_after,
 )
+from gatewatch.models.detectors.general.shape import is_whole
+from gatewatch.models.detectors.general.shape_alone import ShapeLayout, take_alone
 from gatewatch.models.detectors.general.shifts import (
     FARTHEST_LEVEL,
     FARTHEST_LIVELY,
@@ -126,7 +132,8 @@ LOG_RATIO, LEAST_NATS = float(RATIO), float(MORE_NATS)
 NOT_OFF = (0.0,) * 5
 TABLE = ("table", "visits", "table_miss", "tried")
 ONE = np.float32(1.0)
-FADING = np.float32(1 - 1 / COUNTED_READINGS)
+FADING = np.full((KINDS, 1), 1 - 1 / COUNTED_READINGS, np.float32)
+FADING_BUT_SHAPE = np.where(np.arange(KINDS)[:, None] == SHAPE_SIZE, ONE, FADING)
 
 
 class Taken(NamedTuple):
@@ -197,6 +204,8 @@ class _Layout:
         self.places, self.places_at = struct.Struct(f"<{2 * c}d{7 * c}f"), held["last"][1]
         self.scales, self.scales_at = struct.Struct(f"<{7 * c}f"), held["center"][1]
         self.misses, self.misses_at = struct.Struct(f"<{5 * c}f{5 * c}I{c}f1f"), held["miss"][1]
+        self.sound, self.sound_at = struct.Struct("<H"), held["sound"][1]
+        self.shape = ShapeLayout.of(dtype, c)
         self.runs, self.runs_at = struct.Struct(f"<{5 * c}I{9 * c}f"), held["still"][1]
 
 
@@ -222,6 +231,7 @@ class _State:
         misses = layout.misses.unpack_from(record, layout.misses_at)
         self.miss, self.misses, self.surprise = misses[: 5 * c], misses[5 * c : 10 * c], misses[10 * c : 11 * c]
         self.lasting = misses[-1]
+        (self.sound,) = layout.sound.unpack_from(record, layout.sound_at)
         runs = layout.runs.unpack_from(record, layout.runs_at)
         self.runs, self.jumps, self.lasts = runs[: 5 * c], runs[5 * c : 8 * c], runs[8 * c :]
         paces = self.between_ms + self.pace_ms + self.repeats + self.interval_ms
@@ -265,8 +275,14 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
     surprise, events, jump, usual, missed = _surprise(seen, due, least, states, at, state)
     far, lively, lasts = _shifts(seen, floor, state)
     jumped, jumps = _jumps(jump, missed, seen, state)
+    elapsed = float(now_ms - state.last_ms)
+    known = state.count, state.moves, state.runs[channels : 2 * channels]
+    shapes = take_alone(states, state.layout.shape, seen.there, seen.values, seen.changes, known)
+    if shapes is None:
+        return None
+    sound = state.sound * is_whole(elapsed, state.interval_ms)
     share = channels**0.25
-    kinds = [[each / share for each in kind] for kind in (events, far, lively)]
+    kinds = [[each / share for each in kind] for kind in (events, far, lively, shapes.heard(seen.there, sound))]
     sizes = [*pool(np.array(kinds)).tolist(), max(jumped)]
     nats, places = _rarity(sizes, states["counted"], n)
     threshold, youth = threshold_at(of, rules.alerts_per_week, state.pace_ms), of.exp(n / -YOUTH_READINGS)
@@ -277,15 +293,15 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
     lasting = lasting_after(state.lasting, nats[EVENT], True)
     ratios = [each / limit for each in nats]
     at_once = JUMP if ratios[JUMP] > ratios[EVENT] else EVENT
-    level = [LASTING_FACTOR * lasting / first, *ratios[1:JUMP]]
-    largest = (ratios[at_once], max(level), max(still), max(absent), max(outside))
+    level = [LASTING_FACTOR * lasting / first, *ratios[1:SHAPE_SIZE]]
+    largest = (ratios[at_once], max(level), max(still), max(absent), max(outside), ratios[SHAPE_SIZE])
     parts = [min(max(0.0, part), LARGEST_PART) for part in largest]
     score, scales = max(parts), _scales(seen, state)
     if score > 1.0 or scales is None:
+        shapes.put_back(states, state.layout.shape)
         return None
 
     # it is usual: from here on it is taken in
-    elapsed = float(now_ms - state.last_ms)
     interval_ms = single(interval_after(of, state.interval_ms, elapsed, max(state.count)))
     between_ms, pace_ms = paced(of, state.between_ms, state.pace_ms, elapsed, n)
     repeats = earned(of, state.repeats, rules.alerts_per_week, single(pace_ms))
@@ -300,17 +316,19 @@ def read_alone(values: Float64Array, timestamps_ms: NDArray[np.int64], states: R
     layout.places.pack_into(record, layout.places_at, *seen.values, *state.origin, *scales)
     layout.misses.pack_into(record, layout.misses_at, *missed, *surprise, lasting)
     layout.runs.pack_into(record, layout.runs_at, *runs, *jumps, *lasts)
+    layout.sound.pack_into(record, layout.sound_at, sound_after(NUMBERS, sound, max(parts[:SHAPE])))
     counted = states["counted"][0]
-    counted *= FADING
+    counted *= FADING if sizes[SHAPE_SIZE] else FADING_BUT_SHAPE
     for kind, place in enumerate(places):
-        counted[kind, int(place)] += ONE
+        if sizes[kind] or kind != SHAPE_SIZE:
+            counted[kind, int(place)] += ONE
     kept = layout.scales.unpack_from(record, layout.scales_at)  # as float32 has them
     _take_time_of_day(seen, kept, interval_ms, states, now_ms, at, state)
     features = _features(seen, counts, kept, states, timestamps_ms + max(int(interval_ms), 0), now_ms)
 
     reason = parts.index(score)
     kinds.append(jumped)
-    strange = (kinds[at_once], kinds[level.index(max(level))], still, absent, outside)[reason]
+    strange = (kinds[at_once], kinds[level.index(max(level))], still, absent, outside, kinds[SHAPE_SIZE])[reason]
     off = [
         min(max((place - forecasts[0]) * there / miss, -LARGEST_MISS), LARGEST_MISS)
         for place, forecasts, there, miss in zip(seen.places, due, seen.there, usual, strict=True)

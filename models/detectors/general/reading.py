@@ -27,6 +27,7 @@ from gatewatch.models.detectors.general.score import (
     judge_general,
     notice,
 )
+from gatewatch.models.detectors.general.shape import Shapes
 from gatewatch.models.detectors.general.youth import Youth, youth_of
 from gatewatch.models.detectors.incidents import JOIN_READINGS, conclude
 
@@ -73,6 +74,7 @@ def look_at(
     now: Floats,
     by_day: Seasonal,
     due: Floats,
+    shapes: Shapes,
     states: Records,
     rules: Rules,
     asked: Asked | None = None,
@@ -84,6 +86,7 @@ def look_at(
         now: (4, B, C) from `features.placed`.
         by_day: what the time of day lets expect, see `features.seasonal`.
         due: (B, C, horizons) what was forecast of it.
+        shapes: with it, see `shape.take_shapes`.
         states: (B,) see `score.notice`.
         rules: of the detector.
         asked: what people ask of the streams.
@@ -99,7 +102,7 @@ def look_at(
     if asked is not None:
         threshold = at_rates(threshold, asked.false_alarm_rate)
     youth = youth_of(states, readings, threshold)
-    noticed = notice(values, now, ahead, due, by_day, states, readings, youth)
+    noticed = notice(values, now, ahead, due, by_day, shapes, states, readings, youth)
     residual = np.minimum(np.maximum(noticed.missed / usual, -LARGEST_MISS), LARGEST_MISS).astype(np.float32)
     return Look(noticed, threshold, youth, mid, half, residual)
 

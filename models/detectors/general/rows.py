@@ -45,7 +45,7 @@ from gatewatch.models.detectors.general.features import (
     take_values,
 )
 from gatewatch.models.detectors.general.jumps import jump_after, jump_lessons
-from gatewatch.models.detectors.general.lone import SURELY_NO_GAP, TABLE, single
+from gatewatch.models.detectors.general.lone import FADING, FADING_BUT_SHAPE, ONE, SURELY_NO_GAP, TABLE, single
 from gatewatch.models.detectors.general.misses import errors_of, miss_lessons, misses_after, surprise_after, surprises
 from gatewatch.models.detectors.general.reading import Look, Rules, judge, look_at
 from gatewatch.models.detectors.general.score import (
@@ -54,12 +54,18 @@ from gatewatch.models.detectors.general.score import (
     FORECAST_LIMIT,
     KINDS,
     RANGE_ALERT_READINGS,
+    SHAPE_SIZE,
     YOUNG_READINGS,
+    counts,
+    heard,
     lasting_after,
     places_of,
+    sound_after,
 )
+from gatewatch.models.detectors.general.shape import FIELDS
+from gatewatch.models.detectors.general.shape_alone import lead_shapes
 from gatewatch.models.detectors.general.shifts import SETTLING_LIVELY, shift_gains, shifts_after
-from gatewatch.models.detectors.general.tail import COUNTED_READINGS, COUNTERS, rarity
+from gatewatch.models.detectors.general.tail import COUNTERS, rarity
 from gatewatch.models.detectors.general.youth import youth_of
 from gatewatch.models.detectors.incidents import JOIN_READINGS, MOST_READINGS, calms
 from gatewatch.models.detectors.operands import ARRAYS, NUMBERS
@@ -78,7 +84,7 @@ FIRST_TRY = 1
 _NUMBERS = NUMBERS._replace(exp=lru_cache(NUMBERS.exp))
 """The pace takes few powers."""
 
-_STANDING = ("counted", "lasting", "calm", "told", "channel_calm", "inside", "repeats", "rested")
+_STANDING = ("counted", "lasting", "sound", "calm", "told", "channel_calm", "inside", "repeats", "rested")
 _RUNNING = frozenset(name for name, *_ in running_fields(1))
 _SAID = ("score", "status", "reason", "alert", "mid", "half", "residual", "attribution", "parts")
 
@@ -112,7 +118,7 @@ def advance_rows(
     """
     if not _is_usual(states[0]):
         return None
-    dtype = _without(states.dtype, (*TABLE, *tensors, "ahead"))
+    dtype = _without(states.dtype, (*TABLE, *tensors, *FIELDS, "ahead"))
     before = np.empty(max(min(len(values), MOST_ROWS, MOST_BYTES // dtype.itemsize), 1), dtype)
     for name in dtype.names or ():
         before[name] = states[name]
@@ -136,9 +142,10 @@ def advance_rows(
     features = shown(now[0], now[2], scales[:, :rows], *following, times, observed, count[:rows])
     kept = {name: states[name][0].copy() for name in (*tensors, "ahead")}
     due = _look_ahead(features, taken, kept, tensors, network)
+    shapes = lead_shapes(states, before, values, now, elapsed)
     _lead_misses(before, values, now, by_day, due)
     after = before.copy()
-    look = look_at(values, now, by_day, due, after, rules)
+    look = look_at(values, now, by_day, due, shapes, after, rules)
     take_pace(after, elapsed, before["readings"].astype(np.int64))
     steps = list(_judge(look, after, rules))
     for name in dtype.names or ():
@@ -338,11 +345,11 @@ def _lead_misses(
 
 def _judge(look: Look, states: Records, rules: Rules) -> Iterable[Step]:
     """What is said of the rows, by what was seen of them, some at a time; `states` (T,) are those after each."""
-    places, start, size = places_of(look.noticed.size), 0, len(states)
+    start, size = 0, len(states)
     while start < len(states):
         some = slice(start, start + size)
         part, standing = look.part(some), states[some]
-        _lead_standing(part, standing, places[some], rules)
+        _lead_standing(part, standing, rules)
         before = {name: standing[name].copy() for name in _STANDING}
         step = judge(part, standing, rules)
         agreed = _agreed(before, standing, _STANDING)
@@ -353,17 +360,23 @@ def _judge(look: Look, states: Records, rules: Rules) -> Iterable[Step]:
                 states[name][start] = states[name][start - 1]
 
 
-def _lead_standing(look: Look, states: Records, places: Float64Array, rules: Rules) -> None:
+def _lead_standing(look: Look, states: Records, rules: Rules) -> None:
     """Counters, and how incidents and their budget stand, as if nothing was anomalous."""
     rows = len(states)
+    sound, since = [int(states["sound"][0])], np.arange(rows)
+    for whole in look.noticed.shapes.whole.tolist():
+        sound.append(sound_after(NUMBERS, sound[-1] * whole, 0.0))
+    states["sound"] = sound[:-1]
+    _, sizes = heard(look.noticed, states["sound"] * look.noticed.shapes.whole)
     counted, seen = states["counted"], look.noticed.seen
-    flat, fading = counted[0].flatten(), np.float32(1 - 1 / COUNTED_READINGS)
-    at = (places.astype(np.intp) + COUNTERS * np.arange(KINDS)).tolist()
-    for into, row, told in zip(counted[1:], at, seen.tolist(), strict=False):
-        if told:
-            flat *= fading
-            for place in row:
-                flat[place] += np.float32(1.0)
+    flat, fading = counted[0].flatten(), [np.repeat(each, COUNTERS) for each in (FADING_BUT_SHAPE, FADING)]
+    at = (places_of(sizes).astype(np.intp) + COUNTERS * np.arange(KINDS)).tolist()
+    for into, row, told in zip(counted[1:], at, counts(sizes, seen).tolist(), strict=False):
+        if told[EVENT]:
+            flat *= fading[told[SHAPE_SIZE]]
+            for kind, place in enumerate(row):
+                if told[kind]:
+                    flat[place] += ONE
         into[:] = flat.reshape(into.shape)
     nats, _ = rarity(look.noticed.size[:, :1], counted[:, :1], look.noticed.readings, YOUNG_READINGS[:1])
     lasting, repeats = [float(states["lasting"][0])], [float(states["repeats"][0])]
@@ -371,7 +384,6 @@ def _lead_standing(look: Look, states: Records, places: Float64Array, rules: Rul
         lasting.append(single(lasting_after(lasting[-1], r, told)))
         repeats.append(single(earned(NUMBERS, repeats[-1], rules.alerts_per_week, pace)))
     states["lasting"], states["repeats"] = lasting[:-1], repeats[:-1]
-    since = np.arange(rows)
     states["readings"] = look.noticed.readings
     calm = calms(states)
     calm[:] = np.minimum(calm[:1].astype(np.int64) + since[:, None], JOIN_READINGS)

@@ -95,7 +95,7 @@ def count(
     Args:
         place: (B, K) from `rarity`.
         counted: (B, K, COUNTERS).
-        seen: (B,) whether there was anything to judge.
+        seen: (B, K) whether there was anything to judge.
         held: (B, K) whether its kind was judged anomalous within an open incident.
         limit: (B, K) nats from which on a kind is anomalous.
     """
@@ -103,8 +103,8 @@ def count(
     if np.count_nonzero(held):
         total = PRIOR_READINGS + np.add.reduce(counted, 2, np.float64)
         weight = np.where(held, np.minimum(total * np.exp(-limit) / ACCEPTED_READINGS, 1.0), 1.0)
-    weight *= seen[:, None]
-    counted *= np.where(seen, 1 - 1 / COUNTED_READINGS, 1.0).astype(np.float32)[:, None, None]
+    weight *= seen
+    counted *= np.where(seen, 1 - 1 / COUNTED_READINGS, 1.0).astype(np.float32)[..., None]
     counted[_counters(place)] += weight.astype(np.float32)
 
 

@@ -7,6 +7,7 @@ import { drawEntries } from "./stream.js";
 const REASONS = {
   event: "a reading far from the forecast", level: "the level has moved, or how much it moves",
   still: "a value stands still", absent: "a value is missing", range: "outside what the stream has ever shown",
+  shape: "a cycle that is not like those before",
   limit: "outside the limits that its policy sets",
   silent: "the stream sends no more",
 };

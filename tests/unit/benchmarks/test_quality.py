@@ -6,9 +6,7 @@ import numpy as np
 
 from benchmarks.quality.cycles import FAMILIES, LEARN, ROWS, cycle_streams
 from benchmarks.quality.dynamic import cut
-from benchmarks.quality.injected import Float64Array
 from benchmarks.quality.measures import Counts
-from benchmarks.quality.shape import ALIKE, find_period, sizes
 from benchmarks.quality.telemanom import BUFFER, Recipe, judge
 from benchmarks.quality.variants import changed, chosen_without
 from gatewatch.models.detectors.general import alert_budget
@@ -81,29 +79,3 @@ def test_what_is_wrong_with_a_cycle_is_not_its_values() -> None:
         beyond = max(usual.min() - wrong.min(), wrong.max() - usual.max()) / np.ptp(usual)
         assert beyond < 0.2, name
         assert LEARN < first < last < ROWS, name
-
-
-def test_a_period_is_found_where_there_is_one_alone() -> None:
-    rng, place = np.random.default_rng(0), np.arange(320)
-    saw = place / 37 % 1 + 0.1 * rng.normal(size=320)
-    two_peaks = np.sin(2 * np.pi * place / 60) + np.sin(4 * np.pi * place / 60 + 1)
-    assert [find_period(y, ALIKE) for y in (saw, two_peaks)] == [37, 60]
-    switched = (np.cumsum(rng.random(320) < 1 / 12) % 2).astype(np.float64)
-    noise = rng.normal(size=320)
-    others: list[Float64Array] = [noise, np.cumsum(noise), switched, np.ones(320), place.astype(np.float64)]
-    for y in others:
-        assert find_period(y, ALIKE) == 0
-
-
-def test_a_cycle_that_runs_backwards_has_the_largest_size_and_others_have_usual_ones() -> None:
-    """Both where it is like the nearest window, and the one of the period before."""
-    rng, place = np.random.default_rng(0), np.arange(2000)
-    values = (place / 40 % 1) ** 2 + 0.03 * rng.normal(size=2000)
-    values[1600:1640] = values[1600:1640][::-1]
-    for way in ("nearest", "season"):
-        found = sizes(values[:, None], way)[0][:, 0]
-        calm = found[1000:1600]
-        assert np.isfinite(calm).all()
-        assert 1600 <= np.nanargmax(found) <= 1680
-        assert np.nanmax(found) > 2.5 * calm.max()
-        assert found[1720:].max() < 2 * calm.max()

@@ -11,12 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import redis
 from starlette.testclient import TestClient
 
+from gatewatch.models.artefact.files import model_folder
+from gatewatch.models.detectors.general.detector import GeneralDetector, load_detector
 from gatewatch.models.detectors.trained.detector import TrainedDetector
 from gatewatch.service.app import create_app
+from gatewatch.service.core import records
 from gatewatch.service.core.build import Core
 from gatewatch.service.core.readings import Part
 from gatewatch.service.core.records import FORMAT
@@ -31,6 +35,7 @@ from gatewatch.service.storage.store import StateStore
 from tests.support.asynchronous import asynchronous
 from tests.support.samples import make_artefact, post, readings
 from tests.support.scorer import JSON, batcher_of, core_of, model_of, read, state_key, texts
+from tests.support.states import without_shape
 
 
 def test_two_services_in_turn_score_like_one(settings: Callable[..., Settings]) -> None:
@@ -170,6 +175,32 @@ def test_a_record_of_a_later_format_goes_on_by_its_history_or_is_left_to_that_ve
             found = [client.get(f"/v1/streams/{name}").json() for name in ("later", "alone")]
     assert answer.json()[0]["status"] in ("normal", "warming_up")
     assert [(one["readings"], one["tag"]) for one in found] == [(22, found[0]["tag"])] * 2
+
+
+def test_a_record_that_a_version_before_shape_wrote_goes_on_with_all_that_it_has(
+    settings: Callable[..., Settings], redis_url: str, tenant: str
+) -> None:
+    settings = partial(settings, model="general", history_readings=32)
+    sent, key, seed = readings("s", 90), state_key(tenant, "s"), Keys(tenant, BUCKETS)[StreamKey(tenant, "s")].seed
+    with TestClient(create_app(settings())) as client:
+        post(client, sent[:80])
+    with redis.Redis.from_url(redis_url) as database:
+        part = records.stream_part(packed := cast(bytes, database.get(key)), seed)
+        assert part is not None
+        layout, model_part = part[1:]
+        detector = load_detector(model_folder("general"), layout.model)
+        assert isinstance(detector, GeneralDetector)
+        state_at = len(model_part) - detector.state_dtype.itemsize
+        old = without_shape(detector, np.frombuffer(model_part, detector.state_dtype, 1, state_at)).tobytes()
+        header = packed[:8] + (state_at + len(old)).to_bytes(4, "little") + packed[12 : records.STREAM_PART.itemsize]
+        body = header + model_part[:state_at] + old + packed[records.STREAM_PART.itemsize + len(model_part) : -4]
+        database.set(key, body + zlib.crc32(body, seed).to_bytes(4, "little"))
+    with TestClient(create_app(settings())) as client:
+        results = post(client, sent[80:])
+        always = post(client, [{**one, "stream": "always"} for one in sent])[80:]
+        known = [client.get(f"/v1/streams/{name}").json() for name in ("s", "always")]
+    assert [one["score"] for one in results] == [one["score"] for one in always]
+    assert known[0]["tag"] == known[1]["tag"]
 
 
 def test_a_list_in_place_of_a_record_gives_way_however_it_is_saved(redis_url: str, tenant: str) -> None:
