@@ -86,7 +86,8 @@ def calibrate_manifest(
 
     The error scale comes from the held-out parts alone, since the network knows the rest by heart; all else from whole
     recordings, which show more of what is normal. Events get more of the false-alarm rate than levels. What they
-    exceed is learned twice: what the first thresholds hold back teaches less when the recordings are judged again.
+    exceed is learned twice: what the first thresholds hold back teaches less when the recordings are judged again. The
+    second time begins with the mean and spread of misses where the first has left them, and so does a stream.
 
     Args:
         provisional: with `neutral` calibration.
@@ -147,9 +148,8 @@ def calibrate_residuals(
             for at, least in enumerate((EVENT_TAIL, LEVEL_TAIL))
         )
         event, level = thresholds((event_tail, level_tail), false_alarm_rate)
-        scaled = scaled.model_copy(
-            update={"calibration": with_thresholds(scaled.calibration, event, level, false_alarm_rate)}
-        )
+        settled = scaled.calibration.model_copy(update=judged.settled)
+        scaled = scaled.model_copy(update={"calibration": with_thresholds(settled, event, level, false_alarm_rate)})
     independent = learn_tail(
         [s[:, 1] for s in judged.signals], [k[:, 1] for k in judged.kinds], LEVEL_TAIL, usual.apart
     )
@@ -293,10 +293,17 @@ def _followed(values: Floats, gain: float, begin: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Of each recording (N, 3) event, level and liveliness of each reading; (N, 2) the channels of the first two."""
+    """What is judged of recordings.
+
+    Attributes:
+        signals: of each, (N, 3) event, level and liveliness of each reading.
+        kinds: of each, (N, 2) the channels of the first two.
+        settled: event_mean and event_variance as the recordings leave them, the mean over their readings.
+    """
 
     signals: list[Floats]
     kinds: list[NDArray[np.int16]]
+    settled: dict[str, float]
 
 
 def _signals(detector: TrainedDetector, recordings: Sequence[Recording], residuals: Sequence[Floats]) -> _Judged:
@@ -307,15 +314,20 @@ def _signals(detector: TrainedDetector, recordings: Sequence[Recording], residua
     for at, (recording, residual) in enumerate(zip(recordings, residuals, strict=True)):
         values[: lengths[at], at], missed[: lengths[at], at] = recording.values, residual
     states, signals = detector.initial(len(recordings)), np.empty((*shape[:2], 3))
-    kinds = np.empty((*shape[:2], 2), np.int16)
+    kinds, ends = np.empty((*shape[:2], 2), np.int16), np.empty((2, len(recordings)))
     for now in range(len(values)):  # a recording that has ended goes on as missing; its rows are cut off below
         deviation = detector.scaling.deviation(values[now])
         forecast = np.where(np.isfinite(deviation), deviation, 0.0) - missed[now]
         judged = judge(values[now], deviation, forecast, states, detector.calibration)
         signals[now], kinds[now] = judged.signals, cast("Floats", judged.strange)[:2].argmax(2).T
+        ending = lengths == now + 1
+        ends[:, ending] = states["usual"][ending], states["unrest"][ending]
+    begun = detector.calibration.event_mean, detector.calibration.event_variance
+    mean, variance = np.average(ends, axis=1, weights=lengths) + np.array(begun)
     return _Judged(
         [signals[:length, at] for at, length in enumerate(lengths)],
         [kinds[:length, at] for at, length in enumerate(lengths)],
+        {"event_mean": max(float(mean), 0.0), "event_variance": max(float(variance), LEAST_VARIANCE)},
     )
 
 
