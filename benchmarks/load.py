@@ -237,11 +237,11 @@ def resident_mib(pid: int) -> float:
 
 
 @contextmanager
-def server(command: list[str], environment: dict[str, str]) -> Iterator[tuple[int, int]]:
-    """A server process on a free port, ready to answer; its port and pid."""
+def server(command: list[str], environment: dict[str, str], folder: Path | None = None) -> Iterator[tuple[int, int]]:
+    """A server process on a free port, ready to answer, started in a folder; its port and pid."""
     port = free_port()
     process = subprocess.Popen(
-        [*command, "--port", str(port)], env={**os.environ, **environment}, stderr=subprocess.DEVNULL
+        [*command, "--port", str(port)], env={**os.environ, **environment}, cwd=folder, stderr=subprocess.DEVNULL
     )
     try:
         while True:
