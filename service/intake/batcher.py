@@ -49,7 +49,7 @@ GATHER_S: Final = 0.002
 GATHER_SHARE: Final = 0.25
 """Whoever was just answered mostly sends again at once. The next batch waits for them so long, or for such a share of
 what the last one took, if that is less: else senders fall into two groups that take turns, in batches of half the size.
-Of 32 connections it takes 0.7 to 0.8 of the CPU time a reading, with two processes too (benchmarks/results/2026-11-29-replicas.md)."""
+With it a reading of 128 connections takes 0.8 of the CPU time (benchmarks/results/2026-11-29-processes.md)."""
 
 
 class _UnderWay(NamedTuple):
