@@ -65,12 +65,15 @@ def unlike(rings: NDArray[np.float16], blocks: NDArray[Any]) -> tuple[Float64Arr
     pairs = len(rings)
     y, product = np.empty((pairs, RING)), np.empty((pairs, PAST))
     filled = np.minimum(blocks, RING).astype(np.int64)
-    for row, (ring, count) in enumerate(zip(rings, blocks.tolist(), strict=True)):
-        y[row] = in_order(ring, count)
-        y[row] -= np.add.reduce(y[row, -WINDOW:]) / WINDOW
-        if count < RING:
-            y[row, : RING - count] = 0.0
-        product[row] = np.correlate(y[row, :-WINDOW], y[row, -WINDOW:])
+    for out, ring, count in zip(y, rings, blocks.tolist(), strict=True):
+        out[:] = in_order(ring, count)
+    y -= np.add.reduce(y[:, -WINDOW:], 1, keepdims=True) / WINDOW
+    beyond = np.arange(RING) < (RING - filled)[:, None]
+    young = np.count_nonzero(beyond)
+    if young:
+        y[beyond] = 0.0
+    for into, row in zip(product, y, strict=True):
+        into[:] = np.correlate(row[:-WINDOW], row[-WINDOW:])
     sums, squares = np.zeros((2, pairs, RING + 1))
     np.add.accumulate(y, 1, out=sums[:, 1:])
     np.add.accumulate(np.square(y), 1, out=squares[:, 1:])
@@ -79,8 +82,8 @@ def unlike(rings: NDArray[np.float16], blocks: NDArray[Any]) -> tuple[Float64Arr
     apart += (squares[:, -1] - squares[:, -1 - WINDOW])[:, None] - 2 * product
     apart /= WINDOW
     apart -= np.square(means)
-    if np.count_nonzero(filled < RING):
-        apart[np.arange(PAST) < (RING - filled)[:, None]] = np.inf
+    if young:
+        apart[beyond[:, :PAST]] = np.inf
     at, rows = apart.argmin(1), np.arange(pairs)
     past = y[rows[:, None], at[:, None] + np.arange(WINDOW - NEWEST, WINDOW)]
     off = y[:, -NEWEST:] - (past - means[rows, at][:, None])

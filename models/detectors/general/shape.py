@@ -48,6 +48,9 @@ LEAST_SHARE, LEAST_UNITS = 0.02, 1e-6
 BEGIN_READINGS = 64
 """Readings until the unit of a channel is taken."""
 
+AT_ONCE = 64
+"""Windows that are looked at together: what they need stays near the core."""
+
 FARTHEST = 6e4
 """Units; float16 goes to 65,504."""
 
@@ -189,8 +192,10 @@ def look(
     searched: NDArray[np.bool_],
 ) -> None:
     """Look at the newest windows of P channels, and for their periods, where this is due."""
-    if np.count_nonzero(looked_at):
-        _compare(states, (rows[looked_at], channels[looked_at]))
+    places = np.flatnonzero(looked_at)
+    for start in range(0, len(places), AT_ONCE):
+        some = places[start : start + AT_ONCE]
+        _compare(states, (rows[some], channels[some]))
     for row, channel in zip(rows[searched].tolist(), channels[searched].tolist(), strict=True):
         _search(states, (row, channel))
 

@@ -110,9 +110,8 @@ def take_alone(
         states["shape_ring"][0, at, (blocks - 1) % RING] = kept[c + at] / kept[8 * c + at]
         kept[c + at], kept[6 * c + at], kept[8 * c + at] = 0.0, blocks, 0
     layout.head.pack_into(record, layout.begins, *kept)
-    for at in looked_at:
-        end_blocks(states, _ROW, np.array([at]))
     if looked_at:
+        end_blocks(states, np.zeros(len(looked_at), np.intp), np.array(looked_at))
         kept = list(layout.head.unpack_from(record, layout.begins))
     return ShapesAlone(tuple(kept[3 * c : 4 * c]), tuple(kept[9 * c : 10 * c]), before)
 
