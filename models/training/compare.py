@@ -240,7 +240,7 @@ def _parts(given: Sequence[Labelled], held_out: float) -> tuple[list[_Part], lis
 
 
 def _measure(architecture: str, trained: Trained, normal: Sequence[_Part], eventful: Sequence[_Part]) -> Compared:
-    network = trained.fitted.network
+    network = trained.network
     detector = TrainedDetector(Artefact(trained.manifest, trained.graph, bytes(8)))
     loss, z, x = (np.concatenate(rows) for rows in zip(*_unseen(network, detector.scaling, normal), strict=True))
     blocks = [block for block in np.array_split(loss, BLOCKS) if np.isfinite(block).any()]

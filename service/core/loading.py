@@ -257,7 +257,7 @@ class Loader:
             if found.overwritten:
                 loaded.overwritten.add(loaded.streams[row])
             if row not in loaded.before and (loss.flaw != "missing" or len(found.kept)):
-                loaded.causes[row] = loss.flaw
+                loaded.causes[row] = "version" if found.taken_over else loss.flaw
         loaded.new = [row for row in flaws if row not in loaded.causes and row not in loaded.before]
         loaded.channels_were = dict.fromkeys(loaded.new, 0)
         for row, loss in zip(flaws, lost, strict=True):

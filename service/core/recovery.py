@@ -52,12 +52,14 @@ class Recovered:
         layout: of the stream, under this model.
         kept: its history, in the stream's channels.
         overwritten: a version before format 4 wrote the record after this one had taken the stream over.
+        taken_over: it is what the version before had, as it was.
     """
 
     record: Records
     layout: Layout
     kept: Entries
     overwritten: bool = False
+    taken_over: bool = False
 
 
 def recover(stepper: Stepper, lost: Sequence[Lost]) -> list[Recovered]:
@@ -82,7 +84,7 @@ def recover(stepper: Stepper, lost: Sequence[Lost]) -> list[Recovered]:
         stream = part[0] if part else old.stream if old is not None and at not in converted else None
         record = _own(stepper, loss, *part) if part else None
         if record is not None and _catches_up(stepper, record, layout, kept, loss.asked):
-            recovered[at] = Recovered(record, layout, kept)
+            recovered[at] = Recovered(record, layout, kept, taken_over=loss.flaw == "format")
         else:
             replayed[at] = stream, layout, kept
     asked = together([lost[at].asked for at in replayed], len(stepper.detector.channels))

@@ -276,7 +276,7 @@ class Batcher:
             at += stop - start
         for error in met.values():
             self._note(error)
-        self._gather(len(taken), now - began)
+        self._gather(sum(submission.done.done() for submission, _, _ in taken), now - began)
 
     def _traced(self, taken: list[Taken], readings: int) -> contextlib.AbstractContextManager[None]:
         if self._traces is None:

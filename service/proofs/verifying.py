@@ -136,12 +136,17 @@ def _detector(proof: dict[str, Any], artefact: Artefact) -> Detector:
 
 
 def _record(state: dict[str, Any], stepper: Stepper) -> Records:
-    """(1,) the state to begin with. Raises ValueError."""
+    """(1,) the state to begin with. Raises ValueError, or ArtefactError where a version before `shape` wrote it."""
     try:
         packed = base64.b64decode(state["record"], validate=True)
     except binascii.Error as error:
         raise ValueError(f"the state is no base64: {error}") from error
     size = fixed_bytes(stepper.record)
+    detector = stepper.detector
+    if isinstance(detector, GeneralDetector):
+        before = detector.dtype_without_shape(len(detector.channels)).itemsize - detector.state_dtype.itemsize
+        if len(packed) == size + before:
+            raise ArtefactError("the proof is of a version whose general model knew no shapes: verify it with that one")
     if len(packed) < size or any(encoded_layouts([packed + bytes(4)], size)):
         raise ValueError(f"the state has {len(packed)} bytes; of this model it has {size}")
     return sound([packed], stepper.record)

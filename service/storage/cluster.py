@@ -7,6 +7,7 @@ is left alone for a moment, and so costs the streams of other nodes nothing.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -131,7 +132,7 @@ class Cluster:
         """Send parts to their nodes, all at once, and wait for the replies to each, or for why there are none.
 
         What a node refuses because it does not have the slot, has only a part of it, or does not know a script, was not
-        done, and is sent again until the time-out.
+        done, and is sent again: once, and then until the time-out.
 
         Args:
             twice: they may be done twice, and are sent again if a connection is lost before the replies come.
@@ -141,10 +142,10 @@ class Cluster:
         deadline = loop.time() + self._timeout_s
         done: list[list[Any] | Exception] = [[] for _ in parts]
         left = list(range(len(parts)))
-        while True:
+        for turn in itertools.count():
             left = await self._exchange_once(parts, left, done, twice, after)
-            if not left or loop.time() + MOVING_S > deadline:
-                return done
+            if not left or (turn and loop.time() + MOVING_S > deadline):
+                break
             moved = [done[at] for at in left if any(isinstance(reply, MovedError) for reply in _replies(done[at]))]
             if moved:
                 try:
@@ -153,6 +154,7 @@ class Cluster:
                     log.warning("the nodes of the Redis Cluster cannot be found", error=str(error))
             if len(moved) < len(left) or loop.time() - self._found_at < MOVING_S:
                 await asyncio.sleep(MOVING_S)
+        return done
 
     async def _exchange_once(
         self, parts: Sequence[Part], left: list[int], done: list[list[Any] | Exception], twice: bool, after: bytes
@@ -175,7 +177,8 @@ class Cluster:
                     again.append(at)
                 elif any(isinstance(reply, NoScriptError) for reply in _replies(replies)):
                     try:
-                        await member.load_script()
+                        async with Within(self._timeout_s, member):
+                            await member.load_script()
                         again.append(at)
                     except (RedisError, OSError) as error:
                         done[at] = error

@@ -12,8 +12,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 TIMEOUT_SLICES: Final = 5
 
-LONGEST: Final = 15
-"""An answer is waited for so many time-outs at most, while Redis goes on to answer others: it is busy, and not away."""
+LONGEST: Final = 4
+"""An answer is waited for so many time-outs more, while Redis goes on to answer others: it is busy, and not away. Not
+for longer: a connection that was dropped without a word looks the same."""
 
 
 class Signs(Protocol):
@@ -30,7 +31,7 @@ class Signs(Protocol):
 class Within:
     """Raise TimeoutError out of a block after `timeout_s` without a sign of life.
 
-    A Redis that answers others meanwhile has work to do, mostly ours, and is waited for: LONGEST times as long at most.
+    A Redis that answers others meanwhile has work to do, mostly ours, and is waited for: LONGEST time-outs more.
 
     Of a time in which the loop itself was held up, by a thousand requests at once say, at most a fifth counts: the
     answer may have come long ago and nobody has looked. One stall of 300 ms would else fail all that wait.
@@ -60,9 +61,10 @@ class Within:
         self._passed += 1
         if self._signs is not None and self._signs.heard != self._heard and self._passed < LONGEST * TIMEOUT_SLICES:
             self._heard, self._left = self._signs.heard, TIMEOUT_SLICES
-        self._timer = self._loop.call_later(self._slice_s, self._pass_slice)
         if self._left == 0:
             self._limit.reschedule(self._loop.time())
+        else:
+            self._timer = self._loop.call_later(self._slice_s, self._pass_slice)
 
 
 class Away(RedisError):

@@ -50,7 +50,7 @@ LABELS: Final[dict[str, dict[str, set[str]]]] = {
     "gatewatch_webhook_waiting": {},
     "gatewatch_silence_behind_seconds": {},
     "gatewatch_states_rebuilt_total": {
-        "cause": {"missing", "corrupt", "format", "model", "channels", "history", "stale"}
+        "cause": {"missing", "corrupt", "format", "model", "channels", "history", "stale", "version"}
     },
     "gatewatch_foreign_values_total": {},
     "gatewatch_store_losses_total": {},

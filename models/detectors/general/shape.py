@@ -29,8 +29,8 @@ Float64Array = NDArray[np.float64]
 Records = NDArray[Any]
 
 SEARCH, COMPARE, FULL = 32, 3, 4 * RING
-"""Blocks between searches, and between windows that are looked at. They are counted up to FULL, a multiple of all, and
-then on from RING."""
+"""Blocks between searches, and between windows that are looked at. They are counted up to FULL, and then on from RING:
+FULL - RING is a multiple of all three."""
 
 FINE, MOST_FOLDS = 48, 6
 STILL_ALIKE, SAME = 0.3, 1.25

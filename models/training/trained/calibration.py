@@ -314,7 +314,7 @@ def _signals(detector: TrainedDetector, recordings: Sequence[Recording], residua
     for at, (recording, residual) in enumerate(zip(recordings, residuals, strict=True)):
         values[: lengths[at], at], missed[: lengths[at], at] = recording.values, residual
     states, signals = detector.initial(len(recordings)), np.empty((*shape[:2], 3))
-    kinds, ends = np.empty((*shape[:2], 2), np.int16), np.empty((2, len(recordings)))
+    kinds, ends = np.empty((*shape[:2], 2), np.int16), np.zeros((2, len(recordings)))
     for now in range(len(values)):  # a recording that has ended goes on as missing; its rows are cut off below
         deviation = detector.scaling.deviation(values[now])
         forecast = np.where(np.isfinite(deviation), deviation, 0.0) - missed[now]

@@ -18,7 +18,7 @@ from gatewatch.models.recordings.codes import find_codes
 from gatewatch.models.recordings.labels import label_columns, like_labels, without_labels
 from gatewatch.models.recordings.recording import Source, pieces
 from gatewatch.models.text import as_markdown
-from gatewatch.models.training.architectures import CellForecaster
+from gatewatch.models.training.architectures import CellForecaster, Forecaster
 from gatewatch.models.training.checkpoint import EpochReport
 from gatewatch.models.training.config import TrainConfig
 from gatewatch.models.training.examine import examine
@@ -60,13 +60,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained and calibrated detector, ready to be saved; and how its training went."""
+    """A trained and calibrated detector, ready to be saved; how its training went; what forecasts, as in the graph."""
 
     manifest: Manifest
     graph: bytes
     weights: bytes
     card: str
     fitted: Fitted
+    network: Forecaster
 
     def save(self, folder: Path) -> None:
         """Write the artefact. Raises ArtefactError."""
@@ -193,7 +194,7 @@ def train(
         files={},
     )
     manifest = calibrate_manifest(provisional, graph, splits, config.false_alarm_rate)
-    return Trained(manifest, graph, weights(fitted.network), model_card(manifest), fitted)
+    return Trained(manifest, graph, weights(fitted.network), model_card(manifest), fitted, network)
 
 
 def model_card(manifest: Manifest) -> str:

@@ -20,6 +20,7 @@ class WithinRange(CellForecaster):
     """x = x̄ + b, with x̄ what lies within the channel's range: the network forecasts x̄, and the last b is b's forecast.
 
     A network answers what it has never seen by something; on a level that goes on rising its misses grow without end.
+    So they do still beyond STANDARDISED_LIMIT spreads, where x itself ends.
     Within the range nothing is changed. `beyond` (C,) is the last b, a part of the state.
 
     Args:
@@ -36,6 +37,7 @@ class WithinRange(CellForecaster):
         self.network, self.head, self.keep = network, network.head, network.keep
         self.register_buffer("low", low)
         self.register_buffer("high", high)
+        self.train(network.training)
 
     def cell_shapes(self) -> Shapes:
         """The network's, and what lay beyond the range."""

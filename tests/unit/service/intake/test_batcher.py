@@ -13,11 +13,13 @@ from gatewatch.service.core.outcomes import Answer
 from gatewatch.service.core.readings import Part, Readings
 from gatewatch.service.doors.reading_decoder import ReadingDecoder
 from gatewatch.service.errors import Contended, StoreUnavailable, TooLarge, TooManyWaiting
+from gatewatch.service.intake import batcher as intake
 from gatewatch.service.intake.admission import BATCH_COST
 from gatewatch.service.intake.batcher import LONG_S, SECOND_BATCH_MIN, WORKERS, Batcher
 from gatewatch.service.intake.queue import MAX_PER_STREAM
 from tests.support.clock import Hands
 from tests.support.scorer import JSON, batcher_of, decode
+from tests.support.waiting import PATIENCE_S
 
 
 def names_of(parts: Sequence[Part]) -> list[str]:
@@ -374,6 +376,23 @@ def test_whoever_was_just_answered_shares_the_next_batch_and_is_waited_for_no_lo
         return recorder.batches
 
     assert [len(batch) for batch in asyncio.run(run())] == sizes
+
+
+def test_a_request_that_is_taken_in_parts_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first parts are answered, but not the request: nobody can send again."""
+    monkeypatch.setattr(intake, "GATHER_S", 3600.0)
+    monkeypatch.setattr(intake, "GATHER_SHARE", 1e9)
+
+    async def run() -> None:
+        batcher = batcher_of(Beside())
+        batcher.start()
+        await batcher.take(request(*["a"] * MAX_PER_STREAM, *["a"] * 4), JSON.encoder)
+        await batcher.stop()
+
+    async def patiently() -> None:
+        await asyncio.wait_for(run(), PATIENCE_S)
+
+    asyncio.run(patiently())
 
 
 class Waits(Recorder):
